@@ -1,0 +1,1 @@
+"""Train audio models on one's own machine with MLX."""
