@@ -1,1 +1,28 @@
-"""Train audio models on one's own machine with MLX."""
+"""Train audio models on one's own machine with MLX: chord recognition, CLAP, and your own.
+
+Importing the package loads a fast BLAS where MLX lacks one, so import it before `mlx.core`.
+"""
+
+from importlib import import_module
+
+from audiotrain import blas
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "TrainModule": "module",
+    "OptimizerConfig": "module",
+    "Trainer": "trainer",
+    "DataLoader": "loader",
+    "Dataset": "loader",
+}
+__all__ = ["DataLoader", "Dataset", "OptimizerConfig", "TrainModule", "Trainer"]
+
+blas.load()
+
+
+def __getattr__(name: str):
+    """Import a public name when it is first used, so that `import audiotrain` stays light."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'audiotrain' has no attribute {name!r}")
+    return getattr(import_module(f"audiotrain.{_HOMES[name]}"), name)
