@@ -1,0 +1,216 @@
+"""Chord names as people write them -> labels in Harte's grammar, which mir_eval reads.
+
+`root:shorthand(degrees)/bass`, `N` for no chord, `X` for unknown. `*3` is a third left out; degrees count from the root of
+a major scale (`b7` is 10 semitones, `9` is 14).
+"""
+
+import re
+from functools import lru_cache
+
+NATURALS = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
+MAJOR_SCALE = (0, 2, 4, 5, 7, 9, 11)
+
+# The degrees that each shorthand stands for.
+SHORTHANDS = {
+    "maj": "1,3,5",
+    "min": "1,b3,5",
+    "dim": "1,b3,b5",
+    "aug": "1,3,#5",
+    "sus2": "1,2,5",
+    "sus4": "1,4,5",
+    "1": "1",
+    "5": "1,5",
+    "maj6": "1,3,5,6",
+    "min6": "1,b3,5,6",
+    "7": "1,3,5,b7",
+    "maj7": "1,3,5,7",
+    "min7": "1,b3,5,b7",
+    "minmaj7": "1,b3,5,7",
+    "dim7": "1,b3,b5,6",
+    "hdim7": "1,b3,b5,b7",
+    "9": "1,3,5,b7,9",
+    "maj9": "1,3,5,7,9",
+    "min9": "1,b3,5,b7,9",
+    "11": "1,3,5,b7,9,11",
+    "min11": "1,b3,5,b7,9,11",
+    "13": "1,3,5,b7,9,11,13",
+    "maj13": "1,3,5,7,9,11,13",
+    "min13": "1,b3,5,b7,9,11,13",
+}
+# Shorthands in use that mir_eval 0.8.2 cannot read, or that are no shorthands.
+REPAIRED_SHORTHANDS = {
+    "aug7": ("aug", ("b7",)),
+    "maj11": ("maj9", ("11",)),
+    "4": ("sus4", ()),
+    "6": ("maj6", ()),
+}
+NO_CHORD_WORDS = {"n", "nc", "n.c.", "n.c", "&pause", "*", "z", "silence", "nochord", "none"}
+UNKNOWN_WORDS = {"x", "?", "unknown"}
+
+_DEGREE = r"(?:b*|#*)(?:1[0-3]|[1-9])"
+_NAMES = "|".join(sorted((*SHORTHANDS, *REPAIRED_SHORTHANDS), key=len, reverse=True))
+_HARTE = re.compile(
+    rf"(?P<root>[A-G](?:b*|#*))(?P<colon>:?)(?P<shorthand>(?:{_NAMES})?)"
+    rf"(?:\((?P<degrees>\*?{_DEGREE}(?:,\*?{_DEGREE})*)\))?(?:/(?P<bass>{_DEGREE}))?"
+)
+_SIGNS = str.maketrans({"♯": "#", "♭": "b", "＃": "#"})
+_WORD = re.compile(
+    "|".join(sorted((n for n in SHORTHANDS if len(n) > 2), key=len, reverse=True)), re.I
+)
+
+
+def pitch_class(name: str) -> int:
+    """Pitch class 0-11 (C = 0) of a note name such as `F#` or `Bb`."""
+    return (NATURALS[name[0]] + name.count("#") - name[1:].count("b")) % 12
+
+
+def degree_semitones(degree: str) -> int:
+    """Semitones above the root, not folded into an octave: `b3` is 3, `9` is 14, `bb7` is 9."""
+    number = int(degree.lstrip("b#")) - 1
+    return 12 * (number // 7) + MAJOR_SCALE[number % 7] + degree.count("#") - degree.count("b")
+
+
+def split(label: str) -> tuple[str, str, tuple[str, ...], str]:
+    """Parts (root, shorthand, degrees, bass) of a label that `repair` gave; not for `N` and `X`."""
+    match = _HARTE.fullmatch(label)
+    if match is None:
+        raise ValueError(f"chord label {label!r} is not in Harte's grammar")
+    degrees = tuple(match["degrees"].split(",")) if match["degrees"] else ()
+    shorthand = match["shorthand"] or ("" if degrees else "maj")
+    return match["root"], shorthand, degrees, match["bass"] or "1"
+
+
+@lru_cache(maxsize=65536)
+def repair(label: str, pop_spellings: bool = False) -> str:
+    """The same chord in Harte's grammar, valid for mir_eval 0.8.2. ValueError when it can't be read.
+
+    Always repaired: words for no chord, a missing colon, `:4`, `:6`, `aug7`, `maj11`, spaces. With
+    `pop_spellings` also names such as `Cm7b5`, `CM7`, `Csus`, `C°`, `Am7/G`, `am` and the German `H`.
+
+    >>> repair("A7/3"), repair("C:aug7"), repair("NC"), repair("F#m7b5", pop_spellings=True)
+    ('A:7/3', 'C:aug(b7)', 'N', 'F#:hdim7')
+    """
+    text = re.sub(r"[\s_]+", "", label.translate(_SIGNS))
+    if text.lower() in NO_CHORD_WORDS:
+        return "N"
+    if text.lower() in UNKNOWN_WORDS:
+        return "X"
+    readers = [_repair_harte]
+    if pop_spellings:
+        readers.insert(0 if ":" not in text else 1, _repair_pop)
+    for reader in readers:
+        repaired = reader(text)
+        if repaired:
+            return repaired
+    raise ValueError(f"unreadable chord label {label!r}, expected root:type(degrees)/bass, N or X")
+
+
+def _repair_harte(text: str) -> str:
+    """`text` with its shorthand and colon repaired; empty when it isn't close to the grammar."""
+    match = _HARTE.fullmatch(_WORD.sub(lambda word: word[0].lower(), text))
+    if match is None:
+        return ""
+    shorthand, degrees = match["shorthand"], match["degrees"] or ""
+    shorthand, extra = REPAIRED_SHORTHANDS.get(shorthand, (shorthand, ()))
+    return _join(
+        match["root"], shorthand, (*extra, *filter(None, degrees.split(","))), match["bass"]
+    )
+
+
+def _join(root: str, shorthand: str, degrees: tuple[str, ...], bass: str | None) -> str:
+    if not shorthand and not degrees:
+        shorthand = "maj"
+    added = f"({','.join(degrees)})" if degrees else ""
+    return f"{root}:{shorthand}{added}" + (f"/{bass}" if bass and bass != "1" else "")
+
+
+# Pop names: what a quality and a number stand for, as (shorthand, degrees added).
+_POP_QUALITIES = {
+    "": "", "M": "maj", "maj": "maj", "ma": "maj", "major": "maj", "j": "maj", "Δ": "delta", "△": "delta",
+    "m": "min", "-": "min", "mi": "min", "min": "min", "minor": "min",
+    "dim": "dim", "°": "dim", "o": "dim", "º": "dim", "ø": "hdim", "Ø": "hdim", "hdim": "hdim",
+    "+": "aug", "aug": "aug",
+}  # fmt: skip
+_POP_TYPES = {
+    "": {
+        "": "maj", "2": "maj 9", "4": "sus4", "5": "5", "6": "maj6", "69": "maj6 9",
+        "7": "7", "9": "9", "11": "11", "13": "13",
+    },
+    "maj": {
+        "": "maj", "6": "maj6", "69": "maj6 9", "7": "maj7", "9": "maj9", "11": "maj9 11", "13": "maj13",
+    },
+    "delta": {"": "maj7", "7": "maj7", "9": "maj9", "11": "maj9 11", "13": "maj13"},
+    "min": {
+        "": "min", "6": "min6", "69": "min6 9", "7": "min7", "9": "min9", "11": "min11", "13": "min13",
+    },
+    "minmaj": {"7": "minmaj7", "9": "minmaj7 9", "11": "minmaj7 9 11"},
+    "dim": {"": "dim", "7": "dim7", "9": "dim7 9"},
+    "hdim": {"": "hdim7", "7": "hdim7", "9": "hdim7 9", "11": "hdim7 9 11"},
+    "aug": {"": "aug", "7": "aug b7", "9": "aug b7 9"},
+    "augmaj": {"7": "aug 7", "9": "aug 7 9"},
+    "sus4": {"": "sus4", "7": "sus4 b7", "9": "sus4 b7 9", "13": "sus4 b7 9 13"},
+    "sus2": {"": "sus2", "7": "sus2 b7"},
+}  # fmt: skip
+# A fifth altered in these types has a shorthand of its own.
+_ALTERED_FIFTHS = {
+    ("maj", "#5"): "aug", ("min", "b5"): "dim", ("7", "#5"): "aug b7", ("9", "#5"): "aug b7 9",
+    ("min7", "b5"): "hdim7", ("min9", "b5"): "hdim7 9", ("maj7", "#5"): "aug 7",
+}  # fmt: skip
+_POP = re.compile(
+    r"(?P<root>[A-Ha-h](?:b+|#+)?)"
+    r"(?P<quality>minor|min|mi|major|maj|ma|hdim|dim|aug|[mMjoøØΔ△°º+-])?"
+    r"(?P<major>\(?(?:maj|ma|M|Δ|△)(?=\)?(?:7|9|11)))?(?P<number>69|2|4|5|6|7|9|11|13)?\)?"
+    r"(?P<sus>sus[24]?)?"
+    r"(?P<altered>(?:[(,]*(?:add|no|omit)?[b#+-]?(?:1[0-3]|[2-9])[),]*)*)"
+    r"(?:/(?P<bass>[A-Ha-h](?:b+|#+)?|(?:b*|#*)(?:1[0-3]|[1-9])))?"
+)
+_ALTERATION = re.compile(r"(add|no|omit)?([b#+-]?)(1[0-3]|[2-9])")
+
+
+def _repair_pop(text: str) -> str:
+    """A pop name in Harte's grammar; empty when it isn't one."""
+    text = text.replace("6/9", "69").replace("sharp", "#").replace("flat", "b").replace(":", "")
+    words = re.compile(r"minor|major|min|maj|dim|aug|sus|add|omit", re.I)
+    match = _POP.fullmatch(words.sub(lambda word: word[0].lower(), text))
+    # A bare small letter could be a minor chord, a major one or any word.
+    if match is None or (text[0].islower() and match.end("root") == len(text)):
+        return ""
+    family = _POP_QUALITIES[match["quality"] or ""]
+    if match["major"]:
+        family = {"": "maj", "min": "minmaj", "aug": "augmaj"}.get(family, "")
+    number = match["number"] or ""
+    if match["sus"]:
+        if family:
+            return ""
+        family = "sus2" if match["sus"] == "sus2" else "sus4"
+    known = _POP_TYPES[family].get(number)
+    if known is None:
+        return ""
+    root = _pop_note(match["root"])
+    shorthand, *degrees = _alter(known, match["altered"]).split()
+    bass = match["bass"]
+    if bass and bass[0] in "ABCDEFGHabcdefgh" and not bass[-1].isdigit():
+        bass = DEGREE_NAMES[(pitch_class(_pop_note(bass)) - pitch_class(root)) % 12]
+    return _join(root, shorthand, tuple(degrees), bass)
+
+
+def _pop_note(name: str) -> str:
+    name = name[0].upper() + name[1:]
+    return "B" + name[1:] if name[0] == "H" else name
+
+
+def _alter(known: str, altered: str) -> str:
+    """`known` ("shorthand degree degree") with the alterations of a pop name, such as `b5(add9)`."""
+    for word, sign, number in _ALTERATION.findall(altered):
+        degree = {"+": "#", "-": "b"}.get(sign, sign) + number
+        degree = {"2": "9", "4": "11"}.get(degree, degree)
+        if word in ("no", "omit"):
+            known += f" *{degree}"
+        elif number == "5" and sign:
+            known = _ALTERED_FIFTHS.get((known, degree), f"{known} *5 {degree}")
+        else:
+            known += f" {degree}"
+    return known
+
+
+DEGREE_NAMES = ("1", "b2", "2", "b3", "3", "4", "b5", "5", "b6", "6", "b7", "7")
