@@ -1,0 +1,269 @@
+"""Audio files as float32 mono arrays: a whole file, a span of it, or a stream of blocks.
+
+Times are seconds, rates Hz. Channels are averaged; resampling is soxr's HQ, aligned so that output
+sample i is at i / rate seconds for whole files, spans and streams alike.
+"""
+
+import contextlib
+import math
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import soundfile
+import soxr
+
+AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".m4a")
+PLATFORM_SUFFIXES = (".m4a", ".mp4", ".aac")  # libsndfile cannot read these
+
+_FILTER_REACH = 512  # samples at the lower of two rates which soxr's HQ filter can see, and more
+_READ_SECONDS = 30  # native audio decoded at a time
+
+
+class AudioError(ValueError):
+    """A file that cannot be read as audio; one line that names it."""
+
+
+class AudioInfo(NamedTuple):
+    """Length in seconds, sample rate in Hz and number of channels of a file."""
+
+    seconds: float
+    rate: int
+    channels: int
+
+
+def info(path: str | Path) -> AudioInfo:
+    """Length, rate and channels from the header. AudioError when it is not audio."""
+    with _open(path) as source:
+        return AudioInfo(source.frames / source.rate, source.rate, source.channels)
+
+
+def read(
+    path: str | Path, rate: int, start: float = 0.0, seconds: float | None = None
+) -> np.ndarray:
+    """Mono samples (samples,) at `rate` from `start` on; up to the end of the file or `seconds`.
+
+    A span equals the same span of the whole file; only it is decoded. It is shorter than `seconds`
+    where the file ends before. AudioError for files that are empty, cut short or hold NaN or Inf,
+    and for a span that starts behind the end.
+    """
+    if start < 0 or (seconds is not None and seconds <= 0):
+        raise ValueError(
+            f"{path}: span of {seconds} s from {start} s, expected start >= 0, length > 0"
+        )
+    with _open(path) as source:
+        if start > 0 and start >= source.frames / source.rate:
+            length = source.frames / source.rate
+            raise AudioError(
+                f"{path}: span starts at {start} s, but the audio ends at {length:.3f} s"
+            )
+        first = round(start * rate)
+        last = None if seconds is None else first + max(1, round(seconds * rate))
+        return _read_span(source, rate, first, last)
+
+
+def stream(path: str | Path, rate: int, block_seconds: float = 30.0) -> Iterator[np.ndarray]:
+    """The samples of `read(path, rate)` as blocks of `block_seconds`, the last one shorter.
+
+    Memory does not depend on the length of the file.
+    """
+    size = max(1, round(block_seconds * rate))
+    held: list[np.ndarray] = []
+    count = 0
+    with _open(path) as source:
+        for piece in _resampled(source.blocks(), source.rate, rate):
+            held.append(piece)
+            count += len(piece)
+            if count >= size:
+                joined = np.concatenate(held)
+                whole = count - count % size
+                yield from np.split(joined[:whole], range(size, whole, size))
+                held, count = [joined[whole:]], count - whole
+    if count:
+        yield np.concatenate(held)
+
+
+def write(path: str | Path, audio: np.ndarray, rate: int) -> None:
+    """Write mono samples (samples,) in the format of the suffix, atomically; wav holds float32."""
+    path = Path(path)
+    subtype = "FLOAT" if path.suffix.lower() == ".wav" else None
+    handle, name = tempfile.mkstemp(suffix=path.suffix, prefix=".", dir=path.parent)
+    os.close(handle)
+    try:
+        with soundfile.SoundFile(name, "w", rate, 1, subtype=subtype) as target:
+            # In pieces: libsndfile crashes on a long array written to Ogg Vorbis at once.
+            for first in range(0, len(audio), rate):
+                target.write(np.asarray(audio[first : first + rate], np.float32))
+        with open(name, "rb+") as written:
+            os.fsync(written.fileno())
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name)
+        raise
+
+
+def _read_span(source: "_Source", rate: int, first: int, last: int | None) -> np.ndarray:
+    """Output samples first..last (None: to the end) of a file at `rate`."""
+    if source.rate == rate:
+        return source.mono(first, None if last is None else last - first)
+    # Start and stop where an input and an output sample coincide, the filter's reach outside.
+    shared = math.gcd(source.rate, rate)
+    in_period, out_period = source.rate // shared, rate // shared
+    reach = math.ceil(_FILTER_REACH * max(1.0, rate / source.rate))
+    period = max(0, (first - reach) // out_period)
+    begin, offset = period * in_period, first - period * out_period
+    if last is None:
+        return soxr.resample(source.mono(begin, None), source.rate, rate, "HQ")[offset:]
+    stop = -(-(last + reach) // out_period) * in_period
+    resampled = soxr.resample(source.mono(begin, stop - begin), source.rate, rate, "HQ")
+    return np.ascontiguousarray(resampled[offset : offset + last - first])
+
+
+def _resampled(blocks: Iterator[np.ndarray], native: int, rate: int) -> Iterator[np.ndarray]:
+    if native == rate:
+        yield from blocks
+        return
+    resampler = soxr.ResampleStream(native, rate, 1, dtype="float32", quality="HQ")
+    for block in blocks:
+        yield resampler.resample_chunk(block)
+    yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+
+
+# ------------------------------------------------------------------ files
+
+
+@contextlib.contextmanager
+def _open(path: str | Path) -> Iterator["_Source"]:
+    path = Path(path)
+    if not path.is_file():
+        raise AudioError(f"{path}: no such audio file")
+    if path.stat().st_size == 0:
+        raise AudioError(f"{path}: the file is empty (0 bytes)")
+    if path.suffix.lower() in PLATFORM_SUFFIXES:
+        source = _PlatformSource(path)
+    else:
+        source = _SndfileSource(path)
+    with contextlib.closing(source):
+        if source.frames == 0:
+            raise AudioError(f"{path}: holds no audio samples")
+        yield source
+
+
+class _Source:
+    """An open file; sample numbers are at its own rate."""
+
+    path: Path
+    frames: int
+    rate: int
+    channels: int
+
+    def blocks(self, first: int = 0, count: int | None = None) -> Iterator[np.ndarray]:
+        """Mono blocks of `count` (None: all) samples from `first` on."""
+        raise NotImplementedError
+
+    def mono(self, first: int, count: int | None) -> np.ndarray:
+        pieces = list(self.blocks(first, count))
+        return np.concatenate(pieces) if pieces else np.zeros(0, np.float32)
+
+    def _mix(self, samples: np.ndarray, first: int) -> np.ndarray:
+        """(samples, channels) -> (samples,). AudioError when one is NaN or Inf."""
+        mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1, dtype=np.float32)
+        if not np.isfinite(mono.sum(dtype=np.float64)):
+            bad = ~np.isfinite(samples).all(axis=1)
+            if bad.any():
+                second = (first + int(bad.argmax())) / self.rate
+                raise AudioError(
+                    f"{self.path}: {bad.sum()} NaN or Inf samples, the first at {second:.3f} s"
+                )
+        return mono
+
+
+class _SndfileSource(_Source):
+    """wav, flac, ogg, mp3 and whatever else libsndfile reads."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        try:
+            self._file = soundfile.SoundFile(path)
+        except (soundfile.SoundFileError, TypeError) as error:
+            raise AudioError(f"{path}: not readable as audio: {_reason(error)}") from None
+        self.frames, self.rate = self._file.frames, self._file.samplerate
+        self.channels = self._file.channels
+
+    def blocks(self, first: int = 0, count: int | None = None) -> Iterator[np.ndarray]:
+        stop = self.frames if count is None else min(self.frames, first + count)
+        size = _READ_SECONDS * self.rate
+        try:
+            if first:
+                self._file.seek(min(first, self.frames))
+            while first < stop:
+                wanted = min(size, stop - first)
+                samples = self._file.read(wanted, dtype="float32", always_2d=True)
+                yield self._mix(samples, first)
+                first += len(samples)
+                if len(samples) < wanted:
+                    self._refuse_cut_short(first)
+                    return
+        except soundfile.SoundFileError as error:
+            raise AudioError(
+                f"{self.path}: unreadable after {first / self.rate:.3f} s of "
+                f"{self.frames / self.rate:.3f} s: {_reason(error)}"
+            ) from None
+
+    def _refuse_cut_short(self, decoded: int) -> None:
+        # The header of an mp3 counts its padding, up to a few frames of 1152 samples.
+        if decoded < self.frames - 4 * 1152:
+            raise AudioError(
+                f"{self.path}: cut short: {decoded / self.rate:.3f} s of "
+                f"{self.frames / self.rate:.3f} s can be decoded"
+            )
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class _PlatformSource(_Source):
+    """m4a and its kin by CoreAudio, GStreamer or ffmpeg, whichever this platform has."""
+
+    def __init__(self, path: Path):
+        import audioread
+
+        self.path = path
+        try:
+            self._file = audioread.audio_open(str(path))
+        except audioread.NoBackendError:
+            raise AudioError(
+                f"{path}: no decoder for {path.suffix} here: install ffmpeg or convert it to flac"
+            ) from None
+        except (audioread.DecodeError, OSError, EOFError) as error:
+            raise AudioError(f"{path}: not readable as audio: {_reason(error)}") from None
+        self.rate, self.channels = self._file.samplerate, self._file.channels
+        self.frames = round(self._file.duration * self.rate)
+
+    def blocks(self, first: int = 0, count: int | None = None) -> Iterator[np.ndarray]:
+        position, stop = 0, math.inf if count is None else first + count
+        for buffer in self._file:
+            samples = np.frombuffer(buffer, "<i2").reshape(-1, self.channels)
+            samples = samples.astype(np.float32) / 32768
+            inside = samples[
+                max(0, first - position) : max(0, int(min(stop - position, len(samples))))
+            ]
+            if len(inside):
+                yield self._mix(inside, max(first, position))
+            position += len(samples)
+            if position >= stop:
+                return
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _reason(error: Exception) -> str:
+    """The message of a library's error on one line, without the path that it repeats."""
+    text = getattr(error, "error_string", None) or str(error)
+    return " ".join(text.split()).rstrip(".") or type(error).__name__

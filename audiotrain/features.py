@@ -1,0 +1,378 @@
+"""Constant-Q and log-mel features in MLX, equal to librosa 0.11.
+
+Frame i is centred at i * hop / rate seconds and there are 1 + samples // hop frames. The CQT is
+Schoerkhuber and Klapuri (SMC 2010): a matrix of wavelets an octave, then half the rate, and so on.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+
+from audiotrain import audio as audio_files
+
+C1 = 32.70319566257483  # Hz
+HANN_BANDWIDTH = 1.5  # equivalent noise bandwidth of the Hann window, in bins
+
+
+@dataclass(frozen=True)
+class CQTSettings:
+    """What a constant-Q transform is made of; rates and frequencies in Hz, hop in samples."""
+
+    rate: int = 22050
+    hop: int = 2048
+    bins: int = 144
+    bins_per_octave: int = 24
+    fmin: float = C1
+
+
+@dataclass(frozen=True)
+class LogMelSettings:
+    """What a log-mel spectrogram is made of; rates and frequencies in Hz, n_fft and hop in samples.
+
+    `slaney_norm` divides every filter by its width. `top_db` (dB) clips below the maximum of each
+    example, None clips at `floor_power` only. `pad_mode` is "constant" or "reflect".
+    """
+
+    rate: int = 22050
+    n_fft: int = 2048
+    hop: int = 512
+    mels: int = 128
+    fmin: float = 0.0
+    fmax: float | None = None
+    htk: bool = False
+    slaney_norm: bool = True
+    floor_power: float = 1e-10
+    top_db: float | None = None
+    pad_mode: str = "constant"
+
+
+Settings = CQTSettings | LogMelSettings
+
+
+def frame_count(samples: int, hop: int) -> int:
+    """Number of centred frames of `samples` samples."""
+    return 1 + samples // hop
+
+
+# ------------------------------------------------------------------ strided correlation
+
+
+def _correlation_kernel(kernel: np.ndarray, hop: int, least_step: int) -> tuple[mx.array, int]:
+    """Kernel (window, outputs) as blocks (blocks, step, group * outputs) for `_correlate`.
+
+    Rows of `group` neighbouring frames share one Toeplitz matrix, cut along time into blocks of
+    one row step, so that no frame is ever copied out of the signal.
+    """
+    window, outputs = kernel.shape
+    group = max(1, -(-least_step // hop))
+    step = group * hop
+    blocks = -(-(window + (group - 1) * hop) // step)
+    toeplitz = np.zeros((blocks * step, group, outputs))
+    for j in range(group):
+        toeplitz[j * hop : j * hop + window, j] = kernel
+    return mx.array(toeplitz.reshape(blocks, step, group * outputs).astype(np.float32)), group
+
+
+def _correlate(signal: mx.array, kernel: mx.array, group: int, count: int, lead: int) -> mx.array:
+    """Frames of `signal` times a kernel: (batch, samples) -> (batch, count, outputs).
+
+    Frame i starts at sample i * hop - lead; the signal is zero outside.
+    """
+    batch, samples = signal.shape
+    blocks, step, columns = kernel.shape
+    rows = -(-count // group)
+    width = (rows + blocks - 1) * step
+    signal = mx.pad(signal[:, : max(0, width - lead)], ((0, 0), (lead, 0)))
+    if signal.shape[1] < width:
+        signal = mx.pad(signal, ((0, 0), (0, width - signal.shape[1])))
+    # The last blocks - 1 rows of each example mix with the next example and are dropped.
+    pieces = signal.reshape(-1, step)
+    used = pieces.shape[0] - (blocks - 1)
+    total = pieces[:used] @ kernel[0]
+    for j in range(1, blocks):
+        total = mx.addmm(total, pieces[j : j + used], kernel[j])
+    if batch > 1:
+        total = mx.pad(total, ((0, blocks - 1), (0, 0)))
+        total = total.reshape(batch, rows + blocks - 1, columns)[:, :rows]
+    return total.reshape(batch, rows * group, columns // group)[:, :count]
+
+
+# ------------------------------------------------------------------ constant-Q transform
+
+
+@dataclass(frozen=True)
+class _Octave:
+    """One step of the transform: halve `halvings` times, then correlate with `kernel`."""
+
+    halvings: int
+    hop: int
+    half_window: int
+    kernel: np.ndarray  # (window, 2 * bins): cosine columns, then sine columns
+
+
+def _frequencies(settings: CQTSettings) -> np.ndarray:
+    return settings.fmin * 2.0 ** (np.arange(settings.bins) / settings.bins_per_octave)
+
+
+def _quality(settings: CQTSettings) -> float:
+    """Centre frequency over bandwidth, the same for all bins."""
+    squared = 2.0 ** (2.0 / settings.bins_per_octave)
+    return (squared + 1) / (squared - 1)
+
+
+def _wavelets(frequencies: np.ndarray, rate: float, quality: float) -> tuple[np.ndarray, int]:
+    """librosa's wavelets as it applies them: a sparse spectrum of length n_fft (a power of two).
+
+    Gives the matrix (n_fft, 2 * bins) which maps a frame to real and imaginary parts.
+    """
+    lengths = quality * rate / frequencies
+    n_fft = int(2.0 ** np.ceil(np.log2(lengths.max())))
+    wavelets = np.zeros((len(frequencies), n_fft), complex)
+    for row, length, frequency in zip(wavelets, lengths, frequencies, strict=True):
+        time = np.arange(-length // 2, length // 2, dtype=float)
+        size = len(time)
+        hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(size) / size)
+        start = (n_fft - size) // 2
+        row[start : start + size] = np.exp(2j * np.pi * frequency / rate * time) * hann / hann.sum()
+    wavelets *= lengths[:, None] / n_fft
+    spectrum = _without_smallest(np.fft.fft(wavelets)[:, : n_fft // 2 + 1], share=0.01)
+    # frame -> rfft -> spectrum @ rfft is linear: do the transform on the spectrum instead.
+    full = np.zeros((len(frequencies), n_fft), complex)
+    full[:, : n_fft // 2 + 1] = spectrum
+    kernel = np.fft.fft(full).T
+    return np.concatenate([kernel.real, kernel.imag], axis=1), n_fft
+
+
+def _without_smallest(spectrum: np.ndarray, share: float) -> np.ndarray:
+    """Rows (bins, frequencies) with their smallest magnitudes zeroed, up to `share` of the sum."""
+    magnitudes = np.abs(spectrum)
+    ordered = np.sort(magnitudes, axis=1)
+    cumulative = np.cumsum(ordered / magnitudes.sum(axis=1, keepdims=True), axis=1)
+    first_kept = np.argmin(cumulative < share, axis=1)
+    threshold = np.take_along_axis(ordered, first_kept[:, None], axis=1)
+    return np.where(magnitudes >= threshold, spectrum, 0)
+
+
+def _octaves(settings: CQTSettings) -> list[_Octave]:
+    """The plan of the transform from the top octave down, with librosa's scaling folded in."""
+    rate, hop = float(settings.rate), settings.hop
+    frequencies, quality = _frequencies(settings), _quality(settings)
+    cutoff = frequencies[-1] * (1 + 0.5 * HANN_BANDWIDTH / quality)
+    if cutoff > rate / 2:
+        raise ValueError(
+            f"bins={settings.bins} reach {cutoff:.0f} Hz, "
+            f"expected at most rate / 2 = {rate / 2:.0f} Hz"
+        )
+    count = math.ceil(settings.bins / settings.bins_per_octave)
+    twos = (hop & -hop).bit_length() - 1
+    spare_octaves = max(0, math.ceil(math.log2(rate / 2 / cutoff)) - 2)
+    halvings = min(spare_octaves, max(0, twos - count + 1))
+    gain = 2.0 ** (halvings / 2)
+    rate, hop = rate / 2**halvings, hop >> halvings
+    lengths = quality * rate / frequencies  # at the rate of the top octave
+    octaves, stop = [], settings.bins
+    for _ in range(count):
+        start = max(0, stop - settings.bins_per_octave)
+        kernel, window = _wavelets(frequencies[start:stop], rate, quality)
+        scale = gain / np.sqrt(lengths[start:stop])
+        octaves.append(_Octave(halvings, hop, window // 2, kernel * np.tile(scale, 2)))
+        halvings, stop = 0, start
+        if hop % 2 == 0:
+            # librosa scales basis and signal by sqrt(2) each time that the rate is halved
+            halvings, hop, rate, gain = 1, hop // 2, rate / 2, gain * 2
+    return octaves
+
+
+def _half_band(taps: int = 127, beta: float = 9.0) -> np.ndarray:
+    """Low-pass (taps, 1) at a quarter of the rate: a Kaiser-windowed sinc, gain 1 at 0 Hz."""
+    time = np.arange(taps) - taps // 2
+    taper = np.kaiser(taps, beta) * np.sinc(time / 2)
+    return (taper / taper.sum())[:, None]
+
+
+class CQT:
+    """Constant-Q magnitudes: np.abs(librosa.cqt(...)) for a batch of waveforms.
+
+    Called with (batch, samples) float32 at `settings.rate`, it gives (batch, frames, bins); it can
+    be used inside mx.compile.
+
+    >>> tone = np.sin(2 * np.pi * 440 * np.arange(22050) / 22050).astype(np.float32)
+    >>> magnitudes = CQT(CQTSettings())(mx.array(tone)[None])
+    >>> magnitudes.shape
+    (1, 11, 144)
+    >>> int(magnitudes[0, 5].argmax())  # A4 is 45 semitones above C1
+    90
+    """
+
+    def __init__(self, settings: CQTSettings):
+        self.settings = settings
+        half_band = _half_band()
+        self._lead = len(half_band) // 2
+        self._half_band = _correlation_kernel(half_band, hop=2, least_step=128)
+        self._octaves = []
+        for octave in _octaves(settings):
+            kernel, group = _correlation_kernel(octave.kernel, octave.hop, least_step=128)
+            self._octaves.append((octave, kernel, group))
+        mx.eval(self._half_band[0], [kernel for _, kernel, _ in self._octaves])
+
+    def __call__(self, audio: mx.array) -> mx.array:
+        batch, samples = audio.shape
+        frames = frame_count(samples, self.settings.hop)
+        magnitudes = []
+        for octave, kernel, group in self._octaves:
+            for _ in range(octave.halvings):
+                samples = -(-samples // 2)
+                audio = _correlate(audio, *self._half_band, samples, self._lead)[..., 0]
+            parts = _correlate(audio, kernel, group, frames, octave.half_window)
+            bins = parts.shape[-1] // 2
+            magnitudes.append(mx.sqrt(parts[..., :bins] ** 2 + parts[..., bins:] ** 2))
+        return mx.concatenate(magnitudes[::-1], axis=-1)
+
+    @property
+    def context(self) -> int:
+        """Samples on either side of a frame's centre that can change it."""
+        reach, rate = 0, 1
+        for octave, _, _ in self._octaves:
+            for _ in range(octave.halvings):
+                reach, rate = reach + rate * self._lead, rate * 2
+        return reach + rate * self._octaves[-1][0].half_window
+
+
+# ------------------------------------------------------------------ log-mel
+
+
+def _mel_to_hz(mel: np.ndarray, htk: bool) -> np.ndarray:
+    if htk:
+        return 700.0 * (10.0 ** (mel / 2595.0) - 1.0)
+    linear, log_step = 200.0 / 3, math.log(6.4) / 27  # Slaney: linear below 1 kHz = 15 mel
+    return np.where(mel < 15, linear * mel, 1000.0 * np.exp(log_step * (mel - 15)))
+
+
+def _hz_to_mel(hertz: float, htk: bool) -> float:
+    if htk:
+        return 2595.0 * math.log10(1.0 + hertz / 700.0)
+    return hertz * 3 / 200 if hertz < 1000 else 15 + 27 * math.log(hertz / 1000) / math.log(6.4)
+
+
+def mel_filters(settings: LogMelSettings) -> np.ndarray:
+    """Triangular filters (1 + n_fft // 2, mels) on a power spectrum."""
+    top = settings.rate / 2 if settings.fmax is None else settings.fmax
+    if not 0 <= settings.fmin < top <= settings.rate / 2:
+        raise ValueError(
+            f"fmin={settings.fmin} and fmax={top} Hz, "
+            f"expected 0 <= fmin < fmax <= {settings.rate / 2}"
+        )
+    low, high = (_hz_to_mel(hertz, settings.htk) for hertz in (settings.fmin, top))
+    corners = _mel_to_hz(np.linspace(low, high, settings.mels + 2), settings.htk)
+    bins = np.fft.rfftfreq(settings.n_fft, 1 / settings.rate)[:, None]
+    rising = (bins - corners[:-2]) / np.diff(corners)[:-1]
+    falling = (corners[2:] - bins) / np.diff(corners)[1:]
+    filters = np.maximum(0, np.minimum(rising, falling))
+    if settings.slaney_norm:
+        filters *= 2.0 / (corners[2:] - corners[:-2])
+    return filters
+
+
+class LogMel:
+    """Log-mel spectrogram in dB, as librosa's melspectrogram and power_to_db(ref=1).
+
+    Called with (batch, samples) float32 at `settings.rate`, it gives (batch, frames, mels).
+    """
+
+    def __init__(self, settings: LogMelSettings):
+        self.settings = settings
+        window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(settings.n_fft) / settings.n_fft)
+        self._window = mx.array(window.astype(np.float32))
+        self._filters = mx.array(mel_filters(settings).astype(np.float32))
+        mx.eval(self._window, self._filters)
+
+    def __call__(self, audio: mx.array) -> mx.array:
+        settings = self.settings
+        batch, samples = audio.shape
+        frames = frame_count(samples, settings.hop)
+        audio = _padded(audio, settings.n_fft // 2, settings.pad_mode)
+        windows = mx.as_strided(
+            mx.contiguous(audio),
+            (batch, frames, settings.n_fft),
+            (audio.shape[1], settings.hop, 1),
+        )
+        spectrum = mx.fft.rfft(windows * self._window)
+        power = (spectrum.real**2 + spectrum.imag**2) @ self._filters
+        decibels = 10.0 * mx.log10(mx.maximum(power, settings.floor_power))
+        if settings.top_db is None:
+            return decibels
+        return mx.maximum(decibels, decibels.max(axis=(1, 2), keepdims=True) - settings.top_db)
+
+    @property
+    def context(self) -> int:
+        """Samples on either side of a frame's centre that can change it."""
+        return self.settings.n_fft // 2
+
+
+def _padded(audio: mx.array, width: int, mode: str) -> mx.array:
+    """(batch, samples) with `width` samples more on both sides."""
+    if mode == "constant":
+        return mx.pad(audio, ((0, 0), (width, width)))
+    if mode != "reflect":
+        raise ValueError(f"pad_mode={mode!r}, expected 'constant' or 'reflect'")
+    samples = audio.shape[1]
+    if samples <= width:
+        raise ValueError(
+            f"{samples} samples cannot be reflected by {width}, expected more than that"
+        )
+    left, right = audio[:, 1 : width + 1][:, ::-1], audio[:, samples - width - 1 : -1][:, ::-1]
+    return mx.concatenate([left, audio, right], axis=1)
+
+
+# ------------------------------------------------------------------ whole files
+
+
+@lru_cache(maxsize=8)
+def front_end(settings: Settings) -> CQT | LogMel:
+    """The transform of `settings`, built once."""
+    return CQT(settings) if isinstance(settings, CQTSettings) else LogMel(settings)
+
+
+def extract(
+    audio: str | Path | np.ndarray, settings: Settings, block_seconds: float = 60.0
+) -> np.ndarray:
+    """Features (frames, bins) float32 of a file or of mono samples (samples,) at settings.rate.
+
+    Works in blocks of about `block_seconds`: memory besides the result does not depend on the
+    length. Frames equal those of the whole file at once. AudioError as from audio.read.
+    """
+    blocks = list(_feature_blocks(audio, settings, block_seconds))
+    return np.concatenate(blocks) if len(blocks) > 1 else blocks[0]
+
+
+def _feature_blocks(
+    audio: str | Path | np.ndarray, settings: Settings, block_seconds: float
+) -> Iterator[np.ndarray]:
+    """Consecutive (frames, bins): each from a piece of audio with enough context on both sides."""
+    if getattr(settings, "top_db", None) is not None:
+        raise ValueError("top_db depends on the whole recording: extract needs top_db=None")
+    transform, hop = front_end(settings), settings.hop
+    margin = -(-transform.context // hop)  # frames
+    size = max(1, round(block_seconds * settings.rate / hop))  # frames
+    if isinstance(audio, np.ndarray):
+        step = size * hop
+        pieces = (audio[i : i + step] for i in range(0, max(1, len(audio)), step))
+    else:
+        pieces = audio_files.stream(audio, settings.rate, size * hop / settings.rate)
+    held = np.zeros(0, np.float32)
+    skip = 0  # frames at the start of `held` that are only context
+    for piece in pieces:
+        held = np.concatenate([held, np.asarray(piece, np.float32)])
+        ready = len(held) // hop - margin  # frames whose whole context has arrived
+        if ready <= skip:
+            continue
+        features = transform(mx.array(held[: (ready + margin) * hop])[None])[0, skip:ready]
+        yield np.array(features)
+        keep = max(0, ready - margin)
+        held, skip = held[keep * hop :], ready - keep
+    yield np.array(transform(mx.array(held)[None])[0, skip:])
