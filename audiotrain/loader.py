@@ -1,0 +1,280 @@
+"""Dataset and DataLoader: samples become batches, in workers that know NumPy only.
+
+Order and randomness of a pass depend on (seed, epoch, index) alone, so the number and kind of
+workers change nothing and a resumed pass continues where it stood without replaying samples.
+"""
+
+import collections
+import itertools
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any
+
+import numpy as np
+
+from audiotrain.collate import default_collate, pad_collate, to_mlx
+from audiotrain.workers import ORDER, Failure, Processes, Source, Threads, generator
+
+__all__ = [
+    "DataLoader",
+    "Dataset",
+    "SampleError",
+    "WeightedSampler",
+    "default_collate",
+    "pad_collate",
+    "to_mlx",
+]
+
+
+class Dataset:
+    """Samples by number: define `__len__` and `__getitem__`.
+
+    A sample is a dict, a tuple, a NumPy array or a number. A dataset may also define
+
+    - `get(index, rng)`: called instead of `__getitem__`, with a NumPy Generator of its own for
+      (seed, epoch, index): random crops and augmentation belong there;
+    - `describe(index) -> str`: the file or row behind a sample, named in errors.
+    """
+
+    def __len__(self) -> int:
+        raise NotImplementedError(f"{type(self).__name__} must define __len__")
+
+    def __getitem__(self, index: int) -> Any:
+        raise NotImplementedError(f"{type(self).__name__} must define __getitem__")
+
+
+class SampleError(ValueError):
+    """A sample could not be loaded; the message names it, `__cause__` is the original error."""
+
+
+class WeightedSampler:
+    """Draws `samples` indices of an epoch with replacement, in proportion to `weights` (items,)."""
+
+    def __init__(self, weights: Sequence[float], samples: int | None = None):
+        weights = np.asarray(weights, dtype=np.float64)
+        if weights.ndim != 1 or not np.isfinite(weights).all() or (weights < 0).any():
+            raise ValueError("weights: expected one finite number >= 0 per sample")
+        if weights.sum() == 0:
+            raise ValueError("weights: all are zero, expected at least one above")
+        self.shares = weights / weights.sum()
+        self.samples = len(weights) if samples is None else samples
+
+    def __len__(self) -> int:
+        return self.samples
+
+    def __call__(self, rng: np.random.Generator) -> np.ndarray:
+        return rng.choice(len(self.shares), size=self.samples, p=self.shares)
+
+
+class DataLoader:
+    """Batches of `dataset`, one pass per `iter`, each pass a new epoch.
+
+    num_workers     0 loads in the calling thread; otherwise `worker_type` "thread" or "process"
+                    (forkserver; dataset, cpu_transforms and collate_fn must then be picklable).
+                    At most prefetch_factor * num_workers batches are in preparation or waiting.
+    cpu_transforms  one callable or several, `item -> item`, in the workers, NumPy only; one whose
+                    second parameter is named `rng` gets the sample's generator too.
+    collate_fn      list of items -> batch, in the workers; None is `default_collate`.
+    mlx_transforms  one callable or several, `batch -> batch`, in the calling thread; None turns
+                    NumPy leaves into mx.array, an empty tuple leaves them alone.
+    sampler         `sampler(rng) -> indices` of an epoch, with a length; instead of `shuffle`.
+    persistent_workers  keeps the workers, and a process's copy of the dataset, between passes.
+
+    Example:
+    >>> loader = DataLoader([3, 1, 2], batch_size=2, mlx_transforms=())
+    >>> [batch.tolist() for batch in loader]
+    [[3, 1], [2]]
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset | Sequence,
+        batch_size: int = 1,
+        shuffle: bool = False,
+        num_workers: int = 0,
+        collate_fn: Callable | None = None,
+        drop_last: bool = False,
+        prefetch_factor: int = 2,
+        worker_type: str = "thread",
+        persistent_workers: bool = False,
+        cpu_transforms: Callable | Sequence[Callable] | None = None,
+        mlx_transforms: Callable | Sequence[Callable] | None = None,
+        seed: int = 0,
+        sampler: Callable | None = None,
+    ):
+        for name, value, least in (
+            ("batch_size", batch_size, 1),
+            ("num_workers", num_workers, 0),
+            ("prefetch_factor", prefetch_factor, 1),
+            ("seed", seed, 0),
+        ):
+            check_count(name, value, least)
+        if worker_type not in ("thread", "process"):
+            raise ValueError(f"worker_type={worker_type!r}: expected 'thread' or 'process'")
+        if sampler is not None and shuffle:
+            raise ValueError("shuffle=True together with a sampler: the sampler gives the order")
+        if sampler is not None and not (callable(sampler) and hasattr(sampler, "__len__")):
+            raise ValueError(f"sampler={sampler!r}: expected sampler(rng) -> indices, with len()")
+        self.dataset, self.batch_size, self.shuffle = dataset, batch_size, shuffle
+        self.num_workers, self.worker_type = num_workers, worker_type
+        self.drop_last, self.prefetch_factor, self.sampler = drop_last, prefetch_factor, sampler
+        self.persistent_workers, self.seed, self.epoch = persistent_workers, seed, 0
+        self.cpu_transforms = as_tuple(cpu_transforms)
+        self.collate_fn = default_collate if collate_fn is None else collate_fn
+        self.mlx_transforms = (to_mlx,) if mlx_transforms is None else as_tuple(mlx_transforms)
+        self._consumed = 0  # batches of this epoch that the user was given
+        self._begun = False  # whether a pass over this epoch has begun
+        self._resuming = False  # whether the next pass begins at `_consumed`
+        self._passes = 0
+        self._pool: Threads | Processes | None = None
+
+    def __len__(self) -> int:
+        """Batches in an epoch."""
+        samples = len(self.dataset) if self.sampler is None else len(self.sampler)
+        return samples // self.batch_size if self.drop_last else -(-samples // self.batch_size)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Make the next pass that of `epoch`, from its start or, after load_state_dict of that
+        epoch, from the saved batch. Without this call every pass is the next epoch."""
+        check_count("epoch", epoch, 0)
+        if epoch != self.epoch or not self._resuming:
+            self._consumed, self._resuming = 0, False
+        self.epoch, self._begun = epoch, False
+
+    def state_dict(self) -> dict[str, int]:
+        """Where the loader stands: plain numbers. Batches prefetched but not given don't count."""
+        return {
+            "seed": self.seed,
+            "epoch": self.epoch,
+            "consumed": self._consumed,
+            "batches": len(self),
+            "batch_size": self.batch_size,
+        }
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Continue as `state_dict` says: the next pass gives what was left of that epoch.
+
+        ValueError when the epoch was left half-way and its batches were others than ours.
+        """
+        expected = self.state_dict()
+        if missing := [name for name in expected if name not in state]:
+            raise ValueError(f"state of the data loader lacks {', '.join(missing)}")
+        if 0 < state["consumed"] < state["batches"]:
+            for name in ("batches", "batch_size"):
+                if state[name] != expected[name]:
+                    raise ValueError(
+                        f"data loader: {name} is {expected[name]}, but the saved state stopped"
+                        f" inside an epoch with {name} {state[name]}"
+                    )
+        self.seed, self.epoch = int(state["seed"]), int(state["epoch"])
+        self._consumed, self._resuming, self._begun = int(state["consumed"]), True, False
+
+    def __iter__(self) -> Iterator:
+        if self._begun:
+            self.epoch += 1
+        if not self._resuming:
+            self._consumed = 0
+        self._begun, self._resuming = True, False
+        self._passes += 1
+        return self._pass(self._passes, self.epoch, self._consumed)
+
+    def _pass(self, number: int, epoch: int, start: int) -> Iterator:
+        rows = self._rows(epoch)
+        ends = range(start, len(self))
+        tasks = ((epoch, rows[i * self.batch_size : (i + 1) * self.batch_size]) for i in ends)
+        with_workers = self.num_workers > 0 and len(ends) > 0
+        results = self._prefetched(tasks) if with_workers else self._loaded_here(tasks)
+        try:
+            for consumed, batch in enumerate(results, start + 1):
+                if isinstance(batch, Failure):
+                    raise SampleError(batch.message) from batch.cause
+                for transform in self.mlx_transforms:
+                    batch = transform(batch)
+                if number == self._passes:  # an older pass doesn't speak for the loader
+                    self._consumed = consumed
+                yield batch
+        finally:
+            results.close()
+
+    def _rows(self, epoch: int) -> np.ndarray:
+        """The epoch's (index, how often it came before in this epoch), (samples, 2)."""
+        rng = generator(ORDER, self.seed, epoch)
+        count = len(self.dataset)
+        if self.sampler is None:
+            order = rng.permutation(count) if self.shuffle else np.arange(count)
+            return np.stack([order, np.zeros_like(order)], axis=1)
+        order = np.asarray(self.sampler(rng), dtype=np.int64)
+        if order.shape != (len(self.sampler),):
+            raise ValueError(f"sampler gave {order.shape} indices, expected ({len(self.sampler)},)")
+        if len(order) and not (0 <= order.min() and order.max() < count):
+            raise ValueError(
+                f"sampler gave indices {order.min()}..{order.max()}, expected 0..{count - 1}"
+            )
+        return np.stack([order, occurrences(order)], axis=1)
+
+    def _source(self) -> Source:
+        return Source(self.dataset, self.cpu_transforms, self.collate_fn, self.seed)
+
+    def _loaded_here(self, tasks: Iterator) -> Iterator:
+        source = self._source()
+        for epoch, rows in tasks:
+            yield source.load(epoch, rows)
+
+    def _prefetched(self, tasks: Iterator) -> Iterator:
+        """Results of `tasks` in order, a bounded window of them submitted ahead."""
+        pool = self._open_pool()
+        stop = threading.Event()
+        window: collections.deque[Future] = collections.deque()
+        try:
+            for task in itertools.islice(tasks, self.prefetch_factor * self.num_workers):
+                window.append(pool.submit(*task, stop))
+            while window:
+                try:
+                    result = window.popleft().result()
+                except BrokenProcessPool as error:
+                    pool.broken = True
+                    raise RuntimeError(
+                        f"a data worker process died while loading epoch {self.epoch} (killed, out"
+                        " of memory, or crashed in native code); worker_type='thread' shows more"
+                    ) from error
+                for task in itertools.islice(tasks, 1):
+                    window.append(pool.submit(*task, stop))
+                yield result
+        finally:
+            stop.set()
+            for future in window:
+                future.cancel()
+            if not self.persistent_workers:
+                pool.close()
+
+    def _open_pool(self) -> Threads | Processes:
+        kind = Threads if self.worker_type == "thread" else Processes
+        if not self.persistent_workers:
+            return kind(self._source(), self.num_workers)
+        if self._pool is None or self._pool.broken or self._pool.seed != self.seed:
+            self._pool = kind(self._source(), self.num_workers)
+        return self._pool
+
+
+def occurrences(order: np.ndarray) -> np.ndarray:
+    """How often each entry of `order` (samples,) stands before its place."""
+    by_value = np.argsort(order, kind="stable")
+    ordered = order[by_value]
+    place = np.arange(len(order))
+    first = np.maximum.accumulate(np.where(np.diff(ordered, prepend=-1) != 0, place, 0))
+    counts = np.empty_like(place)
+    counts[by_value] = place - first
+    return counts
+
+
+def as_tuple(transforms: Callable | Sequence[Callable] | None) -> tuple[Callable, ...]:
+    if transforms is None:
+        return ()
+    return (transforms,) if callable(transforms) else tuple(transforms)
+
+
+def check_count(name: str, value: int, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        raise ValueError(f"{name}={value!r}: expected a whole number of at least {least}")
