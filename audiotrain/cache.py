@@ -1,0 +1,152 @@
+"""Features on disk: one .npy an entry, found by content and settings, memory-mapped.
+
+The name of an entry is a hash of the source's bytes, of the settings and of VERSION, so a changed
+file, a changed setting or a changed transform never reads an old entry.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import tempfile
+import time
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+VERSION = 1  # raise it when a transform's numbers change for the same settings
+
+_PARTIAL = ".partial-"
+_PARTIAL_SECONDS = 3600  # a partial entry older than this was left by a killed process
+
+
+class FeatureCache:
+    """Arrays under `folder` as `dtype`, made once and then read from disk.
+
+    >>> import tempfile
+    >>> cache = FeatureCache(tempfile.mkdtemp())
+    >>> cache.get("ones", {"hop": 512}, lambda: np.ones((2, 3))).sum()
+    np.float32(6.0)
+    >>> cache.get("ones", {"hop": 512}, make=None).shape  # now it is there
+    (2, 3)
+    """
+
+    def __init__(self, folder: str | Path, dtype: type = np.float32):
+        self.folder = Path(folder)
+        self.dtype = np.dtype(dtype)
+        self._digests: dict[tuple, str] = {}
+        self._checked: set[str] = set()
+        with _reported(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            _remove_partial(self.folder)
+
+    def get(
+        self, source: Path | bytes | str, settings: object, make: Callable[[], np.ndarray]
+    ) -> np.ndarray:
+        """The entry of `source` and `settings`, read-only; `make()` gives it when it is missing.
+
+        A Path stands for the bytes of that file; bytes or a str for themselves, e.g. a seed.
+        `settings` are dataclasses, numbers, texts, or dicts and sequences of them. An entry that is
+        cut short or damaged is made again. ValueError when the folder cannot be written or values
+        do not fit `dtype`.
+        """
+        path = self.folder / f"{self._key(source, settings)}.npy"
+        entry = self._load(path)
+        if entry is None:
+            self._store(path, make(), source)
+            entry = self._load(path)
+            if entry is None:
+                raise ValueError(f"{path}: the entry changed while it was read")
+        return entry
+
+    def holds(self, source: Path | bytes | str, settings: object) -> bool:
+        """Whether there is a sound entry."""
+        return self._load(self.folder / f"{self._key(source, settings)}.npy") is not None
+
+    def _key(self, source: Path | bytes | str, settings: object) -> str:
+        described = json.dumps([VERSION, self.dtype.str, _plain(settings)], sort_keys=True)
+        content = self._digest(source) + described
+        return hashlib.blake2b(content.encode(), digest_size=20).hexdigest()
+
+    def _digest(self, source: Path | bytes | str) -> str:
+        if isinstance(source, Path):
+            stat = source.stat()
+            stamp = (os.fspath(source), stat.st_size, stat.st_mtime_ns, stat.st_ino)
+            if stamp not in self._digests:  # each file is read once by a process
+                with source.open("rb") as file:
+                    self._digests[stamp] = hashlib.file_digest(file, "blake2b").hexdigest()
+            return self._digests[stamp]
+        data = source.encode() if isinstance(source, str) else source
+        return hashlib.blake2b(data).hexdigest()
+
+    def _load(self, path: Path) -> np.ndarray | None:
+        """The entry memory-mapped; None when it is missing, cut short or damaged."""
+        try:
+            if path.name not in self._checked:
+                data = path.read_bytes()
+                if len(data) < 4 or zlib.crc32(data[:-4]) != int.from_bytes(data[-4:], "little"):
+                    return None
+                self._checked.add(path.name)
+            return np.load(path, mmap_mode="r")
+        except (FileNotFoundError, EOFError, ValueError):
+            self._checked.discard(path.name)
+            return None
+
+    def _store(self, path: Path, values: np.ndarray, source: object) -> None:
+        """Write the entry and its checksum beside `path`, then rename it."""
+        values = np.asarray(values)
+        with np.errstate(over="ignore"):
+            stored = np.ascontiguousarray(values, self.dtype)
+        if not np.isfinite(stored).all():
+            largest = np.abs(values).max()
+            raise ValueError(f"{source}: features up to {largest:g} do not fit {self.dtype.name}")
+        with _reported(self.folder):
+            handle, partial = tempfile.mkstemp(prefix=_PARTIAL, dir=self.folder)
+            try:
+                with os.fdopen(handle, "wb+") as file:
+                    np.lib.format.write_array(file, stored, allow_pickle=False)
+                    file.seek(0)
+                    file.write(zlib.crc32(file.read()).to_bytes(4, "little"))
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.replace(partial, path)
+            except BaseException:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(partial)
+                raise
+        self._checked.add(path.name)
+
+
+def _plain(value: object) -> object:
+    """Settings as JSON can say them, with the names of their classes."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        return [type(value).__name__, _plain(fields)]
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.generic):
+        return value.item()
+    if value is None or isinstance(value, (str, int, float, bool)):
+        return value
+    raise ValueError(f"cannot key a cache by a {type(value).__name__}: {value!r}")
+
+
+def _remove_partial(folder: Path) -> None:
+    for path in folder.glob(f"{_PARTIAL}*"):
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - path.stat().st_mtime > _PARTIAL_SECONDS:
+                path.unlink()
+
+
+@contextlib.contextmanager
+def _reported(folder: Path):
+    """Turn a failure of the file system into one line that names the folder."""
+    try:
+        yield
+    except OSError as error:
+        raise ValueError(f"cache folder {folder}: {error.strerror or error}") from error
