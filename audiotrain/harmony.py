@@ -1,11 +1,12 @@
-"""Chord labels <-> three classes (type, root, bass note); labelled segments <-> frames; label files.
+"""Chord labels <-> three classes (type, root, bass note); segments <-> frames; label files.
 
-Pitch classes count from C = 0. Class triples are ordered as HEADS; IGNORE stands for "not to be judged". Times are seconds.
+Pitch classes count from C = 0. Class triples are in the order of HEADS, with IGNORE where there is
+nothing to judge. Times are seconds. `spelling.py` reads the text of a label.
 """
 
+import codecs
 import os
 import re
-import tempfile
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -42,8 +43,8 @@ class Chord(NamedTuple):
     """What a label says: pitch classes of root and bass, and the notes in semitones above the root.
 
     `notes` has every note folded into one octave, `tetrad` only those written within the octave:
-    that is how mir_eval reads a label, so that `C:9` and `C:7` are one tetrad. The bass is in neither
-    unless the chord has it.
+    that is how mir_eval reads a label, so that `C:9` and `C:7` are one tetrad. The bass is in
+    neither unless the chord has it.
     """
 
     root: int
@@ -61,7 +62,7 @@ UNKNOWN = ChordClass(IGNORE, IGNORE, IGNORE)
 
 @lru_cache(maxsize=65536)
 def parse(label: str, pop_spellings: bool = False) -> Chord | None:
-    """The chord that `label` names; None for no chord and unknown. ValueError when it can't be read.
+    """The chord that `label` names; None for `N` and `X`. ValueError when it can't be read.
 
     >>> parse("G:7/3").bass, sorted(parse("G:7(b9)").notes)
     (11, [0, 1, 4, 7, 10])
@@ -101,11 +102,13 @@ def chord_pitch_classes(chord_type: int) -> tuple[int, ...]:
 def encode(label: str, pop_spellings: bool = False) -> ChordClass:
     """Class numbers of a chord label. ValueError when it can't be read.
 
-    The type with exactly these notes, else the nearest that mir_eval reads as the same tetrad, triad
-    and third, in this order. `N` has a type but no root and bass; `X` has none of the three.
+    The type with exactly these notes, else the nearest one: of those that mir_eval reads as the
+    same tetrad if there are any. `N` has a type but no root and bass; `X` has none of the three.
 
-    >>> encode("C:maj/3"), encode("N")
-    (ChordClass(chord_type=1, root=0, bass_note=4), ChordClass(chord_type=0, root=-100, bass_note=-100))
+    >>> encode("C:maj/3")
+    ChordClass(chord_type=1, root=0, bass_note=4)
+    >>> encode("N") == (0, IGNORE, IGNORE)
+    True
     """
     label = spelling.repair(label, pop_spellings)
     if label in ("N", "X"):
@@ -117,14 +120,17 @@ def encode(label: str, pop_spellings: bool = False) -> ChordClass:
     return ChordClass(chord_type, chord.root, chord.bass)
 
 
-def _distance(chord: Chord, known: Chord) -> tuple:
-    """How much of mir_eval's reading and how many notes are lost when `known` stands for `chord`."""
-    bass = {(chord.bass - chord.root) % 12}  # mir_eval adds the bass to both readings
-    ours, theirs = chord.tetrad | bass, known.tetrad | bass
-    triad = {note for note in ours ^ theirs if note < 8}
-    missing, added = len(chord.notes - known.notes), len(known.notes - chord.notes)
-    # On a tie a note too many is better: 9(13) is nearer to 13 than to 9.
-    return ours != theirs, bool(triad), 3 in triad, missing + 0.9 * added
+# What a changed note costs, by semitones above the root: the third tells most.
+_NOTE_COSTS = (3.0, 1.0, 1.0, 3.0, 3.0, 2.0, 2.0, 1.0, 1.5, 1.0, 1.5, 1.5)
+
+
+def _distance(chord: Chord, known: Chord) -> tuple[bool, float]:
+    """Whether mir_eval tells `known` from `chord` as tetrads, and the cost of the notes changed."""
+    bass = {(chord.bass - chord.root) % 12}  # mir_eval adds the bass to both
+    cost = sum(_NOTE_COSTS[note] for note in chord.notes ^ known.notes)
+    if 7 in known.notes - chord.notes:
+        cost -= 0.5  # a fifth is often meant where it isn't named
+    return chord.tetrad | bass != known.tetrad | bass, cost
 
 
 def encode_labels(labels: Sequence[str], pop_spellings: bool = False) -> np.ndarray:
@@ -234,7 +240,8 @@ def frames_to_segments(
 ) -> list[Segment]:
     """Runs of equal frames, labels [frames] or class triples (frames, 3), as segments.
 
-    Frame i spans (i - 0.5) to (i + 0.5) times `frame_seconds`; the first from 0, the last to `duration`.
+    Frame i spans (i - 0.5) to (i + 0.5) times `frame_seconds`; the first begins at 0 and the last
+    ends at `duration` seconds.
     """
     if isinstance(labels, np.ndarray) and labels.ndim == 2:
         labels = [_decode(*triple, bass) for triple in labels.tolist()]
@@ -255,82 +262,106 @@ def frames_to_segments(
 
 _NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
 _ROW = re.compile(rf"({_NUMBER})[\s,;]+({_NUMBER})[\s,;]+(.+)")
+_HEADER = re.compile(r"(?i)\W*(start|onset|begin|time|t0)")
+_BYTE_ORDER_MARKS = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+# Rounding of times makes overlaps up to this long, in seconds; they are mended without a word.
+_ROUNDING = 0.001
 
 
 def read_lab(path: str | os.PathLike, pop_spellings: bool = False) -> Annotation:
     """Segments of a label file: start, end, chord on each line, between tabs, spaces or commas.
 
-    Faults of single lines are mended or left out, and told in `problems`; labels come out in Harte's
-    grammar, unreadable ones as `X`. ValueError when the file can't be read at all.
+    Faults of single lines are mended or left out and told in `problems`; labels come out in
+    Harte's grammar, unreadable ones as `X`. ValueError when the file can't be read at all.
     """
-    path = Path(path)
     try:
-        data = path.read_bytes()
+        data = Path(path).read_bytes()
     except OSError as error:
         raise ValueError(f"{path}: label file can't be read: {error.strerror}") from None
-    problems = []
+    encoding = _BYTE_ORDER_MARKS.get(data[:2], "utf-8-sig")
     try:
-        text = data.decode("utf-8-sig")
+        return parse_lab(data.decode(encoding), str(path), pop_spellings)
     except UnicodeDecodeError:
-        text = data.decode("latin-1")
-        problems.append(f"{path}:1: not UTF-8, read as Latin-1")
-    annotation = parse_lab(text, str(path), pop_spellings)
-    return Annotation(annotation.segments, problems + annotation.problems)
+        segments, problems = parse_lab(data.decode("latin-1"), str(path), pop_spellings)
+    return Annotation(segments, [f"{path}:1: not {encoding}, read as Latin-1", *problems])
 
 
 def parse_lab(text: str, name: str, pop_spellings: bool = False) -> Annotation:
     """As `read_lab`, from the text of a file called `name`; never raises."""
-    rows, problems = [], []
-    for number, line in enumerate(re.split(r"\r\n|\r|\n", text), start=1):
-        line = re.sub(r"(^|\s)#.*", "", line.lstrip("\ufeff")).strip()
-        if not line:
+    rows: list[tuple[int, Segment]] = []
+    problems: list[str] = []
+    for number, line in enumerate(re.split(r"\r\n|\r|\n", text.removeprefix("\ufeff")), start=1):
+        line = re.sub(r"(^|\s)#.*", "", line).strip()
+        if not line or (not rows and _HEADER.match(line)):
             continue
         match = _ROW.fullmatch(line)
         if match is None:
             problems.append(f"{name}:{number}: found {line[:60]!r}, expected start, end and chord")
             continue
-        start, end, label = float(match[1]), float(match[2]), match[3].strip("\"' \t,;")
         try:
-            label = spelling.repair(label, pop_spellings)
+            label = _read_label(match[3], pop_spellings)
         except ValueError as error:
             problems.append(f"{name}:{number}: {error}")
             label = "X"
-        rows.append((number, Segment(start, end, label)))
+        rows.append((number, Segment(float(match[1]), float(match[2]), label)))
+    if not rows:
+        problems.append(f"{name}:1: no labels found, expected lines of start, end and chord")
     return Annotation(_in_order(rows, name, problems), problems)
 
 
+def _read_label(text: str, pop_spellings: bool) -> str:
+    """The label at the beginning of `text`, which may have quotes and further columns."""
+    text = text.strip("\"' \t,;")
+    try:
+        return spelling.repair(text, pop_spellings)
+    except ValueError:
+        first = re.split(r"[\s;]|,(?![^(]*\))", text)[0].strip("\"'")
+        if first in ("", text):
+            raise
+        return spelling.repair(first, pop_spellings)
+
+
 def _in_order(rows: list[tuple[int, Segment]], name: str, problems: list[str]) -> list[Segment]:
-    """Segments sorted, clipped at 0 and where the next begins; each change is added to `problems`."""
+    """Segments sorted, cut at 0 and where the next begins; `problems` gets what was changed."""
     segments: list[Segment] = []
-    for number, (start, end, label) in sorted(rows, key=lambda row: row[1][:2]):
+    ordered = sorted(rows, key=lambda row: row[1][:2])
+    if ordered != rows:
+        problems.append(f"{name}:1: lines are not in the order of time, sorted")
+    for number, (start, end, label) in ordered:
         where = f"{name}:{number}:"
         if start < 0:
-            problems.append(f"{where} starts at {start:.3f} s, before 0")
+            problems.append(f"{where} starts at {start:.3f} s, cut at 0")
             start = 0.0
         if not start < end < float("inf"):
-            problems.append(f"{where} ends at {end:.3f} s, not after its start {start:.3f} s")
+            problems.append(f"{where} ends at {end:.3f} s, not after {start:.3f} s, left out")
             continue
-        if segments and start < segments[-1].end:
-            previous = segments.pop()
-            if previous.end - start > 0.001:
-                problems.append(f"{where} overlaps the one before by {previous.end - start:.3f} s")
-            if previous.start < start:
-                segments.append(previous._replace(end=start))
+        before = segments[-1].end if segments else 0.0
+        if start - before >= 1:
+            problems.append(f"{where} nothing is labelled from {before:.3f} to {start:.3f} s")
+        if start < before:
+            if before - start > _ROUNDING:
+                problems.append(f"{where} overlaps the label before it, which is cut")
+            segments[-1] = segments[-1]._replace(end=start)
+            if segments[-1].start == start:
+                segments.pop()
         segments.append(Segment(start, end, label))
     return segments
 
 
 def write_lab(path: str | os.PathLike, segments: Iterable[Segment]) -> None:
-    """Write start, end and label of each segment, tab-separated; the file appears whole or not at all."""
+    """Write start, end and label, tab-separated, a line each; the file appears whole or not at all.
+
+    ValueError when it can't be written.
+    """
     path = Path(path)
-    with tempfile.NamedTemporaryFile(
-        "w", dir=path.parent, prefix=f".{path.name}.", delete=False, encoding="utf-8"
-    ) as file:
-        try:
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("w", encoding="utf-8") as file:
             file.writelines(f"{start:.6f}\t{end:.6f}\t{label}\n" for start, end, label in segments)
             file.flush()
             os.fsync(file.fileno())
-            os.replace(file.name, path)
-        except BaseException:
-            os.unlink(file.name)
-            raise
+        os.replace(partial, path)
+    except OSError as error:
+        raise ValueError(f"{path}: label file can't be written: {error.strerror}") from None
+    finally:
+        partial.unlink(missing_ok=True)

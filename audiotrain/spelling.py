@@ -1,7 +1,7 @@
 """Chord names as people write them -> labels in Harte's grammar, which mir_eval reads.
 
-`root:shorthand(degrees)/bass`, `N` for no chord, `X` for unknown. `*3` is a third left out; degrees count from the root of
-a major scale (`b7` is 10 semitones, `9` is 14).
+`root:shorthand(degrees)/bass`, `N` for no chord, `X` for unknown. Degrees count along the major
+scale of the root: `b7` is 10 semitones, `9` is 14; `*3` is a third left out.
 """
 
 import re
@@ -9,6 +9,7 @@ from functools import lru_cache
 
 NATURALS = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
 MAJOR_SCALE = (0, 2, 4, 5, 7, 9, 11)
+DEGREE_NAMES = ("1", "b2", "2", "b3", "3", "4", "b5", "5", "b6", "6", "b7", "7")  # by semitone
 
 # The degrees that each shorthand stands for.
 SHORTHANDS = {
@@ -26,7 +27,7 @@ SHORTHANDS = {
     "maj7": "1,3,5,7",
     "min7": "1,b3,5,b7",
     "minmaj7": "1,b3,5,7",
-    "dim7": "1,b3,b5,6",
+    "dim7": "1,b3,b5,bb7",
     "hdim7": "1,b3,b5,b7",
     "9": "1,3,5,b7,9",
     "maj9": "1,3,5,7,9",
@@ -82,10 +83,10 @@ def split(label: str) -> tuple[str, str, tuple[str, ...], str]:
 
 @lru_cache(maxsize=65536)
 def repair(label: str, pop_spellings: bool = False) -> str:
-    """The same chord in Harte's grammar, valid for mir_eval 0.8.2. ValueError when it can't be read.
+    """The same chord in Harte's grammar, valid for mir_eval 0.8.2. ValueError when unreadable.
 
     Always repaired: words for no chord, a missing colon, `:4`, `:6`, `aug7`, `maj11`, spaces. With
-    `pop_spellings` also names such as `Cm7b5`, `CM7`, `Csus`, `C°`, `Am7/G`, `am` and the German `H`.
+    `pop_spellings` also names such as `Cm7b5`, `CM7`, `Csus`, `C°`, `Am7/G`, `am`, and German `H`.
 
     >>> repair("A7/3"), repair("C:aug7"), repair("NC"), repair("F#m7b5", pop_spellings=True)
     ('A:7/3', 'C:aug(b7)', 'N', 'F#:hdim7')
@@ -102,7 +103,9 @@ def repair(label: str, pop_spellings: bool = False) -> str:
         repaired = reader(text)
         if repaired:
             return repaired
-    raise ValueError(f"unreadable chord label {label!r}, expected root:type(degrees)/bass, N or X")
+    raise ValueError(
+        f"unreadable chord label {label[:40]!r}, expected root:type(degrees)/bass, N or X"
+    )
 
 
 def _repair_harte(text: str) -> str:
@@ -124,24 +127,30 @@ def _join(root: str, shorthand: str, degrees: tuple[str, ...], bass: str | None)
     return f"{root}:{shorthand}{added}" + (f"/{bass}" if bass and bass != "1" else "")
 
 
-# Pop names: what a quality and a number stand for, as (shorthand, degrees added).
-_POP_QUALITIES = {
-    "": "", "M": "maj", "maj": "maj", "ma": "maj", "major": "maj", "j": "maj", "Δ": "delta", "△": "delta",
-    "m": "min", "-": "min", "mi": "min", "min": "min", "minor": "min",
-    "dim": "dim", "°": "dim", "o": "dim", "º": "dim", "ø": "hdim", "Ø": "hdim", "hdim": "hdim",
-    "+": "aug", "aug": "aug",
-}  # fmt: skip
+# Pop names: families of qualities, and what a number means in each: a shorthand and degrees added.
+_POP_FAMILIES = {
+    "maj": ("M", "maj", "ma", "major", "j"),
+    "delta": ("Δ", "△"),
+    "min": ("m", "-", "mi", "min", "minor"),
+    "dim": ("dim", "°", "º", "o"),
+    "hdim": ("hdim", "ø", "Ø"),
+    "aug": ("aug", "+"),
+    "": ("",),
+}
+_POP_FAMILY = {name: family for family, names in _POP_FAMILIES.items() for name in names}
 _POP_TYPES = {
     "": {
         "": "maj", "2": "maj 9", "4": "sus4", "5": "5", "6": "maj6", "69": "maj6 9",
         "7": "7", "9": "9", "11": "11", "13": "13",
     },
     "maj": {
-        "": "maj", "6": "maj6", "69": "maj6 9", "7": "maj7", "9": "maj9", "11": "maj9 11", "13": "maj13",
+        "": "maj", "6": "maj6", "69": "maj6 9",
+        "7": "maj7", "9": "maj9", "11": "maj9 11", "13": "maj13",
     },
     "delta": {"": "maj7", "7": "maj7", "9": "maj9", "11": "maj9 11", "13": "maj13"},
     "min": {
-        "": "min", "6": "min6", "69": "min6 9", "7": "min7", "9": "min9", "11": "min11", "13": "min13",
+        "": "min", "6": "min6", "69": "min6 9",
+        "7": "min7", "9": "min9", "11": "min11", "13": "min13",
     },
     "minmaj": {"7": "minmaj7", "9": "minmaj7 9", "11": "minmaj7 9 11"},
     "dim": {"": "dim", "7": "dim7", "9": "dim7 9"},
@@ -164,34 +173,38 @@ _POP = re.compile(
     r"(?P<altered>(?:[(,]*(?:add|no|omit)?[b#+-]?(?:1[0-3]|[2-9])[),]*)*)"
     r"(?:/(?P<bass>[A-Ha-h](?:b+|#+)?|(?:b*|#*)(?:1[0-3]|[1-9])))?"
 )
+_POP_WORD = re.compile(r"minor|major|min|maj|dim|aug|sus|add|omit", re.I)
 _ALTERATION = re.compile(r"(add|no|omit)?([b#+-]?)(1[0-3]|[2-9])")
 
 
 def _repair_pop(text: str) -> str:
     """A pop name in Harte's grammar; empty when it isn't one."""
     text = text.replace("6/9", "69").replace("sharp", "#").replace("flat", "b").replace(":", "")
-    words = re.compile(r"minor|major|min|maj|dim|aug|sus|add|omit", re.I)
-    match = _POP.fullmatch(words.sub(lambda word: word[0].lower(), text))
-    # A bare small letter could be a minor chord, a major one or any word.
-    if match is None or (text[0].islower() and match.end("root") == len(text)):
+    match = _POP.fullmatch(_POP_WORD.sub(lambda word: word[0].lower(), text))
+    if match is None:
         return ""
-    family = _POP_QUALITIES[match["quality"] or ""]
-    if match["major"]:
-        family = {"": "maj", "min": "minmaj", "aug": "augmaj"}.get(family, "")
-    number = match["number"] or ""
-    if match["sus"]:
-        if family:
-            return ""
-        family = "sus2" if match["sus"] == "sus2" else "sus4"
-    known = _POP_TYPES[family].get(number)
+    # A small letter alone could be a major chord, a minor one or a word; so could `do` and `go`.
+    if text[0].islower() and (match.end("root") == len(text) or match["quality"] == "o"):
+        return ""
+    known = _POP_TYPES.get(_pop_family(match), {}).get(match["number"] or "")
     if known is None:
         return ""
-    root = _pop_note(match["root"])
+    root, bass = _pop_note(match["root"]), match["bass"]
     shorthand, *degrees = _alter(known, match["altered"]).split()
-    bass = match["bass"]
-    if bass and bass[0] in "ABCDEFGHabcdefgh" and not bass[-1].isdigit():
+    if bass and bass[0].upper() in "ABCDEFGH" and not bass[-1].isdigit():
         bass = DEGREE_NAMES[(pitch_class(_pop_note(bass)) - pitch_class(root)) % 12]
     return _join(root, shorthand, tuple(degrees), bass)
+
+
+def _pop_family(match: re.Match) -> str:
+    """The family of _POP_TYPES that the quality, a further `maj7` and `sus` name; "?" for none."""
+    family = _POP_FAMILY[match["quality"] or ""]
+    if match["sus"]:
+        sus = "sus2" if match["sus"] == "sus2" else "sus4"
+        return "?" if family or match["major"] else sus
+    if match["major"]:
+        return {"": "maj", "min": "minmaj", "aug": "augmaj"}.get(family, "?")
+    return family
 
 
 def _pop_note(name: str) -> str:
@@ -200,7 +213,7 @@ def _pop_note(name: str) -> str:
 
 
 def _alter(known: str, altered: str) -> str:
-    """`known` ("shorthand degree degree") with the alterations of a pop name, such as `b5(add9)`."""
+    """`known` ("shorthand degree degree") with a pop name's alterations, such as `b5(add9)`."""
     for word, sign, number in _ALTERATION.findall(altered):
         degree = {"+": "#", "-": "b"}.get(sign, sign) + number
         degree = {"2": "9", "4": "11"}.get(degree, degree)
@@ -211,6 +224,3 @@ def _alter(known: str, altered: str) -> str:
         else:
             known += f" {degree}"
     return known
-
-
-DEGREE_NAMES = ("1", "b2", "2", "b3", "3", "4", "b5", "5", "b6", "6", "b7", "7")
