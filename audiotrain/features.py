@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import mlx.core as mx
 import numpy as np
@@ -62,56 +63,53 @@ def frame_count(samples: int, hop: int) -> int:
 # ------------------------------------------------------------------ strided correlation
 
 
-def _correlation_kernel(kernel: np.ndarray, hop: int, least_step: int) -> tuple[mx.array, int]:
-    """Kernel (window, outputs) as blocks (blocks, step, group * outputs) for `_correlate`.
+class _Correlation:
+    """Inner products of a kernel with the frames of a signal, without copying frames.
 
-    Rows of `group` neighbouring frames share one Toeplitz matrix, cut along time into blocks of
-    one row step, so that no frame is ever copied out of the signal.
+    `kernel` (window, outputs). Rows of neighbouring frames share one Toeplitz matrix, cut along
+    time into blocks of one row step: a sum of matrix products on views of the signal.
     """
-    window, outputs = kernel.shape
-    group = max(1, -(-least_step // hop))
-    step = group * hop
-    blocks = -(-(window + (group - 1) * hop) // step)
-    toeplitz = np.zeros((blocks * step, group, outputs))
-    for j in range(group):
-        toeplitz[j * hop : j * hop + window, j] = kernel
-    return mx.array(toeplitz.reshape(blocks, step, group * outputs).astype(np.float32)), group
 
+    def __init__(self, kernel: np.ndarray, hop: int, least_step: int):
+        self.window, self.outputs = kernel.shape
+        self.hop = hop
+        self.group = max(1, -(-least_step // hop))  # frames in a row
+        self.step = self.group * hop  # samples from row to row
+        blocks = -(-(self.window + self.step - hop) // self.step)
+        toeplitz = np.zeros((blocks * self.step, self.group, self.outputs), np.float32)
+        for frame in range(self.group):
+            toeplitz[frame * hop : frame * hop + self.window, frame] = kernel
+        self.blocks = [mx.array(block) for block in toeplitz.reshape(blocks, self.step, -1)]
+        mx.eval(self.blocks)
 
-def _correlate(signal: mx.array, kernel: mx.array, group: int, count: int, lead: int) -> mx.array:
-    """Frames of `signal` times a kernel: (batch, samples) -> (batch, count, outputs).
+    def span(self, count: int) -> int:
+        """Samples that `count` frames take, from the start of the first."""
+        return (-(-count // self.group) + len(self.blocks) - 1) * self.step
 
-    Frame i starts at sample i * hop - lead; the signal is zero outside.
-    """
-    batch, samples = signal.shape
-    blocks, step, columns = kernel.shape
-    rows = -(-count // group)
-    width = (rows + blocks - 1) * step
-    signal = mx.pad(signal[:, : max(0, width - lead)], ((0, 0), (lead, 0)))
-    if signal.shape[1] < width:
-        signal = mx.pad(signal, ((0, 0), (0, width - signal.shape[1])))
-    # The last blocks - 1 rows of each example mix with the next example and are dropped.
-    pieces = signal.reshape(-1, step)
-    used = pieces.shape[0] - (blocks - 1)
-    total = pieces[:used] @ kernel[0]
-    for j in range(1, blocks):
-        total = mx.addmm(total, pieces[j : j + used], kernel[j])
-    if batch > 1:
-        total = mx.pad(total, ((0, blocks - 1), (0, 0)))
-        total = total.reshape(batch, rows + blocks - 1, columns)[:, :rows]
-    return total.reshape(batch, rows * group, columns // group)[:, :count]
+    def __call__(self, signal: mx.array, start: int, count: int) -> mx.array:
+        """(batch, samples) -> (batch, count, outputs); the first frame begins at `start`."""
+        batch = len(signal)
+        pieces = signal[:, start : start + self.span(count)].reshape(-1, self.step)
+        # The last rows of an example, as many as there are blocks but one, mix it with the next.
+        mixed = len(self.blocks) - 1
+        used = len(pieces) - mixed
+        total = pieces[:used] @ self.blocks[0]
+        for j, block in enumerate(self.blocks[1:], start=1):
+            total = mx.addmm(total, pieces[j : j + used], block)
+        if batch > 1:
+            total = mx.pad(total, ((0, mixed), (0, 0)))
+        rows = total.reshape(batch, -1, self.outputs)
+        return rows[:, :count]
 
 
 # ------------------------------------------------------------------ constant-Q transform
 
 
-@dataclass(frozen=True)
-class _Octave:
-    """One step of the transform: halve `halvings` times, then correlate with `kernel`."""
+class _Octave(NamedTuple):
+    """The wavelets of one octave: at rate / 2**level, every `hop` samples."""
 
-    halvings: int
+    level: int
     hop: int
-    half_window: int
     kernel: np.ndarray  # (window, 2 * bins): cosine columns, then sine columns
 
 
@@ -125,7 +123,7 @@ def _quality(settings: CQTSettings) -> float:
     return (squared + 1) / (squared - 1)
 
 
-def _wavelets(frequencies: np.ndarray, rate: float, quality: float) -> tuple[np.ndarray, int]:
+def _wavelets(frequencies: np.ndarray, rate: float, quality: float) -> np.ndarray:
     """librosa's wavelets as it applies them: a sparse spectrum of length n_fft (a power of two).
 
     Gives the matrix (n_fft, 2 * bins) which maps a frame to real and imaginary parts.
@@ -145,7 +143,7 @@ def _wavelets(frequencies: np.ndarray, rate: float, quality: float) -> tuple[np.
     full = np.zeros((len(frequencies), n_fft), complex)
     full[:, : n_fft // 2 + 1] = spectrum
     kernel = np.fft.fft(full).T
-    return np.concatenate([kernel.real, kernel.imag], axis=1), n_fft
+    return np.concatenate([kernel.real, kernel.imag], axis=1)
 
 
 def _without_smallest(spectrum: np.ndarray, share: float) -> np.ndarray:
@@ -171,24 +169,24 @@ def _octaves(settings: CQTSettings) -> list[_Octave]:
     count = math.ceil(settings.bins / settings.bins_per_octave)
     twos = (hop & -hop).bit_length() - 1
     spare_octaves = max(0, math.ceil(math.log2(rate / 2 / cutoff)) - 2)
-    halvings = min(spare_octaves, max(0, twos - count + 1))
-    gain = 2.0 ** (halvings / 2)
-    rate, hop = rate / 2**halvings, hop >> halvings
+    level = min(spare_octaves, max(0, twos - count + 1))
+    gain = 2.0 ** (level / 2)
+    rate, hop = rate / 2**level, hop >> level
     lengths = quality * rate / frequencies  # at the rate of the top octave
     octaves, stop = [], settings.bins
     for _ in range(count):
         start = max(0, stop - settings.bins_per_octave)
-        kernel, window = _wavelets(frequencies[start:stop], rate, quality)
+        kernel = _wavelets(frequencies[start:stop], rate, quality)
         scale = gain / np.sqrt(lengths[start:stop])
-        octaves.append(_Octave(halvings, hop, window // 2, kernel * np.tile(scale, 2)))
-        halvings, stop = 0, start
+        octaves.append(_Octave(level, hop, kernel * np.tile(scale, 2)))
+        stop = start
         if hop % 2 == 0:
             # librosa scales basis and signal by sqrt(2) each time that the rate is halved
-            halvings, hop, rate, gain = 1, hop // 2, rate / 2, gain * 2
+            level, hop, rate, gain = level + 1, hop // 2, rate / 2, gain * 2
     return octaves
 
 
-def _half_band(taps: int = 127, beta: float = 9.0) -> np.ndarray:
+def _half_band(taps: int = 63, beta: float = 9.0) -> np.ndarray:
     """Low-pass (taps, 1) at a quarter of the rate: a Kaiser-windowed sinc, gain 1 at 0 Hz."""
     time = np.arange(taps) - taps // 2
     taper = np.kaiser(taps, beta) * np.sinc(time / 2)
@@ -212,35 +210,47 @@ class CQT:
     def __init__(self, settings: CQTSettings):
         self.settings = settings
         half_band = _half_band()
-        self._lead = len(half_band) // 2
-        self._half_band = _correlation_kernel(half_band, hop=2, least_step=128)
-        self._octaves = []
-        for octave in _octaves(settings):
-            kernel, group = _correlation_kernel(octave.kernel, octave.hop, least_step=128)
-            self._octaves.append((octave, kernel, group))
-        mx.eval(self._half_band[0], [kernel for _, kernel, _ in self._octaves])
+        self._halve = _Correlation(half_band, hop=2, least_step=len(half_band))
+        octaves = _octaves(settings)
+        self._levels: list[list[_Correlation]] = [[] for _ in range(octaves[-1].level + 1)]
+        for octave in octaves:
+            correlation = _Correlation(octave.kernel, octave.hop, least_step=128)
+            self._levels[octave.level].append(correlation)
 
     def __call__(self, audio: mx.array) -> mx.array:
-        batch, samples = audio.shape
-        frames = frame_count(samples, self.settings.hop)
+        frames = frame_count(audio.shape[1], self.settings.hop)
         magnitudes = []
-        for octave, kernel, group in self._octaves:
-            for _ in range(octave.halvings):
-                samples = -(-samples // 2)
-                audio = _correlate(audio, *self._half_band, samples, self._lead)[..., 0]
-            parts = _correlate(audio, kernel, group, frames, octave.half_window)
-            bins = parts.shape[-1] // 2
-            magnitudes.append(mx.sqrt(parts[..., :bins] ** 2 + parts[..., bins:] ** 2))
+        for level, octaves in enumerate(self._levels):
+            halved = -(-audio.shape[1] // 2) if level + 1 < len(self._levels) else 0
+            padded, origin = self._with_room(audio, octaves, frames, halved)
+            for octave in octaves:
+                parts = octave(padded, origin - octave.window // 2, frames)
+                squared = mx.square(parts)
+                bins = parts.shape[-1] // 2
+                magnitudes.append(mx.sqrt(squared[..., :bins] + squared[..., bins:]))
+            if halved:
+                audio = self._halve(padded, origin - self._halve.window // 2, halved)[..., 0]
         return mx.concatenate(magnitudes[::-1], axis=-1)
+
+    def _with_room(
+        self, audio: mx.array, octaves: list[_Correlation], frames: int, halved: int
+    ) -> tuple[mx.array, int]:
+        """`audio` between zeros for all frames at its level, and where its first sample is now."""
+        needs = [(octave, frames) for octave in octaves] + [(self._halve, halved)] * (halved > 0)
+        origin = max(user.window // 2 for user, _ in needs)
+        stop = max(origin - user.window // 2 + user.span(count) for user, count in needs)
+        samples = audio.shape[1]
+        return mx.pad(audio, ((0, 0), (origin, max(0, stop - origin - samples)))), origin
 
     @property
     def context(self) -> int:
         """Samples on either side of a frame's centre that can change it."""
-        reach, rate = 0, 1
-        for octave, _, _ in self._octaves:
-            for _ in range(octave.halvings):
-                reach, rate = reach + rate * self._lead, rate * 2
-        return reach + rate * self._octaves[-1][0].half_window
+        filters = 0
+        reach = 0
+        for level, octaves in enumerate(self._levels):
+            reach = max([reach] + [filters + (octave.window // 2 << level) for octave in octaves])
+            filters += self._halve.window // 2 << level
+        return reach
 
 
 # ------------------------------------------------------------------ log-mel
