@@ -86,9 +86,11 @@ def _from_rows(rows: Iterable[tuple | None], name: str, pop_spellings: bool) -> 
 def _parse_csv(text: str, name: str, pop_spellings: bool) -> Annotation:
     """Rows of start, end, chord; columns by header, else in this order."""
     delimiter = max(",;\t", key=text.split("\n", 1)[0].count)
-    rows: list[list[str]] = []
-    for row in csv.reader(io.StringIO(text), delimiter=delimiter):
-        rows.append([cell.strip() for cell in row])
+    try:
+        table = list(csv.reader(io.StringIO(text), delimiter=delimiter))
+    except csv.Error as error:
+        raise ValueError(f"{name}: not CSV: {error}") from None
+    rows = [[cell.strip() for cell in row] for row in table]
     first = next((row for row in rows if any(row)), [])
     columns = _csv_columns(first, name)
     if columns is None:

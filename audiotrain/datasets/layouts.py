@@ -1,0 +1,356 @@
+"""Find recordings and their chord labels in a folder, whatever its layout (LAYOUTS).
+
+Names here are paths relative to the folder, with `/` between the parts.
+"""
+
+import math
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+
+from tqdm import tqdm
+
+from audiotrain.audio import AUDIO_SUFFIXES
+from audiotrain.datasets import manifest, pairing
+from audiotrain.datasets.annotations import READ_SUFFIXES
+from audiotrain.datasets.corpus import (
+    MIDI_SUFFIXES,
+    Corpus,
+    Item,
+    Problem,
+    chord_of_name,
+    read_cached,
+)
+from audiotrain.harmony import Segment
+
+LAYOUTS = (
+    "x.wav beside x.lab (or .jams, .csv, .txt), audio/x.wav and annotations/x.lab, a table with "
+    "columns audio and label, one folder a chord, x.mid beside x.lab, label files alone"
+)
+SPLIT_NAMES = {
+    **dict.fromkeys(("train", "training", "train_set", "training_set"), "train"),
+    **dict.fromkeys(("valid", "val", "validation", "dev", "validation_set"), "valid"),
+    **dict.fromkeys(("test", "testing", "eval", "test_set"), "test"),
+}
+# Share of its labels that must be readable in a file that is surely, or perhaps, a label file.
+READABLE_SHARES = {".lab": 0.2, ".jams": 0.2}
+READABLE_SHARE = 0.5
+
+
+def discover(
+    folder: str | os.PathLike,
+    selector: int | str | None = None,
+    group: str | None = None,
+    pop_spellings: bool = False,
+) -> Corpus:
+    """Items of a folder, or of one table, in any of LAYOUTS.
+
+    `selector` picks the chord annotation in JAMS files, `group` names the column of a table whose
+    equal values must stay in one split, `pop_spellings` allows labels such as `Cm7b5`. ValueError
+    when there is no such folder or nothing in it can be used.
+    """
+    folder = Path(folder)
+    if not folder.exists():
+        raise ValueError(f"{folder}: no such folder")
+    search = _Search(folder, selector, group, pop_spellings)
+    search.use_tables()
+    search.use_pairs()
+    search.use_chord_folders()
+    search.use_labels_alone()
+    search.tell_unused()
+    if not search.items:
+        raise ValueError(search.failure())
+    splits = _split_folders(search.items)
+    items = [
+        replace(item, split=item.split or splits.get(item.id)) for item in search.items.values()
+    ]
+    return Corpus(search.folder, sorted(items, key=lambda item: item.id), search.problems)
+
+
+class _Search:
+    """The files of one folder, those already used, and the items and problems found so far."""
+
+    def __init__(
+        self, folder: Path, selector: int | str | None, group: str | None, pop_spellings: bool
+    ):
+        self.folder = folder if folder.is_dir() else folder.parent
+        self.selector, self.group, self.pop_spellings = selector, group, pop_spellings
+        self.items: dict[str, Item] = {}
+        self.problems: list[Problem] = []
+        self.used: set[str] = set()
+        files = sorted(_walk(self.folder)) if folder.is_dir() else [folder.name]
+        by_suffix: dict[str, list[str]] = defaultdict(list)
+        for name in files:
+            by_suffix[PurePosixPath(name).suffix.lower()].append(name)
+        self.audio = [name for suffix in AUDIO_SUFFIXES for name in by_suffix[suffix]]
+        self.midi = [name for suffix in MIDI_SUFFIXES for name in by_suffix[suffix]]
+        tables = [name for suffix in manifest.TABLE_SUFFIXES for name in by_suffix[suffix]]
+        self.tables = [name for name in tables if manifest.is_manifest(self.folder / name)]
+        candidates = [name for suffix in READ_SUFFIXES for name in by_suffix[suffix]]
+        self.label_files = [name for name in candidates if name not in set(self.tables)]
+        self.unreadable: dict[str, str] = {}  # why a label file names no chords
+        self.labels: list[str] = []  # those that do
+
+    def problem(self, kind: str, text: str) -> None:
+        self.problems.append(Problem(kind, text.replace(f"{self.folder}{os.sep}", "")))
+
+    def add(self, item: Item, *names: str) -> None:
+        self.used.update(names)
+        if item.id in self.items:
+            self.problem("listed twice", f"{item.id}: only the first is used")
+        else:
+            self.items[item.id] = item
+
+    def item(self, name: str, audio: str | None, annotation, group: str, **more) -> Item:
+        return Item(
+            id=name,
+            audio=None if audio is None else self.folder / audio,
+            annotation=self.folder / annotation if isinstance(annotation, str) else annotation,
+            group=group,
+            selector=self.selector,
+            pop_spellings=self.pop_spellings,
+            **more,
+        )
+
+    # ---- tables
+
+    def use_tables(self) -> None:
+        for table in self.tables:
+            self.used.add(table)
+            rows, problems = manifest.read_manifest(self.folder / table, self.group)
+            for text in problems:
+                self.problem("lines of a table not used", text)
+            find = _Finder(self.folder, PurePosixPath(table).parent, self.audio + self.midi)
+            spans: dict[tuple, list[Item]] = defaultdict(list)
+            for row in rows:
+                item = self.item_of_row(table, row, find)
+                if item is not None:
+                    spans[item.audio, item.split, item.group, item.end is None].append(item)
+            for found in spans.values():
+                joined = _joined(found)
+                for item in joined:
+                    self.add(item, _relative(item.audio, self.folder))
+
+    def item_of_row(self, table: str, row: manifest.Row, find: "_Finder") -> Item | None:
+        where = f"{table}:{row.line}"
+        audio = find(row.audio)
+        if audio is None:
+            self.problem("labels without audio", f"{where}: found no file {row.audio!r}")
+            return None
+        start = row.start or 0.0
+        annotation: str | tuple[Segment, ...]
+        if PurePosixPath(row.label).suffix.lower() in READ_SUFFIXES:
+            annotation = _relative(
+                self.folder / PurePosixPath(table).parent / row.label, self.folder
+            )
+            if not self.names_chords(annotation):
+                text = f"{where}: {self.unreadable[annotation]}"
+                self.problem("label files that can't be used", text)
+                return None
+            self.used.add(annotation)
+        else:
+            label = chord_of_name(row.label)
+            if label is None:
+                text = f"{where}: found {row.label!r}, expected a chord or a label file"
+                self.problem("unreadable labels", text)
+                return None
+            annotation = (Segment(start, math.inf if row.end is None else row.end, label),)
+        split = SPLIT_NAMES.get(row.split.lower())
+        if row.split and split is None:
+            text = f"{where}: found {row.split!r}, expected train, valid or test"
+            self.problem("unknown splits, taken as none", text)
+        whole = not start and row.end is None
+        span = "" if whole else f"@{start:g}-{'' if row.end is None else f'{row.end:g}'}"
+        group = row.group or _without_suffix(annotation if isinstance(annotation, str) else audio)
+        return self.item(
+            audio + span, audio, annotation, group,
+            start=start, end=row.end, split=split, columns=row.columns,
+        )  # fmt: skip
+
+    # ---- label files
+
+    def use_pairs(self) -> None:
+        self.sort_label_files()
+        for songs in (self.distinct(self.audio), self.midi):
+            free = [name for name in songs if name not in self.used]
+            pairs = pairing.pair(free, [name for name in self.labels if name not in self.used])
+            for song, label in pairs.labels.items():
+                self.add(self.item(song, song, label, _without_suffix(label)), song, label)
+            for song, label in pairs.spare:
+                self.used.add(label)
+                self.problem(
+                    "second label files, not used", f"{label}: {pairs.labels[song]} is used"
+                )
+            for song, labels in pairs.ambiguous.items():
+                self.used.add(song)
+                self.used.update(labels)
+                self.problem("several label files fit", f"{song}: {', '.join(labels)}")
+
+    def sort_label_files(self) -> None:
+        """Separate files that name chords from notes, beats, lyrics and other text."""
+        free = [name for name in self.label_files if name not in self.used]
+        for name in tqdm(free, desc="reading labels", unit="file", delay=2, leave=False):
+            if self.names_chords(name):
+                self.labels.append(name)
+
+    def names_chords(self, name: str) -> bool:
+        path = self.folder / name
+        try:
+            segments, problems = read_cached(path, self.selector, self.pop_spellings)
+        except ValueError as error:
+            self.unreadable[name] = str(error)
+            return False
+        unreadable = sum(segment.label == "X" for segment in segments)
+        share = READABLE_SHARES.get(path.suffix.lower(), READABLE_SHARE)
+        if segments and len(segments) - unreadable >= share * len(segments):
+            return True
+        first = f", first {problems[0]}" if problems else ""
+        found = f"{unreadable} of {len(segments)} labels unreadable" if segments else "no labels"
+        self.unreadable[name] = f"{path}: found {found}{first}"
+        return False
+
+    def distinct(self, songs: list[str]) -> list[str]:
+        """Leave out the second of two recordings that differ in their suffix only."""
+        kept: dict[str, str] = {}
+        for song in songs:
+            first = kept.setdefault(_without_suffix(song), song)
+            if first != song and song not in self.used:
+                self.used.add(song)
+                self.problem("same recording in two formats", f"{song}: {first} is used")
+        return sorted(kept.values())
+
+    # ---- names alone
+
+    def use_chord_folders(self) -> None:
+        """Clips in folders named by their chord, if nothing else gives labels."""
+        if self.items or not self.audio:
+            return
+        clips = {}
+        for name in self.audio:
+            folders = reversed(PurePosixPath(name).parts[:-1][-2:])
+            label = next(filter(None, map(chord_of_name, folders)), None)
+            if label is not None:
+                clips[name] = label
+        if len(clips) < len(self.audio) / 2:  # folders may be called A or Em for other reasons
+            return
+        for name, label in clips.items():
+            segments = (Segment(0.0, math.inf, label),)
+            self.add(self.item(name, name, segments, _without_suffix(name)), name)
+
+    def use_labels_alone(self) -> None:
+        """Label files of a folder that has no recordings at all, as songs to be synthesised."""
+        if self.items or self.audio or self.midi:
+            return
+        folders = Counter(str(PurePosixPath(name).parent) for name in self.labels)
+        stems = Counter(PurePosixPath(name).stem for name in self.labels)
+        best: dict[str, str] = {}
+        for name in sorted(self.labels, key=pairing.preference):
+            path = PurePosixPath(name)
+            by_kind = path.stem in pairing.GENERIC_STEMS or (
+                stems[path.stem] > 1 and folders[str(path.parent)] == 1
+            )
+            group = str(path.parent) if by_kind and len(path.parts) > 1 else _without_suffix(name)
+            first = best.setdefault(group, name)
+            self.used.add(name)
+            if first == name:
+                self.add(self.item(name, None, name, group))
+            else:
+                self.problem("second label files, not used", f"{name}: {first} is used")
+
+    # ---- what is left
+
+    def tell_unused(self) -> None:
+        known = {_without_suffix(name) for name in (*self.used, *self.audio)}
+        for name in self.audio:
+            if name not in self.used:
+                self.problem("audio without labels", name)
+        for name in self.midi:
+            if name not in self.used and _without_suffix(name) not in known:
+                self.problem("MIDI without labels", name)
+        for name in self.labels:
+            if name not in self.used:
+                self.problem("labels without audio", name)
+        for name, reason in self.unreadable.items():
+            named_so = PurePosixPath(name).suffix.lower() in READABLE_SHARES
+            if name not in self.used and (named_so or _without_suffix(name) in known):
+                self.problem("label files that can't be used", reason)
+
+    def failure(self) -> str:
+        found = f"{len(self.audio)} audio, {len(self.midi)} MIDI and {len(self.labels)} label files"
+        first = f" ({self.problems[0].kind}: {self.problems[0].text})" if self.problems else ""
+        return f"{self.folder}: found {found}, but no pair{first}; known layouts: {LAYOUTS}"
+
+
+class _Finder:
+    """Recordings as a table names them: by path from the table or the folder, or by bare name."""
+
+    def __init__(self, folder: Path, base: PurePosixPath, songs: Iterable[str]):
+        self.folder, self.base = folder, base
+        self.songs = set(songs)
+        self.by_name: dict[str, list[str]] = defaultdict(list)
+        for song in sorted(self.songs):
+            path = PurePosixPath(song)
+            self.by_name[path.name].append(song)
+            self.by_name[path.stem].append(song)
+
+    def __call__(self, name: str) -> str | None:
+        name = name.replace("\\", "/")
+        for path in (self.folder / self.base / name, self.folder / name):
+            relative = _relative(path, self.folder)
+            if relative in self.songs or (
+                path.suffix.lower() in (*AUDIO_SUFFIXES, *MIDI_SUFFIXES) and path.is_file()
+            ):
+                return relative
+        matching = self.by_name.get(PurePosixPath(name).name, ())
+        return matching[0] if len(matching) == 1 else None
+
+
+def _joined(items: list[Item]) -> list[Item]:
+    """Labelled spans of one recording as one item, so that its frames keep their context."""
+    if len(items) < 2 or any(item.clip_label is None or item.end is None for item in items):
+        return items
+    spans = sorted(item.annotation[0] for item in items)
+    ends = [*(span.start for span in spans[1:]), math.inf]
+    kept = [span._replace(end=min(span.end, end)) for span, end in zip(spans, ends, strict=True)]
+    first = items[0]
+    name = first.id.split("@")[0] + (f"@{first.split}" if first.split else "")
+    segments = tuple(span for span in kept if span.end > span.start)
+    return [replace(first, id=name, annotation=segments, start=0.0, end=None, columns={})]
+
+
+def _split_folders(items: dict[str, Item]) -> dict[str, str]:
+    """Split by item id, where folders at one depth are called train, test and the like."""
+    by_depth: dict[int, dict[str, str]] = defaultdict(dict)
+    for name in items:
+        for depth, folder in enumerate(PurePosixPath(name).parts[:-1]):
+            if folder.lower() in SPLIT_NAMES:
+                by_depth[depth][name] = SPLIT_NAMES[folder.lower()]
+    for splits in by_depth.values():
+        if len(set(splits.values())) > 1:  # one folder called Train may be the band
+            return splits
+    return {}
+
+
+def _walk(folder: Path) -> Iterator[str]:
+    """Names of all files below a folder, through links but never twice; hidden ones left out."""
+    seen = set()
+    for place, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = [name for name in folders if not name.startswith((".", "__"))]
+        for name in files:
+            if not name.startswith("."):
+                yield _relative(Path(place) / name, folder)
+
+
+def _relative(path: Path, folder: Path) -> str:
+    return Path(os.path.relpath(path, folder)).as_posix()
+
+
+def _without_suffix(name: str) -> str:
+    return str(PurePosixPath(name).with_suffix(""))
