@@ -1,0 +1,314 @@
+"""Chord data for training: `discover` a folder, `check` and `report` what is in it, `split` it.
+
+The report counts time, not files: hours by chord type and root are what a model learns from.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from audiotrain import audio
+from audiotrain.datasets.corpus import (
+    Corpus,
+    Item,
+    Problem,
+    frame_labels,
+    load,
+    segments,
+)
+from audiotrain.datasets.layouts import LAYOUTS, discover
+from audiotrain.datasets.splits import SPLITS, split
+from audiotrain.harmony import CHORD_TYPES, PITCH_NAMES, Annotation, encode_labels
+
+__all__ = [
+    "LAYOUTS", "SPLITS", "Corpus", "Item", "Problem", "Survey", "check", "check_audio", "discover",
+    "frame_labels", "item_seconds", "load", "report", "segments", "split", "survey",
+]  # fmt: skip
+
+LATE_SECONDS = 1.0  # a first label later than this is told
+PAST_SECONDS = 0.5  # a last label longer past the audio's end than this is told
+GAP_SECONDS = 0.1  # a longer time between two labels is told
+EXAMPLES = 3  # problems of one kind that a report prints
+BAR_WIDTH = 32  # characters
+SMALL_SHARE = 0.001  # of the time; rarer chord types share a line
+
+# Kinds of the problems that the readers of label files tell, by their words.
+_KINDS = (
+    ("not UTF-8", "label files not in UTF-8, read as Latin-1"),
+    ("unreadable chord label", "unreadable labels, taken as unknown"),
+    ("overlaps", "overlapping labels, the first one cut"),
+    ("before 0", "labels before 0 s, cut"),
+    ("not after its start", "labels of no length, left out"),
+)
+_OTHER_KIND = "lines that are no label, left out"
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What a corpus holds. All times in seconds.
+
+    `types` (32,) and `roots` (12,) are labelled time by class, `unknown` that of labels without a
+    class, `unlabelled` the audio's time without label, `inverted` that with a bass not the root.
+    """
+
+    items: int
+    clips: int
+    midi: int
+    labels_only: int
+    groups: int
+    splits: dict[str, int]
+    seconds: float
+    types: np.ndarray
+    roots: np.ndarray
+    unknown: float
+    unlabelled: float
+    inverted: float
+    problems: list[Problem]
+
+
+def item_seconds(item: Item) -> float | None:
+    """Length of an item's audio; None when it has no recording (MIDI, labels alone). AudioError."""
+    if item.audio is None or item.midi:
+        return None
+    whole = _recording_seconds(
+        item.audio, item.audio.stat().st_mtime_ns if item.audio.exists() else 0
+    )
+    return max(0.0, (whole if item.end is None else min(whole, item.end)) - item.start)
+
+
+@lru_cache(maxsize=65536)
+def _recording_seconds(path: Path, changed: int) -> float:
+    return audio.info(path).seconds
+
+
+def check_audio(item: Item) -> list[Problem]:
+    """What is wrong with an item's audio, by its header alone: missing, empty, no audio, too short.
+
+    Faults inside (cut short, NaN) show when it is read.
+    """
+    if item.audio is None:
+        return []
+    if item.midi:
+        head = item.audio.open("rb").read(4) if item.audio.is_file() else b""
+        text = f"{item.id}: found no MIDI header"
+        return [] if head == b"MThd" else [Problem("MIDI that can't be read", text)]
+    try:
+        seconds = item_seconds(item)
+    except audio.AudioError as error:
+        text = str(error).replace(str(item.audio), item.id.split("@")[0])
+        return [Problem("audio that can't be read", text)]
+    if not seconds:
+        return [
+            Problem("spans past the end of the audio", f"{item.id}: starts at {item.start:g} s")
+        ]
+    return []
+
+
+def check(corpus: Corpus) -> Corpus:
+    """The corpus without items whose audio can't be opened; they are among its problems instead."""
+    items, problems = [], list(corpus.problems)
+    for item in _progress(corpus.items, "checking audio"):
+        found = check_audio(item)
+        problems += found
+        if not found:
+            items.append(item)
+    if not items:
+        raise ValueError(
+            f"{corpus.folder}: found no audio that can be read, first {problems[-1].text}"
+        )
+    return replace(corpus, items=items, problems=problems)
+
+
+def survey(corpus: Corpus) -> Survey:
+    """Count what is in the items of a corpus, and what is wrong with them besides its problems."""
+    times = _Times()
+    problems = list(corpus.problems)
+    told: set[Path | tuple] = set()
+    for item in _progress(corpus.items, "reading data"):
+        try:
+            annotation, seconds = load(item), item_seconds(item)
+        except ValueError as error:
+            problems.append(Problem("items that can't be read", f"{item.id}: {error}"))
+            continue
+        if item.annotation not in told:
+            told.add(item.annotation)
+            problems += _label_problems(item, annotation, seconds, corpus.folder)
+        times.add(item, seconds)
+    items = corpus.items
+    return Survey(
+        items=len(items),
+        clips=sum(item.clip_label is not None for item in items),
+        midi=sum(item.midi for item in items),
+        labels_only=sum(item.audio is None for item in items),
+        groups=len({item.group for item in items}),
+        splits=dict(Counter(item.split for item in items if item.split)),
+        seconds=times.total,
+        types=times.types,
+        roots=times.roots,
+        unknown=times.unknown,
+        unlabelled=times.unlabelled,
+        inverted=times.inverted,
+        problems=problems + _leaks(items),
+    )
+
+
+class _Times:
+    """Sums of seconds over items, as in Survey."""
+
+    def __init__(self):
+        self.types, self.roots = np.zeros(len(CHORD_TYPES)), np.zeros(len(PITCH_NAMES))
+        self.total = self.unknown = self.unlabelled = self.inverted = 0.0
+
+    def add(self, item: Item, seconds: float | None) -> None:
+        found = segments(item, seconds)
+        if seconds is None:
+            seconds = max((segment.end for segment in found), default=0.0)
+        lengths = np.array([segment.end - segment.start for segment in found])
+        lengths[~np.isfinite(lengths)] = 0.0  # a clip that is still to be rendered
+        triples = encode_labels([segment.label for segment in found], item.pop_spellings)
+        chord_type, root, bass_note = triples.T
+        for times, numbers in ((self.types, chord_type), (self.roots, root)):
+            known = numbers >= 0
+            times += np.bincount(numbers[known], lengths[known], len(times))
+        self.unknown += float(lengths[chord_type < 0].sum())
+        self.inverted += float(lengths[(root != bass_note) & (root >= 0)].sum())
+        self.total += seconds if np.isfinite(seconds) else 0.0
+        self.unlabelled += max(0.0, seconds - float(lengths.sum())) if np.isfinite(seconds) else 0.0
+
+
+def _progress(items: list[Item], text: str) -> Iterable[Item]:
+    return tqdm(items, desc=text, unit="file", delay=2, leave=False)
+
+
+def _label_problems(
+    item: Item, annotation: Annotation, seconds: float | None, folder: Path
+) -> list[Problem]:
+    """What the reader of an item's labels told, and how they fit its audio."""
+    problems = []
+    for text in annotation.problems:
+        kind = next((kind for words, kind in _KINDS if words in text), _OTHER_KIND)
+        problems.append(Problem(kind, text.removeprefix(f"{folder}/")))
+    if not isinstance(item.annotation, Path) or not annotation.segments:
+        return problems
+    first, last = annotation.segments[0], annotation.segments[-1]
+    if first.start > LATE_SECONDS:
+        text = f"{item.id}: first label at {first.start:.2f} s"
+        problems.append(Problem(f"labels that start after {LATE_SECONDS:g} s", text))
+    for before, after in zip(annotation.segments, annotation.segments[1:], strict=False):
+        if after.start - before.end > GAP_SECONDS:
+            text = f"{item.id}: nothing from {before.end:.2f} to {after.start:.2f} s"
+            problems.append(Problem("gaps between labels", text))
+    end = None if seconds is None or item.end is not None else item.start + seconds
+    if end is not None and last.end > end + PAST_SECONDS:
+        text = f"{item.id}: last label ends at {last.end:.2f} s, the audio at {end:.2f} s"
+        problems.append(Problem("labels past the end of the audio", text))
+    return problems
+
+
+def _leaks(items: list[Item]) -> list[Problem]:
+    splits: dict[str, set[str]] = defaultdict(set)
+    for item in items:
+        if item.split:
+            splits[item.group].add(item.split)
+    return [
+        Problem(
+            "groups that the data put into several splits", f"{group}: {', '.join(sorted(found))}"
+        )
+        for group, found in splits.items()
+        if len(found) > 1
+    ]
+
+
+# ---- text
+
+
+def report(corpus: Corpus) -> str:
+    """What is in a corpus and what is wrong with it, to be read in a terminal or a log."""
+    found = survey(corpus)
+    lines = [f"data in {corpus.folder}", *(f"  {line}" for line in _overview(found))]
+    labelled = found.types.sum()
+    if labelled:
+        rare = (found.types > 0) & (found.types < SMALL_SHARE * labelled)
+        order = np.argsort(-found.types, kind="stable")
+        rows = [(CHORD_TYPES[k], found.types[k]) for k in order if found.types[k] and not rare[k]]
+        if rare.any():
+            rows.append((f"{rare.sum()} rarer", found.types[rare].sum()))
+        lines += ["", *_histogram("chord type", rows)]
+        lines += ["", *_histogram("root", list(zip(PITCH_NAMES, found.roots, strict=True)))]
+    lines += ["", *_problem_lines(found.problems)]
+    return "\n".join(lines)
+
+
+def _overview(found: Survey) -> list[str]:
+    songs = found.items - found.clips
+    kinds = [_count(songs, "song"), _count(found.clips, "clip of one chord", "clips of one chord")]
+    what = " and ".join(kind for kind in kinds if kind)
+    for number, kind in ((found.midi, "MIDI to be rendered"), (found.labels_only, "labels alone")):
+        if number:
+            what += f" ({'all' if number == found.items else number} {kind})"
+    if found.groups < found.items:
+        what += f", in {found.groups} groups"
+    share = 100 / (found.seconds or 1.0)
+    lines = [
+        f"{what}: {_duration(found.seconds)}",
+        f"no chord {share * found.types[0]:.1f} %, other bass than root "
+        f"{share * found.inverted:.1f} %, unknown {share * found.unknown:.1f} %, "
+        f"not labelled {share * found.unlabelled:.1f} %",
+    ]
+    if found.splits:
+        splits = ", ".join(f"{name} {found.splits.get(name, 0)}" for name in SPLITS)
+        lines.append(f"split by the data: {splits}")
+    return lines
+
+
+def _count(number: int, one: str, many: str | None = None) -> str:
+    return f"{number} {one if number == 1 else many or one + 's'}" if number else ""
+
+
+def _unit(seconds: float) -> tuple[float, str]:
+    """Seconds in a unit that suits this duration, and its name."""
+    return (1.0, "s") if seconds < 120 else (60.0, "min") if seconds < 7200 else (3600.0, "h")
+
+
+def _duration(seconds: float) -> str:
+    size, unit = _unit(seconds)
+    return f"{seconds / size:.1f} {unit}"
+
+
+def _histogram(title: str, rows: list[tuple[str, float]]) -> list[str]:
+    """Lines of a bar chart of (name, seconds)."""
+    total = sum(seconds for _, seconds in rows) or 1.0
+    largest = max(seconds for _, seconds in rows) or 1.0
+    width = max(len(title), *(len(name) for name, _ in rows))
+    size, unit = _unit(total)
+    lines = [f"  {title:<{width}}  {unit:>7}    share"]
+    for name, seconds in rows:
+        bar = "█" * round(BAR_WIDTH * seconds / largest)
+        amount = f"{seconds / size:7.2f}  {100 * seconds / total:5.1f} %"
+        lines.append(f"  {name:<{width}}  {amount}  {bar}".rstrip())
+    return lines
+
+
+def _problem_lines(problems: list[Problem]) -> list[str]:
+    if not problems:
+        return ["  no problems found"]
+    by_kind: dict[str, list[str]] = defaultdict(list)
+    for problem in problems:
+        by_kind[problem.kind].append(problem.text)
+    lines = ["  problems"]
+    for kind, texts in sorted(by_kind.items(), key=lambda pair: -len(pair[1])):
+        lines.append(f"  {len(texts):>7} {kind}")
+        lines += [f"          {_printable(text)}" for text in texts[:EXAMPLES]]
+        if len(texts) > EXAMPLES:
+            lines.append(f"          and {len(texts) - EXAMPLES} more")
+    return lines
+
+
+def _printable(text: str) -> str:
+    """One line in any terminal, also for file names that are not text."""
+    return " ".join(text.encode("utf-8", "replace").decode().split())
