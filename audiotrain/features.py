@@ -349,40 +349,59 @@ def front_end(settings: Settings) -> CQT | LogMel:
 
 
 def extract(
-    audio: str | Path | np.ndarray, settings: Settings, block_seconds: float = 60.0
+    audio: str | Path | np.ndarray, settings: Settings, block_seconds: float = 40.0
 ) -> np.ndarray:
     """Features (frames, bins) float32 of a file or of mono samples (samples,) at settings.rate.
 
     Works in blocks of about `block_seconds`: memory besides the result does not depend on the
     length. Frames equal those of the whole file at once. AudioError as from audio.read.
     """
-    blocks = list(_feature_blocks(audio, settings, block_seconds))
-    return np.concatenate(blocks) if len(blocks) > 1 else blocks[0]
+    return np.concatenate(list(feature_blocks(audio, settings, block_seconds)))
 
 
-def _feature_blocks(
-    audio: str | Path | np.ndarray, settings: Settings, block_seconds: float
+def feature_blocks(
+    audio: str | Path | np.ndarray, settings: Settings, block_seconds: float = 40.0
 ) -> Iterator[np.ndarray]:
-    """Consecutive (frames, bins): each from a piece of audio with enough context on both sides."""
+    """The features of `extract` as consecutive blocks (frames, bins)."""
     if getattr(settings, "top_db", None) is not None:
         raise ValueError("top_db depends on the whole recording: extract needs top_db=None")
     transform, hop = front_end(settings), settings.hop
     margin = -(-transform.context // hop)  # frames
     size = max(1, round(block_seconds * settings.rate / hop))  # frames
     if isinstance(audio, np.ndarray):
-        step = size * hop
-        pieces = (audio[i : i + step] for i in range(0, max(1, len(audio)), step))
+        slabs = _slabs_of_array(audio, hop, size, margin)
     else:
         pieces = audio_files.stream(audio, settings.rate, size * hop / settings.rate)
-    held = np.zeros(0, np.float32)
-    skip = 0  # frames at the start of `held` that are only context
+        slabs = _slabs_of_stream(pieces, hop, size, margin)
+    for slab, first, stop in slabs:
+        yield np.array(transform(mx.array(slab)[None])[0, first:stop])
+
+
+def _slabs_of_array(
+    audio: np.ndarray, hop: int, size: int, margin: int
+) -> Iterator[tuple[np.ndarray, int, int]]:
+    """Samples with `margin` frames around each `size` frames, and which frames of them count."""
+    audio = np.asarray(audio, np.float32)
+    frames = frame_count(len(audio), hop)
+    for first in range(0, frames, size):
+        begin, stop = max(0, first - margin), min(frames, first + size)
+        slab = audio[begin * hop : (stop + margin) * hop if stop < frames else None]
+        yield slab, first - begin, stop - begin
+
+
+def _slabs_of_stream(
+    pieces: Iterator[np.ndarray], hop: int, size: int, margin: int
+) -> Iterator[tuple[np.ndarray, int, int]]:
+    """`_slabs_of_array` for pieces of `size` * hop samples, the last one shorter."""
+    room = np.empty((size + 3 * margin + 1) * hop, np.float32)  # one buffer for the whole file
+    held, done = 0, 0  # samples in `room`, frames at its start that are done
     for piece in pieces:
-        held = np.concatenate([held, np.asarray(piece, np.float32)])
-        ready = len(held) // hop - margin  # frames whose whole context has arrived
-        if ready <= skip:
-            continue
-        features = transform(mx.array(held[: (ready + margin) * hop])[None])[0, skip:ready]
-        yield np.array(features)
-        keep = max(0, ready - margin)
-        held, skip = held[keep * hop :], ready - keep
-    yield np.array(transform(mx.array(held)[None])[0, skip:])
+        room[held : held + len(piece)] = piece
+        held += len(piece)
+        ready = held // hop - margin  # frames whose whole context has arrived
+        if ready > done:
+            yield room[: (ready + margin) * hop], done, ready
+            drop = max(0, ready - margin)
+            room[: held - drop * hop] = room[drop * hop : held]
+            held, done = held - drop * hop, ready - drop
+    yield room[:held], done, frame_count(held, hop)
