@@ -17,8 +17,6 @@ COMPARISONS = (
     "majmin", "majmin_inv", "sevenths", "sevenths_inv", "mirex",
 )  # fmt: skip
 SEGMENTATIONS = ("overseg", "underseg", "seg")
-# Rounding of times in a file leaves gaps up to this long, in seconds; the label before fills them.
-_ROUNDING = 0.001
 
 
 # ---- classes
@@ -207,9 +205,7 @@ def _cover(segments: Sequence[Segment], start: float, end: float, gap: str) -> C
         left, right = max(left, start), min(right, next_start, end)
         if right <= left:
             continue
-        if labels and left - bounds[-1] <= _ROUNDING:
-            bounds[-1] = left
-        elif left > bounds[-1]:
+        if left > bounds[-1]:
             bounds.append(left)
             labels.append(gap)
         bounds.append(right)

@@ -308,6 +308,7 @@ GOOD = [Segment(0.0, 1.5, "C:maj"), Segment(1.5, 3.0, "A:min/b3")]
         'start,end,label\n0,1.5,"C:maj"\n1.5,3,"A:min/b3",0.5',
         "  0.000   1.500 C:maj  verse\n+1.5 3. A:min/b3",
         "0 1.5004 C:maj\n1.5 3 A:min/b3",
+        "0 1.499999 C:maj\n1.5 3 A:min/b3",
     ],
 )
 def test_harmless_variants_read_alike(text):

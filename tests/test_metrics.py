@@ -210,12 +210,6 @@ def test_estimates_of_any_shape_are_scored():
         chord_scores(reference, [Segment(0, 9, "what")])
 
 
-def test_gaps_by_rounding_are_no_boundaries():
-    rounded = [Segment(0, 3.999999, "C:maj"), Segment(4, 8, "C:maj")]
-    scores = chord_scores(rounded, [Segment(0, 8, "C:maj")])
-    assert (scores["seg"], scores["root"], scores["root_seconds"]) == (1, 1, 8)
-
-
 def test_quality_seconds_and_acqa():
     reference = [Segment(0, 8, "C:maj"), Segment(8, 10, "A:min7/b3"), Segment(10, 12, "X")]
     reference += [Segment(12, 16, "N"), Segment(16, 17, "D:9(13)")]
