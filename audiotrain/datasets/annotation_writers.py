@@ -56,7 +56,10 @@ def write(
 
 
 def write_bytes(path: str | os.PathLike, data: bytes) -> None:
-    """Replace a file by one with this content, in one step: it is never seen half written."""
+    """Replace a file by one with this content, in one step: it is never seen half written.
+
+    ValueError when it can't be written.
+    """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -65,6 +68,8 @@ def write_bytes(path: str | os.PathLike, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        raise ValueError(f"{path}: can't be written: {error.strerror}") from None
     finally:
         temporary.unlink(missing_ok=True)
 

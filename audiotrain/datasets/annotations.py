@@ -91,6 +91,7 @@ def _parse_csv(text: str, name: str, pop_spellings: bool) -> Annotation:
     except csv.Error as error:
         raise ValueError(f"{name}: not CSV: {error}") from None
     rows = [[cell.strip() for cell in row] for row in table]
+    rows = [[] if row and row[0].startswith("#") else row for row in rows]
     first = next((row for row in rows if any(row)), [])
     columns = _csv_columns(first, name)
     if columns is None:

@@ -8,7 +8,8 @@ Fujinaga, "An expert ground truth set for audio chord recognition and music anal
 import re
 from typing import NamedTuple
 
-from audiotrain.harmony import Annotation, Segment, encode
+from audiotrain.harmony import Annotation, Segment
+from audiotrain.spelling import repair
 
 PHRASE = re.compile(r"^(\d+(?:\.\d*)?(?:[eE][-+]?\d+)?)\s+(.*)$")
 METRE = re.compile(r"^\(?(\d+)/(\d+)\)?$")
@@ -90,9 +91,8 @@ def _bars(
         labels = []
         for token in tokens or ["."]:
             if token != ".":
-                label = token
                 try:
-                    encode(label, pop_spellings)
+                    label = repair(token, pop_spellings)
                 except ValueError as error:
                     problems.append(str(error))
                     label = "X"

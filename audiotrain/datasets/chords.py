@@ -30,20 +30,21 @@ __all__ = [
     "frame_labels", "item_seconds", "load", "report", "segments", "split", "survey",
 ]  # fmt: skip
 
-LATE_SECONDS = 1.0  # a first label later than this is told
 PAST_SECONDS = 0.5  # a last label longer past the audio's end than this is told
-GAP_SECONDS = 0.1  # a longer time between two labels is told
 EXAMPLES = 3  # problems of one kind that a report prints
 BAR_WIDTH = 32  # characters
 SMALL_SHARE = 0.001  # of the time; rarer chord types share a line
 
 # Kinds of the problems that the readers of label files tell, by their words.
 _KINDS = (
-    ("not UTF-8", "label files not in UTF-8, read as Latin-1"),
+    ("read as Latin-1", "label files not in UTF-8, read as Latin-1"),
     ("unreadable chord label", "unreadable labels, taken as unknown"),
-    ("overlaps", "overlapping labels, the first one cut"),
-    ("before 0", "labels before 0 s, cut"),
-    ("not after its start", "labels of no length, left out"),
+    ("overlaps the label", "overlapping labels, the first one cut"),
+    ("cut at 0", "labels that start before 0 s, cut"),
+    ("left out", "labels of no length, left out"),
+    ("nothing is labelled", "gaps of 1 s or more, not labelled"),
+    ("the order of time", "label files out of order, sorted"),
+    ("has no end", "last labels without end, left out"),
 )
 _OTHER_KIND = "lines that are no label, left out"
 
@@ -195,14 +196,7 @@ def _label_problems(
         problems.append(Problem(kind, text.removeprefix(f"{folder}/")))
     if not isinstance(item.annotation, Path) or not annotation.segments:
         return problems
-    first, last = annotation.segments[0], annotation.segments[-1]
-    if first.start > LATE_SECONDS:
-        text = f"{item.id}: first label at {first.start:.2f} s"
-        problems.append(Problem(f"labels that start after {LATE_SECONDS:g} s", text))
-    for before, after in zip(annotation.segments, annotation.segments[1:], strict=False):
-        if after.start - before.end > GAP_SECONDS:
-            text = f"{item.id}: nothing from {before.end:.2f} to {after.start:.2f} s"
-            problems.append(Problem("gaps between labels", text))
+    last = annotation.segments[-1]
     end = None if seconds is None or item.end is not None else item.start + seconds
     if end is not None and last.end > end + PAST_SECONDS:
         text = f"{item.id}: last label ends at {last.end:.2f} s, the audio at {end:.2f} s"
