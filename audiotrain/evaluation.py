@@ -1,0 +1,104 @@
+"""Averages weighted by what each batch counts, and one evaluation pass over a loader."""
+
+import itertools
+import math
+
+import mlx.core as mx
+
+from audiotrain.step import StepOutputs
+
+
+class Averages:
+    """Weighted means by name, summed on the host in float64.
+
+    >>> averages = Averages()
+    >>> averages.add({"loss": 1.0}, weight=3)
+    >>> averages.add({"loss": 2.0}, weight=1)
+    >>> averages.means()
+    {'loss': 1.25}
+    """
+
+    def __init__(self):
+        self.sums: dict[str, float] = {}
+        self.weights: dict[str, float] = {}
+
+    def add(self, numbers: dict[str, float], weight: float) -> None:
+        """Add one batch's numbers."""
+        for name, value in numbers.items():
+            self.sums[name] = self.sums.get(name, 0.0) + weight * value
+            self.weights[name] = self.weights.get(name, 0.0) + weight
+
+    def means(self) -> dict[str, float]:
+        """Means so far; NaN where nothing was weighed."""
+        return {
+            name: total / self.weights[name] if self.weights[name] else math.nan
+            for name, total in self.sums.items()
+        }
+
+    def state_dict(self) -> dict:
+        """Plain numbers for a checkpoint."""
+        return {"sums": dict(self.sums), "weights": dict(self.weights)}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Continue from a checkpoint."""
+        self.sums, self.weights = dict(state["sums"]), dict(state["weights"])
+
+
+def count_batches(loader, limit: int | float | None, name: str) -> int | None:
+    """Batches of a pass under a limit: int = number, float = share; None when nothing says."""
+    length = len(loader) if hasattr(loader, "__len__") else None
+    if limit is None or limit is False:
+        return length
+    if isinstance(limit, float):
+        if not 0 <= limit <= 1:
+            raise ValueError(f"{name} is {limit!r}, expected a share 0.0..1.0 or a whole number")
+        if length is None:
+            raise ValueError(f"{name} is {limit!r}, a share, but the loader has no length")
+        return max(1, int(length * limit)) if limit and length else 0
+    if limit < 0:
+        raise ValueError(f"{name} is {limit!r}, expected 0 or more")
+    return limit if length is None else min(limit, length)
+
+
+def evaluate(trainer, loader, method: str, prefix: str, limit) -> dict[str, float]:
+    """Mean numbers of `method` over a loader, each name beginning with `prefix`.
+
+    The module is in eval mode already. The next batch is loaded while one is computed.
+    """
+    module, step = trainer.module, trainer.evaluation_step(method)
+    batches = count_batches(loader, limit, f"limit_{prefix}batches")
+    if hasattr(loader, "set_epoch"):
+        loader.set_epoch(0)  # the same batches at every evaluation
+    test = prefix == "test_"
+    trainer.tell(lambda c: (c.on_test_start if test else c.on_validation_start)(trainer, module))
+    if not test:
+        module.on_validation_start()
+    pending: list[StepOutputs] = []
+    for index, batch in enumerate(itertools.islice(loader, batches)):
+        outputs = step(batch)
+        mx.async_eval(outputs.vector)
+        if pending:
+            mx.eval(pending[-1].vector)
+        pending.append(outputs)
+        trainer.tell(
+            lambda c, o=outputs, b=batch, i=index: c.on_validation_batch_end(
+                trainer, module, o, b, i
+            )
+        )
+        trainer.check_signal()
+    averages = Averages()
+    for outputs in pending:
+        numbers = dict(outputs.numbers())
+        averages.add(numbers, numbers.pop("weight"))
+    if not averages.sums:
+        raise ValueError(f"the {prefix.rstrip('_')} loader gave no batch")
+    metrics = {
+        name if name.startswith(prefix) else prefix + name: value
+        for name, value in averages.means().items()
+    }
+    if test:
+        trainer.tell(lambda c: c.on_test_end(trainer, module, metrics))
+        return metrics
+    if not trainer.sanity_checking:
+        trainer.callback_metrics.update(metrics)
+    return metrics

@@ -1,0 +1,364 @@
+"""The fit loop: epochs, batches, when to validate, log, save and stop."""
+
+import itertools
+import signal
+import sys
+import threading
+import time
+
+import mlx.core as mx
+
+from audiotrain.evaluation import Averages, count_batches, evaluate
+from audiotrain.step import StepOutputs
+
+
+class NonFiniteError(ValueError):
+    """Too many steps in a row had a NaN or infinite loss or gradient."""
+
+
+class Interrupted(BaseException):
+    """Ctrl-C or SIGTERM asked to stop; raised where the state is whole."""
+
+
+class SignalGuard:
+    """First Ctrl-C or SIGTERM: remember it, the loop stops after its step. Second: stop now."""
+
+    def __init__(self):
+        self.received: int | None = None
+        self._before: dict = {}
+
+    def __enter__(self):
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *_):
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before.clear()
+
+    def _handle(self, number, _frame):
+        if self.received is not None:
+            self.__exit__()
+            raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
+        self.received = number
+        print("\nstopping after this step; once more to stop now", file=sys.stderr, flush=True)
+
+
+class FitLoop:
+    """One call of `Trainer.fit`, from the trainer's position to its end."""
+
+    def __init__(self, trainer):
+        self.trainer, self.module, self.step = trainer, trainer.module, trainer.step
+        self.pending: list[tuple[int, StepOutputs]] = []
+        self.previous: StepOutputs | None = None
+        self.overfitted: list | None = None
+        self.checked_batches = 0
+
+    def run(self) -> None:
+        """Train to the end, or until a signal; SystemExit after a signal, once all is saved."""
+        trainer, module = self.trainer, self.module
+        with SignalGuard() as guard:
+            trainer.guard, trainer.loop = guard, self
+            try:
+                self._sanity_check()
+                if not module.training:
+                    module.train()
+                trainer.tell(lambda c: c.on_train_start(trainer, module))
+                module.on_train_start()
+                self._start_interval()
+                while not self._finished():
+                    self._epoch()
+                mx.eval(self.step.state())
+                module.on_train_end()
+                trainer.tell(lambda c: c.on_train_end(trainer, module))
+            except Interrupted:
+                self._save_and_exit(guard.received)
+            except BaseException as fault:
+                error = fault
+                trainer.tell(lambda c: c.on_exception(trainer, module, error))
+                raise
+            finally:
+                trainer.guard = trainer.loop = None
+                trainer.tell(lambda c: c.teardown(trainer, module))
+
+    def _finished(self) -> bool:
+        trainer = self.trainer
+        if trainer.should_stop or self._limit_reached():
+            return True
+        return trainer.max_steps is None and trainer.current_epoch == trainer.max_epochs
+
+    def _limit_reached(self) -> bool:
+        trainer = self.trainer
+        if trainer.max_steps is not None and trainer.global_step >= trainer.max_steps:
+            return True
+        return trainer.max_time is not None and trainer.elapsed() >= trainer.max_time
+
+    def _epoch(self) -> None:
+        trainer, module = self.trainer, self.module
+        trainer.epoch_finished = False
+        self.step.refresh()
+        module.on_train_epoch_start(trainer.current_epoch)
+        trainer.tell(lambda c: c.on_train_epoch_start(trainer, module))
+        if trainer.validation_due:
+            self._validate_inside()
+        exhausted = self._batches()
+        self.drain()
+        self._end_epoch(exhausted)
+
+    def _batches(self) -> bool:
+        """Run the epoch's batches; False when it was left before their end."""
+        trainer = self.trainer
+        total = trainer.num_training_batches
+        start = self.checked_batches = trainer.batches_done
+        if total is None or start < total:
+            for batch in self._remaining(total, start):
+                self._train_batch(batch, total)
+                if trainer.group == 0:
+                    trainer.check_signal()
+                    if trainer.validation_due:
+                        self._validate_inside()
+                    if trainer.should_stop or self._limit_reached():
+                        return trainer.batches_done == total
+            if trainer.group:
+                self._optimize()
+            trainer.check_signal()
+        if trainer.batches_done == 0:
+            raise ValueError(
+                f"the training loader gave no batch in epoch {trainer.current_epoch}: it is empty, "
+                f"or a generator that was used up; give something that can be iterated anew"
+            )
+        return True
+
+    def _remaining(self, total: int | None, start: int):
+        trainer = self.trainer
+        if trainer.overfit_batches:
+            if self.overfitted is None:
+                self.overfitted = list(itertools.islice(trainer.train_loader, total))
+            return self.overfitted[start:]
+        loader = trainer.train_loader
+        if hasattr(loader, "set_epoch"):
+            loader.set_epoch(trainer.current_epoch)
+        resumable = hasattr(loader, "load_state_dict")
+        skip = 0 if resumable else start
+        return itertools.islice(loader, skip, None if total is None else total - start + skip)
+
+    def _train_batch(self, batch, total: int | None) -> None:
+        trainer, module, index = self.trainer, self.module, self.trainer.batches_done
+        trainer.tell(lambda c: c.on_train_batch_start(trainer, module, batch, index))
+        accumulate = trainer.accumulate_grad_batches > 1
+        outputs = self.step.add(batch) if accumulate else self.step(batch)
+        self._dispatch(outputs)
+        self.pending.append((trainer.global_step, outputs))
+        trainer.batches_done += 1
+        if not accumulate:
+            trainer.global_step += 1
+        else:
+            trainer.group += 1
+            if trainer.group == trainer.accumulate_grad_batches:
+                self._optimize()
+        if trainer.group == 0:
+            self._log_interval()
+            trainer.validation_due = self._validation_is_due(total)
+        trainer.tell(lambda c: c.on_train_batch_end(trainer, module, outputs, batch, index))
+
+    def _optimize(self) -> None:
+        outputs = self.step.apply()
+        self._dispatch(outputs)
+        self.pending.append((self.trainer.global_step, outputs))
+        self.trainer.group = 0
+        self.trainer.global_step += 1
+
+    def _dispatch(self, outputs: StepOutputs) -> None:
+        """Start computing; return once the step before this one is done, so that the queue holds
+        one step while the next batch is loaded."""
+        if self.trainer.debug_lazy_eval:
+            mx.eval(self.step.state(), outputs.vector)
+        mx.async_eval(self.step.state(), outputs.vector)
+        if self.previous is not None:
+            mx.eval(self.previous.vector)
+            self.trainer.latest = self.previous
+        self.previous = outputs
+
+    # Numbers
+
+    def _start_interval(self) -> None:
+        self.interval_began, self.interval_examples = time.monotonic(), 0
+
+    def drain(self) -> None:
+        """Read the pending numbers into the averages; stop when too many steps were skipped."""
+        trainer = self.trainer
+        pending, self.pending = self.pending, []
+        for step, outputs in pending:
+            numbers = dict(outputs.numbers())
+            if "finite" not in numbers:
+                trainer.interval.add(numbers, 1.0)
+                continue
+            self.interval_examples += outputs.examples
+            weight, finite = numbers.pop("weight"), numbers.pop("finite")
+            if not finite:
+                trainer.skipped_steps += 1
+                trainer.skipped_run += 1
+                self._check_skipped(step, numbers["loss"])
+                continue
+            trainer.skipped_run = 0
+            averaged = {k: v for k, v in numbers.items() if k not in PER_STEP}
+            trainer.averages.add(averaged, weight)
+            trainer.interval.add(averaged, weight)
+            trainer.interval.add({k: v for k, v in numbers.items() if k in PER_STEP}, 1.0)
+
+    def _check_skipped(self, step: int, loss: float) -> None:
+        trainer = self.trainer
+        if trainer.skipped_run >= trainer.max_skipped_steps:
+            first = step - trainer.skipped_run + 1
+            what = "loss" if loss != loss or loss in (float("inf"), float("-inf")) else "gradient"
+            raise NonFiniteError(
+                f"the {what} was NaN or infinite in {trainer.skipped_run} batches in a row, from "
+                f"step {first} of epoch {trainer.current_epoch}; nothing of them was learned: "
+                f"lower the learning rate, clip gradients, or check the data"
+            )
+
+    def _log_interval(self) -> None:
+        trainer = self.trainer
+        if trainer.global_step % trainer.log_every_n_steps:
+            return
+        self.drain()
+        if not trainer.interval.sums:
+            return
+        seconds = time.monotonic() - self.interval_began
+        row = trainer.interval.means() | {
+            "learning_rate": trainer.current_learning_rate(),
+            "examples_per_second": self.interval_examples / max(seconds, 1e-9),
+            "peak_memory_mb": mx.get_peak_memory() / 1e6,
+            "skipped_steps": trainer.skipped_steps,
+        }
+        trainer.interval = Averages()
+        trainer.tell(lambda c: c.on_log(trainer, self.module))
+        trainer.history.add_log(self._stamp() | trainer.log_metrics(row))
+        self._start_interval()
+
+    def _stamp(self) -> dict:
+        return {"epoch": self.trainer.current_epoch, "step": self.trainer.global_step}
+
+    # Validation, ends, stops
+
+    def _validation_batches(self) -> int | None:
+        trainer = self.trainer
+        if trainer.val_loader is None:
+            return 0
+        return count_batches(trainer.val_loader, trainer.limit_val_batches, "limit_val_batches")
+
+    def _validates_this_epoch(self) -> bool:
+        due = (self.trainer.current_epoch + 1) % self.trainer.check_val_every_n_epoch == 0
+        return due and self._validation_batches() != 0
+
+    def _validation_is_due(self, total: int | None) -> bool:
+        """Whether `val_check_interval` wants a validation now, inside the epoch."""
+        trainer, interval = self.trainer, self.trainer.val_check_interval
+        if not isinstance(interval, float):
+            return trainer.global_step % interval == 0 and self._validation_batches() != 0
+        if interval == 1.0 or not self._validates_this_epoch():
+            return False
+        if total is None:
+            raise ValueError(
+                f"val_check_interval is {interval!r}, a share, but the training loader has no "
+                f"length: give a whole number of steps"
+            )
+        every = max(1, int(total * interval))
+        passed = trainer.batches_done // every > self.checked_batches // every
+        self.checked_batches = trainer.batches_done
+        return passed and trainer.batches_done < total
+
+    def _validate_inside(self) -> None:
+        trainer = self.trainer
+        self.drain()
+        metrics = self._validate()
+        trainer.history.add_log(self._stamp() | trainer.log_metrics(metrics))
+        trainer.tell(lambda c: c.on_validation_end(trainer, self.module))
+
+    def _validate(self) -> dict:
+        trainer = self.trainer
+        paused = time.monotonic()
+        loader, limit = trainer.val_loader, trainer.limit_val_batches
+        if self.overfitted is not None:
+            loader, limit = self.overfitted, None
+        with trainer.evaluating(self.module):
+            metrics = evaluate(trainer, loader, "validation_step", "val_", limit)
+        trainer.validation_due = False
+        self.module.on_validation_end(metrics)
+        self.step.refresh()
+        self.interval_began += time.monotonic() - paused
+        return metrics
+
+    def _sanity_check(self) -> None:
+        trainer = self.trainer
+        batches = self._validation_batches()
+        if not trainer.num_sanity_val_steps or batches == 0 or trainer.global_step:
+            return
+        trainer.sanity_checking = True
+        try:
+            with trainer.evaluating(self.module):
+                steps = trainer.num_sanity_val_steps
+                limit = steps if batches is None else min(steps, batches)
+                evaluate(trainer, trainer.val_loader, "validation_step", "val_", limit)
+        finally:
+            trainer.sanity_checking = False
+
+    def _end_epoch(self, exhausted: bool) -> None:
+        trainer, module = self.trainer, self.module
+        metrics = {f"train_{name}": value for name, value in trainer.averages.means().items()}
+        validated = False
+        by_epoch = isinstance(trainer.val_check_interval, float)
+        last_of_all = not exhausted or trainer.should_stop or self._limit_reached()
+        if self._validates_this_epoch() and by_epoch or last_of_all and self._validation_batches():
+            metrics |= self._validate()
+            validated = True
+        metrics["learning_rate"] = trainer.current_learning_rate()
+        trainer.epoch_finished, trainer.epoch_ending = exhausted, True
+        trainer.validated_now = validated
+        trainer.tell(lambda c: c.on_log(trainer, module))
+        metrics = self._last_validation(validated) | trainer.log_metrics(metrics)
+        trainer.history.add_epoch(self._stamp() | metrics)
+        module.on_train_epoch_end(trainer.current_epoch, dict(trainer.callback_metrics))
+        if validated:
+            trainer.tell(lambda c: c.on_validation_end(trainer, module))
+        trainer.tell(lambda c: c.on_train_epoch_end(trainer, module))
+        trainer.tell(lambda c: c.on_epoch_end(trainer, EpochState(trainer)))
+        trainer.epoch_finished = trainer.epoch_ending = False
+        if exhausted:
+            trainer.current_epoch += 1
+            trainer.batches_done, trainer.averages = 0, Averages()
+        assert exhausted or self._finished(), "an epoch was left early, but training goes on"
+
+    def _last_validation(self, validated: bool) -> dict:
+        """Numbers of the epoch's last validation, when that was inside it."""
+        epoch = self.trainer.current_epoch
+        rows = [row for row in self.trainer.history.log if row["epoch"] == epoch]
+        found = {k: v for row in rows for k, v in row.items() if k.startswith("val_")}
+        return {} if validated else found
+
+    def _save_and_exit(self, number: int) -> None:
+        trainer, saver = self.trainer, self.trainer.checkpoint_callback
+        self.drain()
+        if saver is None:
+            message = "stopped; nothing was saved, because enable_checkpointing is False"
+        else:
+            path = saver.write_last(trainer)
+            message = (
+                f"stopped at step {trainer.global_step} and saved; to continue: "
+                f'fit(..., ckpt_path="{path}")'
+            )
+        print(message, file=sys.stderr, flush=True)
+        raise SystemExit(128 + number)
+
+
+PER_STEP = ("gradient_norm", "learning_rate")
+
+
+class EpochState:
+    """What `Callback.on_epoch_end(trainer, state)` is told."""
+
+    def __init__(self, trainer):
+        self.epoch, self.global_step = trainer.current_epoch, trainer.global_step
+        self.metrics = dict(trainer.callback_metrics)

@@ -1,0 +1,428 @@
+"""The compiled training and evaluation steps: traced once per batch shape, nothing read back.
+
+State is listed once, [model, optimizer, random key, extra]; one packed vector of numbers comes out.
+"""
+
+import shutil
+import warnings
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import mlx.optimizers as optim
+import numpy as np
+from mlx.utils import tree_map
+
+from audiotrain.checkpoint import arrays_of, put_arrays
+
+MANY_TRACES = 8
+
+
+def flatten_batch(batch: Any, path: str = "batch") -> tuple[list[mx.array], Hashable]:
+    """Arrays of a batch and its hashable structure; numbers and NumPy arrays become mx.arrays.
+
+    Dicts, lists, tuples, named tuples and dataclasses may nest. Strings and other hashable leaves
+    stay in the structure: a new value of one means a new trace. ValueError for other leaves.
+    """
+    if isinstance(batch, mx.array):
+        return [batch], "array"
+    if isinstance(batch, np.ndarray | np.generic) and batch.dtype.kind in "OUSMmV":
+        raise ValueError(f"{path} is a NumPy array of {batch.dtype}, expected numbers")
+    if isinstance(batch, np.ndarray | np.generic | bool | int | float):
+        return [mx.array(batch)], "array"
+    if isinstance(batch, Mapping):
+        kind, names, children = dict, tuple(batch), tuple(batch.values())
+    elif isinstance(batch, list | tuple):
+        kind, names, children = type(batch), tuple(range(len(batch))), tuple(batch)
+    elif is_dataclass(batch) and not isinstance(batch, type):
+        kind, names = type(batch), tuple(field.name for field in fields(batch))
+        children = tuple(getattr(batch, name) for name in names)
+    elif isinstance(batch, Hashable):
+        return [], ("constant", path, batch)
+    else:
+        raise ValueError(f"{path} is a {type(batch).__name__}, expected arrays, numbers or text")
+    arrays, structures = [], []
+    for name, child in zip(names, children, strict=True):
+        child_arrays, structure = flatten_batch(child, f"{path}[{name!r}]")
+        arrays.extend(child_arrays)
+        structures.append(structure)
+    return arrays, (kind, names, tuple(structures))
+
+
+def unflatten_batch(arrays: list[mx.array], structure: Hashable) -> Any:
+    """The batch that `flatten_batch` took apart."""
+    return _unflatten(iter(arrays), structure)
+
+
+def _unflatten(arrays, structure):
+    if structure == "array":
+        return next(arrays)
+    if structure[0] == "constant":
+        return structure[2]
+    kind, names, structures = structure
+    children = [_unflatten(arrays, child) for child in structures]
+    if kind is dict:
+        return dict(zip(names, children, strict=True))
+    if is_dataclass(kind):
+        return kind(**dict(zip(names, children, strict=True)))
+    return kind(*children) if hasattr(kind, "_fields") else kind(children)
+
+
+class StepOutputs(Mapping):
+    """The numbers of one step, by name; reading one waits for the step, so read seldom.
+
+    "loss", "weight" (what the batch counted), "finite" (0 when it was skipped), "gradient_norm",
+    "learning_rate", and the module's metrics. `examples` is the length of the batch's first array.
+    """
+
+    def __init__(self, names: tuple[str, ...], vector: mx.array, examples: int = 0):
+        self.names, self.vector, self.examples, self._numbers = names, vector, examples, None
+
+    def numbers(self) -> dict[str, float]:
+        """All numbers at once."""
+        if self._numbers is None:
+            values = np.array(self.vector, copy=True).tolist()
+            self._numbers = dict(zip(self.names, values, strict=True))
+        return self._numbers
+
+    def __getitem__(self, name: str) -> float:
+        return self.numbers()[name]
+
+    def __iter__(self):
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+def can_compile() -> bool:
+    """Whether mx.compile works here: on the CPU backend it needs a C++ compiler at run time."""
+    return mx.default_device() != mx.cpu or shutil.which("g++") is not None
+
+
+class _Compiled:
+    """Calls `body(batch) -> {name: scalar}` compiled over the listed state, and packs its numbers.
+
+    Counts traces; puts the state back when the body raises inside a trace.
+    """
+
+    def __init__(self, body, state: Callable[[], list], compile: bool, what: str):
+        self.body, self.state, self.compile, self.what = body, state, compile, what
+        self.trace_count = 0
+        self.functions: dict = {}
+        self.names: dict = {}
+
+    def clear(self) -> None:
+        """Forget the traces: needed once modes, frozen parameters or state objects changed."""
+        self.functions.clear()
+        self.names.clear()
+
+    def __call__(self, batch: Any) -> StepOutputs:
+        arrays, structure = flatten_batch(batch)
+        signature = (structure, *((tuple(array.shape), array.dtype) for array in arrays))
+        examples = next((array.shape[0] for array in arrays if array.ndim), 1)
+        if structure not in self.functions:
+            self.functions[structure] = self._function(structure)
+            self._warn_of_constants()
+        function = self.functions[structure]
+        if self.compile and signature in self.names:
+            return StepOutputs(self.names[signature], function(arrays), examples)
+        before = [(tree, arrays_of(tree)) for tree in self.state()]
+        key = random_key()
+        try:
+            vector = function(arrays)
+        except BaseException:
+            for tree, old in before:
+                put_arrays(tree, old)
+            mx.random.seed(key)
+            raise
+        self.names[signature] = self.traced_names
+        self._warn_of_shapes()
+        return StepOutputs(self.traced_names, vector, examples)
+
+    def _function(self, structure):
+        def packed(arrays):
+            self.trace_count += 1
+            numbers = self.body(unflatten_batch(arrays, structure))
+            self.traced_names = tuple(numbers)
+            return mx.stack([_scalar(name, value) for name, value in numbers.items()])
+
+        if not self.compile:
+            return packed
+        state = [*self.state(), mx.random.state]
+        return mx.compile(packed, inputs=state, outputs=state)
+
+    def _warn_of_constants(self) -> None:
+        if self.compile and len(self.functions) == MANY_TRACES:
+            first, second = list(self.functions)[-2:]
+            constants = set(_constants(second)) - set(_constants(first))
+            leaf = min((f"{path} = {value!r}" for path, value in constants), default="its keys")
+            warnings.warn(
+                f"the {self.what} step was traced {MANY_TRACES} times because {leaf} changes from "
+                f"batch to batch; leave it out of the batch or make it an array",
+                stacklevel=4,
+            )
+
+    def _warn_of_shapes(self) -> None:
+        if self.compile and len(self.names) == MANY_TRACES and len(self.functions) < MANY_TRACES:
+            shapes = [tuple(shape for shape, _ in signature[1:]) for signature in self.names]
+            warnings.warn(
+                f"the {self.what} step was traced {MANY_TRACES} times because array shapes change "
+                f"({shapes[-2]}, then {shapes[-1]}); pad batches to a few lengths",
+                stacklevel=4,
+            )
+
+
+def _constants(structure):
+    if isinstance(structure, tuple) and structure[0] == "constant":
+        yield structure[1:]
+    elif isinstance(structure, tuple):
+        for child in structure[2]:
+            yield from _constants(child)
+
+
+def _scalar(name: str, value) -> mx.array:
+    value = value if isinstance(value, mx.array) else mx.array(value)
+    if value.size != 1:
+        raise ValueError(f"{name} has shape {tuple(value.shape)}, expected one number")
+    return value.reshape(()).astype(mx.float32)
+
+
+def random_key() -> int:
+    """MLX's global random state as one number; `mx.random.seed` takes it back."""
+    high, low = mx.random.state[0].tolist()
+    return high << 32 | low
+
+
+class TrainStep:
+    """Loss, gradients, clipping, optimizer, guard against NaN and running average in one graph."""
+
+    def __init__(
+        self,
+        module,
+        optimizer: optim.Optimizer,
+        *,
+        clip_value: float | None,
+        clip_algorithm: str,
+        accumulate: bool,
+        ema_decay: float | None,
+        compile: bool,
+    ):
+        self.module, self.optimizer = module, optimizer
+        self.clip_value, self.clip_algorithm = clip_value, clip_algorithm
+        self.ema_decay = ema_decay
+        self.accumulate = accumulate
+        self.extra: dict = {}
+        self._complete_state()
+        mx.eval(self.state())
+        self._step = _Compiled(self._update, self.state, compile, "training")
+        self._add = _Compiled(self._accumulate, self.state, compile, "accumulation")
+        self._apply = _Compiled(self._apply_accumulated, self.state, compile, "update")
+        self._fingerprint = self._traits()
+
+    def state(self) -> list:
+        """The trees that a step changes; the random key comes on top."""
+        return [self.module.state, self.optimizer.state, self.extra]
+
+    @property
+    def trace_count(self) -> int:
+        """Traces so far (eager steps count each)."""
+        return self._step.trace_count + self._add.trace_count + self._apply.trace_count
+
+    def refresh(self) -> None:
+        """Trace anew if parts were frozen, unfrozen, or set to train or eval; cheap otherwise."""
+        if self._fingerprint != (traits := self._traits()):
+            self._fingerprint = traits
+            self._complete_state()
+            for compiled in (self._step, self._add, self._apply):
+                compiled.clear()
+
+    def _traits(self) -> tuple:
+        trained = tuple(arrays_of(self.module.trainable_parameters()))
+        modes = tuple(part.training for part in self.module.modules())
+        return trained, modes, id(self.optimizer.state)
+
+    def _complete_state(self) -> None:
+        """Optimizer state, accumulator and average for every trainable parameter."""
+        trainable = self.module.trainable_parameters()
+        self.optimizer.init(trainable)
+        if self.accumulate:
+            zeros = tree_map(lambda p: mx.zeros(p.shape, mx.float32), trainable)
+            self.extra["accumulator"] = {"gradients": zeros, "weight": mx.array(0.0)}
+        if self.ema_decay is not None:
+            # A copy: sharing the array would keep MLX from updating the parameter in place.
+            copies = arrays_of(tree_map(lambda p: p + 0, trainable))
+            self.extra["ema"] = copies | self.extra.get("ema", {})
+
+    def __call__(self, batch) -> StepOutputs:
+        """One batch, one optimizer step."""
+        return self._step(batch)
+
+    def add(self, batch) -> StepOutputs:
+        """Add one batch's weighted gradients to the accumulator."""
+        return self._add(batch)
+
+    def apply(self) -> StepOutputs:
+        """One optimizer step with what was accumulated."""
+        return self._apply(())
+
+    def _gradients(self, batch):
+        """Numbers of the batch, its weight, and float32-checked gradients."""
+
+        def loss_and_metrics(batch):
+            loss, metrics = losses_of(self.module, "compute_loss", batch)
+            if loss is None:
+                raise ValueError(f"{type(self.module).__name__}.compute_loss gave no loss")
+            return loss, metrics, _scalar("batch_weight", self.module.batch_weight(batch))
+
+        (loss, metrics, weight), gradients = nn.value_and_grad(self.module, loss_and_metrics)(batch)
+        return loss, metrics, weight, gradients
+
+    def _update(self, batch) -> dict:
+        old_model, old_optimizer = arrays_of(self.module.state), arrays_of(self.optimizer.state)
+        loss, metrics, weight, gradients = self._gradients(batch)
+        norm = gradient_norm(gradients)
+        finite = mx.isfinite(loss) & mx.isfinite(norm)
+        self._descend(gradients, norm)
+        self._keep_if(finite, old_model, old_optimizer)
+        learning_rate = learning_rate_of(self.optimizer)
+        return _numbers(loss, weight, finite, metrics) | {
+            "gradient_norm": norm,
+            "learning_rate": learning_rate,
+        }
+
+    def _accumulate(self, batch) -> dict:
+        old_model = arrays_of(self.module.state)
+        loss, metrics, weight, gradients = self._gradients(batch)
+        finite = mx.isfinite(loss) & mx.isfinite(gradient_norm(gradients))
+        _select(self.module.state, old_model, finite)
+        weight = mx.where(finite, weight, 0.0)
+        total = self.extra["accumulator"]
+        total["gradients"] = tree_map(
+            lambda old, new: old + mx.where(finite, weight * new.astype(mx.float32), 0.0),
+            total["gradients"],
+            gradients,
+        )
+        total["weight"] = total["weight"] + weight
+        return _numbers(loss, weight, finite, metrics)
+
+    def _apply_accumulated(self, _) -> dict:
+        old_model, old_optimizer = arrays_of(self.module.state), arrays_of(self.optimizer.state)
+        total = self.extra["accumulator"]
+        something = total["weight"] > 0
+        scale = 1 / mx.where(something, total["weight"], 1.0)
+        parameters = self.module.trainable_parameters()
+        gradients = tree_map(
+            lambda g, p: (g * scale).astype(p.dtype), total["gradients"], parameters
+        )
+        norm = gradient_norm(gradients)
+        self._descend(gradients, norm)
+        self._keep_if(something & mx.isfinite(norm), old_model, old_optimizer)
+        total["gradients"] = tree_map(mx.zeros_like, total["gradients"])
+        total["weight"] = mx.zeros_like(total["weight"])
+        return {"gradient_norm": norm, "learning_rate": learning_rate_of(self.optimizer)}
+
+    def _descend(self, gradients, norm: mx.array) -> None:
+        if self.clip_value is not None and self.clip_algorithm == "norm":
+            scale = mx.where(norm > self.clip_value, self.clip_value / norm, 1.0)
+            gradients = tree_map(
+                lambda g: (g.astype(mx.float32) * scale).astype(g.dtype), gradients
+            )
+        elif self.clip_value is not None:
+            gradients = tree_map(lambda g: mx.clip(g, -self.clip_value, self.clip_value), gradients)
+        self.optimizer.update(self.module, gradients)
+
+    def _keep_if(self, finite: mx.array, old_model: dict, old_optimizer: dict) -> None:
+        """Take the new state where the step was finite, the old one where it was not."""
+        _select(self.module.state, old_model, finite)
+        _select(self.optimizer.state, old_optimizer, finite)
+        if "ema" in self.extra:
+            step = self.optimizer.step.astype(mx.float32)
+            # Short memory at first, so that the average is not held by the initial weights.
+            decay = mx.where(finite, mx.minimum(self.ema_decay, (1 + step) / (10 + step)), 1.0)
+            new = arrays_of(self.module)
+            for key, old in self.extra["ema"].items():
+                average = new[key] + decay * (old - new[key])
+                self.extra["ema"][key] = mx.where(finite, average, old).astype(old.dtype)
+
+
+def _select(tree, old: dict, finite: mx.array) -> None:
+    new = arrays_of(tree)
+    changed = {
+        key: mx.where(finite, array, old[key])
+        for key, array in new.items()
+        if key in old and array is not old[key]
+    }
+    put_arrays(tree, changed)
+
+
+def _numbers(loss, weight, finite, metrics: dict) -> dict:
+    reserved = {"loss", "weight", "finite", "gradient_norm", "learning_rate"} & set(metrics)
+    if reserved:
+        raise ValueError(f"metric {min(reserved)!r}: the Trainer uses this name itself, rename it")
+    return {"loss": loss, "weight": weight, "finite": finite} | metrics
+
+
+def learning_rate_of(optimizer: optim.Optimizer) -> mx.array:
+    """Rate of the last step; of the first optimizer when there are several (MultiOptimizer)."""
+    state = optimizer.state
+    while "learning_rate" not in state and "states" in state:
+        state = state["states"][0]
+    return state["learning_rate"]
+
+
+def gradient_norm(gradients) -> mx.array:
+    """Norm of all gradients together, summed in float32."""
+    squares = [mx.sum(mx.square(g.astype(mx.float32))) for g in arrays_of(gradients).values()]
+    return mx.sqrt(sum(squares, mx.array(0.0)))
+
+
+def losses_of(module, method: str, batch) -> tuple[mx.array | None, dict]:
+    """(loss, metrics) of a module's step; what it logged with `module.log` is among the metrics."""
+    with module.trainer.recording() as logged:
+        result = METHODS[method](module, batch)
+    if isinstance(result, Mapping):
+        loss, metrics = None, dict(result)
+    elif isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], Mapping):
+        loss, metrics = _scalar("loss", result[0]), dict(result[1])
+    else:
+        raise ValueError(
+            f"{type(module).__name__}.{method} gave {type(result).__name__}, "
+            f"expected (loss, dict of metrics)"
+        )
+    return loss, {**logged, **metrics}
+
+
+METHODS = {
+    "compute_loss": lambda module, batch: module.compute_loss(batch),
+    "validation_step": lambda module, batch: module.validation_step(batch),
+    "test_step": lambda module, batch: module.test_step(batch),
+}
+
+
+class EvaluationStep:
+    """Compiled metrics of one batch in eval mode: `method` is validation_step or test_step."""
+
+    def __init__(self, module, method: str, compile: bool):
+        self.module, self.method = module, method
+        self._compiled = _Compiled(self._evaluate, lambda: [module.state], compile, method)
+
+    @property
+    def trace_count(self) -> int:
+        """Traces so far."""
+        return self._compiled.trace_count
+
+    def clear(self) -> None:
+        """Trace anew at the next call."""
+        self._compiled.clear()
+
+    def __call__(self, batch) -> StepOutputs:
+        """Numbers of one batch."""
+        return self._compiled(batch)
+
+    def _evaluate(self, batch) -> dict:
+        loss, metrics = losses_of(self.module, self.method, batch)
+        weight = self.module.batch_weight(batch)
+        return {"weight": weight} | ({} if loss is None else {"loss": loss}) | metrics

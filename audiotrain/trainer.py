@@ -1,0 +1,500 @@
+"""Trainer: fits, validates, tests and predicts with any TrainModule, and continues exactly.
+
+Where the seeds of its API are silent, names and meanings are PyTorch Lightning's.
+"""
+
+import contextlib
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import timedelta
+from pathlib import Path
+
+import mlx.core as mx
+
+from audiotrain import checkpoint
+from audiotrain.callbacks import Callback, ModelCheckpoint, default_callbacks
+from audiotrain.evaluation import Averages, count_batches, evaluate
+from audiotrain.history import History
+from audiotrain.loggers import Logger, file_loggers
+from audiotrain.loop import FitLoop, Interrupted
+from audiotrain.module import TrainModule
+from audiotrain.step import EvaluationStep, TrainStep, can_compile, learning_rate_of, random_key
+
+
+class Trainer:
+    """Runs a TrainModule over batches with one compiled step.
+
+    Length: `max_epochs`, `max_steps` (optimizer steps; goes before max_epochs) or `max_time`
+    (seconds, timedelta or "days:hours:minutes:seconds"); at least one.
+
+    Validation: `val_check_interval` float = share of an epoch, int = every N steps;
+    `check_val_every_n_epoch`; `num_sanity_val_steps` batches before the first step.
+
+    Steps: `gradient_clip_val` with `gradient_clip_algorithm` "norm" or "value";
+    `accumulate_grad_batches`; `ema_decay` keeps a running average of the weights, used for
+    validation and stored in checkpoints; `max_skipped_steps` non-finite batches in a row stop.
+
+    Tests of one's own code: `fast_dev_run` (True or a number of batches), `overfit_batches`,
+    `limit_*_batches` (int = number, float = share), `debug_lazy_eval` (no compile, each step
+    evaluated at once, so that an error comes from its own line).
+
+    `default_root_dir` is the run's folder: metrics.csv, metrics.jsonl, checkpoints/. `config` is
+    plain data about the run, stored in checkpoints and given to the loggers.
+    """
+
+    def __init__(
+        self,
+        max_epochs: int | None = None,
+        max_steps: int | None = None,
+        max_time: float | str | timedelta | None = None,
+        *,
+        val_check_interval: float | int = 1.0,
+        check_val_every_n_epoch: int = 1,
+        num_sanity_val_steps: int = 2,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str = "norm",
+        accumulate_grad_batches: int = 1,
+        ema_decay: float | None = None,
+        max_skipped_steps: int = 10,
+        default_root_dir: str | Path = "./logs",
+        enable_checkpointing: bool = True,
+        enable_progress_bar: bool = True,
+        enable_model_summary: bool = True,
+        compile: bool = True,
+        seed: int = 42,
+        callbacks: Sequence[Callback] | Callback | None = None,
+        logger: Logger | Sequence[Logger] | bool | None = None,
+        log_every_n_steps: int = 50,
+        limit_train_batches: int | float | None = None,
+        limit_val_batches: int | float | None = None,
+        limit_test_batches: int | float | None = None,
+        limit_predict_batches: int | float | None = None,
+        overfit_batches: int | float = 0,
+        fast_dev_run: bool | int = False,
+        debug_lazy_eval: bool = False,
+        config: dict | None = None,
+    ):
+        fast = int(fast_dev_run)
+        if fast:
+            max_epochs, max_steps, max_time, num_sanity_val_steps = 1, fast, None, 0
+            limit_train_batches = limit_val_batches = fast
+            limit_test_batches = limit_predict_batches = fast
+            val_check_interval, check_val_every_n_epoch = 1.0, 1
+            enable_checkpointing, logger = False, False
+        self.fast_dev_run = bool(fast)
+        self.max_epochs, self.max_steps, self.max_time = max_epochs, max_steps, seconds(max_time)
+        self.val_check_interval = val_check_interval
+        self.check_val_every_n_epoch = check_val_every_n_epoch
+        self.num_sanity_val_steps = num_sanity_val_steps
+        self.gradient_clip_val = gradient_clip_val
+        self.gradient_clip_algorithm = gradient_clip_algorithm
+        self.accumulate_grad_batches = accumulate_grad_batches
+        self.ema_decay, self.max_skipped_steps = ema_decay, max_skipped_steps
+        self.default_root_dir = Path(default_root_dir)
+        self.compile, self.debug_lazy_eval = compile and not debug_lazy_eval, debug_lazy_eval
+        self.seed, self.log_every_n_steps, self.config = seed, log_every_n_steps, config
+        self.limit_train_batches, self.limit_val_batches = limit_train_batches, limit_val_batches
+        self.limit_test_batches = limit_test_batches
+        self.limit_predict_batches = limit_predict_batches
+        self.overfit_batches = overfit_batches
+        self._check()
+        given = [callbacks] if isinstance(callbacks, Callback) else list(callbacks or ())
+        self.callbacks = default_callbacks(
+            given,
+            enable_checkpointing,
+            enable_progress_bar,
+            enable_model_summary,
+            self.fast_dev_run,
+        )
+        self.loggers = [] if logger is False else file_loggers(self.default_root_dir)
+        if not isinstance(logger, bool) and logger is not None:
+            self.loggers += [logger] if isinstance(logger, Logger) else list(logger)
+        self.module: TrainModule | None = None
+        self.step: TrainStep | None = None
+        self.train_loader = self.val_loader = None
+        self.history = History()
+        self.callback_metrics: dict[str, float] = {}
+        self.sanity_checking = False
+        self.guard = self.latest = self.loop = None
+        self._records: dict = {}
+        self._evaluation_steps: dict[str, EvaluationStep] = {}
+        self._resume_from: Path | None = None
+        self._reset()
+        mx.random.seed(seed)
+
+    # What is going on, for modules and callbacks
+
+    @property
+    def logger(self) -> Logger | None:
+        """The first logger the user gave, else the CSV one."""
+        return self.loggers[2] if len(self.loggers) > 2 else next(iter(self.loggers), None)
+
+    @property
+    def checkpoint_callback(self) -> ModelCheckpoint | None:
+        """The first ModelCheckpoint."""
+        return next((c for c in self.callbacks if isinstance(c, ModelCheckpoint)), None)
+
+    @property
+    def optimizer(self):
+        """The optimizer in use, None before fit."""
+        return self.step.optimizer if self.step else None
+
+    @property
+    def trace_count(self) -> int:
+        """How often the training step was traced."""
+        return self.step.trace_count if self.step else 0
+
+    @property
+    def num_training_batches(self) -> int | None:
+        """Batches in an epoch, limits applied; None when the loader has no length."""
+        limit = self.overfit_batches or self.limit_train_batches
+        return count_batches(self.train_loader, limit, "limit_train_batches")
+
+    @property
+    def estimated_total_steps(self) -> int:
+        """Optimizer steps of the whole fit; ValueError when nothing fixes their number."""
+        if self.max_steps is not None:
+            return self.max_steps
+        if self.max_epochs is None:
+            raise ValueError(
+                "max_time alone fixes no number of steps: give max_epochs or max_steps"
+            )
+        if self.num_training_batches is None:
+            raise ValueError("the training loader has no length: give max_steps")
+        return self.max_epochs * -(-self.num_training_batches // self.accumulate_grad_batches)
+
+    def record(self, name: str, value: mx.array | float) -> None:
+        """Keep a scalar for the step being traced, or for the next row (TrainModule.log)."""
+        self._records[name] = value
+
+    @contextlib.contextmanager
+    def recording(self) -> Iterator[dict]:
+        """Collect what is recorded inside the block, apart from what waits for the next row."""
+        outer, self._records = self._records, {}
+        try:
+            yield self._records
+        finally:
+            self._records = outer
+
+    def log_metrics(self, metrics: dict[str, float]) -> dict[str, float]:
+        """Give one row of numbers to every logger, and back, with what hooks recorded."""
+        recorded, self._records = self._records, {}
+        row = {name: float(value) for name, value in (recorded | metrics).items()}
+        self.callback_metrics.update(row)
+        for logger in self.loggers:
+            logger.log_metrics({"epoch": self.current_epoch} | row, self.global_step)
+        return row
+
+    def tell(self, hook: Callable[[Callback], None]) -> None:
+        """Run a hook of every callback, checkpoints last: `tell(lambda c: c.on_fit_start(...))`."""
+        for callback in self.callbacks:
+            hook(callback)
+
+    def current_learning_rate(self) -> float:
+        """Rate of the last optimizer step."""
+        return learning_rate_of(self.step.optimizer).item()
+
+    def check_signal(self) -> None:
+        """Leave the loop when Ctrl-C or SIGTERM has come."""
+        if self.guard is not None and self.guard.received is not None:
+            raise Interrupted
+
+    # The four verbs
+
+    def fit(
+        self,
+        model: TrainModule,
+        train_loader: Iterable,
+        val_loader: Iterable | None = None,
+        ckpt_path: str | Path | None = None,
+    ) -> None:
+        """Train; `ckpt_path` (a checkpoint, "last" or "best") continues exactly where it stood."""
+        self.train_loader, self.val_loader = train_loader, val_loader
+        if ckpt_path is None:
+            ckpt_path = self._resume_from
+        self._resume_from = None
+        self._attach(model)
+        self.tell(lambda c: c.setup(self, model))
+        self._build(model)
+        self._reset()
+        mx.random.seed(self.seed)
+        if ckpt_path is not None:
+            self._restore(self._resolve(ckpt_path))
+        for logger in self.loggers:
+            logger.start(self.global_step)
+            logger.log_hyperparams(self.config or {})
+        FitLoop(self).run()
+
+    def validate(self, model: TrainModule, val_loader: Iterable, ckpt_path=None) -> dict:
+        """Metrics over `val_loader`, named "val_…", weighted by batch; `ckpt_path`: its weights."""
+        self._attach(model, ckpt_path)
+        return self._evaluate(val_loader, "validation_step", "val_", self.limit_val_batches)
+
+    def test(self, model: TrainModule, test_loader: Iterable, ckpt_path=None) -> dict:
+        """Metrics over `test_loader`, named "test_…", weighted by batch."""
+        self._attach(model, ckpt_path)
+        return self._evaluate(test_loader, "test_step", "test_", self.limit_test_batches)
+
+    def predict(self, model: TrainModule, loader: Iterable, ckpt_path=None) -> list:
+        """What `predict_step` gives for each batch, evaluated, in eval mode."""
+        self._attach(model, ckpt_path)
+        outputs = []
+        limit = count_batches(loader, self.limit_predict_batches, "limit_predict_batches")
+        with self.evaluating(model):
+            for index, batch in enumerate(loader):
+                if limit is not None and index >= limit:
+                    break
+                outputs.append(model.predict_step(batch))
+                mx.eval(outputs[-1])
+        return outputs
+
+    def export_history(self, path: str | Path) -> None:
+        """Write the history as JSON: lists by metric, one value an epoch; then all rows."""
+        self.history.export(path)
+
+    # Checkpoints
+
+    def save_checkpoint(self, path: str | Path) -> None:
+        """Write everything needed to continue to the directory `path`, atomically."""
+        if self.step is None:
+            raise ValueError("save_checkpoint: nothing to save before fit")
+        if self.loop is not None:
+            self.loop.drain()
+        checkpoint.save(path, self._arrays(), self._meta())
+
+    def load_checkpoint(self, path: str | Path) -> None:
+        """Load weights into the attached module, if any; the next fit continues from `path`."""
+        path = self._resolve(path)
+        if self.module is not None:
+            checkpoint.load_weights(self.module, path, averaged=False)
+        else:
+            checkpoint.load(path)
+        self._resume_from = path
+
+    def _arrays(self) -> dict:
+        step = self.step
+        mx.eval(step.state())
+        return {
+            "model": checkpoint.arrays_of(step.module.state),
+            "optimizer": checkpoint.arrays_of(step.optimizer.state),
+            "ema": step.extra.get("ema", {}),
+            "accumulator": checkpoint.arrays_of(step.extra.get("accumulator", {})),
+        }
+
+    def _meta(self) -> dict:
+        finished = self.epoch_finished
+        loader_state = None
+        if not finished and hasattr(self.train_loader, "state_dict"):
+            loader_state = self.train_loader.state_dict()
+        return {
+            "epoch": self.current_epoch + finished,
+            "batches": 0 if finished else self.batches_done,
+            "group": self.group,
+            "global_step": self.global_step,
+            "skipped_steps": self.skipped_steps,
+            "skipped_run": self.skipped_run,
+            "validation_due": self.validation_due,
+            "seconds": self.elapsed(),
+            "random_key": str(random_key()),
+            "loader": loader_state,
+            "epoch_averages": Averages().state_dict() if finished else self.averages.state_dict(),
+            "interval_averages": self.interval.state_dict(),
+            "metrics": self.callback_metrics,
+            "history": self.history.state_dict(),
+            "callbacks": {name: c.state_dict() for name, c in self._named_callbacks()},
+            "config": self.config,
+        }
+
+    def _restore(self, path: Path) -> None:
+        arrays, meta = checkpoint.load(path)
+        for group, current in self._arrays().items():
+            tree = {
+                "model": self.step.module.state,
+                "optimizer": self.step.optimizer.state,
+                "ema": self.step.extra.get("ema", {}),
+                "accumulator": self.step.extra.get("accumulator", {}),
+            }[group]
+            checkpoint.match(arrays.get(group, {}), current, f"{path} ({group})")
+            if group == "ema":
+                tree.update(arrays.get(group, {}))
+            else:
+                checkpoint.put_arrays(tree, arrays.get(group, {}))
+        self.current_epoch, self.batches_done = meta["epoch"], meta["batches"]
+        self.group, self.global_step = meta["group"], meta["global_step"]
+        self.skipped_steps, self.skipped_run = meta["skipped_steps"], meta["skipped_run"]
+        self.validation_due = meta["validation_due"]
+        self._started = time.monotonic() - meta["seconds"]
+        self.averages.load_state_dict(meta["epoch_averages"])
+        self.interval.load_state_dict(meta["interval_averages"])
+        self.callback_metrics = dict(meta["metrics"])
+        self.history.load_state_dict(meta["history"])
+        self.history.rows = [r for r in self.history.rows if r["epoch"] < self.current_epoch]
+        for name, callback in self._named_callbacks():
+            if name in meta["callbacks"]:
+                callback.load_state_dict(meta["callbacks"][name])
+        if self.batches_done and hasattr(self.train_loader, "load_state_dict"):
+            self.train_loader.load_state_dict(meta["loader"])
+        mx.random.seed(int(meta["random_key"]))
+
+    def _named_callbacks(self) -> list[tuple[str, Callback]]:
+        names: dict[str, int] = {}
+        named = []
+        for callback in self.callbacks:
+            kind = type(callback).__name__
+            names[kind] = names.get(kind, 0) + 1
+            named.append((f"{kind}.{names[kind]}", callback))
+        return named
+
+    def _resolve(self, path: str | Path) -> Path:
+        """A path, or the "last" or "best" of this trainer's ModelCheckpoint."""
+        saver = self.checkpoint_callback
+        if path in ("last", "best") and not Path(path).exists() and saver is not None:
+            found = saver.folder(self) / "last" if path == "last" else saver.best_model_path
+            if found is None:
+                raise ValueError("ckpt_path 'best': no best checkpoint was written yet")
+            return Path(found)
+        return Path(path)
+
+    # Inside
+
+    def elapsed(self) -> float:
+        """Seconds of training so far, over all continuations."""
+        return time.monotonic() - self._started
+
+    @contextlib.contextmanager
+    def evaluating(self, model: TrainModule) -> Iterator[None]:
+        """Eval mode, averaged weights and a random state of its own inside the block."""
+        modes = [(part, part.training) for part in model.modules()]
+        key = random_key()
+        mx.random.seed(self.seed)
+        averaged = self.step.extra.get("ema", {}) if self.step and self.step.module is model else {}
+        trained = {name: a for name, a in checkpoint.arrays_of(model).items() if name in averaged}
+        try:
+            checkpoint.put_arrays(model, averaged)
+            model.eval()
+            yield
+        finally:
+            checkpoint.put_arrays(model, trained)
+            for part, training in modes:
+                part._training = training
+            mx.random.seed(key)
+
+    def evaluation_step(self, method: str) -> EvaluationStep:
+        """The compiled step for "validation_step" or "test_step" of the attached module."""
+        if method not in self._evaluation_steps:
+            step = EvaluationStep(self.module, method, self._compiles())
+            self._evaluation_steps[method] = step
+        return self._evaluation_steps[method]
+
+    def _evaluate(self, loader, method: str, prefix: str, limit) -> dict:
+        with self.evaluating(self.module):
+            metrics = evaluate(self, loader, method, prefix, limit)
+        self.log_metrics(metrics)
+        return metrics
+
+    def _attach(self, model: TrainModule, ckpt_path=None) -> None:
+        if not isinstance(model, TrainModule):
+            raise ValueError(f"model is a {type(model).__name__}, expected a TrainModule")
+        if model is not self.module:
+            self._evaluation_steps.clear()
+            self.step = None
+        for step in self._evaluation_steps.values():
+            step.clear()
+        self.module = model
+        model.attach(self)
+        if ckpt_path is not None:
+            self.step = None  # its running average belongs to other weights
+            checkpoint.load_weights(model, self._resolve(ckpt_path))
+
+    def _build(self, model: TrainModule) -> None:
+        total, trainable = model.parameter_counts()
+        if not trainable:
+            raise ValueError(
+                f"{type(model).__name__} has no trainable parameters ({total} in all, "
+                f"{total - trainable} frozen)"
+            )
+        configured = model.configure_optimizers()
+        self.optimizer_config = configured
+        self.step = TrainStep(
+            model,
+            configured.optimizer,
+            clip_value=self.gradient_clip_val,
+            clip_algorithm=self.gradient_clip_algorithm,
+            accumulate=self.accumulate_grad_batches > 1,
+            ema_decay=self.ema_decay,
+            compile=self._compiles(),
+        )
+
+    def _compiles(self) -> bool:
+        if self.compile and not can_compile():
+            warnings.warn(
+                "no g++ found, which MLX needs to compile on a CPU: training runs uncompiled, "
+                "slower; install g++ to change that",
+                stacklevel=3,
+            )
+            self.compile = False
+        return self.compile
+
+    def _reset(self) -> None:
+        self.current_epoch = self.global_step = self.batches_done = self.group = 0
+        self.skipped_steps = self.skipped_run = 0
+        self.validation_due = self.validated_now = self.epoch_finished = self.epoch_ending = (
+            self.should_stop
+        ) = False
+        self.averages, self.interval = Averages(), Averages()
+        self.callback_metrics = {}
+        self.history = History()
+        self._started = time.monotonic()
+
+    def _check(self) -> None:
+        if self.max_epochs is None and self.max_steps is None and self.max_time is None:
+            raise ValueError(
+                "nothing says how long to train: give max_epochs, max_steps or max_time"
+            )
+        for name, least in (
+            ("max_epochs", 1),
+            ("max_steps", 1),
+            ("check_val_every_n_epoch", 1),
+            ("num_sanity_val_steps", 0),
+            ("accumulate_grad_batches", 1),
+            ("max_skipped_steps", 1),
+            ("log_every_n_steps", 1),
+        ):
+            value = self.__dict__[name]
+            if value is not None and (not isinstance(value, int) or value < least):
+                raise ValueError(f"{name} is {value!r}, expected a whole number, {least} or more")
+        clip, algorithm = self.gradient_clip_val, self.gradient_clip_algorithm
+        if clip is not None and not clip > 0:
+            raise ValueError(f"gradient_clip_val is {clip!r}, expected a number above 0 or None")
+        if algorithm not in ("norm", "value"):
+            raise ValueError(
+                f"gradient_clip_algorithm is {algorithm!r}, expected 'norm' or 'value'"
+            )
+        if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
+            raise ValueError(f"ema_decay is {self.ema_decay!r}, expected 0 or more and below 1")
+        interval = self.val_check_interval
+        if interval <= 0 or (isinstance(interval, float) and interval > 1):
+            raise ValueError(
+                f"val_check_interval is {interval!r}, expected a share of the epoch above 0.0 and "
+                f"at most 1.0, or a whole number of steps"
+            )
+
+
+def seconds(time_limit: float | str | timedelta | None) -> float | None:
+    """Seconds of a max_time: a number, a timedelta or "days:hours:minutes:seconds".
+
+    >>> seconds("00:01:30:00")
+    5400.0
+    """
+    if isinstance(time_limit, timedelta):
+        time_limit = time_limit.total_seconds()
+    if isinstance(time_limit, str):
+        parts = time_limit.split(":")
+        if len(parts) != 4 or not all(part.isdigit() for part in parts):
+            raise ValueError(f"max_time is {time_limit!r}, expected days:hours:minutes:seconds")
+        days, hours, minutes, rest = map(int, parts)
+        time_limit = ((days * 24 + hours) * 60 + minutes) * 60 + rest
+    if time_limit is not None and not time_limit > 0:
+        raise ValueError(f"max_time is {time_limit!r}, expected more than 0 seconds")
+    return None if time_limit is None else float(time_limit)
