@@ -95,7 +95,7 @@ def check_audio(item: Item) -> list[Problem]:
     if item.audio is None:
         return []
     if item.midi:
-        head = item.audio.open("rb").read(4) if item.audio.is_file() else b""
+        head = item.audio.read_bytes()[:4] if item.audio.is_file() else b""
         text = f"{item.id}: found no MIDI header"
         return [] if head == b"MThd" else [Problem("MIDI that can't be read", text)]
     try:

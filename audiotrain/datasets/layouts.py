@@ -34,6 +34,7 @@ SPLIT_NAMES = {
     **dict.fromkeys(("valid", "val", "validation", "dev", "validation_set"), "valid"),
     **dict.fromkeys(("test", "testing", "eval", "test_set"), "test"),
 }
+OTHER_AUDIO_SUFFIXES = (".aif", ".aiff", ".opus", ".wma", ".aac", ".mp4", ".webm")
 # Share of its labels that must be readable in a file that is surely, or perhaps, a label file.
 READABLE_SHARES = {".lab": 0.2, ".jams": 0.2}
 READABLE_SHARE = 0.5
@@ -86,6 +87,7 @@ class _Search:
             by_suffix[PurePosixPath(name).suffix.lower()].append(name)
         self.audio = [name for suffix in AUDIO_SUFFIXES for name in by_suffix[suffix]]
         self.midi = [name for suffix in MIDI_SUFFIXES for name in by_suffix[suffix]]
+        self.other_audio = [name for suffix in OTHER_AUDIO_SUFFIXES for name in by_suffix[suffix]]
         tables = [name for suffix in manifest.TABLE_SUFFIXES for name in by_suffix[suffix]]
         self.tables = [name for name in tables if manifest.is_manifest(self.folder / name)]
         candidates = [name for suffix in READ_SUFFIXES for name in by_suffix[suffix]]
@@ -266,6 +268,8 @@ class _Search:
         for name in self.audio:
             if name not in self.used:
                 self.problem("audio without labels", name)
+        for name in self.other_audio:
+            self.problem(f"audio in a format not read ({', '.join(AUDIO_SUFFIXES)} are)", name)
         for name in self.midi:
             if name not in self.used and _without_suffix(name) not in known:
                 self.problem("MIDI without labels", name)
@@ -278,8 +282,11 @@ class _Search:
                 self.problem("label files that can't be used", reason)
 
     def failure(self) -> str:
-        found = f"{len(self.audio)} audio, {len(self.midi)} MIDI and {len(self.labels)} label files"
-        first = f" ({self.problems[0].kind}: {self.problems[0].text})" if self.problems else ""
+        """One line for a folder without items: what was found, and what seems to be wrong."""
+        names = len(self.label_files) + len(self.tables)
+        found = f"{len(self.audio)} audio, {len(self.midi)} MIDI and {names} label files or tables"
+        told = sorted(self.problems, key=lambda problem: problem.kind.startswith("audio"))
+        first = f" ({told[0].kind}: {told[0].text})" if told else ""
         return f"{self.folder}: found {found}, but no pair{first}; known layouts: {LAYOUTS}"
 
 

@@ -68,10 +68,10 @@ def read_manifest(path: Path, group_column: str | None = None) -> Manifest:
     """
     rows: list[Row] = []
     problems: list[str] = []
-    names: dict[str, str | None] = {}
-    for line, columns in _records(path, problems):
-        if not names:
-            names = _column_names(path, columns, group_column)
+    records = list(_records(path, problems))
+    named = {name: "" for _, columns in records for name in columns}
+    names = _column_names(path, named, group_column)
+    for line, columns in records:
         cells = {key: (columns.get(name) or "") if name else "" for key, name in names.items()}
         try:
             start, end = _seconds(cells["start"], "start"), _seconds(cells["end"], "end")
@@ -94,7 +94,7 @@ def read_manifest(path: Path, group_column: str | None = None) -> Manifest:
 def _column_names(
     path: Path, columns: dict[str, str], group_column: str | None
 ) -> dict[str, str | None]:
-    """The table's own name for each of our columns."""
+    """The table's own name for each of our columns, None where it has no such column."""
     if group_column is not None and group_column not in columns:
         raise ValueError(
             f"{path}:1: found no column {group_column!r} to group by, expected one of "

@@ -66,12 +66,13 @@ def _apply(keys: Keys, only_one: bool, songs: list[str], labels: set[str], pairs
         for key in keys(label):
             index[key].append(label)
     crowd = Counter(key for song in songs for key in keys(song))
+    twins = Counter((key, _name(song)) for song in songs for key in keys(song))
     for song in songs:
         found = {
             label
             for key in keys(song)
             for label in index.get(key, ())
-            if not (only_one and crowd[key] > 1)
+            if not (only_one and crowd[key] > 1) and twins[key, _name(song)] == 1
         }
         if not found:
             continue
@@ -89,6 +90,10 @@ def _apply(keys: Keys, only_one: bool, songs: list[str], labels: set[str], pairs
 
 def _folder(name: str) -> str:
     return str(PurePosixPath(name).parent)
+
+
+def _name(name: str) -> str:
+    return PurePosixPath(name).name
 
 
 def _beside(name: str) -> list[tuple[str, ...]]:
