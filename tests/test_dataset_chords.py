@@ -371,6 +371,18 @@ def test_nothing_but_broken_audio_is_refused(tmp_path):
         chords.check(chords.discover(grow(tmp_path, "x.wav", "x.lab")))
 
 
+def test_odd_files_in_the_folder_do_no_harm(tmp_path):
+    grow(
+        tmp_path, "x.wav", "x.lab", f"huge.csv=file,chord\n{'a' * 200_000}\n", "b.json={", "e.csv="
+    )
+    (tmp_path / "noise.txt").write_bytes(bytes(range(256)) * 9)
+    (tmp_path / "gone.lab").symlink_to(tmp_path / "nowhere.lab")
+    (tmp_path / "gone.wav").symlink_to(tmp_path / "nowhere.wav")
+    corpus = chords.discover(tmp_path)
+    assert [item.id for item in corpus.items] == ["x.wav"]
+    assert sorted(kinds(corpus)) == ["audio without labels", "label files that can't be used"]
+
+
 # ---- report
 
 

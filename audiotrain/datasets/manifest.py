@@ -56,7 +56,10 @@ def is_manifest(path: Path) -> bool:
     """True when the table's first row names a column for audio and one for labels."""
     if path.suffix.lower() not in TABLE_SUFFIXES:
         return False
-    _, columns = next(_records(path, []), (0, {}))
+    try:
+        _, columns = next(_records(path, []), (0, {}))
+    except ValueError:
+        return False
     return _find(columns, AUDIO_COLUMNS) is not None and _find(columns, LABEL_COLUMNS) is not None
 
 
