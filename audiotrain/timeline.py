@@ -1,15 +1,20 @@
-"""Chords along time as lines of a terminal: reference above estimate, one column a span of time.
+"""Chords along time, reference above estimate: as lines of a terminal and as a picture.
 
 Segments are (start, end, label), in seconds; labels in Harte's spelling.
 """
 
 import bisect
+import colorsys
 import itertools
+import math
 import os
 import re
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from audiotrain.drawing import INK, PALE, add_title, new_figure, save
 
 Spans = Sequence[tuple[float, float, str]]
 
@@ -21,6 +26,9 @@ STEPS = (0.5, 1, 2, 4, 5, 10, 15, 20, 30, 60, 120, 300, 600)
 # 256-colour backgrounds by place on the circle of fifths, so that related chords look related.
 BACKGROUNDS = (210, 216, 222, 228, 192, 157, 158, 159, 153, 147, 183, 218)
 GREY = 250
+BAND_INCHES = 0.5
+MOST_ROWS = 40  # of a picture, whose height is limited
+RIGHT, WRONG = "#86d9a0", "#dc2626"
 
 
 def root_of(label: str) -> int | None:
@@ -228,3 +236,106 @@ def _takes_color() -> bool:
 
 def _takes_unicode() -> bool:
     return (sys.stdout.encoding or "utf-8").lower().replace("-", "") in ("utf8", "utf16", "utf32")
+
+
+def chords_picture(
+    estimate: Spans,
+    path: str | os.PathLike,
+    reference: Spans | None = None,
+    title: str = "Chords",
+    row_seconds: float = 30.0,
+    start: float = 0.0,
+    seconds: float | None = None,
+) -> None:
+    """PNG of chords along time, `row_seconds` a row: the reference's band above the estimate's,
+    a thin strip between them green where the labels agree and red where not.
+
+    Colour is the root, by the circle of fifths; minor chords are darker. `start` and `seconds`
+    choose a part; a long one gets longer rows.
+    """
+    bands = {"estimate": merged(estimate)}
+    if reference is not None:
+        bands = {"reference": merged(reference), **bands}
+    last = max((span[1] for band in bands.values() for span in band), default=start)
+    end = last if seconds is None else min(last, start + seconds)
+    if end <= start:
+        raise ValueError(f"no chords between {start} and {end} seconds")
+    row_seconds = min(max(row_seconds, (end - start) / MOST_ROWS), end - start)
+    count = math.ceil((end - start) / row_seconds - 1e-6)
+    parts = [] if reference is None else agreement(bands["reference"], bands["estimate"])
+    parts = [(max(a, start), min(b, end), same) for a, b, same in parts if a < end and b > start]
+    figure, axes = new_figure(13, 0.6 + count * (0.4 + BAND_INCHES * len(bands)), rows=count)
+    for number, axis in enumerate(axes):
+        left = start + number * row_seconds
+        _draw_row(figure, axis, bands, parts, left, left + row_seconds)
+    shown = f"same label in {share_agreed(parts):.1%} of the time" if parts else ""
+    add_title(axes[0], title, shown)
+    save(figure, path)
+
+
+def _draw_row(
+    figure: Any, axis: Any, bands: Mapping[str, Spans], parts: Sequence, left: float, right: float
+) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axis.set_xlim(left, right)
+    tops = {name: 1.0 if place == 0 else -0.16 for place, name in enumerate(bands)}
+    axis.set_ylim(-0.16 - 1 if len(bands) == 2 else 0, 1)
+    for name, band in bands.items():
+        for start, end, label in band:
+            start, end = max(start, left), min(end, right)
+            if end > start:
+                _draw_chord(figure, axis, start, end, tops[name], label)
+    for start, end, same in parts:
+        start, end = max(start, left), min(end, right)
+        if end > start:
+            color = RIGHT if same else WRONG
+            axis.barh(-0.08, end - start, 0.07, left=start, color=color, linewidth=0)
+    named = [name for name in tops if len(tops) > 1]
+    axis.set_yticks([tops[name] - 0.5 for name in named], labels=named)
+    axis.xaxis.set_major_locator(MaxNLocator(10, steps=[1, 2, 5, 10]))
+    axis.xaxis.set_major_formatter(lambda time, _: clock(time))
+    axis.tick_params(axis="both", length=0, labelsize=9, colors=PALE)
+    for side in axis.spines.values():
+        side.set_visible(False)
+
+
+def _draw_chord(figure: Any, axis: Any, start: float, end: float, top: float, label: str) -> None:
+    fill, ink = _chord_colors(label)
+    axis.barh(top - 0.5, end - start, 1.0, left=start, color=fill, edgecolor="white", linewidth=1.2)
+    low, high = axis.get_xlim()
+    width = (end - start) / (high - low) * figure.get_figwidth() * 0.9 * 72
+    for text, size, angle in _label_sizes(label):
+        long, thick = len(text) * size * 0.68, size * 1.35
+        if (width > long) if angle == 0 else (width > thick and long < BAND_INCHES * 72):
+            axis.text(
+                (start + end) / 2,
+                top - 0.5,
+                text,
+                ha="center",
+                va="center",
+                fontsize=size,
+                rotation=angle,
+                color=ink,
+            )
+            return
+
+
+def _label_sizes(label: str) -> Sequence[tuple[str, float, int]]:
+    """(text, points, degrees) to try in a band, best first."""
+    text, root = short_label(label), ROOT.match(label)
+    sizes = [(text, 9.5, 0), (text, 8, 0), (text, 8, 90), (text, 6.5, 90)]
+    return sizes + ([(root[0], 8, 0), (root[0], 6.5, 0)] if root else [])
+
+
+def _chord_colors(label: str) -> tuple[tuple[float, float, float], str]:
+    """Fill and ink of a chord: hue by the root's place on the circle of fifths."""
+    root = root_of(label)
+    if root is None:
+        return (0.90, 0.91, 0.93), PALE
+    kind = label.partition(":")[2]
+    minor = kind.startswith(("min", "dim", "hdim"))
+    fill = colorsys.hls_to_rgb(
+        root * 7 % 12 / 12 + 0.02, 0.62 if minor else 0.78, 0.45 if minor else 0.62
+    )
+    return fill, INK
