@@ -206,7 +206,7 @@ def _line(axis: Any, rows: Sequence[Mapping[str, Any]], name: str, color: str) -
 def _finish_panel(
     axis: Any, panel: str, rows: Sequence[Mapping[str, Any]], found: list[str]
 ) -> None:
-    from matplotlib.ticker import MaxNLocator, PercentFormatter
+    from matplotlib.ticker import MaxNLocator
 
     axis.set_title(panel, loc="left", fontsize=10, color=INK)
     axis.set_xlabel("epoch", fontsize=9, color=PALE)
@@ -216,7 +216,8 @@ def _finish_panel(
     tidy(axis)
     if panel == "accuracy":
         top = max(max(_points(rows, name)[1], default=0) for name in found)
-        axis.yaxis.set_major_formatter(PercentFormatter(1.0 if top <= 1 else 100.0))
+        hundred = 100 if top <= 1 else 1
+        axis.yaxis.set_major_formatter(lambda share, _: f"{round(hundred * share, 6):g}%")
     if panel == "learning rate":
         axis.yaxis.set_major_formatter(lambda rate, _: f"{rate:g}")
         axis.set_ylim(bottom=0)

@@ -306,7 +306,7 @@ def _draw_chord(figure: Any, axis: Any, start: float, end: float, top: float, la
     low, high = axis.get_xlim()
     width = (end - start) / (high - low) * figure.get_figwidth() * 0.9 * 72
     for text, size, angle in _label_sizes(label):
-        long, thick = len(text) * size * 0.68, size * 1.35
+        long, thick = len(text) * size * 0.72, size * 1.35
         if (width > long) if angle == 0 else (width > thick and long < BAND_INCHES * 72):
             axis.text(
                 (start + end) / 2,
