@@ -128,6 +128,11 @@ def load(folder: str | Path) -> tuple[dict[str, Arrays], dict]:
     return arrays, state["meta"]
 
 
+def load_meta(folder: str | Path) -> dict:
+    """A checkpoint's plain data alone: config, epoch, global_step, history, metrics…"""
+    return _read_state(_existing(Path(folder)))["meta"]
+
+
 def load_weights(module: nn.Module, folder: str | Path, averaged: bool = True) -> dict:
     """Put a checkpoint's weights into `module`, strictly, and give the checkpoint's meta.
 

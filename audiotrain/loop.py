@@ -140,8 +140,8 @@ class FitLoop:
         loader = trainer.train_loader
         if hasattr(loader, "set_epoch"):
             loader.set_epoch(trainer.current_epoch)
-        resumable = hasattr(loader, "load_state_dict")
-        skip = 0 if resumable else start
+        skip = 0 if trainer.loader_resumes else start
+        trainer.loader_resumes = False
         return itertools.islice(loader, skip, None if total is None else total - start + skip)
 
     def _train_batch(self, batch, total: int | None) -> None:
@@ -175,7 +175,7 @@ class FitLoop:
         one step while the next batch is loaded."""
         if self.trainer.debug_lazy_eval:
             mx.eval(self.step.state(), outputs.vector)
-        mx.async_eval(self.step.state(), outputs.vector)
+        mx.async_eval(self.step.state(), mx.random.state, outputs.vector)
         if self.previous is not None:
             mx.eval(self.previous.vector)
             self.trainer.latest = self.previous

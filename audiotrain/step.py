@@ -5,8 +5,7 @@ State is listed once, [model, optimizer, random key, extra]; one packed vector o
 
 import shutil
 import warnings
-from collections.abc import Callable, Hashable, Mapping
-from dataclasses import fields, is_dataclass
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import mlx.core as mx
@@ -15,59 +14,10 @@ import mlx.optimizers as optim
 import numpy as np
 from mlx.utils import tree_map
 
+from audiotrain.batch import constants, flatten_batch, unflatten_batch
 from audiotrain.checkpoint import arrays_of, put_arrays
 
 MANY_TRACES = 8
-
-
-def flatten_batch(batch: Any, path: str = "batch") -> tuple[list[mx.array], Hashable]:
-    """Arrays of a batch and its hashable structure; numbers and NumPy arrays become mx.arrays.
-
-    Dicts, lists, tuples, named tuples and dataclasses may nest. Strings and other hashable leaves
-    stay in the structure: a new value of one means a new trace. ValueError for other leaves.
-    """
-    if isinstance(batch, mx.array):
-        return [batch], "array"
-    if isinstance(batch, np.ndarray | np.generic) and batch.dtype.kind in "OUSMmV":
-        raise ValueError(f"{path} is a NumPy array of {batch.dtype}, expected numbers")
-    if isinstance(batch, np.ndarray | np.generic | bool | int | float):
-        return [mx.array(batch)], "array"
-    if isinstance(batch, Mapping):
-        kind, names, children = dict, tuple(batch), tuple(batch.values())
-    elif isinstance(batch, list | tuple):
-        kind, names, children = type(batch), tuple(range(len(batch))), tuple(batch)
-    elif is_dataclass(batch) and not isinstance(batch, type):
-        kind, names = type(batch), tuple(field.name for field in fields(batch))
-        children = tuple(getattr(batch, name) for name in names)
-    elif isinstance(batch, Hashable):
-        return [], ("constant", path, batch)
-    else:
-        raise ValueError(f"{path} is a {type(batch).__name__}, expected arrays, numbers or text")
-    arrays, structures = [], []
-    for name, child in zip(names, children, strict=True):
-        child_arrays, structure = flatten_batch(child, f"{path}[{name!r}]")
-        arrays.extend(child_arrays)
-        structures.append(structure)
-    return arrays, (kind, names, tuple(structures))
-
-
-def unflatten_batch(arrays: list[mx.array], structure: Hashable) -> Any:
-    """The batch that `flatten_batch` took apart."""
-    return _unflatten(iter(arrays), structure)
-
-
-def _unflatten(arrays, structure):
-    if structure == "array":
-        return next(arrays)
-    if structure[0] == "constant":
-        return structure[2]
-    kind, names, structures = structure
-    children = [_unflatten(arrays, child) for child in structures]
-    if kind is dict:
-        return dict(zip(names, children, strict=True))
-    if is_dataclass(kind):
-        return kind(**dict(zip(names, children, strict=True)))
-    return kind(*children) if hasattr(kind, "_fields") else kind(children)
 
 
 class StepOutputs(Mapping):
@@ -157,8 +107,8 @@ class _Compiled:
     def _warn_of_constants(self) -> None:
         if self.compile and len(self.functions) == MANY_TRACES:
             first, second = list(self.functions)[-2:]
-            constants = set(_constants(second)) - set(_constants(first))
-            leaf = min((f"{path} = {value!r}" for path, value in constants), default="its keys")
+            changed = set(constants(second)) - set(constants(first))
+            leaf = min((f"{path} = {value!r}" for path, value in changed), default="its keys")
             warnings.warn(
                 f"the {self.what} step was traced {MANY_TRACES} times because {leaf} changes from "
                 f"batch to batch; leave it out of the batch or make it an array",
@@ -173,14 +123,6 @@ class _Compiled:
                 f"({shapes[-2]}, then {shapes[-1]}); pad batches to a few lengths",
                 stacklevel=4,
             )
-
-
-def _constants(structure):
-    if isinstance(structure, tuple) and structure[0] == "constant":
-        yield structure[1:]
-    elif isinstance(structure, tuple):
-        for child in structure[2]:
-            yield from _constants(child)
 
 
 def _scalar(name: str, value) -> mx.array:
@@ -242,7 +184,9 @@ class TrainStep:
     def _traits(self) -> tuple:
         trained = tuple(arrays_of(self.module.trainable_parameters()))
         modes = tuple(part.training for part in self.module.modules())
-        return trained, modes, id(self.optimizer.state)
+        state = self.optimizer.state
+        identity = tuple(id(one) for one in state.get("states", [state]))  # MultiOptimizer's list
+        return trained, modes, identity
 
     def _complete_state(self) -> None:
         """Optimizer state, accumulator and average for every trainable parameter."""

@@ -18,7 +18,9 @@ from audiotrain.evaluation import Averages, count_batches, evaluate
 from audiotrain.history import History
 from audiotrain.loggers import Logger, file_loggers
 from audiotrain.loop import FitLoop, Interrupted
-from audiotrain.module import TrainModule
+from audiotrain.module import OptimizerConfig, TrainModule
+from audiotrain.resume import arrays_to_save, position, restore
+from audiotrain.settings import check_settings, seconds
 from audiotrain.step import EvaluationStep, TrainStep, can_compile, learning_rate_of, random_key
 
 
@@ -98,7 +100,7 @@ class Trainer:
         self.limit_test_batches = limit_test_batches
         self.limit_predict_batches = limit_predict_batches
         self.overfit_batches = overfit_batches
-        self._check()
+        check_settings(self)
         given = [callbacks] if isinstance(callbacks, Callback) else list(callbacks or ())
         self.callbacks = default_callbacks(
             given,
@@ -148,8 +150,9 @@ class Trainer:
     @property
     def num_training_batches(self) -> int | None:
         """Batches in an epoch, limits applied; None when the loader has no length."""
-        limit = self.overfit_batches or self.limit_train_batches
-        return count_batches(self.train_loader, limit, "limit_train_batches")
+        if self.overfit_batches:
+            return count_batches(self.train_loader, self.overfit_batches, "overfit_batches")
+        return count_batches(self.train_loader, self.limit_train_batches, "limit_train_batches")
 
     @property
     def estimated_total_steps(self) -> int:
@@ -220,7 +223,8 @@ class Trainer:
         self._reset()
         mx.random.seed(self.seed)
         if ckpt_path is not None:
-            self._restore(self._resolve(ckpt_path))
+            restore(self, self._resolve(ckpt_path))
+            self.resumed = True
         for logger in self.loggers:
             logger.start(self.global_step)
             logger.log_hyperparams(self.config or {})
@@ -239,7 +243,7 @@ class Trainer:
     def predict(self, model: TrainModule, loader: Iterable, ckpt_path=None) -> list:
         """What `predict_step` gives for each batch, evaluated, in eval mode."""
         self._attach(model, ckpt_path)
-        outputs = []
+        outputs: list = []
         limit = count_batches(loader, self.limit_predict_batches, "limit_predict_batches")
         with self.evaluating(model):
             for index, batch in enumerate(loader):
@@ -258,10 +262,10 @@ class Trainer:
     def save_checkpoint(self, path: str | Path) -> None:
         """Write everything needed to continue to the directory `path`, atomically."""
         if self.step is None:
-            raise ValueError("save_checkpoint: nothing to save before fit")
+            raise ValueError("save_checkpoint: nothing to save, fit a model first")
         if self.loop is not None:
             self.loop.drain()
-        checkpoint.save(path, self._arrays(), self._meta())
+        checkpoint.save(path, arrays_to_save(self), position(self))
 
     def load_checkpoint(self, path: str | Path) -> None:
         """Load weights into the attached module, if any; the next fit continues from `path`."""
@@ -271,80 +275,6 @@ class Trainer:
         else:
             checkpoint.load(path)
         self._resume_from = path
-
-    def _arrays(self) -> dict:
-        step = self.step
-        mx.eval(step.state())
-        return {
-            "model": checkpoint.arrays_of(step.module.state),
-            "optimizer": checkpoint.arrays_of(step.optimizer.state),
-            "ema": step.extra.get("ema", {}),
-            "accumulator": checkpoint.arrays_of(step.extra.get("accumulator", {})),
-        }
-
-    def _meta(self) -> dict:
-        finished = self.epoch_finished
-        loader_state = None
-        if not finished and hasattr(self.train_loader, "state_dict"):
-            loader_state = self.train_loader.state_dict()
-        return {
-            "epoch": self.current_epoch + finished,
-            "batches": 0 if finished else self.batches_done,
-            "group": self.group,
-            "global_step": self.global_step,
-            "skipped_steps": self.skipped_steps,
-            "skipped_run": self.skipped_run,
-            "validation_due": self.validation_due,
-            "seconds": self.elapsed(),
-            "random_key": str(random_key()),
-            "loader": loader_state,
-            "epoch_averages": Averages().state_dict() if finished else self.averages.state_dict(),
-            "interval_averages": self.interval.state_dict(),
-            "metrics": self.callback_metrics,
-            "history": self.history.state_dict(),
-            "callbacks": {name: c.state_dict() for name, c in self._named_callbacks()},
-            "config": self.config,
-        }
-
-    def _restore(self, path: Path) -> None:
-        arrays, meta = checkpoint.load(path)
-        for group, current in self._arrays().items():
-            tree = {
-                "model": self.step.module.state,
-                "optimizer": self.step.optimizer.state,
-                "ema": self.step.extra.get("ema", {}),
-                "accumulator": self.step.extra.get("accumulator", {}),
-            }[group]
-            checkpoint.match(arrays.get(group, {}), current, f"{path} ({group})")
-            if group == "ema":
-                tree.update(arrays.get(group, {}))
-            else:
-                checkpoint.put_arrays(tree, arrays.get(group, {}))
-        self.current_epoch, self.batches_done = meta["epoch"], meta["batches"]
-        self.group, self.global_step = meta["group"], meta["global_step"]
-        self.skipped_steps, self.skipped_run = meta["skipped_steps"], meta["skipped_run"]
-        self.validation_due = meta["validation_due"]
-        self._started = time.monotonic() - meta["seconds"]
-        self.averages.load_state_dict(meta["epoch_averages"])
-        self.interval.load_state_dict(meta["interval_averages"])
-        self.callback_metrics = dict(meta["metrics"])
-        self.history.load_state_dict(meta["history"])
-        self.history.rows = [r for r in self.history.rows if r["epoch"] < self.current_epoch]
-        for name, callback in self._named_callbacks():
-            if name in meta["callbacks"]:
-                callback.load_state_dict(meta["callbacks"][name])
-        if self.batches_done and hasattr(self.train_loader, "load_state_dict"):
-            self.train_loader.load_state_dict(meta["loader"])
-        mx.random.seed(int(meta["random_key"]))
-
-    def _named_callbacks(self) -> list[tuple[str, Callback]]:
-        names: dict[str, int] = {}
-        named = []
-        for callback in self.callbacks:
-            kind = type(callback).__name__
-            names[kind] = names.get(kind, 0) + 1
-            named.append((f"{kind}.{names[kind]}", callback))
-        return named
 
     def _resolve(self, path: str | Path) -> Path:
         """A path, or the "last" or "best" of this trainer's ModelCheckpoint."""
@@ -360,7 +290,7 @@ class Trainer:
 
     def elapsed(self) -> float:
         """Seconds of training so far, over all continuations."""
-        return time.monotonic() - self._started
+        return time.monotonic() - self.started
 
     @contextlib.contextmanager
     def evaluating(self, model: TrainModule) -> Iterator[None]:
@@ -405,7 +335,8 @@ class Trainer:
         model.attach(self)
         if ckpt_path is not None:
             self.step = None  # its running average belongs to other weights
-            checkpoint.load_weights(model, self._resolve(ckpt_path))
+            meta = checkpoint.load_weights(model, self._resolve(ckpt_path))
+            self.current_epoch, self.global_step = meta["epoch"], meta["global_step"]
 
     def _build(self, model: TrainModule) -> None:
         total, trainable = model.parameter_counts()
@@ -415,10 +346,15 @@ class Trainer:
                 f"{total - trainable} frozen)"
             )
         configured = model.configure_optimizers()
+        if not isinstance(configured, OptimizerConfig):
+            raise ValueError(
+                f"{type(model).__name__}.configure_optimizers gave a {type(configured).__name__}, "
+                f"expected an OptimizerConfig"
+            )
         self.optimizer_config = configured
         self.step = TrainStep(
             model,
-            configured.optimizer,
+            configured.corrected_optimizer(),
             clip_value=self.gradient_clip_val,
             clip_algorithm=self.gradient_clip_algorithm,
             accumulate=self.accumulate_grad_batches > 1,
@@ -439,62 +375,11 @@ class Trainer:
     def _reset(self) -> None:
         self.current_epoch = self.global_step = self.batches_done = self.group = 0
         self.skipped_steps = self.skipped_run = 0
+        self.resumed = self.loader_resumes = False
         self.validation_due = self.validated_now = self.epoch_finished = self.epoch_ending = (
             self.should_stop
         ) = False
         self.averages, self.interval = Averages(), Averages()
         self.callback_metrics = {}
         self.history = History()
-        self._started = time.monotonic()
-
-    def _check(self) -> None:
-        if self.max_epochs is None and self.max_steps is None and self.max_time is None:
-            raise ValueError(
-                "nothing says how long to train: give max_epochs, max_steps or max_time"
-            )
-        for name, least in (
-            ("max_epochs", 1),
-            ("max_steps", 1),
-            ("check_val_every_n_epoch", 1),
-            ("num_sanity_val_steps", 0),
-            ("accumulate_grad_batches", 1),
-            ("max_skipped_steps", 1),
-            ("log_every_n_steps", 1),
-        ):
-            value = self.__dict__[name]
-            if value is not None and (not isinstance(value, int) or value < least):
-                raise ValueError(f"{name} is {value!r}, expected a whole number, {least} or more")
-        clip, algorithm = self.gradient_clip_val, self.gradient_clip_algorithm
-        if clip is not None and not clip > 0:
-            raise ValueError(f"gradient_clip_val is {clip!r}, expected a number above 0 or None")
-        if algorithm not in ("norm", "value"):
-            raise ValueError(
-                f"gradient_clip_algorithm is {algorithm!r}, expected 'norm' or 'value'"
-            )
-        if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
-            raise ValueError(f"ema_decay is {self.ema_decay!r}, expected 0 or more and below 1")
-        interval = self.val_check_interval
-        if interval <= 0 or (isinstance(interval, float) and interval > 1):
-            raise ValueError(
-                f"val_check_interval is {interval!r}, expected a share of the epoch above 0.0 and "
-                f"at most 1.0, or a whole number of steps"
-            )
-
-
-def seconds(time_limit: float | str | timedelta | None) -> float | None:
-    """Seconds of a max_time: a number, a timedelta or "days:hours:minutes:seconds".
-
-    >>> seconds("00:01:30:00")
-    5400.0
-    """
-    if isinstance(time_limit, timedelta):
-        time_limit = time_limit.total_seconds()
-    if isinstance(time_limit, str):
-        parts = time_limit.split(":")
-        if len(parts) != 4 or not all(part.isdigit() for part in parts):
-            raise ValueError(f"max_time is {time_limit!r}, expected days:hours:minutes:seconds")
-        days, hours, minutes, rest = map(int, parts)
-        time_limit = ((days * 24 + hours) * 60 + minutes) * 60 + rest
-    if time_limit is not None and not time_limit > 0:
-        raise ValueError(f"max_time is {time_limit!r}, expected more than 0 seconds")
-    return None if time_limit is None else float(time_limit)
+        self.started = time.monotonic()

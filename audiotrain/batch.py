@@ -1,0 +1,70 @@
+"""A batch as the compiled step takes it: a list of arrays, and a hashable structure.
+
+A batch may nest dicts, lists, tuples, named tuples and dataclasses of arrays, numbers and text.
+"""
+
+from collections.abc import Hashable, Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+
+def flatten_batch(batch: Any, path: str = "batch") -> tuple[list[mx.array], Hashable]:
+    """Arrays of a batch and its hashable structure; numbers and NumPy arrays become mx.arrays.
+
+    Dicts, lists, tuples, named tuples and dataclasses may nest. Strings and other hashable leaves
+    stay in the structure: a new value of one means a new trace. ValueError for other leaves.
+    """
+    if isinstance(batch, mx.array):
+        return [batch], "array"
+    if isinstance(batch, np.ndarray | np.generic) and batch.dtype.kind in "OUSMmV":
+        raise ValueError(f"{path} is a NumPy array of {batch.dtype}, expected numbers")
+    if isinstance(batch, np.ndarray | np.generic | bool | int | float):
+        return [mx.array(batch)], "array"
+    if isinstance(batch, Mapping):
+        kind, names, children = dict, tuple(batch), tuple(batch.values())
+    elif isinstance(batch, list | tuple):
+        kind, names, children = type(batch), tuple(range(len(batch))), tuple(batch)
+    elif is_dataclass(batch) and not isinstance(batch, type):
+        kind, names = type(batch), tuple(field.name for field in fields(batch))
+        children = tuple(getattr(batch, name) for name in names)
+    elif isinstance(batch, Hashable):
+        return [], ("constant", path, batch)
+    else:
+        raise ValueError(f"{path} is a {type(batch).__name__}, expected arrays, numbers or text")
+    arrays, structures = [], []
+    for name, child in zip(names, children, strict=True):
+        child_arrays, structure = flatten_batch(child, f"{path}[{name!r}]")
+        arrays.extend(child_arrays)
+        structures.append(structure)
+    return arrays, (kind, names, tuple(structures))
+
+
+def unflatten_batch(arrays: list[mx.array], structure: Hashable) -> Any:
+    """The batch that `flatten_batch` took apart."""
+    return _unflatten(iter(arrays), structure)
+
+
+def _unflatten(arrays, structure):
+    if structure == "array":
+        return next(arrays)
+    if structure[0] == "constant":
+        return structure[2]
+    kind, names, structures = structure
+    children = [_unflatten(arrays, child) for child in structures]
+    if kind is dict:
+        return dict(zip(names, children, strict=True))
+    if is_dataclass(kind):
+        return kind(**dict(zip(names, children, strict=True)))
+    return kind(*children) if hasattr(kind, "_fields") else kind(children)
+
+
+def constants(structure: Hashable) -> Iterator[tuple[str, Any]]:
+    """(path, value) of the leaves that are no arrays."""
+    if isinstance(structure, tuple) and structure[0] == "constant":
+        yield structure[1:]
+    elif isinstance(structure, tuple):
+        for child in structure[2]:
+            yield from constants(child)

@@ -1,0 +1,96 @@
+"""What a checkpoint of a Trainer holds, and how a run continues from it, bit for bit."""
+
+import time
+from pathlib import Path
+
+import mlx.core as mx
+
+from audiotrain import checkpoint
+from audiotrain.evaluation import Averages
+from audiotrain.hooks import Callback
+from audiotrain.step import random_key
+
+
+def trees(trainer) -> dict[str, dict]:
+    """The trees of arrays that make up a training state, by the name of their file."""
+    step = trainer.step
+    found = {"model": step.module.state, "optimizer": step.optimizer.state}
+    if "ema" in step.extra:
+        found["ema"] = step.extra["ema"]
+    if trainer.group:  # inside a group of accumulated batches
+        found["accumulator"] = step.extra["accumulator"]
+    return found
+
+
+def arrays_to_save(trainer) -> dict[str, checkpoint.Arrays]:
+    """Evaluated arrays of `trees`, flat."""
+    mx.eval(trainer.step.state())
+    # The average is flat already, under the parameters' own names.
+    return {name: checkpoint.arrays_of(tree) for name, tree in trees(trainer).items()}
+
+
+def position(trainer) -> dict:
+    """Where the run stands, as plain data."""
+    finished = trainer.epoch_finished
+    loader, loader_state = trainer.train_loader, None
+    if not finished and not trainer.overfit_batches and hasattr(loader, "state_dict"):
+        loader_state = loader.state_dict()
+    averages = Averages() if finished else trainer.averages
+    return {
+        "epoch": trainer.current_epoch + finished,
+        "batches": 0 if finished else trainer.batches_done,
+        "group": trainer.group,
+        "global_step": trainer.global_step,
+        "skipped_steps": trainer.skipped_steps,
+        "skipped_run": trainer.skipped_run,
+        "validation_due": trainer.validation_due,
+        "seconds": trainer.elapsed(),
+        "random_key": str(random_key()),  # 64 bits, more than some JSON readers keep
+        "loader": loader_state,
+        "epoch_averages": averages.state_dict(),
+        "interval_averages": trainer.interval.state_dict(),
+        "metrics": trainer.callback_metrics,
+        "history": trainer.history.state_dict(),
+        "callbacks": {name: c.state_dict() for name, c in named_callbacks(trainer)},
+        "config": trainer.config,
+    }
+
+
+def restore(trainer, path: Path) -> None:
+    """Continue from a checkpoint: arrays, counters, averages, callbacks, loader, random key."""
+    arrays, meta = checkpoint.load(path)
+    trainer.group = meta["group"]
+    for name, tree in trees(trainer).items():
+        found = arrays.get(name, {})
+        checkpoint.match(found, checkpoint.arrays_of(tree), f"{path} ({name})")
+        if name == "ema":
+            tree.update(found)
+        else:
+            checkpoint.put_arrays(tree, found)
+    trainer.current_epoch, trainer.batches_done = meta["epoch"], meta["batches"]
+    trainer.global_step, trainer.validation_due = meta["global_step"], meta["validation_due"]
+    trainer.skipped_steps, trainer.skipped_run = meta["skipped_steps"], meta["skipped_run"]
+    trainer.started = time.monotonic() - meta["seconds"]
+    trainer.averages.load_state_dict(meta["epoch_averages"])
+    trainer.interval.load_state_dict(meta["interval_averages"])
+    trainer.callback_metrics = dict(meta["metrics"])
+    trainer.history.load_state_dict(meta["history"])
+    trainer.history.drop_from(trainer.current_epoch)
+    for name, callback in named_callbacks(trainer):
+        if name in meta["callbacks"]:
+            callback.load_state_dict(meta["callbacks"][name])
+    trainer.loader_resumes = meta["loader"] is not None and meta["batches"] > 0
+    if trainer.loader_resumes:
+        trainer.train_loader.load_state_dict(meta["loader"])
+    mx.random.seed(int(meta["random_key"]))
+
+
+def named_callbacks(trainer) -> list[tuple[str, Callback]]:
+    """Callbacks under the names their state has in a checkpoint: class and number."""
+    count: dict[str, int] = {}
+    named = []
+    for callback in trainer.callbacks:
+        kind = type(callback).__name__
+        count[kind] = count.get(kind, 0) + 1
+        named.append((f"{kind}.{count[kind]}", callback))
+    return named

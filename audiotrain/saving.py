@@ -1,0 +1,154 @@
+"""ModelCheckpoint: when checkpoints are written, which are kept, what they are called."""
+
+import string
+import warnings
+from pathlib import Path
+
+from audiotrain import checkpoint
+from audiotrain.hooks import Monitor
+
+
+class ModelCheckpoint(Monitor):
+    """Writes checkpoints: the `save_top_k` best by `monitor` (-1: all), and `last`.
+
+    `filename` may use epoch, step and any metric with a format, "model-{epoch:02d}-{val_loss:.2f}".
+    Without a monitor the newest count as best. `dirpath` is the run folder's checkpoints/ by
+    default. Best ones are chosen after each validation (or epoch); `every_n_epochs` and
+    `every_n_steps` say how often anything is written. Only what it wrote is ever deleted.
+    """
+
+    def __init__(
+        self,
+        dirpath: str | Path | None = None,
+        filename: str | None = None,
+        monitor: str | None = None,
+        mode: str = "min",
+        save_last: bool = True,
+        save_top_k: int = 1,
+        every_n_epochs: int = 1,
+        every_n_steps: int | None = None,
+        save_on_exception: bool = False,
+    ):
+        super().__init__(monitor, mode)
+        for name, value in (("every_n_epochs", every_n_epochs), ("every_n_steps", every_n_steps)):
+            if value is not None and value < 1:
+                raise ValueError(f"{name} is {value!r}, expected 1 or more")
+        if save_top_k < -1:
+            raise ValueError(f"save_top_k is {save_top_k!r}, expected -1 (all), 0 or more")
+        self.dirpath, self.filename = dirpath, filename or "epoch-{epoch:03d}-step-{step:06d}"
+        self.save_last, self.save_top_k = save_last, save_top_k
+        self.every_n_epochs, self.every_n_steps = every_n_epochs, every_n_steps
+        self.save_on_exception = save_on_exception
+        self.kept: list[tuple[float, str]] = []  # best first
+        self.written: tuple[int, int] | None = None  # step and epoch of `last`
+
+    @property
+    def best_model_path(self) -> Path | None:
+        """The best checkpoint, None before one is written."""
+        return Path(self.kept[0][1]) if self.kept else None
+
+    @property
+    def best_model_score(self) -> float | None:
+        """The monitored value of the best checkpoint."""
+        return self.kept[0][0] if self.kept else None
+
+    def folder(self, trainer) -> Path:
+        """Where checkpoints go."""
+        return Path(self.dirpath or trainer.default_root_dir / "checkpoints")
+
+    def setup(self, trainer, module) -> None:
+        self.kept, self.written = [], None
+        if self.by_validation and trainer.val_loader is None:
+            warnings.warn(
+                f"ModelCheckpoint: no validation loader, so no {self.monitor}: "
+                f"only the last checkpoint is saved",
+                stacklevel=4,
+            )
+
+    def on_validation_end(self, trainer, module) -> None:
+        # At an epoch's end the epoch is closed first, so that a resumed run does not repeat it.
+        if self.by_validation and not trainer.epoch_ending:
+            self._save(trainer, fresh=True)
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx) -> None:
+        every = self.every_n_steps
+        if every and trainer.group == 0 and trainer.global_step % every == 0:
+            self._save(trainer, fresh=self.monitor is None)
+
+    def on_train_epoch_end(self, trainer, module) -> None:
+        last_of_all = trainer.should_stop or not trainer.epoch_finished
+        if (trainer.current_epoch + 1) % self.every_n_epochs == 0 or last_of_all:
+            fresh = not self.by_validation or trainer.validated_now
+            self._save(trainer, fresh)
+
+    def on_train_end(self, trainer, module) -> None:
+        if self.save_last and self.written != (trainer.global_step, trainer.current_epoch):
+            self.write_last(trainer)
+
+    def on_exception(self, trainer, module, error) -> None:
+        if self.save_on_exception and trainer.group == 0:
+            self.write_last(trainer)
+
+    def write_last(self, trainer) -> Path:
+        """Write `last`, a directory of its own."""
+        path = self.folder(trainer) / "last"
+        trainer.save_checkpoint(path)
+        self.written = trainer.global_step, trainer.current_epoch + trainer.epoch_finished
+        return path
+
+    def _save(self, trainer, fresh: bool) -> None:
+        """Keep the state if it is among the best, then `last`, which knows about the best."""
+        dropped = self._keep(trainer) if fresh and self.save_top_k else []
+        if self.save_last:
+            self.write_last(trainer)
+        for path in dropped:  # once `last` no longer counts them among the kept
+            checkpoint.remove(path)
+
+    def _keep(self, trainer) -> list[str]:
+        if self.by_validation and trainer.val_loader is None:
+            return []
+        newest = -float(trainer.global_step) if self.mode == "min" else float(trainer.global_step)
+        value = self.value(trainer) if self.monitor else newest
+        full = 0 < self.save_top_k <= len(self.kept)
+        if full and not self.better(value, self.kept[-1][0]):
+            return []
+        before = list(self.kept)
+        dropped = [self.kept.pop()[1]] if full else []
+        path = str(self._path(trainer, reusable=dropped))
+        place = sum(not self.better(value, score) for score, _ in self.kept)
+        self.kept.insert(place, (value, path))
+        try:
+            trainer.save_checkpoint(path)
+        except checkpoint.CheckpointError:
+            self.kept = before
+            raise
+        return [old for old in dropped if old != path]
+
+    def _path(self, trainer, reusable: list[str]) -> Path:
+        """The next name by `filename`; "-v1", "-v2"… when another checkpoint has it."""
+        values = trainer.callback_metrics | {
+            "epoch": trainer.current_epoch,
+            "step": trainer.global_step,
+        }
+        names = {name for _, name, _, _ in string.Formatter().parse(self.filename) if name}
+        if missing := sorted(names - set(values)):
+            raise ValueError(
+                f"ModelCheckpoint: filename {self.filename!r} uses {missing[0]!r}, "
+                f"there are {', '.join(sorted(values))}"
+            )
+        name = self.filename.format(**values).replace("/", "_")
+        path, version = self.folder(trainer) / name, 0
+        while path.exists() and str(path) not in reusable and not self._rerun(path, trainer):
+            version += 1
+            path = self.folder(trainer) / f"{name}-v{version}"
+        return path
+
+    def _rerun(self, path: Path, trainer) -> bool:
+        """Whether `path` is of this very step, written before the run was killed and resumed."""
+        return trainer.resumed and checkpoint.load_meta(path)["global_step"] == trainer.global_step
+
+    def state_dict(self) -> dict:
+        return {"kept": self.kept}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.kept = [(v, p) for v, p in state["kept"] if (Path(p) / checkpoint.STATE).is_file()]

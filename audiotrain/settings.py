@@ -1,0 +1,53 @@
+"""Checks of the Trainer's settings, before anything runs."""
+
+from datetime import timedelta
+
+
+def check_settings(trainer) -> None:
+    """ValueError naming the first setting of a Trainer that cannot be."""
+    if trainer.max_epochs is None and trainer.max_steps is None and trainer.max_time is None:
+        raise ValueError("nothing says how long to train: give max_epochs, max_steps or max_time")
+    for name, least in (
+        ("max_epochs", 1),
+        ("max_steps", 1),
+        ("check_val_every_n_epoch", 1),
+        ("num_sanity_val_steps", 0),
+        ("accumulate_grad_batches", 1),
+        ("max_skipped_steps", 1),
+        ("log_every_n_steps", 1),
+    ):
+        value = trainer.__dict__[name]
+        if value is not None and (not isinstance(value, int) or value < least):
+            raise ValueError(f"{name} is {value!r}, expected a whole number, {least} or more")
+    clip, algorithm = trainer.gradient_clip_val, trainer.gradient_clip_algorithm
+    if clip is not None and not clip > 0:
+        raise ValueError(f"gradient_clip_val is {clip!r}, expected a number above 0 or None")
+    if algorithm not in ("norm", "value"):
+        raise ValueError(f"gradient_clip_algorithm is {algorithm!r}, expected 'norm' or 'value'")
+    if trainer.ema_decay is not None and not 0 <= trainer.ema_decay < 1:
+        raise ValueError(f"ema_decay is {trainer.ema_decay!r}, expected 0 or more and below 1")
+    interval = trainer.val_check_interval
+    if interval <= 0 or (isinstance(interval, float) and interval > 1):
+        raise ValueError(
+            f"val_check_interval is {interval!r}, expected a share of the epoch above 0.0 and "
+            f"at most 1.0, or a whole number of steps"
+        )
+
+
+def seconds(time_limit: float | str | timedelta | None) -> float | None:
+    """Seconds of a max_time: a number, a timedelta or "days:hours:minutes:seconds".
+
+    >>> seconds("00:01:30:00")
+    5400.0
+    """
+    if isinstance(time_limit, timedelta):
+        time_limit = time_limit.total_seconds()
+    if isinstance(time_limit, str):
+        parts = time_limit.split(":")
+        if len(parts) != 4 or not all(part.isdigit() for part in parts):
+            raise ValueError(f"max_time is {time_limit!r}, expected days:hours:minutes:seconds")
+        days, hours, minutes, rest = map(int, parts)
+        time_limit = ((days * 24 + hours) * 60 + minutes) * 60 + rest
+    if time_limit is not None and not time_limit > 0:
+        raise ValueError(f"max_time is {time_limit!r}, expected more than 0 seconds")
+    return None if time_limit is None else float(time_limit)
