@@ -188,43 +188,49 @@ def _octaves(settings: CQTSettings) -> list[_Octave]:
     return octaves
 
 
-class _Halving:
-    """Halves the rate with the filter that librosa uses, by FFTs that overlap.
+class _Decimation:
+    """Lowers the rate by a power of two with the filter that librosa uses, by overlapping FFTs.
 
     A shorter filter is twice as fast, but the bins of a recording that starts or ends abruptly then
     differ from librosa's by up to 6 dB at 60 dB below its maximum.
     """
 
-    reach = 192  # samples on either side that an output depends on
-    size = 8192  # samples of an FFT
-
-    def __init__(self):
-        response = np.fft.rfft(np.roll(_half_band(self.size), -self.size // 2)).real / 2
-        # real and imaginary parts of a spectrum up to the new Nyquist, as floats
-        self.gain = mx.array(np.repeat(response[: self.size // 4 + 1], 2).astype(np.float32))
+    def __init__(self, factor: int):
+        self.factor = factor
+        self.reach = 96 * factor  # samples on either side that an output depends on
+        self.size = 4096 * factor  # samples of an FFT
+        taps = np.roll(_soxr_response(factor, self.size), -self.size // 2)
+        response = np.fft.rfft(taps).real[: 4096 // 2 + 1] / factor
+        # once for the real and once for the imaginary part, up to the new Nyquist
+        self.gain = mx.array(np.repeat(response, 2).astype(np.float32))
         mx.eval(self.gain)
 
     def __call__(self, signal: mx.array) -> mx.array:
-        """(batch, samples) -> (batch, samples / 2, rounded up); zeros around the signal."""
+        """(batch, samples) -> (batch, samples / factor, rounded up); zeros around the signal."""
         batch, samples = signal.shape
-        size, reach = self.size, self.reach
+        size, reach, factor = self.size, self.reach, self.factor
         hop = size - 2 * reach
         pieces = -(-samples // hop)
         width = pieces * hop + 2 * reach
-        padded = mx.pad(signal, ((0, 0), (reach, width - samples - reach)))
-        framed = mx.as_strided(mx.contiguous(padded), (batch, pieces, size), (width, hop, 1))
+        padded = mx.contiguous(mx.pad(signal, ((0, 0), (reach, width - samples - reach))))
+        framed = mx.as_strided(padded, (batch, pieces, size), (width, hop, 1))
         spectrum = mx.fft.rfft(framed).view(mx.float32)[..., : len(self.gain)] * self.gain
-        halved = mx.fft.irfft(spectrum.view(mx.complex64), size // 2)
-        inside = halved[..., reach // 2 : (reach + hop) // 2]
-        return inside.reshape(batch, -1)[:, : -(-samples // 2)]
+        lowered = mx.fft.irfft(spectrum.view(mx.complex64), size // factor)
+        inside = lowered[..., reach // factor : (size - reach) // factor]
+        return inside.reshape(batch, -1)[:, : -(-samples // factor)]
 
 
-def _half_band(size: int) -> np.ndarray:
-    """Impulse response (size,) of soxr's HQ halving, centred at size // 2; 383 taps are not 0."""
-    impulses = np.zeros((2, size))
-    impulses[0, size // 2] = impulses[1, size // 2 + 1] = 1
-    even, odd = (soxr.resample(impulse, 2, 1, "HQ") for impulse in impulses)
-    return np.stack([even, np.append(odd[1:], 0)], axis=1).reshape(-1)
+def _soxr_response(factor: int, size: int) -> np.ndarray:
+    """Impulse response (size,) of soxr's HQ filter for `factor` to 1, centred at size // 2."""
+    impulses = np.zeros((size, factor))
+    delays = np.arange(factor)
+    impulses[size // 2 + delays, delays] = 1
+    # output j to the impulse at size // 2 + delay is the tap at factor * j - delay
+    answers = soxr.resample(impulses, factor, 1, "HQ").astype(float)
+    taps = np.zeros(size + factor)
+    for delay, answer in zip(delays, answers.T, strict=True):
+        taps[factor - delay : factor - delay + size : factor] = answer
+    return taps[factor:]
 
 
 class CQT:
@@ -243,33 +249,36 @@ class CQT:
 
     def __init__(self, settings: CQTSettings):
         self.settings = settings
-        self._halve = _Halving()
-        octaves = _octaves(settings)
-        self._levels: list[list[_Correlation]] = [[] for _ in range(octaves[-1].level + 1)]
-        for octave in octaves:
-            correlation = _Correlation(octave.kernel, octave.hop)
-            self._levels[octave.level].append(correlation)
+        # (decimation before it or None, correlation) of each octave, from the top down
+        self._octaves: list[tuple[_Decimation | None, _Correlation]] = []
+        halve, level = _Decimation(2), 0
+        for octave in _octaves(settings):
+            factor = 2 ** (octave.level - level)
+            decimation = halve if factor == 2 else _Decimation(factor) if factor > 1 else None
+            self._octaves.append((decimation, _Correlation(octave.kernel, octave.hop)))
+            level = octave.level
 
     def __call__(self, audio: mx.array) -> mx.array:
         frames = frame_count(audio.shape[1], self.settings.hop)
         magnitudes = []
-        for level, octaves in enumerate(self._levels):
-            if level:
-                audio = self._halve(audio)
-            for octave in octaves:
-                parts = mx.square(octave(audio, frames))
-                bins = parts.shape[-1] // 2
-                magnitudes.append(mx.sqrt(parts[..., :bins] + parts[..., bins:]))
+        for decimation, correlation in self._octaves:
+            if decimation:
+                audio = decimation(audio)
+            parts = mx.square(correlation(audio, frames))
+            bins = parts.shape[-1] // 2
+            magnitudes.append(mx.sqrt(parts[..., :bins] + parts[..., bins:]))
         return mx.concatenate(magnitudes[::-1], axis=-1)
 
     @property
     def context(self) -> int:
         """Samples on either side of a frame's centre that can change it."""
-        reach = 0
-        for level, octaves in enumerate(self._levels):
-            filters = _Halving.reach * (2**level - 1)
-            reach = max([reach] + [filters + (octave.window // 2 << level) for octave in octaves])
-        return reach
+        filters, rate, furthest = 0, 1, 0
+        for decimation, correlation in self._octaves:
+            if decimation:
+                filters += decimation.reach * rate
+                rate *= decimation.factor
+            furthest = max(furthest, filters + correlation.window // 2 * rate)
+        return furthest
 
 
 # ------------------------------------------------------------------ log-mel
