@@ -73,6 +73,7 @@ class _Correlation:
 
     def __init__(self, kernel: np.ndarray, hop: int, least_step: int = 128):
         self.window, self.outputs = kernel.shape
+        self.hop = hop
         self.group = max(1, -(-least_step // hop))  # frames in a row
         self.step = self.group * hop  # samples from row to row
         blocks = -(-(self.window + self.step - hop) // self.step)
@@ -82,21 +83,23 @@ class _Correlation:
         self.blocks = [mx.array(block) for block in toeplitz.reshape(blocks, self.step, -1)]
         mx.eval(self.blocks)
 
-    def __call__(self, signal: mx.array, count: int) -> mx.array:
-        """(batch, samples) -> (batch, count, outputs); the signal is zero outside."""
-        batch, samples = signal.shape
+    def __call__(self, signal: mx.array, first: int, stop: int) -> mx.array:
+        """(batch, samples) -> (batch, stop - first, outputs) of those frames; zeros around."""
+        batch = len(signal)
         mixed = len(self.blocks) - 1  # last rows of an example, which run into the next one
-        lead = self.window // 2
-        width = (-(-count // self.group) + mixed) * self.step
-        signal = mx.pad(signal[:, : width - lead], ((0, 0), (lead, max(0, width - lead - samples))))
-        pieces = signal.reshape(-1, self.step)
+        width = (-(-(stop - first) // self.group) + mixed) * self.step
+        start = first * self.hop - self.window // 2
+        inside = signal[:, max(0, start) : max(0, start + width)]
+        lead = min(width, max(0, -start))
+        padded = mx.pad(inside, ((0, 0), (lead, width - lead - inside.shape[1])))
+        pieces = padded.reshape(-1, self.step)
         used = len(pieces) - mixed
         total = pieces[:used] @ self.blocks[0]
         for j, block in enumerate(self.blocks[1:], start=1):
             total = mx.addmm(total, pieces[j : j + used], block)
         if batch > 1:
             total = mx.pad(total, ((0, mixed), (0, 0)))
-        return total.reshape(batch, -1, self.outputs)[:, :count]
+        return total.reshape(batch, -1, self.outputs)[:, : stop - first]
 
 
 # ------------------------------------------------------------------ constant-Q transform
@@ -259,12 +262,15 @@ class CQT:
             level = octave.level
 
     def __call__(self, audio: mx.array) -> mx.array:
-        frames = frame_count(audio.shape[1], self.settings.hop)
+        return self.frames(audio, 0, frame_count(audio.shape[1], self.settings.hop))
+
+    def frames(self, audio: mx.array, first: int, stop: int) -> mx.array:
+        """Frames first..stop only: (batch, stop - first, bins)."""
         magnitudes = []
         for decimation, correlation in self._octaves:
             if decimation:
                 audio = decimation(audio)
-            parts = mx.square(correlation(audio, frames))
+            parts = mx.square(correlation(audio, first, stop))
             bins = parts.shape[-1] // 2
             magnitudes.append(mx.sqrt(parts[..., :bins] + parts[..., bins:]))
         return mx.concatenate(magnitudes[::-1], axis=-1)
@@ -330,14 +336,18 @@ class LogMel:
         mx.eval(self._window, self._filters)
 
     def __call__(self, audio: mx.array) -> mx.array:
+        return self.frames(audio, 0, frame_count(audio.shape[1], self.settings.hop))
+
+    def frames(self, audio: mx.array, first: int, stop: int) -> mx.array:
+        """Frames first..stop only: (batch, stop - first, mels)."""
         settings = self.settings
-        batch, samples = audio.shape
-        frames = frame_count(samples, settings.hop)
-        audio = _padded(audio, settings.n_fft // 2, settings.pad_mode)
+        padded = mx.contiguous(_padded(audio, settings.n_fft // 2, settings.pad_mode))
+        batch, samples = padded.shape
         windows = mx.as_strided(
-            mx.contiguous(audio),
-            (batch, frames, settings.n_fft),
-            (audio.shape[1], settings.hop, 1),
+            padded,
+            (batch, stop - first, settings.n_fft),
+            (samples, settings.hop, 1),
+            offset=first * settings.hop,
         )
         spectrum = mx.fft.rfft(windows * self._window)
         power = (mx.square(spectrum.real) + mx.square(spectrum.imag)) @ self._filters
@@ -377,7 +387,7 @@ def front_end(settings: Settings) -> CQT | LogMel:
 
 
 def extract(
-    audio: str | Path | np.ndarray, settings: Settings, block_seconds: float = 40.0
+    audio: str | Path | np.ndarray, settings: Settings, block_seconds: float = 20.0
 ) -> np.ndarray:
     """Features (frames, bins) float32 of a file or of mono samples (samples,) at settings.rate.
 
@@ -388,7 +398,7 @@ def extract(
 
 
 def feature_blocks(
-    audio: str | Path | np.ndarray, settings: Settings, block_seconds: float = 40.0
+    audio: str | Path | np.ndarray, settings: Settings, block_seconds: float = 20.0
 ) -> Iterator[np.ndarray]:
     """The features of `extract` as consecutive blocks (frames, bins)."""
     if getattr(settings, "top_db", None) is not None:
@@ -402,7 +412,7 @@ def feature_blocks(
         pieces = audio_files.stream(audio, settings.rate, size * hop / settings.rate)
         slabs = _slabs_of_stream(pieces, hop, size, margin)
     for slab, first, stop in slabs:
-        yield np.array(transform(mx.array(slab)[None])[0, first:stop])
+        yield np.array(transform.frames(mx.array(slab)[None], first, stop)[0])
 
 
 def _slabs_of_array(
