@@ -98,9 +98,9 @@ class FitLoop:
     def _epoch(self) -> None:
         trainer, module = self.trainer, self.module
         trainer.epoch_finished = False
-        self.step.refresh()
         module.on_train_epoch_start(trainer.current_epoch)
         trainer.tell(lambda c: c.on_train_epoch_start(trainer, module))
+        self.step.refresh()
         if trainer.validation_due:
             self._validate_inside()
         exhausted = self._batches()
@@ -123,6 +123,7 @@ class FitLoop:
                         return trainer.batches_done == total
             if trainer.group:
                 self._optimize()
+                self._log_interval()
             trainer.check_signal()
         if trainer.batches_done == 0:
             raise ValueError(
