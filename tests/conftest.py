@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+import audiotrain  # noqa: F401  (loads the BLAS before any test imports MLX)
+
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 

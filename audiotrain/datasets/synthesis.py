@@ -1,0 +1,507 @@
+"""Audio with exact chord labels: MIDI or chord progressions played by a General MIDI soundfont.
+
+`compose` writes an arrangement of a progression, `render` plays it, `soundfont` is the one that
+the pretty_midi wheel ships. Everything is drawn from the generator given, so a seed is a song.
+"""
+
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from audiotrain.harmony import CHORD_TYPES, PITCH_NAMES, ChordClass, Segment, decode, encode
+from audiotrain.harmony import chord_pitch_classes as intervals_of
+
+PROGRAMS = {
+    "piano": [0, 0, 0, 1, 2, 3, 4, 5, 6, 7],
+    "guitar": [24, 24, 25, 25, 25, 26, 27, 27, 28, 29, 30],
+    "organ": [16, 17, 18, 19, 20, 21, 22],
+    "pad": [48, 49, 50, 51, 52, 53, 54, 88, 89, 90, 91, 92, 93, 94, 95],
+    "bass": [32, 32, 33, 33, 34, 35, 36, 38, 39, 43],
+    "pluck": [8, 11, 12, 13, 15, 45, 46, 104, 105, 106, 107, 108],
+    "lead": [40, 41, 42, 56, 57, 60, 61, 64, 65, 66, 68, 71, 72, 73, 75, 80, 81, 85, 87],
+}
+CHORD_PROGRAMS = [
+    p for name in ("piano", "guitar", "organ", "pad", "pluck") for p in PROGRAMS[name]
+]
+MAXIMUM_TUNING = 30.0  # cents
+HIGHEST_PITCH = 88  # E6; the synthesizer hangs on 29 of the 128 programs from pitch 92 upwards
+KICK, SNARE, CLOSED_HAT, OPEN_HAT, CRASH = 36, 38, 42, 46, 49
+
+
+class Note(NamedTuple):
+    """A note of an arrangement: start and duration in seconds, MIDI pitch, velocity 1-127."""
+
+    start: float
+    duration: float
+    pitch: int
+    velocity: int
+
+
+class Part(NamedTuple):
+    """The notes that one instrument plays: General MIDI program 0-127, or drums."""
+
+    program: int
+    notes: list[Note]
+    is_drum: bool = False
+
+
+class Beat(NamedTuple):
+    """One chord of a progression and how many beats it lasts."""
+
+    label: str
+    beats: int
+
+
+# ---------------------------------------------------------------- progressions
+
+# Weighted moves between the degrees of a key, as in pop: functions, not a corpus.
+_MAJOR_KEY = {0: "maj", 2: "min", 4: "min", 5: "maj", 7: "maj", 9: "min", 10: "maj", 11: "dim"}
+_MINOR_KEY = {0: "min", 2: "dim", 3: "maj", 5: "min", 7: "min", 8: "maj", 10: "maj"}
+_MOVES = {
+    0: [5, 7, 9, 2, 4, 8, 3, 10],
+    2: [7, 7, 5, 0, 10],
+    3: [8, 10, 5],
+    4: [9, 5, 2],
+    5: [7, 0, 2, 10, 4],
+    7: [0, 0, 9, 5, 8, 3],
+    8: [10, 5, 7, 3],
+    9: [5, 2, 7, 4],
+    10: [0, 5, 3, 7],
+    11: [0, 9],
+}
+_COLOURS = {  # what a triad may become, most usual first
+    "maj": ["maj", "maj", "maj7", "maj6", "sus4", "sus2", "maj(9)", "maj9", "7", "5", "maj6(9)"],
+    "min": ["min", "min", "min7", "min7", "min9", "min(9)", "min6", "min11", "minmaj7"],
+    "dim": ["dim", "hdim7", "dim7"],
+    "dominant": [
+        "maj",
+        "7",
+        "7",
+        "sus4(b7)",
+        "9",
+        "sus4(b7,9)",
+        "7(b9)",
+        "7(#9)",
+        "11",
+        "13",
+        "sus4",
+    ],
+}
+
+
+def random_progression(rng: np.random.Generator, beats: int) -> list[Beat]:
+    """A progression of at least `beats` beats in one key, or of unrelated chords of any type.
+
+    One in six covers the vocabulary evenly: any root, type and bass; the others follow a key, with
+    sevenths, extensions and inversions as frequent as one draw for the whole song says.
+    """
+    if rng.random() < 1 / 6:
+        return _unrelated_chords(rng, beats)
+    minor, tonic = rng.random() < 0.4, int(rng.integers(12))
+    colour, inversion = rng.random() ** 2, 0.35 * rng.random()
+    loop = _loop(rng, _MINOR_KEY if minor else _MAJOR_KEY, tonic, colour, inversion)
+    progression: list[Beat] = []
+    while sum(b.beats for b in progression) < beats:
+        if rng.random() < 0.3:
+            loop = _loop(rng, _MINOR_KEY if minor else _MAJOR_KEY, tonic, colour, inversion)
+        progression += loop
+    if rng.random() < 0.4:
+        progression.insert(
+            int(rng.integers(len(progression) + 1)), Beat("N", int(rng.integers(2, 9)))
+        )
+    return progression
+
+
+def _loop(rng, key: dict[int, str], tonic: int, colour: float, inversion: float) -> list[Beat]:
+    """Four to eight chords that follow each other in a key."""
+    degree, loop = 0, []
+    for _ in range(int(rng.integers(4, 9))):
+        quality = key[degree]
+        if degree == 7 and (quality == "maj" or rng.random() < 0.5):
+            quality = "dominant"
+        shades = _COLOURS[quality]
+        shade = shades[int(rng.integers(len(shades)))] if rng.random() < colour else shades[0]
+        chord_type = CHORD_TYPES.index(shade)
+        root = (tonic + degree) % 12
+        bass = root
+        if rng.random() < inversion:
+            bass = (root + int(rng.choice(intervals_of(chord_type)))) % 12
+        beats = int(rng.choice([1, 2, 2, 4, 4, 4, 8]))
+        loop.append(Beat(decode(ChordClass(chord_type, root, bass)), beats))
+        moves = [m for m in _MOVES.get(degree, [0]) if m in key]
+        degree = int(rng.choice(moves)) if moves else 0
+    return loop
+
+
+def _unrelated_chords(rng: np.random.Generator, beats: int) -> list[Beat]:
+    progression: list[Beat] = []
+    while sum(b.beats for b in progression) < beats:
+        chord_type, root = int(rng.integers(1, len(CHORD_TYPES))), int(rng.integers(12))
+        bass = root
+        draw = rng.random()
+        if draw < 0.25:
+            bass = (root + int(rng.choice(intervals_of(chord_type)))) % 12
+        elif draw < 0.3:
+            bass = int(rng.integers(12))
+        label = decode(ChordClass(chord_type, root, bass))
+        progression.append(Beat(label, int(rng.choice([2, 4, 4, 8]))))
+    return progression
+
+
+def progression_from(
+    segments: Sequence[Segment], rng: np.random.Generator, beats: int
+) -> list[Beat]:
+    """A stretch of a real song's labels, transposed at random, as a progression of `beats` beats.
+
+    Durations are rounded to beats of the song's median chord length (taken as 4 or 2 beats);
+    labels outside the vocabulary and silence become one bar of N at most.
+    """
+    known = [s for s in segments if s.end > s.start]
+    lengths = [s.end - s.start for s in known]
+    if not known:
+        return random_progression(rng, beats)
+    beat = float(np.median(lengths)) / rng.choice([2, 4])
+    first = int(rng.integers(len(known)))
+    shift, progression = int(rng.integers(12)), []
+    for segment in known[first:] + known[:first]:
+        chord = encode(segment.label)
+        count = int(np.clip(round((segment.end - segment.start) / beat), 1, 16))
+        if chord.root < 0:
+            progression.append(Beat("N", min(count, 4)))
+        else:
+            root, bass = (chord.root + shift) % 12, (chord.bass_note + shift) % 12
+            progression.append(Beat(decode(ChordClass(chord.chord_type, root, bass)), count))
+        if sum(b.beats for b in progression) >= beats:
+            break
+    return progression
+
+
+# ---------------------------------------------------------------- arrangements
+
+
+def compose(
+    progression: Sequence[Beat], rng: np.random.Generator, tempo: float | None = None
+) -> tuple[list[Part], list[Segment]]:
+    """Arrange a progression for random instruments: (parts, exact labels in seconds).
+
+    `tempo` in beats a minute, drawn from 60-180 when None. One to three chord parts (block,
+    arpeggio, strum, broken or held), mostly a bass, sometimes a melody and drums.
+    """
+    beat = 60.0 / (tempo or float(rng.uniform(60, 180)))
+    segments, time = [], float(rng.uniform(0, 0.5))
+    if time > 0.05:
+        segments.append(Segment(0.0, time, "N"))
+    for label, beats in progression:
+        segments.append(Segment(time, time + beats * beat, label))
+        time += beats * beat
+    chords = [s for s in segments if s.label != "N"]
+    has_bass = rng.random() < 0.7
+    parts = []
+    for number in range(int(rng.choice([1, 1, 2, 2, 3]))):
+        parts.append(_chord_part(rng, chords, beat, states_bass=number == 0))
+    if has_bass:
+        parts.append(_bass_part(rng, chords, beat))
+    if rng.random() < 0.4:
+        parts.append(_melody_part(rng, chords, beat))
+    if rng.random() < 0.5:
+        parts.append(_drum_part(rng, segments[0].end, time, beat))
+    return parts, merge_equal(segments)
+
+
+def merge_equal(segments: Sequence[Segment]) -> list[Segment]:
+    """The same annotation with neighbours of equal label joined."""
+    merged: list[Segment] = []
+    for segment in segments:
+        if merged and merged[-1].label == segment.label:
+            merged[-1] = Segment(merged[-1].start, segment.end, segment.label)
+        else:
+            merged.append(segment)
+    return merged
+
+
+def voicing(
+    rng: np.random.Generator, chord: ChordClass, centre: float, voices: int, states_bass: bool
+):
+    """MIDI pitches of a chord near `centre`: every chord tone once, then doublings; bass below.
+
+    With `states_bass` the lowest pitch is the bass note.
+    """
+    tones = [(chord.root + i) % 12 for i in intervals_of(chord.chord_type)]
+    if not states_bass and len(tones) > 4 and rng.random() < 0.5:
+        tones = tones[1:]  # another part plays the root
+    pitches: list[int] = []
+    base = int(centre + rng.integers(-3, 4))
+    while len(pitches) < max(voices, len(tones)):
+        octave = 12 * (len(pitches) // len(tones))
+        tone = tones[len(pitches) % len(tones)]
+        pitches.append(base - 6 + (tone - base + 6) % 12 + octave)
+    if rng.random() < 0.3:  # open position: every second voice an octave up
+        pitches = [p + 12 * (n % 2) for n, p in enumerate(sorted(pitches))]
+    if states_bass:
+        lowest = min(pitches)
+        bass = lowest - (lowest - chord.bass_note) % 12
+        pitches = [p for p in pitches if p > bass] + [bass]
+    return sorted({int(np.clip(p, 24, 100)) for p in pitches})
+
+
+def _guitar_voicing(chord: ChordClass) -> list[int]:
+    """Six strings at most from the bass note upwards, tones a third to a fifth apart."""
+    tones = {(chord.root + i) % 12 for i in intervals_of(chord.chord_type)}
+    bass = 40 + (chord.bass_note - 40) % 12
+    pitches = [bass]
+    while len(pitches) < 6 and pitches[-1] < 66:
+        least = 5 if len(pitches) < 3 else 3
+        following = next(p for p in range(pitches[-1] + least, pitches[-1] + 24) if p % 12 in tones)
+        pitches.append(following)
+    missing = [t for t in tones if t not in {p % 12 for p in pitches}]
+    return sorted({*pitches, *(60 + (t - 60) % 12 for t in missing)})
+
+
+def _chord_part(rng, chords: list[Segment], beat: float, states_bass: bool) -> Part:
+    family = str(
+        rng.choice(["piano", "guitar", "organ", "pad", "pluck"], p=[0.34, 0.3, 0.1, 0.16, 0.1])
+    )
+    program = int(rng.choice(PROGRAMS[family]))
+    styles = ["held", "block", "arpeggio", "strum", "broken", "offbeat"]
+    style = "strum" if family == "guitar" and rng.random() < 0.5 else str(rng.choice(styles))
+    if family == "pad":
+        style = "held"
+    centre, voices = float(rng.uniform(50, 70)), int(rng.integers(3, 6))
+    loudness, unit = int(rng.integers(60, 115)), beat * float(rng.choice([0.5, 0.5, 0.25, 1.0]))
+    sustain, spread = float(rng.uniform(0.5, 1.05)), float(rng.uniform(0.005, 0.04))
+    as_guitar = family == "guitar" and rng.random() < 0.8
+    notes: list[Note] = []
+    for start, end, label in chords:
+        chord = encode(label)
+        pitches = (
+            _guitar_voicing(chord)
+            if as_guitar
+            else voicing(rng, chord, centre, voices, states_bass)
+        )
+        for onset, length, chosen in _figure(rng, style, start, end, beat, unit, pitches):
+            delay = spread if style == "strum" else 0.0
+            ordered = chosen if rng.random() < 0.7 else chosen[::-1]
+            for number, pitch in enumerate(ordered):
+                begin = onset + delay * number
+                stop = min(onset + length * sustain, end)
+                if stop - begin > 0.02:
+                    velocity = int(np.clip(loudness + rng.integers(-15, 12), 20, 127))
+                    notes.append(Note(begin, stop - begin, pitch, velocity))
+    return Part(program, notes)
+
+
+def _figure(rng, style: str, start, end, beat, unit, pitches: list[int]):
+    """(onset, length, pitches) of each stroke between two times."""
+    length = end - start
+    if style == "held":
+        return [(start, length, pitches)]
+    if style == "block":
+        count = max(1, round(length / beat))
+        return [(start + n * beat, min(beat, length), pitches) for n in range(count)]
+    strokes = max(1, round(length / unit))
+    if style == "arpeggio":
+        order = pitches + pitches[-2:0:-1] if rng.random() < 0.5 else pitches
+        rings = rng.random() < 0.5
+        return [
+            (start + n * unit, length - n * unit if rings else unit * 1.5, [order[n % len(order)]])
+            for n in range(strokes)
+        ]
+    if style == "broken":  # bass first, then the rest on the following strokes
+        return [
+            (start + n * unit, unit * 1.5, pitches[:1] if n % 4 == 0 else pitches[1:] or pitches)
+            for n in range(strokes)
+        ]
+    if style == "offbeat":
+        first = [(start, unit, pitches)]
+        return first + [
+            (start + (n + 0.5) * beat, beat / 2, pitches) for n in range(int(length / beat))
+        ]
+    kept = [0, *[n for n in range(1, strokes) if rng.random() < 0.65]]
+    return [(start + n * unit, unit * 1.8, pitches) for n in kept]
+
+
+def _bass_part(rng, chords: list[Segment], beat: float) -> Part:
+    style = str(rng.choice(["held", "pulse", "fifths", "octaves", "walking"]))
+    loudness = int(rng.integers(75, 120))
+    notes = []
+    for start, end, label in chords:
+        chord = encode(label)
+        low = 28 + (chord.bass_note - 28) % 12
+        tones = [low + (chord.root + i - low) % 12 for i in intervals_of(chord.chord_type)]
+        count = 1 if style == "held" else max(1, round((end - start) / beat))
+        for n in range(count):
+            onset = start + n * beat
+            pitch = low
+            if n and style == "fifths":
+                pitch = tones[min(2, len(tones) - 1)] if n % 2 else low
+            elif n and style == "octaves":
+                pitch = low + 12 * (n % 2)
+            elif n and style == "walking":
+                pitch = int(rng.choice(tones))
+            stop = end if style == "held" else min(onset + beat * 0.95, end)
+            if stop - onset > 0.02:
+                notes.append(Note(onset, stop - onset, pitch, loudness + int(rng.integers(-8, 8))))
+    return Part(int(rng.choice(PROGRAMS["bass"])), notes)
+
+
+def _melody_part(rng, chords: list[Segment], beat: float) -> Part:
+    """Chord tones on the beats, now and then a neighbour a step away between them."""
+    centre, loudness = float(rng.uniform(64, 82)), int(rng.integers(70, 115))
+    density, notes = float(rng.uniform(0.3, 0.9)), []
+    for start, end, label in chords:
+        chord = encode(label)
+        tones = [(chord.root + i) % 12 for i in intervals_of(chord.chord_type)]
+        for n in range(max(1, round((end - start) / beat * 2))):
+            onset = start + n * beat / 2
+            if rng.random() > density or end - onset < 0.05:
+                continue
+            tone = int(rng.choice(tones))
+            pitch = int(centre) + (tone - int(centre)) % 12
+            if n % 2 and rng.random() < 0.4:
+                pitch += int(rng.choice([-2, -1, 1, 2]))
+            stop = min(onset + beat * float(rng.choice([0.5, 0.5, 1.0])), end)
+            notes.append(Note(onset, stop - onset, pitch, loudness + int(rng.integers(-10, 10))))
+    return Part(int(rng.choice(PROGRAMS["lead"] + PROGRAMS["piano"])), notes)
+
+
+def _drum_part(rng, start: float, end: float, beat: float) -> Part:
+    loudness, hat = int(rng.integers(50, 110)), int(rng.choice([CLOSED_HAT, OPEN_HAT, 51]))
+    subdivision = float(rng.choice([0.5, 0.5, 1.0, 0.25]))
+    notes = [Note(start, 0.2, CRASH, loudness)]
+    for n in range(int((end - start) / beat)):
+        onset = start + n * beat
+        notes.append(Note(onset, 0.1, SNARE if n % 2 else KICK, loudness))
+        for step in np.arange(0, 1, subdivision):
+            notes.append(Note(onset + float(step) * beat, 0.1, hat, max(20, loudness - 20)))
+        if rng.random() < 0.3:
+            notes.append(Note(onset + beat / 2, 0.1, KICK, loudness))
+    return Part(0, notes, is_drum=True)
+
+
+# ---------------------------------------------------------------- playing
+
+
+def soundfont() -> Path:
+    """The General MIDI soundfont in the pretty_midi wheel (TimGM6mb.sf2)."""
+    spec = importlib.util.find_spec("pretty_midi")
+    if spec is None or not spec.submodule_search_locations:
+        raise ImportError("no soundfont: pip install pretty_midi")
+    return Path(next(iter(spec.submodule_search_locations))) / "TimGM6mb.sf2"
+
+
+def _symusic():
+    try:
+        import symusic
+    except ImportError as error:
+        raise ImportError(
+            "rendering MIDI needs symusic 0.5, which has wheels for Python 3.11 to 3.13: "
+            "pip install 'symusic<0.6'"
+        ) from error
+    return symusic
+
+
+def render(parts: Sequence[Part], rate: int, cents: float = 0.0) -> tuple[np.ndarray, float]:
+    """Play an arrangement: (mono float32 samples at `rate` Hz with peak 0.5, time factor).
+
+    Tuned `cents` away from 440 Hz as tape is: by speed. Multiply label times by the factor.
+    """
+    symusic = _symusic()
+    score = symusic.Score(ttype="second")
+    for part in parts:
+        score.tracks.append(_track(symusic, part))
+    return _play(score, rate, cents)
+
+
+def _track(symusic, part: Part):
+    """A symusic track of a part."""
+    track = symusic.Track("", part.program, part.is_drum, ttype="second")
+    for note in sorted(part.notes):
+        track.notes.append(symusic.Note(*note, ttype="second"))
+    _fold(track)
+    return track
+
+
+def _fold(track) -> None:
+    """Bring notes above HIGHEST_PITCH down by octaves: the synthesizer never ends on some of them."""
+    for note in track.notes:
+        while note.pitch > HIGHEST_PITCH and not track.is_drum:
+            note.pitch -= 12
+
+
+def render_midi(
+    path: str | Path,
+    rate: int,
+    rng: np.random.Generator | None = None,
+    cents: float = 0.0,
+) -> tuple[np.ndarray, float]:
+    """Play a MIDI file as `render` does; with `rng`, on instruments drawn from General MIDI.
+
+    Low tracks get a bass at times, single-line tracks a lead, the others a chord instrument; tracks
+    are mixed up to 6 dB apart. ValueError when the file cannot be read as MIDI.
+    """
+    symusic = _symusic()
+    try:
+        score = symusic.Score(str(path)).to("second")
+    except (RuntimeError, ValueError, OSError) as error:
+        raise ValueError(f"{path}: not readable as MIDI ({error})") from error
+    for track in score.tracks:
+        _fold(track)
+    if rng is not None:
+        for track in score.tracks:
+            if not track.is_drum and len(track.notes):
+                track.program = _program_for(track, rng)
+                louder = int(rng.integers(-25, 10))
+                for note in track.notes:
+                    note.velocity = int(np.clip(note.velocity + louder, 15, 127))
+        if rng.random() < 0.4 and len(score.tracks) and score.end() > 1:
+            score.tracks.append(_drum_track(symusic, score, rng))
+    return _play(score, rate, cents)
+
+
+def _program_for(track, rng: np.random.Generator) -> int:
+    pitches, starts = track.notes.numpy()["pitch"], track.notes.numpy()["time"]
+    if pitches.mean() < 46:
+        return int(rng.choice(PROGRAMS["bass"]))
+    if len(np.unique(np.round(starts, 2))) > 0.95 * len(starts) and rng.random() < 0.6:
+        return int(rng.choice(PROGRAMS["lead"]))
+    return int(rng.choice(CHORD_PROGRAMS if rng.random() < 0.7 else PROGRAMS["piano"]))
+
+
+def _drum_track(symusic, score, rng: np.random.Generator):
+    part = _drum_part(
+        rng, float(score.start()), float(score.end()), 60.0 / float(rng.uniform(70, 140))
+    )
+    return _track(symusic, part)
+
+
+def _play(score, rate: int, cents: float) -> tuple[np.ndarray, float]:
+    played = round(rate / 2 ** (cents / 1200))
+    synthesizer = _symusic().Synthesizer(sf_path=str(soundfont()), sample_rate=played, quality=4)
+    audio = np.asarray(synthesizer.render(score, stereo=False), dtype=np.float32)[0]
+    peak = float(np.abs(audio).max()) if audio.size else 0.0
+    return audio * (0.5 / peak if peak > 0 else 1.0), played / rate
+
+
+def scale_times(segments: Sequence[Segment], factor: float) -> list[Segment]:
+    """The same labels with every time multiplied by `factor`."""
+    return [Segment(s.start * factor, s.end * factor, s.label) for s in segments]
+
+
+def random_song(
+    rng: np.random.Generator, seconds: float, rate: int, progression: Sequence[Beat] | None = None
+) -> tuple[np.ndarray, list[Segment]]:
+    """A synthesised song of about `seconds`: (samples (n,), labels), tuned within ±30 cents.
+
+    >>> audio, labels = random_song(np.random.default_rng(0), seconds=5, rate=22050)
+    >>> len(audio) > 5 * 22050 and labels[-1].end >= 5
+    True
+    """
+    tempo = float(rng.uniform(60, 180))
+    if progression is None:
+        progression = random_progression(rng, int(np.ceil(seconds * tempo / 60)))
+    parts, segments = compose(progression, rng, tempo)
+    audio, factor = render(parts, rate, float(rng.uniform(-MAXIMUM_TUNING, MAXIMUM_TUNING)))
+    return audio, scale_times(segments, factor)

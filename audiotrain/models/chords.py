@@ -1,0 +1,115 @@
+"""Chord models: features (batch, frames, bins) in, logits of three heads out.
+
+Every model here gives {"chord_type": (…, 32), "root": (…, 12), "bass_note": (…, 12)}: the frame
+models for each frame, the clip model for each example.
+"""
+
+from dataclasses import dataclass
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from audiotrain.models.layers import ConformerBlock, EncoderBlock
+
+HEAD_SIZES = {"chord_type": 32, "root": 12, "bass_note": 12}
+
+
+@dataclass(frozen=True)
+class ChordModelSettings:
+    """Size and kind of a frame model; the defaults are the fastest way to a good model on a CPU."""
+
+    architecture: str = "relu-transformer"
+    """relu-transformer, transformer, conv, conformer or btc"""
+    width: int = 256
+    """channels between the blocks"""
+    blocks: int = 6
+    """number of blocks"""
+    heads: int = 8
+    """attention heads of a block"""
+    hidden: int = 512
+    """channels inside a feed-forward"""
+    kernel: int = 3
+    """frames that a feed-forward sees"""
+    patch: int = 2
+    """frames that become one step of the trunk"""
+    dropout: float = 0.1
+    """share of channels dropped in training"""
+
+
+class Heads(nn.Module):
+    """One Linear for the three heads, split by name."""
+
+    def __init__(self, width: int, frames: int = 1):
+        super().__init__()
+        self.frames = frames
+        self.linear = nn.Linear(width, frames * sum(HEAD_SIZES.values()))
+
+    def __call__(self, x: mx.array) -> dict[str, mx.array]:
+        """(…, steps, width) to logits (…, steps * frames, classes) by head."""
+        *axes, steps, _ = x.shape
+        logits = self.linear(x).reshape(*axes, steps * self.frames, -1)
+        ends = [HEAD_SIZES["chord_type"], HEAD_SIZES["chord_type"] + HEAD_SIZES["root"]]
+        return dict(zip(HEAD_SIZES, mx.split(logits, ends, axis=-1), strict=True))
+
+
+class Trunk(nn.Module):
+    """Features to (batch, frames / patch, width): standardise, join frames, blocks, norm.
+
+    `feature_mean` and `feature_std` are buffers, one number each, and are saved with the weights.
+    """
+
+    def __init__(self, bins: int, settings: ChordModelSettings):
+        super().__init__()
+        self.settings = settings
+        self.feature_mean, self.feature_std = mx.array(0.0), mx.array(1.0)
+        self.stem = nn.Linear(bins * settings.patch, settings.width)
+        self.blocks = [_block(settings) for _ in range(settings.blocks)]
+        self.norm = nn.LayerNorm(settings.width)
+        self.freeze(recurse=False, keys=["feature_mean", "feature_std"])
+
+    def __call__(self, features: mx.array) -> mx.array:
+        batch, frames, bins = features.shape
+        patch = self.settings.patch
+        if frames % patch:
+            raise ValueError(f"{frames} frames, expected a multiple of patch={patch}")
+        x = (features - self.feature_mean) / self.feature_std
+        x = self.stem(x.reshape(batch, frames // patch, patch * bins))
+        for block in self.blocks:
+            x = block(x)
+        return self.norm(x)
+
+    def unfreeze(self, *args, **kwargs):
+        """Everything but the two buffers."""
+        super().unfreeze(*args, **kwargs)
+        return self.freeze(recurse=False, keys=["feature_mean", "feature_std"])
+
+
+def _block(settings: ChordModelSettings) -> nn.Module:
+    width, heads, hidden = settings.width, settings.heads, settings.hidden
+    kernel, dropout = settings.kernel, settings.dropout
+    match settings.architecture:
+        case "relu-transformer":
+            return EncoderBlock(width, heads, hidden, kernel, dropout, "relu")
+        case "transformer":
+            return EncoderBlock(width, heads, hidden, kernel, dropout, "softmax")
+        case "conv":
+            return EncoderBlock(width, 0, hidden, kernel, dropout, "relu")
+        case "conformer":
+            return ConformerBlock(width, heads, hidden, kernel, dropout)
+    raise ValueError(
+        f"architecture={settings.architecture!r}, expected relu-transformer, transformer, conv, "
+        "conformer or btc"
+    )
+
+
+class FrameChordModel(nn.Module):
+    """A chord for every frame: Trunk, then Heads."""
+
+    def __init__(self, bins: int, settings: ChordModelSettings | None = None):
+        super().__init__()
+        settings = settings or ChordModelSettings()
+        self.trunk = Trunk(bins, settings)
+        self.heads = Heads(settings.width, settings.patch)
+
+    def __call__(self, features: mx.array) -> dict[str, mx.array]:
+        return self.heads(self.trunk(features))
