@@ -121,7 +121,7 @@ class FitLoop:
                         self._validate_inside()
                     if trainer.should_stop or self._limit_reached():
                         return trainer.batches_done == total
-            if trainer.group:
+            if trainer.group:  # of a loader that did not say where its end is
                 self._optimize()
                 self._log_interval()
             trainer.check_signal()
@@ -157,7 +157,7 @@ class FitLoop:
             trainer.global_step += 1
         else:
             trainer.group += 1
-            if trainer.group == trainer.accumulate_grad_batches:
+            if trainer.group == trainer.accumulate_grad_batches or trainer.batches_done == total:
                 self._optimize()
         if trainer.group == 0:
             self._log_interval()
@@ -286,7 +286,7 @@ class FitLoop:
             loader, limit = self.overfitted, None
         with trainer.evaluating(self.module):
             metrics = evaluate(trainer, loader, "validation_step", "val_", limit)
-        trainer.validation_due = False
+        trainer.validation_due, trainer.validated_step = False, trainer.global_step
         self.module.on_validation_end(metrics)
         self.step.refresh()
         self.interval_began += time.monotonic() - paused
@@ -310,9 +310,7 @@ class FitLoop:
         trainer, module = self.trainer, self.module
         metrics = {f"train_{name}": value for name, value in trainer.averages.means().items()}
         validated = False
-        by_epoch = isinstance(trainer.val_check_interval, float)
-        last_of_all = not exhausted or trainer.should_stop or self._limit_reached()
-        if self._validates_this_epoch() and by_epoch or last_of_all and self._validation_batches():
+        if self._validates_at_end(exhausted):
             metrics |= self._validate()
             validated = True
         metrics["learning_rate"] = trainer.current_learning_rate()
@@ -331,6 +329,16 @@ class FitLoop:
             trainer.current_epoch += 1
             trainer.batches_done, trainer.averages = 0, Averages()
         assert exhausted or self._finished(), "an epoch was left early, but training goes on"
+
+    def _validates_at_end(self, exhausted: bool) -> bool:
+        """At the end of its epochs with a share as interval; and always the run's last state."""
+        trainer = self.trainer
+        if self._validation_batches() == 0 or trainer.validated_step == trainer.global_step:
+            return False
+        last = not exhausted or trainer.should_stop or self._limit_reached()
+        last = last or trainer.max_steps is None and trainer.current_epoch + 1 == trainer.max_epochs
+        by_epoch = isinstance(trainer.val_check_interval, float)
+        return last or by_epoch and self._validates_this_epoch()
 
     def _last_validation(self, validated: bool) -> dict:
         """Numbers of the epoch's last validation, when that was inside it."""

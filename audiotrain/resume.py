@@ -44,6 +44,7 @@ def position(trainer) -> dict:
         "skipped_steps": trainer.skipped_steps,
         "skipped_run": trainer.skipped_run,
         "validation_due": trainer.validation_due,
+        "validated_step": trainer.validated_step,
         "seconds": trainer.elapsed(),
         "random_key": str(random_key()),  # 64 bits, more than some JSON readers keep
         "loader": loader_state,
@@ -69,6 +70,7 @@ def restore(trainer, path: Path) -> None:
             checkpoint.put_arrays(tree, found)
     trainer.current_epoch, trainer.batches_done = meta["epoch"], meta["batches"]
     trainer.global_step, trainer.validation_due = meta["global_step"], meta["validation_due"]
+    trainer.validated_step = meta["validated_step"]
     trainer.skipped_steps, trainer.skipped_run = meta["skipped_steps"], meta["skipped_run"]
     trainer.started = time.monotonic() - meta["seconds"]
     trainer.averages.load_state_dict(meta["epoch_averages"])

@@ -31,7 +31,8 @@ class Trainer:
     (seconds, timedelta or "days:hours:minutes:seconds"); at least one.
 
     Validation: `val_check_interval` float = share of an epoch, int = every N steps;
-    `check_val_every_n_epoch`; `num_sanity_val_steps` batches before the first step.
+    `check_val_every_n_epoch`; `num_sanity_val_steps` batches before the first step. A run's last
+    state is always validated.
 
     Steps: `gradient_clip_val` with `gradient_clip_algorithm` "norm" or "value";
     `accumulate_grad_batches`; `ema_decay` keeps a running average of the weights, used for
@@ -375,6 +376,7 @@ class Trainer:
     def _reset(self) -> None:
         self.current_epoch = self.global_step = self.batches_done = self.group = 0
         self.skipped_steps = self.skipped_run = 0
+        self.validated_step = -1
         self.resumed = self.loader_resumes = False
         self.validation_due = self.validated_now = self.epoch_finished = self.epoch_ending = (
             self.should_stop

@@ -118,8 +118,9 @@ def test_bias_correction_can_be_left_as_the_optimizer_has_it(tmp_path):
     assert model.w.tolist() == pytest.approx([-0.1 * math.sqrt(10)] * 2, rel=1e-4)
 
 
+@pytest.mark.parametrize("sized", [True, False])
 @pytest.mark.parametrize("sizes", [(4, 4, 4), (4, 3, 1), (5, 1, 2, 4), (2, 2, 2, 2, 2)])
-def test_accumulation_equals_the_big_batch(tmp_path, sizes):
+def test_accumulation_equals_the_big_batch(tmp_path, sizes, sized):
     rows = np.random.default_rng(1).normal(size=(sum(sizes), 8)).astype(np.float32)
     labels = rows[:, :3].argmax(axis=1)
     parts = np.split(np.arange(len(rows)), np.cumsum(sizes)[:-1])
@@ -132,7 +133,7 @@ def test_accumulation_equals_the_big_batch(tmp_path, sizes):
         model = Classifier(lambda: optim.Adam(learning_rate=1e-2), dropout=0.0)
         model.norm = nn.Identity()
         run = trainer(tmp_path, accumulate_grad_batches=k, max_epochs=2, gradient_clip_val=0.5)
-        run.fit(model, data)
+        run.fit(model, data if sized else Unsized(data))
         return weights(model), run
 
     groups = [np.concatenate(parts[i : i + 3]) for i in range(0, len(parts), 3)]
@@ -161,6 +162,16 @@ def test_a_module_says_what_its_batch_counts(tmp_path):
     model = Masked()
     trainer(tmp_path, accumulate_grad_batches=2).fit(model, data)
     assert model.w.tolist() == pytest.approx([-4.0, -2.0])
+
+
+class Unsized:
+    """A loader without a length."""
+
+    def __init__(self, data):
+        self.data = data
+
+    def __iter__(self):
+        return iter(self.data)
 
 
 def poisoned(count: int, bad: set[int]) -> list:
