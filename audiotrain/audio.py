@@ -7,7 +7,9 @@ sample i is at i / rate seconds for whole files, spans and streams alike.
 import contextlib
 import math
 import os
+import re
 import tempfile
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -17,10 +19,12 @@ import soundfile
 import soxr
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".m4a")
+WRITTEN_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 PLATFORM_SUFFIXES = (".m4a", ".mp4", ".aac")  # libsndfile cannot read these
 
 _FILTER_REACH = 512  # samples at the lower of two rates which soxr's HQ filter can see, and more
 _READ_SECONDS = 30  # native audio decoded at a time
+_UNKNOWN_LENGTH = 0x7FFF0000  # bytes; what wav headers of a stream say, or more
 
 
 class AudioError(ValueError):
@@ -89,6 +93,8 @@ def stream(path: str | Path, rate: int, block_seconds: float = 30.0) -> Iterator
 def write(path: str | Path, audio: np.ndarray, rate: int) -> None:
     """Write mono samples (samples,) in the format of the suffix, atomically; wav holds float32."""
     path = Path(path)
+    if path.suffix.lower() not in WRITTEN_SUFFIXES:
+        raise ValueError(f"{path}: cannot write {path.suffix}, expected {WRITTEN_SUFFIXES}")
     subtype = "FLOAT" if path.suffix.lower() == ".wav" else None
     handle, name = tempfile.mkstemp(suffix=path.suffix, prefix=".", dir=path.parent)
     os.close(handle)
@@ -172,8 +178,10 @@ class _Source:
 
     def _mix(self, samples: np.ndarray, first: int) -> np.ndarray:
         """(samples, channels) -> (samples,). AudioError when one is NaN or Inf."""
-        mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1, dtype=np.float32)
-        if not np.isfinite(mono.sum(dtype=np.float64)):
+        channels = samples.shape[1]
+        # a product, because mean(axis=1) takes 50 times longer
+        mono = samples[:, 0] if channels == 1 else samples @ np.full(channels, 1 / channels, "f")
+        if not np.isfinite(mono @ mono):
             bad = ~np.isfinite(samples).all(axis=1)
             if bad.any():
                 second = (first + int(bad.argmax())) / self.rate
@@ -194,6 +202,7 @@ class _SndfileSource(_Source):
             raise AudioError(f"{path}: not readable as audio: {_reason(error)}") from None
         self.frames, self.rate = self._file.frames, self._file.samplerate
         self.channels = self._file.channels
+        self._refuse_short_data()
 
     def blocks(self, first: int = 0, count: int | None = None) -> Iterator[np.ndarray]:
         stop = self.frames if count is None else min(self.frames, first + count)
@@ -211,9 +220,19 @@ class _SndfileSource(_Source):
                     return
         except soundfile.SoundFileError as error:
             raise AudioError(
-                f"{self.path}: unreadable after {first / self.rate:.3f} s of "
+                f"{self.path}: damaged after {first / self.rate:.3f} s of "
                 f"{self.frames / self.rate:.3f} s: {_reason(error)}"
             ) from None
+
+    def _refuse_short_data(self) -> None:
+        """AudioError for a wav whose header promises more data than the file has."""
+        found = re.search(r"^data : (\d+) \(should be (\d+)\)", self._file.extra_info, re.MULTILINE)
+        if found is None:
+            return
+        promised, present = int(found[1]), int(found[2])
+        if present < promised < _UNKNOWN_LENGTH:
+            self._file.close()
+            raise AudioError(f"{self.path}: cut short: {present} of {promised} bytes of samples")
 
     def _refuse_cut_short(self, decoded: int) -> None:
         # The header of an mp3 counts its padding, up to a few frames of 1152 samples.
@@ -235,7 +254,9 @@ class _PlatformSource(_Source):
 
         self.path = path
         try:
-            self._file = audioread.audio_open(str(path))
+            with warnings.catch_warnings():  # it looks for decoders in deprecated modules
+                warnings.simplefilter("ignore", DeprecationWarning)
+                self._file = audioread.audio_open(str(path))
         except audioread.NoBackendError:
             raise AudioError(
                 f"{path}: no decoder for {path.suffix} here: install ffmpeg or convert it to flac"
@@ -266,4 +287,6 @@ class _PlatformSource(_Source):
 def _reason(error: Exception) -> str:
     """The message of a library's error on one line, without the path that it repeats."""
     text = getattr(error, "error_string", None) or str(error)
+    if "does not exist" in text:  # libsndfile's guess when it finds no mp3 frame
+        text = "no audio in it"
     return " ".join(text.split()).rstrip(".") or type(error).__name__
