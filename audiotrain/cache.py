@@ -38,7 +38,7 @@ class FeatureCache:
         self.folder = Path(folder)
         self.dtype = np.dtype(dtype)
         self._digests: dict[tuple, str] = {}
-        self._checked: set[str] = set()
+        self._checked: set[tuple] = set()
         with _reported(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             _remove_partial(self.folder)
@@ -85,14 +85,15 @@ class FeatureCache:
     def _load(self, path: Path) -> np.ndarray | None:
         """The entry memory-mapped; None when it is missing, cut short or damaged."""
         try:
-            if path.name not in self._checked:
+            stat = path.stat()
+            stamp = (path.name, stat.st_size, stat.st_mtime_ns, stat.st_ino)
+            if stamp not in self._checked:  # each entry is read through once by a process
                 data = path.read_bytes()
                 if len(data) < 4 or zlib.crc32(data[:-4]) != int.from_bytes(data[-4:], "little"):
                     return None
-                self._checked.add(path.name)
+                self._checked.add(stamp)
             return np.load(path, mmap_mode="r")
         except (FileNotFoundError, EOFError, ValueError):
-            self._checked.discard(path.name)
             return None
 
     def _store(self, path: Path, values: np.ndarray, source: object) -> None:
@@ -117,7 +118,6 @@ class FeatureCache:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(partial)
                 raise
-        self._checked.add(path.name)
 
 
 def _plain(value: object) -> object:

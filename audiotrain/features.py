@@ -159,6 +159,8 @@ def feature_blocks(
     margin = -(-transform.context // hop)  # frames
     size = max(1, round(block_seconds * settings.rate / hop))  # frames
     if isinstance(audio, np.ndarray):
+        if audio.ndim != 1 or not len(audio):
+            raise ValueError(f"audio of shape {audio.shape}, expected (samples,), at least one")
         slabs = _slabs_of_array(audio, hop, size, margin)
     else:
         pieces = audio_files.stream(audio, settings.rate, size * hop / settings.rate)
