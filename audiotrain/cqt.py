@@ -46,6 +46,8 @@ class CQT:
     90
     """
 
+    block_seconds = 40.0  # of audio at a time in `extract`: less repeats more at the edges
+
     def __init__(self, settings: CQTSettings):
         self.settings = settings
         # (decimation before it or None, correlation) of each octave, from the top down

@@ -48,6 +48,8 @@ class LogMel:
     Called with (batch, samples) float32 at `settings.rate`, it gives (batch, frames, mels).
     """
 
+    block_seconds = 10.0  # of audio at a time in `extract`: more does not fit the caches
+
     def __init__(self, settings: LogMelSettings):
         self.settings = settings
         window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(settings.n_fft) / settings.n_fft)
@@ -139,25 +141,27 @@ def front_end(settings: Settings) -> CQT | LogMel:
 
 
 def extract(
-    audio: str | Path | np.ndarray, settings: Settings, block_seconds: float = 20.0
+    audio: str | Path | np.ndarray, settings: Settings, block_seconds: float | None = None
 ) -> np.ndarray:
     """Features (frames, bins) float32 of a file or of mono samples (samples,) at settings.rate.
 
-    Works in blocks of about `block_seconds`: memory besides the result does not depend on the
-    length. Frames equal those of the whole file at once. AudioError as from audio.read.
+    Works in blocks of about `block_seconds` (None: what is fastest), so memory besides the result
+    does not depend on the length. Frames equal those of the whole file at once. AudioError as
+    from audio.read.
     """
     return np.concatenate(list(feature_blocks(audio, settings, block_seconds)))
 
 
 def feature_blocks(
-    audio: str | Path | np.ndarray, settings: Settings, block_seconds: float = 20.0
+    audio: str | Path | np.ndarray, settings: Settings, block_seconds: float | None = None
 ) -> Iterator[np.ndarray]:
     """The features of `extract` as consecutive blocks (frames, bins)."""
     if getattr(settings, "top_db", None) is not None:
         raise ValueError("top_db depends on the whole recording: extract needs top_db=None")
     transform, hop = front_end(settings), settings.hop
-    margin = -(-transform.context // hop)  # frames
-    size = max(1, round(block_seconds * settings.rate / hop))  # frames
+    margin = transform.context // hop + 1  # frames
+    seconds = transform.block_seconds if block_seconds is None else block_seconds
+    size = max(1, round(seconds * settings.rate / hop))  # frames
     if isinstance(audio, np.ndarray):
         if audio.ndim != 1 or not len(audio):
             raise ValueError(f"audio of shape {audio.shape}, expected (samples,), at least one")

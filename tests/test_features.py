@@ -117,6 +117,13 @@ def test_blocks_equal_the_whole(tmp_path, name, block_seconds):
         np.testing.assert_allclose(blocks, whole, atol=1e-5 * np.abs(whole).max())
 
 
+def test_blocks_that_end_with_a_frame_can_be_reflected():
+    settings = LogMelSettings(n_fft=2048, hop=512, pad_mode="reflect")
+    samples = noise(512 * 80)
+    whole = np.array(LogMel(settings)(mx.array(samples)[None])[0])
+    np.testing.assert_allclose(extract(samples, settings, 512 * 16 / 22050), whole, atol=1e-3)
+
+
 @pytest.mark.parametrize("samples", [1, 2047, 2048, 2049, 22050 * 5])
 def test_every_length_gives_its_frames(samples):
     for settings in SETTINGS.values():
