@@ -43,6 +43,11 @@ class _FileLogger(Logger):
                 number += 1
             self.path.rename(moved)
 
+    def _lines(self) -> list[str]:
+        """Whole lines: one without its end was cut short when the process was killed."""
+        lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
+        return [line for line in lines if line.endswith("\n")]
+
     def _append(self, text: str) -> None:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -59,9 +64,8 @@ class JSONLLogger(_FileLogger):
         if step == 0:
             self._move_aside()
         elif self.path.exists():
-            lines = self.path.read_text(encoding="utf-8").splitlines()
-            kept = [line for line in lines if _json_step(line) <= step]
-            write_text(self.path, "".join(line + "\n" for line in kept))
+            kept = [line for line in self._lines() if json.loads(line)["step"] <= step]
+            write_text(self.path, "".join(kept))
 
     def log_metrics(self, metrics: dict[str, float], step: int) -> None:
         self._append(json.dumps(finite_or_none({"step": step} | metrics)) + "\n")
@@ -79,7 +83,7 @@ class CSVLogger(_FileLogger):
         if step == 0:
             self._move_aside()
         elif self.path.exists():
-            rows = [row for row in self._rows() if row.get("step") and int(row["step"]) <= step]
+            rows = [row for row in self._rows() if int(row["step"]) <= step]
             self._rewrite(rows, list(dict.fromkeys(name for row in rows for name in row)))
 
     def log_metrics(self, metrics: dict[str, float], step: int) -> None:
@@ -95,8 +99,7 @@ class CSVLogger(_FileLogger):
         self._append(text.getvalue())
 
     def _rows(self) -> list[dict]:
-        with open(self.path, encoding="utf-8", newline="") as file:
-            return list(csv.DictReader(file))
+        return list(csv.DictReader(self._lines()))
 
     def _rewrite(self, rows: list[dict], columns: list[str]) -> None:
         text = io.StringIO()
@@ -105,13 +108,6 @@ class CSVLogger(_FileLogger):
         writer.writerows(rows)
         write_text(self.path, text.getvalue())
         self.columns = columns
-
-
-def _json_step(line: str) -> float:
-    try:
-        return json.loads(line)["step"]
-    except ValueError:  # a line cut short when the process was killed
-        return float("inf")
 
 
 class WandbLogger(Logger):

@@ -17,6 +17,8 @@ import mlx.optimizers as optim
 import numpy as np
 from mlx.utils import tree_flatten
 
+from audiotrain.callbacks import Callback
+
 
 class Network(TrainModule):
     """Layers of equal width with relu, normalised; as many matmuls as a small transformer."""
@@ -120,7 +122,7 @@ class Fit:
         outer = self
         self.times = []
 
-        class Timer(__import__("audiotrain.callbacks", fromlist=["Callback"]).Callback):
+        class Timer(Callback):
             def on_train_epoch_start(self, trainer, module):
                 turn()
 
@@ -177,7 +179,8 @@ def main() -> None:
         warnings.simplefilter("error")
         compare("tiny", width=64, depth=2, items=64, steps=300, rounds=rounds)
         compare("small", width=256, depth=4, items=512, steps=60, rounds=rounds)
-        compare("mid", width=512, depth=8, items=1024, steps=8, rounds=rounds)
+        # As many rows as a batch of the chord recipe has frames: 24 songs' parts of 108.
+        compare("mid", width=512, depth=8, items=2592, steps=4, rounds=rounds)
 
 
 if __name__ == "__main__":

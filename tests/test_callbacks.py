@@ -1,0 +1,348 @@
+import io
+import json
+import math
+import os
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from toy import Classifier, Line, loaders, same, trainer, weights
+
+from audiotrain import OptimizerConfig, checkpoint
+from audiotrain.callbacks import (
+    EMA,
+    Callback,
+    EarlyStopping,
+    GradientClipper,
+    LearningRateMonitor,
+    ModelCheckpoint,
+    ModelSummary,
+    ProgressBar,
+)
+from audiotrain.schedulers import StepLRScheduler
+
+
+class Scripted(Line):
+    """Its validation loss is its batch."""
+
+    def validation_step(self, batch):
+        return batch, {}
+
+
+class Losses:
+    """A validation loader: one batch a pass, the next of the listed losses."""
+
+    def __init__(self, losses):
+        self.losses = iter(losses)
+
+    def __iter__(self):
+        return iter([mx.array(next(self.losses), mx.float32)])
+
+
+def fit(folder, losses, *callbacks, **settings):
+    data = [mx.ones((2, 2))] * 2
+    run = trainer(folder, callbacks=list(callbacks), max_epochs=len(losses), **settings)
+    run.fit(Scripted(), data, Losses(losses))
+    return run
+
+
+def names(folder) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+# ModelCheckpoint
+
+
+def test_the_best_are_kept_and_last_is_its_own(tmp_path):
+    losses = [5.0, 3.0, 4.0, 2.0, 6.0]
+    saver = ModelCheckpoint(
+        tmp_path / "own", "model-{epoch:02d}-{val_loss:.2f}", monitor="val_loss", save_top_k=2
+    )
+    fit(tmp_path, losses, saver)
+    assert names(tmp_path / "own") == ["last", "model-01-3.00", "model-03-2.00"]
+    assert saver.best_model_path == tmp_path / "own" / "model-03-2.00"
+    assert saver.best_model_score == 2.0
+    assert checkpoint.load_meta(saver.best_model_path)["history"]["rows"][-1]["val_loss"] == 2.0
+    assert checkpoint.load_meta(tmp_path / "own" / "last")["epoch"] == 5
+
+
+@pytest.mark.parametrize(
+    ("mode", "best", "k", "kept"),
+    [("min", 1.0, 1, 1), ("max", 6.0, 1, 1), ("max", 6.0, -1, 5), ("min", 1.0, 3, 3)],
+)
+def test_a_fixed_name_still_means_the_best(tmp_path, mode, best, k, kept):
+    saver = ModelCheckpoint(tmp_path, "best", "val_loss", mode, save_last=False, save_top_k=k)
+    fit(tmp_path / "run", [5.0, 1.0, 6.0, 2.0, 3.0], saver)
+    meta = checkpoint.load_meta(saver.best_model_path)
+    assert meta["history"]["rows"][-1]["val_loss"] == best
+    assert len([name for name in names(tmp_path) if name.startswith("best")]) == kept
+
+
+def test_nan_is_never_the_best(tmp_path):
+    saver = ModelCheckpoint(tmp_path, "{val_loss:.1f}", "val_loss", save_top_k=1)
+    fit(tmp_path / "run", [math.nan, 2.0, math.nan], saver)
+    assert names(tmp_path) == ["2.0", "last", "run"]
+
+
+def test_checkpoints_of_an_older_run_are_left_alone(tmp_path):
+    for _ in range(2):
+        saver = ModelCheckpoint(tmp_path / "own", "best", "val_loss")
+        fit(tmp_path, [2.0, 1.0], saver)
+    assert names(tmp_path / "own") == ["best", "best-v1", "last"]
+    assert saver.best_model_path.name == "best-v1"
+
+
+@pytest.mark.parametrize(
+    ("settings", "epochs"),
+    [({"every_n_epochs": 2, "save_top_k": -1}, [1, 3, 4]), ({"save_top_k": -1}, [0, 1, 2, 3, 4])],
+)
+def test_how_often(tmp_path, settings, epochs):
+    class Ends(Callback):
+        def on_train_epoch_end(self, trainer, module):
+            trainer.should_stop = trainer.current_epoch == 4
+
+    saver = ModelCheckpoint(tmp_path, "{epoch}", "val_loss", save_last=False, **settings)
+    fit(tmp_path / "run", [5.0, 4.0, 3.0, 2.0, 1.0, 0.0], Ends(), saver)
+    assert names(tmp_path) == [*map(str, epochs), "run"]
+
+
+def test_every_n_steps_without_a_monitor_keeps_the_newest(tmp_path):
+    saver = ModelCheckpoint(tmp_path / "own", "{step}", every_n_steps=2, save_top_k=2)
+    run = trainer(tmp_path, callbacks=[saver], max_steps=7)
+    run.fit(Classifier(), loaders()[0])
+    assert names(tmp_path / "own") == ["6", "7", "last"]
+
+
+def test_inside_an_epoch_after_each_validation(tmp_path):
+    saver = ModelCheckpoint(tmp_path / "own", "{step}-{val_loss:.0f}", "val_loss", save_top_k=2)
+    data = [mx.ones((2, 2))] * 4
+    run = trainer(tmp_path, callbacks=[saver], val_check_interval=0.25)
+    run.fit(Scripted(), data, Losses([4.0, 1.0, 3.0, 2.0]))
+    assert names(tmp_path / "own") == ["2-1", "4-2", "last"]
+
+
+def test_without_a_validation_loader_last_is_saved(tmp_path):
+    run = trainer(tmp_path, callbacks=[ModelCheckpoint(monitor="val_loss")])
+    with pytest.warns(UserWarning, match="no validation loader, so no val_loss"):
+        run.fit(Classifier(), loaders()[0])
+    assert names(tmp_path / "checkpoints") == ["last"]
+
+
+def test_training_metrics_can_be_monitored(tmp_path):
+    saver = ModelCheckpoint(monitor="train_accuracy", mode="max", filename="{train_accuracy:.3f}")
+    run = trainer(tmp_path, callbacks=[saver], max_epochs=3)
+    run.fit(Classifier(), loaders()[0])
+    assert saver.best_model_score == max(row["train_accuracy"] for row in run.history.rows)
+
+
+@pytest.mark.parametrize("callback", [ModelCheckpoint, EarlyStopping])
+def test_a_monitor_that_does_not_exist_lists_those_that_do(tmp_path, callback):
+    message = f"{callback.__name__}: no metric 'val_f1', there are .*train_loss, val_loss"
+    with pytest.raises(ValueError, match=message):
+        fit(tmp_path, [1.0], callback(monitor="val_f1"))
+
+
+def test_an_unknown_name_in_the_filename_lists_those_that_exist(tmp_path):
+    saver = ModelCheckpoint(monitor="val_loss", filename="{val_f1:.2f}")
+    with pytest.raises(ValueError, match="uses 'val_f1', there are epoch, learning_rate"):
+        fit(tmp_path, [1.0], saver)
+
+
+def test_checkpointing_can_be_switched_off_and_is_on_by_default(tmp_path):
+    fit(tmp_path / "on", [1.0])
+    fit(tmp_path / "off", [1.0], enable_checkpointing=False)
+    assert names(tmp_path / "on" / "checkpoints") == ["last"]
+    assert not (tmp_path / "off" / "checkpoints").exists()
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_saving_on_an_exception(tmp_path, wanted):
+    class Breaks(Callback):
+        def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+            if trainer.global_step == 3:
+                raise ZeroDivisionError
+
+    run = trainer(tmp_path, callbacks=[Breaks(), ModelCheckpoint(save_on_exception=wanted)])
+    with pytest.raises(ZeroDivisionError):
+        run.fit(Classifier(), *loaders())
+    assert (tmp_path / "checkpoints" / "last").exists() == wanted
+    if wanted:
+        assert checkpoint.load_meta(tmp_path / "checkpoints" / "last")["global_step"] == 3
+
+
+def test_a_disk_that_fills_up_keeps_what_was_saved(tmp_path, monkeypatch):
+    def full(file, arrays):
+        raise OSError(28, "No space left on device")
+
+    class Fills(Callback):
+        def on_train_epoch_start(self, trainer, module):
+            if trainer.current_epoch == 1:
+                monkeypatch.setattr(checkpoint, "_write_arrays", full)
+
+    saver = ModelCheckpoint(tmp_path / "own", "{epoch}", "val_loss")
+    with pytest.raises(ValueError, match="cannot write the checkpoint .No space left on device"):
+        fit(tmp_path, [2.0, 1.0], saver, Fills())
+    assert names(tmp_path / "own") == ["0", "last"]
+    assert saver.best_model_path.name == "0"
+    assert checkpoint.load_meta(tmp_path / "own" / "last")["epoch"] == 1
+
+
+# EarlyStopping
+
+
+@pytest.mark.parametrize(
+    ("losses", "settings", "epochs"),
+    [
+        ([5, 4, 4, 4, 4, 4], {"patience": 2}, 4),
+        ([5, 4, 3.9995, 3.999, 3.9985], {"patience": 3}, 5),
+        ([5, 4, 3.9995, 3.999, 3.9985], {"patience": 3, "min_delta": 0.0}, 5),
+        ([1, 2, 3, 2, 2, 2], {"patience": 2, "mode": "max"}, 5),
+        ([5, 6, 4, 6, 3], {"patience": 2}, 5),
+        ([5, math.nan, 1], {}, 2),
+        ([5, math.nan, 1], {"check_finite": False}, 3),
+    ],
+)
+def test_when_it_stops(tmp_path, losses, settings, epochs):
+    run = fit(tmp_path, losses, EarlyStopping(verbose=False, **settings))
+    assert len(run.history.rows) == epochs
+
+
+def test_defaults_are_the_documented_ones():
+    stopping = EarlyStopping(monitor="val_loss")
+    assert (stopping.patience, stopping.min_delta, stopping.mode) == (5, 0.001, "min")
+    assert stopping.verbose
+
+
+def test_it_says_why_it_stopped(tmp_path, capsys):
+    fit(tmp_path, [1.0, 2.0, 3.0], EarlyStopping(patience=1))
+    assert "stopping early at epoch 1: val_loss was best at 1.0000" in capsys.readouterr().err
+
+
+def test_it_needs_a_validation_loader(tmp_path):
+    run = trainer(tmp_path, callbacks=[EarlyStopping()])
+    with pytest.raises(ValueError, match="'val_loss' needs a validation loader"):
+        run.fit(Classifier(), loaders()[0])
+
+
+def test_a_stopped_run_stays_stopped_when_resumed(tmp_path):
+    fit(tmp_path, [1.0, 2.0, 3.0, 4.0], EarlyStopping(patience=2, verbose=False))
+    run = trainer(tmp_path, callbacks=[EarlyStopping(patience=2)], max_epochs=4)
+    data = [mx.ones((2, 2))] * 2
+    run.fit(Scripted(), data, Losses([9.0]), ckpt_path="last")
+    assert run.current_epoch == 3
+
+
+# The others
+
+
+def test_the_rate_is_logged_by_step_and_by_epoch(tmp_path):
+    class Model(Classifier):
+        def configure_optimizers(self):
+            optimizer = super().configure_optimizers().optimizer
+            optimizer = type(optimizer)(learning_rate=StepLRScheduler(1.0, 2, 0.5))
+            return OptimizerConfig(optimizer, "halving")
+
+    rows = {}
+    for interval in ("step", "epoch"):
+        run = trainer(
+            tmp_path / interval,
+            callbacks=[LearningRateMonitor(logging_interval=interval)],
+            log_every_n_steps=1,
+        )
+        run.fit(Model(), *loaders())
+        lines = (tmp_path / interval / "metrics.jsonl").read_text().splitlines()
+        found = [row for row in map(json.loads, lines) if "lr-halving" in row]
+        rows[interval] = [(row["step"], row["lr-halving"]) for row in found]
+    assert rows["step"] == [(1, 1.0), (2, 1.0), (3, 0.5), (4, 0.5), (5, 0.25)]
+    assert rows["epoch"] == [(5, 0.25)]
+
+
+def test_gradient_clipper_is_the_trainers_setting(tmp_path):
+    finals = []
+    for settings in ({"callbacks": [GradientClipper(0.1)]}, {"gradient_clip_val": 0.1}, {}):
+        run = trainer(tmp_path, **settings)
+        run.fit(Classifier(), *loaders())
+        finals.append(weights(run.module))
+    assert same(finals[0], finals[1])
+    assert not same(finals[0], finals[2])
+    run = trainer(tmp_path, callbacks=[GradientClipper(0.1)], gradient_clip_val=0.5)
+    with pytest.raises(ValueError, match="disagree"):
+        run.fit(Classifier(), *loaders())
+
+
+def test_ema_is_the_trainers_setting(tmp_path):
+    averages = []
+    for settings in ({"callbacks": [EMA(0.5)]}, {"ema_decay": 0.5}):
+        run = trainer(tmp_path, **settings)
+        run.fit(Classifier(), *loaders())
+        averages.append({key: np.array(a) for key, a in run.step.extra["ema"].items()})
+    assert same(*averages)
+
+
+def test_the_signature_of_plain_trainers_works_too(tmp_path):
+    class Notes(Callback):
+        seen = []
+
+        def on_epoch_end(self, trainer, state):
+            self.seen.append((state.epoch, state.global_step, state.metrics["val_loss"]))
+
+    fit(tmp_path, [2.0, 1.0], Notes())
+    assert Notes.seen == [(0, 2, 2.0), (1, 4, 1.0)]
+
+
+def test_summary_counts_all_and_trainable_parameters():
+    text = ModelSummary.text(Classifier())
+    assert text.splitlines()[0] == "Classifier: 531 parameters, 227 trainable"
+    assert "frozen" in text
+    assert "272" in text
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_a_file_gets_plain_lines(tmp_path, capsys):
+    run = trainer(tmp_path, enable_progress_bar=True, max_epochs=2)
+    run.fit(Classifier(), *loaders())
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2
+    assert lines[1].startswith("epoch 2/2  step 10  train_loss ")
+    assert "val_accuracy" in lines[1]
+
+
+def test_a_terminal_gets_a_bar_that_is_seldom_drawn(tmp_path, monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    run = trainer(tmp_path, callbacks=[ProgressBar(refresh_rate=1)], max_epochs=1)
+    run.fit(Classifier(), *loaders(count=800))
+    text = terminal.getvalue()
+    assert "epoch 1/1" in text
+    draws = text.count("\r")
+    assert 1 <= draws <= 10 * run.elapsed() + 5
+    assert draws < 100 == run.global_step
+
+
+def test_defaults_are_replaced_by_the_users_own():
+    run = trainer("unused", callbacks=[ProgressBar(refresh_rate=3)], enable_progress_bar=True)
+    assert [c.refresh_rate for c in run.callbacks if isinstance(c, ProgressBar)] == [3]
+    assert isinstance(run.callbacks[-1], ModelCheckpoint)
+    assert not os.path.exists("unused")
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: ModelCheckpoint(mode="best"), "mode is 'best'"),
+        (lambda: ModelCheckpoint(save_top_k=-2), "save_top_k is -2"),
+        (lambda: ModelCheckpoint(every_n_epochs=0), "every_n_epochs is 0"),
+        (lambda: EarlyStopping(patience=0), "patience is 0"),
+        (lambda: LearningRateMonitor("batch"), "logging_interval is 'batch'"),
+        (lambda: GradientClipper(0), "max_norm is 0"),
+        (lambda: EMA(1.0), "decay is 1.0"),
+        (lambda: ProgressBar(0), "refresh_rate is 0"),
+    ],
+)
+def test_wrong_settings_are_named(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
