@@ -1,17 +1,17 @@
 """Audio with exact chord labels: MIDI or chord progressions played by a General MIDI soundfont.
 
-`compose` writes an arrangement of a progression, `render` plays it, `soundfont` is the one that
-the pretty_midi wheel ships. Everything is drawn from the generator given, so a seed is a song.
+`compose` writes an arrangement of a progression, `reorchestrate` changes the instruments of one,
+`render` plays it. Everything is drawn from the generator given, so a seed is a song.
 """
 
-import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from audiotrain.harmony import CHORD_TYPES, PITCH_NAMES, ChordClass, Segment, decode, encode
+from audiotrain.datasets.soundfont import general_midi
+from audiotrain.harmony import CHORD_TYPES, ChordClass, Segment, decode, encode
 from audiotrain.harmony import chord_pitch_classes as intervals_of
 
 PROGRAMS = {
@@ -27,7 +27,6 @@ CHORD_PROGRAMS = [
     p for name in ("piano", "guitar", "organ", "pad", "pluck") for p in PROGRAMS[name]
 ]
 MAXIMUM_TUNING = 30.0  # cents
-HIGHEST_PITCH = 88  # E6; the synthesizer hangs on 29 of the 128 programs from pitch 92 upwards
 KICK, SNARE, CLOSED_HAT, OPEN_HAT, CRASH = 36, 38, 42, 46, 49
 
 
@@ -384,124 +383,67 @@ def _drum_part(rng, start: float, end: float, beat: float) -> Part:
 # ---------------------------------------------------------------- playing
 
 
-def soundfont() -> Path:
-    """The General MIDI soundfont in the pretty_midi wheel (TimGM6mb.sf2)."""
-    spec = importlib.util.find_spec("pretty_midi")
-    if spec is None or not spec.submodule_search_locations:
-        raise ImportError("no soundfont: pip install pretty_midi")
-    return Path(next(iter(spec.submodule_search_locations))) / "TimGM6mb.sf2"
+def render(parts: Sequence[Part], rate: int, cents: float = 0.0) -> np.ndarray:
+    """An arrangement played: mono float32 (samples,) at `rate` Hz, `cents` above A440, peak 0.5."""
+    played = [
+        general_midi().render(part.notes, part.program, part.is_drum, rate, cents) for part in parts
+    ]
+    mix = np.zeros(max((len(audio) for audio in played), default=0), np.float32)
+    for audio in played:
+        mix[: len(audio)] += audio
+    peak = float(np.abs(mix).max()) if mix.size else 0.0
+    return mix * (0.5 / peak if peak > 0 else 1.0)
 
 
-def _symusic():
+def read_midi(path: str | Path) -> list[Part]:
+    """The parts of a MIDI file. ValueError, one line, when it cannot be read as one."""
+    import pretty_midi
+
     try:
-        import symusic
-    except ImportError as error:
-        raise ImportError(
-            "rendering MIDI needs symusic 0.5, which has wheels for Python 3.11 to 3.13: "
-            "pip install 'symusic<0.6'"
-        ) from error
-    return symusic
-
-
-def render(parts: Sequence[Part], rate: int, cents: float = 0.0) -> tuple[np.ndarray, float]:
-    """Play an arrangement: (mono float32 samples at `rate` Hz with peak 0.5, time factor).
-
-    Tuned `cents` away from 440 Hz as tape is: by speed. Multiply label times by the factor.
-    """
-    symusic = _symusic()
-    score = symusic.Score(ttype="second")
-    for part in parts:
-        score.tracks.append(_track(symusic, part))
-    return _play(score, rate, cents)
-
-
-def _track(symusic, part: Part):
-    """A symusic track of a part."""
-    track = symusic.Track("", part.program, part.is_drum, ttype="second")
-    for note in sorted(part.notes):
-        track.notes.append(symusic.Note(*note, ttype="second"))
-    _fold(track)
-    return track
-
-
-def _fold(track) -> None:
-    """Bring notes above HIGHEST_PITCH down by octaves: the synthesizer never ends on some of them."""
-    for note in track.notes:
-        while note.pitch > HIGHEST_PITCH and not track.is_drum:
-            note.pitch -= 12
-
-
-def render_midi(
-    path: str | Path,
-    rate: int,
-    rng: np.random.Generator | None = None,
-    cents: float = 0.0,
-) -> tuple[np.ndarray, float]:
-    """Play a MIDI file as `render` does; with `rng`, on instruments drawn from General MIDI.
-
-    Low tracks get a bass at times, single-line tracks a lead, the others a chord instrument; tracks
-    are mixed up to 6 dB apart. ValueError when the file cannot be read as MIDI.
-    """
-    symusic = _symusic()
-    try:
-        score = symusic.Score(str(path)).to("second")
-    except (RuntimeError, ValueError, OSError) as error:
+        midi = pretty_midi.PrettyMIDI(str(path))
+    except (OSError, EOFError, ValueError, KeyError, IndexError, TypeError) as error:
         raise ValueError(f"{path}: not readable as MIDI ({error})") from error
-    for track in score.tracks:
-        _fold(track)
-    if rng is not None:
-        for track in score.tracks:
-            if not track.is_drum and len(track.notes):
-                track.program = _program_for(track, rng)
-                louder = int(rng.integers(-25, 10))
-                for note in track.notes:
-                    note.velocity = int(np.clip(note.velocity + louder, 15, 127))
-        if rng.random() < 0.4 and len(score.tracks) and score.end() > 1:
-            score.tracks.append(_drum_track(symusic, score, rng))
-    return _play(score, rate, cents)
+    return [
+        Part(
+            instrument.program,
+            [Note(n.start, n.end - n.start, n.pitch, n.velocity) for n in instrument.notes],
+            instrument.is_drum,
+        )
+        for instrument in midi.instruments
+        if instrument.notes
+    ]
 
 
-def _program_for(track, rng: np.random.Generator) -> int:
-    pitches, starts = track.notes.numpy()["pitch"], track.notes.numpy()["time"]
-    if pitches.mean() < 46:
+def reorchestrate(parts: Sequence[Part], rng: np.random.Generator) -> list[Part]:
+    """The same notes on instruments drawn from General MIDI, at other loudnesses, perhaps with
+    drums: low parts get a bass at times, single lines a lead, the others a chord instrument."""
+    changed = []
+    for part in parts:
+        if part.is_drum:
+            changed.append(part)
+            continue
+        louder = int(rng.integers(-25, 10))
+        notes = [
+            note._replace(velocity=int(np.clip(note.velocity + louder, 15, 127)))
+            for note in part.notes
+        ]
+        changed.append(Part(_program_for(part, rng), notes))
+    if parts and rng.random() < 0.4:
+        start = min(note.start for part in parts for note in part.notes)
+        end = max(note.start + note.duration for part in parts for note in part.notes)
+        changed.append(_drum_part(rng, start, end, 60.0 / float(rng.uniform(70, 140))))
+    return changed
+
+
+def _program_for(part: Part, rng: np.random.Generator) -> int:
+    starts = {round(note.start, 2) for note in part.notes}
+    if np.mean([note.pitch for note in part.notes]) < 46:
         return int(rng.choice(PROGRAMS["bass"]))
-    if len(np.unique(np.round(starts, 2))) > 0.95 * len(starts) and rng.random() < 0.6:
+    if len(starts) > 0.95 * len(part.notes) and rng.random() < 0.6:
         return int(rng.choice(PROGRAMS["lead"]))
     return int(rng.choice(CHORD_PROGRAMS if rng.random() < 0.7 else PROGRAMS["piano"]))
 
 
-def _drum_track(symusic, score, rng: np.random.Generator):
-    part = _drum_part(
-        rng, float(score.start()), float(score.end()), 60.0 / float(rng.uniform(70, 140))
-    )
-    return _track(symusic, part)
-
-
-def _play(score, rate: int, cents: float) -> tuple[np.ndarray, float]:
-    played = round(rate / 2 ** (cents / 1200))
-    synthesizer = _symusic().Synthesizer(sf_path=str(soundfont()), sample_rate=played, quality=4)
-    audio = np.asarray(synthesizer.render(score, stereo=False), dtype=np.float32)[0]
-    peak = float(np.abs(audio).max()) if audio.size else 0.0
-    return audio * (0.5 / peak if peak > 0 else 1.0), played / rate
-
-
-def scale_times(segments: Sequence[Segment], factor: float) -> list[Segment]:
-    """The same labels with every time multiplied by `factor`."""
-    return [Segment(s.start * factor, s.end * factor, s.label) for s in segments]
-
-
-def random_song(
-    rng: np.random.Generator, seconds: float, rate: int, progression: Sequence[Beat] | None = None
-) -> tuple[np.ndarray, list[Segment]]:
-    """A synthesised song of about `seconds`: (samples (n,), labels), tuned within ±30 cents.
-
-    >>> audio, labels = random_song(np.random.default_rng(0), seconds=5, rate=22050)
-    >>> len(audio) > 5 * 22050 and labels[-1].end >= 5
-    True
-    """
-    tempo = float(rng.uniform(60, 180))
-    if progression is None:
-        progression = random_progression(rng, int(np.ceil(seconds * tempo / 60)))
-    parts, segments = compose(progression, rng, tempo)
-    audio, factor = render(parts, rate, float(rng.uniform(-MAXIMUM_TUNING, MAXIMUM_TUNING)))
-    return audio, scale_times(segments, factor)
+def random_cents(rng: np.random.Generator) -> float:
+    """A tuning within MAXIMUM_TUNING cents of 440 Hz."""
+    return float(rng.uniform(-MAXIMUM_TUNING, MAXIMUM_TUNING))

@@ -4,11 +4,14 @@ Every model here gives {"chord_type": (…, 32), "root": (…, 12), "bass_note":
 models for each frame, the clip model for each example.
 """
 
+import math
 from dataclasses import dataclass
 
 import mlx.core as mx
 import mlx.nn as nn
 
+from audiotrain.cqt import CQT, CQTSettings
+from audiotrain.models.btc import BidirectionalBlock, sinusoids
 from audiotrain.models.layers import ConformerBlock, EncoderBlock
 
 HEAD_SIZES = {"chord_type": 32, "root": 12, "bass_note": 12}
@@ -65,6 +68,7 @@ class Trunk(nn.Module):
         self.stem = nn.Linear(bins * settings.patch, settings.width)
         self.blocks = [_block(settings) for _ in range(settings.blocks)]
         self.norm = nn.LayerNorm(settings.width)
+        self.positions = settings.architecture == "btc"
         self.freeze(recurse=False, keys=["feature_mean", "feature_std"])
 
     def __call__(self, features: mx.array) -> mx.array:
@@ -74,6 +78,8 @@ class Trunk(nn.Module):
             raise ValueError(f"{frames} frames, expected a multiple of patch={patch}")
         x = (features - self.feature_mean) / self.feature_std
         x = self.stem(x.reshape(batch, frames // patch, patch * bins))
+        if self.positions:
+            x = x + sinusoids(frames // patch, self.settings.width)
         for block in self.blocks:
             x = block(x)
         return self.norm(x)
@@ -96,6 +102,8 @@ def _block(settings: ChordModelSettings) -> nn.Module:
             return EncoderBlock(width, 0, hidden, kernel, dropout, "relu")
         case "conformer":
             return ConformerBlock(width, heads, hidden, kernel, dropout)
+        case "btc":
+            return BidirectionalBlock(width, heads, hidden, kernel, dropout)
     raise ValueError(
         f"architecture={settings.architecture!r}, expected relu-transformer, transformer, conv, "
         "conformer or btc"
@@ -113,3 +121,37 @@ class FrameChordModel(nn.Module):
 
     def __call__(self, features: mx.array) -> dict[str, mx.array]:
         return self.heads(self.trunk(features))
+
+
+class ChordRecognitionModel(nn.Module):
+    """One chord for each example, from raw waveforms: the front end, a Trunk, the mean over time.
+
+    Called with audio (batch, samples) at `rate` Hz, it gives logits (batch, classes) by head. The
+    constant-Q transform runs inside, in MLX.
+
+    >>> model = ChordRecognitionModel(d_model=32, num_blocks=1)
+    >>> logits = model(mx.zeros((2, 44100)))
+    >>> logits["chord_type"].shape, logits["root"].shape, logits["bass_note"].shape
+    ((2, 32), (2, 12), (2, 12))
+    """
+
+    def __init__(
+        self, d_model: int = 256, num_blocks: int = 6, rate: int = 44100, dropout: float = 0.1
+    ):
+        super().__init__()
+        heads = max(1, d_model // 32)
+        settings = ChordModelSettings(
+            width=d_model, blocks=num_blocks, heads=heads, hidden=2 * d_model, dropout=dropout
+        )
+        self._front_end = CQT(CQTSettings(rate=rate, hop=2048 * rate // 22050))
+        self.trunk = Trunk(144, settings)
+        self.heads = Heads(d_model)
+
+    def __call__(self, audio: mx.array) -> dict[str, mx.array]:
+        if audio.ndim != 2:
+            raise ValueError(f"audio of shape {audio.shape}, expected (batch, samples)")
+        magnitudes = mx.stop_gradient(self._front_end(audio))
+        features = (20 / math.log(10)) * mx.log(magnitudes + 1e-4)
+        features = mx.pad(features, ((0, 0), (0, features.shape[1] % 2), (0, 0)), mode="edge")
+        pooled = self.trunk(features).mean(axis=1, keepdims=True)
+        return {head: logits[:, 0] for head, logits in self.heads(pooled).items()}

@@ -1,4 +1,4 @@
-"""Blocks that the models share: attention, feed-forward, convolution module; (batch, frames, width).
+"""Blocks that models share: attention, feed-forward, convolution; all (batch, frames, width).
 
 Where an operation is slow on MLX's CPU backend (exp, sigmoid, depthwise convolution) its block says
 so and names the one to use instead; results do not depend on the device.

@@ -1,0 +1,328 @@
+"""Songs as cached features and frame labels, and the windows of them that training draws.
+
+A song is a recording, a MIDI file played on drawn instruments, or a composed one; whatever its
+source, it becomes log-magnitude CQT frames with spare bins at both ends, so that transposing by
+cropping costs nothing and wraps nothing around.
+"""
+
+import sys
+import zlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from audiotrain import audio as audio_files
+from audiotrain import augment, features, harmony
+from audiotrain.cache import FeatureCache
+from audiotrain.datasets import chords, synthesis
+from audiotrain.harmony import Segment
+from audiotrain.loader import Dataset
+
+FLOOR = 1e-4  # added to magnitudes before the logarithm
+SYNTHESIS = 1  # raise it when the same seed gives another song
+SILENCE = -80.0  # dB of FLOOR: the feature of a silent bin
+
+
+@dataclass(frozen=True)
+class FeatureSettings:
+    """The model's input: a constant-Q transform with equal steps on a logarithmic scale."""
+
+    rate: int = 22050
+    """samples per second that audio is resampled to"""
+    hop: int = 2048
+    """samples between frames"""
+    bins: int = 144
+    """bins that the model sees, from C1 upwards"""
+    bins_per_octave: int = 24
+    """bins per octave, a multiple of 12"""
+    spare: int = 6
+    """semitones of further bins at both ends, the most that training transposes"""
+
+    @property
+    def frame_seconds(self) -> float:
+        """Seconds from one frame to the next."""
+        return self.hop / self.rate
+
+    @property
+    def bins_per_semitone(self) -> int:
+        """Bins that a semitone moves."""
+        return self.bins_per_octave // 12
+
+    @property
+    def spare_bins(self) -> int:
+        """Further bins at each end."""
+        return self.spare * self.bins_per_semitone
+
+    def cqt(self, spare: bool) -> features.CQTSettings:
+        """The transform, with or without the spare bins."""
+        c1 = features.CQTSettings().fmin
+        plain = features.CQTSettings(self.rate, self.hop, self.bins, self.bins_per_octave, c1)
+        if not spare:
+            return plain
+        bins = self.bins + 2 * self.spare_bins
+        return replace(plain, bins=bins, fmin=c1 * 2 ** (-self.spare / 12))
+
+
+class Song(NamedTuple):
+    """Features (frames, bins + spare) float16, classes (frames, 3) int16, its labels in seconds."""
+
+    name: str
+    features: np.ndarray
+    classes: np.ndarray
+    segments: list[Segment]
+
+    def seconds(self, settings: FeatureSettings) -> float:
+        """Length by its frames."""
+        return len(self.features) * settings.frame_seconds
+
+
+def decibels(magnitudes: np.ndarray) -> np.ndarray:
+    """What the model is given for CQT magnitudes: dB above 1, never below SILENCE."""
+    return 20 * np.log10(magnitudes + FLOOR)
+
+
+def degrade(audio: np.ndarray, rate: int, rng: np.random.Generator) -> np.ndarray:
+    """Audio as a room, a microphone and a recorder would leave it."""
+    audio = augment.equalise(audio, rng, rate, decibels=6.0)
+    audio = augment.reverberate(audio, rng, rate)
+    if rng.random() < 0.5:
+        audio = augment.saturate(audio, rng, drive_decibels=18.0)
+    return augment.add_noise(audio, rng, lowest_snr=20.0, highest_snr=40.0)
+
+
+class Library:
+    """Makes songs, from files or from seeds, through a cache on disk."""
+
+    def __init__(self, settings: FeatureSettings, cache: Path, seed: int = 0):
+        self.settings, self.seed = settings, seed
+        self._features = FeatureCache(cache, dtype=np.float16)
+        self._composers: dict[str, Callable[[], tuple[np.ndarray, list[Segment]]]] = {}
+
+    def song(self, item: chords.Item, rendering: int = 0) -> Song:
+        """A labelled recording, or MIDI file as its `rendering`-th choice of instruments.
+
+        AudioError or ValueError, one line with the file, when it cannot be read.
+        """
+        if item.audio is None:
+            raise ValueError(f"{item.id}: labels without audio")
+        spec = {"floor": FLOOR, "cqt": asdict(self.settings.cqt(spare=True))}
+        if item.midi:
+            spec["rendering"] = [SYNTHESIS, self.seed, rendering]
+            values = self._features.get(
+                item.audio, spec, lambda: self._log_cqt(self._audio_of_midi(item, rendering))
+            )
+        else:
+            spec["span"] = [item.start, item.end]
+            values = self._features.get(item.audio, spec, lambda: self._extract(item))
+        segments = chords.segments(item, len(values) * self.settings.frame_seconds)
+        return Song(item.id, values, self._frame_classes(segments, len(values)), segments)
+
+    def composed(self, number: int, seconds: float, progressions: Sequence[list[Segment]]) -> Song:
+        """The `number`-th synthesised song of a seed, its chords from a grammar or from one of
+        `progressions`, other songs' labels."""
+        name = f"song-{number:04d}"
+        self._composers[name] = lambda: self._compose(number, seconds, progressions)
+        made: list[list[Segment]] = []
+
+        def extract() -> np.ndarray:
+            audio, segments = self._composers[name]()
+            made.append(segments)
+            return self._log_cqt(audio)
+
+        source = f"{SYNTHESIS} {self.seed} {number} {seconds} {_fingerprint(progressions)}"
+        spec = {"floor": FLOOR, "cqt": asdict(self.settings.cqt(spare=True))}
+        values = self._features.get(source, spec, extract)
+        if not made:  # the features came from the cache: the labels alone are quick
+            made.append(self._composition(number, seconds, progressions)[1])
+        return Song(name, values, self._frame_classes(made[0], len(values)), made[0])
+
+    def audio_of(self, name: str, item: chords.Item | None) -> np.ndarray:
+        """Samples of a composed song, or of the first rendering of a MIDI file."""
+        return self._composers[name]()[0] if item is None else self._audio_of_midi(item, 0)
+
+    def _composition(self, number: int, seconds: float, progressions: Sequence[list[Segment]]):
+        """(parts, labels, generator) of a composed song."""
+        rng = self._rng("composed", number)
+        tempo = float(rng.uniform(60, 180))
+        beats = int(np.ceil(seconds * tempo / 60))
+        if progressions and rng.random() < 0.7:
+            source = progressions[int(rng.integers(len(progressions)))]
+            progression = synthesis.progression_from(source, rng, beats)
+        else:
+            progression = synthesis.random_progression(rng, beats)
+        parts, segments = synthesis.compose(progression, rng, tempo)
+        return parts, segments, rng
+
+    def _compose(self, number: int, seconds: float, progressions: Sequence[list[Segment]]):
+        parts, segments, rng = self._composition(number, seconds, progressions)
+        audio = synthesis.render(parts, self.settings.rate, synthesis.random_cents(rng))
+        if rng.random() < 0.5:
+            audio = degrade(audio, self.settings.rate, rng)
+        return audio, segments
+
+    def _frame_classes(self, segments: list[Segment], frames: int) -> np.ndarray:
+        return harmony.segments_to_frames(segments, frames, self.settings.frame_seconds)
+
+    def _rng(self, *parts: object) -> np.random.Generator:
+        return np.random.default_rng([self.seed, zlib.crc32(repr(parts).encode())])
+
+    def _audio_of_midi(self, item: chords.Item, rendering: int) -> np.ndarray:
+        rng = self._rng("rendering", item.id, rendering)
+        parts = synthesis.reorchestrate(synthesis.read_midi(item.audio), rng)
+        audio = synthesis.render(parts, self.settings.rate, synthesis.random_cents(rng))
+        if rendering and rng.random() < 0.5:
+            audio = degrade(audio, self.settings.rate, rng)
+        return audio
+
+    def _extract(self, item: chords.Item) -> np.ndarray:
+        if not item.start and item.end is None:
+            return self._log_cqt(item.audio)
+        length = None if item.end is None else item.end - item.start
+        samples = audio_files.read(item.audio, self.settings.rate, item.start, length)
+        return self._log_cqt(samples)
+
+    def _log_cqt(self, audio: np.ndarray | Path) -> np.ndarray:
+        return decibels(features.extract(audio, self.settings.cqt(spare=True)))
+
+
+def _fingerprint(progressions: Sequence[list[Segment]]) -> int:
+    return zlib.crc32(repr(progressions).encode()) if progressions else 0
+
+
+def progress(things: Iterable, text: str, total: int | None = None) -> Iterable:
+    """`things` with a bar on the terminal, or with a line now and then in a file."""
+    terminal = sys.stderr.isatty()
+    return tqdm(
+        things, desc=text, total=total, mininterval=0.1 if terminal else 20, ascii=not terminal,
+        dynamic_ncols=terminal, ncols=None if terminal else 80, leave=True,
+    )  # fmt: skip
+
+
+def load_songs(
+    library: Library, items: Sequence[chords.Item], text: str, renderings: int = 1
+) -> tuple[list[list[Song]], list[str]]:
+    """Each item's renderings (recordings have one), and a line for each that cannot be read."""
+    songs, problems = [], []
+    for item in progress(items, text):
+        try:
+            numbers = range(renderings if item.midi else 1)
+            songs.append([library.song(item, number) for number in numbers])
+        except (audio_files.AudioError, ValueError) as error:
+            problems.append(str(error))
+    return songs, problems
+
+
+class Windows(Dataset):
+    """Training windows drawn from songs: {"features" (frames, bins), "classes" (frames, 3)}.
+
+    An epoch has as many windows as fit into one rendering of every song; each is a random place of
+    a song (chosen by length) in a random rendering, transposed by -5 to 6 semitones at most
+    `spare`, made louder or softer, tilted, and covered by noise.
+    """
+
+    def __init__(
+        self, songs: Sequence[Sequence[Song]], frames: int, settings: FeatureSettings,
+        augmented: bool = True,
+    ):  # fmt: skip
+        if not songs:
+            raise ValueError("no songs to train on")
+        self.songs, self.frames, self.settings = songs, frames, settings
+        self.augmented = augmented
+        lengths = np.array([len(renderings[0].features) for renderings in songs])
+        # A clip shorter than a window counts as a quarter of one: it is mostly padding.
+        weights = np.maximum(lengths, frames / 4)
+        self._shares = weights / weights.sum()
+        self._length = int(max(1, np.ceil(lengths / frames).sum()))
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        return self.get(index, np.random.default_rng(index))
+
+    def describe(self, index: int) -> str:
+        """Where samples come from, for error messages."""
+        return f"one of {len(self.songs)} songs"
+
+    def get(self, index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """One window, drawn from `rng` alone."""
+        renderings = self.songs[int(rng.choice(len(self.songs), p=self._shares))]
+        song = renderings[int(rng.integers(len(renderings)))]
+        length = len(song.features)
+        start = int(rng.integers(-self.frames // 4, max(1, length - 3 * self.frames // 4)))
+        window, classes = cut(song, start, self.frames, self.settings)
+        shift = int(rng.integers(-min(5, self.settings.spare), min(6, self.settings.spare) + 1))
+        if not self.augmented:
+            shift = 0
+        window = augment.transpose_bins(
+            window, shift, self.settings.bins_per_semitone, self.settings.spare_bins
+        )
+        if self.augmented:
+            window = self._varied(window, rng)
+        return {
+            "features": np.ascontiguousarray(window, np.float32),
+            "classes": harmony.transpose(classes, shift).astype(np.int32),
+        }
+
+    def _varied(self, window: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Louder or softer, through another EQ, above a noise floor, with bands of bins missing."""
+        window = augment.gain(augment.tilt(window, rng, decibels=4.0), rng, decibels=9.0)
+        hiss = rng.uniform(SILENCE, SILENCE + 35) + 2 * rng.standard_normal(
+            window.shape, np.float32
+        )
+        window = np.maximum(window, hiss).astype(np.float32)
+        if rng.random() < 0.3:
+            window = augment.mask(window, rng, time_masks=0, frequency_masks=1, value=SILENCE)
+        return window
+
+
+def cut(
+    song: Song, start: int, frames: int, settings: FeatureSettings
+) -> tuple[np.ndarray, np.ndarray]:
+    """Frames [start, start + frames) of a song, silent and unlabelled where there is no song."""
+    window = np.full((frames, song.features.shape[1]), SILENCE, np.float32)
+    classes = np.full((frames, 3), harmony.IGNORE, np.int16)
+    first, stop = max(start, 0), min(start + frames, len(song.features))
+    if stop > first:
+        window[first - start : stop - start] = song.features[first:stop]
+        classes[first - start : stop - start] = song.classes[first:stop]
+    return window, classes
+
+
+class Sequential(Dataset):
+    """Every song in consecutive windows, as they are: what validation loops over."""
+
+    def __init__(self, songs: Sequence[Song], frames: int, settings: FeatureSettings):
+        self.songs, self.frames, self.settings = songs, frames, settings
+        self._places = [
+            (number, start)
+            for number, song in enumerate(songs)
+            for start in range(0, len(song.features), frames)
+        ]
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        number, start = self._places[index]
+        window, classes = cut(self.songs[number], start, self.frames, self.settings)
+        spare = self.settings.spare_bins
+        return {
+            "features": np.ascontiguousarray(window[:, spare : spare + self.settings.bins]),
+            "classes": classes.astype(np.int32),
+        }
+
+
+def statistics(songs: Sequence[Sequence[Song]], settings: FeatureSettings) -> tuple[float, float]:
+    """Mean and standard deviation of the features of up to 200 songs."""
+    chosen = [renderings[0] for renderings in songs[:: max(1, len(songs) // 200)]]
+    spare = settings.spare_bins
+    values = [
+        np.asarray(s.features[::7, spare : spare + settings.bins], np.float64) for s in chosen
+    ]
+    joined = np.concatenate(values)
+    return float(joined.mean()), float(max(joined.std(), 1e-3))

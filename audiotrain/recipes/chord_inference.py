@@ -1,0 +1,201 @@
+"""A trained chord model on audio of any length: overlapping windows, averaged, in little memory."""
+
+import itertools
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import NamedTuple
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+
+from audiotrain import checkpoint, features
+from audiotrain.harmony import BassRule, Segment, decode
+from audiotrain.models.chords import ChordModelSettings, FrameChordModel
+from audiotrain.recipes import chord_decoding
+from audiotrain.recipes.chord_data import SILENCE, FeatureSettings, decibels
+
+WINDOWS_AT_ONCE = 16
+
+
+class Prediction(NamedTuple):
+    """Chords of one recording: segments, a confidence in 0..1 for each, and its seconds."""
+
+    segments: list[Segment]
+    confidences: list[float]
+    seconds: float
+
+
+class Recognizer:
+    """A frame model with the features and window it was trained on.
+
+    >>> recognizer = Recognizer.from_checkpoint("runs/chords/checkpoints/best")  # doctest: +SKIP
+    >>> recognizer.predict("song.mp3").segments  # doctest: +SKIP
+    [Segment(start=0.0, end=1.86, label='C:maj'), ...]
+    """
+
+    def __init__(
+        self, model: FrameChordModel, settings: FeatureSettings, window: int,
+        switching_cost: float | None = 2.0,
+    ):  # fmt: skip
+        self.model, self.settings, self.window = model, settings, window
+        self.switching_cost = switching_cost
+        model.eval()
+
+    @classmethod
+    def from_checkpoint(cls, folder: str | Path) -> "Recognizer":
+        """The model of a checkpoint folder, or of a run folder's best checkpoint.
+
+        CheckpointError, one line, when it is damaged or no chord model's.
+        """
+        folder = Path(folder)
+        if (folder / "checkpoints").is_dir():
+            folder = best_checkpoint(folder)
+        meta = checkpoint.load_meta(folder)
+        described = (meta.get("config") or {}).get("recognizer")
+        if described is None:
+            raise checkpoint.CheckpointError(f"{folder}: not a checkpoint of the chord recipe")
+        settings = FeatureSettings(**described["features"])
+        model = FrameChordModel(settings.bins, ChordModelSettings(**described["model"]))
+        holder = _Holder(model)
+        checkpoint.load_weights(holder, folder)
+        decoding = folder.parent / "decoding.json"
+        cost = read_switching_cost(decoding) if decoding.is_file() else 2.0
+        return cls(holder.model, settings, described["window"], cost)
+
+    def log_probabilities(self, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """Log-probabilities (frames, 56) in consecutive pieces, for consecutive features
+        (frames, bins) in dB. Every frame is the mean of two windows, weighed by how central it is.
+        """
+        window, step = self.window, self.window // 2
+        places = np.arange(window)
+        ramp = (np.minimum(places, places[::-1]) + 0.5).astype(np.float32)[:, None]
+        # Window k begins at frame (k - 1) * step, so the first one begins in silence.
+        held = np.full((step, self.settings.bins), SILENCE, np.float32)
+        tail = None  # the second half of the window before
+        frames = given = 0
+        for block in itertools.chain(blocks, [None]):
+            if block is None:  # the end: silence, so that the last frames are inside two windows
+                block = np.full((window + step, self.settings.bins), SILENCE, np.float32)
+            else:
+                frames += len(block)
+            held = np.concatenate([held, block])
+            count = max(0, (len(held) - window) // step + 1)
+            for first in range(0, count, WINDOWS_AT_ONCE):
+                chosen = np.arange(first, min(first + WINDOWS_AT_ONCE, count))
+                for heads in self._heads(held[chosen[:, None] * step + places]) * ramp:
+                    if tail is not None and given < frames:
+                        joined = (tail + heads[:step]) / (ramp[step:] + ramp[:step])
+                        yield joined[: frames - given]
+                        given += step
+                    tail = heads[step:]
+            held = held[count * step :]
+
+    def _heads(self, windows: np.ndarray) -> np.ndarray:
+        """Log-probabilities (windows, frames, 56)."""
+        logits = self.model(mx.array(windows, dtype=mx.float32))
+        mx.eval(logits)
+        return chord_decoding.log_probabilities({head: np.array(v) for head, v in logits.items()})
+
+    def song_log_probabilities(self, values: np.ndarray) -> np.ndarray:
+        """(frames, 56) of one song's features (frames, bins) in dB."""
+        return np.concatenate(list(self.log_probabilities([np.asarray(values, np.float32)])))
+
+    def predict(
+        self, audio: str | Path | np.ndarray, viterbi: bool = True, bass: BassRule = "any"
+    ) -> Prediction:
+        """The chords of a file, or of mono samples at the model's rate, of any length.
+
+        AudioError, one line with the file, when it cannot be read.
+        """
+        blocks = features.feature_blocks(audio, self.settings.cqt(spare=False))
+        decoder = chord_decoding.Decoder(self.switching_cost if viterbi else None)
+        runs = _Runs(self.settings.frame_seconds, bass)
+        waiting: list[np.ndarray] = []
+        for heads in self.log_probabilities(decibels(block) for block in blocks):
+            waiting.append(heads)
+            waiting = runs.take(decoder.add(heads), waiting)
+        runs.take(decoder.finish(), waiting)
+        return runs.prediction()
+
+
+class _Runs:
+    """Classes of frames, as they come, to segments with mean confidences."""
+
+    def __init__(self, frame_seconds: float, bass: BassRule):
+        self.frame_seconds, self.bass = frame_seconds, bass
+        self.frames = 0
+        self.runs: list[tuple[tuple, int, float]] = []  # classes, first frame, sum of confidences
+
+    def take(self, classes: np.ndarray, waiting: list[np.ndarray]) -> list[np.ndarray]:
+        """Add decided frames; gives back the probabilities of those that are not decided yet."""
+        if not len(classes):
+            return waiting
+        heads = np.concatenate(waiting)
+        certainty = chord_decoding.confidences(heads[: len(classes)], classes)
+        changes = np.flatnonzero(np.any(classes[1:] != classes[:-1], axis=1)) + 1
+        for part, sure in zip(
+            np.split(classes, changes), np.split(certainty, changes), strict=True
+        ):
+            key = tuple(part[0].tolist())
+            if self.runs and self.runs[-1][0] == key:
+                _, first, total = self.runs[-1]
+                self.runs[-1] = (key, first, total + float(sure.sum()))
+            else:
+                self.runs.append((key, self.frames, float(sure.sum())))
+            self.frames += len(part)
+        return [heads[len(classes) :]]
+
+    def prediction(self) -> Prediction:
+        """What has been taken, neighbours of equal label joined."""
+        seconds = self.frames * self.frame_seconds
+        firsts = [first for _, first, _ in self.runs] + [self.frames]
+        joined: list[tuple[str, int, int, float]] = []
+        for (key, first, total), stop in zip(self.runs, firsts[1:], strict=True):
+            label = decode(key, self.bass)
+            if joined and joined[-1][0] == label:
+                _, begun, _, before = joined[-1]
+                joined[-1] = (label, begun, stop, before + total)
+            else:
+                joined.append((label, first, stop, total))
+        segments = [
+            Segment(
+                max(0.0, (first - 0.5) * self.frame_seconds) if first else 0.0,
+                seconds if stop == self.frames else (stop - 0.5) * self.frame_seconds,
+                label,
+            )
+            for label, first, stop, _ in joined
+        ]
+        sure = [min(1.0, total / (stop - first)) for _, first, stop, total in joined]
+        return Prediction(segments, sure, seconds)
+
+
+class _Holder(nn.Module):
+    """Gives a model's weights the prefix that they have in a training module's checkpoint."""
+
+    def __init__(self, model: FrameChordModel):
+        super().__init__()
+        self.model = model
+
+
+def best_checkpoint(run: Path) -> Path:
+    """A run's best checkpoint, or its last one when there is no best."""
+    for name in ("best", "last"):
+        if (run / "checkpoints" / name).is_dir():
+            return run / "checkpoints" / name
+    raise checkpoint.CheckpointError(f"{run}: no checkpoints/best or checkpoints/last in this run")
+
+
+def describe(model: ChordModelSettings, settings: FeatureSettings, window: int) -> dict:
+    """What `from_checkpoint` needs to build the model again, for the checkpoint's config."""
+    return {"model": asdict(model), "features": asdict(settings), "window": window}
+
+
+def read_switching_cost(path: Path) -> float:
+    """The cost that training chose for Viterbi. ValueError, one line, when the file is damaged."""
+    try:
+        return float(json.loads(path.read_text(encoding="utf-8"))["switching_cost"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: expected a switching_cost ({error})") from None

@@ -1,0 +1,152 @@
+"""How good a chord model is: mir_eval's scores by song and corpus, frame accuracies, confusions."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from audiotrain import metrics, report
+from audiotrain.harmony import CHORD_TYPES, HEADS, PITCH_NAMES, frames_to_segments
+from audiotrain.history import write_json
+from audiotrain.recipes import chord_decoding
+from audiotrain.recipes.chord_data import Song, progress
+from audiotrain.recipes.chord_inference import Recognizer
+
+COSTS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)  # of a switch, that `choose_switching_cost` tries
+NAMES = {"chord_type": CHORD_TYPES, "root": PITCH_NAMES, "bass_note": PITCH_NAMES}
+SHOWN = (
+    "root", "thirds", "triads", "sevenths", "tetrads", "majmin", "mirex", "overseg", "underseg",
+    "seg", "acqa",
+)  # fmt: skip
+
+
+class Scores:
+    """Sums what songs add; `as_dict` is metrics.json."""
+
+    def __init__(self, recognizer: Recognizer):
+        self.recognizer = recognizer
+        self.songs: list[dict] = []
+        self.by_decoding: dict[str, list[dict]] = {"viterbi": [], "argmax": []}
+        self.quality = {name: np.zeros((len(CHORD_TYPES), 2)) for name in self.by_decoding}
+        self.confusions = {
+            head: np.zeros((len(names), len(names)), np.int64) for head, names in NAMES.items()
+        }
+        self.intervals = np.zeros((len(CHORD_TYPES), 12), np.int64)
+        self.right: dict[str, float] = {}
+        self.frames: dict[str, int] = {}
+
+    def add(self, song: Song) -> None:
+        """Predict a song both ways and compare it with its labels."""
+        settings = self.recognizer.settings
+        spare = settings.spare_bins
+        values = song.features[:, spare : spare + settings.bins]
+        heads = self.recognizer.song_log_probabilities(values)
+        seconds = max(song.seconds(settings), song.segments[-1].end if song.segments else 0.0)
+        row = {"song": song.name, "seconds": song.seconds(settings)}
+        costs = {"viterbi": self.recognizer.switching_cost, "argmax": None}
+        for name, cost in costs.items():
+            classes = chord_decoding.decode(heads, cost)
+            estimate = frames_to_segments(classes, settings.frame_seconds, seconds)
+            scores = metrics.chord_scores(song.segments, estimate)
+            self.by_decoding[name].append(scores)
+            self.quality[name] += metrics.quality_seconds(song.segments, estimate)
+            if name == "viterbi":
+                row |= {key: scores[key] for key in SHOWN if key in scores}
+        self.songs.append(row)
+        self._add_frames(heads, song.classes)
+
+    def _add_frames(self, heads: np.ndarray, classes: np.ndarray) -> None:
+        parts = chord_decoding.split_heads(heads)
+        best = np.stack([part.argmax(-1) for part in parts], -1)
+        known = classes[:, 0] >= 0
+        for number, head in enumerate(HEADS):
+            chosen, target = parts[number], classes[:, number]
+            valid = target >= 0
+            self._count(f"{head}_acc", best[valid, number] == target[valid])
+            for k in (3, 5):
+                ranked = np.argpartition(-chosen[valid], k, axis=-1)[:, :k]
+                self._count(f"{head}_top{k}", (ranked == target[valid, None]).any(-1))
+            self.confusions[head] += metrics.confusion_matrix(
+                best[:, number], target, len(NAMES[head])
+            )
+        joint = ((best == classes) | (classes < 0)).all(-1)[known]
+        self._count("chord_acc", joint)
+        rooted = classes[:, 1] >= 0
+        interval = (best[rooted, 1] - classes[rooted, 1]) % 12
+        np.add.at(self.intervals, (classes[rooted, 0], interval), 1)
+
+    def _count(self, name: str, right: np.ndarray) -> None:
+        self.right[name] = self.right.get(name, 0.0) + float(right.sum())
+        self.frames[name] = self.frames.get(name, 0) + len(right)
+
+    def as_dict(self) -> dict:
+        """{"songs", "seconds", "viterbi": {"corpus", "mean", "median"}, "argmax", "frames"}."""
+        result: dict = {
+            "songs": len(self.songs),
+            "seconds": sum(row["seconds"] for row in self.songs),
+            "switching_cost": self.recognizer.switching_cost,
+        }
+        for name, rows in self.by_decoding.items():
+            result[name] = metrics.aggregate_scores(rows)
+            result[name]["corpus"]["acqa"] = metrics.acqa(self.quality[name])
+        result["frames"] = {
+            name: self.right[name] / max(self.frames[name], 1) for name in self.right
+        }
+        return result
+
+    def write(self, folder: Path) -> None:
+        """metrics.json, songs.csv and the confusion matrices as PNG and CSV, in `folder`."""
+        write_json(folder / "metrics.json", self.as_dict())
+        report.table_csv(sorted(self.songs, key=lambda row: row["mirex"]), folder / "songs.csv")
+        for head, names in NAMES.items():
+            stem, title = folder / f"confusion-{head}", head.replace("_", " ").capitalize()
+            report.confusion_picture(self.confusions[head], names, stem.with_suffix(".png"), title)
+            report.confusion_csv(self.confusions[head], names, stem.with_suffix(".csv"))
+        rows = [
+            {"chord type": CHORD_TYPES[number]}
+            | {f"root +{interval}": int(count) for interval, count in enumerate(counts)}
+            for number, counts in enumerate(self.intervals)
+            if counts.sum()
+        ]
+        report.table_csv(rows, folder / "root-intervals.csv")
+        shown = {
+            name: {key: result["corpus"][key] for key in SHOWN}
+            for name, result in self.as_dict().items()
+            if name in self.by_decoding
+        }
+        report.scores_picture(shown, folder / "scores.png", f"Scores of {len(self.songs)} songs")
+
+
+def score(recognizer: Recognizer, songs: Sequence[Song], text: str) -> Scores:
+    """The scores of all songs; with a progress bar."""
+    scores = Scores(recognizer)
+    for song in progress(songs, text):
+        scores.add(song)
+    return scores
+
+
+def table(result: dict) -> str:
+    """The corpus scores of `Scores.as_dict` as text: a column a comparison."""
+    lines = [f"{'':9}" + "".join(f"{name:>9}" for name in SHOWN)]
+    for name in ("argmax", "viterbi"):
+        corpus = result[name]["corpus"]
+        lines.append(f"{name:9}" + "".join(f"{corpus[key]:9.3f}" for key in SHOWN))
+    frames = result["frames"]
+    shares = ", ".join(f"{head.replace('_', ' ')} {frames[f'{head}_acc']:.3f}" for head in HEADS)
+    lines.append(f"frames right: {shares}, whole chord {frames['chord_acc']:.3f}")
+    return "\n".join(lines)
+
+
+def choose_switching_cost(recognizer: Recognizer, songs: Sequence[Song]) -> float:
+    """The cost of a switch with the best mean of mirex and seg on up to 30 songs."""
+    settings, spare = recognizer.settings, recognizer.settings.spare_bins
+    totals = dict.fromkeys(COSTS, 0.0)
+    for song in progress(list(songs)[:30], "decoding"):
+        values = song.features[:, spare : spare + settings.bins]
+        heads = recognizer.song_log_probabilities(values)
+        for cost in COSTS:
+            classes = chord_decoding.decode(heads, cost)
+            estimate = frames_to_segments(classes, settings.frame_seconds, song.seconds(settings))
+            scores = metrics.chord_scores(song.segments, estimate)
+            totals[cost] += (scores["mirex"] + scores["seg"]) * scores["seconds"]
+    return max(totals, key=lambda cost: totals[cost])

@@ -1,0 +1,118 @@
+"""Settings of the chord recipe's commands; their defaults are stated here and nowhere else."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from audiotrain.models.chords import ChordModelSettings
+from audiotrain.recipes.chord_data import FeatureSettings
+from audiotrain.recipes.chord_training import LossSettings, OptimizationSettings
+
+CACHE = Path("~/.cache/audiotrain/chords")
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """Train a chord recogniser on a folder of audio and labels, or on synthesised songs."""
+
+    data: Path | None = None
+    """folder of audio (or MIDI) and chord labels, or a manifest; nothing: synthesised songs"""
+    output: Path | None = None
+    """run folder, new or to be resumed; nothing: runs/chords-DATE-TIME"""
+    resume: bool = False
+    """continue the run in `output` where it stopped"""
+    cache: Path = CACHE
+    """folder of extracted features, reused by later runs"""
+    seed: int = 0
+    """seed of the split, the synthesis, the weights and the order"""
+    valid: float = 0.1
+    """share of the songs to validate on"""
+    test: float = 0.1
+    """share of the songs to test on"""
+    group: str | None = None
+    """column of a table whose equal values stay in one part of the split"""
+    selector: str | None = None
+    """which chord annotation of a JAMS file: a number or an annotator's name"""
+    pop_spellings: bool = False
+    """read Cm7b5, CM7, Csus, C°, Cø and German H too"""
+    renderings: int = 2
+    """how many choices of instruments each MIDI file is played on for training"""
+    composed: int | None = None
+    """songs synthesised for training; nothing: 120 without data, none with data"""
+    composed_seconds: float = 60.0
+    """length of a synthesised song in seconds"""
+    progressions: Path | None = None
+    """folder of chord labels whose progressions synthesised songs borrow"""
+    window: int = 128
+    """frames of a training window, 12 s"""
+    batch_size: int = 24
+    """windows of a batch"""
+    steps: int | None = None
+    """optimizer steps; nothing: 450 without data, `epochs` with data"""
+    epochs: int = 20
+    """passes over the songs when `steps` is not given"""
+    max_minutes: float | None = None
+    """stop training after so many minutes"""
+    validations: int = 10
+    """how many times training is interrupted to validate"""
+    patience: int = 0
+    """stop after so many validations without improvement; 0: never"""
+    workers: int = 1
+    """threads that prepare batches"""
+    features: FeatureSettings = field(default_factory=FeatureSettings)
+    """front end"""
+    model: ChordModelSettings = field(default_factory=ChordModelSettings)
+    """frame model"""
+    loss: LossSettings = field(default_factory=LossSettings)
+    """loss"""
+    optimization: OptimizationSettings = field(default_factory=OptimizationSettings)
+    """optimizer"""
+
+    @property
+    def composed_songs(self) -> int:
+        """How many songs are synthesised."""
+        if self.composed is not None:
+            return self.composed
+        return 120 if self.data is None else 0
+
+
+@dataclass(frozen=True)
+class EvaluateSettings:
+    """Score a trained model on a labelled folder."""
+
+    data: Path
+    """folder of audio (or MIDI) and chord labels, or a manifest"""
+    checkpoint: Path = Path("runs")
+    """run or checkpoint folder; a folder of runs: its newest run"""
+    output: Path | None = None
+    """folder for metrics.json, songs.csv and pictures; nothing: RUN/evaluation-NAME"""
+    split: Literal["train", "valid", "test"] | None = None
+    """only this part of the run's own split; nothing: everything in the folder"""
+    cache: Path = CACHE
+    """folder of extracted features, reused by later runs"""
+    selector: str | None = None
+    """which chord annotation of a JAMS file: a number or an annotator's name"""
+    pop_spellings: bool = False
+    """read Cm7b5, CM7, Csus, C°, Cø and German H too"""
+    seed: int = 0
+    """seed of the instruments that MIDI files are played on"""
+
+
+@dataclass(frozen=True)
+class PredictSettings:
+    """Write the chords of audio files of any length."""
+
+    audio: tuple[Path, ...]
+    """audio files, or folders of them"""
+    checkpoint: Path = Path("runs")
+    """run or checkpoint folder; a folder of runs: its newest run"""
+    output: Path | None = None
+    """folder for the results; nothing: beside each audio file"""
+    formats: tuple[Literal["lab", "jams", "mid", "csv", "json"], ...] = ("lab",)
+    """what to write"""
+    decoding: Literal["viterbi", "argmax"] = "viterbi"
+    """how frames become chords"""
+    bass: Literal["any", "chord-tone", "off"] = "any"
+    """which bass notes a label may show"""
+    timeline: bool = True
+    """show the first minute of each file on the terminal"""

@@ -1,0 +1,156 @@
+"""The training module of the chord recipe: model, loss, accuracies, optimizer."""
+
+from dataclasses import dataclass
+
+import mlx.core as mx
+import mlx.optimizers as optim
+import numpy as np
+
+from audiotrain.harmony import CHORD_TYPES, HEAD_SIZES, HEADS, IGNORE, chord_pitch_classes
+from audiotrain.losses import ChordRecognitionLoss, inverse_power_weights
+from audiotrain.models.chords import ChordModelSettings, FrameChordModel
+from audiotrain.module import OptimizerConfig, TrainModule
+from audiotrain.schedulers import WarmupCosineScheduler
+
+
+@dataclass(frozen=True)
+class LossSettings:
+    """Weights of the heads, and what their targets look like."""
+
+    chord_type_weight: float = 1.0
+    """weight of the chord type's loss"""
+    root_weight: float = 1.0
+    """weight of the root's loss"""
+    bass_weight: float = 0.5
+    """weight of the bass note's loss"""
+    label_smoothing: float = 0.1
+    """share of a target that goes to other classes"""
+    consonant_smoothing: bool = False
+    """smooth chord types towards those with common notes instead of evenly"""
+    class_power: float = 0.0
+    """weigh chord types by their frequency to the minus this power, 0 to 1"""
+    largest_class_weight: float = 10.0
+    """clip of those weights"""
+
+
+@dataclass(frozen=True)
+class OptimizationSettings:
+    """AdamW with linear warm-up and cosine decay."""
+
+    learning_rate: float = 1e-3
+    """peak learning rate"""
+    final_share: float = 0.02
+    """learning rate at the end as a share of the peak"""
+    warmup_steps: int = 200
+    """optimizer steps of linear warm-up, at most a tenth of all"""
+    weight_decay: float = 0.01
+    """decoupled weight decay"""
+    gradient_clip: float = 1.0
+    """largest norm of the gradients"""
+    beta2: float = 0.98
+    """decay of AdamW's second moment"""
+    ema_decay: float = 0.999
+    """decay of the averaged weights that validation and prediction use"""
+
+
+class ChordTraining(TrainModule):
+    """Batches {"features" (batch, frames, bins), "classes" (batch, frames, 3)} to loss and
+    frame accuracies (fractions of the labelled frames)."""
+
+    def __init__(
+        self,
+        bins: int,
+        model: ChordModelSettings,
+        loss: LossSettings,
+        optimization: OptimizationSettings,
+        statistics: tuple[float, float],
+        type_counts: np.ndarray | None = None,
+    ):
+        super().__init__()
+        self.model = FrameChordModel(bins, model)
+        self.model.trunk.feature_mean = mx.array(statistics[0])
+        self.model.trunk.feature_std = mx.array(statistics[1])
+        self._optimization = optimization
+        self._criterion = criterion(loss, type_counts)
+
+    def __call__(self, features: mx.array) -> dict[str, mx.array]:
+        return self.model(features)
+
+    def compute_loss(self, batch: dict) -> tuple[mx.array, dict[str, mx.array]]:
+        classes = batch["classes"]
+        targets = {head: classes[..., number] for number, head in enumerate(HEADS)}
+        logits = self(batch["features"])
+        loss, metrics = self._criterion(logits, targets)
+        valid = {head: targets[head] >= 0 for head in HEADS}
+        right = {head: mx.argmax(logits[head], axis=-1) == targets[head] for head in HEADS}
+        for head in HEADS:
+            metrics[f"{head}_acc"] = _share(right[head], valid[head])
+        every = mx.ones_like(valid["root"])
+        for head in HEADS:
+            every = every & (right[head] | ~valid[head])
+        metrics["chord_acc"] = _share(every, valid["chord_type"])
+        return loss, metrics
+
+    def batch_weight(self, batch: dict) -> mx.array:
+        """Labelled frames: what the means of a batch run over."""
+        return (batch["classes"][..., 0] >= 0).sum()
+
+    def configure_optimizers(self) -> OptimizerConfig:
+        chosen, steps = self._optimization, self.trainer.estimated_total_steps
+        schedule = WarmupCosineScheduler(
+            peak_lr=chosen.learning_rate,
+            warmup_steps=min(chosen.warmup_steps, max(1, steps // 10)),
+            total_steps=steps,
+            min_lr=chosen.learning_rate * chosen.final_share,
+        )
+        optimizer = optim.AdamW(
+            learning_rate=schedule,
+            betas=[0.9, chosen.beta2],
+            weight_decay=chosen.weight_decay,
+        )
+        return OptimizerConfig(optimizer=optimizer, lr_schedule_name="warmup_cosine")
+
+
+def _share(right: mx.array, valid: mx.array) -> mx.array:
+    return (right & valid).sum() / mx.maximum(valid.sum(), 1)
+
+
+def criterion(settings: LossSettings, type_counts: np.ndarray | None) -> ChordRecognitionLoss:
+    """The loss that the settings describe; `type_counts` (32,) are frames of each chord type."""
+    weights, similarity = {}, {}
+    if settings.class_power:
+        counts = mx.array(type_counts if type_counts is not None else np.ones(HEAD_SIZES[0]))
+        power, largest = settings.class_power, settings.largest_class_weight
+        weights["chord_type"] = inverse_power_weights(counts, power, largest)
+    if settings.consonant_smoothing:
+        similarity["chord_type"] = mx.array(type_similarity())
+    return ChordRecognitionLoss(
+        settings.chord_type_weight,
+        settings.root_weight,
+        settings.bass_weight,
+        settings.label_smoothing,
+        weights,
+        similarity,
+    )
+
+
+def type_similarity() -> np.ndarray:
+    """(32, 32) float32, rows sum to 1: common notes over all notes of two chord types."""
+    notes = [
+        set(chord_pitch_classes(number)) if number else set() for number in range(HEAD_SIZES[0])
+    ]
+    jaccard = np.array(
+        [[len(a & b) / max(len(a | b), 1) for b in notes] for a in notes], np.float32
+    )
+    jaccard[0, 0] = 1.0
+    assert len(CHORD_TYPES) == len(jaccard)
+    return jaccard / jaccard.sum(axis=1, keepdims=True)
+
+
+def count_types(classes: list[np.ndarray]) -> np.ndarray:
+    """Frames of each chord type (32,) in arrays (frames, 3)."""
+    counts = np.zeros(HEAD_SIZES[0], np.int64)
+    for part in classes:
+        known = part[:, 0][part[:, 0] != IGNORE]
+        counts += np.bincount(known, minlength=HEAD_SIZES[0])
+    return counts

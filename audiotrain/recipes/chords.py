@@ -1,0 +1,349 @@
+"""Train, evaluate and use a chord recogniser.
+
+    python -m audiotrain.recipes.chords                          learns from synthesised songs
+    python -m audiotrain.recipes.chords --data FOLDER            learns from audio and labels
+    python -m audiotrain.recipes.chords evaluate --data FOLDER   scores the newest run
+    python -m audiotrain.recipes.chords predict song.mp3         writes song.lab
+
+Each command explains its settings with --help.
+"""
+
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import mlx.core as mx
+
+from audiotrain import audio as audio_files
+from audiotrain import config, report
+from audiotrain.callbacks import EarlyStopping
+from audiotrain.datasets import annotation_writers, chords
+from audiotrain.history import write_json
+from audiotrain.loader import DataLoader
+from audiotrain.recipes import chord_data, chord_inference, chord_scoring
+from audiotrain.recipes.chord_data import Library, Song
+from audiotrain.recipes.chord_settings import EvaluateSettings, PredictSettings, TrainSettings
+from audiotrain.recipes.chord_training import ChordTraining, count_types
+from audiotrain.saving import ModelCheckpoint
+from audiotrain.trainer import Trainer
+
+PRESETS = Path(__file__).parent / "presets"
+COMMANDS = {"train": TrainSettings, "evaluate": EvaluateSettings, "predict": PredictSettings}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; 2 and one line a mistake on stderr when the user has to change something."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        command, rest = config.choose_command(words, tuple(COMMANDS), "train")
+        settings = config.load(
+            COMMANDS[command],
+            rest,
+            presets=PRESETS if command == "train" else None,
+            prog=f"audiotrain chords {command}",
+            description=COMMANDS[command].__doc__ or "",
+            positional="audio" if command == "predict" else None,
+        )
+        {"train": train, "evaluate": evaluate, "predict": predict}[command](settings)
+    except (ValueError, ImportError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+    return 0
+
+
+# ---------------------------------------------------------------- train
+
+
+def train(settings: TrainSettings) -> dict:
+    """Train, test on unseen songs and predict one of them; what metrics.json says."""
+    begun = time.monotonic()
+    run = open_run(settings)
+    library = Library(settings.features, settings.cache.expanduser(), settings.seed)
+    parts, corpus = prepare(settings, library, run)
+    module = make_module(settings, parts["train"])
+    trainer, loaders = make_trainer(settings, parts, run)
+    last = run / "checkpoints" / "last"
+    trainer.fit(module, *loaders, ckpt_path=last if settings.resume and last.is_dir() else None)
+    trainer.export_history(run / "history.json")
+    report.curves_picture(trainer.history.log + trainer.history.rows, run / "curves.png")
+
+    recognizer = chord_inference.Recognizer.from_checkpoint(run)
+    recognizer.switching_cost = chord_scoring.choose_switching_cost(
+        recognizer, first_renderings(parts["valid"])
+    )
+    decoding = run / "checkpoints" / "decoding.json"
+    write_json(decoding, {"switching_cost": recognizer.switching_cost})
+    tested = first_renderings(parts["test"])
+    scores = chord_scoring.score(recognizer, tested, "testing")
+    scores.write(run)
+    result = scores.as_dict()
+    print(f"\n{len(tested)} unseen songs, {result['seconds'] / 60:.0f} minutes:")
+    print(chord_scoring.table(result))
+    show_example(settings, recognizer, library, corpus, tested, run)
+    print(f"\n{run}: {time.monotonic() - begun:.0f} s in all")
+    return result
+
+
+def open_run(settings: TrainSettings) -> Path:
+    """The run folder with the settings in it. ValueError when it holds a run already."""
+    run = settings.output or Path("runs") / time.strftime("chords-%Y%m%d-%H%M%S")
+    if settings.resume and settings.output is None:
+        raise ValueError("--resume: needs --output, the run folder to continue")
+    if (run / "config.yaml").exists() and not settings.resume:
+        raise ValueError(f"{run}: holds a run already; --resume True continues it")
+    if settings.resume and not (run / "config.yaml").exists():
+        raise ValueError(f"{run}: no config.yaml, so there is no run to resume")
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"run folder {run}: {error.strerror}") from None
+    config.save(settings, run / "config.yaml")
+    return run
+
+
+def prepare(
+    settings: TrainSettings, library: Library, run: Path
+) -> tuple[dict[str, list[list[Song]]], dict[str, chords.Item]]:
+    """Songs, as lists of renderings, by "train", "valid" and "test"; and the items by name."""
+    fractions = (1 - settings.valid - settings.test, settings.valid, settings.test)
+    parts: dict[str, list[list[Song]]] = {"train": [], "valid": [], "test": []}
+    items: dict[str, chords.Item] = {}
+    if settings.data is not None:
+        corpus = find(settings.data, settings.selector, settings.group, settings.pop_spellings)
+        items = {item.id: item for item in corpus.items}
+        split = chords.split(corpus, settings.seed, fractions, run / "split.json")
+        problems: list[str] = []
+        for name, chosen in split.items():
+            renderings = settings.renderings if name == "train" else 1
+            parts[name], found = chord_data.load_songs(library, chosen, name, renderings)
+            problems += found
+        tell(problems, len(corpus.items))
+    composed = compose(settings, library)
+    if settings.data is None:
+        first = round(len(composed) * fractions[0])
+        second = first + round(len(composed) * fractions[1])
+        parts = {"train": composed[:first], "valid": composed[first:second]}
+        parts["test"] = composed[second:]
+    else:
+        parts["train"] += composed
+    for name, songs in parts.items():
+        if not songs:
+            found = sum(map(len, parts.values()))
+            raise ValueError(f"no songs to {name} on among {found}: expected at least one for each")
+    return parts, items
+
+
+def find(data: Path, selector: str | None, group: str | None, pop_spellings: bool) -> chords.Corpus:
+    """The labelled recordings of a folder, after printing what is in it."""
+    chosen = int(selector) if selector is not None and selector.isdigit() else selector
+    corpus = chords.discover(data, chosen, group, pop_spellings)
+    corpus = chords.check(corpus)
+    print(chords.report(corpus), flush=True)
+    if not any(item.audio is not None for item in corpus.items):
+        raise ValueError(f"{data}: labels of {len(corpus.items)} songs but no audio to train on")
+    return corpus
+
+
+def compose(settings: TrainSettings, library: Library) -> list[list[Song]]:
+    """The synthesised songs of a run."""
+    number = settings.composed_songs
+    if not number:
+        return []
+    borrowed = []
+    if settings.progressions is not None:
+        borrowed = [
+            chords.segments(item)
+            for item in chords.discover(settings.progressions).items
+            if item.clip_label is None
+        ]
+    seconds = settings.composed_seconds
+    songs = chord_data.progress(range(number), "composing")
+    return [[library.composed(index, seconds, borrowed)] for index in songs]
+
+
+def tell(problems: list[str], total: int) -> None:
+    """Say which recordings are left out."""
+    if problems:
+        print(f"left out {len(problems)} of {total} recordings that cannot be read, such as")
+        print("\n".join(f"  {problem}" for problem in problems[:5]), flush=True)
+
+
+def first_renderings(songs: list[list[Song]]) -> list[Song]:
+    """One rendering of each song."""
+    return [renderings[0] for renderings in songs]
+
+
+def make_module(settings: TrainSettings, songs: list[list[Song]]) -> ChordTraining:
+    """The untrained module for these songs."""
+    mx.random.seed(settings.seed)
+    return ChordTraining(
+        settings.features.bins,
+        settings.model,
+        settings.loss,
+        settings.optimization,
+        chord_data.statistics(songs, settings.features),
+        count_types([renderings[0].classes for renderings in songs]),
+    )
+
+
+def make_trainer(settings: TrainSettings, parts: dict[str, list[list[Song]]], run: Path):
+    """The Trainer of a run, and its loaders for training and validation."""
+    windows = chord_data.Windows(parts["train"], settings.window, settings.features)
+    batch = min(settings.batch_size, len(windows))
+    train_loader = DataLoader(
+        windows, batch, shuffle=True, num_workers=settings.workers, drop_last=True,
+        seed=settings.seed, persistent_workers=True,
+    )  # fmt: skip
+    valid = chord_data.Sequential(
+        first_renderings(parts["valid"]), settings.window, settings.features
+    )
+    val_loader = DataLoader(valid, batch, num_workers=settings.workers)
+    steps = settings.steps
+    if steps is None:
+        steps = 450 if settings.data is None else settings.epochs * len(train_loader)
+    callbacks = [
+        ModelCheckpoint(run / "checkpoints", "best", monitor="val_loss", save_top_k=1),
+    ]
+    if settings.patience:
+        callbacks.append(EarlyStopping("val_loss", patience=settings.patience))
+    described = chord_inference.describe(settings.model, settings.features, settings.window)
+    trainer = Trainer(
+        max_steps=steps,
+        max_time=None if settings.max_minutes is None else settings.max_minutes * 60,
+        val_check_interval=max(1, steps // settings.validations),
+        gradient_clip_val=settings.optimization.gradient_clip,
+        ema_decay=settings.optimization.ema_decay or None,
+        default_root_dir=run,
+        callbacks=callbacks,
+        seed=settings.seed,
+        config={"recognizer": described, "settings": config.to_plain(settings)},
+    )
+    return trainer, (train_loader, val_loader)
+
+
+def show_example(settings, recognizer, library, items, tested: list[Song], run: Path) -> None:
+    """Predict an unseen song from its audio: example.wav and .lab, a picture, a timeline."""
+    song = tested[0]
+    item = items.get(song.name)
+    if item is None or item.midi:
+        audio = library.audio_of(song.name, item)
+        audio_files.write(run / "example.wav", audio, settings.features.rate)
+        source = run / "example.wav"
+    else:
+        source = item.audio
+    prediction = recognizer.predict(source)
+    annotation_writers.write(
+        run / "example.lab", prediction.segments, prediction.confidences, prediction.seconds
+    )
+    report.chords_picture(
+        prediction.segments, run / "example.png", song.segments, title=f"{song.name}, never seen"
+    )
+    print(f"\n{song.name}, an unseen song ({run / 'example.lab'}):")
+    print(report.timeline(prediction.segments, song.segments, rows=4))
+
+
+# ---------------------------------------------------------------- evaluate
+
+
+def evaluate(settings: EvaluateSettings) -> dict:
+    """Score a model on a folder; what metrics.json says."""
+    run = newest_run(settings.checkpoint)
+    recognizer = chord_inference.Recognizer.from_checkpoint(run)
+    corpus = find(settings.data, settings.selector, None, settings.pop_spellings)
+    items = corpus.items
+    if settings.split is not None:
+        path = run / "split.json"
+        if not path.is_file():
+            raise ValueError(f"--split {settings.split}: {path} does not exist")
+        trained = config.load(TrainSettings, ["--config", str(run / "config.yaml")])
+        fractions = (1 - trained.valid - trained.test, trained.valid, trained.test)
+        items = chords.split(corpus, trained.seed, fractions, path)[settings.split]
+    library = Library(recognizer.settings, settings.cache.expanduser(), settings.seed)
+    songs, problems = chord_data.load_songs(library, items, "reading")
+    tell(problems, len(items))
+    if not songs:
+        raise ValueError(f"{settings.data}: none of {len(items)} recordings can be read")
+    scores = chord_scoring.score(recognizer, first_renderings(songs), "scoring")
+    output = settings.output or run / f"evaluation-{settings.data.resolve().name}"
+    output.mkdir(parents=True, exist_ok=True)
+    scores.write(output)
+    result = scores.as_dict()
+    print(f"\n{len(songs)} songs, {result['seconds'] / 60:.0f} minutes:")
+    print(chord_scoring.table(result))
+    print(f"\n{output}")
+    return result
+
+
+def newest_run(folder: Path) -> Path:
+    """The folder itself when it is a run or checkpoint, else the newest run inside it."""
+    if (folder / "checkpoints").is_dir() or (folder / "state.json").is_file():
+        return folder
+    runs = sorted(folder.glob("*/checkpoints"), key=lambda path: path.stat().st_mtime)
+    if not runs:
+        raise ValueError(
+            f"--checkpoint {folder}: no trained run there; "
+            "`python -m audiotrain.recipes.chords` trains one"
+        )
+    return runs[-1].parent
+
+
+# ---------------------------------------------------------------- predict
+
+
+def predict(settings: PredictSettings) -> list[Path]:
+    """Write the chords of every file; the files written. Those that cannot be read are named."""
+    recognizer = chord_inference.Recognizer.from_checkpoint(newest_run(settings.checkpoint))
+    found = recordings(settings.audio)
+    written, problems = [], []
+    for source, name in chord_data.progress(found, "predicting"):
+        begun = time.monotonic()
+        try:
+            prediction = recognizer.predict(source, settings.decoding == "viterbi", settings.bass)
+        except audio_files.AudioError as error:
+            problems.append(str(error))
+            continue
+        target = source if settings.output is None else settings.output / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        paths = [target.with_suffix(f".{suffix}") for suffix in settings.formats]
+        for path in paths:
+            annotation_writers.write(
+                path, prediction.segments, prediction.confidences, prediction.seconds,
+                {"title": source.stem, "tool": "audiotrain"},
+            )  # fmt: skip
+        written += paths
+        speed = prediction.seconds / max(time.monotonic() - begun, 1e-9)
+        names = ", ".join(map(str, paths))
+        print(f"\n{source}: {prediction.seconds:.0f} s, {speed:.0f}x real time -> {names}")
+        if settings.timeline:
+            print(report.timeline(prediction.segments, rows=4), flush=True)
+    if problems:
+        print("\n".join(f"error: {problem}" for problem in problems), file=sys.stderr)
+        if not written:
+            raise ValueError(f"none of {len(found)} files could be read")
+    return written
+
+
+def recordings(paths: Sequence[Path]) -> list[tuple[Path, Path]]:
+    """(file, its path below the folder given) of all audio. ValueError when there is none."""
+    found = []
+    for path in paths:
+        if path.is_dir():
+            inside = sorted(
+                p for p in path.rglob("*") if p.suffix.lower() in audio_files.AUDIO_SUFFIXES
+            )
+            found += [(file, file.relative_to(path)) for file in inside]
+        elif path.exists():
+            found.append((path, Path(path.name)))
+        else:
+            raise ValueError(f"{path}: no such file or folder")
+    if not found:
+        raise ValueError(f"{', '.join(map(str, paths))}: no audio file inside")
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())
