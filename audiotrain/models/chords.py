@@ -15,6 +15,7 @@ from audiotrain.models.btc import BidirectionalBlock, sinusoids
 from audiotrain.models.layers import ConformerBlock, EncoderBlock
 
 HEAD_SIZES = {"chord_type": 32, "root": 12, "bass_note": 12}
+ARCHITECTURES = ("relu-transformer", "transformer", "conv", "conformer", "btc")
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,22 @@ class ChordModelSettings:
     """frames that become one step of the trunk"""
     dropout: float = 0.1
     """share of channels dropped in training"""
+
+    def __post_init__(self):
+        for name in ("width", "blocks", "heads", "hidden", "kernel", "patch"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"model: {name}={getattr(self, name)}, expected 1 or more")
+        if self.architecture not in ARCHITECTURES:
+            expected = ", ".join(ARCHITECTURES)
+            raise ValueError(f"architecture={self.architecture!r}, expected one of {expected}")
+        if self.kernel % 2 == 0:
+            raise ValueError(f"kernel={self.kernel}, expected an odd number of frames")
+        if self.architecture != "conv" and self.width % self.heads:
+            raise ValueError(f"width={self.width} is not a multiple of heads={self.heads}")
+        if self.architecture == "btc" and (self.width % 2 or self.width < 4):
+            raise ValueError(f"width={self.width}, expected an even number from 4 for btc")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout={self.dropout}, expected 0 <= dropout < 1")
 
 
 class Heads(nn.Module):
@@ -69,7 +86,7 @@ class Trunk(nn.Module):
         self.blocks = [_block(settings) for _ in range(settings.blocks)]
         self.norm = nn.LayerNorm(settings.width)
         self.positions = settings.architecture == "btc"
-        self.freeze(recurse=False, keys=["feature_mean", "feature_std"])
+        self.freeze_buffers()
 
     def __call__(self, features: mx.array) -> mx.array:
         batch, frames, bins = features.shape
@@ -84,10 +101,24 @@ class Trunk(nn.Module):
             x = block(x)
         return self.norm(x)
 
+    def freeze_buffers(self):
+        """Keep the two buffers from being trained."""
+        return self.freeze(recurse=False, keys=["feature_mean", "feature_std"])
+
     def unfreeze(self, *args, **kwargs):
         """Everything but the two buffers."""
         super().unfreeze(*args, **kwargs)
-        return self.freeze(recurse=False, keys=["feature_mean", "feature_std"])
+        return self.freeze_buffers()
+
+
+class _WithTrunk(nn.Module):
+    """A model with a `trunk`: MLX unfreezes a child's arrays without asking the child."""
+
+    def unfreeze(self, *args, **kwargs):
+        """Everything but the trunk's buffers."""
+        super().unfreeze(*args, **kwargs)
+        self.trunk.freeze_buffers()
+        return self
 
 
 def _block(settings: ChordModelSettings) -> nn.Module:
@@ -104,13 +135,10 @@ def _block(settings: ChordModelSettings) -> nn.Module:
             return ConformerBlock(width, heads, hidden, kernel, dropout)
         case "btc":
             return BidirectionalBlock(width, heads, hidden, kernel, dropout)
-    raise ValueError(
-        f"architecture={settings.architecture!r}, expected relu-transformer, transformer, conv, "
-        "conformer or btc"
-    )
+    raise AssertionError(f"no block for architecture {settings.architecture!r}")
 
 
-class FrameChordModel(nn.Module):
+class FrameChordModel(_WithTrunk):
     """A chord for every frame: Trunk, then Heads."""
 
     def __init__(self, bins: int, settings: ChordModelSettings | None = None):
@@ -123,7 +151,7 @@ class FrameChordModel(nn.Module):
         return self.heads(self.trunk(features))
 
 
-class ChordRecognitionModel(nn.Module):
+class ChordRecognitionModel(_WithTrunk):
     """One chord for each example, from raw waveforms: the front end, a Trunk, the mean over time.
 
     Called with audio (batch, samples) at `rate` Hz, it gives logits (batch, classes) by head. The
