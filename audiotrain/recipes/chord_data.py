@@ -24,6 +24,7 @@ from audiotrain.loader import Dataset
 
 FLOOR = 1e-4  # added to magnitudes before the logarithm
 SYNTHESIS = 1  # raise it when the same seed gives another song
+ISOLATED = 0.08  # share of training windows that are a short clip in silence
 SILENCE = -80.0  # dB of FLOOR: the feature of a silent bin
 
 
@@ -221,7 +222,7 @@ class Windows(Dataset):
 
     An epoch has as many windows as fit into one rendering of every song; each is a random place of
     a song (chosen by length) in a random rendering, transposed by -5 to 6 semitones at most
-    `spare`, made louder or softer, tilted, and covered by noise.
+    `spare`, made louder or softer, tilted, covered by noise, and now and then cut to a short clip.
     """
 
     def __init__(
@@ -262,6 +263,8 @@ class Windows(Dataset):
             window, shift, self.settings.bins_per_semitone, self.settings.spare_bins
         )
         if self.augmented:
+            if rng.random() < ISOLATED:
+                window, classes = isolate(window, classes, rng)
             window = self._varied(window, rng)
         return {
             "features": np.ascontiguousarray(window, np.float32),
@@ -278,6 +281,19 @@ class Windows(Dataset):
         if rng.random() < 0.3:
             window = augment.mask(window, rng, time_masks=0, frequency_masks=1, value=SILENCE)
         return window
+
+
+def isolate(
+    window: np.ndarray, classes: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Silence but for a stretch of 8 to 50 frames: what a clip of one or two chords looks like."""
+    length = int(rng.integers(8, 51))
+    start = int(rng.integers(0, max(1, len(window) - length)))
+    outside = np.ones(len(window), bool)
+    outside[start : start + length] = False
+    window, classes = window.copy(), classes.copy()
+    window[outside], classes[outside] = SILENCE, harmony.IGNORE
+    return window, classes
 
 
 def cut(
