@@ -43,6 +43,16 @@ class FeatureSettings:
     spare: int = 6
     """semitones of further bins at both ends, the most that training transposes"""
 
+    def __post_init__(self):
+        for name in ("rate", "hop", "bins", "bins_per_octave"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"features.{name}={getattr(self, name)}, expected 1 or more")
+        if self.bins_per_octave % 12:
+            expected = "expected a multiple of 12"
+            raise ValueError(f"features.bins_per_octave={self.bins_per_octave}, {expected}")
+        if self.spare < 0:
+            raise ValueError(f"features.spare={self.spare} semitones, expected 0 or more")
+
     @property
     def frame_seconds(self) -> float:
         """Seconds from one frame to the next."""
@@ -100,6 +110,7 @@ class Library:
 
     def __init__(self, settings: FeatureSettings, cache: Path, seed: int = 0):
         self.settings, self.seed = settings, seed
+        features.front_end(settings.cqt(spare=True))  # refuses bins that the rate does not reach
         self._features = FeatureCache(cache, dtype=np.float16)
         self._composers: dict[str, Callable[[], tuple[np.ndarray, list[Segment]]]] = {}
 

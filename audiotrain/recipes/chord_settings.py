@@ -1,6 +1,7 @@
 """Settings of the chord recipe's commands; their defaults are stated here and nowhere else."""
 
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal
 
@@ -9,6 +10,11 @@ from audiotrain.recipes.chord_data import FeatureSettings
 from audiotrain.recipes.chord_training import LossSettings, OptimizationSettings
 
 CACHE = Path("~/.cache/audiotrain/chords")
+# What a resumed run may have otherwise than before: it changes nothing of what was learned.
+CHANGEABLE = (
+    "output", "resume", "cache", "steps", "epochs", "max_minutes", "validations", "patience",
+    "workers",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -68,6 +74,9 @@ class TrainSettings:
     optimization: OptimizationSettings = field(default_factory=OptimizationSettings)
     """optimizer"""
 
+    def __post_init__(self):
+        check_training(self)
+
     @property
     def composed_songs(self) -> int:
         """How many songs are synthesised."""
@@ -116,3 +125,63 @@ class PredictSettings:
     """which bass notes a label may show"""
     timeline: bool = True
     """show the first minute of each file on the terminal"""
+
+    def __post_init__(self):
+        if not self.formats:
+            raise ValueError("--formats: nothing follows, expected lab, jams, mid, csv or json")
+        if not self.audio:
+            raise ValueError("--audio: nothing follows, expected audio files or folders")
+
+
+def check_training(settings: TrainSettings) -> None:
+    """ValueError naming the first setting that cannot be, before anything is read or written."""
+    least = {
+        "seed": 0, "renderings": 1, "window": 2, "batch_size": 1, "epochs": 1, "validations": 1,
+        "workers": 0, "patience": 0, "composed": 0, "steps": 1,
+    }  # fmt: skip
+    for name, smallest in least.items():
+        value = getattr(settings, name)
+        if value is not None and value < smallest:
+            raise ValueError(f"{name}={value}, expected {smallest} or more")
+    valid, test = settings.valid, settings.test
+    if not (valid > 0 and test > 0 and valid + test < 1):
+        raise ValueError(
+            f"valid={valid} and test={test}, expected shares above 0 that add up to less than 1"
+        )
+    window, patch = settings.window, settings.model.patch
+    if window % 2 or window % patch:
+        raise ValueError(
+            f"window={window}, expected an even number that model.patch={patch} divides"
+        )
+    optimization = settings.optimization
+    above = {
+        "composed_seconds": settings.composed_seconds,
+        "max_minutes": settings.max_minutes,
+        "optimization.learning_rate": optimization.learning_rate,
+        "optimization.gradient_clip": optimization.gradient_clip,
+    }
+    for name, value in above.items():
+        if value is not None and not 0 < value < math.inf:
+            raise ValueError(f"{name}={value}, expected more than 0")
+    shares = {
+        "loss.label_smoothing": settings.loss.label_smoothing,
+        "optimization.ema_decay": optimization.ema_decay,
+        "optimization.beta2": optimization.beta2,
+    }
+    for name, value in shares.items():
+        if not 0 <= value < 1:
+            raise ValueError(f"{name}={value}, expected 0 or more and less than 1")
+    if settings.data is None and not settings.composed_songs:
+        raise ValueError("composed=0 without data, expected one of them to train on")
+
+
+def resumed(saved: TrainSettings, wanted: TrainSettings) -> TrainSettings:
+    """`wanted`, after checking that it is the run of `saved` that goes on."""
+    for field_ in fields(TrainSettings):
+        before, now = getattr(saved, field_.name), getattr(wanted, field_.name)
+        if before != now and field_.name not in CHANGEABLE:
+            raise ValueError(
+                f"--resume: {field_.name} is {now}, expected {before} as in the run in "
+                f"{wanted.output}; only {', '.join(CHANGEABLE[2:])} may change"
+            )
+    return wanted
