@@ -193,9 +193,12 @@ class Library:
     def _extract(self, item: chords.Item) -> np.ndarray:
         if not item.start and item.end is None:
             return self._log_cqt(item.audio)
+        return self._log_cqt(self.span_of(item))
+
+    def span_of(self, item: chords.Item) -> np.ndarray:
+        """Samples of the part of a recording that is the item."""
         length = None if item.end is None else item.end - item.start
-        samples = audio_files.read(item.audio, self.settings.rate, item.start, length)
-        return self._log_cqt(samples)
+        return audio_files.read(item.audio, self.settings.rate, item.start, length)
 
     def _log_cqt(self, audio: np.ndarray | Path) -> np.ndarray:
         return decibels(features.extract(audio, self.settings.cqt(spare=True)))

@@ -11,6 +11,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
+from audiotrain import audio as audio_files
 from audiotrain import checkpoint, features
 from audiotrain.harmony import BassRule, Segment, decode
 from audiotrain.models.chords import ChordModelSettings, FrameChordModel
@@ -57,13 +58,19 @@ class Recognizer:
         described = (meta.get("config") or {}).get("recognizer")
         if described is None:
             raise checkpoint.CheckpointError(f"{folder}: not a checkpoint of the chord recipe")
-        settings = FeatureSettings(**described["features"])
-        model = FrameChordModel(settings.bins, ChordModelSettings(**described["model"]))
+        try:
+            settings = FeatureSettings(**described["features"])
+            model = FrameChordModel(settings.bins, ChordModelSettings(**described["model"]))
+            window = int(described["window"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise checkpoint.CheckpointError(
+                f"{folder}: its recognizer's settings are not those of this version ({error})"
+            ) from None
         holder = _Holder(model)
         checkpoint.load_weights(holder, folder)
         decoding = folder.parent / "decoding.json"
         cost = read_switching_cost(decoding) if decoding.is_file() else 2.0
-        return cls(holder.model, settings, described["window"], cost)
+        return cls(holder.model, settings, window, cost)
 
     def log_probabilities(self, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """Log-probabilities (frames, 56) in consecutive pieces, for consecutive features
@@ -118,7 +125,11 @@ class Recognizer:
             waiting.append(heads)
             waiting = runs.take(decoder.add(heads), waiting)
         runs.take(decoder.finish(), waiting)
-        return runs.prediction()
+        if isinstance(audio, np.ndarray):
+            seconds = len(audio) / self.settings.rate
+        else:
+            seconds = audio_files.info(audio).seconds
+        return runs.prediction(seconds)
 
 
 class _Runs:
@@ -148,9 +159,11 @@ class _Runs:
             self.frames += len(part)
         return [heads[len(classes) :]]
 
-    def prediction(self) -> Prediction:
-        """What has been taken, neighbours of equal label joined."""
-        seconds = self.frames * self.frame_seconds
+    def prediction(self, seconds: float) -> Prediction:
+        """What has been taken from `seconds` of audio, neighbours of equal label joined."""
+        # The header of an mp3 may be wrong; the audio ends within a hop after the last centre.
+        shortest = (self.frames - 1) * self.frame_seconds
+        seconds = min(max(seconds, shortest), self.frames * self.frame_seconds)
         firsts = [first for _, first, _ in self.runs] + [self.frames]
         joined: list[tuple[str, int, int, float]] = []
         for (key, first, total), stop in zip(self.runs, firsts[1:], strict=True):

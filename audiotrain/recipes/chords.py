@@ -8,9 +8,11 @@
 Each command explains its settings with --help.
 """
 
+import json
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import mlx.core as mx
@@ -23,7 +25,12 @@ from audiotrain.history import write_json
 from audiotrain.loader import DataLoader
 from audiotrain.recipes import chord_data, chord_inference, chord_scoring
 from audiotrain.recipes.chord_data import Library, Song
-from audiotrain.recipes.chord_settings import EvaluateSettings, PredictSettings, TrainSettings
+from audiotrain.recipes.chord_settings import (
+    EvaluateSettings,
+    PredictSettings,
+    TrainSettings,
+    resumed,
+)
 from audiotrain.recipes.chord_training import ChordTraining, count_types
 from audiotrain.saving import ModelCheckpoint
 from audiotrain.trainer import Trainer
@@ -37,22 +44,41 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         command, rest = config.choose_command(words, tuple(COMMANDS), "train")
-        settings = config.load(
-            COMMANDS[command],
-            rest,
-            presets=PRESETS if command == "train" else None,
-            prog=f"audiotrain chords {command}",
-            description=COMMANDS[command].__doc__ or "",
-            positional="audio" if command == "predict" else None,
-        )
+        settings = load_settings(command, rest)
         {"train": train, "evaluate": evaluate, "predict": predict}[command](settings)
     except (ValueError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:  # of the file system: a folder that is full or may not be written
+        place = "" if error.filename is None else f"{error.filename}: "
+        print(f"error: {place}{error.strerror or error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130
     return 0
+
+
+def load_settings(command: str, words: Sequence[str]):
+    """Settings of a command from its words; a resumed run's are its own, then the words."""
+    settings = config.load(
+        COMMANDS[command],
+        words,
+        presets=PRESETS if command == "train" else None,
+        prog=f"audiotrain chords {command}",
+        description=COMMANDS[command].__doc__ or "",
+        positional="audio" if command == "predict" else None,
+    )
+    if not isinstance(settings, TrainSettings) or not settings.resume:
+        return settings
+    if settings.output is None:
+        raise ValueError("--resume: needs --output, the run folder to continue")
+    own = settings.output / "config.yaml"
+    if not own.exists():
+        raise ValueError(f"{settings.output}: no config.yaml, so there is no run to resume")
+    saved = config.load(TrainSettings, ["--config", str(own)])
+    wanted = config.load(TrainSettings, ["--config", str(own), *words], presets=PRESETS)
+    return resumed(saved, wanted)
 
 
 # ---------------------------------------------------------------- train
@@ -67,9 +93,13 @@ def train(settings: TrainSettings) -> dict:
     module = make_module(settings, parts["train"])
     trainer, loaders = make_trainer(settings, parts, run)
     last = run / "checkpoints" / "last"
-    trainer.fit(module, *loaders, ckpt_path=last if settings.resume and last.is_dir() else None)
+    try:
+        trainer.fit(module, *loaders, ckpt_path=last if settings.resume and last.is_dir() else None)
+    except SystemExit:  # Ctrl-C or SIGTERM: the trainer has saved its state
+        print(f"to continue this run: --output {run} --resume", file=sys.stderr)
+        raise
     trainer.export_history(run / "history.json")
-    report.curves_picture(trainer.history.log + trainer.history.rows, run / "curves.png")
+    report.curves_picture(trainer.history.rows, run / "curves.png")
 
     recognizer = chord_inference.Recognizer.from_checkpoint(run)
     recognizer.switching_cost = chord_scoring.choose_switching_cost(
@@ -91,17 +121,13 @@ def train(settings: TrainSettings) -> dict:
 def open_run(settings: TrainSettings) -> Path:
     """The run folder with the settings in it. ValueError when it holds a run already."""
     run = settings.output or Path("runs") / time.strftime("chords-%Y%m%d-%H%M%S")
-    if settings.resume and settings.output is None:
-        raise ValueError("--resume: needs --output, the run folder to continue")
-    if (run / "config.yaml").exists() and not settings.resume:
-        raise ValueError(f"{run}: holds a run already; --resume True continues it")
-    if settings.resume and not (run / "config.yaml").exists():
-        raise ValueError(f"{run}: no config.yaml, so there is no run to resume")
-    try:
-        run.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"run folder {run}: {error.strerror}") from None
-    config.save(settings, run / "config.yaml")
+    begun = [
+        name for name in ("checkpoints", "metrics.csv", "metrics.json") if (run / name).exists()
+    ]
+    if begun and not settings.resume:
+        raise ValueError(f"{run}: holds a run already ({begun[0]}); --resume continues it")
+    run.mkdir(parents=True, exist_ok=True)
+    config.save(replace(settings, resume=False), run / "config.yaml")
     return run
 
 
@@ -115,26 +141,38 @@ def prepare(
     if settings.data is not None:
         corpus = find(settings.data, settings.selector, settings.group, settings.pop_spellings)
         items = {item.id: item for item in corpus.items}
-        split = chords.split(corpus, settings.seed, fractions, run / "split.json")
+        saved = run / "split.json"
+        is_new = not saved.exists()
+        split = chords.split(corpus, settings.seed, fractions, saved)
         problems: list[str] = []
         for name, chosen in split.items():
             renderings = settings.renderings if name == "train" else 1
             parts[name], found = chord_data.load_songs(library, chosen, name, renderings)
             problems += found
         tell(problems, len(corpus.items))
+        for name, songs in parts.items():
+            if not songs and (name != "train" or not settings.composed_songs):
+                if is_new:
+                    saved.unlink()
+                raise ValueError(none_left(name, len(split[name]), len(corpus.items), problems))
+        parts["train"] += compose(settings, library)
+        return parts, items
+    if settings.composed_songs < 3:
+        raise ValueError(f"composed={settings.composed_songs}, expected 3 or more without data")
     composed = compose(settings, library)
-    if settings.data is None:
-        first = round(len(composed) * fractions[0])
-        second = first + round(len(composed) * fractions[1])
-        parts = {"train": composed[:first], "valid": composed[first:second]}
-        parts["test"] = composed[second:]
-    else:
-        parts["train"] += composed
-    for name, songs in parts.items():
-        if not songs:
-            found = sum(map(len, parts.values()))
-            raise ValueError(f"no songs to {name} on among {found}: expected at least one for each")
+    held = [max(1, round(len(composed) * share)) for share in (settings.valid, settings.test)]
+    first = max(1, len(composed) - sum(held))
+    second = min(first + held[0], len(composed) - 1)
+    parts = {"train": composed[:first], "valid": composed[first:second], "test": composed[second:]}
     return parts, items
+
+
+def none_left(name: str, chosen: int, found: int, problems: list[str]) -> str:
+    """Why no song is left for a part of the split."""
+    use = {"train": "train", "valid": "validate", "test": "test"}[name]
+    if not chosen:
+        return f"no songs to {use} on: the split of {found} recordings leaves none for {name}"
+    return f"no songs to {use} on: none of {chosen} can be read, such as {problems[0]}"
 
 
 def find(data: Path, selector: str | None, group: str | None, pop_spellings: bool) -> chords.Corpus:
@@ -233,6 +271,8 @@ def show_example(settings, recognizer, library, items, tested: list[Song], run: 
         audio = library.audio_of(song.name, item)
         audio_files.write(run / "example.wav", audio, settings.features.rate)
         source = run / "example.wav"
+    elif item.start or item.end is not None:
+        source = library.span_of(item)
     else:
         source = item.audio
     prediction = recognizer.predict(source)
@@ -256,17 +296,12 @@ def evaluate(settings: EvaluateSettings) -> dict:
     corpus = find(settings.data, settings.selector, None, settings.pop_spellings)
     items = corpus.items
     if settings.split is not None:
-        path = run / "split.json"
-        if not path.is_file():
-            raise ValueError(f"--split {settings.split}: {path} does not exist")
-        trained = config.load(TrainSettings, ["--config", str(run / "config.yaml")])
-        fractions = (1 - trained.valid - trained.test, trained.valid, trained.test)
-        items = chords.split(corpus, trained.seed, fractions, path)[settings.split]
+        items = part_of(corpus, run / "split.json", settings.split)
     library = Library(recognizer.settings, settings.cache.expanduser(), settings.seed)
     songs, problems = chord_data.load_songs(library, items, "reading")
     tell(problems, len(items))
     if not songs:
-        raise ValueError(f"{settings.data}: none of {len(items)} recordings can be read")
+        raise ValueError(f"none of {len(items)} recordings can be read, such as {problems[0]}")
     scores = chord_scoring.score(recognizer, first_renderings(songs), "scoring")
     output = settings.output or run / f"evaluation-{settings.data.resolve().name}"
     output.mkdir(parents=True, exist_ok=True)
@@ -276,6 +311,21 @@ def evaluate(settings: EvaluateSettings) -> dict:
     print(chord_scoring.table(result))
     print(f"\n{output}")
     return result
+
+
+def part_of(corpus: chords.Corpus, split: Path, name: str) -> list[chords.Item]:
+    """The items that a run's saved split has in one part. ValueError when there is none."""
+    try:
+        chosen = set(json.loads(split.read_text("utf-8"))["items"][name])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"--split {name}: {split}: not a run's split ({error})") from None
+    items = [item for item in corpus.items if item.id in chosen]
+    if not items:
+        raise ValueError(
+            f"--split {name}: {split} names none of the {len(corpus.items)} recordings in "
+            f"{corpus.folder}: it is the split of other data"
+        )
+    return items
 
 
 def newest_run(folder: Path) -> Path:
