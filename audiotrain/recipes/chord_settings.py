@@ -117,6 +117,8 @@ class PredictSettings:
     """run or checkpoint folder; a folder of runs: its newest run"""
     output: Path | None = None
     """folder for the results; nothing: beside each audio file"""
+    overwrite: bool = False
+    """replace results, and labels, that exist already"""
     formats: tuple[Literal["lab", "jams", "mid", "csv", "json"], ...] = ("lab",)
     """what to write"""
     decoding: Literal["viterbi", "argmax"] = "viterbi"
@@ -171,8 +173,8 @@ def check_training(settings: TrainSettings) -> None:
     for name, value in shares.items():
         if not 0 <= value < 1:
             raise ValueError(f"{name}={value}, expected 0 or more and less than 1")
-    if settings.data is None and not settings.composed_songs:
-        raise ValueError("composed=0 without data, expected one of them to train on")
+    if settings.data is None and settings.composed_songs < 3:
+        raise ValueError(f"composed={settings.composed} without data, expected 3 songs or more")
 
 
 def resumed(saved: TrainSettings, wanted: TrainSettings) -> TrainSettings:

@@ -144,35 +144,31 @@ def prepare(
         saved = run / "split.json"
         is_new = not saved.exists()
         split = chords.split(corpus, settings.seed, fractions, saved)
+        needed = [name for name in split if name != "train" or not settings.composed_songs]
+        for name in needed:
+            if not split[name]:
+                if is_new:
+                    saved.unlink()  # it is worth nothing, and would keep later songs' places
+                raise ValueError(
+                    f"{settings.data}: the split of {len(corpus.items)} recordings leaves none for "
+                    f"{name}; expected at least one each to train, validate and test"
+                )
         problems: list[str] = []
         for name, chosen in split.items():
             renderings = settings.renderings if name == "train" else 1
             parts[name], found = chord_data.load_songs(library, chosen, name, renderings)
             problems += found
+            if name in needed and not parts[name]:
+                raise ValueError(f"none of {len(chosen)} {name} recordings can be read: {found[0]}")
         tell(problems, len(corpus.items))
-        for name, songs in parts.items():
-            if not songs and (name != "train" or not settings.composed_songs):
-                if is_new:
-                    saved.unlink()
-                raise ValueError(none_left(name, len(split[name]), len(corpus.items), problems))
         parts["train"] += compose(settings, library)
         return parts, items
-    if settings.composed_songs < 3:
-        raise ValueError(f"composed={settings.composed_songs}, expected 3 or more without data")
     composed = compose(settings, library)
-    held = [max(1, round(len(composed) * share)) for share in (settings.valid, settings.test)]
-    first = max(1, len(composed) - sum(held))
-    second = min(first + held[0], len(composed) - 1)
+    count = len(composed)
+    first = min(max(1, round(count * fractions[0])), count - 2)
+    second = min(first + max(1, round(count * fractions[1])), count - 1)
     parts = {"train": composed[:first], "valid": composed[first:second], "test": composed[second:]}
     return parts, items
-
-
-def none_left(name: str, chosen: int, found: int, problems: list[str]) -> str:
-    """Why no song is left for a part of the split."""
-    use = {"train": "train", "valid": "validate", "test": "test"}[name]
-    if not chosen:
-        return f"no songs to {use} on: the split of {found} recordings leaves none for {name}"
-    return f"no songs to {use} on: none of {chosen} can be read, such as {problems[0]}"
 
 
 def find(data: Path, selector: str | None, group: str | None, pop_spellings: bool) -> chords.Corpus:
@@ -347,19 +343,17 @@ def newest_run(folder: Path) -> Path:
 def predict(settings: PredictSettings) -> list[Path]:
     """Write the chords of every file; the files written. Those that cannot be read are named."""
     recognizer = chord_inference.Recognizer.from_checkpoint(newest_run(settings.checkpoint))
-    found = recordings(settings.audio)
+    targets = results(settings)
     written, problems = [], []
-    for source, name in chord_data.progress(found, "predicting"):
+    for source, paths in chord_data.progress(targets.items(), "predicting", len(targets)):
         begun = time.monotonic()
         try:
             prediction = recognizer.predict(source, settings.decoding == "viterbi", settings.bass)
         except audio_files.AudioError as error:
             problems.append(str(error))
             continue
-        target = source if settings.output is None else settings.output / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        paths = [target.with_suffix(f".{suffix}") for suffix in settings.formats]
         for path in paths:
+            path.parent.mkdir(parents=True, exist_ok=True)
             annotation_writers.write(
                 path, prediction.segments, prediction.confidences, prediction.seconds,
                 {"title": source.stem, "tool": "audiotrain"},
@@ -370,11 +364,35 @@ def predict(settings: PredictSettings) -> list[Path]:
         print(f"\n{source}: {prediction.seconds:.0f} s, {speed:.0f}x real time -> {names}")
         if settings.timeline:
             print(report.timeline(prediction.segments, rows=4), flush=True)
+    if not written:
+        raise ValueError(f"none of {len(targets)} files can be read: {problems[0]}")
+    for problem in problems:
+        print(f"left out: {problem}", file=sys.stderr)
     if problems:
-        print("\n".join(f"error: {problem}" for problem in problems), file=sys.stderr)
-        if not written:
-            raise ValueError(f"none of {len(found)} files could be read")
+        print(f"left out {len(problems)} of {len(targets)} files", file=sys.stderr)
     return written
+
+
+def results(settings: PredictSettings) -> dict[Path, list[Path]]:
+    """The files to write for each recording. ValueError when one would take another's place."""
+    targets: dict[Path, list[Path]] = {}
+    sources: dict[Path, Path] = {}
+    for source, name in recordings(settings.audio):
+        target = source if settings.output is None else settings.output / name
+        targets[source] = [target.with_suffix(f".{suffix}") for suffix in settings.formats]
+        for path in targets[source]:
+            if sources.setdefault(path, source) != source:
+                raise ValueError(
+                    f"{path}: would be written for both {sources[path]} and {source}; predict one "
+                    "of them, or each to an --output of its own"
+                )
+    existing = [path for path in sources if path.exists()]
+    if existing and not settings.overwrite:
+        count = f"and {len(existing) - 1} more exist" if len(existing) > 1 else "exists"
+        raise ValueError(
+            f"{existing[0]} {count} already: --overwrite replaces, --output FOLDER writes elsewhere"
+        )
+    return targets
 
 
 def recordings(paths: Sequence[Path]) -> list[tuple[Path, Path]]:
