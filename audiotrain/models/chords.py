@@ -28,7 +28,7 @@ class ChordModelSettings:
     """channels between the blocks"""
     blocks: int = 6
     """number of blocks"""
-    heads: int = 8
+    heads: int = 4
     """attention heads of a block"""
     hidden: int = 512
     """channels inside a feed-forward"""
