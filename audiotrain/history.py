@@ -34,10 +34,6 @@ class History:
         """Append a row of the log: a log interval's or a validation's inside an epoch."""
         self.log.append(row)
 
-    def drop_from(self, epoch: int) -> None:
-        """Forget the rows of `epoch` and later ones: that epoch is run again, or to its end."""
-        self.rows = [row for row in self.rows if row["epoch"] < epoch]
-
     def lists(self) -> dict[str, list[float | None]]:
         """Per-epoch lists by metric, all of the same length; None where an epoch has no value."""
         names = dict.fromkeys(name for row in self.rows for name in row)

@@ -77,7 +77,6 @@ def restore(trainer, path: Path) -> None:
     trainer.interval.load_state_dict(meta["interval_averages"])
     trainer.callback_metrics = dict(meta["metrics"])
     trainer.history.load_state_dict(meta["history"])
-    trainer.history.drop_from(trainer.current_epoch)
     for name, callback in named_callbacks(trainer):
         if name in meta["callbacks"]:
             callback.load_state_dict(meta["callbacks"][name])

@@ -285,7 +285,7 @@ class TrainStep:
         if "ema" in self.extra:
             step = self.optimizer.step.astype(mx.float32)
             # Short memory at first, so that the average is not held by the initial weights.
-            decay = mx.where(finite, mx.minimum(self.ema_decay, (1 + step) / (10 + step)), 1.0)
+            decay = mx.minimum(self.ema_decay, (1 + step) / (10 + step))
             new = arrays_of(self.module)
             for key, old in self.extra["ema"].items():
                 average = new[key] + decay * (old - new[key])

@@ -104,6 +104,14 @@ def test_continued_from_last_of_a_shorter_run(tmp_path):
         assert lengths[0] == lengths[1]
 
 
+def test_an_epoch_left_half_way_has_one_row_in_the_end(tmp_path):
+    part = fit(tmp_path, max_steps=7)
+    assert [row["step"] for row in part.history.rows] == [5, 7]
+    again = fit(tmp_path, max_epochs=3, resume="last")
+    assert [row["step"] for row in again.history.rows] == [5, 10, 15]
+    assert same(weights(again.module), weights(fit(tmp_path / "whole").module))
+
+
 def test_a_finished_run_has_nothing_to_do(tmp_path):
     whole = fit(tmp_path)
     before = weights(whole.module)

@@ -269,6 +269,26 @@ def test_validation_uses_the_running_average_and_gives_the_weights_back(tmp_path
     )
 
 
+def test_validation_leaves_training_as_it_is(tmp_path):
+    class Draws(Classifier):
+        def validation_step(self, batch):
+            return mx.random.uniform(), {}
+
+    train, val = loaders()
+    data = (train, val)
+    plain, _ = fit(tmp_path, Draws(), (train,), max_epochs=2)
+    for settings in (
+        {},
+        {"num_sanity_val_steps": 1},
+        {"val_check_interval": 2},
+        {"ema_decay": 0.9},
+    ):
+        run, _ = fit(tmp_path, Draws(), data, max_epochs=2, **settings)
+        assert same(weights(plain.module), weights(run.module))
+        losses = {row["val_loss"] for row in run.history.rows}
+        assert len(losses) == 1  # random numbers of validation are the same at each
+
+
 def test_own_steps_and_prefixes(tmp_path):
     class Model(Classifier):
         def validation_step(self, batch):
