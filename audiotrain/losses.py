@@ -87,10 +87,11 @@ class ChordRecognitionLoss:
 
 
 def inverse_power_weights(counts: mx.array, power: float, largest: float) -> mx.array:
-    """Class weights (counts / mean count) ** -power, at most `largest`, with mean 1 over the data.
+    """Class weights (counts / mean count) ** -power, at most `largest`, then scaled to a mean of 1
+    over the data.
 
-    Classes never seen get `largest`. Power 0 is no weighting, 1 weighs every class the same.
+    Classes never seen get the most. Power 0 is no weighting, 1 weighs every class the same.
     """
     share = counts.astype(mx.float32) / mx.maximum(counts.sum(), 1) * counts.size
     weights = mx.minimum(mx.power(mx.maximum(share, 1e-9), -power), largest)
-    return weights / ((weights * share).sum() / counts.size)
+    return weights / mx.maximum((weights * share).sum() / counts.size, 1e-9)

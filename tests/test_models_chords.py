@@ -1,0 +1,290 @@
+"""Chord models: shapes, what each frame can see, buffers, and the clip model learning."""
+
+import mlx.core as mx
+import mlx.nn as nn
+import mlx.optimizers as optim
+import numpy as np
+import pytest
+from mlx.utils import tree_flatten
+
+from audiotrain.checkpoint import arrays_of
+from audiotrain.harmony import HEAD_SIZES, HEADS
+from audiotrain.losses import ChordRecognitionLoss
+from audiotrain.models.btc import BidirectionalBlock, sinusoids
+from audiotrain.models.chords import (
+    ARCHITECTURES,
+    ChordModelSettings,
+    ChordRecognitionModel,
+    FrameChordModel,
+    Trunk,
+)
+from audiotrain.models.chords import HEAD_SIZES as MODEL_HEADS
+
+BINS = 24
+
+
+def settings(architecture="relu-transformer", **changes):
+    small = {"width": 32, "blocks": 2, "heads": 4, "hidden": 48, "patch": 2}
+    return ChordModelSettings(architecture, **small | changes)
+
+
+def features(batch=2, frames=12, seed=0):
+    return mx.array(np.random.default_rng(seed).normal(size=(batch, frames, BINS)), mx.float32)
+
+
+def count(module):
+    return sum(array.size for _, array in tree_flatten(module.parameters()))
+
+
+def joined(logits):
+    return np.concatenate([np.array(logits[head]) for head in HEADS], axis=-1)
+
+
+def test_heads_are_those_of_harmony():
+    assert tuple(MODEL_HEADS) == HEADS
+    assert tuple(MODEL_HEADS.values()) == HEAD_SIZES
+
+
+@pytest.mark.parametrize("patch", [1, 2, 4])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_logits_for_every_frame(architecture, patch):
+    model = FrameChordModel(BINS, settings(architecture, patch=patch))
+    logits = model(features(3, 8))
+    assert {head: logits[head].shape for head in HEADS} == {
+        "chord_type": (3, 8, 32), "root": (3, 8, 12), "bass_note": (3, 8, 12)
+    }  # fmt: skip
+    assert np.isfinite(joined(logits)).all()
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_gradients_reach_every_parameter_and_not_the_buffers(architecture):
+    model = FrameChordModel(BINS, settings(architecture, dropout=0.0))
+
+    def loss(module):
+        return sum((v * v).sum() for v in module(features()).values())
+
+    _, gradients = nn.value_and_grad(model, loss)(model)
+    found = dict(tree_flatten(gradients))
+    assert found.keys() == dict(tree_flatten(model.trainable_parameters())).keys()
+    flat = [name for name, gradient in found.items() if not np.array(gradient).any()]
+    # adding a constant to all keys moves all scores alike; ours are in one Linear, so none is flat
+    assert flat == []
+    assert not [name for name in found if "feature_" in name]
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_examples_do_not_see_each_other(architecture):
+    model = FrameChordModel(BINS, settings(architecture))
+    model.eval()
+    x = features(3)
+    alone = np.concatenate([joined(model(x[i : i + 1])) for i in range(3)])
+    np.testing.assert_allclose(joined(model(x)), alone, atol=1e-5)
+
+
+def reach(model, frames=24, at=12):
+    """Which frames change when one does."""
+    model.eval()
+    x = np.array(features(1, frames))
+    changed = x.copy()
+    changed[:, at] += 3
+    difference = np.abs(joined(model(mx.array(changed))) - joined(model(mx.array(x))))[0].max(-1)
+    return np.flatnonzero(difference > 1e-6).tolist()
+
+
+def test_convolutions_alone_see_as_far_as_their_kernels():
+    model = FrameChordModel(BINS, settings("conv", patch=1, kernel=3, blocks=2))
+    assert reach(model) == [10, 11, 12, 13, 14]
+    model = FrameChordModel(BINS, settings("conv", patch=2, kernel=3, blocks=1))
+    assert reach(model) == [10, 11, 12, 13, 14, 15]  # whole patches
+
+
+def test_convolutions_alone_move_with_the_frames():
+    model = FrameChordModel(BINS, settings("conv", patch=2, blocks=1))
+    model.eval()
+    x = features(1, 20)
+    moved = mx.concatenate([mx.zeros((1, 4, BINS)), x], axis=1)
+    inside = joined(model(moved))[:, 8:24]
+    np.testing.assert_allclose(inside, joined(model(x))[:, 4:], atol=1e-5)
+
+
+@pytest.mark.parametrize("architecture", ["relu-transformer", "transformer", "conformer", "btc"])
+def test_attention_sees_all_frames(architecture):
+    assert reach(FrameChordModel(BINS, settings(architecture, patch=1))) == list(range(24))
+
+
+def test_standardising_undoes_gain_and_offset_of_the_features():
+    model = FrameChordModel(BINS, settings())
+    model.eval()
+    x = features()
+    model.trunk.feature_mean, model.trunk.feature_std = mx.array(-40.0), mx.array(8.0)
+    scaled = joined(model(x * 8 - 40))
+    model.trunk.feature_mean, model.trunk.feature_std = mx.array(0.0), mx.array(1.0)
+    np.testing.assert_allclose(scaled, joined(model(x)), atol=2e-5)
+
+
+def test_buffers_are_saved_and_never_trained():
+    model = FrameChordModel(BINS, settings())
+    names = ["trunk.feature_mean", "trunk.feature_std"]
+    for name in names:
+        assert arrays_of(model)[name].shape == ()
+    for change in (lambda: None, model.unfreeze, model.trunk.unfreeze, model.freeze,
+                   model.unfreeze):  # fmt: skip
+        change()
+        trained = dict(tree_flatten(model.trainable_parameters()))
+        assert not set(names) & set(trained)
+    assert "trunk.stem.weight" in trained
+    assert "trunk.blocks.0.attention.projection_in.weight" in trained
+    clip = ChordRecognitionModel(32, 1)
+    clip.unfreeze()
+    assert not [n for n, _ in tree_flatten(clip.trainable_parameters()) if "feature_" in n]
+
+
+def test_frames_that_patches_do_not_divide_are_refused():
+    with pytest.raises(ValueError, match="7 frames, expected a multiple of patch=2"):
+        FrameChordModel(BINS, settings())(features(1, 7))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"architecture": "lstm"}, "architecture='lstm', expected one of relu-transformer, "),
+        ({"heads": 3}, "width=32 is not a multiple of heads=3"),
+        ({"kernel": 4}, "kernel=4, expected an odd number of frames"),
+        ({"kernel": 2, "architecture": "btc"}, "kernel=2, expected an odd"),
+        ({"kernel": 6, "architecture": "conformer"}, "kernel=6, expected an odd"),
+        ({"patch": 0}, "patch=0, expected 1 or more"),
+        ({"blocks": -1}, "blocks=-1, expected 1 or more"),
+        ({"width": 0}, "width=0, expected 1 or more"),
+        ({"hidden": 0}, "hidden=0, expected 1 or more"),
+        ({"heads": 0}, "heads=0, expected 1 or more"),
+        ({"dropout": 1.0}, "dropout=1.0, expected 0 <= dropout < 1"),
+        ({"width": 33, "heads": 3, "architecture": "btc"}, "width=33, expected an even number"),
+    ],
+)
+def test_impossible_models_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        settings(**changes)
+
+
+def test_same_seed_same_weights():
+    def weights():
+        mx.random.seed(3)
+        return arrays_of(FrameChordModel(BINS, settings()))
+
+    first, second = weights(), weights()
+    assert all((first[name] == second[name]).all().item() for name in first)
+
+
+# ---- BTC
+
+
+def test_btc_has_the_size_of_the_paper():
+    chosen = ChordModelSettings("btc", width=128, blocks=8, heads=4, hidden=128, kernel=3, patch=1)
+    assert count(FrameChordModel(144, chosen)) == pytest.approx(2.9e6, rel=0.03)
+
+
+def test_btc_directions_see_the_past_and_the_future_only():
+    block = BidirectionalBlock(16, 2, 16, 1, 0.0)  # kernel 1, so that only attention mixes frames
+    frames, at = 10, 4
+    x = np.random.default_rng(0).normal(size=(1, frames, 16)).astype(np.float32)
+    changed = x.copy()
+    changed[:, at] = np.random.default_rng(1).normal(size=16)
+
+    def seen(direction, mask):
+        both = [np.array(direction(mx.array(values), mask)) for values in (x, changed)]
+        return np.flatnonzero(np.abs(both[1] - both[0])[0].max(-1) > 1e-6).tolist()
+
+    future = nn.MultiHeadAttention.create_additive_causal_mask(frames)
+    assert seen(block.forward, future) == list(range(at, frames))
+    assert seen(block.backward, future.T) == list(range(at + 1))
+
+
+def test_a_btc_block_joins_both_directions():
+    block = BidirectionalBlock(16, 2, 16, 1, 0.0)
+    x = mx.array(np.random.default_rng(1).normal(size=(1, 6, 16)), mx.float32)
+    mask = nn.MultiHeadAttention.create_additive_causal_mask(6)
+    both = mx.concatenate([block.forward(x, mask), block.backward(x, mask.T)], axis=-1)
+    np.testing.assert_allclose(np.array(block(x)), np.array(block.joined(both)), atol=1e-6)
+
+
+def test_sinusoids_turn_at_rates_from_1_to_a_ten_thousandth():
+    table = np.array(sinusoids(50, 8), np.float64)
+    assert table.shape == (50, 8)
+    rates = 10000.0 ** -(np.arange(4) / 3)
+    angles = np.arange(50)[:, None] * rates
+    expected = np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
+    np.testing.assert_allclose(table, expected, atol=1e-5)
+
+
+# ---- the clip model
+
+
+@pytest.mark.parametrize("rate", [8000, 22050, 44100, 48000])
+@pytest.mark.parametrize("samples", [1, 4000, 44100])
+def test_clip_model_takes_waveforms_of_any_length(rate, samples):
+    model = ChordRecognitionModel(d_model=32, num_blocks=1, rate=rate)
+    logits = model(mx.random.normal((2, samples)))
+    assert [logits[head].shape for head in HEADS] == [(2, 32), (2, 12), (2, 12)]
+    assert np.isfinite(joined(logits)).all()
+
+
+def test_clip_model_refuses_other_shapes():
+    with pytest.raises(ValueError, match=r"audio of shape \(100,\), expected \(batch, samples\)"):
+        ChordRecognitionModel(32, 1)(mx.zeros(100))
+
+
+def test_clip_model_has_no_front_end_among_its_parameters():
+    names = [name for name, _ in tree_flatten(ChordRecognitionModel(32, 1).parameters())]
+    assert {name.split(".")[0] for name in names} == {"trunk", "heads"}
+
+
+def test_clip_model_ignores_order_of_silence_but_not_pitch():
+    model = ChordRecognitionModel(32, 1)
+    model.eval()
+    time = np.arange(22050) / 44100
+    tones = np.stack([np.sin(2 * np.pi * hertz * time) for hertz in (220, 220, 233.08)])
+    low, same, high = joined(model(mx.array(tones, mx.float32)))
+    np.testing.assert_array_equal(low, same)
+    assert np.abs(high - low).max() > 1e-3
+
+
+def test_clip_model_learns_from_batches_of_audio_and_targets():
+    """(audio, {"chord_type", "root", "bass_note"}) as seed 002 has them: 1 s at 44.1 kHz."""
+    mx.random.seed(0)
+    model = ChordRecognitionModel(d_model=32, num_blocks=1, dropout=0.0)
+    criterion = ChordRecognitionLoss(
+        chord_type_weight=1.0, root_weight=1.0, bass_weight=0.5, label_smoothing=0.1
+    )
+    roots = np.arange(4)
+    time = np.arange(44100) / 44100
+    audio = np.stack(
+        [
+            sum(np.sin(2 * np.pi * 220 * 2 ** ((r + i) / 12) * time) for i in (0, 4, 7))
+            for r in roots
+        ]
+    )
+    targets = {
+        "chord_type": mx.array([1, 1, 1, 1]),
+        "root": mx.array((9 + roots) % 12),
+        "bass_note": mx.array((9 + roots) % 12),
+    }
+    batch = (mx.array(0.2 * audio, mx.float32), targets)
+    optimizer = optim.AdamW(learning_rate=3e-3, bias_correction=True)
+
+    def loss(module, batch):
+        return criterion(module(batch[0]), batch[1])[0]
+
+    step = nn.value_and_grad(model, loss)
+    losses = []
+    for _ in range(20):
+        value, gradients = step(model, batch)
+        optimizer.update(model, gradients)
+        mx.eval(model.parameters(), optimizer.state, value)
+        losses.append(value.item())
+    assert losses[-1] < 0.5 * losses[0]
+    model.eval()
+    assert np.array(model(batch[0])["root"]).argmax(-1).tolist() == targets["root"].tolist()
+
+
+def test_trunk_gives_steps_of_its_width():
+    assert Trunk(BINS, settings(patch=4))(features(2, 12)).shape == (2, 3, 32)
