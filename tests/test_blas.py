@@ -1,0 +1,139 @@
+"""Which BLAS is loaded, when it cannot be, and what is said then; each case in its own process."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from audiotrain import blas
+
+ONLY_LINUX = pytest.mark.skipif(sys.platform != "linux", reason="only Linux needs a BLAS")
+
+
+def run(code, **environment):
+    """Standard output and error of a new Python."""
+    variables = {k: v for k, v in os.environ.items() if k != blas.VARIABLE} | environment
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=variables, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip(), done.stderr
+
+
+def fresh(monkeypatch, candidates=(), modules=(), openable=()):
+    """`load` as in a new Linux process without MLX, on a machine with these libraries."""
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.delenv(blas.VARIABLE, raising=False)
+    for name in [name for name in sys.modules if name.startswith("mlx")]:
+        if name not in modules:
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(blas, "candidates", lambda: iter(candidates))
+    monkeypatch.setattr(blas, "_installed", lambda distribution: False)
+    monkeypatch.setattr(blas, "_open", lambda path: path in openable)
+    return blas.load.__wrapped__  # without its cache
+
+
+def test_takes_the_first_that_opens(monkeypatch):
+    found = [("MKL", "/broken/mkl"), ("OpenBLAS", "/ok/openblas"), ("BLIS", "/ok/blis")]
+    load = fresh(monkeypatch, found, openable=("/ok/openblas", "/ok/blis"))
+    assert load() == ("OpenBLAS", "/ok/openblas", "found")
+
+
+def test_warns_once_how_much_slower_it_is_and_what_to_install(monkeypatch):
+    load = fresh(monkeypatch)
+    with pytest.warns(
+        RuntimeWarning, match=r"10 to 60 times slower .*pip install 'audiotrain\[cpu"
+    ):
+        assert load().name == "reference"
+
+
+def test_says_so_when_mlx_came_first(monkeypatch):
+    import mlx.core  # noqa: F401
+
+    load = fresh(monkeypatch, [("MKL", "/ok")], modules=("mlx", "mlx.core"), openable=("/ok",))
+    with pytest.warns(RuntimeWarning, match="mlx was imported before audiotrain"):
+        assert load().name == "reference"
+
+
+def test_the_variable_names_a_library(monkeypatch):
+    load = fresh(monkeypatch, [("MKL", "/mkl")], openable=("/mkl", "/mine.so"))
+    monkeypatch.setenv(blas.VARIABLE, "/mine.so")
+    assert load() == ("chosen", "/mine.so", blas.VARIABLE)
+    monkeypatch.setenv(blas.VARIABLE, "/missing.so")
+    with pytest.warns(RuntimeWarning, match=r"/missing\.so cannot be loaded"):
+        assert load().name == "reference"
+    monkeypatch.setenv(blas.VARIABLE, "off")
+    assert load() == ("reference", "", "AUDIOTRAIN_BLAS=off")
+
+
+def test_loads_nothing_on_macos_or_a_gpu(monkeypatch):
+    load = fresh(monkeypatch, [("MKL", "/mkl")], openable=("/mkl",))
+    monkeypatch.setattr(blas, "_installed", lambda name: name == "mlx-cuda-13")
+    assert load().name == "GPU"
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert load().name == "system"
+
+
+def test_a_file_that_is_no_library_does_not_open(tmp_path):
+    fake = tmp_path / "libmkl_rt.so.2"
+    fake.write_text("no library")
+    assert not blas._open(str(fake))
+    assert not blas._open(str(tmp_path / "missing.so"))
+
+
+def test_finds_libraries_whatever_the_number_of_their_version(monkeypatch, tmp_path):
+    (tmp_path / "lib").mkdir()
+    for name in ("libopenblas.so.0", "libmkl_rt.so.7", "libmkl_rt.so.3", "libother.so"):
+        (tmp_path / "lib" / name).touch()
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    monkeypatch.setattr(sys, "base_prefix", str(tmp_path))
+    monkeypatch.setenv("CONDA_PREFIX", str(tmp_path / "none"))
+    monkeypatch.setattr(blas, "_installed", lambda name: False)
+    monkeypatch.setattr(
+        blas, "_linker_cache", lambda: ["/usr/lib/libblis.so.4", "/usr/lib/libc.so"]
+    )
+    names = [(name, Path(path).name) for name, path in blas.candidates()]
+    assert names == [
+        ("MKL", "libmkl_rt.so.7"),
+        ("MKL", "libmkl_rt.so.3"),
+        ("OpenBLAS", "libopenblas.so.0"),
+        ("BLIS", "libblis.so.4"),
+    ]
+
+
+@ONLY_LINUX
+def test_import_loads_it_before_mlx():
+    code = (
+        "import sys, audiotrain\n"
+        "from audiotrain import blas\n"
+        "assert 'mlx.core' not in sys.modules\n"
+        "chosen = blas.load()\n"
+        "import mlx.core as mx\n"
+        "x = mx.random.normal((64, 64))\n"
+        "mx.eval(x @ x)\n"
+        "maps = open('/proc/self/maps').read()\n"
+        "print(chosen.name, not chosen.path or chosen.path.split('/')[-1].split('.so')[0] in maps)"
+    )
+    name, mapped = run(code)[0].split()
+    assert mapped == "True"
+    assert name in ("MKL", "OpenBLAS", "BLIS", "reference", "GPU")
+
+
+@ONLY_LINUX
+def test_import_after_mlx_warns_instead_of_pretending():
+    output, errors = run("import mlx.core, audiotrain; print(audiotrain.blas.load().name)")
+    if output != "GPU":
+        assert output == "reference"
+        assert errors.count("mlx was imported before audiotrain") == 1
+
+
+def test_products_are_right():
+    import mlx.core as mx
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    a, b = (rng.normal(size=(130, 130)).astype(np.float32) for _ in range(2))
+    product = np.array(mx.array(a) @ mx.array(b))
+    np.testing.assert_allclose(product, a.astype(np.float64) @ b, atol=1e-4)
