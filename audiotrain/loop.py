@@ -1,6 +1,7 @@
 """The fit loop: epochs, batches, when to validate, log, save and stop."""
 
 import itertools
+import os
 import signal
 import sys
 import threading
@@ -10,6 +11,9 @@ import mlx.core as mx
 
 from audiotrain.evaluation import Averages, count_batches, evaluate
 from audiotrain.step import StepOutputs
+
+PER_STEP = ("gradient_norm", "learning_rate")
+MOST_PENDING = 256
 
 
 class NonFiniteError(ValueError):
@@ -35,7 +39,7 @@ class SignalGuard:
 
     def __exit__(self, *_):
         for number, handler in self._before.items():
-            signal.signal(number, handler)
+            signal.signal(number, handler or signal.SIG_DFL)
         self._before.clear()
 
     def _handle(self, number, _frame):
@@ -43,7 +47,8 @@ class SignalGuard:
             self.__exit__()
             raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
         self.received = number
-        print("\nstopping after this step; once more to stop now", file=sys.stderr, flush=True)
+        # Not print: the signal may have come in the middle of another print.
+        os.write(2, b"\nstopping after this step; once more to stop now\n")
 
 
 class FitLoop:
@@ -73,6 +78,7 @@ class FitLoop:
                 mx.eval(self.step.state())
                 module.on_train_end()
                 trainer.tell(lambda c: c.on_train_end(trainer, module))
+                trainer.check_signal()  # one that came too late for a step
             except Interrupted:
                 self._save_and_exit(guard.received)
             except BaseException as fault:
@@ -159,6 +165,8 @@ class FitLoop:
             trainer.group += 1
             if trainer.group == trainer.accumulate_grad_batches or trainer.batches_done == total:
                 self._optimize()
+        if len(self.pending) >= MOST_PENDING:
+            self.drain()
         if trainer.group == 0:
             self._log_interval()
             trainer.validation_due = self._validation_is_due(total)
@@ -360,9 +368,6 @@ class FitLoop:
             )
         print(message, file=sys.stderr, flush=True)
         raise SystemExit(128 + number)
-
-
-PER_STEP = ("gradient_norm", "learning_rate")
 
 
 class EpochState:

@@ -176,6 +176,51 @@ def test_config_and_versions_are_in_the_checkpoint(tmp_path):
     assert state["versions"]["mlx"] == mx.__version__
 
 
+class Signals(Callback):
+    """Sends this process a signal at one moment of the run."""
+
+    def __init__(self, moment, step):
+        self.moment, self.step = moment, step
+
+    def at(self, moment, trainer):
+        if (moment, trainer.global_step) == (self.moment, self.step):
+            self.step = None
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+        self.at("batch", trainer)
+
+    def on_validation_batch_end(self, trainer, module, outputs, batch, batch_idx):
+        self.at("validation", trainer)
+
+    def on_train_epoch_end(self, trainer, module):
+        self.at("epoch end", trainer)
+
+    def on_train_end(self, trainer, module):
+        self.at("end", trainer)
+
+
+@pytest.mark.parametrize(
+    ("moment", "step"),
+    [
+        ("batch", 7),
+        ("validation", 2),
+        ("validation", 5),
+        ("validation", 15),
+        ("epoch end", 5),
+        ("epoch end", 15),
+        ("end", 15),
+    ],
+)
+def test_a_signal_at_any_moment_loses_nothing(tmp_path, moment, step):
+    settings = {"val_check_interval": 0.4}
+    whole = fit(tmp_path / "whole", [Callback()], **settings)
+    with pytest.raises(SystemExit, match="143"):
+        fit(tmp_path / "part", [Signals(moment, step)], **settings)
+    assert_equal_runs(whole, fit(tmp_path / "part", [Callback()], resume="last", **settings))
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
 # Real processes, stopped from outside
 
 SCRIPT = """
