@@ -18,7 +18,8 @@ _HOMES = {
 }
 __all__ = ["DataLoader", "Dataset", "OptimizerConfig", "TrainModule", "Trainer"]
 
-blas.load()
+if blas.load().name != "GPU":
+    blas.keep_freed_memory()
 
 
 def __getattr__(name: str):
