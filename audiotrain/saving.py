@@ -24,7 +24,7 @@ class ModelCheckpoint(Monitor):
         monitor: str | None = None,
         mode: str = "min",
         save_last: bool = True,
-        save_top_k: int = 1,
+        save_top_k: int = 3,
         every_n_epochs: int = 1,
         every_n_steps: int | None = None,
         save_on_exception: bool = False,

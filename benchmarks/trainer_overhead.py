@@ -18,6 +18,8 @@ import numpy as np
 from mlx.utils import tree_flatten
 
 from audiotrain.callbacks import Callback
+from audiotrain.models.chords import ChordModelSettings
+from audiotrain.recipes.chord_training import ChordTraining, LossSettings, OptimizationSettings
 
 
 class Network(TrainModule):
@@ -44,6 +46,30 @@ class Network(TrainModule):
         return OptimizerConfig(optim.AdamW(learning_rate=1e-3, bias_correction=True))
 
 
+def chord_model() -> ChordTraining:
+    """What `python -m audiotrain.recipes.chords` trains."""
+    return ChordTraining(
+        144, ChordModelSettings(), LossSettings(), OptimizationSettings(warmup_steps=1), (0.0, 1.0)
+    )
+
+
+class Frames:
+    """Batches of the chord recipe with random content."""
+
+    def __init__(self, steps: int):
+        rng = np.random.default_rng(0)
+        self.steps = steps
+        self.features = rng.normal(size=(24, 108, 144)).astype(np.float32)
+        self.classes = rng.integers(12, size=(24, 108, 3))
+
+    def __len__(self):
+        return self.steps
+
+    def __iter__(self):
+        for _ in range(self.steps):
+            yield {"features": mx.array(self.features), "classes": mx.array(self.classes)}
+
+
 class Batches:
     """NumPy batches made anew at each step, as a data set would: (items, width) and (items,)."""
 
@@ -64,7 +90,8 @@ class Batches:
 
 def bare_step(model, clip: bool):
     """The usual compiled step of MLX's examples, optionally with norm clipping."""
-    optimizer = optim.AdamW(learning_rate=1e-3, bias_correction=True)
+    model.attach(Trainer(max_steps=1000, logger=False))  # for the schedule's length
+    optimizer = model.configure_optimizers().corrected_optimizer()
     optimizer.init(model.trainable_parameters())
     state = [model.state, optimizer.state, mx.random.state]
     mx.eval(state)
@@ -75,7 +102,7 @@ def bare_step(model, clip: bool):
         if clip:
             gradients, _ = optim.clip_grad_norm(gradients, 1.0)
         optimizer.update(model, gradients)
-        return loss, metrics["accuracy"]
+        return loss, metrics
 
     return mx.compile(step, inputs=state, outputs=state), state
 
@@ -143,11 +170,10 @@ class Fit:
             ).fit(model, clock)
 
 
-def compare(name: str, width: int, depth: int, items: int, steps: int, rounds: int) -> float:
-    """Print one line; the Trainer's rounds and both bare loops take turns."""
-    batches = Batches(steps, items, width)
-    model = Network(width, depth)
-    plain, clipped = bare_step(Network(width, depth), False), bare_step(Network(width, depth), True)
+def compare(name: str, make_model, batches, rounds: int) -> None:
+    """Print one line; the Trainer's rounds and the bare loops take turns."""
+    steps, model = len(batches), make_model()
+    plain, clipped = bare_step(make_model(), False), bare_step(make_model(), True)
     eager, overlapped, clipping = [], [], []
 
     def turn():
@@ -168,7 +194,6 @@ def compare(name: str, width: int, depth: int, items: int, steps: int, rounds: i
         f"overlapped+clip {median(clipping):7.3f};  "
         f"ratio to bare {trainer / bare:.3f}, to overlapped+clip {trainer / median(clipping):.3f}"
     )
-    return trainer / bare
 
 
 def main() -> None:
@@ -177,10 +202,10 @@ def main() -> None:
     rounds = parser.parse_args().rounds
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        compare("tiny", width=64, depth=2, items=64, steps=300, rounds=rounds)
-        compare("small", width=256, depth=4, items=512, steps=60, rounds=rounds)
-        # As many rows as a batch of the chord recipe has frames: 24 songs' parts of 108.
-        compare("mid", width=512, depth=8, items=2592, steps=4, rounds=rounds)
+        compare("tiny", lambda: Network(64, 2), Batches(300, 64, 64), rounds)
+        compare("small", lambda: Network(256, 4), Batches(60, 512, 256), rounds)
+        compare("mid", lambda: Network(512, 8), Batches(8, 1024, 512), rounds)
+        compare("chords", chord_model, Frames(4), rounds)
 
 
 if __name__ == "__main__":

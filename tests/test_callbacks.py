@@ -86,7 +86,7 @@ def test_nan_is_never_the_best(tmp_path):
 
 def test_checkpoints_of_an_older_run_are_left_alone(tmp_path):
     for _ in range(2):
-        saver = ModelCheckpoint(tmp_path / "own", "best", "val_loss")
+        saver = ModelCheckpoint(tmp_path / "own", "best", "val_loss", save_top_k=1)
         fit(tmp_path, [2.0, 1.0], saver)
     assert names(tmp_path / "own") == ["best", "best-v1", "last"]
     assert saver.best_model_path.name == "best-v1"
@@ -194,8 +194,9 @@ def test_a_disk_that_fills_up_keeps_what_was_saved(tmp_path, monkeypatch):
     ("losses", "settings", "epochs"),
     [
         ([5, 4, 4, 4, 4, 4], {"patience": 2}, 4),
-        ([5, 4, 3.9995, 3.999, 3.9985], {"patience": 3}, 5),
-        ([5, 4, 3.9995, 3.999, 3.9985], {"patience": 3, "min_delta": 0.0}, 5),
+        ([5, 4, 3.9997, 3.9995, 3.9993, 3.9], {"patience": 3}, 5),
+        ([5, 4, 3.9997, 3.9995, 3.9993, 3.9], {"patience": 3, "min_delta": 0.0}, 6),
+        ([1, 2, 2.0003, 2.0005, 3], {"patience": 2, "mode": "max"}, 4),
         ([1, 2, 3, 2, 2, 2], {"patience": 2, "mode": "max"}, 5),
         ([5, 6, 4, 6, 3], {"patience": 2}, 5),
         ([5, math.nan, 1], {}, 2),

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -102,6 +103,19 @@ def test_continued_from_last_of_a_shorter_run(tmp_path):
             len((tmp_path / part / name).read_text().splitlines()) for part in ("whole", "part")
         ]
         assert lengths[0] == lengths[1]
+
+
+def test_checkpoints_written_after_the_last_one_are_written_again(tmp_path):
+    part = fit(tmp_path, max_epochs=2)
+    last = tmp_path / "checkpoints" / "last"
+    shutil.copytree(last, tmp_path / "older")
+    fit(tmp_path, max_epochs=3, resume="last")
+    names = sorted(path.name for path in last.parent.iterdir())
+    shutil.rmtree(last)  # as if the run was killed when the best was written, but not the last
+    shutil.copytree(tmp_path / "older", last)
+    again = fit(tmp_path, max_epochs=3, resume="last")
+    assert sorted(path.name for path in last.parent.iterdir()) == names
+    assert part.global_step < again.global_step
 
 
 def test_an_epoch_left_half_way_has_one_row_in_the_end(tmp_path):
