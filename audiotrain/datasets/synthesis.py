@@ -205,6 +205,8 @@ def compose(
         parts.append(_bass_part(rng, chords, beat))
     if rng.random() < 0.4:
         parts.append(_melody_part(rng, chords, beat))
+    if not has_bass:
+        parts = parts[:1] + [_above_bass(part, parts[0], chords) for part in parts[1:]]
     if rng.random() < 0.5:
         parts.append(_drum_part(rng, segments[0].end, time, beat))
     return parts, merge_equal(segments)
@@ -243,7 +245,7 @@ def voicing(
         lowest = min(pitches)
         bass = lowest - (lowest - chord.bass_note) % 12
         pitches = [p for p in pitches if p > bass] + [bass]
-    return sorted({int(np.clip(p, 24, 100)) for p in pitches})
+    return sorted({p - 12 * max(0, -(-(p - 100) // 12)) for p in pitches})
 
 
 def _guitar_voicing(chord: ChordClass) -> list[int]:
@@ -364,6 +366,22 @@ def _melody_part(rng, chords: list[Segment], beat: float) -> Part:
             stop = min(onset + beat * float(rng.choice([0.5, 0.5, 1.0])), end)
             notes.append(Note(onset, stop - onset, pitch, loudness + int(rng.integers(-10, 10))))
     return Part(int(rng.choice(PROGRAMS["lead"] + PROGRAMS["piano"])), notes)
+
+
+def _above_bass(part: Part, stating: Part, chords: list[Segment]) -> Part:
+    """`part` with the notes an octave or two higher that would be lower than the bass which
+    another part states."""
+    starts = np.array([segment.start for segment in chords]) - 1e-6
+    lowest = np.full(len(chords), 127)
+    owners = [np.searchsorted(starts, [n.start for n in p.notes]) - 1 for p in (part, stating)]
+    np.minimum.at(lowest, owners[1], [note.pitch for note in stating.notes])
+    moved = []
+    for note, owner in zip(part.notes, owners[0], strict=True):
+        if lowest[owner] < 127 and note.pitch % 12 != lowest[owner] % 12:
+            octaves = max(0, -(-(int(lowest[owner]) - note.pitch) // 12))
+            note = note._replace(pitch=note.pitch + 12 * octaves)
+        moved.append(note)
+    return part._replace(notes=moved)
 
 
 def _drum_part(rng, start: float, end: float, beat: float) -> Part:
