@@ -21,6 +21,12 @@ from audiotrain.callbacks import Callback, EarlyStopping, ModelCheckpoint
 CHANGING = ("examples_per_second", "peak_memory_mb")
 
 
+@pytest.fixture(autouse=True)
+def quick_disk(monkeypatch):
+    """Hundreds of checkpoints; that they outlive a power cut is not the point of these tests."""
+    monkeypatch.setattr(os, "fsync", lambda handle: None)
+
+
 class SaveAt(Callback):
     """Writes a checkpoint at one step and breaks off there."""
 
