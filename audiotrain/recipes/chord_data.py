@@ -121,6 +121,8 @@ class Library:
         """
         if item.audio is None:
             raise ValueError(f"{item.id}: labels without audio")
+        if not item.audio.is_file():
+            raise ValueError(f"{item.audio}: no such file")
         spec = {"floor": FLOOR, "cqt": asdict(self.settings.cqt(spare=True))}
         if item.midi:
             spec["rendering"] = [SYNTHESIS, self.seed, rendering]

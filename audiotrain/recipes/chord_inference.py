@@ -41,6 +41,9 @@ class Recognizer:
         self, model: FrameChordModel, settings: FeatureSettings, window: int,
         switching_cost: float | None = 2.0,
     ):  # fmt: skip
+        patch = model.trunk.settings.patch
+        if window < 2 or window % 2 or window % patch:
+            raise ValueError(f"window={window}, expected an even number that patch={patch} divides")
         self.model, self.settings, self.window = model, settings, window
         self.switching_cost = switching_cost
         model.eval()
@@ -61,7 +64,7 @@ class Recognizer:
         try:
             settings = FeatureSettings(**described["features"])
             model = FrameChordModel(settings.bins, ChordModelSettings(**described["model"]))
-            window = int(described["window"])
+            window = described["window"]
         except (KeyError, TypeError, ValueError) as error:
             raise checkpoint.CheckpointError(
                 f"{folder}: its recognizer's settings are not those of this version ({error})"
