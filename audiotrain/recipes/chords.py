@@ -25,6 +25,7 @@ from audiotrain.history import write_json
 from audiotrain.loader import DataLoader
 from audiotrain.recipes import chord_data, chord_inference, chord_scoring
 from audiotrain.recipes.chord_data import Library, Song
+from audiotrain.recipes.chord_prediction import newest_run, predict
 from audiotrain.recipes.chord_settings import (
     EvaluateSettings,
     PredictSettings,
@@ -322,95 +323,6 @@ def part_of(corpus: chords.Corpus, split: Path, name: str) -> list[chords.Item]:
             f"{corpus.folder}: it is the split of other data"
         )
     return items
-
-
-def newest_run(folder: Path) -> Path:
-    """The folder itself when it is a run or checkpoint, else the newest run inside it."""
-    if (folder / "checkpoints").is_dir() or (folder / "state.json").is_file():
-        return folder
-    runs = sorted(folder.glob("*/checkpoints"), key=lambda path: path.stat().st_mtime)
-    if not runs:
-        raise ValueError(
-            f"--checkpoint {folder}: no trained run there; "
-            "`python -m audiotrain.recipes.chords` trains one"
-        )
-    return runs[-1].parent
-
-
-# ---------------------------------------------------------------- predict
-
-
-def predict(settings: PredictSettings) -> list[Path]:
-    """Write the chords of every file; the files written. Those that cannot be read are named."""
-    recognizer = chord_inference.Recognizer.from_checkpoint(newest_run(settings.checkpoint))
-    targets = results(settings)
-    written, problems = [], []
-    for source, paths in chord_data.progress(targets.items(), "predicting", len(targets)):
-        begun = time.monotonic()
-        try:
-            prediction = recognizer.predict(source, settings.decoding == "viterbi", settings.bass)
-        except audio_files.AudioError as error:
-            problems.append(str(error))
-            continue
-        for path in paths:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            annotation_writers.write(
-                path, prediction.segments, prediction.confidences, prediction.seconds,
-                {"title": source.stem, "tool": "audiotrain"},
-            )  # fmt: skip
-        written += paths
-        speed = prediction.seconds / max(time.monotonic() - begun, 1e-9)
-        names = ", ".join(map(str, paths))
-        print(f"\n{source}: {prediction.seconds:.0f} s, {speed:.0f}x real time -> {names}")
-        if settings.timeline:
-            print(report.timeline(prediction.segments, rows=4), flush=True)
-    if not written:
-        raise ValueError(f"none of {len(targets)} files can be read: {problems[0]}")
-    for problem in problems:
-        print(f"left out: {problem}", file=sys.stderr)
-    if problems:
-        print(f"left out {len(problems)} of {len(targets)} files", file=sys.stderr)
-    return written
-
-
-def results(settings: PredictSettings) -> dict[Path, list[Path]]:
-    """The files to write for each recording. ValueError when one would take another's place."""
-    targets: dict[Path, list[Path]] = {}
-    sources: dict[Path, Path] = {}
-    for source, name in recordings(settings.audio):
-        target = source if settings.output is None else settings.output / name
-        targets[source] = [target.with_suffix(f".{suffix}") for suffix in settings.formats]
-        for path in targets[source]:
-            if sources.setdefault(path, source) != source:
-                raise ValueError(
-                    f"{path}: would be written for both {sources[path]} and {source}; predict one "
-                    "of them, or each to an --output of its own"
-                )
-    existing = [path for path in sources if path.exists()]
-    if existing and not settings.overwrite:
-        count = f"and {len(existing) - 1} more exist" if len(existing) > 1 else "exists"
-        raise ValueError(
-            f"{existing[0]} {count} already: --overwrite replaces, --output FOLDER writes elsewhere"
-        )
-    return targets
-
-
-def recordings(paths: Sequence[Path]) -> list[tuple[Path, Path]]:
-    """(file, its path below the folder given) of all audio. ValueError when there is none."""
-    found = []
-    for path in paths:
-        if path.is_dir():
-            inside = sorted(
-                p for p in path.rglob("*") if p.suffix.lower() in audio_files.AUDIO_SUFFIXES
-            )
-            found += [(file, file.relative_to(path)) for file in inside]
-        elif path.exists():
-            found.append((path, Path(path.name)))
-        else:
-            raise ValueError(f"{path}: no such file or folder")
-    if not found:
-        raise ValueError(f"{', '.join(map(str, paths))}: no audio file inside")
-    return found
 
 
 if __name__ == "__main__":
