@@ -1,0 +1,106 @@
+"""Which frame model learns most in the same time: each is trained for as many minutes on the same
+songs, then scored on the same unseen songs; the last column is its mirex beside the default's.
+
+Run: python benchmarks/chord_architectures.py [--data FOLDER] [--minutes 3] [--only btc conformer]
+"""
+
+import argparse
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from audiotrain.recipes import chord_inference, chord_scoring  # isort: skip (BLAS before MLX)
+import mlx.core as mx
+
+from audiotrain.models.chords import ChordModelSettings
+from audiotrain.recipes import chords
+from audiotrain.recipes.chord_data import Library
+from audiotrain.recipes.chord_settings import TrainSettings
+
+CANDIDATES = {
+    "relu-transformer (default)": ChordModelSettings(),
+    "transformer, relu FFN": ChordModelSettings(
+        architecture="transformer", kernel=1, hidden=1024
+    ),
+    "transformer, conv1d FFN": ChordModelSettings(architecture="transformer"),
+    "conv1d only": ChordModelSettings(architecture="conv", kernel=5, hidden=256, blocks=8),
+    "conformer": ChordModelSettings(
+        architecture="conformer", width=192, hidden=384, kernel=15
+    ),
+    "btc": ChordModelSettings(
+        architecture="btc", width=128, blocks=8, hidden=128, patch=1
+    ),
+}  # fmt: skip
+SHOWN = ("root", "majmin", "tetrads", "mirex", "seg")
+WARM_UP, TIMED = 3, 8  # steps
+
+
+def seconds_per_step(settings: TrainSettings, parts: dict) -> float:
+    """Time of a step over TIMED steps after WARM_UP, without validation."""
+    with tempfile.TemporaryDirectory() as folder:
+        marks = []
+        for steps in (WARM_UP, WARM_UP + TIMED):
+            short = replace(settings, steps=steps, validations=1)
+            trainer, (train_loader, _) = chords.make_trainer(
+                short, parts, Path(folder) / str(steps)
+            )
+            module = chords.make_module(short, parts["train"])
+            begun = time.perf_counter()
+            trainer.fit(module, train_loader, None)
+            marks.append(time.perf_counter() - begun)
+    return (marks[1] - marks[0]) / TIMED
+
+
+def trained_scores(settings: TrainSettings, parts: dict) -> tuple[dict, float]:
+    """Scores of a run by Viterbi, and the seconds that its training took."""
+    with tempfile.TemporaryDirectory() as folder:
+        trainer, loaders = chords.make_trainer(settings, parts, Path(folder))
+        module = chords.make_module(settings, parts["train"])
+        begun = time.perf_counter()
+        trainer.fit(module, *loaders)
+        took = time.perf_counter() - begun
+        recognizer = chord_inference.Recognizer.from_checkpoint(Path(folder))
+    scores = chord_scoring.score(recognizer, chords.first_renderings(parts["test"]), "scoring")
+    return scores.as_dict()["viterbi"]["corpus"], took
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data/pop909"))
+    parser.add_argument("--cache", type=Path, default=TrainSettings.cache)
+    parser.add_argument("--minutes", type=float, default=3.0, help="of training each")
+    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--only", nargs="*", help="words that a candidate's name contains")
+    options = parser.parse_args()
+    base = TrainSettings(
+        data=options.data, cache=options.cache, valid=0.02, test=0.0825, renderings=1,
+        validations=1,
+    )  # fmt: skip
+    library = Library(base.features, base.cache.expanduser(), base.seed)
+    with tempfile.TemporaryDirectory() as folder:
+        parts, _ = chords.prepare(base, library, Path(folder))
+    rows = {}
+    for name, model in CANDIDATES.items():
+        if options.only and not any(word in name for word in options.only):
+            continue
+        mx.clear_cache()
+        optimization = replace(
+            base.optimization, learning_rate=options.learning_rate, ema_decay=0.99
+        )
+        settings = replace(base, model=model, optimization=optimization)
+        step = seconds_per_step(settings, parts)
+        settings = replace(settings, steps=max(20, round(60 * options.minutes / step)))
+        scores, took = trained_scores(settings, parts)
+        rows[name] = (step, settings.steps, took, scores)
+        first = next(iter(rows.values()))[3]["mirex"]
+        shown = "  ".join(f"{key} {scores[key]:.3f}" for key in SHOWN)
+        print(
+            f"{name:27} {1000 * step:4.0f} ms  {settings.steps:5d} steps  {took:4.0f} s  {shown}"
+            f"  {scores['mirex'] / first:.2f}",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
