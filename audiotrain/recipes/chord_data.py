@@ -210,13 +210,23 @@ def _fingerprint(progressions: Sequence[list[Segment]]) -> int:
     return zlib.crc32(repr(progressions).encode()) if progressions else 0
 
 
+_BARS: list[tqdm] = []  # the last one
+
+
 def progress(things: Iterable, text: str, total: int | None = None) -> Iterable:
     """`things` with a bar on the terminal, or with a line now and then in a file."""
     terminal = sys.stderr.isatty()
-    return tqdm(
+    _BARS[:] = [tqdm(
         things, desc=text, total=total, mininterval=0.1 if terminal else 20, ascii=not terminal,
         dynamic_ncols=terminal, ncols=None if terminal else 80, leave=True,
-    )  # fmt: skip
+    )]  # fmt: skip
+    return _BARS[0]
+
+
+def end_progress() -> None:
+    """Finish the line of a bar that was left by an error."""
+    for bar in _BARS:
+        bar.close()
 
 
 def load_songs(

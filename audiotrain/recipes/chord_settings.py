@@ -161,6 +161,7 @@ def check_training(settings: TrainSettings) -> None:
         "max_minutes": settings.max_minutes,
         "optimization.learning_rate": optimization.learning_rate,
         "optimization.gradient_clip": optimization.gradient_clip,
+        "loss.largest_class_weight": settings.loss.largest_class_weight,
     }
     for name, value in above.items():
         if value is not None and not 0 < value < math.inf:
@@ -170,6 +171,9 @@ def check_training(settings: TrainSettings) -> None:
         "optimization.ema_decay": optimization.ema_decay,
         "optimization.beta2": optimization.beta2,
     }
+    for name in ("chord_type_weight", "root_weight", "bass_weight", "class_power"):
+        if not 0 <= getattr(settings.loss, name) < math.inf:
+            raise ValueError(f"loss.{name}={getattr(settings.loss, name)}, expected 0 or more")
     for name, value in shares.items():
         if not 0 <= value < 1:
             raise ValueError(f"{name}={value}, expected 0 or more and less than 1")

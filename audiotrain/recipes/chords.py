@@ -48,16 +48,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = load_settings(command, rest)
         {"train": train, "evaluate": evaluate, "predict": predict}[command](settings)
     except (ValueError, ImportError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return refuse(str(error))
     except OSError as error:  # of the file system: a folder that is full or may not be written
         place = "" if error.filename is None else f"{error.filename}: "
-        print(f"error: {place}{error.strerror or error}", file=sys.stderr)
-        return 2
+        return refuse(f"{place}{error.strerror or error}")
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130
     return 0
+
+
+def refuse(message: str) -> int:
+    """Tell a mistake on a line of its own; the exit code for it."""
+    chord_data.end_progress()
+    print(f"error: {message}", file=sys.stderr)
+    return 2
 
 
 def load_settings(command: str, words: Sequence[str]):
