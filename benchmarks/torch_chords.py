@@ -1,0 +1,233 @@
+"""PyTorch twins of the frame models in audiotrain.models, for tests of equality and as a peer.
+
+Modules carry the names that ours have, so weights are copied by name; (batch, frames, width).
+"""
+
+import math
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from mlx.utils import tree_flatten
+from torch import nn
+
+from audiotrain.models.chords import HEAD_SIZES, ChordModelSettings
+
+
+class ChannelDropout(nn.Module):
+    """Dropout of whole channels over all frames of an example."""
+
+    def __init__(self, rate: float):
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.rate == 0 or not self.training:
+            return x
+        batch, _, width = x.shape
+        kept = torch.rand(batch, 1, width, device=x.device) >= self.rate
+        return x * (kept.to(x.dtype) / (1 - self.rate))
+
+
+class Attention(nn.Module):
+    """Self-attention; softmax by PyTorch's fused function, relu as ours is defined."""
+
+    def __init__(self, width: int, heads: int, weighting: str = "softmax"):
+        super().__init__()
+        self.heads, self.weighting = heads, weighting
+        self.projection_in = nn.Linear(width, 3 * width)
+        self.projection_out = nn.Linear(width, width)
+
+    def forward(self, x: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+        batch, frames, width = x.shape
+        projected = self.projection_in(x).view(batch, frames, 3, self.heads, width // self.heads)
+        query, key, value = projected.permute(2, 0, 3, 1, 4)
+        if self.weighting == "softmax":
+            mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
+        else:
+            scores = query * (1 / math.sqrt(width // self.heads)) @ key.transpose(-1, -2)
+            weights = F.relu(scores)
+            mixed = (weights @ value) / (weights.sum(dim=-1, keepdim=True) + 1)
+        return self.projection_out(mixed.transpose(1, 2).reshape(batch, frames, width))
+
+
+class Convolution(nn.Conv1d):
+    """Conv1d along the frames of (batch, frames, width)."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x.transpose(1, 2)).transpose(1, 2)
+
+
+class FeedForward(nn.Module):
+    """Convolution over frames, relu, Linear."""
+
+    def __init__(self, width: int, hidden: int, kernel: int):
+        super().__init__()
+        convolution = Convolution(width, hidden, kernel, padding=kernel // 2)
+        self.inner = nn.Linear(width, hidden) if kernel == 1 else convolution
+        self.outer = nn.Linear(hidden, width)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.outer(F.relu(self.inner(x)))
+
+
+class EncoderBlock(nn.Module):
+    """Attention (none when `heads` is 0), then feed-forward; pre-norm."""
+
+    def __init__(self, settings: ChordModelSettings, heads: int, weighting: str):
+        super().__init__()
+        width = settings.width
+        self.heads = heads
+        if heads:
+            self.attention_norm = nn.LayerNorm(width)
+            self.attention = Attention(width, heads, weighting)
+        self.feed_forward_norm = nn.LayerNorm(width)
+        self.feed_forward = FeedForward(width, settings.hidden, settings.kernel)
+        self.dropout = ChannelDropout(settings.dropout)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.heads:
+            x = x + self.dropout(self.attention(self.attention_norm(x)))
+        return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
+
+
+class Direction(nn.Module):
+    """One direction of BTC's block."""
+
+    def __init__(self, settings: ChordModelSettings):
+        super().__init__()
+        width, hidden, kernel = settings.width, settings.hidden, settings.kernel
+        self.attention_norm, self.convolution_norm = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.attention = Attention(width, settings.heads)
+        self.first = Convolution(width, hidden, kernel, padding=kernel // 2)
+        self.second = Convolution(hidden, width, kernel, padding=kernel // 2)
+        self.dropout = nn.Dropout(settings.dropout)
+
+    def forward(self, x: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        x = x + self.dropout(self.attention(self.attention_norm(x), bias))
+        hidden = self.dropout(F.relu(self.first(self.convolution_norm(x))))
+        return x + self.dropout(F.relu(self.second(hidden)))
+
+
+class BidirectionalBlock(nn.Module):
+    """BTC's block; `ahead` is our `forward`, a name that PyTorch keeps for itself."""
+
+    def __init__(self, settings: ChordModelSettings):
+        super().__init__()
+        self.ahead, self.backward = Direction(settings), Direction(settings)
+        self.joined = nn.Linear(2 * settings.width, settings.width)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        frames = x.shape[1]
+        future = torch.full((frames, frames), -1e9, device=x.device).triu(1)
+        both = [self.ahead(x, future), self.backward(x, future.T)]
+        return self.joined(torch.cat(both, dim=-1))
+
+
+def sinusoids(frames: int, width: int) -> torch.Tensor:
+    """Positions (frames, width): sines, then cosines."""
+    rates = torch.exp(torch.arange(width // 2) * (-math.log(10000.0) / (width // 2 - 1)))
+    angles = torch.arange(frames)[:, None] * rates
+    return torch.cat([angles.sin(), angles.cos()], dim=-1)
+
+
+BLOCKS = {
+    "relu-transformer": lambda settings: EncoderBlock(settings, settings.heads, "relu"),
+    "transformer": lambda settings: EncoderBlock(settings, settings.heads, "softmax"),
+    "conv": lambda settings: EncoderBlock(settings, 0, "relu"),
+    "btc": BidirectionalBlock,
+}
+
+
+class Trunk(nn.Module):
+    """Features (batch, frames, bins) to (batch, frames / patch, width)."""
+
+    def __init__(self, bins: int, settings: ChordModelSettings):
+        super().__init__()
+        self.settings = settings
+        self.register_buffer("feature_mean", torch.tensor(0.0))
+        self.register_buffer("feature_std", torch.tensor(1.0))
+        self.stem = nn.Linear(bins * settings.patch, settings.width)
+        make = BLOCKS[settings.architecture]
+        self.blocks = nn.ModuleList(make(settings) for _ in range(settings.blocks))
+        self.norm = nn.LayerNorm(settings.width)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        batch, frames, bins = features.shape
+        patch = self.settings.patch
+        x = (features - self.feature_mean) / self.feature_std
+        x = self.stem(x.reshape(batch, frames // patch, patch * bins))
+        if self.settings.architecture == "btc":
+            x = x + sinusoids(frames // patch, self.settings.width).to(x.device)
+        for block in self.blocks:
+            x = block(x)
+        return self.norm(x)
+
+
+class Heads(nn.Module):
+    """One Linear for the three heads."""
+
+    def __init__(self, settings: ChordModelSettings):
+        super().__init__()
+        self.frames = settings.patch
+        self.linear = nn.Linear(settings.width, settings.patch * sum(HEAD_SIZES.values()))
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        batch, steps, _ = x.shape
+        logits = self.linear(x).view(batch, steps * self.frames, -1)
+        parts = logits.split(list(HEAD_SIZES.values()), dim=-1)
+        return dict(zip(HEAD_SIZES, parts, strict=True))
+
+
+class FrameChordModel(nn.Module):
+    """The twin of audiotrain.models.chords.FrameChordModel."""
+
+    def __init__(self, bins: int, settings: ChordModelSettings):
+        super().__init__()
+        self.trunk = Trunk(bins, settings)
+        self.heads = Heads(settings)
+
+    def forward(self, features: torch.Tensor) -> dict[str, torch.Tensor]:
+        return self.heads(self.trunk(features))
+
+
+def torch_name(name: str) -> str:
+    """Our parameter's name in the twin."""
+    return name.replace(".forward.", ".ahead.")
+
+
+def torch_array(array: np.ndarray) -> np.ndarray:
+    """Our array in the twin's order of axes: a convolution's (out, frames, in) is (out, in, frames)
+    there."""
+    return array.swapaxes(1, 2) if array.ndim == 3 else array
+
+
+def twin_of(model) -> FrameChordModel:
+    """The twin of an MLX model, with its weights; an error names those that one of them lacks."""
+    settings = model.trunk.settings
+    twin = FrameChordModel(model.trunk.stem.weight.shape[1] // settings.patch, settings)
+    twin.load_state_dict(
+        {
+            torch_name(name): torch.from_numpy(torch_array(np.array(value)).copy())
+            for name, value in tree_flatten(model.parameters())
+        }
+    )
+    return twin
+
+
+def chord_loss(
+    logits: dict[str, torch.Tensor], classes: torch.Tensor, label_smoothing: float = 0.1
+) -> torch.Tensor:
+    """ChordRecognitionLoss with its default weights; classes (batch, frames, 3)."""
+    weights = {"chord_type": 1.0, "root": 1.0, "bass_note": 0.5}
+    losses = [
+        weight
+        * F.cross_entropy(
+            logits[head].flatten(0, 1),
+            classes[..., number].flatten(),
+            ignore_index=-100,
+            label_smoothing=label_smoothing,
+        )
+        for number, (head, weight) in enumerate(weights.items())
+    ]
+    return sum(losses)
