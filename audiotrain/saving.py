@@ -41,6 +41,7 @@ class ModelCheckpoint(Monitor):
         self.save_on_exception = save_on_exception
         self.kept: list[tuple[float, str]] = []  # best first
         self.written: tuple[int, int] | None = None  # step and epoch of `last`
+        self.resumable = Path(dirpath or ".")  # where the kept ones of a resumed run are
 
     @property
     def best_model_path(self) -> Path | None:
@@ -58,6 +59,7 @@ class ModelCheckpoint(Monitor):
 
     def setup(self, trainer, module) -> None:
         self.kept, self.written = [], None
+        self.resumable = self.folder(trainer)
         if self.by_validation and trainer.val_loader is None:
             warnings.warn(
                 f"ModelCheckpoint: no validation loader, so no {self.monitor}: "
@@ -148,7 +150,9 @@ class ModelCheckpoint(Monitor):
         return trainer.resumed and checkpoint.load_meta(path)["global_step"] == trainer.global_step
 
     def state_dict(self) -> dict:
-        return {"kept": self.kept}
+        return {"kept": [(value, Path(path).name) for value, path in self.kept]}
 
     def load_state_dict(self, state: dict) -> None:
-        self.kept = [(v, p) for v, p in state["kept"] if (Path(p) / checkpoint.STATE).is_file()]
+        # By name: a run folder may have been moved, or be a copy, whose original is not ours.
+        paths = [(value, self.resumable / Path(path).name) for value, path in state["kept"]]
+        self.kept = [(v, str(path)) for v, path in paths if (path / checkpoint.STATE).is_file()]

@@ -260,6 +260,15 @@ def test_resume_continues_with_the_runs_own_settings(quick, begun, capsys):
     assert capsys.readouterr().out.count("data in ") == 1
 
 
+def test_resuming_a_copy_leaves_the_original_alone(quick, run, begun):
+    before = {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
+    assert command("--output", begun, "--resume", "--steps", 12) == 0
+    assert before == {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
+    assert sorted(p.name for p in (begun / "checkpoints").iterdir()) == [
+        "best", "decoding.json", "last"
+    ]  # fmt: skip
+
+
 def test_a_resumed_run_is_the_run_that_was_not_stopped(quick, run, place, data, tmp_path):
     """Stopped by its limit of steps, with the schedule of the whole; then continued."""
     words = ["--data", data, "--output", tmp_path / "run", "--cache", place / "cache"]
