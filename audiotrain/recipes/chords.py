@@ -132,8 +132,11 @@ def open_run(settings: TrainSettings) -> Path:
     ]
     if begun and not settings.resume:
         raise ValueError(f"{run}: holds a run already ({begun[0]}); --resume continues it")
-    run.mkdir(parents=True, exist_ok=True)
-    config.save(replace(settings, resume=False), run / "config.yaml")
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        config.save(replace(settings, resume=False), run / "config.yaml")
+    except OSError as error:
+        raise ValueError(f"run folder {run}: {error.strerror}") from None
     return run
 
 
@@ -142,7 +145,6 @@ def prepare(
 ) -> tuple[dict[str, list[list[Song]]], dict[str, chords.Item]]:
     """Songs, as lists of renderings, by "train", "valid" and "test"; and the items by name."""
     fractions = (1 - settings.valid - settings.test, settings.valid, settings.test)
-    parts: dict[str, list[list[Song]]] = {"train": [], "valid": [], "test": []}
     items: dict[str, chords.Item] = {}
     if settings.data is not None:
         corpus = find(settings.data, settings.selector, settings.group, settings.pop_spellings)
@@ -150,23 +152,12 @@ def prepare(
         saved = run / "split.json"
         is_new = not saved.exists()
         split = chords.split(corpus, settings.seed, fractions, saved)
-        needed = [name for name in split if name != "train" or not settings.composed_songs]
-        for name in needed:
-            if not split[name]:
-                if is_new:
-                    saved.unlink()  # it is worth nothing, and would keep later songs' places
-                raise ValueError(
-                    f"{settings.data}: the split of {len(corpus.items)} recordings leaves none for "
-                    f"{name}; expected at least one each to train, validate and test"
-                )
-        problems: list[str] = []
-        for name, chosen in split.items():
-            renderings = settings.renderings if name == "train" else 1
-            parts[name], found = chord_data.load_songs(library, chosen, name, renderings)
-            problems += found
-            if name in needed and not parts[name]:
-                raise ValueError(f"none of {len(chosen)} {name} recordings can be read: {found[0]}")
-        tell(problems, len(corpus.items))
+        try:
+            parts = load_parts(settings, library, split)
+        except ValueError:
+            if is_new:
+                saved.unlink()  # it is worth nothing, and would keep later songs' places
+            raise
         parts["train"] += compose(settings, library)
         return parts, items
     composed = compose(settings, library)
@@ -175,6 +166,29 @@ def prepare(
     second = min(first + max(1, round(count * fractions[1])), count - 1)
     parts = {"train": composed[:first], "valid": composed[first:second], "test": composed[second:]}
     return parts, items
+
+
+def load_parts(
+    settings: TrainSettings, library: Library, split: dict[str, list[chords.Item]]
+) -> dict[str, list[list[Song]]]:
+    """The songs of each part of a split. ValueError when one is empty that may not be."""
+    needed = [name for name in split if name != "train" or not settings.composed_songs]
+    total = sum(map(len, split.values()))
+    for name in needed:
+        if not split[name]:
+            raise ValueError(
+                f"{settings.data}: the split of {total} recordings leaves none for {name}; "
+                "expected at least one each to train, validate and test"
+            )
+    parts, problems = {}, []
+    for name, chosen in split.items():
+        renderings = settings.renderings if name == "train" else 1
+        parts[name], found = chord_data.load_songs(library, chosen, name, renderings)
+        problems += found
+        if name in needed and not parts[name]:
+            raise ValueError(f"none of {len(chosen)} {name} recordings can be read: {found[0]}")
+    tell(problems, total)
+    return parts
 
 
 def find(data: Path, selector: str | None, group: str | None, pop_spellings: bool) -> chords.Corpus:
