@@ -411,6 +411,14 @@ def test_windows_reach_every_frame_song_and_rendering():
     assert seen == expected
 
 
+def test_windows_begin_before_songs_and_end_after_them():
+    windows = Windows([[drawn(40)]], 16, SMALL, augmented=False)
+    silent = [(windows[i]["features"] == SILENCE).all(axis=1) for i in range(100)]
+    assert max(found.argmin() for found in silent if found[0]) == 4
+    assert max(found[::-1].argmin() for found in silent if found[-1]) >= 3
+    assert not any(found.all() for found in silent)
+
+
 def test_an_epoch_is_one_rendering_of_every_song():
     songs = [[drawn(33), drawn(33, 1)], [drawn(8, 2)]]
     assert len(Windows(songs, 16, SMALL)) == 3 + 1

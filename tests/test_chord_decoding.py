@@ -92,7 +92,7 @@ def test_viterbi_with_an_endless_cost_is_the_best_single_state():
 
 
 def test_viterbi_does_not_lose_precision_over_long_songs():
-    scores = np.full((30_000, 2), -7.0, np.float32)
+    scores = np.full((30_000, 2), -70.0, np.float32)
     scores[:15_000, 0] += 0.01
     scores[15_000:, 1] += 0.01
     path = viterbi_states(scores, 5.0)
@@ -154,6 +154,14 @@ def test_cost_0_is_argmax(seed):
 def test_blocks_give_the_path_of_the_whole(cost, hold):
     heads = random_heads(2 * BLOCK + AHEAD + 70, seed=hold, hold=hold)
     np.testing.assert_array_equal(chord_decoding.decode(heads, cost), whole(heads, cost))
+
+
+def test_a_block_goes_on_from_the_last_chord():
+    """A chord that hardly anything speaks for goes on over the border of two blocks."""
+    heads = np.zeros((2 * BLOCK, WIDTH), np.float32)
+    heads[:, [5, 32 + 3, 44 + 3]] += 0.001
+    heads[:300, [5, 32 + 3, 44 + 3]] += 3
+    assert set(map(tuple, chord_decoding.decode(heads, 6.0).tolist())) == {(5, 3, 3)}
 
 
 @pytest.mark.parametrize("cost", [None, 2.0])

@@ -192,6 +192,25 @@ def test_the_bass_rule_joins_chords_that_become_equal(ours):
         assert before.label != after.label
 
 
+def test_joined_chords_have_the_mean_of_their_confidences():
+    classes = np.array([[1, 0, 0], [1, 0, 4], [1, 0, 4], [2, 0, 0]], np.int16)
+    rng = np.random.default_rng(0)
+    heads = chord_decoding.log_probabilities(
+        {"chord_type": rng.normal(size=(4, 32)), "root": rng.normal(size=(4, 12)),
+         "bass_note": rng.normal(size=(4, 12))}
+    )  # fmt: skip
+    sure = chord_decoding.confidences(heads, classes)
+    runs = chord_inference._Runs(0.1, "off")
+    waiting = runs.take(classes[:2], [heads[:3]])  # as they are decided
+    assert [len(part) for part in waiting] == [1]
+    runs.take(classes[2:], [*waiting, heads[3:]])
+    found = runs.prediction(0.35)
+    assert [segment.label for segment in found.segments] == ["C:maj", "C:min"]
+    assert found.confidences == pytest.approx([sure[:3].mean(), sure[3]], rel=1e-5)
+    assert found.segments[0].end == pytest.approx(0.25)
+    assert found.seconds == found.segments[-1].end == pytest.approx(0.35)
+
+
 def test_a_switching_cost_makes_longer_chords():
     calm = recognizer(switching_cost=20.0)
     samples = noise(200_000)
