@@ -258,7 +258,7 @@ def make_trainer(settings: TrainSettings, parts: dict[str, list[list[Song]]], ru
     val_loader = DataLoader(valid, batch, num_workers=settings.workers)
     steps = settings.steps
     if steps is None:
-        steps = 450 if settings.data is None else settings.epochs * len(train_loader)
+        steps = 300 if settings.data is None else settings.epochs * len(train_loader)
     callbacks = [
         ModelCheckpoint(run / "checkpoints", "best", monitor="val_loss", save_top_k=1),
     ]
