@@ -18,7 +18,7 @@ from pathlib import Path
 import mlx.core as mx
 
 from audiotrain import audio as audio_files
-from audiotrain import config, report
+from audiotrain import config, harmony, report
 from audiotrain.callbacks import EarlyStopping
 from audiotrain.datasets import annotation_writers, chords
 from audiotrain.history import write_json
@@ -295,11 +295,13 @@ def show_example(settings, recognizer, library, items, tested: list[Song], run: 
     annotation_writers.write(
         run / "example.lab", prediction.segments, prediction.confidences, prediction.seconds
     )
+    # Both in one spelling, so that D# and Eb are the same chord to the eye too.
+    reference = [s._replace(label=harmony.decode(harmony.encode(s.label))) for s in song.segments]
     report.chords_picture(
-        prediction.segments, run / "example.png", song.segments, title=f"{song.name}, never seen"
+        prediction.segments, run / "example.png", reference, title=f"{song.name}, never seen"
     )
     print(f"\n{song.name}, an unseen song ({run / 'example.lab'}):")
-    print(report.timeline(prediction.segments, song.segments, rows=4))
+    print(report.timeline(prediction.segments, reference, rows=4))
 
 
 # ---------------------------------------------------------------- evaluate
