@@ -104,20 +104,16 @@ def test_finds_libraries_whatever_the_number_of_their_version(monkeypatch, tmp_p
 
 
 @ONLY_LINUX
-def test_import_loads_it_before_mlx():
+def test_import_offers_its_functions_to_mlx_before_that_is_loaded():
     code = (
-        "import sys, audiotrain\n"
-        "from audiotrain import blas\n"
+        "import ctypes, sys, audiotrain\n"
         "assert 'mlx.core' not in sys.modules\n"
-        "chosen = blas.load()\n"
-        "import mlx.core as mx\n"
-        "x = mx.random.normal((64, 64))\n"
-        "mx.eval(x @ x)\n"
-        "maps = open('/proc/self/maps').read()\n"
-        "print(chosen.name, not chosen.path or chosen.path.split('/')[-1].split('.so')[0] in maps)"
+        "chosen = audiotrain.blas.load()\n"
+        "in_sight = hasattr(ctypes.CDLL(None), 'cblas_sgemm')\n"
+        "print(chosen.name, in_sight or not chosen.path)"
     )
-    name, mapped = run(code)[0].split()
-    assert mapped == "True"
+    name, in_sight = run(code)[0].split()
+    assert in_sight == "True"
     assert name in ("MKL", "OpenBLAS", "BLIS", "reference", "GPU")
 
 

@@ -293,6 +293,14 @@ def test_any_rate_and_number_of_channels(tmp_path, rate, channels):
     assert song.features[2].argmax() == 6 + 48 - 24
 
 
+@pytest.mark.parametrize("hop", [1000, 1001, 8192])
+def test_hops_need_not_be_powers_of_two(tmp_path, hop):
+    settings = FeatureSettings(hop=hop, bins=48, bins_per_octave=12)
+    song = library(tmp_path, settings=settings).song(recording(tmp_path, seconds=1.0))
+    assert len(song.features) == 1 + 22050 // hop
+    assert song.features[1].argmax() in (6 + 48 - 24, 6 + 52 - 24, 6 + 55 - 24)
+
+
 @pytest.mark.parametrize("seconds", [0.001, 0.1])
 def test_the_shortest_clips(tmp_path, seconds):
     song = library(tmp_path).song(recording(tmp_path, seconds=seconds))
