@@ -185,26 +185,32 @@ class TensorBoardLogger(Logger):
             self._writer = EventFileWriter(str(self.folder))
         return self._writer
 
-    def log_metrics(self, metrics: dict[str, float], step: int) -> None:
-        from tensorboard.compat.proto.summary_pb2 import Summary
+    def _summary(self):
+        """The class of event values; the writer is opened first, for it says what is missing."""
+        if self.writer is not None:
+            from tensorboard.compat.proto.summary_pb2 import Summary
+        return Summary
 
-        values = [Summary.Value(tag=name, simple_value=value) for name, value in metrics.items()]
-        self._add(Summary(value=values), step)
+    def log_metrics(self, metrics: dict[str, float], step: int) -> None:
+        summary = self._summary()
+
+        values = [summary.Value(tag=name, simple_value=value) for name, value in metrics.items()]
+        self._add(summary(value=values), step)
 
     def log_hyperparams(self, config: dict) -> None:
-        from tensorboard.compat.proto.summary_pb2 import Summary
+        summary = self._summary()
         from tensorboard.plugins.text.metadata import create_summary_metadata
         from tensorboard.util.tensor_util import make_tensor_proto
 
         text = make_tensor_proto([json.dumps(config, default=str, indent=1).encode()])
         metadata = create_summary_metadata("config", "")
-        self._add(Summary(value=[Summary.Value(tag="config", tensor=text, metadata=metadata)]), 0)
+        self._add(summary(value=[summary.Value(tag="config", tensor=text, metadata=metadata)]), 0)
 
     def log_image(self, name: str, path: str | Path, step: int) -> None:
-        from tensorboard.compat.proto.summary_pb2 import Summary
+        summary = self._summary()
 
-        image = Summary.Image(encoded_image_string=Path(path).read_bytes())
-        self._add(Summary(value=[Summary.Value(tag=name, image=image)]), step)
+        image = summary.Image(encoded_image_string=Path(path).read_bytes())
+        self._add(summary(value=[summary.Value(tag=name, image=image)]), step)
 
     def _add(self, summary, step: int) -> None:
         import time

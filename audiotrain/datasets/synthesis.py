@@ -17,7 +17,7 @@ from audiotrain.harmony import chord_pitch_classes as intervals_of
 PROGRAMS = {
     "piano": [0, 0, 0, 1, 2, 3, 4, 5, 6, 7],
     "guitar": [24, 24, 25, 25, 25, 26, 27, 27, 28, 29, 30],
-    "organ": [16, 17, 18, 19, 20, 21, 22],
+    "organ": [16, 17, 18, 19, 20],  # reeds 21-23 are out of tune in this soundfont
     "pad": [48, 49, 50, 51, 52, 53, 54, 88, 89, 90, 91, 92, 93, 94, 95],
     "bass": [32, 32, 33, 33, 34, 35, 36, 38, 39, 43],
     "pluck": [8, 11, 12, 13, 15, 45, 46, 104, 105, 106, 107, 108],

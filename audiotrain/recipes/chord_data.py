@@ -23,7 +23,7 @@ from audiotrain.harmony import Segment
 from audiotrain.loader import Dataset
 
 FLOOR = 1e-4  # added to magnitudes before the logarithm
-SYNTHESIS = 1  # raise it when the same seed gives another song
+SYNTHESIS = 2  # raise it when the same seed gives another song
 ISOLATED = 0.08  # share of training windows that are a short clip in silence
 SILENCE = -80.0  # dB of FLOOR: the feature of a silent bin
 
