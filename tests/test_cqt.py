@@ -116,7 +116,7 @@ def test_each_example_of_a_batch_is_transformed_as_if_alone():
     batch = np.stack([noise(30_000), tone(440)[:30_000], np.zeros(30_000, "f"), 9 * noise(30_000)])
     together = np.array(CQT(settings)(mx.array(batch)))
     for samples, magnitudes in zip(batch, together, strict=True):
-        np.testing.assert_allclose(magnitudes, transform(settings, samples), atol=1e-5)
+        np.testing.assert_allclose(magnitudes, transform(settings, samples), rtol=2e-6, atol=1e-5)
 
 
 def test_a_compiled_step_on_waveforms_equals_the_eager_one():
@@ -138,7 +138,8 @@ def test_some_frames_equal_those_of_all():
     front_end = CQT(SETTINGS["84 bins"])
     samples = mx.array(noise(60_000))[None]
     part = np.array(front_end.frames(samples, 30, 45))
-    np.testing.assert_allclose(part, np.array(front_end(samples))[:, 30:45], atol=1e-6)
+    whole = np.array(front_end(samples))[:, 30:45]
+    np.testing.assert_allclose(part, whole, rtol=5e-6, atol=1e-6)
 
 
 def test_audio_a_semitone_higher_moves_the_features_by_its_bins():

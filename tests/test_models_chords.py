@@ -244,7 +244,8 @@ def test_clip_model_ignores_order_of_silence_but_not_pitch():
     time = np.arange(22050) / 44100
     tones = np.stack([np.sin(2 * np.pi * hertz * time) for hertz in (220, 220, 233.08)])
     low, same, high = joined(model(mx.array(tones, mx.float32)))
-    np.testing.assert_array_equal(low, same)
+    # A BLAS may round the rows of a product differently.
+    np.testing.assert_allclose(low, same, atol=1e-4)
     assert np.abs(high - low).max() > 1e-3
 
 
