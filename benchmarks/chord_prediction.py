@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from audiotrain.datasets import synthesis
+from audiotrain.datasets import arrangement, progressions, synthesis
 from audiotrain.recipes.chord_inference import Recognizer
 from audiotrain.recipes.chord_prediction import newest_run
 
@@ -28,8 +28,8 @@ def write_song(path: Path, seed: int, minutes: float | None = None) -> None:
     """A synthesised song of about four minutes, or as many times over as `minutes` take."""
     rng = np.random.default_rng(seed)
     tempo = float(rng.uniform(70, 150))
-    progression = synthesis.random_progression(rng, int(SONG_SECONDS * tempo / 60))
-    parts, _ = synthesis.compose(progression, rng, tempo)
+    progression = progressions.random_progression(rng, int(SONG_SECONDS * tempo / 60))
+    parts, _ = arrangement.compose(progression, rng, tempo)
     song = synthesis.render(parts, RATE, synthesis.random_cents(rng))
     stereo = np.stack([song, 0.8 * song], axis=1)
     left = len(stereo) if minutes is None else int(minutes * 60 * RATE)

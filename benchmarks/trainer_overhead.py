@@ -19,6 +19,7 @@ from mlx.utils import tree_flatten
 
 from audiotrain.callbacks import Callback
 from audiotrain.models.chords import ChordModelSettings
+from audiotrain.recipes.chord_data import FeatureSettings
 from audiotrain.recipes.chord_training import ChordTraining, LossSettings, OptimizationSettings
 
 
@@ -49,7 +50,11 @@ class Network(TrainModule):
 def chord_model() -> ChordTraining:
     """What `python -m audiotrain.recipes.chords` trains."""
     return ChordTraining(
-        144, ChordModelSettings(), LossSettings(), OptimizationSettings(warmup_steps=1), (0.0, 1.0)
+        FeatureSettings(),
+        ChordModelSettings(),
+        LossSettings(),
+        OptimizationSettings(warmup_steps=1),
+        (0.0, 1.0),
     )
 
 

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from audiotrain.datasets import synthesis
-from audiotrain.datasets.synthesis import Beat, Note, Part
+from audiotrain.datasets import arrangement, progressions, synthesis
+from audiotrain.datasets.arrangement import Note, Part
+from audiotrain.datasets.progressions import Beat
 from audiotrain.harmony import CHORD_TYPES, ChordClass, Segment, chord_pitch_classes, decode, encode
 
 SONGS = range(60)
@@ -15,11 +16,11 @@ SONGS = range(60)
 
 def song(seed, beats=32):
     rng = np.random.default_rng(seed)
-    return synthesis.compose(synthesis.random_progression(rng, beats), rng)
+    return arrangement.compose(progressions.random_progression(rng, beats), rng)
 
 
 def is_bass(part):
-    return part.program in synthesis.PROGRAMS["bass"] and not part.is_drum
+    return part.program in arrangement.PROGRAMS["bass"] and not part.is_drum
 
 
 def pitch_classes(chord):
@@ -130,7 +131,7 @@ def test_all_types_roots_and_basses_occur():
     found = [
         encode(beat.label)
         for seed in range(400)
-        for beat in synthesis.random_progression(np.random.default_rng(seed), 32)
+        for beat in progressions.random_progression(np.random.default_rng(seed), 32)
     ]
     types, roots, basses = (set(column) for column in np.array(found).T.tolist())
     assert types == set(range(len(CHORD_TYPES)))
@@ -148,8 +149,8 @@ def test_every_type_can_be_voiced(chord_type):
         chord = ChordClass(chord_type, 7, bass)
         tones = {(7 + interval) % 12 for interval in wanted}
         for pitches in (
-            synthesis.voicing(rng, chord, 60.0, 4, states_bass=True),
-            synthesis._guitar_voicing(chord),
+            arrangement.voicing(rng, chord, 60.0, 4, states_bass=True),
+            arrangement._guitar_voicing(chord),
         ):
             assert {pitch % 12 for pitch in pitches} == tones | {bass}
             assert pitches == sorted(set(pitches))
@@ -162,7 +163,7 @@ def test_every_type_can_be_voiced(chord_type):
 def test_voicings_keep_the_chord_below_a_part_that_has_the_root(seed, chord_type, centre, voices):
     chord = ChordClass(chord_type, seed % 12, seed % 12)
     rng = np.random.default_rng(seed)
-    found = {p % 12 for p in synthesis.voicing(rng, chord, centre, voices, states_bass=False)}
+    found = {p % 12 for p in arrangement.voicing(rng, chord, centre, voices, states_bass=False)}
     wanted = pitch_classes(chord)
     assert found <= wanted
     assert wanted - found <= {chord.root}
@@ -171,7 +172,7 @@ def test_voicings_keep_the_chord_below_a_part_that_has_the_root(seed, chord_type
 @pytest.mark.parametrize("beats", [1, 8, 64])
 def test_progressions_are_as_long_as_asked(beats):
     for seed in range(20):
-        found = synthesis.random_progression(np.random.default_rng(seed), beats)
+        found = progressions.random_progression(np.random.default_rng(seed), beats)
         assert sum(beat.beats for beat in found) >= beats
         assert all(beat.beats > 0 for beat in found)
 
@@ -190,7 +191,7 @@ def test_a_seed_is_a_song(seed):
 
 def test_tempo_sets_the_beats():
     progression = [Beat("C:maj", 4), Beat("F:maj", 2)]
-    _, segments = synthesis.compose(progression, np.random.default_rng(0), tempo=120)
+    _, segments = arrangement.compose(progression, np.random.default_rng(0), tempo=120)
     lengths = {s.label: s.end - s.start for s in segments if s.label != "N"}
     assert lengths == {"C:maj": pytest.approx(2.0), "F:maj": pytest.approx(1.0)}
 
@@ -202,7 +203,7 @@ def test_borrowed_progressions_are_transposed_as_a_whole():
     source = [Segment(0, 2, "C:maj"), Segment(2, 4, "G:7/3"), Segment(4, 6, "A:min7")]
     shapes = set()
     for seed in range(40):
-        found = synthesis.progression_from(source, np.random.default_rng(seed), 400)
+        found = progressions.progression_from(source, np.random.default_rng(seed), 400)
         chords = [encode(beat.label) for beat in found]
         shift = {(chord.root - {1: 0, 11: 7, 13: 9}[chord.chord_type]) % 12 for chord in chords}
         assert len(shift) == 1
@@ -214,14 +215,14 @@ def test_borrowed_progressions_are_transposed_as_a_whole():
 
 def test_borrowed_unknown_chords_and_silence_become_no_chord():
     source = [Segment(0, 1, "X"), Segment(1, 60, "N"), Segment(60, 61, "C:maj")]
-    found = synthesis.progression_from(source, np.random.default_rng(0), 1000)
+    found = progressions.progression_from(source, np.random.default_rng(0), 1000)
     assert [beat.label for beat in found].count("N") == 2
     assert max(beat.beats for beat in found if beat.label == "N") <= 4
 
 
 def test_nothing_to_borrow_is_a_progression_of_our_own():
     for source in ([], [Segment(1, 1, "C:maj")]):
-        found = synthesis.progression_from(source, np.random.default_rng(0), 8)
+        found = progressions.progression_from(source, np.random.default_rng(0), 8)
         assert sum(beat.beats for beat in found) >= 8
 
 
@@ -232,8 +233,8 @@ def test_real_songs_can_be_borrowed(shared_data):
     assert len(items) > 2
     for item in items:
         rng = np.random.default_rng(0)
-        found = synthesis.progression_from(chords.segments(item), rng, 32)
-        parts, segments = synthesis.compose(found, rng)
+        found = progressions.progression_from(chords.segments(item), rng, 32)
+        parts, segments = arrangement.compose(found, rng)
         assert parts
         assert segments[-1].end > 5
 
@@ -241,7 +242,7 @@ def test_real_songs_can_be_borrowed(shared_data):
 @pytest.mark.parametrize("progression", [[Beat("N", 4)], [Beat("C:1", 1)], [Beat("C:13/b9", 1)]])
 def test_the_smallest_songs(progression):
     for seed in range(10):
-        parts, segments = synthesis.compose(progression, np.random.default_rng(seed))
+        parts, segments = arrangement.compose(progression, np.random.default_rng(seed))
         audio = synthesis.render(parts, 8000)
         assert np.isfinite(audio).all()
         assert segments[-1].label == progression[0].label
@@ -313,7 +314,7 @@ def test_other_instruments_play_the_same_notes(tmp_path):
     parts = synthesis.read_midi(write_midi(tmp_path / "a.mid"))
     programs = set()
     for seed in range(40):
-        changed = synthesis.reorchestrate(parts, np.random.default_rng(seed))
+        changed = arrangement.reorchestrate(parts, np.random.default_rng(seed))
         programs.add(changed[0].program)
         assert changed[1] == parts[1]  # drums stay
         for before, after in zip(parts[0].notes, changed[0].notes, strict=True):
@@ -326,8 +327,8 @@ def test_other_instruments_play_the_same_notes(tmp_path):
 def test_low_parts_become_basses():
     low = Part(0, [Note(0, 1, 40, 100), Note(1, 1, 43, 100)])
     for seed in range(10):
-        changed = synthesis.reorchestrate([low], np.random.default_rng(seed))
-        assert changed[0].program in synthesis.PROGRAMS["bass"]
+        changed = arrangement.reorchestrate([low], np.random.default_rng(seed))
+        assert changed[0].program in arrangement.PROGRAMS["bass"]
 
 
 def test_labels_of_all_types_are_valid_for_the_reader():
@@ -335,3 +336,35 @@ def test_labels_of_all_types_are_valid_for_the_reader():
         for bass in range(12):
             chord = ChordClass(chord_type, 2, bass)
             assert encode(decode(chord)) == chord
+
+
+# ---- accompaniment
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_an_accompaniment_mostly_plays_its_labels(seed):
+    rng = np.random.default_rng(seed)
+    parts, segments = arrangement.accompany(progressions.random_progression(rng, 64), rng)
+    (part,) = parts
+    starts = np.array([segment.start for segment in segments])
+    inside = outside = 0.0
+    for note in part.notes:
+        owner = segments[np.searchsorted(starts, note.start + 1e-9, side="right") - 1]
+        assert owner.label != "N"
+        assert 28 <= note.pitch <= 100
+        own = note.pitch % 12 in pitch_classes(encode(owner.label))
+        inside, outside = inside + own * note.duration, outside + (not own) * note.duration
+    assert inside > 2 * outside
+
+
+def test_some_chords_of_an_accompaniment_come_early():
+    early = 0
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        parts, segments = arrangement.accompany(progressions.random_progression(rng, 64), rng)
+        ends = np.array([segment.end for segment in segments[:-1]])
+        early += sum(
+            bool(((ends > n.start + 0.01) & (ends < n.start + n.duration - 0.01)).any())
+            for n in parts[0].notes
+        )
+    assert early > 20

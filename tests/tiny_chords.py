@@ -5,7 +5,7 @@ import functools
 import numpy as np
 
 from audiotrain import audio, report
-from audiotrain.datasets import synthesis
+from audiotrain.datasets import arrangement, progressions, synthesis
 from audiotrain.harmony import write_lab
 from audiotrain.recipes import chords as recipe
 from audiotrain.trainer import Trainer
@@ -24,8 +24,8 @@ def sung(folder, count=6, seconds=5.0):
     for number in range(count):
         rng = np.random.default_rng(number)
         beats = round(seconds * 2)
-        progression = synthesis.random_progression(rng, beats)
-        parts, segments = synthesis.compose(progression, rng, tempo=120)
+        progression = progressions.random_progression(rng, beats)
+        parts, segments = arrangement.compose(progression, rng, tempo=120)
         samples = synthesis.render(parts, 22050)[: round(seconds * 22050)]
         audio.write(folder / f"song{number}.wav", samples, 22050)
         write_lab(folder / f"song{number}.lab", [s for s in segments if s.start < seconds])

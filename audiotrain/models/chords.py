@@ -11,29 +11,36 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from audiotrain.cqt import CQT, CQTSettings
+from audiotrain.harmony import HEAD_SIZES, HEADS
 from audiotrain.models.btc import BidirectionalBlock, sinusoids
+from audiotrain.models.equivariant import (
+    PITCH_CLASSES,
+    PitchBlock,
+    PitchHeads,
+    PitchNorm,
+    PitchStem,
+)
 from audiotrain.models.layers import ConformerBlock, EncoderBlock
 
-HEAD_SIZES = {"chord_type": 32, "root": 12, "bass_note": 12}
-ARCHITECTURES = ("relu-transformer", "transformer", "conv", "conformer", "btc")
+ARCHITECTURES = ("equivariant", "relu-transformer", "transformer", "conv", "conformer", "btc")
 
 
 @dataclass(frozen=True)
 class ChordModelSettings:
     """Size and kind of a frame model; the defaults are the fastest way to a good model on a CPU."""
 
-    architecture: str = "relu-transformer"
-    """relu-transformer, transformer, conv, conformer or btc"""
-    width: int = 256
-    """channels between the blocks"""
-    blocks: int = 6
+    architecture: str = "equivariant"
+    """equivariant, relu-transformer, transformer, conv, conformer or btc"""
+    width: int = 192
+    """channels between the blocks; for equivariant those of 12 pitch classes together"""
+    blocks: int = 8
     """number of blocks"""
     heads: int = 4
-    """attention heads of a block"""
-    hidden: int = 512
+    """attention heads of a block, where it has attention"""
+    hidden: int = 192
     """channels inside a feed-forward"""
-    kernel: int = 3
-    """frames that a feed-forward sees"""
+    kernel: int = 5
+    """steps that a feed-forward sees"""
     patch: int = 2
     """frames that become one step of the trunk"""
     dropout: float = 0.1
@@ -48,7 +55,14 @@ class ChordModelSettings:
             raise ValueError(f"architecture={self.architecture!r}, expected one of {expected}")
         if self.kernel % 2 == 0:
             raise ValueError(f"kernel={self.kernel}, expected an odd number of frames")
-        if self.architecture != "conv" and self.width % self.heads:
+        if self.architecture == "equivariant":
+            for name in ("width", "hidden"):
+                if getattr(self, name) % PITCH_CLASSES:
+                    raise ValueError(
+                        f"model: {name}={getattr(self, name)}, expected a multiple of 12 for "
+                        "equivariant"
+                    )
+        elif self.architecture != "conv" and self.width % self.heads:
             raise ValueError(f"width={self.width} is not a multiple of heads={self.heads}")
         if self.architecture == "btc" and (self.width % 2 or self.width < 4):
             raise ValueError(f"width={self.width}, expected an even number from 4 for btc")
@@ -62,14 +76,26 @@ class Heads(nn.Module):
     def __init__(self, width: int, frames: int = 1):
         super().__init__()
         self.frames = frames
-        self.linear = nn.Linear(width, frames * sum(HEAD_SIZES.values()))
+        self.linear = nn.Linear(width, frames * sum(HEAD_SIZES))
 
     def __call__(self, x: mx.array) -> dict[str, mx.array]:
         """(…, steps, width) to logits (…, steps * frames, classes) by head."""
         *axes, steps, _ = x.shape
         logits = self.linear(x).reshape(*axes, steps * self.frames, -1)
-        ends = [HEAD_SIZES["chord_type"], HEAD_SIZES["chord_type"] + HEAD_SIZES["root"]]
-        return dict(zip(HEAD_SIZES, mx.split(logits, ends, axis=-1), strict=True))
+        ends = [HEAD_SIZES[0], HEAD_SIZES[0] + HEAD_SIZES[1]]
+        return dict(zip(HEADS, mx.split(logits, ends, axis=-1), strict=True))
+
+
+class Stem(nn.Linear):
+    """Frames (batch, frames, bins) to steps of `patch` frames (batch, frames / patch, width)."""
+
+    def __init__(self, bins: int, width: int, patch: int):
+        super().__init__(bins * patch, width)
+        self.patch = patch
+
+    def __call__(self, x: mx.array) -> mx.array:
+        batch, frames, bins = x.shape
+        return super().__call__(x.reshape(batch, frames // self.patch, self.patch * bins))
 
 
 class Trunk(nn.Module):
@@ -78,23 +104,26 @@ class Trunk(nn.Module):
     `feature_mean` and `feature_std` are buffers, one number each, and are saved with the weights.
     """
 
-    def __init__(self, bins: int, settings: ChordModelSettings):
+    def __init__(self, bins: int, settings: ChordModelSettings, bins_per_octave: int = 24):
         super().__init__()
         self.settings = settings
         self.feature_mean, self.feature_std = mx.array(0.0), mx.array(1.0)
-        self.stem = nn.Linear(bins * settings.patch, settings.width)
+        if settings.architecture == "equivariant":
+            channels = settings.width // PITCH_CLASSES
+            self.stem = PitchStem(bins, bins_per_octave, channels, settings.patch)
+            self.norm = PitchNorm(channels)
+        else:
+            self.stem = Stem(bins, settings.width, settings.patch)
+            self.norm = nn.LayerNorm(settings.width)
         self.blocks = [_block(settings) for _ in range(settings.blocks)]
-        self.norm = nn.LayerNorm(settings.width)
         self.positions = settings.architecture == "btc"
         self.freeze_buffers()
 
     def __call__(self, features: mx.array) -> mx.array:
-        batch, frames, bins = features.shape
-        patch = self.settings.patch
+        frames, patch = features.shape[1], self.settings.patch
         if frames % patch:
             raise ValueError(f"{frames} frames, expected a multiple of patch={patch}")
-        x = (features - self.feature_mean) / self.feature_std
-        x = self.stem(x.reshape(batch, frames // patch, patch * bins))
+        x = self.stem((features - self.feature_mean) / self.feature_std)
         if self.positions:
             x = x + sinusoids(frames // patch, self.settings.width)
         for block in self.blocks:
@@ -125,6 +154,8 @@ def _block(settings: ChordModelSettings) -> nn.Module:
     width, heads, hidden = settings.width, settings.heads, settings.hidden
     kernel, dropout = settings.kernel, settings.dropout
     match settings.architecture:
+        case "equivariant":
+            return PitchBlock(width // PITCH_CLASSES, hidden // PITCH_CLASSES, kernel, dropout)
         case "relu-transformer":
             return EncoderBlock(width, heads, hidden, kernel, dropout, "relu")
         case "transformer":
@@ -141,11 +172,16 @@ def _block(settings: ChordModelSettings) -> nn.Module:
 class FrameChordModel(_WithTrunk):
     """A chord for every frame: Trunk, then Heads."""
 
-    def __init__(self, bins: int, settings: ChordModelSettings | None = None):
+    def __init__(
+        self, bins: int, settings: ChordModelSettings | None = None, bins_per_octave: int = 24
+    ):
         super().__init__()
         settings = settings or ChordModelSettings()
-        self.trunk = Trunk(bins, settings)
-        self.heads = Heads(settings.width, settings.patch)
+        self.trunk = Trunk(bins, settings, bins_per_octave)
+        if settings.architecture == "equivariant":
+            self.heads = PitchHeads(settings.width // PITCH_CLASSES, HEAD_SIZES[0], settings.patch)
+        else:
+            self.heads = Heads(settings.width, settings.patch)
 
     def __call__(self, features: mx.array) -> dict[str, mx.array]:
         return self.heads(self.trunk(features))
@@ -167,10 +203,10 @@ class ChordRecognitionModel(_WithTrunk):
         self, d_model: int = 256, num_blocks: int = 6, rate: int = 44100, dropout: float = 0.1
     ):
         super().__init__()
-        heads = max(1, d_model // 32)
         settings = ChordModelSettings(
-            width=d_model, blocks=num_blocks, heads=heads, hidden=2 * d_model, dropout=dropout
-        )
+            "relu-transformer", d_model, num_blocks, max(1, d_model // 32), 2 * d_model, kernel=3,
+            dropout=dropout,
+        )  # fmt: skip
         self._front_end = CQT(CQTSettings(rate=rate, hop=2048 * rate // 22050))
         self.trunk = Trunk(144, settings)
         self.heads = Heads(d_model)

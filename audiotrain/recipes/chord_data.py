@@ -18,12 +18,13 @@ from tqdm import tqdm
 from audiotrain import audio as audio_files
 from audiotrain import augment, features, harmony
 from audiotrain.cache import FeatureCache
-from audiotrain.datasets import chords, synthesis
+from audiotrain.datasets import arrangement, chords, progressions, synthesis
 from audiotrain.harmony import Segment
 from audiotrain.loader import Dataset
 
 FLOOR = 1e-4  # added to magnitudes before the logarithm
-SYNTHESIS = 2  # raise it when the same seed gives another song
+ACCOMPANIED = 0.25  # share of composed songs that are one instrument's free accompaniment
+SYNTHESIS = 3  # raise it when the same seed gives another song
 ISOLATED = 0.08  # share of training windows that are a short clip in silence
 SILENCE = -80.0  # dB of FLOOR: the feature of a silent bin
 
@@ -115,7 +116,8 @@ class Library:
         self._composers: dict[str, Callable[[], tuple[np.ndarray, list[Segment]]]] = {}
 
     def song(self, item: chords.Item, rendering: int = 0) -> Song:
-        """A labelled recording, or MIDI file as its `rendering`-th choice of instruments.
+        """A labelled recording, or a MIDI file: played as written in rendering 0, on instruments
+        drawn for it, in another tuning, half of them degraded, in each further one.
 
         AudioError or ValueError, one line with the file, when it cannot be read.
         """
@@ -135,11 +137,11 @@ class Library:
         segments = chords.segments(item, len(values) * self.settings.frame_seconds)
         return Song(item.id, values, self._frame_classes(segments, len(values)), segments)
 
-    def composed(self, number: int, seconds: float, progressions: Sequence[list[Segment]]) -> Song:
+    def composed(self, number: int, seconds: float, borrowed: Sequence[list[Segment]]) -> Song:
         """The `number`-th synthesised song of a seed, its chords from a grammar or from one of
-        `progressions`, other songs' labels."""
+        `borrowed`, other songs' labels."""
         name = f"song-{number:04d}"
-        self._composers[name] = lambda: self._compose(number, seconds, progressions)
+        self._composers[name] = lambda: self._compose(number, seconds, borrowed)
         made: list[list[Segment]] = []
 
         def extract() -> np.ndarray:
@@ -147,32 +149,33 @@ class Library:
             made.append(segments)
             return self._log_cqt(audio)
 
-        source = f"{SYNTHESIS} {self.seed} {number} {seconds} {_fingerprint(progressions)}"
+        source = f"{SYNTHESIS} {self.seed} {number} {seconds} {_fingerprint(borrowed)}"
         spec = {"floor": FLOOR, "cqt": asdict(self.settings.cqt(spare=True))}
         values = self._features.get(source, spec, extract)
         if not made:  # the features came from the cache: the labels alone are quick
-            made.append(self._composition(number, seconds, progressions)[1])
+            made.append(self._composition(number, seconds, borrowed)[1])
         return Song(name, values, self._frame_classes(made[0], len(values)), made[0])
 
     def audio_of(self, name: str, item: chords.Item | None) -> np.ndarray:
         """Samples of a composed song, or of the first rendering of a MIDI file."""
         return self._composers[name]()[0] if item is None else self._audio_of_midi(item, 0)
 
-    def _composition(self, number: int, seconds: float, progressions: Sequence[list[Segment]]):
+    def _composition(self, number: int, seconds: float, borrowed: Sequence[list[Segment]]):
         """(parts, labels, generator) of a composed song."""
         rng = self._rng("composed", number)
         tempo = float(rng.uniform(60, 180))
         beats = int(np.ceil(seconds * tempo / 60))
-        if progressions and rng.random() < 0.7:
-            source = progressions[int(rng.integers(len(progressions)))]
-            progression = synthesis.progression_from(source, rng, beats)
+        if borrowed and rng.random() < 0.7:
+            source = borrowed[int(rng.integers(len(borrowed)))]
+            progression = progressions.progression_from(source, rng, beats)
         else:
-            progression = synthesis.random_progression(rng, beats)
-        parts, segments = synthesis.compose(progression, rng, tempo)
+            progression = progressions.random_progression(rng, beats)
+        arrange = arrangement.accompany if rng.random() < ACCOMPANIED else arrangement.compose
+        parts, segments = arrange(progression, rng, tempo)
         return parts, segments, rng
 
-    def _compose(self, number: int, seconds: float, progressions: Sequence[list[Segment]]):
-        parts, segments, rng = self._composition(number, seconds, progressions)
+    def _compose(self, number: int, seconds: float, borrowed: Sequence[list[Segment]]):
+        parts, segments, rng = self._composition(number, seconds, borrowed)
         audio = synthesis.render(parts, self.settings.rate, synthesis.random_cents(rng))
         if rng.random() < 0.5:
             audio = degrade(audio, self.settings.rate, rng)
@@ -185,10 +188,13 @@ class Library:
         return np.random.default_rng([self.seed, zlib.crc32(repr(parts).encode())])
 
     def _audio_of_midi(self, item: chords.Item, rendering: int) -> np.ndarray:
+        parts = synthesis.read_midi(item.audio)
+        if not rendering:
+            return synthesis.render(parts, self.settings.rate)
         rng = self._rng("rendering", item.id, rendering)
-        parts = synthesis.reorchestrate(synthesis.read_midi(item.audio), rng)
+        parts = arrangement.reorchestrate(parts, rng)
         audio = synthesis.render(parts, self.settings.rate, synthesis.random_cents(rng))
-        if rendering and rng.random() < 0.5:
+        if rng.random() < 0.5:
             audio = degrade(audio, self.settings.rate, rng)
         return audio
 
@@ -206,8 +212,8 @@ class Library:
         return decibels(features.extract(audio, self.settings.cqt(spare=True)))
 
 
-def _fingerprint(progressions: Sequence[list[Segment]]) -> int:
-    return zlib.crc32(repr(progressions).encode()) if progressions else 0
+def _fingerprint(borrowed: Sequence[list[Segment]]) -> int:
+    return zlib.crc32(repr(borrowed).encode()) if borrowed else 0
 
 
 _BARS: list[tqdm] = []  # the last one

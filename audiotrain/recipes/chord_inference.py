@@ -63,7 +63,8 @@ class Recognizer:
             raise checkpoint.CheckpointError(f"{folder}: not a checkpoint of the chord recipe")
         try:
             settings = FeatureSettings(**described["features"])
-            model = FrameChordModel(settings.bins, ChordModelSettings(**described["model"]))
+            chosen = ChordModelSettings(**described["model"])
+            model = FrameChordModel(settings.bins, chosen, settings.bins_per_octave)
             window = described["window"]
         except (KeyError, TypeError, ValueError) as error:
             raise checkpoint.CheckpointError(

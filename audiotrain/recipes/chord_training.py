@@ -10,6 +10,7 @@ from audiotrain.harmony import CHORD_TYPES, HEAD_SIZES, HEADS, IGNORE, chord_pit
 from audiotrain.losses import ChordRecognitionLoss, inverse_power_weights
 from audiotrain.models.chords import ChordModelSettings, FrameChordModel
 from audiotrain.module import OptimizerConfig, TrainModule
+from audiotrain.recipes.chord_data import FeatureSettings
 from audiotrain.schedulers import WarmupCosineScheduler
 
 
@@ -59,7 +60,7 @@ class ChordTraining(TrainModule):
 
     def __init__(
         self,
-        bins: int,
+        features: FeatureSettings,
         model: ChordModelSettings,
         loss: LossSettings,
         optimization: OptimizationSettings,
@@ -67,7 +68,7 @@ class ChordTraining(TrainModule):
         type_counts: np.ndarray | None = None,
     ):
         super().__init__()
-        self.model = FrameChordModel(bins, model)
+        self.model = FrameChordModel(features.bins, model, features.bins_per_octave)
         self.model.trunk.feature_mean = mx.array(statistics[0])
         self.model.trunk.feature_std = mx.array(statistics[1])
         self._optimization = optimization

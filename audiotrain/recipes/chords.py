@@ -235,7 +235,7 @@ def make_module(settings: TrainSettings, songs: list[list[Song]]) -> ChordTraini
     """The untrained module for these songs."""
     mx.random.seed(settings.seed)
     return ChordTraining(
-        settings.features.bins,
+        settings.features,
         settings.model,
         settings.loss,
         settings.optimization,
