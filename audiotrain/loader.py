@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 
 from audiotrain.collate import default_collate, pad_collate, to_mlx
+from audiotrain.samplers import Sampler
 from audiotrain.workers import ORDER, Failure, Processes, Source, Threads, generator
 
 __all__ = [
     "DataLoader",
     "Dataset",
     "SampleError",
-    "WeightedSampler",
     "default_collate",
     "pad_collate",
     "to_mlx",
@@ -49,25 +49,6 @@ class SampleError(ValueError):
     """A sample could not be loaded; the message names it, `__cause__` is the original error."""
 
 
-class WeightedSampler:
-    """Draws `samples` indices of an epoch with replacement, in proportion to `weights` (items,)."""
-
-    def __init__(self, weights: Sequence[float], samples: int | None = None):
-        weights = np.asarray(weights, dtype=np.float64)
-        if weights.ndim != 1 or not np.isfinite(weights).all() or (weights < 0).any():
-            raise ValueError("weights: expected one finite number >= 0 per sample")
-        if weights.sum() == 0:
-            raise ValueError("weights: all are zero, expected at least one above")
-        self.shares = weights / weights.sum()
-        self.samples = len(weights) if samples is None else samples
-
-    def __len__(self) -> int:
-        return self.samples
-
-    def __call__(self, rng: np.random.Generator) -> np.ndarray:
-        return rng.choice(len(self.shares), size=self.samples, p=self.shares)
-
-
 class DataLoader:
     """Batches of `dataset`, one pass per `iter`, each pass a new epoch.
 
@@ -79,7 +60,8 @@ class DataLoader:
     collate_fn      list of items -> batch, in the workers; None is `default_collate`.
     mlx_transforms  one callable or several, `batch -> batch`, in the calling thread; None turns
                     NumPy leaves into mx.array, an empty tuple leaves them alone.
-    sampler         `sampler(rng) -> indices` of an epoch, with a length; instead of `shuffle`.
+    sampler         a `samplers.Sampler` of indices, instead of `shuffle`.
+    batch_sampler   one of whole batches, instead of `batch_size`, `shuffle` and `drop_last`.
     persistent_workers  keeps the workers, and a process's copy of the dataset, between passes.
 
     Example:
@@ -102,7 +84,8 @@ class DataLoader:
         cpu_transforms: Callable | Sequence[Callable] | None = None,
         mlx_transforms: Callable | Sequence[Callable] | None = None,
         seed: int = 0,
-        sampler: Callable | None = None,
+        sampler: Sampler | None = None,
+        batch_sampler: Sampler | None = None,
     ):
         for name, value, least in (
             ("batch_size", batch_size, 1),
@@ -115,11 +98,20 @@ class DataLoader:
             raise ValueError(f"worker_type={worker_type!r}: expected 'thread' or 'process'")
         if sampler is not None and shuffle:
             raise ValueError("shuffle=True together with a sampler: the sampler gives the order")
-        if sampler is not None and not (callable(sampler) and hasattr(sampler, "__len__")):
-            raise ValueError(f"sampler={sampler!r}: expected sampler(rng) -> indices, with len()")
+        alone = batch_size == 1 and not shuffle and not drop_last and sampler is None
+        if batch_sampler is not None and not alone:
+            raise ValueError(
+                "batch_sampler together with batch_size, shuffle, drop_last or sampler:"
+                " the batch_sampler gives whole batches"
+            )
+        for name, given in (("sampler", sampler), ("batch_sampler", batch_sampler)):
+            if given is not None and not isinstance(given, Sampler):
+                raise ValueError(f"{name} is a {type(given).__name__}, expected a Sampler")
         self.dataset, self.batch_size, self.shuffle = dataset, batch_size, shuffle
         self.num_workers, self.worker_type = num_workers, worker_type
-        self.drop_last, self.prefetch_factor, self.sampler = drop_last, prefetch_factor, sampler
+        self.drop_last, self.prefetch_factor = drop_last, prefetch_factor
+        self.sampler, self.batch_sampler = sampler, batch_sampler
+        self._sampler = sampler if batch_sampler is None else batch_sampler
         self.persistent_workers, self.seed, self.epoch = persistent_workers, seed, 0
         self.cpu_transforms = as_tuple(cpu_transforms)
         self.collate_fn = default_collate if collate_fn is None else collate_fn
@@ -132,6 +124,8 @@ class DataLoader:
 
     def __len__(self) -> int:
         """Batches in an epoch."""
+        if self.batch_sampler is not None:
+            return len(self.batch_sampler)
         samples = len(self.dataset) if self.sampler is None else len(self.sampler)
         return samples // self.batch_size if self.drop_last else -(-samples // self.batch_size)
 
@@ -151,7 +145,7 @@ class DataLoader:
             "consumed": self._consumed,
             "batches": len(self),
             "batch_size": self.batch_size,
-        }
+        } | ({} if self._sampler is None else {"sampler_seed": self._sampler.seed})
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
         """Continue as `state_dict` says: the next pass gives what was left of that epoch.
@@ -169,6 +163,8 @@ class DataLoader:
                         f" inside an epoch with {name} {state[name]}"
                     )
         self.seed, self.epoch = int(state["seed"]), int(state["epoch"])
+        if self._sampler is not None:
+            self._sampler.seed = int(state["sampler_seed"])
         self._consumed, self._resuming, self._begun = int(state["consumed"]), True, False
 
     def __iter__(self) -> Iterator:
@@ -181,10 +177,8 @@ class DataLoader:
         return self._pass(self._passes, self.epoch, self._consumed)
 
     def _pass(self, number: int, epoch: int, start: int) -> Iterator:
-        rows = self._rows(epoch)
-        ends = range(start, len(self))
-        tasks = ((epoch, rows[i * self.batch_size : (i + 1) * self.batch_size]) for i in ends)
-        with_workers = self.num_workers > 0 and len(ends) > 0
+        tasks = ((epoch, rows) for rows in self._batches(epoch)[start:])
+        with_workers = self.num_workers > 0 and start < len(self)
         results = self._prefetched(tasks) if with_workers else self._loaded_here(tasks)
         try:
             for consumed, batch in enumerate(results, start + 1):
@@ -198,21 +192,38 @@ class DataLoader:
         finally:
             results.close()
 
-    def _rows(self, epoch: int) -> np.ndarray:
-        """The epoch's (index, how often it came before in this epoch), (samples, 2)."""
-        rng = generator(ORDER, self.seed, epoch)
+    def _batches(self, epoch: int) -> list[np.ndarray]:
+        """Rows of each batch: (index, how often it came before in this epoch), (items, 2)."""
+        order, ends = self._order(epoch)
         count = len(self.dataset)
-        if self.sampler is None:
-            order = rng.permutation(count) if self.shuffle else np.arange(count)
-            return np.stack([order, np.zeros_like(order)], axis=1)
-        order = np.asarray(self.sampler(rng), dtype=np.int64)
-        if order.shape != (len(self.sampler),):
-            raise ValueError(f"sampler gave {order.shape} indices, expected ({len(self.sampler)},)")
         if len(order) and not (0 <= order.min() and order.max() < count):
             raise ValueError(
                 f"sampler gave indices {order.min()}..{order.max()}, expected 0..{count - 1}"
             )
-        return np.stack([order, occurrences(order)], axis=1)
+        rows = np.stack([order, occurrences(order)], axis=1)
+        return np.split(rows, ends[:-1]) if len(ends) else []
+
+    def _order(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        """The epoch's indices (samples,), and where in them each batch ends (batches,)."""
+        sampler = self._sampler
+        if sampler is not None:
+            sampler.set_epoch(epoch)
+            given = list(sampler)
+            if len(given) != len(sampler):
+                raise ValueError(
+                    f"{type(sampler).__name__} gave {len(given)} in epoch {epoch}, but its length"
+                    f" is {len(sampler)}"
+                )
+        if self.batch_sampler is not None:
+            order = np.array([index for batch in given for index in batch], dtype=np.int64)
+            return order, np.cumsum([len(batch) for batch in given], dtype=np.int64)
+        if self.sampler is not None:
+            order = np.array(given, dtype=np.int64)
+        else:
+            rng, count = generator(ORDER, self.seed, epoch), len(self.dataset)
+            order = rng.permutation(count) if self.shuffle else np.arange(count)
+        ends = np.minimum(np.arange(1, len(self) + 1) * self.batch_size, len(order))
+        return order[: ends[-1] if len(ends) else 0], ends
 
     def _source(self) -> Source:
         return Source(self.dataset, self.cpu_transforms, self.collate_fn, self.seed)

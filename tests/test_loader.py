@@ -19,7 +19,6 @@ from audiotrain.loader import (
     DataLoader,
     Dataset,
     SampleError,
-    WeightedSampler,
     default_collate,
     pad_collate,
     to_mlx,
@@ -175,21 +174,6 @@ def test_length(samples, batch_size, drop_last, sizes, workers):
     loader = DataLoader(list(range(samples)), batch_size, drop_last=drop_last, num_workers=workers)
     assert len(loader) == len(sizes)
     assert [len(batch) for batch in loader] == sizes
-
-
-def test_weighted_sampler_draws_in_proportion_and_gives_repeats_their_own_noise():
-    weights = np.array([0.0, 1.0, 3.0])
-    loader = DataLoader(
-        Noisy(3), 4000, sampler=WeightedSampler(weights, samples=4000), mlx_transforms=()
-    )
-    (batch,) = loader
-    shares = np.bincount(batch["index"], minlength=3) / 4000
-    np.testing.assert_allclose(shares, weights / 4, atol=0.03)
-    assert shares[0] == 0
-    assert len(np.unique(batch["noise"], axis=0)) == 4000
-    loader.set_epoch(0)
-    assert_same(list(loader), [batch])
-    assert not np.array_equal(next(iter(loader))["index"], batch["index"])
 
 
 # --- resuming
@@ -430,25 +414,11 @@ def test_process_workers_refuse_what_cannot_be_sent():
         ({"prefetch_factor": 0}, "prefetch_factor=0"),
         ({"seed": None}, "seed=None"),
         ({"worker_type": "fork"}, "worker_type='fork': expected 'thread' or 'process'"),
-        ({"sampler": [1, 2]}, r"sampler=\[1, 2\]: expected sampler\(rng\)"),
-        ({"sampler": WeightedSampler([1]), "shuffle": True}, "shuffle=True together with"),
     ],
 )
 def test_settings_are_checked(settings, message):
     with pytest.raises(ValueError, match=message):
         DataLoader([1, 2, 3], **settings)
-
-
-@pytest.mark.parametrize("weights", [[0, 0], [1, -1], [np.nan], [[1]]])
-def test_weights_are_checked(weights):
-    with pytest.raises(ValueError, match="weights: "):
-        WeightedSampler(weights)
-
-
-def test_sampler_past_the_dataset_is_an_error():
-    loader = DataLoader([1, 2], sampler=WeightedSampler([0, 0, 1]))
-    with pytest.raises(ValueError, match=r"sampler gave indices 2..2, expected 0..1"):
-        list(loader)
 
 
 # --- transforms
