@@ -25,13 +25,16 @@ def pad_collate(
     keys: Sequence[str] | None = None,
     value: float | Mapping[str, float] = 0,
     multiple: int = 1,
+    lengths: Sequence[int] | Mapping[str, Sequence[int]] = (),
 ) -> Any:
     """default_collate for arrays whose first axes differ: pads at the end to the longest.
 
     In a dict, `batch[key]` is (items, longest, ...) and `batch[key + "_mask"]` (items, longest) is
     True where the sample is real; an array elsewhere becomes the pair (padded, mask). `keys`
-    limits padding to these dict entries; `value` fills, per key if a dict (0 for others);
-    lengths are rounded up to a `multiple`, which keeps the shapes that compiled code sees few.
+    limits padding to these dict entries; `value` fills, per key if a dict (0 for others).
+
+    Few shapes keep compiled code fast: the longest is rounded up to a `multiple`, or to one of
+    `lengths` (per key if a dict); ValueError when a sample is longer than these.
 
     >>> pad_collate([{"x": np.ones(2)}, {"x": np.ones(3)}])["x_mask"].tolist()
     [[True, True, False], [True, True, True]]
@@ -43,7 +46,8 @@ def pad_collate(
         if arrays[0].ndim == 0 or (keys is not None and key not in keys):
             return _stack(arrays, place, key)
         fill = value.get(key, 0) if isinstance(value, Mapping) else value
-        return _Padded(_pad(arrays, place, fill, multiple))
+        allowed = lengths.get(key, ()) if isinstance(lengths, Mapping) else lengths
+        return _Padded(_pad(arrays, place, fill, multiple, allowed))
 
     return _plain(_collate(items, "item", pad))
 
@@ -65,6 +69,10 @@ def _collate(items: list, place: str, combine: Callable, key: str | None = None)
                 raise ValueError(f"{place}: not every sample of the batch has key {name!r}")
             part = _collate([item[name] for item in items], f"{place}[{name!r}]", combine, name)
             if isinstance(part, _Padded):
+                if f"{name}_mask" in first:
+                    raise ValueError(
+                        f"{place}: the mask of {name!r} needs the key {name + '_mask'!r}"
+                    )
                 batch[name], batch[f"{name}_mask"] = part
             else:
                 batch[name] = part
@@ -108,18 +116,25 @@ def _stack(arrays: list[np.ndarray], place: str, key: str | None) -> np.ndarray:
 
 
 def _pad(
-    arrays: list[np.ndarray], place: str, fill: float, multiple: int
+    arrays: list[np.ndarray], place: str, fill: float, multiple: int, allowed: Sequence[int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Padded (items, longest, ...) and its mask (items, longest)."""
+    """Padded (items, length, ...) and its mask (items, length)."""
     tails = sorted({array.shape[1:] for array in arrays})
     if len(tails) > 1 or len({array.ndim for array in arrays}) > 1:
         raise ValueError(
             f"{place}: shapes after the first axis are {tails[0]} and {tails[-1]}, expected one"
         )
-    longest = -(-max(len(array) for array in arrays) // multiple) * multiple
+    longest = max(map(len, arrays))
+    if len(allowed) and max(allowed) < longest:
+        raise ValueError(
+            f"{place}: a sample has length {longest}, expected at most {max(allowed)},"
+            " the largest of lengths"
+        )
+    fitting = [length for length in allowed if length >= longest]
+    length = min(fitting, default=-(-longest // multiple) * multiple)
     dtype = np.result_type(*arrays)
-    padded = np.full((len(arrays), longest, *tails[0]), fill, dtype=dtype)
-    mask = np.zeros((len(arrays), longest), dtype=bool)
+    padded = np.full((len(arrays), length, *tails[0]), fill, dtype=dtype)
+    mask = np.zeros((len(arrays), length), dtype=bool)
     for row, array in enumerate(arrays):
         padded[row, : len(array)] = array
         mask[row, : len(array)] = True

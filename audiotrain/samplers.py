@@ -88,8 +88,9 @@ class GroupSampler(Sampler):
 
     `groups` names each sample's group, such as the recording that a caption is of: to such a loss
     two captions of one recording would be each other's wrong answers. Every sample comes once an
-    epoch; batches are at most `batch_size` long and differ by at most one. With `drop_last` all
-    have exactly `batch_size` samples, and each epoch leaves others out.
+    epoch, in as many batches as the largest group needs; their sizes differ by at most one and are
+    at most `batch_size`. With `drop_last` all have exactly `batch_size` samples, so that a
+    compiled step is traced once, and each epoch leaves others out.
 
     >>> batches = list(GroupSampler(["a", "a", "b", "b"], batch_size=2))
     >>> [len({index // 2 for index in batch}) for batch in batches]
@@ -152,11 +153,12 @@ class GroupSampler(Sampler):
 class BucketSampler(Sampler):
     """Batches of samples of similar length; a `batch_sampler`.
 
-    A batch is of one bucket: samples longer than the boundary before and at most as long as its
-    own. With `collate_fn=partial(pad_collate, lengths=sampler.boundaries)` batches have as many
-    lengths as there are buckets, so that a compiled step is traced a few times only; `drop_last`
-    gives all of them `batch_size` samples too. `buckets` is a number of buckets, of about as many
-    samples each, or the boundaries themselves, in the unit of `lengths`.
+    A bucket has the samples that are longer than the boundary before its own and at most as long
+    as that; what is left of one after its last full batch joins the next longer one. Only the
+    last batch of the longest can be short, and `drop_last` leaves it out. Together with
+    `collate_fn=partial(pad_collate, lengths=sampler.boundaries)` a compiled step sees a shape for
+    each bucket, and one more. `buckets` is a number of buckets, of about as many samples each, or
+    the boundaries themselves, in the unit of `lengths` (items,).
 
     >>> sampler = BucketSampler([3, 9, 4, 10], batch_size=2, buckets=2, shuffle=False)
     >>> sampler.boundaries, list(sampler)
@@ -167,7 +169,7 @@ class BucketSampler(Sampler):
         self,
         lengths: Sequence[int],
         batch_size: int,
-        buckets: int | Sequence[int] = 8,
+        buckets: int | Sequence[int] = 6,
         shuffle: bool = True,
         drop_last: bool = False,
         seed: int = 0,
@@ -195,17 +197,18 @@ class BucketSampler(Sampler):
         self.members = [np.flatnonzero(bucket == number) for number in range(len(edges))]
 
     def __len__(self) -> int:
-        short = 0 if self.drop_last else self.batch_size - 1
-        return sum((len(members) + short) // self.batch_size for members in self.members)
+        samples = sum(map(len, self.members))
+        return samples // self.batch_size if self.drop_last else -(-samples // self.batch_size)
 
     def __iter__(self) -> Iterator[list[int]]:
-        rng, batches = self.rng(), []
+        rng, batches, left = self.rng(), [], []
         for members in self.members:
-            order = rng.permutation(members) if self.shuffle else members
-            parts = [order[i : i + self.batch_size] for i in range(0, len(order), self.batch_size)]
-            batches += [
-                p.tolist() for p in parts if len(p) == self.batch_size or not self.drop_last
-            ]
+            left += (rng.permutation(members) if self.shuffle else members).tolist()
+            while len(left) >= self.batch_size:
+                batches.append(left[: self.batch_size])
+                left = left[self.batch_size :]
+        if left and not self.drop_last:
+            batches.append(left)
         places = rng.permutation(len(batches)) if self.shuffle else range(len(batches))
         return iter([batches[place] for place in places])
 

@@ -518,6 +518,20 @@ def test_padding_keeps_every_sample_under_its_mask(lengths, multiple):
         np.testing.assert_array_equal(padded[row][mask[row]], item)
 
 
+def test_padding_to_a_few_lengths():
+    items = [{"x": np.ones(n), "text": np.ones(n, int)} for n in (3, 5)]
+    for lengths, expected in [((4, 6, 9), (6, 6)), ({"x": [9, 5]}, (5, 5)), ((5,), (5, 5))]:
+        batch = pad_collate(items, lengths=lengths)
+        assert (batch["x"].shape[1], batch["text_mask"].shape[1]) == expected
+    with pytest.raises(ValueError, match=r"item\['x'\]: a sample has length 5, expected at most 4"):
+        pad_collate(items, lengths=(2, 4))
+
+
+def test_a_mask_does_not_replace_what_a_sample_has():
+    with pytest.raises(ValueError, match="the mask of 'x' needs the key 'x_mask'"):
+        pad_collate([{"x": np.ones(2), "x_mask": np.ones(2)}])
+
+
 def test_padding_by_key():
     items = [{"x": np.ones(n), "labels": np.ones(n, int), "fixed": np.ones(2)} for n in (2, 3)]
     collate = partial(pad_collate, keys=("x", "labels"), value={"labels": -100})

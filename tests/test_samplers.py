@@ -1,11 +1,17 @@
 """What each sampler promises of an epoch, and that passes with any of them can be resumed."""
 
+from functools import partial
+
+import mlx.core as mx
+import mlx.optimizers as optim
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from toy import trainer
 
-from audiotrain.loader import DataLoader, Dataset
+from audiotrain import OptimizerConfig, TrainModule
+from audiotrain.loader import DataLoader, Dataset, pad_collate
 from audiotrain.samplers import BucketSampler, GroupSampler, Sampler, WeightedRandomSampler
 
 
@@ -132,31 +138,64 @@ def test_groups_mix_anew_in_every_epoch():
     assert np.mean(overlaps) == pytest.approx(7 * 7 / 11, abs=0.7)
 
 
-@pytest.mark.parametrize("drop_last", [False, True])
-@pytest.mark.parametrize("buckets", [1, 4, [20, 50, 90]])
-def test_buckets_hold_similar_lengths(buckets, drop_last):
-    sampler = BucketSampler(LENGTHS, 5, buckets, drop_last=drop_last)
-    assert len(sampler.boundaries) == (len(buckets) if isinstance(buckets, list) else buckets)
-    (batches, again) = epochs(sampler, 2)
-    assert len(batches) == len(again) == len(sampler)
-    assert batches != again
-    bounds = np.array([0, *sampler.boundaries])
-    for batch in batches:
-        place = np.searchsorted(bounds, [LENGTHS[index] for index in batch])
-        assert len(set(place)) == 1
-    given = sorted(sum(batches, []))
-    assert len(set(given)) == len(given)
-    if drop_last:
-        assert {len(batch) for batch in batches} == {5}
-    else:
-        assert given == list(range(37))
+@settings(deadline=None, max_examples=100)
+@given(
+    lengths=st.lists(st.integers(1, 50), min_size=1, max_size=60),
+    batch_size=st.integers(1, 9),
+    buckets=st.one_of(st.integers(1, 6), st.just([7, 20, 50])),
+    drop_last=st.booleans(),
+)
+def test_buckets_bound_the_shapes(lengths, batch_size, buckets, drop_last):
+    sampler = BucketSampler(lengths, batch_size, buckets, drop_last=drop_last)
+    items = [{"x": np.ones(length)} for length in lengths]
+    collate = partial(pad_collate, lengths=sampler.boundaries)
+    batches = list(sampler)
+    assert len(batches) == len(sampler)
+    given_out = sum(batches, [])
+    assert len(set(given_out)) == len(given_out)
+    assert len(given_out) == (len(batches) * batch_size if drop_last else len(lengths))
+    shapes = {collate([items[index] for index in batch])["x"].shape for batch in batches}
+    assert {shape[1] for shape in shapes} <= set(sampler.boundaries)
+    short = [shape for shape in shapes if shape[0] != batch_size]
+    assert len(short) <= (not drop_last)
+    assert len(shapes) - len(short) <= len(sampler.boundaries)
 
 
-def test_buckets_are_about_equally_full_and_may_be_fewer_than_asked():
-    sampler = BucketSampler(np.arange(1, 101), 10, buckets=4)
+def test_buckets_are_about_equally_full_and_save_padding():
+    sampler = BucketSampler(np.arange(1, 101), 5, buckets=4)
     assert sampler.boundaries == (25, 50, 75, 100)
-    assert BucketSampler([7, 7, 7], 2, buckets=4).boundaries == (7,)
+    batches, again = epochs(sampler, 2)
+    assert batches != again
+    padded = sum(len(batch) * (max(batch) // 25 + 1) * 25 for batch in batches)
+    assert padded == 5 * 5 * (25 + 50 + 75 + 100)
+
+
+def test_what_is_left_of_a_bucket_joins_the_next():
     assert list(BucketSampler([5, 1, 5, 2], 2, [2, 5], shuffle=False)) == [[1, 3], [0, 2]]
+    assert list(BucketSampler([5, 1, 5, 2], 3, [2, 5], shuffle=False)) == [[1, 3, 0], [2]]
+    assert BucketSampler([7, 7, 7], 2, buckets=4).boundaries == (7,)
+
+
+class Ragged(TrainModule):
+    def __init__(self):
+        super().__init__()
+        self.w = mx.ones((1,))
+
+    def compute_loss(self, batch):
+        return mx.sum(self.w * batch["x"] * batch["x_mask"]) / mx.sum(batch["x_mask"]), {}
+
+    def configure_optimizers(self):
+        return OptimizerConfig(optim.SGD(learning_rate=0.1))
+
+
+def test_a_compiled_step_is_traced_once_for_each_bucket(tmp_path):
+    items = [{"x": np.ones(length, np.float32)} for length in LENGTHS * 2]
+    sampler = BucketSampler(LENGTHS * 2, 4, buckets=3)
+    collate = partial(pad_collate, lengths=sampler.boundaries)
+    run = trainer(tmp_path, max_epochs=3)
+    run.fit(Ragged(), DataLoader(items, batch_sampler=sampler, collate_fn=collate))
+    assert run.global_step == 3 * 19
+    assert run.trace_count == 3 + 1  # 74 samples: the last batch has two
 
 
 # --- all samplers
