@@ -1,6 +1,7 @@
 """Order, randomness, workers, resuming and errors of the data loader."""
 
 import gc
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -183,10 +184,29 @@ def test_length(samples, batch_size, drop_last, sizes, workers):
 @given(
     consumed=st.integers(0, 6),
     epoch=st.integers(0, 3),
-    before=st.sampled_from(WORKERS[:3]),
-    after=st.sampled_from(WORKERS[:3]),
+    before=st.sampled_from([0, 1, 4]),
+    after=st.sampled_from([0, 1, 4]),
 )
 def test_resume_gives_what_was_left(consumed, epoch, before, after):
+    assert_resumes(consumed, epoch, (before, "thread"), (after, "thread"))
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ((2, "process"), (0, "thread")),
+        ((0, "thread"), (2, "process")),
+        ((4, "process"), (4, "thread")),
+        ((2, "thread"), (4, "process")),
+    ],
+)
+def test_resume_with_processes_gives_what_was_left(before, after):
+    assert_resumes(3, 1, before, after)
+
+
+def assert_resumes(consumed, epoch, before, after):
+    """A pass left after `consumed` batches and continued with other workers is a whole one."""
+
     def make(workers, kind):
         return DataLoader(
             Noisy(), 4, True, num_workers=workers, worker_type=kind, seed=3, mlx_transforms=()
@@ -255,17 +275,36 @@ def test_threads_load_side_by_side():
     assert seconds(4) < 0.7 * seconds(0)  # 0.06 s against 0.24 s: sleeping needs no core
 
 
-@pytest.mark.parametrize("persistent", [False, True])
-def test_abandoned_passes_leave_no_threads(persistent):
-    for _ in range(100):
+def open_files() -> int:
+    return len(os.listdir("/dev/fd"))
+
+
+@pytest.mark.parametrize(("kind", "count"), [("thread", 200), ("process", 20)])
+def test_abandoned_passes_leave_nothing_behind(kind, count):
+    def abandon(persistent):
         loader = DataLoader(
-            Counting(50), 2, num_workers=2, persistent_workers=persistent, mlx_transforms=()
+            list(range(50)),
+            2,
+            num_workers=1 + (kind == "thread"),
+            worker_type=kind,
+            persistent_workers=persistent,
+            mlx_transforms=(),
         )
-        next(iter(loader))
-        iter(loader)
-    del loader
+        iter(loader)  # never begun
+        for _ in loader:
+            break
+
+    def processes():
+        return multiprocessing.active_children()
+
+    abandon(persistent=False)  # starts what serves all pools of the process
+    wait_until(lambda: not processes() and not loader_threads())
+    threads, files = threading.active_count(), open_files()
+    for number in range(count):
+        abandon(persistent=number % 2 == 1)
     gc.collect()
-    wait_until(lambda: not loader_threads())
+    wait_until(lambda: not processes() and threading.active_count() <= threads)
+    wait_until(lambda: open_files() <= files)
 
 
 def test_abandoned_pass_stops_in_the_middle_of_a_batch():

@@ -39,14 +39,15 @@ class SaveAt(Callback):
             raise ZeroDivisionError
 
 
-def fit(folder, callbacks=(), resume=None, workers=0, **settings):
+def fit(folder, callbacks=(), resume=None, workers=0, worker_type="thread", **settings):
     settings = {"max_epochs": 3, "ema_decay": 0.9, "log_every_n_steps": 4} | settings
     own = [EarlyStopping(patience=50), ModelCheckpoint(monitor="val_loss", save_top_k=2)]
     run = trainer(folder, callbacks=[*callbacks, *own], **settings)
     model = Classifier(seed=1 if resume else 0)  # its own weights must not matter
     if resume:
         mx.random.normal((3,))
-    run.fit(model, *loaders(num_workers=workers), ckpt_path=resume)
+    train, val = loaders(num_workers=workers, worker_type=worker_type)
+    run.fit(model, train, val, ckpt_path=resume)
     return run
 
 
@@ -97,6 +98,19 @@ def test_continued_from_any_step(tmp_path, settings, group, workers):
         assert_equal_runs(whole, again)
         tried += 1
     assert tried == whole.global_step >= 6
+
+
+@pytest.mark.parametrize(
+    ("kind", "workers"), [("thread", 2), ("thread", 4), ("process", 2), ("process", 4)]
+)
+def test_kind_and_number_of_workers_change_nothing(tmp_path, kind, workers):
+    whole = fit(tmp_path / "whole", [Callback()], max_epochs=2)
+    path, settings = tmp_path / "checkpoint", {"workers": workers, "worker_type": kind}
+    with pytest.raises(ZeroDivisionError):
+        fit(tmp_path / "part", [SaveAt(path, 3)], max_epochs=2, **settings)
+    again = fit(tmp_path / "part", [Callback()], path, max_epochs=2, **settings)
+    assert_equal_runs(whole, again)
+    assert_equal_runs(whole, fit(tmp_path / "none", [Callback()], path, max_epochs=2))
 
 
 def test_continued_from_last_of_a_shorter_run(tmp_path):
