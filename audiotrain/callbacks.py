@@ -5,10 +5,16 @@ A monitor is a key of `trainer.callback_metrics`: val_loss, val_…, train_loss,
 
 import math
 import sys
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+import mlx.core as mx
 
 from audiotrain.hooks import Callback, Monitor
 from audiotrain.progress import ModelSummary, ProgressBar
 from audiotrain.saving import ModelCheckpoint
+from audiotrain.settings import seconds
 
 __all__ = [
     "EMA",
@@ -16,9 +22,12 @@ __all__ = [
     "EarlyStopping",
     "GradientClipper",
     "LearningRateMonitor",
+    "LearningRateScheduler",
+    "MetricsLogger",
     "ModelCheckpoint",
     "ModelSummary",
     "ProgressBar",
+    "Timer",
     "default_callbacks",
 ]
 
@@ -98,21 +107,126 @@ class EarlyStopping(Monitor):
         self.best_score, self.wait_count = state["best_score"], state["wait_count"]
 
 
+class Timer(Callback):
+    """Ends training after `duration`: seconds, a timedelta or "days:hours:minutes:seconds".
+
+    With `interval` "step" it ends after the step under way, with "epoch" after the epoch. None
+    only measures. As with `Trainer(max_time=...)`, the time before a continued run's stop counts.
+    """
+
+    def __init__(
+        self,
+        duration: float | str | timedelta | None = None,
+        interval: str = "step",
+        verbose: bool = True,
+    ):
+        check_interval("interval", interval)
+        self.duration = seconds(duration, "duration")
+        self.interval, self.verbose = interval, verbose
+        self._trainer, self._ended = None, 0.0
+
+    def time_elapsed(self) -> float:
+        """Seconds of training so far."""
+        return self._ended if self._trainer is None else self._trainer.elapsed()
+
+    def time_remaining(self) -> float | None:
+        """Seconds left of `duration`, None without one."""
+        return None if self.duration is None else max(0.0, self.duration - self.time_elapsed())
+
+    def on_train_start(self, trainer, module) -> None:
+        self._trainer = trainer
+        self._check(trainer)
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx) -> None:
+        if self.interval == "step":
+            self._check(trainer)
+
+    def on_train_epoch_end(self, trainer, module) -> None:
+        self._check(trainer)
+
+    def teardown(self, trainer, module) -> None:
+        self._ended, self._trainer = self.time_elapsed(), None
+
+    def _check(self, trainer) -> None:
+        if self.time_remaining() == 0 and not trainer.should_stop:
+            trainer.should_stop = True
+            if self.verbose:
+                print(f"stopping: {self.time_elapsed():.0f} seconds have passed", file=sys.stderr)
+
+
 class LearningRateMonitor(Callback):
-    """Puts the rate, as "lr-" and the schedule's name, into the log: rows by "step" or "epoch"."""
+    """Puts the rate, as "lr-" and the schedule's name, into the log: rows by "step" or "epoch".
+
+    A MultiOptimizer has a rate for each of its optimizers: "lr-name/1", "lr-name/2"…
+    """
 
     def __init__(self, logging_interval: str = "step"):
-        if logging_interval not in ("step", "epoch"):
-            raise ValueError(
-                f"logging_interval is {logging_interval!r}, expected 'step' or 'epoch'"
-            )
+        check_interval("logging_interval", logging_interval)
         self.logging_interval = logging_interval
 
     def on_log(self, trainer, module) -> None:
-        if trainer.epoch_ending == (self.logging_interval == "epoch"):
-            schedule = trainer.optimizer_config.lr_schedule_name
-            name = f"lr-{schedule or type(trainer.optimizer).__name__}"
-            trainer.record(name, trainer.current_learning_rate())
+        if trainer.epoch_ending != (self.logging_interval == "epoch"):
+            return
+        schedule = trainer.optimizer_config.lr_schedule_name
+        name = f"lr-{schedule or type(trainer.optimizer).__name__}"
+        states = trainer.optimizer.state.get("states", [trainer.optimizer.state])
+        for number, state in enumerate(states, 1):
+            place = f"/{number}" if len(states) > 1 else ""
+            trainer.record(name + place, state["learning_rate"])
+
+
+class LearningRateScheduler(Callback):
+    """Sets the learning rate to `schedule(epoch)` before each epoch, or with `interval` "step" to
+    `schedule(step)` before each optimizer step; both count from 0.
+
+    `schedule` is any Python function of a whole number. What is in `audiotrain.schedulers` can go
+    to the optimizer itself, as its learning_rate, and then needs no callback.
+    """
+
+    def __init__(self, schedule: Callable[[int], float], interval: str = "epoch"):
+        check_interval("interval", interval)
+        self.schedule, self.interval = schedule, interval
+
+    def on_train_start(self, trainer, module) -> None:
+        state = trainer.optimizer.state
+        if "learning_rate" not in state or "learning_rate" in trainer.optimizer._schedulers:
+            kind = type(trainer.optimizer).__name__
+            raise ValueError(
+                f"LearningRateScheduler: the {kind} has "
+                f"{'a schedule of its own' if 'learning_rate' in state else 'several rates'}, "
+                f"expected an optimizer with one number as learning_rate"
+            )
+
+    def on_train_epoch_start(self, trainer, module) -> None:
+        if self.interval == "epoch":
+            self._set(trainer, trainer.current_epoch)
+
+    def on_train_batch_start(self, trainer, module, batch, batch_idx) -> None:
+        if self.interval == "step" and trainer.group == 0:
+            self._set(trainer, trainer.global_step)
+
+    def _set(self, trainer, number: int) -> None:
+        rate = float(self.schedule(number))
+        if not 0 <= rate < math.inf:
+            raise ValueError(
+                f"LearningRateScheduler: schedule({number}) is {rate}, expected 0 or more"
+            )
+        trainer.optimizer.state["learning_rate"] = mx.array(rate)
+
+
+class MetricsLogger(Callback):
+    """Writes the history as JSON after every epoch, history.json in the run folder by default.
+
+    `metrics` are the lists by metric, one value an epoch, also while training goes on.
+    """
+
+    def __init__(self, path: str | Path | None = None):
+        self.path = path
+        self.metrics: dict[str, list[float | None]] = {}
+
+    def on_epoch_end(self, trainer, state) -> None:
+        self.metrics = trainer.history.lists()
+        trainer.export_history(self.path or trainer.default_root_dir / "history.json")
 
 
 class GradientClipper(Callback):
@@ -147,6 +261,11 @@ class EMA(Callback):
         if trainer.ema_decay not in (None, self.decay):
             raise ValueError(f"EMA({self.decay}) and ema_decay={trainer.ema_decay} disagree")
         trainer.ema_decay = self.decay
+
+
+def check_interval(name: str, value: str) -> None:
+    if value not in ("step", "epoch"):
+        raise ValueError(f"{name} is {value!r}, expected 'step' or 'epoch'")
 
 
 def default_callbacks(

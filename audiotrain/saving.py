@@ -8,6 +8,13 @@ from audiotrain import checkpoint
 from audiotrain.hooks import Monitor
 
 
+class _ByName(string.Formatter):
+    """Formats whole names, such as "val/loss" or "val.f1", not parts of one."""
+
+    def get_field(self, field_name, args, kwargs):
+        return kwargs[field_name], field_name
+
+
 class ModelCheckpoint(Monitor):
     """Writes checkpoints: the `save_top_k` best by `monitor` (-1: all), and `last`.
 
@@ -39,6 +46,13 @@ class ModelCheckpoint(Monitor):
         self.save_last, self.save_top_k = save_last, save_top_k
         self.every_n_epochs, self.every_n_steps = every_n_epochs, every_n_steps
         self.save_on_exception = save_on_exception
+        try:
+            fields = [name for _, name, _, _ in string.Formatter().parse(self.filename)]
+        except ValueError as error:
+            raise ValueError(f"filename is {filename!r}: {error}") from None
+        if "" in fields:
+            raise ValueError(f"filename is {filename!r}, expected a name in each pair of braces")
+        self._fields = {name for name in fields if name is not None}
         self.kept: list[tuple[float, str]] = []  # best first
         self.written: tuple[int, int] | None = None  # step and epoch of `last`
         self.resumable = Path(dirpath or ".")  # where the kept ones of a resumed run are
@@ -132,13 +146,15 @@ class ModelCheckpoint(Monitor):
             "epoch": trainer.current_epoch,
             "step": trainer.global_step,
         }
-        names = {name for _, name, _, _ in string.Formatter().parse(self.filename) if name}
-        if missing := sorted(names - set(values)):
+        if missing := sorted(self._fields - set(values)):
             raise ValueError(
                 f"ModelCheckpoint: filename {self.filename!r} uses {missing[0]!r}, "
                 f"there are {', '.join(sorted(values))}"
             )
-        name = self.filename.format(**values).replace("/", "_")
+        try:
+            name = _ByName().vformat(self.filename, (), values).replace("/", "_")
+        except ValueError as error:
+            raise ValueError(f"ModelCheckpoint: filename {self.filename!r}: {error}") from None
         path, version = self.folder(trainer) / name, 0
         while path.exists() and str(path) not in reusable and not self._rerun(path, trainer):
             version += 1

@@ -34,8 +34,8 @@ def check_settings(trainer) -> None:
         )
 
 
-def seconds(time_limit: float | str | timedelta | None) -> float | None:
-    """Seconds of a max_time: a number, a timedelta or "days:hours:minutes:seconds".
+def seconds(time_limit: float | str | timedelta | None, name: str = "max_time") -> float | None:
+    """Seconds of a time limit: a number, a timedelta or "days:hours:minutes:seconds".
 
     >>> seconds("00:01:30:00")
     5400.0
@@ -45,9 +45,9 @@ def seconds(time_limit: float | str | timedelta | None) -> float | None:
     if isinstance(time_limit, str):
         parts = time_limit.split(":")
         if len(parts) != 4 or not all(part.isdigit() for part in parts):
-            raise ValueError(f"max_time is {time_limit!r}, expected days:hours:minutes:seconds")
+            raise ValueError(f"{name} is {time_limit!r}, expected days:hours:minutes:seconds")
         days, hours, minutes, rest = map(int, parts)
         time_limit = ((days * 24 + hours) * 60 + minutes) * 60 + rest
     if time_limit is not None and not time_limit > 0:
-        raise ValueError(f"max_time is {time_limit!r}, expected more than 0 seconds")
+        raise ValueError(f"{name} is {time_limit!r}, expected more than 0 seconds")
     return None if time_limit is None else float(time_limit)

@@ -2,8 +2,10 @@ import io
 import json
 import math
 import os
+from datetime import timedelta
 
 import mlx.core as mx
+import mlx.optimizers as optim
 import numpy as np
 import pytest
 from toy import Classifier, Line, loaders, same, trainer, weights
@@ -15,9 +17,12 @@ from audiotrain.callbacks import (
     EarlyStopping,
     GradientClipper,
     LearningRateMonitor,
+    LearningRateScheduler,
+    MetricsLogger,
     ModelCheckpoint,
     ModelSummary,
     ProgressBar,
+    Timer,
 )
 from audiotrain.schedulers import StepLRScheduler
 
@@ -148,6 +153,24 @@ def test_an_unknown_name_in_the_filename_lists_those_that_exist(tmp_path):
         fit(tmp_path, [1.0], saver)
 
 
+def test_any_metric_can_be_in_the_filename(tmp_path):
+    class Model(Scripted):
+        def validation_step(self, batch):
+            return batch, {"root/f1": batch / 4, "root.recall": batch / 8}
+
+    name = "{epoch:02d}-{step}-{val_root/f1:.2f}-{val_root.recall:.3f}-{learning_rate:.0e}"
+    saver = ModelCheckpoint(tmp_path / "own", name, "val_root/f1", save_last=False)
+    run = trainer(tmp_path, callbacks=[saver])
+    run.fit(Model(), [mx.ones((2, 2))] * 2, Losses([1.0]))
+    assert names(tmp_path / "own") == ["00-2-0.25-0.125-1e+00"]
+
+
+def test_a_format_that_does_not_fit_names_the_filename(tmp_path):
+    saver = ModelCheckpoint(monitor="val_loss", filename="{val_loss:d}")
+    with pytest.raises(ValueError, match="filename '{val_loss:d}': Unknown format code 'd'"):
+        fit(tmp_path, [1.0], saver)
+
+
 def test_checkpointing_can_be_switched_off_and_is_on_by_default(tmp_path):
     fit(tmp_path / "on", [1.0])
     fit(tmp_path / "off", [1.0], enable_checkpointing=False)
@@ -258,6 +281,170 @@ def test_the_rate_is_logged_by_step_and_by_epoch(tmp_path):
     assert rows["epoch"] == [(5, 0.25)]
 
 
+def test_several_optimizers_have_a_rate_each(tmp_path):
+    def two():
+        last = optim.SGD(learning_rate=0.5)
+        rest = optim.AdamW(learning_rate=0.25)
+        return optim.MultiOptimizer([last, rest], [lambda name, _: name.startswith("last")])
+
+    run = trainer(tmp_path, callbacks=[LearningRateMonitor()], log_every_n_steps=1)
+    run.fit(Classifier(two), *loaders())
+    assert run.history.log[0]["lr-test/1"] == 0.5
+    assert run.history.log[0]["lr-test/2"] == 0.25
+
+
+class Steps(Callback):
+    """What w of a Line moves by in each step."""
+
+    def __init__(self):
+        self.steps, self.before = [], 0.0
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+        after = module.w[0].item()
+        self.steps.append(round(self.before - after, 6))
+        self.before = after
+
+
+@pytest.mark.parametrize(
+    ("interval", "settings", "expected"),
+    [
+        ("epoch", {}, [1, 1, 1, 0.5, 0.5, 0.5]),
+        ("step", {}, [1, 0.5, 0.25, 0.125, 0.0625, 0.03125]),
+        ("step", {"accumulate_grad_batches": 2}, [0, 1, 0.5, 0, 0.25, 0.125]),
+    ],
+)
+def test_a_function_of_epoch_or_step_sets_the_rate(tmp_path, interval, settings, expected):
+    steps, scheduler = Steps(), LearningRateScheduler(lambda number: 0.5**number, interval)
+    run = trainer(tmp_path, callbacks=[steps, scheduler], max_epochs=2, **settings)
+    run.fit(Line(), [mx.ones((2, 2))] * 3)
+    assert steps.steps == expected
+    assert run.trace_count == (3 if settings else 1) - bool(settings)
+    assert run.history.rows[-1]["learning_rate"] == expected[-1]
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "message"),
+    [
+        (lambda: optim.SGD(StepLRScheduler(1.0, 2)), "SGD has a schedule of its own"),
+        (lambda: optim.MultiOptimizer([optim.SGD(1.0)]), "MultiOptimizer has several rates"),
+    ],
+)
+def test_two_schedules_are_refused(tmp_path, optimizer, message):
+    run = trainer(tmp_path, callbacks=[LearningRateScheduler(lambda epoch: 1.0)])
+    with pytest.raises(ValueError, match=message):
+        run.fit(Line(optimizer), [mx.ones((2, 2))])
+
+
+def test_a_schedule_gives_a_rate(tmp_path):
+    run = trainer(tmp_path, callbacks=[LearningRateScheduler(lambda epoch: math.nan)])
+    with pytest.raises(ValueError, match=r"schedule\(0\) is nan, expected 0 or more"):
+        run.fit(Line(), [mx.ones((2, 2))])
+
+
+class Clock:
+    """A time that passes by one second a training batch."""
+
+    def __init__(self, monkeypatch, run):
+        self.now = 0.0
+        monkeypatch.setattr(type(run), "elapsed", lambda _: self.now)
+
+    def callback(self):
+        clock = self
+
+        class Passes(Callback):
+            def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+                clock.now += 1
+
+        return Passes()
+
+
+@pytest.mark.parametrize(
+    ("duration", "interval", "steps"),
+    [(2.5, "step", 3), ("00:00:00:05", "step", 5), (timedelta(seconds=5), "epoch", 8)],
+)
+def test_a_timer_ends_training(tmp_path, monkeypatch, capsys, duration, interval, steps):
+    run, timer = trainer(tmp_path, max_epochs=9), Timer(duration, interval)
+    clock = Clock(monkeypatch, run)
+    run.callbacks[:0] = [clock.callback(), timer]
+    run.fit(Line(), [mx.ones((2, 2))] * 4)
+    assert run.global_step == timer.time_elapsed() == steps
+    assert timer.time_remaining() == 0
+    assert f"stopping: {steps} seconds have passed" in capsys.readouterr().err
+    meta = checkpoint.load_meta(tmp_path / "checkpoints" / "last")
+    assert (meta["global_step"], meta["seconds"]) == (steps, steps)
+
+
+def test_a_timer_without_a_duration_only_measures(tmp_path, monkeypatch):
+    run, timer = trainer(tmp_path), Timer()
+    run.callbacks[:0] = [Clock(monkeypatch, run).callback(), timer]
+    run.fit(Line(), [mx.ones((2, 2))] * 4)
+    assert (timer.time_elapsed(), timer.time_remaining()) == (4, None)
+
+
+def test_a_timer_counts_the_time_before_a_stop(tmp_path):
+    run = trainer(tmp_path, max_steps=1)
+    run.fit(Line(), [mx.ones((2, 2))] * 4)
+    path = run.default_root_dir / "checkpoints" / "last"
+    state = json.loads((path / "state.json").read_text())
+    state["meta"]["seconds"] = 100.0
+    (path / "state.json").write_text(json.dumps(state))
+    again = trainer(tmp_path, max_steps=4, callbacks=[Timer(99, verbose=False)])
+    again.fit(Line(), [mx.ones((2, 2))] * 4, ckpt_path=path)
+    assert again.global_step == 1
+
+
+@pytest.mark.parametrize("name", [None, "own/numbers.json"])
+def test_metrics_are_written_after_every_epoch(tmp_path, name):
+    logger = MetricsLogger(name and tmp_path / name)
+    path = tmp_path / (name or "history.json")
+    seen = []
+
+    class Reads(Callback):
+        def on_train_epoch_start(self, trainer, module):
+            seen.append(json.loads(path.read_text())["val_loss"] if path.exists() else [])
+
+    fit(tmp_path, [3.0, 2.0, 1.0], logger, Reads())
+    assert seen == [[], [3.0], [3.0, 2.0]]
+    assert logger.metrics["val_loss"] == [3.0, 2.0, 1.0]
+    assert json.loads(path.read_text())["rows"][-1]["epoch"] == 2
+
+
+def test_every_callbacks_state_is_restored_after_a_stop(tmp_path):
+    class Counts(Callback):
+        def __init__(self, by):
+            self.by, self.total, self.loaded = by, 0, None
+
+        def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+            self.total += self.by
+
+        def state_dict(self):
+            return {"total": self.total}
+
+        def load_state_dict(self, state):
+            self.total = self.loaded = state["total"]
+
+    class Other(Counts):
+        pass
+
+    def callbacks():
+        stopping = EarlyStopping(patience=9, min_delta=0.5, verbose=False)
+        saver = ModelCheckpoint(monitor="val_loss", save_top_k=2)
+        return [Counts(1), Other(10), Counts(100), stopping, saver]
+
+    losses, data = [5.0, 4.0, 4.2, 3.9, 2.0], [mx.ones((2, 2))] * 3
+    whole = trainer(tmp_path / "whole", callbacks=callbacks(), max_epochs=5)
+    whole.fit(Scripted(), data, Losses(losses))
+    part = trainer(tmp_path / "part", callbacks=callbacks(), max_steps=8)
+    part.fit(Scripted(), data, Losses(losses))  # inside the third epoch
+    again = trainer(tmp_path / "part", callbacks=callbacks(), max_epochs=5)
+    again.fit(Scripted(), data, Losses(losses[2:]), ckpt_path="last")
+    assert [c.loaded for c in again.callbacks[:3]] == [8, 80, 800]
+    assert [c.total for c in again.callbacks[:3]] == [15, 150, 1500]
+    assert part.callbacks[3].wait_count == 1
+    for one, other in zip(whole.callbacks, again.callbacks, strict=True):
+        assert one.state_dict() == other.state_dict()
+
+
 def test_gradient_clipper_is_the_trainers_setting(tmp_path):
     finals = []
     for settings in ({"callbacks": [GradientClipper(0.1)]}, {"gradient_clip_val": 0.1}, {}):
@@ -337,7 +524,13 @@ def test_defaults_are_replaced_by_the_users_own():
         (lambda: ModelCheckpoint(mode="best"), "mode is 'best'"),
         (lambda: ModelCheckpoint(save_top_k=-2), "save_top_k is -2"),
         (lambda: ModelCheckpoint(every_n_epochs=0), "every_n_epochs is 0"),
+        (lambda: ModelCheckpoint(filename="{epoch"), "filename is '{epoch': expected '}'"),
+        (lambda: ModelCheckpoint(filename="{:.2f}"), "filename is '{:.2f}', expected a name"),
         (lambda: EarlyStopping(patience=0), "patience is 0"),
+        (lambda: LearningRateScheduler(float, "batch"), "interval is 'batch'"),
+        (lambda: Timer("1:00"), "duration is '1:00', expected days:hours"),
+        (lambda: Timer(0), "duration is 0, expected more than 0 seconds"),
+        (lambda: Timer(1, "batch"), "interval is 'batch'"),
         (lambda: LearningRateMonitor("batch"), "logging_interval is 'batch'"),
         (lambda: GradientClipper(0), "max_norm is 0"),
         (lambda: EMA(1.0), "decay is 1.0"),
