@@ -1,117 +1,36 @@
 """Where a run's numbers go: CSV and JSON lines always, and W&B, TensorBoard, MLflow when asked.
 
-A logger gets rows of plain numbers with the optimizer step, and stays open after fit.
+A logger gets rows of plain numbers with the optimizer step, and stays open after fit. Pictures
+go to all: `for logger in trainer.loggers: logger.log_image("confusion", figure, step)`.
 """
 
-import csv
+import atexit
 import io
 import json
+import time
+from collections.abc import Mapping
 from pathlib import Path
 
-from audiotrain.history import finite_or_none, write_text
+import numpy as np
 
+from audiotrain.logfiles import CSVLogger, JSONLLogger, Logger, file_loggers
 
-class Logger:
-    """Base class."""
-
-    def start(self, step: int) -> None:
-        """Fit begins, at `step` (above 0 when it continues a run)."""
-
-    def log_metrics(self, metrics: dict[str, float], step: int) -> None:
-        """One row."""
-
-    def log_hyperparams(self, config: dict) -> None:
-        """The run's settings."""
-
-    def log_image(self, name: str, path: str | Path, step: int) -> None:
-        """A picture, such as a confusion matrix; loggers that take none ignore it."""
-
-    def finish(self) -> None:
-        """Nothing more will come."""
-
-
-class _FileLogger(Logger):
-    """A file in the run folder; a new run moves an older run's file aside, as NAME-1.csv."""
-
-    def __init__(self, path: str | Path):
-        self.path = Path(path)
-
-    def _move_aside(self) -> None:
-        if self.path.exists():
-            number = 1
-            while (moved := self.path.with_stem(f"{self.path.stem}-{number}")).exists():
-                number += 1
-            self.path.rename(moved)
-
-    def _lines(self) -> list[str]:
-        """Whole lines: one without its end was cut short when the process was killed."""
-        lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
-        return [line for line in lines if line.endswith("\n")]
-
-    def _append(self, text: str) -> None:
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with open(self.path, "a", encoding="utf-8", newline="") as file:
-                file.write(text)
-        except OSError as error:
-            raise ValueError(f"{self.path}: cannot write ({error.strerror})") from None
-
-
-class JSONLLogger(_FileLogger):
-    """One JSON object a line: step, epoch, metrics. NaN and infinities are null."""
-
-    def start(self, step: int) -> None:
-        if step == 0:
-            self._move_aside()
-        elif self.path.exists():
-            kept = [line for line in self._lines() if json.loads(line)["step"] <= step]
-            write_text(self.path, "".join(kept))
-
-    def log_metrics(self, metrics: dict[str, float], step: int) -> None:
-        self._append(json.dumps(finite_or_none({"step": step} | metrics)) + "\n")
-
-
-class CSVLogger(_FileLogger):
-    """A table with a column for each metric; a new metric adds its column to the whole table."""
-
-    def __init__(self, path: str | Path):
-        super().__init__(path)
-        self.columns: list[str] = []
-
-    def start(self, step: int) -> None:
-        self.columns = []
-        if step == 0:
-            self._move_aside()
-        elif self.path.exists():
-            rows = [row for row in self._rows() if int(row["step"]) <= step]
-            self._rewrite(rows, list(dict.fromkeys(name for row in rows for name in row)))
-
-    def log_metrics(self, metrics: dict[str, float], step: int) -> None:
-        row = {"step": step} | metrics
-        if not self.columns and self.path.exists():
-            self.columns = list(next(iter(self._rows()), {}))
-        new = [name for name in row if name not in self.columns]
-        if new:
-            rows = self._rows() if self.path.exists() else []
-            self._rewrite(rows, self.columns + new)
-        text = io.StringIO()
-        csv.DictWriter(text, self.columns, lineterminator="\n").writerow(row)
-        self._append(text.getvalue())
-
-    def _rows(self) -> list[dict]:
-        return list(csv.DictReader(self._lines()))
-
-    def _rewrite(self, rows: list[dict], columns: list[str]) -> None:
-        text = io.StringIO()
-        writer = csv.DictWriter(text, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        write_text(self.path, text.getvalue())
-        self.columns = columns
+__all__ = [
+    "CSVLogger",
+    "JSONLLogger",
+    "Logger",
+    "MLflowLogger",
+    "TensorBoardLogger",
+    "WandbLogger",
+    "file_loggers",
+]
 
 
 class WandbLogger(Logger):
-    """Weights & Biases; the axis is the optimizer step. `id` continues a run."""
+    """Weights & Biases; the axis is the optimizer step.
+
+    A run continued from a checkpoint continues its W&B run; `id` names another one to continue.
+    """
 
     def __init__(
         self,
@@ -154,10 +73,17 @@ class WandbLogger(Logger):
     def log_hyperparams(self, config: dict) -> None:
         self.run.config.update(config, allow_val_change=True)
 
-    def log_image(self, name: str, path: str | Path, step: int) -> None:
+    def log_image(self, name: str, image, step: int) -> None:
+        run = self.run
         import wandb
 
-        self.run.log({name: wandb.Image(str(path)), "trainer/global_step": step})
+        run.log({name: wandb.Image(opened(image, name)), "trainer/global_step": step})
+
+    def state_dict(self) -> dict:
+        return {"id": self.id}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.id = self.id or state["id"]
 
     def finish(self) -> None:
         if self._run is not None:
@@ -193,9 +119,8 @@ class TensorBoardLogger(Logger):
 
     def log_metrics(self, metrics: dict[str, float], step: int) -> None:
         summary = self._summary()
-
         values = [summary.Value(tag=name, simple_value=value) for name, value in metrics.items()]
-        self._add(summary(value=values), step)
+        self._add(step, summary=summary(value=values))
 
     def log_hyperparams(self, config: dict) -> None:
         summary = self._summary()
@@ -204,20 +129,27 @@ class TensorBoardLogger(Logger):
 
         text = make_tensor_proto([json.dumps(config, default=str, indent=1).encode()])
         metadata = create_summary_metadata("config", "")
-        self._add(summary(value=[summary.Value(tag="config", tensor=text, metadata=metadata)]), 0)
+        value = summary.Value(tag="config", tensor=text, metadata=metadata)
+        self._add(0, summary=summary(value=[value]))
 
-    def log_image(self, name: str, path: str | Path, step: int) -> None:
+    def log_image(self, name: str, image, step: int) -> None:
         summary = self._summary()
+        encoded = encode(image, name)
+        width, height = opened(encoded, name).size
+        image = summary.Image(encoded_image_string=encoded, width=width, height=height)
+        self._add(step, summary=summary(value=[summary.Value(tag=name, image=image)]))
 
-        image = summary.Image(encoded_image_string=Path(path).read_bytes())
-        self._add(summary(value=[summary.Value(tag=name, image=image)]), step)
+    def start(self, step: int) -> None:
+        if step and self.writer is not None:
+            from tensorboard.compat.proto.event_pb2 import SessionLog
 
-    def _add(self, summary, step: int) -> None:
-        import time
+            # TensorBoard then leaves out what the stopped run wrote after its checkpoint.
+            self._add(step + 1, session_log=SessionLog(status=SessionLog.START))
 
+    def _add(self, step: int, **content) -> None:
         from tensorboard.compat.proto.event_pb2 import Event
 
-        self.writer.add_event(Event(summary=summary, step=step, wall_time=time.time()))
+        self.writer.add_event(Event(step=step, wall_time=time.time(), **content))
         self.writer.flush()
 
     def finish(self) -> None:
@@ -227,7 +159,10 @@ class TensorBoardLogger(Logger):
 
 
 class MLflowLogger(Logger):
-    """MLflow; `tracking_uri` may be a local folder."""
+    """MLflow; `tracking_uri` may be a server or a local "sqlite:///FILE".
+
+    A run continued from a checkpoint continues its MLflow run; `run_id` names another one.
+    """
 
     def __init__(
         self,
@@ -252,35 +187,87 @@ class MLflowLogger(Logger):
                 ) from None
             self._client = MlflowClient(tracking_uri=self.tracking_uri)
             if self.run_id is None:
-                experiment = self._client.get_experiment_by_name(self.experiment_name)
-                identifier = (
-                    experiment.experiment_id
-                    if experiment
+                found = self._client.get_experiment_by_name(self.experiment_name)
+                number = (
+                    found.experiment_id
+                    if found
                     else self._client.create_experiment(self.experiment_name)
                 )
-                run = self._client.create_run(identifier, run_name=self.run_name)
-                self.run_id = run.info.run_id
+                self.run_id = self._client.create_run(number, run_name=self.run_name).info.run_id
+            else:
+                self._client.update_run(self.run_id, status="RUNNING")
+            atexit.register(self.finish)
         return self._client
 
     def log_metrics(self, metrics: dict[str, float], step: int) -> None:
         client = self.client
-        for name, value in metrics.items():
-            client.log_metric(self.run_id, name, value, step=step)
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)  # milliseconds
+        values = [Metric(name, value, now, step) for name, value in metrics.items()]
+        client.log_batch(self.run_id, metrics=values)
 
     def log_hyperparams(self, config: dict) -> None:
         client = self.client
-        for name, value in config.items():
-            client.log_param(self.run_id, name, value)
+        # MLflow refuses another value for a parameter that a run has: the first one stays.
+        known = client.get_run(self.run_id).data.params
+        for name, value in flat(config).items():
+            if name not in known:
+                client.log_param(self.run_id, name, value)
 
-    def log_image(self, name: str, path: str | Path, step: int) -> None:
-        self.client.log_artifact(self.run_id, str(path))
+    def log_image(self, name: str, image, step: int) -> None:
+        self.client.log_image(self.run_id, opened(image, name), key=name, step=step)
 
     def finish(self) -> None:
         if self._client is not None:
             self._client.set_terminated(self.run_id)
             self._client = None
+            atexit.unregister(self.finish)
+
+    def state_dict(self) -> dict:
+        return {"run_id": self.run_id}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.run_id = self.run_id or state["run_id"]
 
 
-def file_loggers(folder: Path) -> list[Logger]:
-    """The two loggers that every run folder has."""
-    return [CSVLogger(folder / "metrics.csv"), JSONLLogger(folder / "metrics.jsonl")]
+def flat(config: Mapping, prefix: str = "") -> dict:
+    """Nested settings under dotted names.
+
+    >>> flat({"model": {"width": 2}, "seed": 1})
+    {'model.width': 2, 'seed': 1}
+    """
+    found = {}
+    for name, value in config.items():
+        inner = isinstance(value, Mapping)
+        found |= flat(value, f"{prefix}{name}.") if inner else {f"{prefix}{name}": value}
+    return found
+
+
+def encode(image, name: str) -> bytes:
+    """An image file's bytes, PNG unless it was a file: see `Logger.log_image`."""
+    if isinstance(image, str | Path):
+        return Path(image).read_bytes()
+    file = io.BytesIO()
+    if hasattr(image, "savefig"):
+        image.savefig(file, format="png")
+        return file.getvalue()
+    array = np.asarray(image)
+    floats = array.dtype.kind == "f" and array.size and 0 <= array.min() and array.max() <= 1
+    colours = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))
+    if not colours or not (floats or array.dtype == np.uint8):
+        raise ValueError(
+            f"image {name!r} is an array {array.shape} of {array.dtype}, expected (height, width), "
+            f"(height, width, 3) or (height, width, 4) of uint8 or of floats 0..1"
+        )
+    from matplotlib.image import imsave
+
+    imsave(file, array, format="png", cmap="gray", vmin=0, vmax=1 if floats else 255)
+    return file.getvalue()
+
+
+def opened(image, name: str):
+    """The image for libraries that take Pillow's."""
+    from PIL import Image
+
+    return Image.open(io.BytesIO(image if isinstance(image, bytes) else encode(image, name)))

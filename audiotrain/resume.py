@@ -1,13 +1,14 @@
 """What a checkpoint of a Trainer holds, and how a run continues from it, bit for bit."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 
 from audiotrain import checkpoint
 from audiotrain.evaluation import Averages
-from audiotrain.hooks import Callback
 from audiotrain.step import random_key
 
 
@@ -52,7 +53,8 @@ def position(trainer) -> dict:
         "interval_averages": trainer.interval.state_dict(),
         "metrics": trainer.callback_metrics,
         "history": trainer.history.state_dict(),
-        "callbacks": {name: c.state_dict() for name, c in named_callbacks(trainer)},
+        "callbacks": {name: c.state_dict() for name, c in numbered(trainer.callbacks)},
+        "loggers": {name: logger.state_dict() for name, logger in numbered(trainer.loggers)},
         "config": trainer.config,
     }
 
@@ -77,21 +79,29 @@ def restore(trainer, path: Path) -> None:
     trainer.interval.load_state_dict(meta["interval_averages"])
     trainer.callback_metrics = dict(meta["metrics"])
     trainer.history.load_state_dict(meta["history"])
-    for name, callback in named_callbacks(trainer):
-        if name in meta["callbacks"]:
-            callback.load_state_dict(meta["callbacks"][name])
+    for objects, states in (
+        (trainer.callbacks, meta["callbacks"]),
+        (trainer.loggers, meta.get("loggers", {})),  # older checkpoints have none
+    ):
+        for name, one in numbered(objects):
+            if name in states:
+                one.load_state_dict(states[name])
     trainer.loader_resumes = meta["loader"] is not None and meta["batches"] > 0
     if trainer.loader_resumes:
         trainer.train_loader.load_state_dict(meta["loader"])
     mx.random.seed(int(meta["random_key"]))
 
 
-def named_callbacks(trainer) -> list[tuple[str, Callback]]:
-    """Callbacks under the names their state has in a checkpoint: class and number."""
+def numbered(objects: Sequence) -> list[tuple[str, Any]]:
+    """Callbacks or loggers under the names their state has in a checkpoint: class and number.
+
+    >>> numbered([1, 2.0, 3])
+    [('int.1', 1), ('float.1', 2.0), ('int.2', 3)]
+    """
     count: dict[str, int] = {}
     named = []
-    for callback in trainer.callbacks:
-        kind = type(callback).__name__
+    for one in objects:
+        kind = type(one).__name__
         count[kind] = count.get(kind, 0) + 1
-        named.append((f"{kind}.{count[kind]}", callback))
+        named.append((f"{kind}.{count[kind]}", one))
     return named
