@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from audiotrain.collate import default_collate, pad_collate, to_mlx
-from audiotrain.samplers import Sampler
+from audiotrain.samplers import Sampler, check_count
 from audiotrain.workers import ORDER, Failure, Processes, Source, Threads, generator
 
 __all__ = [
@@ -284,8 +284,3 @@ def as_tuple(transforms: Callable | Sequence[Callable] | None) -> tuple[Callable
     if transforms is None:
         return ()
     return (transforms,) if callable(transforms) else tuple(transforms)
-
-
-def check_count(name: str, value: int, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise ValueError(f"{name}={value!r}: expected a whole number of at least {least}")

@@ -26,8 +26,7 @@ class Sampler:
     """
 
     def __init__(self, seed: int = 0):
-        if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
-            raise ValueError(f"seed={seed!r}: expected a whole number of at least 0")
+        check_count("seed", seed, 0)
         self.seed, self.epoch = int(seed), 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -68,10 +67,13 @@ class WeightedRandomSampler(Sampler):
         self.shares = weights / weights.sum()
         self.num_samples = len(weights) if num_samples is None else num_samples
         self.replacement = replacement
+        check_count("num_samples", self.num_samples, 1)
         most = np.count_nonzero(weights)
-        if self.num_samples < 1 or (not replacement and self.num_samples > most):
-            limit = "1 or more" if replacement else f"1..{most}, the number of weights above 0"
-            raise ValueError(f"num_samples={self.num_samples!r}: expected {limit}")
+        if not replacement and self.num_samples > most:
+            raise ValueError(
+                f"num_samples={self.num_samples}: expected at most {most}, the number of weights"
+                " above 0, without replacement"
+            )
 
     def __iter__(self) -> Iterator[int]:
         chosen = self.rng().choice(
@@ -101,7 +103,7 @@ class GroupSampler(Sampler):
         self, groups: Sequence[Hashable], batch_size: int, drop_last: bool = False, seed: int = 0
     ):
         super().__init__(seed)
-        check_batch_size(batch_size)
+        check_count("batch_size", batch_size, 1)
         numbers: dict[Hashable, int] = {}
         self.groups = np.array([numbers.setdefault(group, len(numbers)) for group in groups], int)
         sizes = np.bincount(self.groups)
@@ -175,13 +177,12 @@ class BucketSampler(Sampler):
         seed: int = 0,
     ):
         super().__init__(seed)
-        check_batch_size(batch_size)
+        check_count("batch_size", batch_size, 1)
         lengths = np.asarray(lengths)
         if lengths.ndim != 1 or not len(lengths) or lengths.dtype.kind not in "iu":
             raise ValueError("lengths: expected one whole number per sample")
         if isinstance(buckets, int):
-            if buckets < 1:
-                raise ValueError(f"buckets={buckets!r}: expected 1 or more")
+            check_count("buckets", buckets, 1)
             shares = np.arange(1, buckets + 1) / buckets
             edges = np.unique(np.quantile(lengths, shares, method="inverted_cdf"))
         else:
@@ -213,6 +214,6 @@ class BucketSampler(Sampler):
         return iter([batches[place] for place in places])
 
 
-def check_batch_size(value: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise ValueError(f"batch_size={value!r}: expected a whole number of at least 1")
+def check_count(name: str, value: int, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        raise ValueError(f"{name}={value!r}: expected a whole number of at least {least}")
