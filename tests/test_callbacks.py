@@ -195,6 +195,7 @@ def test_a_timer_ends_training(tmp_path, monkeypatch, capsys, duration, interval
     clock = Clock(monkeypatch, run)
     run.callbacks[:0] = [clock.callback(), timer]
     run.fit(Line(), [mx.ones((2, 2))] * 4)
+    clock.now += 1  # after the run, which counts no more
     assert run.global_step == timer.time_elapsed() == steps
     assert timer.time_remaining() == 0
     assert f"stopping: {steps} seconds have passed" in capsys.readouterr().err
@@ -287,12 +288,17 @@ def test_gradient_clipper_is_the_trainers_setting(tmp_path):
 
 
 def test_ema_is_the_trainers_setting(tmp_path):
-    averages = []
-    for settings in ({"callbacks": [EMA(0.5)]}, {"ema_decay": 0.5}):
-        run = trainer(tmp_path, **settings)
+    averages, validations = [], []
+    for number, settings in enumerate(({"callbacks": [EMA(0.5)]}, {"ema_decay": 0.5}, {})):
+        run = trainer(tmp_path / str(number), **settings)
         run.fit(Classifier(), *loaders())
-        averages.append({key: np.array(a) for key, a in run.step.extra["ema"].items()})
-    assert same(*averages)
+        saved, _ = checkpoint.load(tmp_path / str(number) / "checkpoints" / "last")
+        averages.append({key: np.array(array) for key, array in saved.get("ema", {}).items()})
+        validations.append(run.history.rows[-1]["val_loss"])
+    assert same(averages[0], averages[1])
+    assert len(averages[0]) == 6
+    assert averages[2] == {}
+    assert validations[0] == validations[1] != validations[2]
 
 
 def test_the_signature_of_plain_trainers_works_too(tmp_path):

@@ -222,6 +222,8 @@ def test_resuming_inside_an_epoch(kind, before, after):
 
     whole = loader(0)
     expected = [list(whole) for _ in range(3)]
+    orders = [np.concatenate([batch["index"] for batch in epoch]).tolist() for epoch in expected]
+    assert orders[0] != orders[1] != orders[2]
     for consumed in (0, 1, 3, len(whole)):
         part = loader(before)
         part.set_epoch(1)
