@@ -335,8 +335,9 @@ def test_tensorboard_read_back(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MLflow's own, with its database
-def test_mlflow_read_back(tmp_path):
+def test_mlflow_read_back(tmp_path, monkeypatch):
     pytest.importorskip("mlflow")
+    monkeypatch.chdir(tmp_path)  # where MLflow puts pictures
 
     def fit(resume=None, **settings):
         logger = MLflowLogger("chords", "one", tracking_uri=f"sqlite:///{tmp_path}/mlflow.db")
