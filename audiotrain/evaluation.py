@@ -5,7 +5,7 @@ import math
 
 import mlx.core as mx
 
-from audiotrain.step import StepOutputs
+from audiotrain.compiled import StepOutputs
 
 
 class Averages:

@@ -9,8 +9,8 @@ import time
 
 import mlx.core as mx
 
+from audiotrain.compiled import StepOutputs
 from audiotrain.evaluation import Averages, count_batches, evaluate
-from audiotrain.step import StepOutputs
 
 PER_STEP = ("gradient_norm", "learning_rate")
 MOST_PENDING = 256

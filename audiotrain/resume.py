@@ -8,8 +8,8 @@ from typing import Any
 import mlx.core as mx
 
 from audiotrain import checkpoint
+from audiotrain.compiled import random_key
 from audiotrain.evaluation import Averages
-from audiotrain.step import random_key
 
 
 def trees(trainer) -> dict[str, dict]:

@@ -1,141 +1,17 @@
-"""The compiled training and evaluation steps: traced once per batch shape, nothing read back.
+"""The training and evaluation steps, each one compiled graph.
 
-State is listed once, [model, optimizer, random key, extra]; one packed vector of numbers comes out.
+State is listed once, [model, optimizer, random key, extra].
 """
 
-import shutil
-import warnings
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 import mlx.core as mx
 import mlx.nn as nn
 import mlx.optimizers as optim
-import numpy as np
 from mlx.utils import tree_map
 
-from audiotrain.batch import constants, flatten_batch, unflatten_batch
 from audiotrain.checkpoint import arrays_of, put_arrays
-
-MANY_TRACES = 8
-
-
-class StepOutputs(Mapping):
-    """The numbers of one step, by name; reading one waits for the step, so read seldom.
-
-    "loss", "weight" (what the batch counted), "finite" (0 when it was skipped), "gradient_norm",
-    "learning_rate", and the module's metrics. `examples` is the length of the batch's first array.
-    """
-
-    def __init__(self, names: tuple[str, ...], vector: mx.array, examples: int = 0):
-        self.names, self.vector, self.examples, self._numbers = names, vector, examples, None
-
-    def numbers(self) -> dict[str, float]:
-        """All numbers at once."""
-        if self._numbers is None:
-            values = np.array(self.vector, copy=True).tolist()
-            self._numbers = dict(zip(self.names, values, strict=True))
-        return self._numbers
-
-    def __getitem__(self, name: str) -> float:
-        return self.numbers()[name]
-
-    def __iter__(self):
-        return iter(self.names)
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-
-def can_compile() -> bool:
-    """Whether mx.compile works here: on the CPU backend it needs a C++ compiler at run time."""
-    return mx.default_device() != mx.cpu or shutil.which("g++") is not None
-
-
-class _Compiled:
-    """Calls `body(batch) -> {name: scalar}` compiled over the listed state, and packs its numbers.
-
-    Counts traces; puts the state back when the body raises inside a trace.
-    """
-
-    def __init__(self, body, state: Callable[[], list], compile: bool, what: str):
-        self.body, self.state, self.compile, self.what = body, state, compile, what
-        self.trace_count = 0
-        self.functions: dict = {}
-        self.names: dict = {}
-
-    def clear(self) -> None:
-        """Forget the traces: needed once modes, frozen parameters or state objects changed."""
-        self.functions.clear()
-        self.names.clear()
-
-    def __call__(self, batch: Any) -> StepOutputs:
-        arrays, structure = flatten_batch(batch)
-        signature = (structure, *((tuple(array.shape), array.dtype) for array in arrays))
-        examples = next((array.shape[0] for array in arrays if array.ndim), 1)
-        if structure not in self.functions:
-            self.functions[structure] = self._function(structure)
-            self._warn_of_constants()
-        function = self.functions[structure]
-        if self.compile and signature in self.names:
-            return StepOutputs(self.names[signature], function(arrays), examples)
-        before = [(tree, arrays_of(tree)) for tree in self.state()]
-        key = random_key()
-        try:
-            vector = function(arrays)
-        except BaseException:
-            for tree, old in before:
-                put_arrays(tree, old)
-            mx.random.seed(key)
-            raise
-        self.names[signature] = self.traced_names
-        self._warn_of_shapes()
-        return StepOutputs(self.traced_names, vector, examples)
-
-    def _function(self, structure):
-        def packed(arrays):
-            self.trace_count += 1
-            numbers = self.body(unflatten_batch(arrays, structure))
-            self.traced_names = tuple(numbers)
-            return mx.stack([_scalar(name, value) for name, value in numbers.items()])
-
-        if not self.compile:
-            return packed
-        state = [*self.state(), mx.random.state]
-        return mx.compile(packed, inputs=state, outputs=state)
-
-    def _warn_of_constants(self) -> None:
-        if self.compile and len(self.functions) == MANY_TRACES:
-            first, second = list(self.functions)[-2:]
-            changed = set(constants(second)) - set(constants(first))
-            leaf = min((f"{path} = {value!r}" for path, value in changed), default="its keys")
-            warnings.warn(
-                f"the {self.what} step was traced {MANY_TRACES} times because {leaf} changes from "
-                f"batch to batch; leave it out of the batch or make it an array",
-                stacklevel=4,
-            )
-
-    def _warn_of_shapes(self) -> None:
-        if self.compile and len(self.names) == MANY_TRACES and len(self.functions) < MANY_TRACES:
-            shapes = [tuple(shape for shape, _ in signature[1:]) for signature in self.names]
-            warnings.warn(
-                f"the {self.what} step was traced {MANY_TRACES} times because array shapes change "
-                f"({shapes[-2]}, then {shapes[-1]}); pad batches to a few lengths",
-                stacklevel=4,
-            )
-
-
-def _scalar(name: str, value) -> mx.array:
-    value = value if isinstance(value, mx.array) else mx.array(value)
-    if value.size != 1:
-        raise ValueError(f"{name} has shape {tuple(value.shape)}, expected one number")
-    return value.reshape(()).astype(mx.float32)
-
-
-def random_key() -> int:
-    """MLX's global random state as one number; `mx.random.seed` takes it back."""
-    high, low = mx.random.state[0].tolist()
-    return high << 32 | low
+from audiotrain.compiled import Compiled, StepOutputs, scalar
 
 
 class TrainStep:
@@ -159,9 +35,9 @@ class TrainStep:
         self.extra: dict = {}
         self._complete_state()
         mx.eval(self.state())
-        self._step = _Compiled(self._update, self.state, compile, "training")
-        self._add = _Compiled(self._accumulate, self.state, compile, "accumulation")
-        self._apply = _Compiled(self._apply_accumulated, self.state, compile, "update")
+        self._step = Compiled(self._update, self.state, compile, "training")
+        self._add = Compiled(self._accumulate, self.state, compile, "accumulation")
+        self._apply = Compiled(self._apply_accumulated, self.state, compile, "update")
         self._fingerprint = self._traits()
 
     def state(self) -> list:
@@ -219,7 +95,7 @@ class TrainStep:
             loss, metrics = losses_of(self.module, "compute_loss", batch)
             if loss is None:
                 raise ValueError(f"{type(self.module).__name__}.compute_loss gave no loss")
-            return loss, metrics, _scalar("batch_weight", self.module.batch_weight(batch))
+            return loss, metrics, scalar("batch_weight", self.module.batch_weight(batch))
 
         (loss, metrics, weight), gradients = nn.value_and_grad(self.module, loss_and_metrics)(batch)
         return loss, metrics, weight, gradients
@@ -332,7 +208,7 @@ def losses_of(module, method: str, batch) -> tuple[mx.array | None, dict]:
     if isinstance(result, Mapping):
         loss, metrics = None, dict(result)
     elif isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], Mapping):
-        loss, metrics = _scalar("loss", result[0]), dict(result[1])
+        loss, metrics = scalar("loss", result[0]), dict(result[1])
     else:
         raise ValueError(
             f"{type(module).__name__}.{method} gave {type(result).__name__}, "
@@ -353,7 +229,7 @@ class EvaluationStep:
 
     def __init__(self, module, method: str, compile: bool):
         self.module, self.method = module, method
-        self._compiled = _Compiled(self._evaluate, lambda: [module.state], compile, method)
+        self._compiled = Compiled(self._evaluate, lambda: [module.state], compile, method)
 
     @property
     def trace_count(self) -> int:

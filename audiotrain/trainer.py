@@ -14,6 +14,7 @@ import mlx.core as mx
 
 from audiotrain import checkpoint
 from audiotrain.callbacks import Callback, ModelCheckpoint, default_callbacks
+from audiotrain.compiled import can_compile, random_key
 from audiotrain.evaluation import Averages, count_batches, evaluate
 from audiotrain.history import History
 from audiotrain.loggers import Logger, file_loggers
@@ -21,7 +22,7 @@ from audiotrain.loop import FitLoop, Interrupted
 from audiotrain.module import OptimizerConfig, TrainModule
 from audiotrain.resume import arrays_to_save, position, restore
 from audiotrain.settings import check_settings, seconds
-from audiotrain.step import EvaluationStep, TrainStep, can_compile, learning_rate_of, random_key
+from audiotrain.step import EvaluationStep, TrainStep, learning_rate_of
 
 
 class Trainer:

@@ -1,0 +1,136 @@
+"""A function of a batch compiled over listed state: traced once per batch shape, nothing read back.
+
+State is put back when the function raises inside a trace; one packed vector of numbers comes out.
+"""
+
+import shutil
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from audiotrain.batch import constants, flatten_batch, unflatten_batch
+from audiotrain.checkpoint import arrays_of, put_arrays
+
+MANY_TRACES = 8
+
+
+class StepOutputs(Mapping):
+    """The numbers of one step, by name; reading one waits for the step, so read seldom.
+
+    "loss", "weight" (what the batch counted), "finite" (0 when it was skipped), "gradient_norm",
+    "learning_rate", and the module's metrics. `examples` is the length of the batch's first array.
+    """
+
+    def __init__(self, names: tuple[str, ...], vector: mx.array, examples: int = 0):
+        self.names, self.vector, self.examples, self._numbers = names, vector, examples, None
+
+    def numbers(self) -> dict[str, float]:
+        """All numbers at once."""
+        if self._numbers is None:
+            values = np.array(self.vector, copy=True).tolist()
+            self._numbers = dict(zip(self.names, values, strict=True))
+        return self._numbers
+
+    def __getitem__(self, name: str) -> float:
+        return self.numbers()[name]
+
+    def __iter__(self):
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+def can_compile() -> bool:
+    """Whether mx.compile works here: on the CPU backend it needs a C++ compiler at run time."""
+    return mx.default_device() != mx.cpu or shutil.which("g++") is not None
+
+
+class Compiled:
+    """Calls `body(batch) -> {name: scalar}` compiled over the listed state, and packs its numbers.
+
+    Counts traces; puts the state back when the body raises inside a trace.
+    """
+
+    def __init__(self, body, state: Callable[[], list], compile: bool, what: str):
+        self.body, self.state, self.compile, self.what = body, state, compile, what
+        self.trace_count = 0
+        self.functions: dict = {}
+        self.names: dict = {}
+
+    def clear(self) -> None:
+        """Forget the traces: needed once modes, frozen parameters or state objects changed."""
+        self.functions.clear()
+        self.names.clear()
+
+    def __call__(self, batch: Any) -> StepOutputs:
+        arrays, structure = flatten_batch(batch)
+        signature = (structure, *((tuple(array.shape), array.dtype) for array in arrays))
+        examples = next((array.shape[0] for array in arrays if array.ndim), 1)
+        if structure not in self.functions:
+            self.functions[structure] = self._function(structure)
+            self._warn_of_constants()
+        function = self.functions[structure]
+        if self.compile and signature in self.names:
+            return StepOutputs(self.names[signature], function(arrays), examples)
+        before = [(tree, arrays_of(tree)) for tree in self.state()]
+        key = random_key()
+        try:
+            vector = function(arrays)
+        except BaseException:
+            for tree, old in before:
+                put_arrays(tree, old)
+            mx.random.seed(key)
+            raise
+        self.names[signature] = self.traced_names
+        self._warn_of_shapes()
+        return StepOutputs(self.traced_names, vector, examples)
+
+    def _function(self, structure):
+        def packed(arrays):
+            self.trace_count += 1
+            numbers = self.body(unflatten_batch(arrays, structure))
+            self.traced_names = tuple(numbers)
+            return mx.stack([scalar(name, value) for name, value in numbers.items()])
+
+        if not self.compile:
+            return packed
+        state = [*self.state(), mx.random.state]
+        return mx.compile(packed, inputs=state, outputs=state)
+
+    def _warn_of_constants(self) -> None:
+        if self.compile and len(self.functions) == MANY_TRACES:
+            first, second = list(self.functions)[-2:]
+            changed = set(constants(second)) - set(constants(first))
+            leaf = min((f"{path} = {value!r}" for path, value in changed), default="its keys")
+            warnings.warn(
+                f"the {self.what} step was traced {MANY_TRACES} times because {leaf} changes from "
+                f"batch to batch; leave it out of the batch or make it an array",
+                stacklevel=4,
+            )
+
+    def _warn_of_shapes(self) -> None:
+        if self.compile and len(self.names) == MANY_TRACES and len(self.functions) < MANY_TRACES:
+            shapes = [tuple(shape for shape, _ in signature[1:]) for signature in self.names]
+            warnings.warn(
+                f"the {self.what} step was traced {MANY_TRACES} times because array shapes change "
+                f"({shapes[-2]}, then {shapes[-1]}); pad batches to a few lengths",
+                stacklevel=4,
+            )
+
+
+def scalar(name: str, value) -> mx.array:
+    """A float32 array of no axes; ValueError naming what is not one number."""
+    value = value if isinstance(value, mx.array) else mx.array(value)
+    if value.size != 1:
+        raise ValueError(f"{name} has shape {tuple(value.shape)}, expected one number")
+    return value.reshape(()).astype(mx.float32)
+
+
+def random_key() -> int:
+    """MLX's global random state as one number; `mx.random.seed` takes it back."""
+    high, low = mx.random.state[0].tolist()
+    return high << 32 | low
