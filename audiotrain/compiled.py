@@ -45,8 +45,15 @@ class StepOutputs(Mapping):
 
 
 def can_compile() -> bool:
-    """Whether mx.compile works here: on the CPU backend it needs a C++ compiler at run time."""
-    return mx.default_device() != mx.cpu or shutil.which("g++") is not None
+    """Whether mx.compile works here, with a warning if not: on a CPU it calls a C++ compiler."""
+    if mx.default_device() != mx.cpu or shutil.which("g++") is not None:
+        return True
+    warnings.warn(
+        "no g++ found, which MLX needs to compile on a CPU: training runs uncompiled, "
+        "slower; install g++ to change that",
+        stacklevel=4,
+    )
+    return False
 
 
 class Compiled:

@@ -11,6 +11,7 @@ import mlx.core as mx
 
 from audiotrain.compiled import StepOutputs
 from audiotrain.evaluation import Averages, count_batches, evaluate
+from audiotrain.memory import memory_limits
 
 PER_STEP = ("gradient_norm", "learning_rate")
 MOST_PENDING = 256
@@ -64,7 +65,8 @@ class FitLoop:
     def run(self) -> None:
         """Train to the end, or until a signal; SystemExit after a signal, once all is saved."""
         trainer, module = self.trainer, self.module
-        with SignalGuard() as guard:
+        limits = trainer.memory_limit, trainer.cache_limit, trainer.wired_limit
+        with SignalGuard() as guard, memory_limits(*limits):
             trainer.guard, trainer.loop = guard, self
             try:
                 self._sanity_check()

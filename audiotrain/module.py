@@ -140,3 +140,20 @@ class TrainModule(nn.Module):
         """Numbers of all and of trainable parameters."""
         total = sum(leaf.size for _, leaf in tree_flatten(self.parameters()))
         return total, sum(leaf.size for _, leaf in tree_flatten(self.trainable_parameters()))
+
+
+def optimizer_config(module: TrainModule) -> OptimizerConfig:
+    """What `configure_optimizers` gives; ValueError when it is something else, or when there is
+    nothing to train."""
+    name, (total, trainable) = type(module).__name__, module.parameter_counts()
+    if not trainable:
+        raise ValueError(
+            f"{name} has no trainable parameters ({total} in all, {total - trainable} frozen)"
+        )
+    config = module.configure_optimizers()
+    if not isinstance(config, OptimizerConfig):
+        raise ValueError(
+            f"{name}.configure_optimizers gave a {type(config).__name__}, "
+            f"expected an OptimizerConfig"
+        )
+    return config

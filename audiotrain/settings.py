@@ -2,6 +2,8 @@
 
 from datetime import timedelta
 
+from audiotrain.precision import PRECISIONS
+
 
 def check_settings(trainer) -> None:
     """ValueError naming the first setting of a Trainer that cannot be."""
@@ -15,6 +17,9 @@ def check_settings(trainer) -> None:
         ("accumulate_grad_batches", 1),
         ("max_skipped_steps", 1),
         ("log_every_n_steps", 1),
+        ("memory_limit", 1),
+        ("cache_limit", 0),
+        ("wired_limit", 0),
     ):
         value = trainer.__dict__[name]
         if value is not None and (not isinstance(value, int) or value < least):
@@ -24,6 +29,9 @@ def check_settings(trainer) -> None:
         raise ValueError(f"gradient_clip_val is {clip!r}, expected a number above 0 or None")
     if algorithm not in ("norm", "value"):
         raise ValueError(f"gradient_clip_algorithm is {algorithm!r}, expected 'norm' or 'value'")
+    if trainer.precision not in PRECISIONS:
+        expected = " or ".join(map(repr, PRECISIONS))
+        raise ValueError(f"precision is {trainer.precision!r}, expected {expected}")
     if trainer.ema_decay is not None and not 0 <= trainer.ema_decay < 1:
         raise ValueError(f"ema_decay is {trainer.ema_decay!r}, expected 0 or more and below 1")
     interval = trainer.val_check_interval

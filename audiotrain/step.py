@@ -12,6 +12,7 @@ from mlx.utils import tree_map
 
 from audiotrain.checkpoint import arrays_of, put_arrays
 from audiotrain.compiled import Compiled, StepOutputs, scalar
+from audiotrain.precision import Bfloat16Mixed, Float32
 
 
 class TrainStep:
@@ -26,9 +27,11 @@ class TrainStep:
         clip_algorithm: str,
         accumulate: bool,
         ema_decay: float | None,
+        precision: Float32 | Bfloat16Mixed,
         compile: bool,
     ):
-        self.module, self.optimizer = module, optimizer
+        precision.check(module)
+        self.module, self.optimizer, self.precision = module, optimizer, precision
         self.clip_value, self.clip_algorithm = clip_value, clip_algorithm
         self.ema_decay = ema_decay
         self.accumulate = accumulate
@@ -73,7 +76,8 @@ class TrainStep:
             self.extra["accumulator"] = {"gradients": zeros, "weight": mx.array(0.0)}
         if self.ema_decay is not None:
             # A copy: sharing the array would keep MLX from updating the parameter in place.
-            copies = arrays_of(tree_map(lambda p: p + 0, trainable))
+            averaged = arrays_of(trainable) | running_statistics(self.module)
+            copies = {name: array + 0 for name, array in averaged.items()}
             self.extra["ema"] = copies | self.extra.get("ema", {})
 
     def __call__(self, batch) -> StepOutputs:
@@ -89,16 +93,18 @@ class TrainStep:
         return self._apply(())
 
     def _gradients(self, batch):
-        """Numbers of the batch, its weight, and float32-checked gradients."""
+        """Loss and metrics of the batch, its weight, and gradients in the parameters' type."""
 
         def loss_and_metrics(batch):
-            loss, metrics = losses_of(self.module, "compute_loss", batch)
+            with self.precision.parameters(self.module):
+                loss, metrics = losses_of(self.module, "compute_loss", batch)
             if loss is None:
                 raise ValueError(f"{type(self.module).__name__}.compute_loss gave no loss")
             return loss, metrics, scalar("batch_weight", self.module.batch_weight(batch))
 
-        (loss, metrics, weight), gradients = nn.value_and_grad(self.module, loss_and_metrics)(batch)
-        return loss, metrics, weight, gradients
+        with self.precision.layers(self.module):
+            numbers, gradients = nn.value_and_grad(self.module, loss_and_metrics)(batch)
+        return *numbers, gradients
 
     def _update(self, batch) -> dict:
         old_model, old_optimizer = arrays_of(self.module.state), arrays_of(self.optimizer.state)
@@ -168,6 +174,16 @@ class TrainStep:
                 self.extra["ema"][key] = mx.where(finite, average, old).astype(old.dtype)
 
 
+def running_statistics(module) -> dict[str, mx.array]:
+    """BatchNorm's means and variances by name. They are averaged with the weights: an average of
+    weights normalised by the statistics of the last ones would be off by what these moved."""
+    return {
+        name: array
+        for name, array in arrays_of(module.state).items()
+        if name.rpartition(".")[2] in ("running_mean", "running_var")
+    }
+
+
 def _select(tree, old: dict, finite: mx.array) -> None:
     new = arrays_of(tree)
     changed = {
@@ -227,8 +243,8 @@ METHODS = {
 class EvaluationStep:
     """Compiled metrics of one batch in eval mode: `method` is validation_step or test_step."""
 
-    def __init__(self, module, method: str, compile: bool):
-        self.module, self.method = module, method
+    def __init__(self, module, method: str, precision: Float32 | Bfloat16Mixed, compile: bool):
+        self.module, self.method, self.precision = module, method, precision
         self._compiled = Compiled(self._evaluate, lambda: [module.state], compile, method)
 
     @property
@@ -245,6 +261,7 @@ class EvaluationStep:
         return self._compiled(batch)
 
     def _evaluate(self, batch) -> dict:
-        loss, metrics = losses_of(self.module, self.method, batch)
+        with self.precision.layers(self.module), self.precision.parameters(self.module):
+            loss, metrics = losses_of(self.module, self.method, batch)
         weight = self.module.batch_weight(batch)
         return {"weight": weight} | ({} if loss is None else {"loss": loss}) | metrics

@@ -4,8 +4,8 @@ Where the seeds of its API are silent, names and meanings are PyTorch Lightning'
 """
 
 import contextlib
+import itertools
 import time
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -19,8 +19,10 @@ from audiotrain.evaluation import Averages, count_batches, evaluate
 from audiotrain.history import History
 from audiotrain.loggers import Logger, file_loggers
 from audiotrain.loop import FitLoop, Interrupted
-from audiotrain.module import OptimizerConfig, TrainModule
+from audiotrain.module import TrainModule, optimizer_config
+from audiotrain.precision import PRECISIONS
 from audiotrain.resume import arrays_to_save, position, restore
+from audiotrain.run_folder import only_run_in
 from audiotrain.settings import check_settings, seconds
 from audiotrain.step import EvaluationStep, TrainStep, learning_rate_of
 
@@ -38,6 +40,10 @@ class Trainer:
     Steps: `gradient_clip_val` with `gradient_clip_algorithm` "norm" or "value";
     `accumulate_grad_batches`; `ema_decay` keeps a running average of the weights, used for
     validation and stored in checkpoints; `max_skipped_steps` non-finite batches in a row stop.
+
+    Numbers: `precision` "32-true" or "bf16-mixed" (`precision.Bfloat16Mixed`: layers of matrices in
+    bfloat16; parameters, optimizer, losses and checkpoints in float32). Bytes that MLX may use
+    during fit: `memory_limit`, `cache_limit` of freed memory that is kept, `wired_limit` (Metal).
 
     Tests of one's own code: `fast_dev_run` (True or a number of batches), `overfit_batches`,
     `limit_*_batches` (int = number, float = share), `debug_lazy_eval` (no compile, each step
@@ -61,6 +67,10 @@ class Trainer:
         accumulate_grad_batches: int = 1,
         ema_decay: float | None = None,
         max_skipped_steps: int = 10,
+        precision: str = "32-true",
+        memory_limit: int | None = None,
+        cache_limit: int | None = None,
+        wired_limit: int | None = None,
         default_root_dir: str | Path = "./logs",
         enable_checkpointing: bool = True,
         enable_progress_bar: bool = True,
@@ -95,6 +105,9 @@ class Trainer:
         self.gradient_clip_algorithm = gradient_clip_algorithm
         self.accumulate_grad_batches = accumulate_grad_batches
         self.ema_decay, self.max_skipped_steps = ema_decay, max_skipped_steps
+        self.precision = precision
+        self.memory_limit, self.cache_limit = memory_limit, cache_limit
+        self.wired_limit = wired_limit
         self.default_root_dir = Path(default_root_dir)
         self.compile, self.debug_lazy_eval = compile and not debug_lazy_eval, debug_lazy_eval
         self.seed, self.log_every_n_steps, self.config = seed, log_every_n_steps, config
@@ -227,10 +240,12 @@ class Trainer:
         if ckpt_path is not None:
             restore(self, self._resolve(ckpt_path))
             self.resumed = True
-        for logger in self.loggers:
-            logger.start(self.global_step)
-            logger.log_hyperparams(self.config or {})
-        FitLoop(self).run()
+        writes = self.loggers or self.checkpoint_callback
+        with only_run_in(self.default_root_dir) if writes else contextlib.nullcontext():
+            for logger in self.loggers:
+                logger.start(self.global_step)
+                logger.log_hyperparams(self.config or {})
+            FitLoop(self).run()
 
     def validate(self, model: TrainModule, val_loader: Iterable, ckpt_path=None) -> dict:
         """Metrics over `val_loader`, named "val_…", weighted by batch; `ckpt_path`: its weights."""
@@ -247,10 +262,9 @@ class Trainer:
         self._attach(model, ckpt_path)
         outputs: list = []
         limit = count_batches(loader, self.limit_predict_batches, "limit_predict_batches")
-        with self.evaluating(model):
-            for index, batch in enumerate(loader):
-                if limit is not None and index >= limit:
-                    break
+        precision = PRECISIONS[self.precision]()
+        with self.evaluating(model), precision.layers(model), precision.parameters(model):
+            for batch in itertools.islice(loader, limit):
                 outputs.append(model.predict_step(batch))
                 mx.eval(outputs[-1])
         return outputs
@@ -315,7 +329,8 @@ class Trainer:
     def evaluation_step(self, method: str) -> EvaluationStep:
         """The compiled step for "validation_step" or "test_step" of the attached module."""
         if method not in self._evaluation_steps:
-            step = EvaluationStep(self.module, method, self._compiles())
+            precision = PRECISIONS[self.precision]()
+            step = EvaluationStep(self.module, method, precision, self._compiles())
             self._evaluation_steps[method] = step
         return self._evaluation_steps[method]
 
@@ -341,37 +356,20 @@ class Trainer:
             self.current_epoch, self.global_step = meta["epoch"], meta["global_step"]
 
     def _build(self, model: TrainModule) -> None:
-        total, trainable = model.parameter_counts()
-        if not trainable:
-            raise ValueError(
-                f"{type(model).__name__} has no trainable parameters ({total} in all, "
-                f"{total - trainable} frozen)"
-            )
-        configured = model.configure_optimizers()
-        if not isinstance(configured, OptimizerConfig):
-            raise ValueError(
-                f"{type(model).__name__}.configure_optimizers gave a {type(configured).__name__}, "
-                f"expected an OptimizerConfig"
-            )
-        self.optimizer_config = configured
+        self.optimizer_config = optimizer_config(model)
         self.step = TrainStep(
             model,
-            configured.corrected_optimizer(),
+            self.optimizer_config.corrected_optimizer(),
             clip_value=self.gradient_clip_val,
             clip_algorithm=self.gradient_clip_algorithm,
             accumulate=self.accumulate_grad_batches > 1,
             ema_decay=self.ema_decay,
+            precision=PRECISIONS[self.precision](),
             compile=self._compiles(),
         )
 
     def _compiles(self) -> bool:
-        if self.compile and not can_compile():
-            warnings.warn(
-                "no g++ found, which MLX needs to compile on a CPU: training runs uncompiled, "
-                "slower; install g++ to change that",
-                stacklevel=3,
-            )
-            self.compile = False
+        self.compile = self.compile and can_compile()
         return self.compile
 
     def _reset(self) -> None:

@@ -23,10 +23,11 @@ import numpy as np
 from mlx.utils import tree_map
 
 from audiotrain.blas import VARIABLE
+from audiotrain.compiled import can_compile
 from audiotrain.harmony import HEAD_SIZES, HEADS, IGNORE
 from audiotrain.models.chords import FrameChordModel
 from audiotrain.recipes.chord_training import criterion
-from audiotrain.step import can_compile, gradient_norm
+from audiotrain.step import gradient_norm
 
 SETTINGS = TrainSettings()
 RATE = 1e-4

@@ -58,7 +58,7 @@ class Attention(nn.Module):
         if bias is not None:
             scores = scores + bias
         if self.weighting == "softmax":
-            mixed = mx.softmax(scores, axis=-1) @ value
+            mixed = mx.softmax(scores, axis=-1, precise=True) @ value
         else:
             weights = mx.maximum(scores, 0)
             mixed = (weights @ value) / (weights.sum(axis=-1, keepdims=True) + 1)
