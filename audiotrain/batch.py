@@ -61,10 +61,29 @@ def _unflatten(arrays, structure):
     return kind(*children) if hasattr(kind, "_fields") else kind(children)
 
 
-def constants(structure: Hashable) -> Iterator[tuple[str, Any]]:
-    """(path, value) of the leaves that are no arrays."""
-    if isinstance(structure, tuple) and structure[0] == "constant":
-        yield structure[1:]
-    elif isinstance(structure, tuple):
-        for child in structure[2]:
-            yield from constants(child)
+def leaves(arrays: list[mx.array], structure: Hashable) -> dict[str, str]:
+    """What each leaf of a flattened batch is, in words, by its path.
+
+    >>> leaves(*flatten_batch({"x": mx.zeros((2, 3)), "name": "a.wav"}))
+    {"batch['x']": '(2, 3) float32', "batch['name']": "'a.wav'"}
+    """
+    return dict(_leaves(iter(arrays), structure, "batch"))
+
+
+def _leaves(arrays: Iterator[mx.array], structure: Hashable, path: str):
+    if structure == "array":
+        array = next(arrays)
+        yield path, f"{tuple(array.shape)} {str(array.dtype).removeprefix('mlx.core.')}"
+    elif structure[0] == "constant":
+        yield path, repr(structure[2])
+    else:
+        for name, child in zip(*structure[1:], strict=True):
+            yield from _leaves(arrays, child, f"{path}[{name!r}]")
+
+
+def difference(before: dict[str, str], now: dict[str, str]) -> str:
+    """The first leaf in which two results of `leaves` differ, in words."""
+    for path in before | now:
+        if before.get(path) != now.get(path):
+            return f"{path} was {before.get(path, 'not there')}, then {now.get(path, 'not there')}"
+    return "its containers changed"

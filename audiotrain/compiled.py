@@ -11,7 +11,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from audiotrain.batch import constants, flatten_batch, unflatten_batch
+from audiotrain.batch import difference, flatten_batch, leaves, unflatten_batch
 from audiotrain.checkpoint import arrays_of, put_arrays
 
 MANY_TRACES = 8
@@ -67,11 +67,13 @@ class Compiled:
         self.trace_count = 0
         self.functions: dict = {}
         self.names: dict = {}
+        self.leaves: dict[str, str] = {}  # of the last batch that was traced
 
     def clear(self) -> None:
         """Forget the traces: needed once modes, frozen parameters or state objects changed."""
         self.functions.clear()
         self.names.clear()
+        self.leaves = {}
 
     def __call__(self, batch: Any) -> StepOutputs:
         arrays, structure = flatten_batch(batch)
@@ -79,7 +81,6 @@ class Compiled:
         examples = next((array.shape[0] for array in arrays if array.ndim), 1)
         if structure not in self.functions:
             self.functions[structure] = self._function(structure)
-            self._warn_of_constants()
         function = self.functions[structure]
         if self.compile and signature in self.names:
             return StepOutputs(self.names[signature], function(arrays), examples)
@@ -87,13 +88,16 @@ class Compiled:
         key = random_key()
         try:
             vector = function(arrays)
-        except BaseException:
+        except BaseException as error:
             for tree, old in before:
                 put_arrays(tree, old)
             mx.random.seed(key)
+            if self.leaves and signature not in self.names:
+                changed = difference(self.leaves, leaves(arrays, structure))
+                error.add_note(f"this batch is unlike those before: {changed}")
             raise
         self.names[signature] = self.traced_names
-        self._warn_of_shapes()
+        self._compare(leaves(arrays, structure))
         return StepOutputs(self.traced_names, vector, examples)
 
     def _function(self, structure):
@@ -108,23 +112,14 @@ class Compiled:
         state = [*self.state(), mx.random.state]
         return mx.compile(packed, inputs=state, outputs=state)
 
-    def _warn_of_constants(self) -> None:
-        if self.compile and len(self.functions) == MANY_TRACES:
-            first, second = list(self.functions)[-2:]
-            changed = set(constants(second)) - set(constants(first))
-            leaf = min((f"{path} = {value!r}" for path, value in changed), default="its keys")
+    def _compare(self, found: dict[str, str]) -> None:
+        """Remember what was traced, and warn once when every batch is another kind."""
+        before, self.leaves = self.leaves, found
+        if self.compile and len(self.names) == MANY_TRACES:
             warnings.warn(
-                f"the {self.what} step was traced {MANY_TRACES} times because {leaf} changes from "
-                f"batch to batch; leave it out of the batch or make it an array",
-                stacklevel=4,
-            )
-
-    def _warn_of_shapes(self) -> None:
-        if self.compile and len(self.names) == MANY_TRACES and len(self.functions) < MANY_TRACES:
-            shapes = [tuple(shape for shape, _ in signature[1:]) for signature in self.names]
-            warnings.warn(
-                f"the {self.what} step was traced {MANY_TRACES} times because array shapes change "
-                f"({shapes[-2]}, then {shapes[-1]}); pad batches to a few lengths",
+                f"the {self.what} step was traced {MANY_TRACES} times because batches differ: "
+                f"{difference(before, found)}; pad batches to a few lengths, make what changes an "
+                f"array, or leave it out",
                 stacklevel=4,
             )
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import mlx.core as mx
 
 from audiotrain import checkpoint
+from audiotrain.batch import flatten_batch, unflatten_batch
 from audiotrain.callbacks import Callback, ModelCheckpoint, default_callbacks
 from audiotrain.compiled import can_compile, random_key
 from audiotrain.evaluation import Averages, count_batches, evaluate
@@ -265,7 +266,7 @@ class Trainer:
         precision = PRECISIONS[self.precision]()
         with self.evaluating(model), precision.layers(model), precision.parameters(model):
             for batch in itertools.islice(loader, limit):
-                outputs.append(model.predict_step(batch))
+                outputs.append(model.predict_step(unflatten_batch(*flatten_batch(batch))))
                 mx.eval(outputs[-1])
         return outputs
 

@@ -5,7 +5,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from audiotrain.batch import constants, flatten_batch, unflatten_batch
+from audiotrain.batch import difference, flatten_batch, leaves, unflatten_batch
 
 Pair = namedtuple("Pair", "audio label")
 
@@ -39,7 +39,7 @@ def test_a_batch_comes_back_as_it_was(batch):
 def test_numbers_are_arrays_and_text_is_structure():
     arrays, structure = flatten_batch({"count": 3, "scale": 0.5, "name": "a"})
     assert [array.item() for array in arrays] == [3, 0.5]
-    assert list(constants(structure)) == [("batch['name']", "a")]
+    assert leaves(arrays, structure)["batch['name']"] == "'a'"
     assert flatten_batch({"count": 4, "scale": 0.1, "name": "a"})[1] == structure
     assert flatten_batch({"count": 4, "scale": 0.1, "name": "b"})[1] != structure
 
@@ -54,3 +54,19 @@ def test_numbers_are_arrays_and_text_is_structure():
 def test_other_leaves_are_named(batch, message):
     with pytest.raises(ValueError, match=message):
         flatten_batch(batch)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "message"),
+    [
+        ({"x": mx.zeros((2, 3))}, {"x": mx.zeros((4, 3))}, "batch['x'] was (2, 3) float32, then (4"),
+        ([mx.array(1)], [mx.array(1.0)], "batch[0] was () int32, then () float32"),
+        ((1, "a"), (1, "b"), "batch[1] was 'a', then 'b'"),
+        ({"x": 1}, {"x": 1, "y": 2}, "batch['y'] was not there, then () int32"),
+        ({"x": 1, "y": 2}, {"x": 1}, "batch['y'] was () int32, then not there"),
+        ([1], (1,), "its containers changed"),
+    ],
+)
+def test_the_first_difference_is_told(first, second, message):
+    told = difference(leaves(*flatten_batch(first)), leaves(*flatten_batch(second)))
+    assert told.startswith(message)
