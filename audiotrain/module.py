@@ -27,13 +27,15 @@ class OptimizerConfig:
     bias_correction: bool = True
 
     def corrected_optimizer(self) -> optim.Optimizer:
-        """The optimizer, an Adam or AdamW with its bias correction on as in its paper.
+        """The optimizer, each Adam or AdamW in it with its bias correction on as in its paper.
 
         MLX leaves it off, which makes the first steps about three times as long as the learning
         rate says. `bias_correction=False` leaves the optimizer as it was made.
         """
-        if self.bias_correction and isinstance(self.optimizer, optim.Adam):
-            self.optimizer.bias_correction = True
+        several = isinstance(self.optimizer, optim.MultiOptimizer)
+        for optimizer in self.optimizer.optimizers if several else [self.optimizer]:
+            if self.bias_correction and isinstance(optimizer, optim.Adam):
+                optimizer.bias_correction = True
         return self.optimizer
 
 

@@ -63,13 +63,15 @@ def restore(trainer, path: Path) -> None:
     """Continue from a checkpoint: arrays, counters, averages, callbacks, loader, random key."""
     arrays, meta = checkpoint.load(path)
     trainer.group = meta["group"]
-    for name, tree in trees(trainer).items():
+    expected = trees(trainer)
+    for name, tree in expected.items():  # all of them before anything is changed
         found = arrays.get(name, {})
         checkpoint.match(found, checkpoint.arrays_of(tree), f"{path} ({name})")
+    for name, tree in expected.items():
         if name == "ema":
-            tree.update(found)
+            tree.update(arrays[name])
         else:
-            checkpoint.put_arrays(tree, found)
+            checkpoint.put_arrays(tree, arrays.get(name, {}))
     trainer.current_epoch, trainer.batches_done = meta["epoch"], meta["batches"]
     trainer.global_step, trainer.validation_due = meta["global_step"], meta["validation_due"]
     trainer.validated_step = meta["validated_step"]

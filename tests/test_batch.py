@@ -59,7 +59,11 @@ def test_other_leaves_are_named(batch, message):
 @pytest.mark.parametrize(
     ("first", "second", "message"),
     [
-        ({"x": mx.zeros((2, 3))}, {"x": mx.zeros((4, 3))}, "batch['x'] was (2, 3) float32, then (4"),
+        (
+            {"x": mx.zeros((2, 3))},
+            {"x": mx.zeros((4, 3))},
+            "batch['x'] was (2, 3) float32, then (4",
+        ),
         ([mx.array(1)], [mx.array(1.0)], "batch[0] was () int32, then () float32"),
         ((1, "a"), (1, "b"), "batch[1] was 'a', then 'b'"),
         ({"x": 1}, {"x": 1, "y": 2}, "batch['y'] was not there, then () int32"),

@@ -62,6 +62,8 @@ def test_a_batch_counts_its_items(batch, weight):
 @pytest.mark.parametrize("optimizer", [optim.Adam, optim.AdamW])
 def test_adam_gets_its_bias_correction(optimizer):
     assert OptimizerConfig(optimizer(1e-3)).corrected_optimizer().bias_correction
+    both = optim.MultiOptimizer([optim.SGD(1e-3), optimizer(1e-3)], [lambda name, _: name == "w"])
+    assert OptimizerConfig(both).corrected_optimizer().optimizers[1].bias_correction
     left = OptimizerConfig(optimizer(1e-3), bias_correction=False).corrected_optimizer()
     assert not left.bias_correction
     assert OptimizerConfig(optim.SGD(1e-3)).corrected_optimizer().step == 0

@@ -272,17 +272,6 @@ def test_an_error_in_the_trace_leaves_all_usable(tmp_path, compiled, accumulate)
     assert same(weights(fresh), weights(model))
 
 
-def test_running_average_has_its_closed_form(tmp_path):
-    run = trainer(tmp_path, ema_decay=0.2)
-    run.fit(Line(), batches([[1.0, 0.0]], [[1.0, 0.0]], [[1.0, 0.0]]))
-    w = average = 0.0
-    for step in (1, 2, 3):
-        w -= 1.0
-        decay = min(0.2, (1 + step) / (10 + step))
-        average = decay * average + (1 - decay) * w
-    assert run.step.extra["ema"]["w"].tolist() == pytest.approx([average, 0.0])
-
-
 def test_unfrozen_parts_learn_from_the_next_epoch(tmp_path):
     class Thaws(Classifier):
         def on_train_epoch_start(self, epoch):

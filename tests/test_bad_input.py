@@ -1,0 +1,168 @@
+"""What users get wrong is told in one line, and costs them nothing that was there before."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import mlx.core as mx
+import mlx.optimizers as optim
+import numpy as np
+import pytest
+from toy import Classifier, Line, loaders, same, trainer, weights
+
+from audiotrain import checkpoint
+from audiotrain.callbacks import Callback
+from audiotrain.checkpoint import CheckpointError
+
+
+class Takes(Line):
+    """Takes a dict with x, or a pair with x first; of any type."""
+
+    def compute_loss(self, batch):
+        x = batch["x"] if isinstance(batch, dict) else batch[0]
+        return mx.mean(mx.sum(self.w * x, axis=-1)), {}
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_batches_may_change_their_structure_and_type(tmp_path, compiled):
+    x = np.array([[1, 2]])
+    kinds = [{"x": x.astype(np.float32)}, (x, 0), {"x": x.astype(np.float16), "more": 1}]
+    model = Takes()
+    run = trainer(tmp_path, compile=compiled)
+    run.fit(model, kinds * 2)
+    assert model.w.tolist() == [-6.0, -12.0]
+    assert run.trace_count == (3 if compiled else 6)
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize(
+    ("batch", "note"),
+    [
+        ({"y": mx.ones((1, 2))}, r"batch['x'] was (1, 2) float32, then not there"),
+        ({"x": mx.ones((1, 3))}, "batch['x'] was (1, 2) float32, then (1, 3) float32"),
+    ],
+)
+def test_an_error_says_how_its_batch_is_unlike_the_others(tmp_path, batch, note, compiled):
+    model = Takes()
+    with pytest.raises((KeyError, ValueError)) as error:
+        trainer(tmp_path, compile=compiled).fit(model, [{"x": mx.ones((1, 2))}, batch])
+    assert error.value.__notes__ == [f"this batch is unlike those before: {note}"]
+    assert model.w.tolist() == [-1.0, -1.0]  # the good batch is learned
+
+
+def test_an_error_of_the_first_batch_has_no_note(tmp_path):
+    with pytest.raises(KeyError) as error:
+        trainer(tmp_path).fit(Takes(), [{"y": mx.ones((1, 2))}])
+    assert not hasattr(error.value, "__notes__")
+
+
+# Checkpoints
+
+
+def test_a_checkpoint_of_another_optimizer_or_version_is_one_line(tmp_path):
+    trainer(tmp_path).fit(Classifier(), *loaders())
+    last = tmp_path / "checkpoints" / "last"
+    other = Classifier(lambda: optim.SGD(learning_rate=0.1))
+    before = weights(other)
+    with pytest.raises(CheckpointError, match=r"\(optimizer\) does not fit.* unexpected:") as error:
+        trainer(tmp_path / "other").fit(other, *loaders(), ckpt_path=last)
+    assert "\n" not in str(error.value)
+    state = json.loads((last / "state.json").read_text())
+    for version in (0, 2, "beta"):
+        (last / "state.json").write_text(json.dumps(state | {"format": version}))
+        with pytest.raises(CheckpointError, match=f"format {version!r}, expected 1$"):
+            trainer(tmp_path / "other").fit(other, *loaders(), ckpt_path=last)
+    assert same(before, weights(other))
+
+
+FULL_DISK = """
+import resource, sys
+sys.path.insert(0, sys.argv[1])
+import audiotrain
+from toy import *
+
+def fit(**settings):
+    run = trainer(sys.argv[2], logger=False, **settings)
+    run.fit(Classifier(), *loaders(), ckpt_path=settings.get("max_epochs") and "last")
+
+fit(max_steps=5)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
+try:
+    fit(max_epochs=2)
+except ValueError as error:
+    print(error)
+"""
+
+
+def test_a_disk_that_is_full_while_training_keeps_the_last_checkpoint(tmp_path):
+    command = [sys.executable, "-c", FULL_DISK, str(Path(__file__).parent), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "last: cannot write the checkpoint" in done.stdout
+    assert done.stdout.count("\n") == 1
+    model = Classifier()
+    run = trainer(tmp_path, max_epochs=2, logger=False)
+    run.fit(model, *loaders(), ckpt_path="last")
+    whole = Classifier()
+    trainer(tmp_path / "whole", max_epochs=2).fit(whole, *loaders())
+    assert same(weights(model), weights(whole))
+
+
+# Run folders
+
+
+class Meanwhile(Callback):
+    """Starts another run while one is under way."""
+
+    def __init__(self, folder, **settings):
+        self.run, self.model = trainer(folder, **settings), Line()
+
+    def on_train_start(self, trainer, module):
+        self.run.fit(self.model, [mx.ones((1, 2))])
+
+
+def test_two_runs_in_one_folder_are_refused(tmp_path):
+    first = Line()
+    with pytest.raises(ValueError, match="another run is writing here, give each") as error:
+        trainer(tmp_path, callbacks=[Meanwhile(tmp_path)]).fit(first, [mx.ones((1, 2))])
+    assert str(error.value).startswith(f"default_root_dir {tmp_path}: ")
+    assert list(tmp_path.iterdir()) == []  # the second run touched nothing of the first
+    trainer(tmp_path).fit(Line(), [mx.ones((1, 2))])  # the first one has ended
+    trainer(tmp_path).fit(Line(), [mx.ones((1, 2))])
+
+
+@pytest.mark.parametrize("settings", [{}, {"fast_dev_run": True}])
+def test_runs_that_write_nowhere_or_elsewhere_are_not(tmp_path, settings):
+    other = Meanwhile(tmp_path if settings else tmp_path / "other", **settings)
+    trainer(tmp_path, callbacks=[other]).fit(Line(), [mx.ones((1, 2))])
+    assert other.model.w.tolist() == [-1.0, -1.0]
+
+
+def test_a_run_that_was_killed_holds_no_folder(tmp_path):
+    code = (
+        "import os, pathlib, sys; from audiotrain.run_folder import only_run_in\n"
+        "with only_run_in(pathlib.Path(sys.argv[1])): os.kill(os.getpid(), 9)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
+    assert done.returncode == -9
+    trainer(tmp_path).fit(Line(), [mx.ones((1, 2))])
+
+
+def test_a_run_folder_that_is_a_file_is_told(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(ValueError, match="default_root_dir .*file: File exists"):
+        trainer(tmp_path / "file").fit(Line(), [mx.ones((1, 2))])
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_wrong_precision_is_named(tmp_path):
+    with pytest.raises(ValueError, match="'16-mixed', expected '32-true' or 'bf16-mixed'"):
+        trainer(tmp_path, precision="16-mixed")
+
+
+def test_a_checkpoint_folder_of_another_kind_is_told(tmp_path):
+    (tmp_path / "last").mkdir()
+    with pytest.raises(CheckpointError, match="last: no checkpoint here"):
+        trainer(tmp_path).fit(Line(), [mx.ones((1, 2))], ckpt_path=tmp_path / "last")
+    with pytest.raises(CheckpointError, match="nowhere: no checkpoint here"):
+        checkpoint.load(tmp_path / "nowhere")
