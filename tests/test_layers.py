@@ -178,3 +178,16 @@ def test_an_encoder_block_adds_to_its_input():
     for layer in (block.attention.projection_out, block.feed_forward.outer):
         layer.weight, layer.bias = mx.zeros_like(layer.weight), mx.zeros_like(layer.bias)
     np.testing.assert_array_equal(np.array(block(x)), np.array(x))
+
+
+def test_softmax_of_bfloat16_scores_sums_in_float32():
+    frames, attention = 1024, Attention(4, heads=1)
+    weight = np.zeros((12, 4))
+    weight[8:] = np.eye(4)  # equal scores, values as they come
+    attention.projection_in.weight = mx.array(weight)
+    attention.projection_in.bias = mx.zeros(12)
+    attention.projection_out.weight, attention.projection_out.bias = mx.eye(4), mx.zeros(4)
+    attention.set_dtype(mx.bfloat16)
+    mean = attention(mx.ones((1, frames, 4), mx.bfloat16))
+    # A bfloat16 sum of ones stays at 256.
+    np.testing.assert_allclose(np.array(mean.astype(mx.float32)), 1, rtol=0.01)
