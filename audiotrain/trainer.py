@@ -50,8 +50,8 @@ class Trainer:
     `limit_*_batches` (int = number, float = share), `debug_lazy_eval` (no compile, each step
     evaluated at once, so that an error comes from its own line).
 
-    `default_root_dir` is the folder of this run alone: metrics.csv, metrics.jsonl, checkpoints/. `config` is
-    plain data about the run, stored in checkpoints and given to the loggers.
+    `default_root_dir` is this run's folder, of one run at a time: metrics.csv, metrics.jsonl,
+    checkpoints/. `config` is plain data about the run, stored in checkpoints and given to loggers.
     """
 
     def __init__(
