@@ -17,7 +17,7 @@ def only_run_in(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         handle = os.open(folder, os.O_RDONLY)
     except OSError as error:
-        raise ValueError(f"default_root_dir {folder}: {error.strerror}") from None
+        raise ValueError(f"default_root_dir {folder}: cannot write ({error.strerror})") from None
     try:
         _lock(handle, folder)
         yield

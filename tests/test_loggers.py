@@ -95,9 +95,9 @@ def test_nan_is_null_in_json(tmp_path):
 
 
 def test_an_unwritable_folder_is_one_line(tmp_path):
-    (tmp_path / "run").write_text("a file")
-    with pytest.raises(ValueError, match=r"run/metrics.csv: cannot write") as error:
-        trainer(tmp_path / "run").fit(Classifier(), *loaders())
+    (tmp_path / "run" / "metrics.jsonl").mkdir(parents=True)
+    with pytest.raises(ValueError, match=r"run/metrics.jsonl: cannot write") as error:
+        JSONLLogger(tmp_path / "run" / "metrics.jsonl").log_metrics({"loss": 0.0}, 1)
     assert "\n" not in str(error.value)
 
 
