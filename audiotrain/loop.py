@@ -95,7 +95,9 @@ class FitLoop:
         trainer = self.trainer
         if trainer.should_stop or self._limit_reached():
             return True
-        return trainer.max_steps is None and trainer.current_epoch == trainer.max_epochs
+        if trainer.max_steps is not None or trainer.max_epochs is None:
+            return False
+        return trainer.current_epoch >= trainer.max_epochs
 
     def _limit_reached(self) -> bool:
         trainer = self.trainer

@@ -1,12 +1,14 @@
 """Learning rate as a callable of the optimizer step; give one to an optimizer as learning_rate.
 
 A step may be a number or an mx.array (inside the compiled step); the answer is a float32 array.
-The first step taken is step 0.
+The first step taken is step 0. OneCycleLRScheduler also has a momentum, which CycledAdamW follows.
 """
 
 import math
+from collections.abc import Callable
 
 import mlx.core as mx
+import mlx.optimizers as optim
 
 
 def _check(name: str, value: float, condition: bool, expected: str) -> None:
@@ -101,3 +103,88 @@ class ExponentialLRScheduler:
 
     def __call__(self, step: mx.array | int) -> mx.array:
         return self.initial_lr * mx.exp(math.log(self.decay_rate) * _as_float(step))
+
+
+class OneCycleLRScheduler:
+    """Straight up to `peak_lr` at step `warmup_steps`, straight down until the last of
+    `total_steps`: super-convergence (arXiv 1708.07120).
+
+    It begins at `peak_lr / div_factor` and ends at that by `final_div_factor`, as PyTorch's
+    OneCycleLR with linear annealing. `momentum(step)` goes the other way, `max_momentum` to
+    `base_momentum` and back.
+
+    >>> cycle = OneCycleLRScheduler(peak_lr=1.0, warmup_steps=4, total_steps=9)
+    >>> [round(cycle(step).item(), 3) for step in (0, 2, 4, 6, 8)]
+    [0.04, 0.52, 1.0, 0.5, 0.0]
+    >>> [round(cycle.momentum(step).item(), 3) for step in (0, 2, 4, 6, 8)]
+    [0.95, 0.9, 0.85, 0.9, 0.95]
+    """
+
+    def __init__(
+        self,
+        peak_lr: float,
+        warmup_steps: int,
+        total_steps: int,
+        div_factor: float = 25.0,
+        final_div_factor: float = 1e4,
+        base_momentum: float = 0.85,
+        max_momentum: float = 0.95,
+    ):
+        _check("peak_lr", peak_lr, peak_lr > 0, "a number above 0")
+        _check("warmup_steps", warmup_steps, warmup_steps >= 0, "0 or more")
+        enough = total_steps > warmup_steps
+        _check("total_steps", total_steps, enough, f"above {warmup_steps=} steps")
+        _check("div_factor", div_factor, div_factor >= 1, "1 or more")
+        _check("final_div_factor", final_div_factor, final_div_factor >= 1, "1 or more")
+        cycles = 0 <= base_momentum <= max_momentum < 1
+        _check("base_momentum", base_momentum, cycles, f"0 to {max_momentum=}, which is below 1")
+        first = peak_lr / div_factor
+        self.rates = first, peak_lr, first / final_div_factor
+        self.momenta = max_momentum, base_momentum, max_momentum
+        self.warmup_steps, self.total_steps = warmup_steps, total_steps
+
+    def __call__(self, step: mx.array | int) -> mx.array:
+        return self._along(self.rates, step)
+
+    def momentum(self, step: mx.array | int) -> mx.array:
+        """Adam's first beta, or SGD's momentum, at `step`."""
+        return self._along(self.momenta, step)
+
+    def _along(self, values: tuple[float, float, float], step: mx.array | int) -> mx.array:
+        """The straight lines from the first value by the second to the third."""
+        first, middle, last = values
+        step, top = _as_float(step), self.warmup_steps
+        up = step / max(top, 1)
+        down = mx.clip((step - top) / max(self.total_steps - 1 - top, 1), 0, 1)
+        rising, falling = first * (1 - up) + middle * up, middle * (1 - down) + last * down
+        return mx.where(step < top, rising, falling)
+
+
+class CycledAdamW(optim.AdamW):
+    """AdamW whose first beta is `momentum`, a callable of the optimizer step; for float32 weights.
+
+    >>> cycle = OneCycleLRScheduler(peak_lr=1e-3, warmup_steps=4, total_steps=9)
+    >>> optimizer = CycledAdamW(cycle, cycle.momentum)
+    >>> optimizer.update({}, {})
+    >>> round(optimizer.state["momentum"].item(), 3)
+    0.95
+    """
+
+    def __init__(
+        self,
+        learning_rate: float | Callable[[mx.array], mx.array],
+        momentum: Callable[[mx.array], mx.array],
+        beta2: float = 0.999,
+        weight_decay: float = 0.01,
+    ):
+        super().__init__(learning_rate, betas=[0.0, beta2], weight_decay=weight_decay)
+        self._maybe_schedule("momentum", momentum)
+
+    @property
+    def betas(self) -> tuple[mx.array, float]:
+        """Of the step under way."""
+        return self.state["momentum"], self._beta2
+
+    @betas.setter
+    def betas(self, betas: list[float]) -> None:
+        self._beta2 = betas[1]

@@ -2,10 +2,13 @@ import math
 
 import mlx.core as mx
 import mlx.optimizers as optim
+import numpy as np
 import pytest
 
 from audiotrain.schedulers import (
+    CycledAdamW,
     ExponentialLRScheduler,
+    OneCycleLRScheduler,
     StepLRScheduler,
     WarmupCosineScheduler,
     WarmupLinearScheduler,
@@ -23,11 +26,18 @@ def linear(step):
     return 1e-3 * (step + 1) / 11 if step < 10 else 1e-3 * (1 - min((step - 10) / 90, 1))
 
 
+def one_cycle(step):
+    if step < 10:
+        return 1e-3 * (0.04 + 0.96 * step / 10)
+    return 1e-3 * (1 - (1 - 4e-6) * min((step - 10) / 89, 1))
+
+
 CASES = [
     (WarmupCosineScheduler(1e-3, 10, 100, 1e-5), cosine),
     (WarmupLinearScheduler(1e-3, 10, 100), linear),
     (StepLRScheduler(1e-3, 7, 0.5), lambda step: 1e-3 * 0.5 ** (step // 7)),
     (ExponentialLRScheduler(1e-3, 0.97), lambda step: 1e-3 * 0.97**step),
+    (OneCycleLRScheduler(1e-3, 10, 100), one_cycle),
 ]
 
 
@@ -57,6 +67,43 @@ def test_optimizer_follows_the_schedule():
     assert rates == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0, 0.75, 0.5, 0.25])
 
 
+def test_momentum_goes_against_the_rate():
+    cycle = OneCycleLRScheduler(1.0, 4, 9, base_momentum=0.8, max_momentum=0.9)
+    momenta = [cycle.momentum(step).item() for step in (0, 2, 4, 6, 8, 99)]
+    assert momenta == pytest.approx([0.9, 0.85, 0.8, 0.85, 0.9, 0.9])
+
+
+@pytest.mark.parametrize("cycled", [False, True])
+def test_one_cycle_is_pytorchs(cycled):
+    """Rates, momenta and weights of 20 steps of AdamW; the seeds' paper is arXiv 1708.07120."""
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed: audiotrain[reference]")
+    gradients = np.random.default_rng(0).normal(size=(20, 5)).astype(np.float32)
+    theirs = torch.nn.Parameter(torch.ones(5))
+    reference = torch.optim.AdamW([theirs], betas=(0.95, 0.999), weight_decay=0.1)
+    torch_cycle = torch.optim.lr_scheduler.OneCycleLR(
+        reference, 0.1, total_steps=20, pct_start=0.3, anneal_strategy="linear",
+        cycle_momentum=cycled,
+    )  # fmt: skip
+    cycle = OneCycleLRScheduler(0.1, warmup_steps=5, total_steps=20)  # 0.3 * 20 - 1
+    if cycled:
+        ours = CycledAdamW(cycle, cycle.momentum, weight_decay=0.1)
+    else:
+        ours = optim.AdamW(cycle, betas=[0.95, 0.999], weight_decay=0.1)
+    ours.bias_correction = True
+    weights = {"w": mx.ones(5)}
+    for gradient in gradients:
+        group = reference.param_groups[0]
+        rate, momentum = group["lr"], group["betas"][0]
+        theirs.grad = torch.tensor(gradient)
+        reference.step()
+        if torch_cycle.last_epoch < 19:  # PyTorch has no rate after the last step
+            torch_cycle.step()
+        weights = ours.apply_gradients({"w": mx.array(gradient)}, weights)
+        assert ours.learning_rate.item() == pytest.approx(rate, rel=1e-4)
+        assert float(ours.betas[0]) == pytest.approx(momentum, rel=1e-6)
+        np.testing.assert_allclose(weights["w"], theirs.detach(), rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -66,6 +113,9 @@ def test_optimizer_follows_the_schedule():
         (lambda: WarmupCosineScheduler(1e-3, 1, 10, 1e-2), "min_lr is 0.01"),
         (lambda: StepLRScheduler(1e-3, 0), "step_size is 0"),
         (lambda: ExponentialLRScheduler(1e-3, 1.5), "decay_rate is 1.5"),
+        (lambda: OneCycleLRScheduler(1e-3, 10, 10), "total_steps is 10, expected above"),
+        (lambda: OneCycleLRScheduler(1e-3, 1, 9, div_factor=0.5), "div_factor is 0.5"),
+        (lambda: OneCycleLRScheduler(1e-3, 1, 9, base_momentum=0.99), "base_momentum is 0.99"),
     ],
 )
 def test_impossible_settings_are_named(make, message):

@@ -1,5 +1,6 @@
 """The training module of the chord recipe: model, loss, accuracies, optimizer."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import mlx.core as mx
@@ -81,16 +82,13 @@ class ChordTraining(TrainModule):
         classes = batch["classes"]
         targets = {head: classes[..., number] for number, head in enumerate(HEADS)}
         logits = self(batch["features"])
-        loss, metrics = self._criterion(logits, targets)
-        valid = {head: targets[head] >= 0 for head in HEADS}
-        right = {head: mx.argmax(logits[head], axis=-1) == targets[head] for head in HEADS}
-        for head in HEADS:
-            metrics[f"{head}_acc"] = _share(right[head], valid[head])
-        every = mx.ones_like(valid["root"])
-        for head in HEADS:
-            every = every & (right[head] | ~valid[head])
-        metrics["chord_acc"] = _share(every, valid["chord_type"])
-        return loss, metrics
+        loss, losses = self._criterion(logits, targets)
+        wrong = [
+            (mx.argmax(logits[head], axis=-1) != targets[head]) & (targets[head] >= 0)
+            for head in HEADS
+        ]
+        chord_acc = _share(~(wrong[0] | wrong[1] | wrong[2]), targets["chord_type"] >= 0)
+        return loss, losses | head_accuracies(logits, targets) | {"chord_acc": chord_acc}
 
     def batch_weight(self, batch: dict) -> mx.array:
         """Labelled frames: what the means of a batch run over."""
@@ -110,6 +108,19 @@ class ChordTraining(TrainModule):
             weight_decay=chosen.weight_decay,
         )
         return OptimizerConfig(optimizer=optimizer, lr_schedule_name="warmup_cosine")
+
+
+def head_accuracies(
+    logits: Mapping[str, mx.array], targets: Mapping[str, mx.array]
+) -> dict[str, mx.array]:
+    """Share of right answers of each head, "<head>_acc", among targets that are not ignored.
+
+    By head, logits (..., classes) and targets (...).
+    """
+    return {
+        f"{head}_acc": _share(mx.argmax(logits[head], axis=-1) == targets[head], targets[head] >= 0)
+        for head in HEADS
+    }
 
 
 def _share(right: mx.array, valid: mx.array) -> mx.array:

@@ -32,6 +32,8 @@ from audiotrain.recipes.chord_settings import (
     TrainSettings,
     resumed,
 )
+from audiotrain.recipes.chord_trainer import ChordTrainer as ChordTrainer
+from audiotrain.recipes.chord_trainer import TrainingConfig as TrainingConfig
 from audiotrain.recipes.chord_training import ChordTraining, count_types
 from audiotrain.saving import ModelCheckpoint
 from audiotrain.trainer import Trainer
