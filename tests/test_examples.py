@@ -1,0 +1,51 @@
+"""Every script in examples/ runs as it stands; options only make it shorter."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+# Options, text that it prints, and files that it leaves.
+RUNS = {
+    "linear_classifier": ([], "accuracy on unseen pictures: 0.9", ["logs"]),
+    "audio_classifier": (
+        ["--epochs", "1"],
+        "accuracy on unseen tones: 0.",
+        ["logs/checkpoints/last", "logs/metrics.csv", "wandb"],
+    ),
+    "cnn_classifier": (
+        ["--epochs", "1", "--images", "320"],
+        "Parameters: 421,642, trainable: 421,642",
+        ["checkpoints/last", "logs/metrics.csv"],
+    ),
+    "chord_trainer": (
+        ["--epochs", "1", "--clips", "32"],
+        "right type among the first 3: ",
+        ["checkpoints/best_model.pt", "checkpoints/last", "history.json"],
+    ),
+}
+
+
+def test_every_example_is_run():
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == set(RUNS)
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_example(tmp_path, name):
+    options, printed, files = RUNS[name]
+    command = [sys.executable, "-W", "error::RuntimeWarning", EXAMPLES / f"{name}.py", *options]
+    result = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, timeout=200,
+        env=os.environ | {"WANDB_MODE": "offline", "WANDB_SILENT": "true"},
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert printed in result.stdout
+    for file in files:
+        assert (tmp_path / file).exists(), f"{file} is missing"
+    if name == "chord_trainer":
+        history = json.loads((tmp_path / "history.json").read_text())
+        assert all(len(values) == 1 for values in history.values())
