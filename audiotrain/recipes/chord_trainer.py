@@ -110,16 +110,18 @@ class ChordModule(TrainModule):
             raise ValueError("train_loader has no length, expected one with len()")
         peak, warmup = config.learning_rate, config.warmup_epochs
         epochs = max(config.num_epochs, warmup + 1)  # a shorter run ends while the rate rises
-        if config.scheduler == "cosine":
-            cosine = WarmupCosineScheduler(peak, warmup, epochs, min_lr=peak * 1e-2)
-            schedule = lambda step: cosine(step // steps)  # noqa: E731
-        else:
+        if config.scheduler == "onecycle":
             schedule = OneCycleLRScheduler(peak, warmup * steps, epochs * steps)
-        decay = config.weight_decay
-        if config.scheduler == "onecycle" and config.cycle_momentum:
-            optimizer = CycledAdamW(schedule, schedule.momentum, weight_decay=decay)
         else:
-            optimizer = optim.AdamW(learning_rate=schedule, weight_decay=decay)
+            cosine = WarmupCosineScheduler(peak, warmup, epochs, min_lr=peak * 1e-2)
+
+            def schedule(step):
+                return cosine(step // steps)
+
+        if config.scheduler == "onecycle" and config.cycle_momentum:
+            optimizer = CycledAdamW(schedule, schedule.momentum, weight_decay=config.weight_decay)
+        else:
+            optimizer = optim.AdamW(learning_rate=schedule, weight_decay=config.weight_decay)
         return OptimizerConfig(optimizer, lr_schedule_name=config.scheduler)
 
 
