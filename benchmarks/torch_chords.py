@@ -11,7 +11,9 @@ import torch.nn.functional as F
 from mlx.utils import tree_flatten
 from torch import nn
 
-from audiotrain.models.chords import HEAD_SIZES, ChordModelSettings
+from audiotrain.harmony import HEAD_SIZES, HEADS
+from audiotrain.models.chords import ChordModelSettings
+from audiotrain.models.equivariant import PITCH_CLASSES
 
 
 class ChannelDropout(nn.Module):
@@ -131,7 +133,98 @@ def sinusoids(frames: int, width: int) -> torch.Tensor:
     return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
 
+def tied(weight: torch.Tensor) -> torch.Tensor:
+    """Weights (out, …, 12, in) of one pitch class to those of all, (12 * out, …, 12 * in)."""
+    turned = [weight.roll(number, dims=-2) for number in range(PITCH_CLASSES)]
+    return torch.stack(turned).flatten(0, 1).flatten(-2)
+
+
+class PitchStem(nn.Module):
+    """Each pitch class sees the bins from its own lowest one on."""
+
+    def __init__(self, bins: int, step: int, channels: int, patch: int):
+        super().__init__()
+        self.step, seen = step, bins - (PITCH_CLASSES - 1) * step
+        self.weight = nn.Parameter(torch.zeros(channels, patch, seen))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        batch, frames, bins = x.shape
+        _, patch, seen = self.weight.shape
+        moved = [
+            F.pad(self.weight, (number * self.step, bins - seen - number * self.step))
+            for number in range(PITCH_CLASSES)
+        ]
+        x = x.reshape(batch, frames // patch, patch * bins)
+        return F.linear(x, torch.stack(moved).reshape(-1, patch * bins), self.bias.repeat(12))
+
+
+class PitchLayer(nn.Module):
+    """A Linear, or a convolution over frames, that is alike for all pitch classes."""
+
+    def __init__(self, inputs: int, outputs: int, *kernel: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(outputs, *kernel, PITCH_CLASSES, inputs))
+        self.bias = nn.Parameter(torch.zeros(outputs))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        weight, bias = tied(self.weight), self.bias.repeat(PITCH_CLASSES)
+        if weight.ndim == 2:
+            return F.linear(x, weight, bias)
+        padding = weight.shape[1] // 2
+        mixed = F.conv1d(x.transpose(1, 2), weight.transpose(1, 2), bias, padding=padding)
+        return mixed.transpose(1, 2)
+
+
+class PitchNorm(nn.Module):
+    """Layer norm whose scale and offset are a channel's."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        weight, bias = (v.repeat(PITCH_CLASSES) for v in (self.weight, self.bias))
+        return F.layer_norm(x, x.shape[-1:], weight, bias)
+
+
+class PitchBlock(nn.Module):
+    """Convolution over frames, relu, back; pre-norm."""
+
+    def __init__(self, settings: ChordModelSettings):
+        super().__init__()
+        channels, hidden = settings.width // PITCH_CLASSES, settings.hidden // PITCH_CLASSES
+        self.norm = PitchNorm(channels)
+        self.inner = PitchLayer(channels, hidden, settings.kernel)
+        self.outer = PitchLayer(hidden, channels)
+        self.dropout = ChannelDropout(settings.dropout)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.dropout(self.outer(F.relu(self.inner(self.norm(x)))))
+
+
+class PitchHeads(nn.Module):
+    """Root and bass note of each pitch class, the chord type of the likely root."""
+
+    def __init__(self, settings: ChordModelSettings):
+        super().__init__()
+        self.frames, self.outputs = settings.patch, HEAD_SIZES[0] + 2
+        channels = settings.width // PITCH_CLASSES
+        self.linear = nn.Linear(channels, self.frames * self.outputs)
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        batch, steps, _ = x.shape
+        logits = self.linear(x.view(batch, steps, PITCH_CLASSES, -1))
+        logits = logits.view(batch, steps, PITCH_CLASSES, self.frames, self.outputs)
+        logits = logits.transpose(2, 3).reshape(batch, -1, PITCH_CLASSES, self.outputs)
+        root, bass, types = logits[..., 0], logits[..., 1], logits[..., 2:]
+        types = (root.softmax(dim=-1)[..., None] * types).sum(dim=-2)
+        return {"chord_type": types, "root": root, "bass_note": bass}
+
+
 BLOCKS = {
+    "equivariant": PitchBlock,
     "relu-transformer": lambda settings: EncoderBlock(settings, settings.heads, "relu"),
     "transformer": lambda settings: EncoderBlock(settings, settings.heads, "softmax"),
     "conv": lambda settings: EncoderBlock(settings, 0, "relu"),
@@ -147,16 +240,23 @@ class Trunk(nn.Module):
         self.settings = settings
         self.register_buffer("feature_mean", torch.tensor(0.0))
         self.register_buffer("feature_std", torch.tensor(1.0))
-        self.stem = nn.Linear(bins * settings.patch, settings.width)
+        equivariant = settings.architecture == "equivariant"
+        if equivariant:
+            channels = settings.width // PITCH_CLASSES
+            self.stem = PitchStem(bins, 2, channels, settings.patch)
+        else:
+            self.stem = nn.Linear(bins * settings.patch, settings.width)
         make = BLOCKS[settings.architecture]
         self.blocks = nn.ModuleList(make(settings) for _ in range(settings.blocks))
-        self.norm = nn.LayerNorm(settings.width)
+        self.norm = PitchNorm(channels) if equivariant else nn.LayerNorm(settings.width)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         batch, frames, bins = features.shape
         patch = self.settings.patch
         x = (features - self.feature_mean) / self.feature_std
-        x = self.stem(x.reshape(batch, frames // patch, patch * bins))
+        if self.settings.architecture != "equivariant":
+            x = x.reshape(batch, frames // patch, patch * bins)
+        x = self.stem(x)
         if self.settings.architecture == "btc":
             x = x + sinusoids(frames // patch, self.settings.width).to(x.device)
         for block in self.blocks:
@@ -170,13 +270,13 @@ class Heads(nn.Module):
     def __init__(self, settings: ChordModelSettings):
         super().__init__()
         self.frames = settings.patch
-        self.linear = nn.Linear(settings.width, settings.patch * sum(HEAD_SIZES.values()))
+        self.linear = nn.Linear(settings.width, settings.patch * sum(HEAD_SIZES))
 
     def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
         batch, steps, _ = x.shape
         logits = self.linear(x).view(batch, steps * self.frames, -1)
-        parts = logits.split(list(HEAD_SIZES.values()), dim=-1)
-        return dict(zip(HEAD_SIZES, parts, strict=True))
+        parts = logits.split(HEAD_SIZES, dim=-1)
+        return dict(zip(HEADS, parts, strict=True))
 
 
 class FrameChordModel(nn.Module):
@@ -185,7 +285,8 @@ class FrameChordModel(nn.Module):
     def __init__(self, bins: int, settings: ChordModelSettings):
         super().__init__()
         self.trunk = Trunk(bins, settings)
-        self.heads = Heads(settings)
+        kind = PitchHeads if settings.architecture == "equivariant" else Heads
+        self.heads = kind(settings)
 
     def forward(self, features: torch.Tensor) -> dict[str, torch.Tensor]:
         return self.heads(self.trunk(features))
@@ -196,19 +297,23 @@ def torch_name(name: str) -> str:
     return name.replace(".forward.", ".ahead.")
 
 
-def torch_array(array: np.ndarray) -> np.ndarray:
+def torch_array(name: str, array: np.ndarray) -> np.ndarray:
     """Our array in the twin's order of axes: a convolution's (out, frames, in) is (out, in, frames)
     there."""
-    return array.swapaxes(1, 2) if array.ndim == 3 else array
+    convolution = name.split(".")[-2] in ("inner", "first", "second")
+    return array.swapaxes(1, 2) if convolution and array.ndim == 3 else array
 
 
 def twin_of(model) -> FrameChordModel:
     """The twin of an MLX model, with its weights; an error names those that one of them lacks."""
-    settings = model.trunk.settings
-    twin = FrameChordModel(model.trunk.stem.weight.shape[1] // settings.patch, settings)
+    settings, stem = model.trunk.settings, model.trunk.stem
+    bins = stem.weight.shape[-1] // settings.patch
+    if settings.architecture == "equivariant":
+        bins = stem.weight.shape[-1] + (PITCH_CLASSES - 1) * stem.step
+    twin = FrameChordModel(bins, settings)
     twin.load_state_dict(
         {
-            torch_name(name): torch.from_numpy(torch_array(np.array(value)).copy())
+            torch_name(name): torch.from_numpy(torch_array(name, np.array(value)).copy())
             for name, value in tree_flatten(model.parameters())
         }
     )

@@ -16,13 +16,13 @@ from audiotrain.recipes.chord_data import SILENCE, FeatureSettings
 from audiotrain.recipes.chord_inference import Recognizer, _Holder, describe
 
 FEATURES = FeatureSettings(hop=4096, bins=48, bins_per_octave=12, spare=0)
-MODEL = ChordModelSettings(width=32, blocks=1, heads=2, hidden=32, patch=2)
+MODEL = ChordModelSettings(width=48, blocks=1, hidden=24, kernel=3, patch=2)
 WINDOW = 16
 
 
 def recognizer(window=WINDOW, **changes):
     mx.random.seed(0)
-    model = FrameChordModel(FEATURES.bins, MODEL)
+    model = FrameChordModel(FEATURES.bins, MODEL, FEATURES.bins_per_octave)
     model.trunk.feature_mean, model.trunk.feature_std = mx.array(-50.0), mx.array(20.0)
     model.heads.linear.weight = model.heads.linear.weight * 8  # chords that differ
     return Recognizer(model, FEATURES, window, **changes)
@@ -257,7 +257,7 @@ def test_the_last_checkpoint_stands_in_for_the_best(tmp_path):
 
 
 def other_sizes():
-    return describe(ChordModelSettings(width=64, blocks=1, heads=2, hidden=32), FEATURES, WINDOW)
+    return describe(ChordModelSettings(width=48, blocks=1, hidden=36, kernel=3), FEATURES, WINDOW)
 
 
 @pytest.mark.parametrize(

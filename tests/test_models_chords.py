@@ -8,7 +8,7 @@ import pytest
 from mlx.utils import tree_flatten
 
 from audiotrain.checkpoint import arrays_of
-from audiotrain.harmony import HEAD_SIZES, HEADS
+from audiotrain.harmony import HEADS
 from audiotrain.losses import ChordRecognitionLoss
 from audiotrain.models.btc import BidirectionalBlock, sinusoids
 from audiotrain.models.chords import (
@@ -18,13 +18,14 @@ from audiotrain.models.chords import (
     FrameChordModel,
     Trunk,
 )
-from audiotrain.models.chords import HEAD_SIZES as MODEL_HEADS
 
-BINS = 24
+BINS = 48
 
 
 def settings(architecture="relu-transformer", **changes):
-    small = {"width": 32, "blocks": 2, "heads": 4, "hidden": 48, "patch": 2}
+    small = {"width": 32, "blocks": 2, "heads": 4, "hidden": 48, "kernel": 3, "patch": 2}
+    if architecture == "equivariant":
+        small["width"] = 48
     return ChordModelSettings(architecture, **small | changes)
 
 
@@ -38,11 +39,6 @@ def count(module):
 
 def joined(logits):
     return np.concatenate([np.array(logits[head]) for head in HEADS], axis=-1)
-
-
-def test_heads_are_those_of_harmony():
-    assert tuple(MODEL_HEADS) == HEADS
-    assert tuple(MODEL_HEADS.values()) == HEAD_SIZES
 
 
 @pytest.mark.parametrize("patch", [1, 2, 4])
@@ -112,6 +108,39 @@ def test_attention_sees_all_frames(architecture):
     assert reach(FrameChordModel(BINS, settings(architecture, patch=1))) == list(range(24))
 
 
+@pytest.mark.parametrize("semitones", [1, 5, 7])
+def test_transposed_music_is_the_same_chord_transposed(semitones):
+    """Exact as long as each pitch class sees the same bins; at the ends they lose an octave."""
+    chosen = settings("equivariant", blocks=3, dropout=0.0)
+    model = FrameChordModel(144, chosen)
+    blocks, heads = model.trunk.blocks, model.heads
+    x = mx.random.normal((2, 6, 12, 4))
+    moved = mx.roll(x, semitones, axis=2)
+
+    def run(x):
+        x = x.reshape(2, 6, 48)
+        for block in blocks:
+            x = block(x)
+        return heads(model.trunk.norm(x))
+
+    before, after = run(x), run(moved)
+    for head in ("root", "bass_note"):
+        np.testing.assert_allclose(
+            after[head], mx.roll(before[head], semitones, axis=-1), atol=1e-5
+        )
+    np.testing.assert_allclose(after["chord_type"], before["chord_type"], atol=1e-5)
+
+
+def test_each_pitch_class_sees_the_bins_from_its_own_lowest_one():
+    stem = FrameChordModel(144, settings("equivariant")).trunk.stem
+    x = np.zeros((1, 2, 144), np.float32)
+    x[0, :, 40:60] = np.random.default_rng(0).normal(size=(2, 20))
+    seen = np.array(stem(mx.array(x))).reshape(12, 4)
+    moved = np.array(stem(mx.array(np.roll(x, 6, axis=-1)))).reshape(12, 4)  # 3 semitones
+    np.testing.assert_allclose(moved[3:], seen[:9], atol=1e-5)
+    assert np.abs(moved[:3] - seen[9:]).max() > 0.01
+
+
 def test_standardising_undoes_gain_and_offset_of_the_features():
     model = FrameChordModel(BINS, settings())
     model.eval()
@@ -147,7 +176,9 @@ def test_frames_that_patches_do_not_divide_are_refused():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"architecture": "lstm"}, "architecture='lstm', expected one of relu-transformer, "),
+        ({"architecture": "lstm"}, "architecture='lstm', expected one of equivariant, "),
+        ({"architecture": "equivariant", "width": 32}, "width=32, expected a multiple of 12"),
+        ({"architecture": "equivariant", "hidden": 50}, "hidden=50, expected a multiple of 12"),
         ({"heads": 3}, "width=32 is not a multiple of heads=3"),
         ({"kernel": 4}, "kernel=4, expected an odd number of frames"),
         ({"kernel": 2, "architecture": "btc"}, "kernel=2, expected an odd"),

@@ -18,8 +18,9 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed: audiotrai
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 import torch_chords  # noqa: E402
 
-SMALL = ChordModelSettings(width=64, blocks=2, heads=4, hidden=96, dropout=0.0)
+SMALL = ChordModelSettings("conv", width=64, blocks=2, heads=4, hidden=96, kernel=3, dropout=0.0)
 CASES = {
+    "equivariant": replace(SMALL, width=48),
     "relu-transformer": SMALL,
     "transformer": SMALL,
     "conv": SMALL,
@@ -77,7 +78,7 @@ def test_loss_and_gradients_equal_pytorchs(case):
     expected = {name: weight.grad.numpy() for name, weight in twin.named_parameters()}
     compared = 0
     for name, gradient in tree_flatten(gradients):
-        ours = torch_chords.torch_array(np.array(gradient))
+        ours = torch_chords.torch_array(name, np.array(gradient))
         np.testing.assert_allclose(
             ours, expected[torch_chords.torch_name(name)], atol=1e-4, err_msg=name
         )

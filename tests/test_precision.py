@@ -13,6 +13,7 @@ from toy import Classifier, Line, loaders, same, trainer, weights
 from audiotrain import OptimizerConfig, TrainModule, checkpoint
 from audiotrain.models.chords import ARCHITECTURES, ChordModelSettings, ChordRecognitionModel
 from audiotrain.precision import Bfloat16Mixed, cast
+from audiotrain.recipes.chord_data import FeatureSettings
 from audiotrain.recipes.chord_training import ChordTraining, LossSettings, OptimizationSettings
 
 pytestmark = pytest.mark.filterwarnings("ignore:precision 'bf16-mixed' on a CPU")
@@ -230,17 +231,17 @@ def test_it_learns_as_float32_does(tmp_path, compiled):
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_chord_models_train(tmp_path, architecture):
-    settings = ChordModelSettings(architecture, width=8, blocks=1, heads=2, hidden=8, dropout=0)
+    settings = ChordModelSettings(architecture, width=24, blocks=1, heads=2, hidden=12, dropout=0)
     rng = np.random.default_rng(0)
     batch = {
-        "features": rng.normal(-60, 20, (2, 8, 6)).astype(np.float32),
+        "features": rng.normal(-60, 20, (2, 8, 48)).astype(np.float32),
         "classes": rng.integers(0, 12, (2, 8, 3)),
     }
     losses = []
     for precision in ("32-true", "bf16-mixed"):
         mx.random.seed(0)
         parts = (LossSettings(), OptimizationSettings(learning_rate=1e-2, warmup_steps=1))
-        model = ChordTraining(6, settings, *parts, statistics=(-60.0, 20.0))
+        model = ChordTraining(FeatureSettings(bins=48), settings, *parts, statistics=(-60.0, 20.0))
         run = trainer(tmp_path, precision=precision, max_epochs=3, compile=False)
         run.fit(model, [batch])
         losses.append([row["train_loss"] for row in run.history.rows])

@@ -6,8 +6,6 @@ music transposed by a semitone moves the activations by `channels` and changes n
 layer is the dense product it is written as, of which one twelfth of the weights is learned.
 """
 
-import math
-
 import mlx.core as mx
 import mlx.nn as nn
 
@@ -27,75 +25,62 @@ def tied(weight: mx.array) -> mx.array:
     return mx.stack(turned).reshape(PITCH_CLASSES * out, *between, PITCH_CLASSES * inputs)
 
 
-def _uniform(shape: tuple[int, ...], fan_in: int) -> mx.array:
-    bound = math.sqrt(1 / fan_in)
-    return mx.random.uniform(-bound, bound, shape)
-
-
-class PitchStem(nn.Module):
+class PitchStem(nn.Linear):
     """Frames of bins (batch, frames, bins) to (batch, frames / patch, 12 * channels): each pitch
     class sees the bins from its own lowest one on, `patch` frames at a time."""
 
     def __init__(self, bins: int, bins_per_octave: int, channels: int, patch: int):
-        super().__init__()
         if bins_per_octave % PITCH_CLASSES:
             raise ValueError(f"bins_per_octave={bins_per_octave}, expected a multiple of 12")
         if bins < 2 * bins_per_octave:
             raise ValueError(f"{bins} bins, expected two octaves of {bins_per_octave} or more")
-        self.step, self.patch = bins_per_octave // PITCH_CLASSES, patch
-        self.seen = bins - (PITCH_CLASSES - 1) * self.step
-        self.weight = _uniform((channels, patch, self.seen), patch * self.seen)
-        self.bias = mx.zeros(channels)
+        step = bins_per_octave // PITCH_CLASSES
+        seen = bins - (PITCH_CLASSES - 1) * step
+        super().__init__(patch * seen, channels)
+        self.step = step
+        self.weight = self.weight.reshape(channels, patch, seen)
 
     def __call__(self, x: mx.array) -> mx.array:
         batch, frames, bins = x.shape
-        spare = bins - self.seen
-        padded = [
-            mx.pad(self.weight, ((0, 0), (0, 0), (number * self.step, spare - number * self.step)))
-            for number in range(PITCH_CLASSES)
+        _, patch, seen = self.weight.shape
+        moved = [
+            mx.pad(self.weight, ((0, 0), (0, 0), (lowest, bins - seen - lowest)))
+            for lowest in range(0, PITCH_CLASSES * self.step, self.step)
         ]
-        weight = mx.stack(padded).reshape(-1, self.patch * bins)
-        x = x.reshape(batch, frames // self.patch, self.patch * bins)
+        weight = mx.stack(moved).reshape(-1, patch * bins)
+        x = x.reshape(batch, frames // patch, patch * bins)
         return x @ weight.T + mx.tile(self.bias, PITCH_CLASSES)
 
 
-class PitchLinear(nn.Module):
+class PitchLinear(nn.Linear):
     """Linear over (pitch class, channel), alike for all pitch classes."""
 
     def __init__(self, inputs: int, outputs: int):
-        super().__init__()
-        self.weight = _uniform((outputs, PITCH_CLASSES, inputs), PITCH_CLASSES * inputs)
-        self.bias = mx.zeros(outputs)
+        super().__init__(PITCH_CLASSES * inputs, outputs)
+        self.weight = self.weight.reshape(outputs, PITCH_CLASSES, inputs)
 
     def __call__(self, x: mx.array) -> mx.array:
         return x @ tied(self.weight).T + mx.tile(self.bias, PITCH_CLASSES)
 
 
-class PitchConvolution(nn.Module):
+class PitchConvolution(nn.Conv1d):
     """Convolution over `kernel` frames and (pitch class, channel), alike for all pitch classes."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int):
-        super().__init__()
-        fan_in = PITCH_CLASSES * inputs * kernel
-        self.weight = _uniform((outputs, kernel, PITCH_CLASSES, inputs), fan_in)
-        self.bias = mx.zeros(outputs)
+        super().__init__(PITCH_CLASSES * inputs, outputs, kernel, padding=kernel // 2)
+        self.weight = self.weight.reshape(outputs, kernel, PITCH_CLASSES, inputs)
 
     def __call__(self, x: mx.array) -> mx.array:
-        kernel = self.weight.shape[1]
-        mixed = mx.conv1d(x, tied(self.weight), padding=kernel // 2)
+        mixed = mx.conv1d(x, tied(self.weight), padding=self.padding)
         return mixed + mx.tile(self.bias, PITCH_CLASSES)
 
 
-class PitchNorm(nn.Module):
+class PitchNorm(nn.LayerNorm):
     """Layer norm over pitch classes and channels; scale and offset are a channel's."""
-
-    def __init__(self, channels: int):
-        super().__init__()
-        self.weight, self.bias = mx.ones(channels), mx.zeros(channels)
 
     def __call__(self, x: mx.array) -> mx.array:
         weight, bias = (mx.tile(v, PITCH_CLASSES) for v in (self.weight, self.bias))
-        return mx.fast.layer_norm(x, weight, bias, 1e-5)
+        return mx.fast.layer_norm(x, weight, bias, self.eps)
 
 
 class PitchBlock(nn.Module):
@@ -130,5 +115,5 @@ class PitchHeads(nn.Module):
             batch, steps * self.frames, PITCH_CLASSES, self.types + 2
         )
         root, bass, types = logits[..., 0], logits[..., 1], logits[..., 2:]
-        share = mx.softmax(root, axis=-1)[..., None]
+        share = mx.softmax(root, axis=-1, precise=True)[..., None]
         return {"chord_type": (share * types).sum(axis=-2), "root": root, "bass_note": bass}
