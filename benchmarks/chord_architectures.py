@@ -5,6 +5,7 @@ Run: python benchmarks/chord_architectures.py [--data FOLDER] [--minutes 3] [--o
 """
 
 import argparse
+import statistics
 import tempfile
 import time
 from dataclasses import replace
@@ -12,44 +13,44 @@ from pathlib import Path
 
 from audiotrain.recipes import chord_inference, chord_scoring  # isort: skip (BLAS before MLX)
 import mlx.core as mx
+import numpy as np
 
+from audiotrain.callbacks import Callback
 from audiotrain.models.chords import ChordModelSettings
 from audiotrain.recipes import chords
 from audiotrain.recipes.chord_data import Library
 from audiotrain.recipes.chord_settings import TrainSettings
 
 CANDIDATES = {
-    "relu-transformer (default)": ChordModelSettings(),
-    "transformer, relu FFN": ChordModelSettings(
-        architecture="transformer", kernel=1, hidden=1024
-    ),
-    "transformer, conv1d FFN": ChordModelSettings(architecture="transformer"),
-    "conv1d only": ChordModelSettings(architecture="conv", kernel=5, hidden=256, blocks=8),
-    "conformer": ChordModelSettings(
-        architecture="conformer", width=192, hidden=384, kernel=15
-    ),
-    "btc": ChordModelSettings(
-        architecture="btc", width=128, blocks=8, hidden=128, patch=1
-    ),
-}  # fmt: skip
+    "equivariant (default)": ChordModelSettings(),
+    "relu attention, conv1d FFN": ChordModelSettings("relu-transformer", 256, 6, 4, 512, 3),
+    "transformer, relu FFN": ChordModelSettings("transformer", 256, 6, 4, 1024, 1),
+    "conv1d only": ChordModelSettings("conv", 256, 8, hidden=256, kernel=5),
+    "conformer": ChordModelSettings("conformer", 192, 6, 4, 384, 15),
+    "btc": ChordModelSettings("btc", 128, 8, 4, 128, 3, patch=1),
+}
 SHOWN = ("root", "majmin", "tetrads", "mirex", "seg")
-WARM_UP, TIMED = 3, 8  # steps
+WARM_UP, TIMED = 4, 16  # steps
+
+
+class Clock(Callback):
+    """When each step began."""
+
+    def __init__(self):
+        self.marks: list[float] = []
+
+    def on_train_batch_start(self, trainer, module, batch, batch_idx):
+        self.marks.append(time.perf_counter())
 
 
 def seconds_per_step(settings: TrainSettings, parts: dict) -> float:
-    """Time of a step over TIMED steps after WARM_UP, without validation."""
+    """Median time of TIMED steps after WARM_UP, without validation."""
+    short = replace(settings, steps=WARM_UP + TIMED, validations=1)
     with tempfile.TemporaryDirectory() as folder:
-        marks = []
-        for steps in (WARM_UP, WARM_UP + TIMED):
-            short = replace(settings, steps=steps, validations=1)
-            trainer, (train_loader, _) = chords.make_trainer(
-                short, parts, Path(folder) / str(steps)
-            )
-            module = chords.make_module(short, parts["train"])
-            begun = time.perf_counter()
-            trainer.fit(module, train_loader, None)
-            marks.append(time.perf_counter() - begun)
-    return (marks[1] - marks[0]) / TIMED
+        trainer, (train_loader, _) = chords.make_trainer(short, parts, Path(folder))
+        trainer.callbacks.append(clock := Clock())
+        trainer.fit(chords.make_module(short, parts["train"]), train_loader, None)
+    return statistics.median(np.diff(clock.marks[WARM_UP:]))
 
 
 def trained_scores(settings: TrainSettings, parts: dict) -> tuple[dict, float]:
@@ -74,7 +75,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", help="words that a candidate's name contains")
     options = parser.parse_args()
     base = TrainSettings(
-        data=options.data, cache=options.cache, valid=0.02, test=0.0825, renderings=1,
+        data=options.data, cache=options.cache, valid=0.02, test=0.0825, renderings=2,
         validations=1,
     )  # fmt: skip
     library = Library(base.features, base.cache.expanduser(), base.seed)

@@ -5,7 +5,7 @@ import pretty_midi
 import pytest
 
 from audiotrain import audio, features
-from audiotrain.datasets import chords
+from audiotrain.datasets import chords, synthesis
 from audiotrain.datasets.corpus import Item
 from audiotrain.harmony import IGNORE, Segment, encode, transpose
 from audiotrain.recipes import chord_data
@@ -233,6 +233,12 @@ def test_renderings_are_other_sounds_of_the_same_notes(tmp_path):
     shared = min(len(one.classes), len(other.classes))
     np.testing.assert_array_equal(one.classes[:shared], other.classes[:shared])
     np.testing.assert_array_equal(ours.audio_of(item.id, item), ours._audio_of_midi(item, 0))
+
+
+def test_the_first_rendering_is_the_midi_as_written(tmp_path):
+    ours, item = library(tmp_path), midi(tmp_path)
+    written = synthesis.render(synthesis.read_midi(item.audio), SMALL.rate)
+    np.testing.assert_array_equal(ours.audio_of(item.id, item), written)
 
 
 def test_composed_songs_depend_on_seed_and_number_alone(tmp_path):

@@ -76,7 +76,7 @@ def test_what_ran_is_saved_and_can_be_given_back(run, data, place):
     saved = config.load(TrainSettings, ["--config", str(run / "config.yaml")])
     assert saved.data == data
     assert saved.output == run
-    assert (saved.steps, saved.window, saved.model.width) == (6, 16, 32)
+    assert (saved.steps, saved.window, saved.model.width) == (6, 16, 36)
     assert saved.features.hop == 4096
 
 

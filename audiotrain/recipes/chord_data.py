@@ -236,13 +236,14 @@ def end_progress() -> None:
 
 
 def load_songs(
-    library: Library, items: Sequence[chords.Item], text: str, renderings: int = 1
+    library: Library, items: Sequence[chords.Item], text: str, renderings: Sequence[int] = (0,)
 ) -> tuple[list[list[Song]], list[str]]:
-    """Each item's renderings (recordings have one), and a line for each that cannot be read."""
+    """Each item in those renderings (a recording is there once), and a line for each that cannot
+    be read."""
     songs, problems = [], []
     for item in progress(items, text):
         try:
-            numbers = range(renderings if item.midi else 1)
+            numbers = renderings if item.midi else (0,)
             songs.append([library.song(item, number) for number in numbers])
         except (audio_files.AudioError, ValueError) as error:
             problems.append(str(error))

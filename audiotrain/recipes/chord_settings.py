@@ -42,7 +42,7 @@ class TrainSettings:
     pop_spellings: bool = False
     """read Cm7b5, CM7, Csus, C°, Cø and German H too"""
     renderings: int = 2
-    """how many choices of instruments each MIDI file is played on for training"""
+    """how often a MIDI file is played for training: as written, then on drawn instruments"""
     composed: int | None = None
     """songs synthesised for training; nothing: 120 without data, none with data"""
     composed_seconds: float = 60.0
@@ -103,8 +103,14 @@ class EvaluateSettings:
     """which chord annotation of a JAMS file: a number or an annotator's name"""
     pop_spellings: bool = False
     """read Cm7b5, CM7, Csus, C°, Cø and German H too"""
+    rendering: int = 0
+    """how MIDI files are played: 0 as written, 1 and on each time on other drawn instruments"""
     seed: int = 0
-    """seed of the instruments that MIDI files are played on"""
+    """seed of those instruments"""
+
+    def __post_init__(self):
+        if self.rendering < 0:
+            raise ValueError(f"rendering={self.rendering}, expected 0 or more")
 
 
 @dataclass(frozen=True)

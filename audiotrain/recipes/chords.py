@@ -184,7 +184,7 @@ def load_parts(
             )
     parts, problems = {}, []
     for name, chosen in split.items():
-        renderings = settings.renderings if name == "train" else 1
+        renderings = range(settings.renderings if name == "train" else 1)
         parts[name], found = chord_data.load_songs(library, chosen, name, renderings)
         problems += found
         if name in needed and not parts[name]:
@@ -318,7 +318,7 @@ def evaluate(settings: EvaluateSettings) -> dict:
     if settings.split is not None:
         items = part_of(corpus, run / "split.json", settings.split)
     library = Library(recognizer.settings, settings.cache.expanduser(), settings.seed)
-    songs, problems = chord_data.load_songs(library, items, "reading")
+    songs, problems = chord_data.load_songs(library, items, "reading", [settings.rendering])
     tell(problems, len(items))
     if not songs:
         raise ValueError(f"none of {len(items)} recordings can be read, such as {problems[0]}")
