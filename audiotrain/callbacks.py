@@ -93,7 +93,7 @@ class EarlyStopping(Monitor):
 
     def _stop(self, trainer, reason: str) -> None:
         trainer.should_stop, self.stopped_epoch = True, trainer.current_epoch
-        if self.verbose:
+        if self.verbose and trainer.is_global_zero:
             print(
                 f"stopping early at epoch {trainer.current_epoch}: {reason}, "
                 f"{self.wait_count} checks without improvement",

@@ -39,6 +39,12 @@ class Averages:
         """Plain numbers for a checkpoint."""
         return {"sums": dict(self.sums), "weights": dict(self.weights)}
 
+    def join(self, state: dict) -> None:
+        """Add what others averaged, as their `state_dict`."""
+        for name, total in state["sums"].items():
+            self.sums[name] = self.sums.get(name, 0.0) + total
+            self.weights[name] = self.weights.get(name, 0.0) + state["weights"][name]
+
     def load_state_dict(self, state: dict) -> None:
         """Continue from a checkpoint."""
         self.sums, self.weights = dict(state["sums"]), dict(state["weights"])
@@ -60,10 +66,16 @@ def count_batches(loader, limit: int | float | None, name: str) -> int | None:
     return limit if length is None else min(limit, length)
 
 
+def owns(loader, index: int) -> bool:
+    """Whether batch `index` of an epoch is this rank's own: one without a share fills in."""
+    return not hasattr(loader, "owns") or loader.owns(index)
+
+
 def evaluate(trainer, loader, method: str, prefix: str, limit) -> dict[str, float]:
     """Mean numbers of `method` over a loader, each name beginning with `prefix`.
 
-    The module is in eval mode already. The next batch is loaded while one is computed.
+    The module is in eval mode already. The next batch is loaded while one is computed. Several
+    ranks evaluate their shares of the loader and get the same means over all.
     """
     module, step = trainer.module, trainer.evaluation_step(method)
     batches = count_batches(loader, limit, f"limit_{prefix}batches")
@@ -75,6 +87,8 @@ def evaluate(trainer, loader, method: str, prefix: str, limit) -> dict[str, floa
         module.on_validation_start()
     pending: list[StepOutputs] = []
     for index, batch in enumerate(itertools.islice(loader, batches)):
+        if not owns(loader, index):
+            continue
         outputs = step(batch)
         mx.async_eval(outputs.vector)
         if pending:
@@ -86,10 +100,12 @@ def evaluate(trainer, loader, method: str, prefix: str, limit) -> dict[str, floa
             )
         )
         trainer.check_signal()
-    averages = Averages()
+    own, averages = Averages(), Averages()
     for outputs in pending:
         numbers = dict(outputs.numbers())
-        averages.add(numbers, numbers.pop("weight"))
+        own.add(numbers, numbers.pop("weight"))
+    for state in trainer.ranks.gather(own.state_dict()):
+        averages.join(state)
     if not averages.sums:
         raise ValueError(f"the {prefix.rstrip('_')} loader gave no batch")
     metrics = {

@@ -8,7 +8,12 @@ from typing import Any
 
 
 class Callback:
-    """Base class: override the moments needed. `outputs["loss"]` and such are plain floats."""
+    """Base class: override the moments needed. `outputs["loss"]` and such are plain floats.
+
+    With several ranks it is called on each, on rank 0 alone with `rank_zero_only`.
+    """
+
+    rank_zero_only = False
 
     def setup(self, trainer, module) -> None:
         """Before the optimizer and the step are built."""

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from audiotrain.collate import default_collate, pad_collate, to_mlx
-from audiotrain.samplers import Sampler, check_count
+from audiotrain.samplers import DistributedSampler, Sampler, check_count
 from audiotrain.workers import ORDER, Failure, Processes, Source, Threads, generator
 
 __all__ = [
@@ -63,6 +63,10 @@ class DataLoader:
     sampler         a `samplers.Sampler` of indices, instead of `shuffle`.
     batch_sampler   one of whole batches, instead of `batch_size`, `shuffle` and `drop_last`.
     persistent_workers  keeps the workers, and a process's copy of the dataset, between passes.
+
+    Under `mlx.launch` the Trainer has each rank load its share: `batch_size` is per rank, and batch
+    n of all ranks together has the samples, augmented alike, that batch n of a single process with
+    batch_size * ranks has. No sample is repeated to make the last batch even.
 
     Example:
     >>> loader = DataLoader([3, 1, 2], batch_size=2, mlx_transforms=())
@@ -121,13 +125,37 @@ class DataLoader:
         self._resuming = False  # whether the next pass begins at `_consumed`
         self._passes = 0
         self._pool: Threads | Processes | None = None
+        self.rank, self.world_size = 0, 1
+
+    def shard(self, rank: int, world_size: int) -> None:
+        """Give rank `rank` of `world_size` its share of each batch from the next pass on.
+
+        Of samples one by one, or of a batch_sampler's batches whole batches. A
+        DistributedSampler shares out by itself. The length is the same on all ranks: where the
+        last batch leaves nothing for a rank it is given a sample of another to fill in.
+        """
+        if not 0 <= rank < world_size:
+            raise ValueError(f"rank={rank!r}: expected 0..{world_size - 1}")
+        if not isinstance(self._sampler, DistributedSampler):
+            self.rank, self.world_size = rank, world_size
+
+    def owns(self, index: int) -> bool:
+        """Whether batch `index` has samples of this rank's own, rather than to fill in."""
+        return self._count() - index * self._together > self.rank
+
+    @property
+    def _together(self) -> int:
+        """Samples (or batches of a batch_sampler) that one batch of all ranks takes."""
+        return self.batch_size * self.world_size
+
+    def _count(self) -> int:
+        """Samples in an epoch, or batches of a batch_sampler."""
+        return len(self.dataset) if self._sampler is None else len(self._sampler)
 
     def __len__(self) -> int:
         """Batches in an epoch."""
-        if self.batch_sampler is not None:
-            return len(self.batch_sampler)
-        samples = len(self.dataset) if self.sampler is None else len(self.sampler)
-        return samples // self.batch_size if self.drop_last else -(-samples // self.batch_size)
+        count = self._count()
+        return count // self._together if self.drop_last else -(-count // self._together)
 
     def set_epoch(self, epoch: int) -> None:
         """Make the next pass that of `epoch`, from its start or, after load_state_dict of that
@@ -144,7 +172,7 @@ class DataLoader:
             "epoch": self.epoch,
             "consumed": self._consumed,
             "batches": len(self),
-            "batch_size": self.batch_size,
+            "batch_size": self._together,
         } | ({} if self._sampler is None else {"sampler_seed": self._sampler.seed})
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
@@ -201,7 +229,17 @@ class DataLoader:
                 f"sampler gave indices {order.min()}..{order.max()}, expected 0..{count - 1}"
             )
         rows = np.stack([order, occurrences(order)], axis=1)
-        return np.split(rows, ends[:-1]) if len(ends) else []
+        batches = np.split(rows, ends[:-1]) if len(ends) else []
+        return batches if self.world_size == 1 else self._share(batches)
+
+    def _share(self, batches: list[np.ndarray]) -> list[np.ndarray]:
+        """This rank's part of the batches of all ranks."""
+        rank, step = self.rank, self.world_size
+        if self.batch_sampler is None:
+            return [batch[rank::step] if len(batch) > rank else batch[:1] for batch in batches]
+        return [
+            batches[min(first + rank, len(batches) - 1)] for first in range(0, len(batches), step)
+        ]
 
     def _order(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         """The epoch's indices (samples,), and where in them each batch ends (batches,)."""
@@ -222,7 +260,7 @@ class DataLoader:
         else:
             rng, count = generator(ORDER, self.seed, epoch), len(self.dataset)
             order = rng.permutation(count) if self.shuffle else np.arange(count)
-        ends = np.minimum(np.arange(1, len(self) + 1) * self.batch_size, len(order))
+        ends = np.minimum(np.arange(1, len(self) + 1) * self._together, len(order))
         return order[: ends[-1] if len(ends) else 0], ends
 
     def _source(self) -> Source:

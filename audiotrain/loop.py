@@ -1,17 +1,16 @@
 """The fit loop: epochs, batches, when to validate, log, save and stop."""
 
 import itertools
-import os
-import signal
 import sys
-import threading
 import time
 
 import mlx.core as mx
 
 from audiotrain.compiled import StepOutputs
-from audiotrain.evaluation import Averages, count_batches, evaluate
+from audiotrain.distributed import lost, lost_connection
+from audiotrain.evaluation import Averages, count_batches, evaluate, owns
 from audiotrain.memory import memory_limits
+from audiotrain.signals import Interrupted, SignalGuard
 
 PER_STEP = ("gradient_norm", "learning_rate")
 MOST_PENDING = 256
@@ -21,42 +20,12 @@ class NonFiniteError(ValueError):
     """Too many steps in a row had a NaN or infinite loss or gradient."""
 
 
-class Interrupted(BaseException):
-    """Ctrl-C or SIGTERM asked to stop; raised where the state is whole."""
-
-
-class SignalGuard:
-    """First Ctrl-C or SIGTERM: remember it, the loop stops after its step. Second: stop now."""
-
-    def __init__(self):
-        self.received: int | None = None
-        self._before: dict = {}
-
-    def __enter__(self):
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._handle)
-        return self
-
-    def __exit__(self, *_):
-        for number, handler in self._before.items():
-            signal.signal(number, handler or signal.SIG_DFL)
-        self._before.clear()
-
-    def _handle(self, number, _frame):
-        if self.received is not None:
-            self.__exit__()
-            raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
-        self.received = number
-        # Not print: the signal may have come in the middle of another print.
-        os.write(2, b"\nstopping after this step; once more to stop now\n")
-
-
 class FitLoop:
     """One call of `Trainer.fit`, from the trainer's position to its end."""
 
     def __init__(self, trainer):
         self.trainer, self.module, self.step = trainer, trainer.module, trainer.step
+        self.ranks = trainer.ranks
         self.pending: list[tuple[int, StepOutputs]] = []
         self.previous: StepOutputs | None = None
         self.overfitted: list | None = None
@@ -66,7 +35,8 @@ class FitLoop:
         """Train to the end, or until a signal; SystemExit after a signal, once all is saved."""
         trainer, module = self.trainer, self.module
         limits = trainer.memory_limit, trainer.cache_limit, trainer.wired_limit
-        with SignalGuard() as guard, memory_limits(*limits):
+        watch = self.ranks.watch(self._where)
+        with SignalGuard() as guard, watch, memory_limits(*limits):
             trainer.guard, trainer.loop = guard, self
             try:
                 self._sanity_check()
@@ -75,16 +45,20 @@ class FitLoop:
                 trainer.tell(lambda c: c.on_train_start(trainer, module))
                 module.on_train_start()
                 self._start_interval()
+                self._meet()
                 while not self._finished():
                     self._epoch()
                 mx.eval(self.step.state())
                 module.on_train_end()
                 trainer.tell(lambda c: c.on_train_end(trainer, module))
+                self._meet()
                 trainer.check_signal()  # one that came too late for a step
             except Interrupted:
-                self._save_and_exit(guard.received)
+                self._save_and_exit(self.ranks.signal(guard.received))
             except BaseException as fault:
                 error = fault
+                if isinstance(fault, RuntimeError) and (reason := lost_connection(fault)):
+                    raise SystemExit(lost(self.ranks.rank, reason, self._where())) from None
                 trainer.tell(lambda c: c.on_exception(trainer, module, error))
                 raise
             finally:
@@ -93,17 +67,34 @@ class FitLoop:
 
     def _finished(self) -> bool:
         trainer = self.trainer
-        if trainer.should_stop or self._limit_reached():
+        if self._stopping():
             return True
         if trainer.max_steps is not None or trainer.max_epochs is None:
             return False
         return trainer.current_epoch >= trainer.max_epochs
 
-    def _limit_reached(self) -> bool:
+    def _stopping(self) -> bool:
+        """Whether training ends before its epochs do; the same on all ranks."""
         trainer = self.trainer
         if trainer.max_steps is not None and trainer.global_step >= trainer.max_steps:
             return True
-        return trainer.max_time is not None and trainer.elapsed() >= trainer.max_time
+        return self.ranks.stops(self._wants_to_stop())
+
+    def _wants_to_stop(self) -> bool:
+        trainer = self.trainer
+        late = trainer.max_time is not None and trainer.elapsed() >= trainer.max_time
+        return trainer.should_stop or late
+
+    def _meet(self) -> None:
+        """Agree with the other ranks on signals and on stopping."""
+        self.ranks.meet(self.trainer.guard.received, self._wants_to_stop())
+
+    def _where(self) -> str:
+        """Where the run stands, for the one line of its sudden end."""
+        trainer, saver = self.trainer, self.trainer.checkpoint_callback
+        last = None if saver is None else saver.folder(trainer) / "last"
+        told = f'; to continue: fit(..., ckpt_path="{last}")' if last and last.exists() else ""
+        return f"at step {trainer.global_step}{told}"
 
     def _epoch(self) -> None:
         trainer, module = self.trainer, self.module
@@ -121,6 +112,7 @@ class FitLoop:
         """Run the epoch's batches; False when it was left before their end."""
         trainer = self.trainer
         total = trainer.num_training_batches
+        self.ranks.check_batches(total)
         start = self.checked_batches = trainer.batches_done
         if total is None or start < total:
             for batch in self._remaining(total, start):
@@ -129,11 +121,12 @@ class FitLoop:
                     trainer.check_signal()
                     if trainer.validation_due:
                         self._validate_inside()
-                    if trainer.should_stop or self._limit_reached():
+                    if self._stopping():
                         return trainer.batches_done == total
             if trainer.group:  # of a loader that did not say where its end is
                 self._optimize()
                 self._log_interval()
+            self._meet()
             trainer.check_signal()
         if trainer.batches_done == 0:
             raise ValueError(
@@ -159,8 +152,12 @@ class FitLoop:
         trainer, module, index = self.trainer, self.module, self.trainer.batches_done
         trainer.tell(lambda c: c.on_train_batch_start(trainer, module, batch, index))
         accumulate = trainer.accumulate_grad_batches > 1
+        own = owns(trainer.train_loader, index)
+        self.ranks.ask(own, trainer.guard.received, self._wants_to_stop())
+        self.ranks.seed(trainer.seed, trainer.current_epoch, index)
         outputs = self.step.add(batch) if accumulate else self.step(batch)
         self._dispatch(outputs)
+        self.ranks.hear()
         self.pending.append((trainer.global_step, outputs))
         trainer.batches_done += 1
         if not accumulate:
@@ -186,12 +183,13 @@ class FitLoop:
     def _dispatch(self, outputs: StepOutputs) -> None:
         """Start computing; return once the step before this one is done, so that the queue holds
         one step while the next batch is loaded."""
-        if self.trainer.debug_lazy_eval:
-            mx.eval(self.step.state(), outputs.vector)
-        mx.async_eval(self.step.state(), mx.random.state, outputs.vector)
-        if self.previous is not None:
-            mx.eval(self.previous.vector)
-            self.trainer.latest = self.previous
+        with self.ranks.waiting():
+            if self.trainer.debug_lazy_eval:
+                mx.eval(self.step.state(), outputs.vector)
+            mx.async_eval(self.step.state(), mx.random.state, outputs.vector)
+            if self.previous is not None:
+                mx.eval(self.previous.vector)
+                self.trainer.latest = self.previous
         self.previous = outputs
 
     # Numbers
@@ -203,12 +201,14 @@ class FitLoop:
         """Read the pending numbers into the averages; stop when too many steps were skipped."""
         trainer = self.trainer
         pending, self.pending = self.pending, []
+        with self.ranks.waiting():
+            mx.eval([outputs.vector for _, outputs in pending])
         for step, outputs in pending:
             numbers = dict(outputs.numbers())
             if "finite" not in numbers:
                 trainer.interval.add(numbers, 1.0)
                 continue
-            self.interval_examples += outputs.examples
+            self.interval_examples += outputs.examples * self.ranks.size
             weight, finite = numbers.pop("weight"), numbers.pop("finite")
             if not finite:
                 trainer.skipped_steps += 1
@@ -289,13 +289,15 @@ class FitLoop:
         metrics = self._validate()
         trainer.history.add_log(self._stamp() | trainer.log_metrics(metrics))
         trainer.tell(lambda c: c.on_validation_end(trainer, self.module))
+        self._meet()
 
     def _validate(self) -> dict:
         trainer = self.trainer
         paused = time.monotonic()
         loader, limit = trainer.val_loader, trainer.limit_val_batches
         if self.overfitted is not None:
-            loader, limit = self.overfitted, None
+            given = enumerate(self.overfitted)
+            loader, limit = [b for index, b in given if owns(trainer.train_loader, index)], None
         with trainer.evaluating(self.module):
             metrics = evaluate(trainer, loader, "validation_step", "val_", limit)
         trainer.validation_due, trainer.validated_step = False, trainer.global_step
@@ -337,6 +339,7 @@ class FitLoop:
         trainer.tell(lambda c: c.on_train_epoch_end(trainer, module))
         trainer.tell(lambda c: c.on_epoch_end(trainer, EpochState(trainer)))
         trainer.epoch_finished = trainer.epoch_ending = False
+        self._meet()
         if exhausted:
             trainer.current_epoch += 1
             trainer.batches_done, trainer.averages = 0, Averages()
@@ -347,7 +350,7 @@ class FitLoop:
         trainer = self.trainer
         if self._validation_batches() == 0 or trainer.validated_step == trainer.global_step:
             return False
-        last = not exhausted or trainer.should_stop or self._limit_reached()
+        last = not exhausted or self._stopping()
         last = last or trainer.max_steps is None and trainer.current_epoch + 1 == trainer.max_epochs
         by_epoch = isinstance(trainer.val_check_interval, float)
         return last or by_epoch and self._validates_this_epoch()
@@ -370,7 +373,9 @@ class FitLoop:
                 f"stopped at step {trainer.global_step} and saved; to continue: "
                 f'fit(..., ckpt_path="{path}")'
             )
-        print(message, file=sys.stderr, flush=True)
+        if trainer.is_global_zero:
+            print(message, file=sys.stderr, flush=True)
+        self.ranks.gather(None, saving=True)  # a launcher ends all once the first is gone
         raise SystemExit(128 + number)
 
 

@@ -12,6 +12,8 @@ from audiotrain.hooks import Callback
 class ModelSummary(Callback):
     """Prints the model's parts with their parameters, total and trainable, before training."""
 
+    rank_zero_only = True
+
     def on_train_start(self, trainer, module) -> None:
         print(self.text(module), file=sys.stderr, flush=True)
 
@@ -33,6 +35,8 @@ class ProgressBar(Callback):
 
     When the output is no terminal: a line every `line_seconds`, and one an epoch.
     """
+
+    rank_zero_only = True
 
     def __init__(self, refresh_rate: int = 10, line_seconds: float = 30.0):
         if refresh_rate < 1:

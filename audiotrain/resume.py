@@ -60,18 +60,12 @@ def position(trainer) -> dict:
 
 
 def restore(trainer, path: Path) -> None:
-    """Continue from a checkpoint: arrays, counters, averages, callbacks, loader, random key."""
-    arrays, meta = checkpoint.load(path)
+    """Continue from a checkpoint: arrays, counters, averages, callbacks, loader, random key.
+
+    Only rank 0 reads it; its arrays reach the others when fit begins.
+    """
+    meta = trainer.ranks.from_first(lambda: _restore_arrays(trainer, path))
     trainer.group = meta["group"]
-    expected = trees(trainer)
-    for name, tree in expected.items():  # all of them before anything is changed
-        found = arrays.get(name, {})
-        checkpoint.match(found, checkpoint.arrays_of(tree), f"{path} ({name})")
-    for name, tree in expected.items():
-        if name == "ema":
-            tree.update(arrays[name])
-        else:
-            checkpoint.put_arrays(tree, arrays.get(name, {}))
     trainer.current_epoch, trainer.batches_done = meta["epoch"], meta["batches"]
     trainer.global_step, trainer.validation_due = meta["global_step"], meta["validation_due"]
     trainer.validated_step = meta["validated_step"]
@@ -92,6 +86,21 @@ def restore(trainer, path: Path) -> None:
     if trainer.loader_resumes:
         trainer.train_loader.load_state_dict(meta["loader"])
     mx.random.seed(int(meta["random_key"]))
+
+
+def _restore_arrays(trainer, path: Path) -> dict:
+    arrays, meta = checkpoint.load(path)
+    trainer.group = meta["group"]
+    expected = trees(trainer)
+    for name, tree in expected.items():  # all of them before anything is changed
+        found = arrays.get(name, {})
+        checkpoint.match(found, checkpoint.arrays_of(tree), f"{path} ({name})")
+    for name, tree in expected.items():
+        if name == "ema":
+            tree.update(arrays[name])
+        else:
+            checkpoint.put_arrays(tree, arrays.get(name, {}))
+    return meta
 
 
 def numbered(objects: Sequence) -> list[tuple[str, Any]]:

@@ -4,7 +4,7 @@ What a sampler gives depends on (seed, epoch) alone, so a pass can be resumed wi
 what came before. An epoch's length is always the same.
 """
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence, Sized
 
 import numpy as np
 
@@ -212,6 +212,50 @@ class BucketSampler(Sampler):
             batches.append(left)
         places = rng.permutation(len(batches)) if self.shuffle else range(len(batches))
         return iter([batches[place] for place in places])
+
+
+class DistributedSampler(Sampler):
+    """One rank's share of `dataset` (or of so many samples), as PyTorch's; a `sampler`.
+
+    All ranks get equally many: the first samples of the epoch come twice to make it even, or with
+    `drop_last` the last ones are left out. `rank` and `world_size` are those of the launched
+    processes by default. A DataLoader in a Trainer needs none, and then repeats no sample.
+
+    >>> [list(DistributedSampler(5, shuffle=False, rank=r, world_size=2)) for r in (0, 1)]
+    [[0, 2, 4], [1, 3, 0]]
+    """
+
+    def __init__(
+        self,
+        dataset: Sized | int,
+        shuffle: bool = True,
+        seed: int = 0,
+        drop_last: bool = False,
+        rank: int | None = None,
+        world_size: int | None = None,
+    ):
+        super().__init__(seed)
+        if rank is None or world_size is None:
+            import mlx.core as mx  # here, so that process workers never load it
+
+            group = mx.distributed.init()
+            rank = group.rank() if rank is None else rank
+            world_size = group.size() if world_size is None else world_size
+        if not 0 <= rank < world_size:
+            raise ValueError(f"rank={rank!r}: expected 0..{world_size - 1}")
+        self.samples = dataset if isinstance(dataset, int) else len(dataset)
+        self.shuffle, self.drop_last = shuffle, drop_last
+        self.rank, self.world_size = rank, world_size
+
+    def __len__(self) -> int:
+        down, up = self.samples // self.world_size, -(-self.samples // self.world_size)
+        return down if self.drop_last else up
+
+    def __iter__(self) -> Iterator[int]:
+        count = self.samples
+        order = self.rng().permutation(count) if self.shuffle else np.arange(count)
+        order = np.resize(order, len(self) * self.world_size)  # repeated from its start, or cut
+        return iter(order[self.rank :: self.world_size].tolist())
 
 
 def check_count(name: str, value: int, least: int) -> None:

@@ -117,8 +117,8 @@ class ModelCheckpoint(Monitor):
         dropped = self._keep(trainer) if fresh and self.save_top_k else []
         if self.save_last:
             self.write_last(trainer)
-        for path in dropped:  # once `last` no longer counts them among the kept
-            checkpoint.remove(path)
+        for path in dropped if trainer.is_global_zero else ():
+            checkpoint.remove(path)  # once `last` no longer counts them among the kept
 
     def _keep(self, trainer) -> list[str]:
         if self.by_validation and trainer.val_loader is None:
@@ -130,7 +130,7 @@ class ModelCheckpoint(Monitor):
             return []
         before = list(self.kept)
         dropped = [self.kept.pop()[1]] if full else []
-        path = str(self._path(trainer, reusable=dropped))
+        path = trainer.ranks.from_first(lambda: str(self._path(trainer, reusable=dropped)))
         place = sum(not self.better(value, score) for score, _ in self.kept)
         self.kept.insert(place, (value, path))
         try:

@@ -12,6 +12,7 @@ from mlx.utils import tree_map
 
 from audiotrain.checkpoint import arrays_of, put_arrays
 from audiotrain.compiled import Compiled, StepOutputs, scalar
+from audiotrain.distributed import Alone
 from audiotrain.precision import Bfloat16Mixed, Float32
 
 
@@ -28,10 +29,12 @@ class TrainStep:
         accumulate: bool,
         ema_decay: float | None,
         precision: Float32 | Bfloat16Mixed,
+        ranks: Alone,
         compile: bool,
     ):
         precision.check(module)
-        self.module, self.optimizer, self.precision = module, optimizer, precision
+        self.module, self.optimizer = module, optimizer
+        self.precision, self.ranks = precision, ranks
         self.clip_value, self.clip_algorithm = clip_value, clip_algorithm
         self.ema_decay = ema_decay
         self.accumulate = accumulate
@@ -45,7 +48,7 @@ class TrainStep:
 
     def state(self) -> list:
         """The trees that a step changes; the random key comes on top."""
-        return [self.module.state, self.optimizer.state, self.extra]
+        return [self.module.state, self.optimizer.state, self.extra, self.ranks.shared]
 
     @property
     def trace_count(self) -> int:
@@ -93,22 +96,24 @@ class TrainStep:
         return self._apply(())
 
     def _gradients(self, batch):
-        """Loss and metrics of the batch, its weight, and gradients in the parameters' type."""
+        """Loss and metrics of this rank's batch, its weight, and gradients of its `objective` in
+        the parameters' type."""
 
         def loss_and_metrics(batch):
             with self.precision.parameters(self.module):
                 loss, metrics = losses_of(self.module, "compute_loss", batch)
             if loss is None:
                 raise ValueError(f"{type(self.module).__name__}.compute_loss gave no loss")
-            return loss, metrics, scalar("batch_weight", self.module.batch_weight(batch))
+            weight = scalar("batch_weight", self.module.batch_weight(batch))
+            return self.ranks.objective(loss, weight), loss, metrics, weight
 
-        with self.precision.layers(self.module):
+        with self.ranks.layers(self.module), self.precision.layers(self.module):
             numbers, gradients = nn.value_and_grad(self.module, loss_and_metrics)(batch)
-        return *numbers, gradients
+        return *numbers[1:], gradients
 
     def _update(self, batch) -> dict:
         old_model, old_optimizer = arrays_of(self.module.state), arrays_of(self.optimizer.state)
-        loss, metrics, weight, gradients = self._gradients(batch)
+        loss, metrics, weight, gradients = self.ranks.average(*self._gradients(batch))
         norm = gradient_norm(gradients)
         finite = mx.isfinite(loss) & mx.isfinite(norm)
         self._descend(gradients, norm)
@@ -121,13 +126,17 @@ class TrainStep:
 
     def _accumulate(self, batch) -> dict:
         old_model = arrays_of(self.module.state)
-        loss, metrics, weight, gradients = self._gradients(batch)
-        finite = mx.isfinite(loss) & mx.isfinite(gradient_norm(gradients))
+        *numbers, gradients = self._gradients(batch)
+        own_weight, norm = numbers[2], gradient_norm(gradients)
+        loss, metrics, weight, norm = self.ranks.average(*numbers, norm)
+        finite = mx.isfinite(loss) & mx.isfinite(norm)
         _select(self.module.state, old_model, finite)
         weight = mx.where(finite, weight, 0.0)
         total = self.extra["accumulator"]
         total["gradients"] = tree_map(
-            lambda old, new: old + mx.where(finite, weight * new.astype(mx.float32), 0.0),
+            lambda old, new: (
+                old + mx.where(finite, self.ranks.weigh(new.astype(mx.float32), own_weight), 0.0)
+            ),
             total["gradients"],
             gradients,
         )
@@ -140,9 +149,8 @@ class TrainStep:
         something = total["weight"] > 0
         scale = 1 / mx.where(something, total["weight"], 1.0)
         parameters = self.module.trainable_parameters()
-        gradients = tree_map(
-            lambda g, p: (g * scale).astype(p.dtype), total["gradients"], parameters
-        )
+        summed = self.ranks.total(total["gradients"])
+        gradients = tree_map(lambda g, p: (g * scale).astype(p.dtype), summed, parameters)
         norm = gradient_norm(gradients)
         self._descend(gradients, norm)
         self._keep_if(something & mx.isfinite(norm), old_model, old_optimizer)

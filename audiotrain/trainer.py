@@ -16,15 +16,17 @@ from audiotrain import checkpoint
 from audiotrain.batch import flatten_batch, unflatten_batch
 from audiotrain.callbacks import Callback, ModelCheckpoint, default_callbacks
 from audiotrain.compiled import can_compile, random_key
-from audiotrain.evaluation import Averages, count_batches, evaluate
+from audiotrain.distributed import join
+from audiotrain.evaluation import Averages, count_batches, evaluate, owns
 from audiotrain.history import History
 from audiotrain.loggers import Logger, file_loggers
-from audiotrain.loop import FitLoop, Interrupted
+from audiotrain.loop import FitLoop
 from audiotrain.module import TrainModule, optimizer_config
 from audiotrain.precision import PRECISIONS
 from audiotrain.resume import arrays_to_save, position, restore
 from audiotrain.run_folder import only_run_in
 from audiotrain.settings import check_settings, seconds
+from audiotrain.signals import Interrupted
 from audiotrain.step import EvaluationStep, TrainStep, learning_rate_of
 
 
@@ -49,6 +51,10 @@ class Trainer:
     Tests of one's own code: `fast_dev_run` (True or a number of batches), `overfit_batches`,
     `limit_*_batches` (int = number, float = share), `debug_lazy_eval` (no compile, each step
     evaluated at once, so that an error comes from its own line).
+
+    Under `mlx.launch` each process is a rank (`global_rank` of `world_size`) that takes its share
+    of every batch; weights and metrics are those of one process with batch_size * world_size. Only
+    rank 0 (`is_global_zero`) writes. Dropout differs by rank.
 
     `default_root_dir` is this run's folder, of one run at a time: metrics.csv, metrics.jsonl,
     checkpoints/. `config` is plain data about the run, stored in checkpoints and given to loggers.
@@ -117,6 +123,7 @@ class Trainer:
         self.limit_predict_batches = limit_predict_batches
         self.overfit_batches = overfit_batches
         check_settings(self)
+        self.ranks = join()
         given = [callbacks] if isinstance(callbacks, Callback) else list(callbacks or ())
         self.callbacks = default_callbacks(
             given,
@@ -128,6 +135,8 @@ class Trainer:
         self.loggers = [] if logger is False else file_loggers(self.default_root_dir)
         if not isinstance(logger, bool) and logger is not None:
             self.loggers += [logger] if isinstance(logger, Logger) else list(logger)
+        if not self.is_global_zero:
+            self.loggers = [Logger() for _ in self.loggers]
         self.module: TrainModule | None = None
         self.step: TrainStep | None = None
         self.train_loader = self.val_loader = None
@@ -142,6 +151,21 @@ class Trainer:
         mx.random.seed(seed)
 
     # What is going on, for modules and callbacks
+
+    @property
+    def global_rank(self) -> int:
+        """Which of the processes that train together this is, from 0."""
+        return self.ranks.rank
+
+    @property
+    def world_size(self) -> int:
+        """How many processes train together."""
+        return self.ranks.size
+
+    @property
+    def is_global_zero(self) -> bool:
+        """Whether this is rank 0, which writes what is written."""
+        return self.ranks.rank == 0
 
     @property
     def logger(self) -> Logger | None:
@@ -208,7 +232,8 @@ class Trainer:
     def tell(self, hook: Callable[[Callback], None]) -> None:
         """Run a hook of every callback, checkpoints last: `tell(lambda c: c.on_fit_start(...))`."""
         for callback in self.callbacks:
-            hook(callback)
+            if self.is_global_zero or not callback.rank_zero_only:
+                hook(callback)
 
     def current_learning_rate(self) -> float:
         """Rate of the last optimizer step."""
@@ -216,7 +241,7 @@ class Trainer:
 
     def check_signal(self) -> None:
         """Leave the loop when Ctrl-C or SIGTERM has come."""
-        if self.guard is not None and self.guard.received is not None:
+        if self.guard is not None and self.ranks.signal(self.guard.received) is not None:
             raise Interrupted
 
     # The four verbs
@@ -234,6 +259,8 @@ class Trainer:
             ckpt_path = self._resume_from
         self._resume_from = None
         self._attach(model)
+        self.ranks.shard(train_loader)
+        self.ranks.shard(val_loader)
         self.tell(lambda c: c.setup(self, model))
         self._build(model)
         self._reset()
@@ -241,7 +268,8 @@ class Trainer:
         if ckpt_path is not None:
             restore(self, self._resolve(ckpt_path))
             self.resumed = True
-        writes = self.loggers or self.checkpoint_callback
+        self.ranks.share(self.step.state())
+        writes = self.is_global_zero and (self.loggers or self.checkpoint_callback)
         with only_run_in(self.default_root_dir) if writes else contextlib.nullcontext():
             for logger in self.loggers:
                 logger.start(self.global_step)
@@ -259,13 +287,17 @@ class Trainer:
         return self._evaluate(test_loader, "test_step", "test_", self.limit_test_batches)
 
     def predict(self, model: TrainModule, loader: Iterable, ckpt_path=None) -> list:
-        """What `predict_step` gives for each batch, evaluated, in eval mode."""
+        """What `predict_step` gives for each batch (each rank: of its share), evaluated, in eval
+        mode."""
         self._attach(model, ckpt_path)
+        self.ranks.shard(loader)
         outputs: list = []
         limit = count_batches(loader, self.limit_predict_batches, "limit_predict_batches")
         precision = PRECISIONS[self.precision]()
         with self.evaluating(model), precision.layers(model), precision.parameters(model):
-            for batch in itertools.islice(loader, limit):
+            for index, batch in enumerate(itertools.islice(loader, limit)):
+                if not owns(loader, index):
+                    continue
                 outputs.append(model.predict_step(unflatten_batch(*flatten_batch(batch))))
                 mx.eval(outputs[-1])
         return outputs
@@ -277,21 +309,34 @@ class Trainer:
     # Checkpoints
 
     def save_checkpoint(self, path: str | Path) -> None:
-        """Write everything needed to continue to the directory `path`, atomically."""
+        """Write everything needed to continue to the directory `path`, atomically (rank 0)."""
         if self.step is None:
             raise ValueError("save_checkpoint: nothing to save, fit a model first")
         if self.loop is not None:
             self.loop.drain()
-        checkpoint.save(path, arrays_to_save(self), position(self))
+        if self.group and self.world_size > 1:
+            raise ValueError(
+                f"save_checkpoint: called after {self.group} of {self.accumulate_grad_batches} "
+                f"accumulated batches; several ranks can save only between optimizer steps"
+            )
+        if self.is_global_zero:
+            checkpoint.save(path, arrays_to_save(self), position(self))
 
     def load_checkpoint(self, path: str | Path) -> None:
         """Load weights into the attached module, if any; the next fit continues from `path`."""
         path = self._resolve(path)
         if self.module is not None:
-            checkpoint.load_weights(self.module, path, averaged=False)
+            self._load_weights(path, averaged=False)
         else:
-            checkpoint.load(path)
+            self.ranks.from_first(lambda: checkpoint.load(path)[1])
         self._resume_from = path
+
+    def _load_weights(self, path: Path, averaged: bool) -> dict:
+        """Load rank 0's weights into the module of every rank; the checkpoint's meta."""
+        module = self.module
+        meta = self.ranks.from_first(lambda: checkpoint.load_weights(module, path, averaged))
+        self.ranks.share([module.state])
+        return meta
 
     def _resolve(self, path: str | Path) -> Path:
         """A path, or the "last" or "best" of this trainer's ModelCheckpoint."""
@@ -336,6 +381,7 @@ class Trainer:
         return self._evaluation_steps[method]
 
     def _evaluate(self, loader, method: str, prefix: str, limit) -> dict:
+        self.ranks.shard(loader)
         with self.evaluating(self.module):
             metrics = evaluate(self, loader, method, prefix, limit)
         self.log_metrics(metrics)
@@ -353,7 +399,7 @@ class Trainer:
         model.attach(self)
         if ckpt_path is not None:
             self.step = None  # its running average belongs to other weights
-            meta = checkpoint.load_weights(model, self._resolve(ckpt_path))
+            meta = self._load_weights(self._resolve(ckpt_path), averaged=True)
             self.current_epoch, self.global_step = meta["epoch"], meta["global_step"]
 
     def _build(self, model: TrainModule) -> None:
@@ -366,6 +412,7 @@ class Trainer:
             accumulate=self.accumulate_grad_batches > 1,
             ema_decay=self.ema_decay,
             precision=PRECISIONS[self.precision](),
+            ranks=self.ranks,
             compile=self._compiles(),
         )
 

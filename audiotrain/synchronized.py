@@ -1,0 +1,77 @@
+"""Batch normalisation over the batches of all ranks, as if they were one batch."""
+
+import contextlib
+from collections.abc import Iterator
+
+import mlx.core as mx
+import mlx.nn as nn
+
+
+@contextlib.contextmanager
+def synchronized_batch_norm(module: nn.Module, ranks) -> Iterator[None]:
+    """Inside the block BatchNorm layers in train mode take mean and variance over all ranks.
+
+    Their buffers become the same on all ranks. The backward pass belongs into the block.
+    """
+    found = {id(p): p for p in module.modules() if type(p).__call__ is nn.BatchNorm.__call__}
+    kinds = [(part, type(part)) for part in found.values()]
+    try:
+        for part, kind in kinds:
+            part.__class__ = _synchronized(kind, ranks)
+        yield
+    finally:
+        for part, kind in kinds:
+            part.__class__ = kind
+
+
+def _synchronized(kind: type, ranks) -> type:
+    """The class of a BatchNorm while it runs: its own one with another `__call__`."""
+
+    def call(layer, x):
+        if not layer.training:
+            return kind.__call__(layer, x)
+        normalized, mean, variance, count = _normalize(ranks, layer.eps)(x)
+        if layer.track_running_stats:
+            unbiased = variance * (count / mx.maximum(count - 1, 1))
+            for name, new in (("running_mean", mean), ("running_var", unbiased)):
+                old = layer[name]
+                moved = (1 - layer.momentum) * old + layer.momentum * mx.stop_gradient(new)
+                layer[name] = moved.astype(old.dtype)
+        return layer.weight * normalized + layer.bias if "weight" in layer else normalized
+
+    return type(kind.__name__, (kind,), {"__call__": call, "__module__": kind.__module__})
+
+
+def _normalize(ranks, eps: float):
+    """x (..., channels) -> normalised x, mean and variance (channels,), rows of all ranks."""
+    own = ranks.shared["flags"][0]  # 0 where the batch only fills in, and counts nothing
+
+    @mx.custom_function
+    def normalize(x):
+        wide = x.astype(mx.float32)
+        axes = tuple(range(x.ndim - 1))
+        rows = own * (x.size // x.shape[-1])
+        # Each rank's mean and variance, joined as Chan et al. do: sums of squares would cancel.
+        part = mx.stack([mx.mean(wide, axis=axes), mx.var(wide, axis=axes)])
+        counts = mx.broadcast_to(rows, (1, x.shape[-1]))
+        parts = ranks.stack(mx.concatenate([counts, part]))
+        counts, means, variances = parts[:, 0], parts[:, 1], parts[:, 2]
+        count = mx.sum(counts, axis=0)
+        mean = mx.sum(counts * means, axis=0) / count
+        spread = variances + mx.square(means - mean)
+        variance = mx.sum(counts * spread, axis=0) / count
+        normalized = (wide - mean) * mx.rsqrt(variance + eps)
+        return normalized.astype(x.dtype), mean, variance, count[0]
+
+    @normalize.vjp
+    def normalize_vjp(x, cotangents, outputs):
+        cotangent = cotangents[0].astype(mx.float32)
+        normalized, _, variance, count = outputs
+        axes = tuple(range(cotangent.ndim - 1))
+        along = normalized.astype(mx.float32)
+        sums = mx.stack([mx.sum(cotangent, axis=axes), mx.sum(cotangent * along, axis=axes)])
+        sums = ranks.sum(sums) / count
+        gradient = cotangent - sums[0] - along * sums[1]
+        return (own * gradient * mx.rsqrt(variance + eps)).astype(normalized.dtype)
+
+    return normalize
