@@ -1,11 +1,15 @@
-"""Averages weighted by what each batch counts, and one evaluation pass over a loader."""
+"""Averages weighted by what each batch counts, and one pass over a loader in eval mode."""
 
+import contextlib
 import itertools
 import math
+from collections.abc import Iterator
 
 import mlx.core as mx
 
-from audiotrain.compiled import StepOutputs
+from audiotrain.batch import flatten_batch, unflatten_batch
+from audiotrain.checkpoint import arrays_of, put_arrays
+from audiotrain.compiled import StepOutputs, random_key
 
 
 class Averages:
@@ -69,6 +73,38 @@ def count_batches(loader, limit: int | float | None, name: str) -> int | None:
 def owns(loader, index: int) -> bool:
     """Whether batch `index` of an epoch is this rank's own: one without a share fills in."""
     return not hasattr(loader, "owns") or loader.owns(index)
+
+
+@contextlib.contextmanager
+def evaluating(trainer) -> Iterator[None]:
+    """Eval mode, averaged weights and a random state of its own inside the block."""
+    module, step = trainer.module, trainer.step
+    modes = [(part, part.training) for part in module.modules()]
+    key = random_key()
+    mx.random.seed(trainer.seed)
+    averaged = step.extra.get("ema", {}) if step and step.module is module else {}
+    trained = {name: a for name, a in arrays_of(module).items() if name in averaged}
+    try:
+        put_arrays(module, averaged)
+        module.eval()
+        yield
+    finally:
+        put_arrays(module, trained)
+        for part, training in modes:
+            part._training = training
+        mx.random.seed(key)
+
+
+def predict(trainer, loader, precision) -> list:
+    """Evaluated outputs of `predict_step` for a loader's batches that are this rank's own."""
+    module, outputs = trainer.module, []
+    batches = count_batches(loader, trainer.limit_predict_batches, "limit_predict_batches")
+    with evaluating(trainer), precision.layers(module), precision.parameters(module):
+        for index, batch in enumerate(itertools.islice(loader, batches)):
+            if owns(loader, index):
+                outputs.append(module.predict_step(unflatten_batch(*flatten_batch(batch))))
+                mx.eval(outputs[-1])
+    return outputs
 
 
 def evaluate(trainer, loader, method: str, prefix: str, limit) -> dict[str, float]:

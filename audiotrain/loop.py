@@ -8,7 +8,7 @@ import mlx.core as mx
 
 from audiotrain.compiled import StepOutputs
 from audiotrain.distributed import lost, lost_connection
-from audiotrain.evaluation import Averages, count_batches, evaluate, owns
+from audiotrain.evaluation import Averages, count_batches, evaluate, evaluating, owns
 from audiotrain.memory import memory_limits
 from audiotrain.signals import Interrupted, SignalGuard
 
@@ -58,7 +58,9 @@ class FitLoop:
             except BaseException as fault:
                 error = fault
                 if isinstance(fault, RuntimeError) and (reason := lost_connection(fault)):
-                    raise SystemExit(lost(self.ranks.rank, reason, self._where())) from None
+                    told = lost(self.ranks.rank, reason, self._where())
+                    print(told, file=sys.stderr, flush=True)
+                    raise SystemExit(1) from None
                 trainer.tell(lambda c: c.on_exception(trainer, module, error))
                 raise
             finally:
@@ -298,7 +300,7 @@ class FitLoop:
         if self.overfitted is not None:
             given = enumerate(self.overfitted)
             loader, limit = [b for index, b in given if owns(trainer.train_loader, index)], None
-        with trainer.evaluating(self.module):
+        with evaluating(trainer):
             metrics = evaluate(trainer, loader, "validation_step", "val_", limit)
         trainer.validation_due, trainer.validated_step = False, trainer.global_step
         self.module.on_validation_end(metrics)
@@ -313,7 +315,7 @@ class FitLoop:
             return
         trainer.sanity_checking = True
         try:
-            with trainer.evaluating(self.module):
+            with evaluating(trainer):
                 steps = trainer.num_sanity_val_steps
                 limit = steps if batches is None else min(steps, batches)
                 evaluate(trainer, trainer.val_loader, "validation_step", "val_", limit)

@@ -23,6 +23,25 @@ def trees(trainer) -> dict[str, dict]:
     return found
 
 
+def save(trainer, path: str | Path) -> None:
+    """Write a checkpoint of the whole run: rank 0, once all ranks are between steps."""
+    if trainer.group and trainer.world_size > 1:
+        raise ValueError(
+            f"save_checkpoint: called after {trainer.group} of {trainer.accumulate_grad_batches} "
+            f"accumulated batches; several ranks can save only between optimizer steps"
+        )
+    if trainer.is_global_zero:
+        checkpoint.save(path, arrays_to_save(trainer), position(trainer))
+
+
+def load_weights(trainer, path: Path, averaged: bool) -> dict:
+    """Load weights that rank 0 reads into the module of every rank; the checkpoint's meta."""
+    module = trainer.module
+    meta = trainer.ranks.from_first(lambda: checkpoint.load_weights(module, path, averaged))
+    trainer.ranks.share([module.state])
+    return meta
+
+
 def arrays_to_save(trainer) -> dict[str, checkpoint.Arrays]:
     """Evaluated arrays of `trees`, flat."""
     mx.eval(trainer.step.state())

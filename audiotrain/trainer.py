@@ -4,7 +4,6 @@ Where the seeds of its API are silent, names and meanings are PyTorch Lightning'
 """
 
 import contextlib
-import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
@@ -13,17 +12,16 @@ from pathlib import Path
 import mlx.core as mx
 
 from audiotrain import checkpoint
-from audiotrain.batch import flatten_batch, unflatten_batch
 from audiotrain.callbacks import Callback, ModelCheckpoint, default_callbacks
-from audiotrain.compiled import can_compile, random_key
+from audiotrain.compiled import can_compile
 from audiotrain.distributed import join
-from audiotrain.evaluation import Averages, count_batches, evaluate, owns
+from audiotrain.evaluation import Averages, count_batches, evaluate, evaluating, predict
 from audiotrain.history import History
 from audiotrain.loggers import Logger, file_loggers
 from audiotrain.loop import FitLoop
 from audiotrain.module import TrainModule, optimizer_config
 from audiotrain.precision import PRECISIONS
-from audiotrain.resume import arrays_to_save, position, restore
+from audiotrain.resume import load_weights, restore, save
 from audiotrain.run_folder import only_run_in
 from audiotrain.settings import check_settings, seconds
 from audiotrain.signals import Interrupted
@@ -291,16 +289,7 @@ class Trainer:
         mode."""
         self._attach(model, ckpt_path)
         self.ranks.shard(loader)
-        outputs: list = []
-        limit = count_batches(loader, self.limit_predict_batches, "limit_predict_batches")
-        precision = PRECISIONS[self.precision]()
-        with self.evaluating(model), precision.layers(model), precision.parameters(model):
-            for index, batch in enumerate(itertools.islice(loader, limit)):
-                if not owns(loader, index):
-                    continue
-                outputs.append(model.predict_step(unflatten_batch(*flatten_batch(batch))))
-                mx.eval(outputs[-1])
-        return outputs
+        return predict(self, loader, PRECISIONS[self.precision]())
 
     def export_history(self, path: str | Path) -> None:
         """Write the history as JSON: lists by metric, one value an epoch; then all rows."""
@@ -314,29 +303,16 @@ class Trainer:
             raise ValueError("save_checkpoint: nothing to save, fit a model first")
         if self.loop is not None:
             self.loop.drain()
-        if self.group and self.world_size > 1:
-            raise ValueError(
-                f"save_checkpoint: called after {self.group} of {self.accumulate_grad_batches} "
-                f"accumulated batches; several ranks can save only between optimizer steps"
-            )
-        if self.is_global_zero:
-            checkpoint.save(path, arrays_to_save(self), position(self))
+        save(self, path)
 
     def load_checkpoint(self, path: str | Path) -> None:
         """Load weights into the attached module, if any; the next fit continues from `path`."""
         path = self._resolve(path)
         if self.module is not None:
-            self._load_weights(path, averaged=False)
+            load_weights(self, path, averaged=False)
         else:
             self.ranks.from_first(lambda: checkpoint.load(path)[1])
         self._resume_from = path
-
-    def _load_weights(self, path: Path, averaged: bool) -> dict:
-        """Load rank 0's weights into the module of every rank; the checkpoint's meta."""
-        module = self.module
-        meta = self.ranks.from_first(lambda: checkpoint.load_weights(module, path, averaged))
-        self.ranks.share([module.state])
-        return meta
 
     def _resolve(self, path: str | Path) -> Path:
         """A path, or the "last" or "best" of this trainer's ModelCheckpoint."""
@@ -354,24 +330,6 @@ class Trainer:
         """Seconds of training so far, over all continuations."""
         return time.monotonic() - self.started
 
-    @contextlib.contextmanager
-    def evaluating(self, model: TrainModule) -> Iterator[None]:
-        """Eval mode, averaged weights and a random state of its own inside the block."""
-        modes = [(part, part.training) for part in model.modules()]
-        key = random_key()
-        mx.random.seed(self.seed)
-        averaged = self.step.extra.get("ema", {}) if self.step and self.step.module is model else {}
-        trained = {name: a for name, a in checkpoint.arrays_of(model).items() if name in averaged}
-        try:
-            checkpoint.put_arrays(model, averaged)
-            model.eval()
-            yield
-        finally:
-            checkpoint.put_arrays(model, trained)
-            for part, training in modes:
-                part._training = training
-            mx.random.seed(key)
-
     def evaluation_step(self, method: str) -> EvaluationStep:
         """The compiled step for "validation_step" or "test_step" of the attached module."""
         if method not in self._evaluation_steps:
@@ -382,7 +340,7 @@ class Trainer:
 
     def _evaluate(self, loader, method: str, prefix: str, limit) -> dict:
         self.ranks.shard(loader)
-        with self.evaluating(self.module):
+        with evaluating(self):
             metrics = evaluate(self, loader, method, prefix, limit)
         self.log_metrics(metrics)
         return metrics
@@ -399,8 +357,10 @@ class Trainer:
         model.attach(self)
         if ckpt_path is not None:
             self.step = None  # its running average belongs to other weights
-            meta = self._load_weights(self._resolve(ckpt_path), averaged=True)
+            meta = load_weights(self, self._resolve(ckpt_path), averaged=True)
             self.current_epoch, self.global_step = meta["epoch"], meta["global_step"]
+        else:
+            self.ranks.share([model.state])
 
     def _build(self, model: TrainModule) -> None:
         self.optimizer_config = optimizer_config(model)
