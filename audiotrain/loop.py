@@ -130,6 +130,11 @@ class FitLoop:
                 self._log_interval()
             self._meet()
             trainer.check_signal()
+        if self.ranks.size > 1 and trainer.batches_done < total:
+            raise ValueError(
+                f"the training loader gave {trainer.batches_done} of {total} batches to rank "
+                f"{self.ranks.rank}, and the other ranks wait for the rest"
+            )
         if trainer.batches_done == 0:
             raise ValueError(
                 f"the training loader gave no batch in epoch {trainer.current_epoch}: it is empty, "
