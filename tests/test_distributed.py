@@ -342,11 +342,26 @@ def test_ranks_that_differ_are_told_apart_before_they_wait_for_each_other():
         TwoRanks(lambda value: 4).check_batches(5)
     with pytest.raises(ValueError, match="no length, which 2 ranks need"):
         TwoRanks(lambda value: 4).check_batches(None)
-    other = TwoRanks(
-        lambda kinds: {name: kind.replace("[3]", "[4]") for name, kind in kinds.items()}
-    )
+    other = TwoRanks(lambda kinds: {name: kinds[name].replace("[3]", "[4]") for name in kinds})
     with pytest.raises(ValueError, match=r"0 has b \[3\] .*rank 1 b \[4\]"):
         other.share([{"a": mx.zeros(2), "b": mx.zeros(3)}])
+
+
+def test_each_rank_draws_from_a_stream_of_its_own_that_its_place_in_the_run_gives_back():
+    def drawn(rank, *place):
+        mx.random.seed(0)  # what rank 0's checkpoint brings
+        ranks = TwoRanks(lambda value: value)
+        ranks.rank = rank
+        ranks.seed(*place)
+        return tuple(mx.random.uniform(shape=(4,)).tolist())
+
+    mx.random.seed(0)
+    alone = tuple(mx.random.uniform(shape=(4,)).tolist())
+    assert drawn(0, 42, 0, 0) == alone
+    places = [(0, 42, 0, 0), (1, 42, 0, 0), (2, 42, 0, 0), (1, 42, 1, 0), (1, 42, 0, 1)]
+    streams = [drawn(*place) for place in places]
+    assert streams == [drawn(*place) for place in places]
+    assert len(set(streams)) == len(places)
 
 
 def test_a_loader_that_cannot_be_shared_out_is_named():
