@@ -14,6 +14,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
@@ -210,9 +211,9 @@ class Ranks(Alone):
         with self.waiting(saving):
             gathered = mx.distributed.all_gather(mx.array([len(data)]), group=self.group)
             sizes = gathered.tolist()
-            padded = mx.array(list(data.ljust(max(sizes))), dtype=mx.uint8)
-            rows = mx.distributed.all_gather(padded[None], group=self.group).tolist()
-        return [json.loads(bytes(row[:size])) for row, size in zip(rows, sizes, strict=True)]
+            padded = mx.array(np.frombuffer(data.ljust(max(sizes)), dtype=np.uint8))
+            rows = np.array(mx.distributed.all_gather(padded[None], group=self.group))
+        return [json.loads(row[:size].tobytes()) for row, size in zip(rows, sizes, strict=True)]
 
     def from_first(self, action):
         value = error = told = None
@@ -364,7 +365,9 @@ def buckets(arrays: list[mx.array]) -> Iterator[list[mx.array]]:
 
 def join() -> Alone:
     """The ranks that this process was launched with; nothing is set up where no launcher was."""
-    if any(os.environ.get(name) for name in LAUNCHERS):
+    hosts = os.environ.get("MLX_HOSTFILE")
+    alone = hosts and not Path(hosts).read_text().strip()  # mlx.launch -n 1, at which MLX stumbles
+    if any(os.environ.get(name) for name in LAUNCHERS) and not alone:
         group = mx.distributed.init()
         if group.size() > 1:
             return Ranks(group)

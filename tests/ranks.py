@@ -17,9 +17,11 @@ from toy import Classifier, Points, trainer, weights
 
 from audiotrain import DataLoader, Dataset, OptimizerConfig, TrainModule
 from audiotrain.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from audiotrain.harmony import HEAD_SIZES, HEADS
 from audiotrain.loggers import Logger
-from audiotrain.models.chords import HEAD_SIZES, ChordModelSettings, FrameChordModel
+from audiotrain.models.chords import ChordModelSettings, FrameChordModel
 
+SIZES = dict(zip(HEADS, HEAD_SIZES, strict=True))
 BATCH = 4  # samples of all ranks together
 
 
@@ -34,7 +36,7 @@ class Songs(Dataset):
 
     def get(self, index, rng):
         fixed = np.random.default_rng(index)
-        song = {head: fixed.integers(size, size=8) for head, size in HEAD_SIZES.items()}
+        song = {head: fixed.integers(size, size=8) for head, size in SIZES.items()}
         noise = rng.normal(size=(8, 12))  # differs by epoch, must not differ by rank
         x = fixed.normal(size=(8, 12)) + 0.1 * noise
         return song | {"x": x.astype(np.float32), "mask": np.arange(8) < 3 + index % 6}
@@ -52,8 +54,7 @@ class Chords(TrainModule):
     def compute_loss(self, batch):
         logits, mask = self.model(batch["x"]), batch["mask"]
         losses = sum(
-            nn.losses.cross_entropy(logits[head].astype(mx.float32), batch[head])
-            for head in HEAD_SIZES
+            nn.losses.cross_entropy(logits[head].astype(mx.float32), batch[head]) for head in HEADS
         )
         right = mx.argmax(logits["root"], axis=-1) == batch["root"]
         frames = mx.sum(mask)
