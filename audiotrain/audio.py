@@ -6,9 +6,7 @@ sample i is at i / rate seconds for whole files, spans and streams alike.
 
 import contextlib
 import math
-import os
 import re
-import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +15,8 @@ from typing import NamedTuple
 import numpy as np
 import soundfile
 import soxr
+
+from audiotrain.files import replacing
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".m4a")
 WRITTEN_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
@@ -96,21 +96,11 @@ def write(path: str | Path, audio: np.ndarray, rate: int) -> None:
     if path.suffix.lower() not in WRITTEN_SUFFIXES:
         raise ValueError(f"{path}: cannot write {path.suffix}, expected {WRITTEN_SUFFIXES}")
     subtype = "FLOAT" if path.suffix.lower() == ".wav" else None
-    handle, name = tempfile.mkstemp(suffix=path.suffix, prefix=".", dir=path.parent)
-    os.close(handle)
-    try:
-        with soundfile.SoundFile(name, "w", rate, 1, subtype=subtype) as target:
+    with replacing(path) as partial:
+        with soundfile.SoundFile(partial, "w", rate, 1, subtype=subtype) as target:
             # In pieces: libsndfile crashes on a long array written to Ogg Vorbis at once.
             for first in range(0, len(audio), rate):
                 target.write(np.asarray(audio[first : first + rate], np.float32))
-        with open(name, "rb+") as written:
-            os.fsync(written.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(name)
-        raise
 
 
 def _read_span(source: "_Source", rate: int, first: int, last: int | None) -> np.ndarray:

@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+from audiotrain.files import replacing
 from audiotrain.values import BOOLEANS, Scalar, convert, describe, is_sequence, nearest
 
 Settings = TypeVar("Settings")
@@ -88,7 +89,13 @@ def save(settings: Any, path: str | os.PathLike) -> None:
     class Dumper(yaml.SafeDumper):
         """Quotes text that we, other than YAML 1.1, would read as a number."""
 
+    def quoted(dumper, text: str):
+        """In double quotes where YAML would take a character for the end of a line."""
+        style = '"' if set(text) & set("\x85\u2028\u2029") else None
+        return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
     Dumper.add_implicit_resolver("tag:yaml.org,2002:float", LIKE_NUMBER, None)
+    Dumper.add_representer(str, quoted)
     path, plain = Path(path), to_plain(settings)
     if path.suffix == ".json":
         text = json.dumps(plain, indent=2) + "\n"
@@ -96,15 +103,8 @@ def save(settings: Any, path: str | os.PathLike) -> None:
         text = yaml.dump(
             plain, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=float("inf")
         )
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 def to_plain(value: Any) -> Any:

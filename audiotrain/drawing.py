@@ -2,8 +2,9 @@
 
 import io
 import os
-from pathlib import Path
 from typing import Any
+
+from audiotrain.files import write
 
 INK, PALE, GRID = "#22272e", "#6b7280", "#e5e7eb"
 
@@ -49,17 +50,3 @@ def save(figure: Any, path: str | os.PathLike) -> None:
     picture = io.BytesIO()
     figure.savefig(picture, format="png", bbox_inches="tight", pad_inches=0.12)
     write(path, picture.getvalue())
-
-
-def write(path: str | os.PathLike, content: bytes | str) -> None:
-    """Write a file that appears whole or not at all."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content.encode("utf-8") if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

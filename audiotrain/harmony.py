@@ -15,6 +15,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from audiotrain import spelling
+from audiotrain.files import write
 
 HEADS = ("chord_type", "root", "bass_note")
 HEAD_SIZES = (32, 12, 12)
@@ -353,15 +354,5 @@ def write_lab(path: str | os.PathLike, segments: Iterable[Segment]) -> None:
 
     ValueError when it can't be written.
     """
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("w", encoding="utf-8") as file:
-            file.writelines(f"{start:.6f}\t{end:.6f}\t{label}\n" for start, end, label in segments)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except OSError as error:
-        raise ValueError(f"{path}: label file can't be written: {error.strerror}") from None
-    finally:
-        partial.unlink(missing_ok=True)
+    lines = (f"{start:.6f}\t{end:.6f}\t{label}\n" for start, end, label in segments)
+    write(path, "".join(lines))

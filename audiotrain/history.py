@@ -5,9 +5,9 @@ Every row has "epoch" (from 0) and "step" (optimizer steps taken), then its metr
 
 import json
 import math
-import os
-import tempfile
 from pathlib import Path
+
+from audiotrain.files import write
 
 Row = dict[str, float | int]
 
@@ -70,23 +70,4 @@ def finite_or_none(value):
 
 def write_json(path: str | Path, data) -> None:
     """Write plain data to `path` as JSON, atomically; NaN and infinities become null."""
-    write_text(path, json.dumps(finite_or_none(data), indent=1) + "\n")
-
-
-def write_text(path: str | Path, text: str) -> None:
-    """Write a text file atomically; ValueError in one line when the folder cannot be written."""
-    path = Path(path)
-    temporary = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except OSError as error:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
-        raise ValueError(f"{path}: cannot write: {error.strerror or error}") from None
+    write(path, json.dumps(finite_or_none(data), indent=1) + "\n")

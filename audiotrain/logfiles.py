@@ -5,7 +5,8 @@ import io
 import json
 from pathlib import Path
 
-from audiotrain.history import finite_or_none, write_text
+from audiotrain.files import write
+from audiotrain.history import finite_or_none
 
 
 class Logger:
@@ -71,7 +72,7 @@ class JSONLLogger(_FileLogger):
             self._move_aside()
         elif self.path.exists():
             kept = [line for line in self._lines() if json.loads(line)["step"] <= step]
-            write_text(self.path, "".join(kept))
+            write(self.path, "".join(kept))
 
     def log_metrics(self, metrics: dict[str, float], step: int) -> None:
         self._append(json.dumps(finite_or_none({"step": step} | metrics)) + "\n")
@@ -112,7 +113,7 @@ class CSVLogger(_FileLogger):
         writer = csv.DictWriter(text, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-        write_text(self.path, text.getvalue())
+        write(self.path, text.getvalue())
         self.columns = columns
 
 

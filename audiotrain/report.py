@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from audiotrain.drawing import INK, PALE, add_title, new_figure, save, tidy, write
+from audiotrain.drawing import INK, PALE, add_title, new_figure, save, tidy
+from audiotrain.files import write
 from audiotrain.timeline import chords_picture, timeline
 
 __all__ = [

@@ -364,7 +364,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(ValueError, match=r"x\.json: can't be written: No space left"):
+    with pytest.raises(ValueError, match=r"x\.json: cannot write: No space left"):
         annotations.write(path, SEGMENTS[:1])
     assert path.read_bytes() == before
     assert os.listdir(tmp_path) == ["x.json"]

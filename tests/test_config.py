@@ -170,6 +170,7 @@ def test_empty_file_changes_nothing(tmp_path):
 @given(
     text=st.one_of(
         st.sampled_from(["null", "~", "5", "2e-5", "inf", "nan", "yes", "", "a: b", "#", "None"]),
+        st.sampled_from(["\x85", " \u2028a", "\u2029"]),
         st.text(st.characters(exclude_categories=["Cs"])),
     ),
     number=st.one_of(st.none(), st.integers(), st.floats(allow_nan=False)),

@@ -361,10 +361,10 @@ def test_encodings(tmp_path, encoding, problem):
 def test_files_that_cannot_be_read_or_written(tmp_path):
     with pytest.raises(ValueError, match="missing.lab: label file can't be read: No such file"):
         read_lab(tmp_path / "missing.lab")
-    with pytest.raises(ValueError, match="label file can't be written"):
-        write_lab(tmp_path / "missing" / "song.lab", GOOD)
     path = tmp_path / "song.lab"
     write_lab(path, GOOD)
+    with pytest.raises(ValueError, match=r"song.lab/song.lab: cannot write: "):
+        write_lab(path / "song.lab", GOOD)
     with pytest.raises(ZeroDivisionError):
         write_lab(path, (Segment(0, 1 / (1 - i), "N") for i in range(2)))
     assert read_lab(path).segments == GOOD

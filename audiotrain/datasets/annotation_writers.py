@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from audiotrain import files
 from audiotrain.harmony import UNKNOWN, Segment, chord_pitch_classes, decode, encode, write_lab
 
 WRITE_SUFFIXES = (".lab", ".txt", ".jams", ".csv", ".json", ".mid", ".midi")
@@ -46,32 +47,13 @@ def write(
     if suffix in (".lab", ".txt"):
         write_lab(path, segments)
     elif suffix == ".csv":
-        write_bytes(path, _csv_text(segments, scores).encode())
+        files.write(path, _csv_text(segments, scores))
     elif suffix == ".json":
-        write_bytes(path, _json_text(segments, scores, seconds, metadata).encode())
+        files.write(path, _json_text(segments, scores, seconds, metadata))
     elif suffix == ".jams":
-        write_bytes(path, _jams_text(segments, scores, seconds, metadata, path.name).encode())
+        files.write(path, _jams_text(segments, scores, seconds, metadata, path.name))
     else:
-        write_bytes(path, midi_bytes(segments))
-
-
-def write_bytes(path: str | os.PathLike, data: bytes) -> None:
-    """Replace a file by one with this content, in one step: it is never seen half written.
-
-    ValueError when it can't be written.
-    """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise ValueError(f"{path}: can't be written: {error.strerror}") from None
-    finally:
-        temporary.unlink(missing_ok=True)
+        files.write(path, midi_bytes(segments))
 
 
 def _csv_text(segments: Sequence[Segment], confidences: list) -> str:

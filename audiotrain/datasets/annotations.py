@@ -14,10 +14,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from audiotrain.datasets import billboard
-from audiotrain.datasets.annotation_writers import write, write_bytes
+from audiotrain.datasets.annotation_writers import write
 from audiotrain.harmony import Annotation, parse_lab
 
-__all__ = ["READ_SUFFIXES", "read", "read_text", "write", "write_bytes"]
+__all__ = ["READ_SUFFIXES", "read", "read_text", "write"]
 
 READ_SUFFIXES = (".lab", ".jams", ".csv", ".tsv", ".txt", ".json")
 CHORD_NAMESPACES = ("chord", "chord_harte")

@@ -10,8 +10,8 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from audiotrain.datasets.annotation_writers import write_bytes
 from audiotrain.datasets.corpus import Corpus, Item
+from audiotrain.files import write
 
 SPLITS = ("train", "valid", "test")
 
@@ -132,6 +132,6 @@ def _save(
         "groups": dict(sorted(places.items())),
         "items": {name: [item.id for item in items] for name, items in parts.items()},
     }
-    data = (json.dumps(content, indent=1) + "\n").encode()
-    if not path.exists() or path.read_bytes() != data:
-        write_bytes(path, data)
+    text = json.dumps(content, indent=1) + "\n"
+    if not path.exists() or path.read_text("utf-8") != text:
+        write(path, text)
