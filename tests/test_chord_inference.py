@@ -149,6 +149,13 @@ def test_chords_cover_the_audio_and_end_with_it(ours, samples):
     assert all(encode(segment.label) for segment in segments)
 
 
+def test_what_was_heard_is_told_as_it_goes(ours):
+    told = []
+    ours.predict(noise(10 * FEATURES.rate), heard=told.append)
+    assert len(told) > 1
+    assert sum(told) == pytest.approx(10, abs=FEATURES.frame_seconds)
+
+
 def test_changes_are_half_way_between_frames(ours):
     prediction = ours.predict(noise(60_000), viterbi=False)
     assert len(prediction.segments) > 3

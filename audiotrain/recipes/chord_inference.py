@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
@@ -115,11 +115,16 @@ class Recognizer:
         return np.concatenate(list(self.log_probabilities([np.asarray(values, np.float32)])))
 
     def predict(
-        self, audio: str | Path | np.ndarray, viterbi: bool = True, bass: BassRule = "any"
+        self,
+        audio: str | Path | np.ndarray,
+        viterbi: bool = True,
+        bass: BassRule = "any",
+        heard: Callable[[float], None] = lambda seconds: None,
     ) -> Prediction:
         """The chords of a file, or of mono samples at the model's rate, of any length.
 
-        AudioError, one line with the file, when it cannot be read.
+        `heard` is told now and then how many more seconds were listened to. AudioError, one line
+        with the file, when it cannot be read.
         """
         blocks = features.feature_blocks(audio, self.settings.cqt(spare=False))
         decoder = chord_decoding.Decoder(self.switching_cost if viterbi else None)
@@ -127,6 +132,7 @@ class Recognizer:
         waiting: list[np.ndarray] = []
         for heads in self.log_probabilities(decibels(block) for block in blocks):
             waiting.append(heads)
+            heard(len(heads) * self.settings.frame_seconds)
             waiting = runs.take(decoder.add(heads), waiting)
         runs.take(decoder.finish(), waiting)
         if isinstance(audio, np.ndarray):

@@ -17,10 +17,18 @@ def predict(settings: PredictSettings) -> list[Path]:
     recognizer = chord_inference.Recognizer.from_checkpoint(newest_run(settings.checkpoint))
     targets = results(settings)
     written, problems = [], []
-    for source, paths in chord_data.progress(targets.items(), "predicting", len(targets)):
+    total = sum(map(seconds_of, targets))
+    bar = chord_data.progress(None, "predicting", round(total), unit="s")
+
+    def heard(seconds: float) -> None:
+        bar.update(min(seconds, bar.total - bar.n))  # the last frame may end after its file
+
+    for source, paths in targets.items():
         begun = time.monotonic()
         try:
-            prediction = recognizer.predict(source, settings.decoding == "viterbi", settings.bass)
+            prediction = recognizer.predict(
+                source, settings.decoding == "viterbi", settings.bass, heard
+            )
         except audio_files.AudioError as error:
             problems.append(str(error))
             continue
@@ -36,6 +44,7 @@ def predict(settings: PredictSettings) -> list[Path]:
         print(f"\n{source}: {prediction.seconds:.0f} s, {speed:.0f}x real time -> {names}")
         if settings.timeline:
             print(report.timeline(prediction.segments, rows=4), flush=True)
+    bar.close()
     if not written:
         raise ValueError(f"none of {len(targets)} files can be read: {problems[0]}")
     for problem in problems:
@@ -43,6 +52,14 @@ def predict(settings: PredictSettings) -> list[Path]:
     if problems:
         print(f"left out {len(problems)} of {len(targets)} files", file=sys.stderr)
     return written
+
+
+def seconds_of(path: Path) -> float:
+    """How long a recording says it is; 0 when it cannot be read."""
+    try:
+        return audio_files.info(path).seconds
+    except audio_files.AudioError:
+        return 0.0
 
 
 def results(settings: PredictSettings) -> dict[Path, list[Path]]:
