@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from audiotrain import audio, checkpoint
-from audiotrain.harmony import encode
+from audiotrain.harmony import HEAD_SIZES, encode
 from audiotrain.models.chords import ChordModelSettings, FrameChordModel
 from audiotrain.recipes import chord_decoding, chord_inference
 from audiotrain.recipes.chord_data import SILENCE, FeatureSettings
-from audiotrain.recipes.chord_inference import Recognizer, _Holder, describe
+from audiotrain.recipes.chord_inference import Recognizer, _Holder, describe, write_decoding
 
 FEATURES = FeatureSettings(hop=4096, bins=48, bins_per_octave=12, spare=0)
 MODEL = ChordModelSettings(width=48, blocks=1, hidden=24, kernel=3, patch=2)
@@ -253,9 +253,20 @@ def test_a_checkpoint_predicts_as_the_model_did(tmp_path):
     samples = noise(50_000)
     for folder in (tmp_path / "run", tmp_path / "run" / "checkpoints" / "best"):
         again = Recognizer.from_checkpoint(folder)
-        assert again.switching_cost == 3.5
+        assert (again.switching_cost, again.type_offsets) == (3.5, None)
         assert (again.window, again.settings) == (WINDOW, FEATURES)
         assert again.predict(samples, False) == ours.predict(samples, False)
+
+
+def test_offsets_of_chord_types_are_saved_and_used(tmp_path):
+    ours = save(tmp_path / "checkpoints" / "best")
+    ours.type_offsets = np.full(HEAD_SIZES[0], -30.0)
+    ours.type_offsets[5] = 0.0
+    write_decoding(ours, tmp_path / "checkpoints" / "decoding.json")
+    again = Recognizer.from_checkpoint(tmp_path)
+    np.testing.assert_array_equal(again.type_offsets, ours.type_offsets)
+    segments = again.predict(noise(50_000)).segments
+    assert {encode(segment.label).chord_type for segment in segments} == {5}
 
 
 def test_the_last_checkpoint_stands_in_for_the_best(tmp_path):
@@ -308,7 +319,16 @@ def test_no_checkpoint_is_named(tmp_path, folder):
         Recognizer.from_checkpoint(tmp_path)
 
 
-@pytest.mark.parametrize("content", [{}, [], {"switching_cost": None}, {"switching_cost": "much"}])
+@pytest.mark.parametrize(
+    "content",
+    [
+        {},
+        [],
+        {"switching_cost": None},
+        {"switching_cost": "much"},
+        {"switching_cost": 1.0, "type_offsets": [0.0]},
+    ],
+)
 def test_a_damaged_switching_cost_is_refused(tmp_path, content):
     save(tmp_path / "checkpoints" / "best", cost=content)
     with pytest.raises(ValueError, match=r"decoding\.json: expected a switching_cost"):

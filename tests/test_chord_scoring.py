@@ -10,7 +10,7 @@ from audiotrain import metrics
 from audiotrain.harmony import CHORD_TYPES, HEAD_SIZES, IGNORE, Segment, encode, segments_to_frames
 from audiotrain.recipes import chord_scoring
 from audiotrain.recipes.chord_data import FeatureSettings, Song
-from audiotrain.recipes.chord_scoring import Scores, choose_switching_cost, score, table
+from audiotrain.recipes.chord_scoring import Scores, choose_decoding, score, table
 
 SETTINGS = FeatureSettings(hop=2205, bins=12, bins_per_octave=12, spare=0)  # 0.1 s a frame
 SEGMENTS = [
@@ -29,6 +29,7 @@ class Told:
 
     def __init__(self, switching_cost=2.0, sure=8.0):
         self.switching_cost, self.sure = switching_cost, sure
+        self.type_offsets = None
 
     def song_log_probabilities(self, values):
         logits = np.zeros((len(values), sum(HEAD_SIZES)), np.float32)
@@ -145,10 +146,36 @@ def test_the_cost_is_chosen_by_its_score():
                "D:maj" if n % 5 == 2 else "C:maj")] if s.end > 0]  # fmt: skip
     calm = song(flicker, [Segment(0.0, 16.0, "C:maj")])
     # a D for one frame gains 2 for its root and 2 for its bass, and costs two switches
-    assert choose_switching_cost(Told(sure=2.0), [calm]) == 3.0
+    told = Told(sure=2.0)
+    choose_decoding(told, [calm])
+    assert (told.switching_cost, told.type_offsets) == (3.0, None)
     quick = [Segment(n / 10 - 0.05 if n else 0, n / 10 + 0.05, "C:maj" if n % 2 else "D:min")
              for n in range(160)]  # fmt: skip
-    assert choose_switching_cost(Told(sure=2.0), [song(quick, quick)]) == 0.0
+    choose_decoding(told, [song(quick, quick)])
+    assert told.switching_cost == 0.0
+
+
+def test_weights_of_the_loss_are_taken_back():
+    """Half of what is called sus2 is major: a weight of 20 has made sus2 likelier than it is."""
+    major, sus2 = CHORD_TYPES.index("maj"), CHORD_TYPES.index("sus2")
+    weights = np.ones(HEAD_SIZES[0], np.float32)
+    weights[sus2] = 20.0
+
+    class Weighed(Told):
+        def song_log_probabilities(self, values):
+            heads = super().song_log_probabilities(values)
+            heads[:, sus2] = heads[:, major] = np.log(0.25)  # as likely, after the weights
+            heads[40:80, sus2] = np.log(0.5)  # and twice as likely where it sounds
+            return heads
+
+    truth = [Segment(0.0, 16.0, "C:maj")]
+    told = Weighed()
+    choose_decoding(told, [song(truth, truth)], weights)
+    assert told.type_offsets[sus2] < -np.log(2)
+    assert (told.type_offsets[weights == 1] == 0).all()
+    mostly = [Segment(0.0, 16.0, "C:sus2")]
+    choose_decoding(told, [song(mostly, mostly)], weights)
+    assert told.type_offsets[sus2] == 0
 
 
 @pytest.mark.parametrize("segments", [[], [Segment(0.0, 16.0, "X")], [Segment(0.0, 16.0, "N")]])

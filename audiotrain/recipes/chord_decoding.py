@@ -38,6 +38,13 @@ def split_heads(heads: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return chord_type, root, bass
 
 
+def offset_types(heads: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """Log-probabilities after adding offsets (32,) to the logits of the chord types."""
+    heads = heads.copy()
+    heads[..., :TYPES] = log_softmax(heads[..., :TYPES] + offsets)
+    return heads
+
+
 def argmax(heads: np.ndarray) -> np.ndarray:
     """The likeliest class of each head, (frames, 3) int16; root and bass ignored where N is."""
     classes = np.stack([part.argmax(-1) for part in split_heads(heads)], -1).astype(np.int16)

@@ -13,7 +13,8 @@ import numpy as np
 
 from audiotrain import audio as audio_files
 from audiotrain import checkpoint, features
-from audiotrain.harmony import BassRule, Segment, decode
+from audiotrain.harmony import HEAD_SIZES, BassRule, Segment, decode
+from audiotrain.history import write_json
 from audiotrain.models.chords import ChordModelSettings, FrameChordModel
 from audiotrain.recipes import chord_decoding
 from audiotrain.recipes.chord_data import SILENCE, FeatureSettings, decibels
@@ -39,13 +40,14 @@ class Recognizer:
 
     def __init__(
         self, model: FrameChordModel, settings: FeatureSettings, window: int,
-        switching_cost: float | None = 2.0,
+        switching_cost: float | None = 2.0, type_offsets: np.ndarray | None = None,
     ):  # fmt: skip
         patch = model.trunk.settings.patch
         if window < 2 or window % 2 or window % patch:
             raise ValueError(f"window={window}, expected an even number that patch={patch} divides")
         self.model, self.settings, self.window = model, settings, window
         self.switching_cost = switching_cost
+        self.type_offsets = type_offsets  # (32,), added to the logits of the chord types
         model.eval()
 
     @classmethod
@@ -73,8 +75,8 @@ class Recognizer:
         holder = _Holder(model)
         checkpoint.load_weights(holder, folder)
         decoding = folder.parent / "decoding.json"
-        cost = read_switching_cost(decoding) if decoding.is_file() else 2.0
-        return cls(holder.model, settings, window, cost)
+        chosen = read_decoding(decoding) if decoding.is_file() else {}
+        return cls(holder.model, settings, window, **chosen)
 
     def log_probabilities(self, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """Log-probabilities (frames, 56) in consecutive pieces, for consecutive features
@@ -108,7 +110,11 @@ class Recognizer:
         """Log-probabilities (windows, frames, 56)."""
         logits = self.model(mx.array(windows, dtype=mx.float32))
         mx.eval(logits)
-        return chord_decoding.log_probabilities({head: np.array(v) for head, v in logits.items()})
+        arrays = {head: np.array(values) for head, values in logits.items()}
+        heads = chord_decoding.log_probabilities(arrays)
+        if self.type_offsets is not None:
+            heads = chord_decoding.offset_types(heads, self.type_offsets)
+        return heads
 
     def song_log_probabilities(self, values: np.ndarray) -> np.ndarray:
         """(frames, 56) of one song's features (frames, bins) in dB."""
@@ -216,9 +222,26 @@ def describe(model: ChordModelSettings, settings: FeatureSettings, window: int) 
     return {"model": asdict(model), "features": asdict(settings), "window": window}
 
 
-def read_switching_cost(path: Path) -> float:
-    """The cost that training chose for Viterbi. ValueError, one line, when the file is damaged."""
+def write_decoding(recognizer: Recognizer, path: Path) -> None:
+    """Save how a recognizer decodes; `from_checkpoint` reads it again."""
+    offsets = recognizer.type_offsets
+    chosen = {"switching_cost": recognizer.switching_cost}
+    if offsets is not None:
+        chosen["type_offsets"] = [round(float(offset), 6) for offset in offsets]
+    write_json(path, chosen)
+
+
+def read_decoding(path: Path) -> dict:
+    """What `write_decoding` saved. ValueError, one line, when the file is damaged."""
     try:
-        return float(json.loads(path.read_text(encoding="utf-8"))["switching_cost"])
+        content = json.loads(path.read_text(encoding="utf-8"))
+        chosen = {"switching_cost": float(content["switching_cost"])}
+        if "type_offsets" in content:
+            chosen["type_offsets"] = np.array(content["type_offsets"], np.float32)
+            if chosen["type_offsets"].shape != (HEAD_SIZES[0],):
+                raise ValueError(f"{len(content['type_offsets'])} type_offsets")
+        return chosen
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path}: expected a switching_cost ({error})") from None
+        raise ValueError(
+            f"{path}: expected a switching_cost, and {HEAD_SIZES[0]} type_offsets or none ({error})"
+        ) from None

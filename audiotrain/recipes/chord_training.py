@@ -131,9 +131,7 @@ def criterion(settings: LossSettings, type_counts: np.ndarray | None) -> ChordRe
     """The loss that the settings describe; `type_counts` (32,) are frames of each chord type."""
     weights, similarity = {}, {}
     if settings.class_power:
-        counts = mx.array(type_counts if type_counts is not None else np.ones(HEAD_SIZES[0]))
-        power, largest = settings.class_power, settings.largest_class_weight
-        weights["chord_type"] = inverse_power_weights(counts, power, largest)
+        weights["chord_type"] = mx.array(type_weights(settings, type_counts))
     if settings.consonant_smoothing:
         similarity["chord_type"] = mx.array(type_similarity())
     return ChordRecognitionLoss(
@@ -144,6 +142,13 @@ def criterion(settings: LossSettings, type_counts: np.ndarray | None) -> ChordRe
         weights,
         similarity,
     )
+
+
+def type_weights(settings: LossSettings, type_counts: np.ndarray | None) -> np.ndarray:
+    """Weights (32,) of the chord types in the loss, 1 on average over the frames counted."""
+    counts = mx.array(type_counts if type_counts is not None else np.ones(HEAD_SIZES[0]))
+    weights = inverse_power_weights(counts, settings.class_power, settings.largest_class_weight)
+    return np.array(weights)
 
 
 def type_similarity() -> np.ndarray:

@@ -16,12 +16,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import mlx.core as mx
+import numpy as np
 
 from audiotrain import audio as audio_files
 from audiotrain import config, harmony, report
 from audiotrain.callbacks import EarlyStopping
 from audiotrain.datasets import annotation_writers, chords
-from audiotrain.history import write_json
 from audiotrain.loader import DataLoader
 from audiotrain.recipes import chord_data, chord_inference, chord_scoring
 from audiotrain.recipes.chord_data import Library, Song
@@ -34,7 +34,7 @@ from audiotrain.recipes.chord_settings import (
 )
 from audiotrain.recipes.chord_trainer import ChordTrainer as ChordTrainer
 from audiotrain.recipes.chord_trainer import TrainingConfig as TrainingConfig
-from audiotrain.recipes.chord_training import ChordTraining, count_types
+from audiotrain.recipes.chord_training import ChordTraining, count_types, type_weights
 from audiotrain.saving import ModelCheckpoint
 from audiotrain.trainer import Trainer
 
@@ -110,11 +110,11 @@ def train(settings: TrainSettings) -> dict:
     report.curves_picture(trainer.history.rows, run / "curves.png")
 
     recognizer = chord_inference.Recognizer.from_checkpoint(run)
-    recognizer.switching_cost = chord_scoring.choose_switching_cost(
-        recognizer, first_renderings(parts["valid"])
-    )
-    decoding = run / "checkpoints" / "decoding.json"
-    write_json(decoding, {"switching_cost": recognizer.switching_cost})
+    weights = None
+    if settings.loss.class_power:
+        weights = type_weights(settings.loss, count_types(first_classes(parts["train"])))
+    chord_scoring.choose_decoding(recognizer, first_renderings(parts["valid"]), weights)
+    chord_inference.write_decoding(recognizer, run / "checkpoints" / "decoding.json")
     tested = first_renderings(parts["test"])
     scores = chord_scoring.score(recognizer, tested, "testing")
     scores.write(run)
@@ -233,6 +233,11 @@ def first_renderings(songs: list[list[Song]]) -> list[Song]:
     return [renderings[0] for renderings in songs]
 
 
+def first_classes(songs: list[list[Song]]) -> list[np.ndarray]:
+    """The classes (frames, 3) of each song."""
+    return [renderings[0].classes for renderings in songs]
+
+
 def make_module(settings: TrainSettings, songs: list[list[Song]]) -> ChordTraining:
     """The untrained module for these songs."""
     mx.random.seed(settings.seed)
@@ -242,7 +247,7 @@ def make_module(settings: TrainSettings, songs: list[list[Song]]) -> ChordTraini
         settings.loss,
         settings.optimization,
         chord_data.statistics(songs, settings.features),
-        count_types([renderings[0].classes for renderings in songs]),
+        count_types(first_classes(songs)),
     )
 
 
