@@ -7,6 +7,7 @@ MetricsTracker give percent. Segments are (start, end, label), times in seconds.
 from collections.abc import Mapping, Sequence
 
 import mir_eval.chord
+import mlx.core as mx
 import numpy as np
 
 from audiotrain import harmony, spelling
@@ -22,11 +23,18 @@ SEGMENTATIONS = ("overseg", "underseg", "seg")
 # ---- classes
 
 
+def _numpy(values) -> np.ndarray:
+    """Numbers as NumPy's; bfloat16, which it has not, as float32."""
+    if isinstance(values, mx.array) and values.dtype == mx.bfloat16:
+        values = values.astype(mx.float32)
+    return np.asarray(values)
+
+
 def _judged(*arrays, targets) -> tuple[np.ndarray, ...]:
     """The items of all arrays (items, ...) whose target is not ignored; the targets last."""
-    targets = np.asarray(targets)
+    targets = _numpy(targets)
     known = targets >= 0
-    return *(np.asarray(array)[known] for array in arrays), targets[known]
+    return *(_numpy(array)[known] for array in arrays), targets[known]
 
 
 def top_k_accuracy(logits, targets, k: int) -> float:
@@ -38,7 +46,7 @@ def top_k_accuracy(logits, targets, k: int) -> float:
     >>> top_k_accuracy(np.array([[3.0, 2, 1], [3, 2, 1]]), np.array([1, 2]), k=2)
     0.5
     """
-    logits = np.asarray(logits)
+    logits = _numpy(logits)
     classes = logits.shape[-1]
     if not 1 <= k <= classes:
         raise ValueError(f"k is {k}, expected 1 to {classes}, the number of classes")
@@ -247,7 +255,7 @@ def compute_topk_accuracy(logits, targets, k: int = 3) -> float:
 
 def compute_confusion_matrix(logits, targets) -> np.ndarray:
     """`confusion_matrix` (classes, classes) of the largest logits (..., classes)."""
-    logits = np.asarray(logits)
+    logits = _numpy(logits)
     return confusion_matrix(logits.argmax(axis=-1), targets, logits.shape[-1])
 
 
@@ -280,7 +288,7 @@ class MetricsTracker:
         for name, loss in loss_dict.items():
             self._loss_sums[name] = self._loss_sums.get(name, 0.0) + float(loss) * batch_size
         for head in HEADS:
-            predictions = np.asarray(outputs[head]).argmax(axis=-1)
+            predictions = _numpy(outputs[head]).argmax(axis=-1)
             predictions, known = _judged(predictions, targets=targets[head])
             self._correct[head] += int((predictions == known).sum())
             self._judged[head] += len(known)

@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 import sklearn.metrics
 
-from audiotrain import metrics
+from audiotrain import metrics  # isort: skip (BLAS before MLX)
+import mlx.core as mx
+
 from audiotrain.harmony import CHORD_TYPES, HEADS, IGNORE, Segment, encode, read_lab
 from audiotrain.metrics import COMPARISONS, SEGMENTATIONS, acqa, aggregate_scores, chord_scores
 
@@ -82,8 +84,6 @@ def test_frame_accuracy_judges_each_head_by_its_own_mask():
 
 
 def test_tracker_over_batches_equals_all_at_once(classified):
-    import mlx.core as mx  # after audiotrain, which loads a fast BLAS for it
-
     logits, targets, judged = classified
     tracker = metrics.MetricsTracker()
     sizes = (130, 200, 70)
@@ -101,6 +101,20 @@ def test_tracker_over_batches_equals_all_at_once(classified):
     assert tracker.summary().startswith("total_loss 2.1500, chord_type_acc ")
     tracker.reset()
     assert tracker.get_metrics()["root_acc"] == 0
+
+
+@pytest.mark.parametrize("dtype", [mx.float32, mx.bfloat16, mx.float16])
+def test_logits_of_any_precision_are_judged_where_they_are(classified, dtype):
+    logits, targets, _ = classified
+    given, labels = mx.array(logits).astype(dtype), mx.array(targets)
+    rounded = np.array(given.astype(mx.float32))
+    assert metrics.top_k_accuracy(given, labels, 3) == metrics.top_k_accuracy(rounded, targets, 3)
+    for function in (metrics.compute_confusion_matrix, metrics.compute_per_class_metrics):
+        np.testing.assert_equal(function(given, labels), function(rounded, targets))
+    tracker, expected = metrics.MetricsTracker(), metrics.MetricsTracker()
+    tracker.update({"loss": mx.array(0.5, dtype)}, [given] * 3, dict.fromkeys(HEADS, labels), 400)
+    expected.update({"loss": 0.5}, [rounded] * 3, dict.fromkeys(HEADS, targets), 400)
+    assert tracker.get_metrics() == expected.get_metrics()
 
 
 # ---- chords over time
