@@ -263,14 +263,15 @@ sys.path.insert(0, sys.argv[1])
 import audiotrain
 from toy import *
 from audiotrain.callbacks import *
-folder, resume, pause, workers = sys.argv[2], sys.argv[3], float(sys.argv[4]), int(sys.argv[5])
+folder, resume, pause = sys.argv[2], sys.argv[3], float(sys.argv[4])
+workers, epochs = int(sys.argv[5]), int(sys.argv[6])
 
 class Slow(Callback):
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
         print("step", trainer.global_step, flush=True)
         time.sleep(pause)
 
-run = trainer(folder, max_epochs=6, callbacks=[Slow(), ModelCheckpoint(every_n_steps=2)])
+run = trainer(folder, max_epochs=epochs, callbacks=[Slow(), ModelCheckpoint(every_n_steps=2)])
 train, val = loaders(num_workers=workers)
 run.fit(Classifier(), train, None if workers == 1 else val, ckpt_path=resume or None)
 """
@@ -281,10 +282,10 @@ def finish(process) -> None:
     assert process.returncode == 0, told
 
 
-def start(folder: Path, resume: str = "", pause: float = 0.0, workers: int = 0):
+def start(folder: Path, resume: str = "", pause: float = 0.0, workers: int = 0, epochs: int = 6):
     command = [sys.executable, "-c", SCRIPT, str(Path(__file__).parent), str(folder), resume]
     return subprocess.Popen(
-        [*command, str(pause), str(workers)],
+        [*command, str(pause), str(workers), str(epochs)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -298,9 +299,9 @@ def wait_for_step(process, step: int) -> None:
     assert line
 
 
-def final_arrays(folder: Path) -> dict:
+def final_arrays(folder: Path, epochs: int = 6) -> dict:
     arrays, meta = checkpoint.load(folder / "checkpoints" / "last")
-    assert meta["global_step"] == 30
+    assert meta["global_step"] == 5 * epochs
     flat = {f"{group}.{key}": a for group, found in arrays.items() for key, a in found.items()}
     return {key: np.array(array) for key, array in flat.items()}
 
@@ -347,24 +348,28 @@ def test_a_second_ctrl_c_stops_now(tmp_path):
     assert "saved" not in told
 
 
-def test_killed_at_random_moments(tmp_path, uninterrupted):
+KILLS = 20
+LONG = 40  # epochs: more steps than the kills can let pass
+
+
+def test_killed_at_random_moments(tmp_path):
+    """SIGKILL, continued in a new process, killed again, … ends as a run that nothing befell."""
+    finish(start(tmp_path / "whole", epochs=LONG))
+    whole = final_arrays(tmp_path / "whole", LONG)
     rng = random.Random(os.environ.get("AUDIOTRAIN_KILL_SEED", "1"))
-    last = tmp_path / "checkpoints" / "last"
-    kills, code = 0, -9
-    while code != 0:
-        resume = str(last) if checkpoint_exists(last) else ""
-        process = start(tmp_path, resume, pause=0.005, workers=rng.choice([0, 2]))
-        if kills < int(os.environ.get("AUDIOTRAIN_KILLS", "3")):
-            wait_for_step(process, checkpoint.load_meta(last)["global_step"] + 1 if resume else 1)
-            time.sleep(rng.uniform(0, 0.02))
-            process.kill()
-            kills += 1
+    folder = tmp_path / "killed"
+    last, done = folder / "checkpoints" / "last", 0
+    for _ in range(KILLS):
+        resume, workers = str(last) if done else "", rng.choice([0, 2])
+        process = start(folder, resume, pause=0.005, workers=workers, epochs=LONG)
+        # Step 2 has written the first checkpoint, so that every process after the first continues.
+        wait_for_step(process, done + rng.randint(1 if done else 3, 6))
+        time.sleep(rng.uniform(0, 0.02))  # in a step, in a checkpoint, between two renames
+        process.kill()
         _, told = process.communicate()
-        code = process.returncode
-        assert code in (0, -9), told
-    assert kills == int(os.environ.get("AUDIOTRAIN_KILLS", "3"))
-    assert same(final_arrays(tmp_path), uninterrupted)
-
-
-def checkpoint_exists(path: Path) -> bool:
-    return path.exists() or path.with_name(f".{path.name}.previous").exists()
+        assert process.returncode == -signal.SIGKILL, told
+        before, done = done, checkpoint.load_meta(last)["global_step"]
+        assert before <= done < 5 * LONG
+        assert done > 0
+    finish(start(folder, str(last), epochs=LONG))
+    assert same(final_arrays(folder, LONG), whole)
