@@ -6,7 +6,9 @@ import time
 from mlx.utils import tree_flatten
 from tqdm import tqdm
 
-from audiotrain.hooks import Callback
+from audiotrain.hooks import Callback, Monitor
+
+COLUMNS = 100  # of the line at an epoch's end
 
 
 class ModelSummary(Callback):
@@ -33,7 +35,8 @@ class ModelSummary(Callback):
 class ProgressBar(Callback):
     """A bar for each epoch, drawn every `refresh_rate` batches and at most 10 times a second.
 
-    When the output is no terminal: a line every `line_seconds`, and one an epoch.
+    When the output is no terminal: a line every `line_seconds`. At an epoch's end a line with the
+    losses, what callbacks monitor, the learning rate and as many accuracies as fit.
     """
 
     rank_zero_only = True
@@ -83,9 +86,17 @@ class ProgressBar(Callback):
     def on_epoch_end(self, trainer, state) -> None:
         self._close()
         row = trainer.history.rows[-1]
-        shown = [n for n in row if n.startswith(("train_", "val_"))]
-        numbers = "  ".join(f"{name} {row[name]:.4f}" for name in shown)
-        self._print(f"{self._epoch(trainer)}  step {row['step']}  {numbers}")
+        monitored = [c.monitor for c in trainer.callbacks if isinstance(c, Monitor)]
+        shown = dict.fromkeys(["train_loss", "val_loss", *monitored])
+        rate = f"  rate {row['learning_rate']:.2g}"
+        line = f"{self._epoch(trainer)}  step {row['step']}"
+        line += "".join(f"  {name} {row[name]:.4f}" for name in shown if name in row)
+        for name in sorted(row, key=lambda name: not name.startswith("val_")):
+            part = f"  {name} {row[name]:.4f}"
+            accuracy = name not in shown and name.endswith(("acc", "accuracy"))
+            if accuracy and len(line + part + rate) <= COLUMNS:
+                line += part
+        self._print(line + rate)
 
     def teardown(self, trainer, module) -> None:
         self._close()

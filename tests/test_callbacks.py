@@ -329,8 +329,27 @@ def test_a_file_gets_plain_lines(tmp_path, capsys):
     run.fit(Classifier(), *loaders())
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2
-    assert lines[1].startswith("epoch 2/2  step 10  train_loss ")
-    assert "val_accuracy" in lines[1]
+    row = run.history.rows[1]
+    shown = ("train_loss", "val_loss", "val_accuracy")
+    numbers = "".join(f"  {name} {row[name]:.4f}" for name in shown)
+    assert lines[1] == f"epoch 2/2  step 10{numbers}  rate 0.01"
+
+
+def test_the_line_of_an_epoch_is_short_however_many_metrics_there_are(tmp_path, capsys):
+    class Talkative(Classifier):
+        def compute_loss(self, batch):
+            loss, metrics = super().compute_loss(batch)
+            return loss, {f"{letter}_acc": loss for letter in "abcdefg"} | metrics
+
+    saver = ModelCheckpoint(monitor="val_g_acc")
+    run = trainer(tmp_path, enable_progress_bar=True, callbacks=[saver])
+    run.fit(Talkative(), *loaders())
+    (line,) = capsys.readouterr().err.splitlines()
+    assert 80 < len(line) <= 100
+    for name in ("train_loss", "val_loss", "val_g_acc", "val_a_acc", "rate"):
+        assert line.count(f"  {name} ") == 1
+    assert "train_a_acc" not in line
+    assert len(run.history.rows[0]) > 20  # nothing is left out of the files
 
 
 def test_a_terminal_gets_a_bar_that_is_seldom_drawn(tmp_path, monkeypatch):

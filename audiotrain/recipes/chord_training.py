@@ -88,7 +88,7 @@ class ChordTraining(TrainModule):
             for head in HEADS
         ]
         chord_acc = _share(~(wrong[0] | wrong[1] | wrong[2]), targets["chord_type"] >= 0)
-        return loss, losses | head_accuracies(logits, targets) | {"chord_acc": chord_acc}
+        return loss, losses | {"chord_acc": chord_acc} | head_accuracies(logits, targets)
 
     def batch_weight(self, batch: dict) -> mx.array:
         """Labelled frames: what the means of a batch run over."""
