@@ -128,6 +128,14 @@ def load(folder: str | Path) -> tuple[dict[str, Arrays], dict]:
     return arrays, state["meta"]
 
 
+def exists(folder: str | Path) -> bool:
+    """Whether `load` finds a checkpoint, also where a kill left it half-way replaced."""
+    try:
+        return _existing(Path(folder)).is_dir()
+    except CheckpointError:
+        return False
+
+
 def load_meta(folder: str | Path) -> dict:
     """A checkpoint's plain data alone: config, epoch, global_step, history, metrics…"""
     return _read_state(_existing(Path(folder)))["meta"]

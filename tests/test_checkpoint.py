@@ -44,7 +44,9 @@ def test_replacing_keeps_loaded_arrays_and_leaves_nothing_behind(tmp_path):
 
 def test_a_kill_between_the_two_renames_loses_nothing(tmp_path):
     checkpoint.save(tmp_path / "last", arrays(), {"epoch": 1})
+    assert checkpoint.exists(tmp_path / "last")
     os.replace(tmp_path / "last", tmp_path / ".last.previous")  # where _swap was stopped
+    assert checkpoint.exists(tmp_path / "last")
     assert checkpoint.load(tmp_path / "last")[1] == {"epoch": 1}
     checkpoint.save(tmp_path / "last", arrays(), {"epoch": 2})
     assert checkpoint.load(tmp_path / "last")[1] == {"epoch": 2}
@@ -64,6 +66,8 @@ def test_a_checkpoint_cut_short_is_one_line(tmp_path, file):
 def test_missing_places_and_formats_are_named(tmp_path):
     with pytest.raises(CheckpointError, match="nothing: no checkpoint here"):
         checkpoint.load(tmp_path / "nothing")
+    assert not checkpoint.exists(tmp_path / "nothing")
+    assert not checkpoint.exists(tmp_path)
     checkpoint.save(tmp_path / "one", {}, {})
     state = json.loads((tmp_path / "one" / "state.json").read_text())
     (tmp_path / "one" / "state.json").write_text(json.dumps(state | {"format": 99}))
