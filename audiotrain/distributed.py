@@ -5,6 +5,7 @@ One process is `Alone`, which has nothing to agree on.
 """
 
 import contextlib
+import io
 import json
 import os
 import re
@@ -90,6 +91,14 @@ class Alone:
     def from_first(self, action: Callable[[], Any]) -> Any:
         """What `action` gives on rank 0, as plain data, on all ranks; a ValueError is told too."""
         return action()
+
+    def first_goes_first(self, action: Callable[[], Any]) -> Any:
+        """What `action` gives on each rank; the others begin when rank 0 has left its files."""
+        return action()
+
+    def hush(self) -> contextlib.AbstractContextManager:
+        """Inside the block only rank 0 prints."""
+        return contextlib.nullcontext()
 
     def share(self, trees: list) -> None:
         """Give all ranks the arrays of rank 0, in place."""
@@ -228,6 +237,20 @@ class Ranks(Alone):
         if told is not None:
             raise ValueError(f"rank 0: {told}")
         return value
+
+    def first_goes_first(self, action):
+        done = []
+        self.from_first(lambda: done.append(action()))
+        return done[0] if done else action()
+
+    @contextlib.contextmanager
+    def hush(self):
+        if self.rank == 0:
+            yield
+            return
+        nowhere = io.StringIO()
+        with contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
+            yield
 
     def share(self, trees):
         for tree in trees:

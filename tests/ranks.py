@@ -3,6 +3,8 @@
 Each scenario writes what came of it to FOLDER as NAME-RANK.npz.
 """
 
+import contextlib
+import io
 import os
 import signal
 import sys
@@ -13,6 +15,8 @@ import mlx.core as mx
 import mlx.nn as nn
 import mlx.optimizers as optim
 import numpy as np
+import pytest
+import tiny_chords
 from toy import Classifier, Points, trainer, weights
 
 from audiotrain import DataLoader, Dataset, OptimizerConfig, TrainModule
@@ -209,8 +213,22 @@ def killed(folder, size):
     run.fit(Classifier(dropout=0.5), train, loader(Points(7), size))
 
 
+def recipe(folder, size):
+    """The chord recipe from its command line, on a folder of songs."""
+    own = audiotrain.distributed.join()
+    own.from_first(lambda: str(tiny_chords.sung(folder / "songs")))
+    words = ["--data", folder / "songs", "--output", folder / "run", "--cache", folder / "cache"]
+    words += [*tiny_chords.TINY, "--steps", 4, "--model.dropout", 0, "--batch-size", 8 // size]
+    said = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(said):
+        tiny_chords.make_quick(patch)
+        with contextlib.redirect_stderr(said):
+            code = tiny_chords.command(*words)
+    return {"code": code, "said": said.getvalue()}
+
+
 SCENARIOS = [chords, norm, norm_accumulated, spoiled, spoiled_accumulated]
-SCENARIOS += [whole, interrupted, asked, timed, early, killed]
+SCENARIOS += [whole, interrupted, asked, timed, early, killed, recipe]
 
 
 def run(scenario, folder: Path) -> None:

@@ -4,6 +4,7 @@ import csv
 import itertools
 import json
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from tiny_chords import STEPS, TINY, command, make_quick, sung
 from audiotrain import audio, config
 from audiotrain.datasets import annotations, chords, synthesis
 from audiotrain.harmony import Segment, encode, read_lab
+from audiotrain.loggers import Logger
+from audiotrain.loggers import encode as encode_image
 from audiotrain.recipes import chord_data
 from audiotrain.recipes import chords as recipe
 from audiotrain.recipes.chord_settings import TrainSettings
@@ -175,6 +178,64 @@ def test_a_preset_file_is_no_mystery(quick, place, data, tmp_path):
     given = ["--config", place / "run" / "config.yaml", "--output", output]
     assert command(*given) == 0
     assert read_json(output / "metrics.json") == read_json(place / "run" / "metrics.json")
+
+
+class Notes(Logger):
+    """Keeps what a logger is given."""
+
+    def __init__(self):
+        self.rows, self.settings, self.pictures, self.finished = [], None, {}, False
+
+    def log_metrics(self, metrics, step):
+        self.rows.append(metrics)
+
+    def log_hyperparams(self, config):
+        self.settings = config["settings"]
+
+    def log_image(self, name, image, step):
+        self.pictures[name] = step
+
+    def finish(self):
+        self.finished = True
+
+
+def test_loggers_get_numbers_settings_and_confusion_matrices(
+    quick, place, data, tmp_path, monkeypatch
+):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    def draw(matrix, names, path, title):
+        path.write_bytes(encode_image(np.zeros((len(names), len(names)), np.uint8), title))
+
+    notes = Notes()
+    monkeypatch.setattr(recipe.report, "confusion_picture", draw)
+    monkeypatch.setitem(recipe.LOGGERS, "wandb", lambda run: notes)
+    words = ["--data", data, "--output", tmp_path / "run", "--cache", place / "cache", *TINY,
+             *STEPS, "--loggers", "wandb", "tensorboard"]  # fmt: skip
+    assert command(*words) == 0
+    matrices = {f"confusion-{head}": 6 for head in ("chord_type", "root", "bass_note")}
+    assert notes.pictures == matrices
+    assert notes.settings["model"]["width"] == 36
+    assert {"train_loss", "val_loss"} <= {name for row in notes.rows for name in row}
+    assert notes.finished
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
+    events.Reload()
+    assert {name: events.Images(name)[0].step for name in events.Tags()["images"]} == matrices
+    assert (events.Images("confusion-root")[0].width, len(events.Scalars("val_loss"))) == (12, 2)
+    assert "config" in events.Tags()["tensors"]
+
+
+def test_each_logger_is_of_the_run_and_a_missing_one_is_told_at_once(tmp_path, monkeypatch, capsys):
+    made = {name: make(tmp_path / "run") for name, make in recipe.LOGGERS.items()}
+    assert (made["wandb"].name, made["wandb"].save_dir) == ("run", tmp_path / "run")
+    assert made["mlflow"].run_name == "run"
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    assert command("--output", tmp_path / "run", "--loggers", "mlflow") == 2
+    assert capsys.readouterr().err == (
+        "error: --loggers mlflow: not installed: pip install mlflow\n"
+    )
+    assert not (tmp_path / "run").exists()
 
 
 # ---- recordings that cannot be used

@@ -13,7 +13,7 @@ CACHE = Path("~/.cache/audiotrain/chords")
 # What a resumed run may have otherwise than before: it changes nothing of what was learned.
 CHANGEABLE = (
     "output", "resume", "cache", "steps", "epochs", "max_minutes", "validations", "patience",
-    "workers",
+    "workers", "loggers",
 )  # fmt: skip
 
 
@@ -52,7 +52,7 @@ class TrainSettings:
     window: int = 128
     """frames of a training window, 12 s"""
     batch_size: int = 24
-    """windows of a batch"""
+    """windows of a batch, for each process under mlx.launch"""
     steps: int | None = None
     """optimizer steps; nothing: 300 without data, `epochs` with data"""
     epochs: int = 20
@@ -65,6 +65,8 @@ class TrainSettings:
     """stop after so many validations without improvement; 0: never"""
     workers: int = 1
     """threads that prepare batches"""
+    loggers: tuple[Literal["wandb", "tensorboard", "mlflow"], ...] = ()
+    """where numbers, settings and confusion matrices go besides the run folder"""
     features: FeatureSettings = field(default_factory=FeatureSettings)
     """front end"""
     model: ChordModelSettings = field(default_factory=ChordModelSettings)

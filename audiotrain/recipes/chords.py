@@ -5,9 +5,11 @@
     python -m audiotrain.recipes.chords evaluate --data FOLDER   scores the newest run
     python -m audiotrain.recipes.chords predict song.mp3         writes song.lab
 
-Each command explains its settings with --help.
+Each command explains its settings with --help. Under mlx.launch all processes train; rank 0 alone
+writes, prints and evaluates.
 """
 
+import importlib.util
 import json
 import sys
 import time
@@ -16,13 +18,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import mlx.core as mx
-import numpy as np
 
 from audiotrain import audio as audio_files
-from audiotrain import config, harmony, report
+from audiotrain import checkpoint, config, distributed, harmony, report
 from audiotrain.callbacks import EarlyStopping
 from audiotrain.datasets import annotation_writers, chords
 from audiotrain.loader import DataLoader
+from audiotrain.loggers import MLflowLogger, TensorBoardLogger, WandbLogger
 from audiotrain.recipes import chord_data, chord_inference, chord_scoring
 from audiotrain.recipes.chord_data import Library, Song
 from audiotrain.recipes.chord_prediction import newest_run, predict
@@ -32,6 +34,7 @@ from audiotrain.recipes.chord_settings import (
     TrainSettings,
     resumed,
 )
+from audiotrain.recipes.chord_songs import find, first_classes, first_renderings, prepare, tell
 from audiotrain.recipes.chord_trainer import ChordTrainer as ChordTrainer
 from audiotrain.recipes.chord_trainer import TrainingConfig as TrainingConfig
 from audiotrain.recipes.chord_training import ChordTraining, count_types, type_weights
@@ -40,6 +43,12 @@ from audiotrain.trainer import Trainer
 
 PRESETS = Path(__file__).parent / "presets"
 COMMANDS = {"train": TrainSettings, "evaluate": EvaluateSettings, "predict": PredictSettings}
+PROJECT = "audiotrain-chords"  # what W&B and MLflow list the runs under
+LOGGERS = {
+    "wandb": lambda run: WandbLogger(PROJECT, run.name, save_dir=run),
+    "tensorboard": lambda run: TensorBoardLogger(run, "tensorboard"),
+    "mlflow": lambda run: MLflowLogger(PROJECT, run.name),
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -48,7 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         command, rest = config.choose_command(words, tuple(COMMANDS), "train")
         settings = load_settings(command, rest)
-        {"train": train, "evaluate": evaluate, "predict": predict}[command](settings)
+        if command == "train" or distributed.join().rank == 0:
+            {"train": train, "evaluate": evaluate, "predict": predict}[command](settings)
     except (ValueError, ImportError) as error:
         return refuse(str(error))
     except OSError as error:  # of the file system: a folder that is full or may not be written
@@ -93,22 +103,44 @@ def load_settings(command: str, words: Sequence[str]):
 
 
 def train(settings: TrainSettings) -> dict:
-    """Train, test on unseen songs and predict one of them; what metrics.json says."""
+    """Train, test on unseen songs and predict one of them; what metrics.json says.
+
+    Under mlx.launch the other ranks train and leave with nothing.
+    """
     begun = time.monotonic()
-    run = open_run(settings)
+    ranks = distributed.join()
+    run = Path(ranks.from_first(lambda: str(open_run(settings))))
     library = Library(settings.features, settings.cache.expanduser(), settings.seed)
-    parts, corpus = prepare(settings, library, run)
+    with ranks.hush():
+        parts, items = prepare(settings, library, run)
     module = make_module(settings, parts["train"])
     trainer, loaders = make_trainer(settings, parts, run)
     last = run / "checkpoints" / "last"
+    goes_on = ranks.from_first(lambda: settings.resume and checkpoint.exists(last))
     try:
-        trainer.fit(module, *loaders, ckpt_path=last if settings.resume and last.is_dir() else None)
+        trainer.fit(module, *loaders, ckpt_path=last if goes_on else None)
     except SystemExit:  # Ctrl-C or SIGTERM: the trainer has saved its state
-        print(f"to continue this run: --output {run} --resume", file=sys.stderr)
+        if trainer.is_global_zero:
+            print(f"to continue this run: --output {run} --resume", file=sys.stderr)
         raise
+    if not trainer.is_global_zero:
+        return {}
     trainer.export_history(run / "history.json")
     report.curves_picture(trainer.history.rows, run / "curves.png")
+    result, recognizer = score_unseen(settings, parts, run)
+    for logger in trainer.loggers:
+        for picture in sorted(run.glob("confusion-*.png")):
+            logger.log_image(picture.stem, picture, trainer.global_step)
+        logger.finish()
+    show_example(settings, recognizer, library, items, first_renderings(parts["test"]), run)
+    print(f"\n{run}: {time.monotonic() - begun:.0f} s in all")
+    return result
 
+
+def score_unseen(
+    settings: TrainSettings, parts: dict[str, list[list[Song]]], run: Path
+) -> tuple[dict, chord_inference.Recognizer]:
+    """The best model, once it is chosen how it decodes, and its scores on the test songs."""
     recognizer = chord_inference.Recognizer.from_checkpoint(run)
     weights = None
     if settings.loss.class_power:
@@ -121,13 +153,14 @@ def train(settings: TrainSettings) -> dict:
     result = scores.as_dict()
     print(f"\n{len(tested)} unseen songs, {result['seconds'] / 60:.0f} minutes:")
     print(chord_scoring.table(result))
-    show_example(settings, recognizer, library, corpus, tested, run)
-    print(f"\n{run}: {time.monotonic() - begun:.0f} s in all")
-    return result
+    return result, recognizer
 
 
 def open_run(settings: TrainSettings) -> Path:
     """The run folder with the settings in it. ValueError when it holds a run already."""
+    for name in settings.loggers:
+        if importlib.util.find_spec(name) is None:
+            raise ImportError(f"--loggers {name}: not installed: pip install {name}")
     run = settings.output or Path("runs") / time.strftime("chords-%Y%m%d-%H%M%S")
     begun = [
         name for name in ("checkpoints", "metrics.csv", "metrics.json") if (run / name).exists()
@@ -140,102 +173,6 @@ def open_run(settings: TrainSettings) -> Path:
     except OSError as error:
         raise ValueError(f"run folder {run}: {error.strerror}") from None
     return run
-
-
-def prepare(
-    settings: TrainSettings, library: Library, run: Path
-) -> tuple[dict[str, list[list[Song]]], dict[str, chords.Item]]:
-    """Songs, as lists of renderings, by "train", "valid" and "test"; and the items by name."""
-    fractions = (1 - settings.valid - settings.test, settings.valid, settings.test)
-    items: dict[str, chords.Item] = {}
-    if settings.data is not None:
-        corpus = find(settings.data, settings.selector, settings.group, settings.pop_spellings)
-        items = {item.id: item for item in corpus.items}
-        saved = run / "split.json"
-        is_new = not saved.exists()
-        split = chords.split(corpus, settings.seed, fractions, saved)
-        try:
-            parts = load_parts(settings, library, split)
-        except ValueError:
-            if is_new:
-                saved.unlink()  # it is worth nothing, and would keep later songs' places
-            raise
-        parts["train"] += compose(settings, library)
-        return parts, items
-    composed = compose(settings, library)
-    count = len(composed)
-    first = min(max(1, round(count * fractions[0])), count - 2)
-    second = min(first + max(1, round(count * fractions[1])), count - 1)
-    parts = {"train": composed[:first], "valid": composed[first:second], "test": composed[second:]}
-    return parts, items
-
-
-def load_parts(
-    settings: TrainSettings, library: Library, split: dict[str, list[chords.Item]]
-) -> dict[str, list[list[Song]]]:
-    """The songs of each part of a split. ValueError when one is empty that may not be."""
-    needed = [name for name in split if name != "train" or not settings.composed_songs]
-    total = sum(map(len, split.values()))
-    for name in needed:
-        if not split[name]:
-            raise ValueError(
-                f"{settings.data}: the split of {total} recordings leaves none for {name}; "
-                "expected at least one each to train, validate and test"
-            )
-    parts, problems = {}, []
-    for name, chosen in split.items():
-        renderings = range(settings.renderings if name == "train" else 1)
-        parts[name], found = chord_data.load_songs(library, chosen, name, renderings)
-        problems += found
-        if name in needed and not parts[name]:
-            raise ValueError(f"none of {len(chosen)} {name} recordings can be read: {found[0]}")
-    tell(problems, total)
-    return parts
-
-
-def find(data: Path, selector: str | None, group: str | None, pop_spellings: bool) -> chords.Corpus:
-    """The labelled recordings of a folder, after printing what is in it."""
-    chosen = int(selector) if selector is not None and selector.isdigit() else selector
-    corpus = chords.discover(data, chosen, group, pop_spellings)
-    corpus = chords.check(corpus)
-    print(chords.report(corpus), flush=True)
-    if not any(item.audio is not None for item in corpus.items):
-        raise ValueError(f"{data}: labels of {len(corpus.items)} songs but no audio to train on")
-    return corpus
-
-
-def compose(settings: TrainSettings, library: Library) -> list[list[Song]]:
-    """The synthesised songs of a run."""
-    number = settings.composed_songs
-    if not number:
-        return []
-    borrowed = []
-    if settings.progressions is not None:
-        borrowed = [
-            chords.segments(item)
-            for item in chords.discover(settings.progressions).items
-            if item.clip_label is None
-        ]
-    seconds = settings.composed_seconds
-    songs = chord_data.progress(range(number), "composing")
-    return [[library.composed(index, seconds, borrowed)] for index in songs]
-
-
-def tell(problems: list[str], total: int) -> None:
-    """Say which recordings are left out."""
-    if problems:
-        print(f"left out {len(problems)} of {total} recordings that cannot be read, such as")
-        print("\n".join(f"  {problem}" for problem in problems[:5]), flush=True)
-
-
-def first_renderings(songs: list[list[Song]]) -> list[Song]:
-    """One rendering of each song."""
-    return [renderings[0] for renderings in songs]
-
-
-def first_classes(songs: list[list[Song]]) -> list[np.ndarray]:
-    """The classes (frames, 3) of each song."""
-    return [renderings[0].classes for renderings in songs]
 
 
 def make_module(settings: TrainSettings, songs: list[list[Song]]) -> ChordTraining:
@@ -254,7 +191,8 @@ def make_module(settings: TrainSettings, songs: list[list[Song]]) -> ChordTraini
 def make_trainer(settings: TrainSettings, parts: dict[str, list[list[Song]]], run: Path):
     """The Trainer of a run, and its loaders for training and validation."""
     windows = chord_data.Windows(parts["train"], settings.window, settings.features)
-    batch = min(settings.batch_size, len(windows))
+    ranks = distributed.join()
+    batch = min(settings.batch_size, max(1, len(windows) // ranks.size))
     train_loader = DataLoader(
         windows, batch, shuffle=True, num_workers=settings.workers, drop_last=True,
         seed=settings.seed, persistent_workers=True,
@@ -263,6 +201,7 @@ def make_trainer(settings: TrainSettings, parts: dict[str, list[list[Song]]], ru
         first_renderings(parts["valid"]), settings.window, settings.features
     )
     val_loader = DataLoader(valid, batch, num_workers=settings.workers)
+    ranks.shard(train_loader)  # how many batches there are depends on it
     steps = settings.steps
     if steps is None:
         steps = 300 if settings.data is None else settings.epochs * len(train_loader)
@@ -280,6 +219,7 @@ def make_trainer(settings: TrainSettings, parts: dict[str, list[list[Song]]], ru
         ema_decay=settings.optimization.ema_decay or None,
         default_root_dir=run,
         callbacks=callbacks,
+        logger=[LOGGERS[name](run) for name in settings.loggers],
         seed=settings.seed,
         config={"recognizer": described, "settings": config.to_plain(settings)},
     )

@@ -1,0 +1,119 @@
+"""The songs of a run: found, split into train, valid and test, read or composed."""
+
+from pathlib import Path
+
+import numpy as np
+
+from audiotrain import distributed
+from audiotrain.datasets import chords
+from audiotrain.recipes import chord_data
+from audiotrain.recipes.chord_data import Library, Song
+from audiotrain.recipes.chord_settings import TrainSettings
+
+
+def prepare(
+    settings: TrainSettings, library: Library, run: Path
+) -> tuple[dict[str, list[list[Song]]], dict[str, chords.Item]]:
+    """Songs, as lists of renderings, by "train", "valid" and "test"; and the items by name.
+
+    Rank 0 splits and extracts; the other ranks take its split and read what it cached.
+    """
+    ranks = distributed.join()
+    fractions = (1 - settings.valid - settings.test, settings.valid, settings.test)
+    items: dict[str, chords.Item] = {}
+    if settings.data is not None:
+        corpus = find(settings.data, settings.selector, settings.group, settings.pop_spellings)
+        items = {item.id: item for item in corpus.items}
+        saved = run / "split.json"
+        is_new = not saved.exists()
+        chosen = ranks.from_first(
+            lambda: {
+                part: [item.id for item in own]
+                for part, own in chords.split(corpus, settings.seed, fractions, saved).items()
+            }
+        )
+        if missing := sorted({name for own in chosen.values() for name in own} - set(items)):
+            raise ValueError(f"{settings.data}: no {missing[0]}, which rank 0 has")
+        split = {part: [items[name] for name in own] for part, own in chosen.items()}
+        try:
+            parts = ranks.first_goes_first(lambda: load_parts(settings, library, split))
+        except ValueError:
+            if is_new and ranks.rank == 0:
+                saved.unlink()  # it is worth nothing, and would keep later songs' places
+            raise
+        parts["train"] += ranks.first_goes_first(lambda: compose(settings, library))
+        return parts, items
+    composed = ranks.first_goes_first(lambda: compose(settings, library))
+    count = len(composed)
+    first = min(max(1, round(count * fractions[0])), count - 2)
+    second = min(first + max(1, round(count * fractions[1])), count - 1)
+    parts = {"train": composed[:first], "valid": composed[first:second], "test": composed[second:]}
+    return parts, items
+
+
+def load_parts(
+    settings: TrainSettings, library: Library, split: dict[str, list[chords.Item]]
+) -> dict[str, list[list[Song]]]:
+    """The songs of each part of a split. ValueError when one is empty that may not be."""
+    needed = [name for name in split if name != "train" or not settings.composed_songs]
+    total = sum(map(len, split.values()))
+    for name in needed:
+        if not split[name]:
+            raise ValueError(
+                f"{settings.data}: the split of {total} recordings leaves none for {name}; "
+                "expected at least one each to train, validate and test"
+            )
+    parts, problems = {}, []
+    for name, chosen in split.items():
+        renderings = range(settings.renderings if name == "train" else 1)
+        parts[name], found = chord_data.load_songs(library, chosen, name, renderings)
+        problems += found
+        if name in needed and not parts[name]:
+            raise ValueError(f"none of {len(chosen)} {name} recordings can be read: {found[0]}")
+    tell(problems, total)
+    return parts
+
+
+def find(data: Path, selector: str | None, group: str | None, pop_spellings: bool) -> chords.Corpus:
+    """The labelled recordings of a folder, after printing what is in it."""
+    chosen = int(selector) if selector is not None and selector.isdigit() else selector
+    corpus = chords.discover(data, chosen, group, pop_spellings)
+    corpus = chords.check(corpus)
+    print(chords.report(corpus), flush=True)
+    if not any(item.audio is not None for item in corpus.items):
+        raise ValueError(f"{data}: labels of {len(corpus.items)} songs but no audio to train on")
+    return corpus
+
+
+def compose(settings: TrainSettings, library: Library) -> list[list[Song]]:
+    """The synthesised songs of a run."""
+    number = settings.composed_songs
+    if not number:
+        return []
+    borrowed = []
+    if settings.progressions is not None:
+        borrowed = [
+            chords.segments(item)
+            for item in chords.discover(settings.progressions).items
+            if item.clip_label is None
+        ]
+    seconds = settings.composed_seconds
+    songs = chord_data.progress(range(number), "composing")
+    return [[library.composed(index, seconds, borrowed)] for index in songs]
+
+
+def tell(problems: list[str], total: int) -> None:
+    """Say which recordings are left out."""
+    if problems:
+        print(f"left out {len(problems)} of {total} recordings that cannot be read, such as")
+        print("\n".join(f"  {problem}" for problem in problems[:5]), flush=True)
+
+
+def first_renderings(songs: list[list[Song]]) -> list[Song]:
+    """One rendering of each song."""
+    return [renderings[0] for renderings in songs]
+
+
+def first_classes(songs: list[list[Song]]) -> list[np.ndarray]:
+    """The classes (frames, 3) of each song."""
+    return [renderings[0].classes for renderings in songs]
