@@ -236,7 +236,7 @@ class FitLoop:
             raise NonFiniteError(
                 f"the {what} was NaN or infinite in {trainer.skipped_run} batches in a row, from "
                 f"step {first} of epoch {trainer.current_epoch}; nothing of them was learned: "
-                f"lower the learning rate, clip gradients, or check the data"
+                f"lower the learning rate, clip gradients, or check the data and its labels"
             )
 
     def _log_interval(self) -> None:

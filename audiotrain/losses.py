@@ -1,4 +1,5 @@
-"""Losses on logits and class numbers. Targets below 0 (IGNORE) count nowhere."""
+"""Losses on logits and class numbers. Targets below 0 (IGNORE) count nowhere; a target that is
+no class makes the loss NaN, so that nothing is learned from it."""
 
 from collections.abc import Mapping
 
@@ -36,6 +37,7 @@ def masked_cross_entropy(
         else:
             smooth = normalizer - (logits * similarity[chosen]).sum(axis=-1)
         loss = (1 - label_smoothing) * loss + label_smoothing * smooth
+    loss = mx.where(targets < logits.shape[-1], loss, mx.nan)  # MLX reads past the logits
     weights = valid if class_weights is None else valid * class_weights[chosen]
     return (loss * weights).sum() / mx.maximum(weights.sum(), 1e-9)
 

@@ -292,8 +292,9 @@ class Trainer:
         return predict(self, loader, PRECISIONS[self.precision]())
 
     def export_history(self, path: str | Path) -> None:
-        """Write the history as JSON: lists by metric, one value an epoch; then all rows."""
-        self.history.export(path)
+        """Write the history as JSON (rank 0): lists by metric, one value an epoch; all rows."""
+        if self.is_global_zero:
+            self.history.export(path)
 
     # Checkpoints
 

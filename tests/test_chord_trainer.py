@@ -246,3 +246,20 @@ def test_a_loader_without_length_is_named(tmp_path):
     trainer.train_loader = iter(trainer.train_loader)
     with pytest.raises(ValueError, match="train_loader has no length"):
         trainer.train()
+
+
+def test_a_class_that_the_model_does_not_have_is_told_and_not_learned(tmp_path):
+    class Wrong(Sounds):
+        def __getitem__(self, index):
+            audio, classes = super().__getitem__(index)
+            return audio, classes | {"chord_type": 32 if index == self.count - 1 else -1}
+
+    trainer = make(tmp_path, num_epochs=1)
+    trainer.train_loader = DataLoader(Wrong(20), batch_size=8)
+    message = "batch 2 of epoch 0: chord_type 32, expected 0 to 31, or below 0 to ignore"
+    with pytest.raises(ValueError, match=message):
+        trainer.train()
+    assert all(np.isfinite(array).all() for array in weights(trainer.module).values())
+    trainer = make(tmp_path, num_epochs=1, val_loader=DataLoader(Wrong(3), batch_size=2))
+    with pytest.raises(ValueError, match="validation batch 1: chord_type 32, expected 0 to 31"):
+        trainer.train()

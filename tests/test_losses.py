@@ -202,3 +202,10 @@ def test_inverse_power_weights_are_clipped_and_unseen_classes_get_the_most():
 
 def test_inverse_power_weights_without_data_are_finite():
     assert np.isfinite(np.array(inverse_power_weights(mx.zeros(4), 0.5, 10.0))).all()
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_a_target_that_is_no_class_spoils_the_loss_and_an_ignored_one_does_not(smoothing):
+    logits = mx.array(np.random.default_rng(0).normal(size=(3, 4)))
+    assert np.isfinite(masked_cross_entropy(logits, mx.array([0, -7, 3]), smoothing).item())
+    assert np.isnan(masked_cross_entropy(logits, mx.array([0, 4, 3]), smoothing).item())

@@ -7,14 +7,17 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
 
 import mlx.core as mx
 import mlx.nn as nn
 import mlx.optimizers as optim
+import numpy as np
 
 from audiotrain import checkpoint
-from audiotrain.callbacks import EarlyStopping, ModelCheckpoint
+from audiotrain.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from audiotrain.harmony import HEADS
 from audiotrain.history import write_json
 from audiotrain.loader import DataLoader, Dataset
 from audiotrain.losses import ChordRecognitionLoss
@@ -94,6 +97,8 @@ class ChordModule(TrainModule):
         super().__init__()
         self.model = model
         self._criterion, self._config = criterion, config
+        # Of each head, once a step was traced; a dict would be taken for parameters.
+        self.classes: Mapping[str, int] = MappingProxyType({})
 
     def __call__(self, audio: mx.array) -> dict[str, mx.array]:
         return self.model(audio)
@@ -101,6 +106,7 @@ class ChordModule(TrainModule):
     def compute_loss(self, batch: Batch) -> tuple[mx.array, dict[str, mx.array]]:
         audio, targets = batch
         logits = self(audio)
+        self.classes = MappingProxyType({head: logits[head].shape[-1] for head in HEADS})
         loss, losses = self._criterion(logits, targets)
         return loss, losses | head_accuracies(logits, targets)
 
@@ -123,6 +129,24 @@ class ChordModule(TrainModule):
         else:
             optimizer = optim.AdamW(learning_rate=schedule, weight_decay=config.weight_decay)
         return OptimizerConfig(optimizer, lr_schedule_name=config.scheduler)
+
+
+class LabelCheck(Callback):
+    """ValueError for a class number that the model does not have."""
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx) -> None:
+        self._check(module, batch, f"batch {batch_idx} of epoch {trainer.current_epoch}")
+
+    def on_validation_batch_end(self, trainer, module, outputs, batch, batch_idx) -> None:
+        self._check(module, batch, f"validation batch {batch_idx}")
+
+    def _check(self, module: ChordModule, batch: Batch, place: str) -> None:
+        for head, classes in module.classes.items():
+            largest = int(np.asarray(batch[1][head]).max())
+            if largest >= classes:
+                raise ValueError(
+                    f"{place}: {head} {largest}, expected 0 to {classes - 1}, or below 0 to ignore"
+                )
 
 
 class ChordTrainer:
@@ -157,6 +181,7 @@ class ChordTrainer:
             default_root_dir=self.folder,
             callbacks=[
                 EarlyStopping("val_loss", config.patience, config.min_delta),
+                LabelCheck(),
                 ModelCheckpoint(self.folder, BEST, monitor="val_loss", save_top_k=1),
                 ModelCheckpoint(
                     self.folder, "epoch-{epoch:03d}.pt", every_n_epochs=config.save_every,
@@ -232,11 +257,12 @@ class ChordTrainer:
         self._continued = Path(path)
 
     def export_history(self, path: str | Path) -> None:
-        """Write `history` as JSON, NaN as null."""
-        write_json(path, self.history)
+        """Write `history` as JSON, NaN as null (rank 0)."""
+        if self.trainer.is_global_zero:
+            write_json(path, self.history)
 
     def _fit(self) -> None:
-        if self._continued is None:
+        if self._continued is None and self.trainer.is_global_zero:
             _set_aside(self.folder / BEST)
         with mx.stream(self.device):
             self.trainer.fit(self.module, self.train_loader, self.val_loader, self._continued)
