@@ -150,7 +150,7 @@ class Timer(Callback):
     def _check(self, trainer) -> None:
         if self.time_remaining() == 0 and not trainer.should_stop:
             trainer.should_stop = True
-            if self.verbose:
+            if self.verbose and trainer.is_global_zero:
                 print(f"stopping: {self.time_elapsed():.0f} seconds have passed", file=sys.stderr)
 
 

@@ -220,7 +220,7 @@ def main() -> None:
         warnings.simplefilter("error")
         compare("tiny", lambda: Network(64, 2), Batches(400 // share, 64, 64), rounds)
         compare("chords", chord_model, Frames(8 // share), rounds)
-        compare("large", lambda: Network(2048, 12), Batches(4 // share, 1024, 2048), rounds)
+        compare("large", lambda: Network(2048, 12), Batches(4 // share, 256, 2048), rounds)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
 import io
+import itertools
 import json
 import math
 import os
@@ -362,6 +363,31 @@ def test_a_terminal_gets_a_bar_that_is_seldom_drawn(tmp_path, monkeypatch):
     draws = text.count("\r")
     assert 1 <= draws <= 10 * run.elapsed() + 5
     assert draws < 100 == run.global_step
+
+
+def test_the_bar_moves_every_refresh_rate_batches(tmp_path, monkeypatch):
+    class Bar:
+        n, places = 0, []
+
+        def __init__(self, **settings):
+            assert settings["total"] == 10
+
+        def update(self, batches):
+            self.n += batches
+            self.places.append(self.n)
+
+        def set_postfix_str(self, text, refresh=True):
+            pass
+
+        def close(self):
+            pass
+
+    monkeypatch.setattr("audiotrain.progress.tqdm", Bar)
+    monkeypatch.setattr("audiotrain.progress.time.monotonic", itertools.count().__next__)
+    monkeypatch.setattr("sys.stderr", Terminal())
+    run = trainer(tmp_path, callbacks=[ProgressBar(refresh_rate=4)])
+    run.fit(Classifier(), *loaders(count=80))
+    assert Bar.places == [4, 8]
 
 
 def test_defaults_are_replaced_by_the_users_own():

@@ -140,6 +140,27 @@ def test_workers_change_nothing(workers, kind, persistent):
         assert_same(one, other)
 
 
+class Places(Dataset):
+    """Which process and thread loads a sample."""
+
+    def __len__(self):
+        return 8
+
+    def __getitem__(self, index):
+        return os.getpid(), threading.get_ident()
+
+
+@pytest.mark.parametrize(("workers", "kind"), WORKERS)
+def test_samples_are_loaded_where_they_should_be(workers, kind):
+    loader = DataLoader(Places(), 2, num_workers=workers, worker_type=kind, mlx_transforms=())
+    found = {
+        (pid, thread) for pids, threads in loader for pid, thread in zip(pids, threads, strict=True)
+    }
+    assert {pid == os.getpid() for pid, _ in found} == {not workers or kind == "thread"}
+    here = (os.getpid(), threading.get_ident()) in found
+    assert here == (workers == 0)
+
+
 def test_every_epoch_and_seed_has_its_own_order_and_noise():
     orders, noises = set(), set()
     for seed in (0, 1):

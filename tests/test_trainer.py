@@ -317,6 +317,24 @@ def test_predictions_come_in_order_in_eval_mode(tmp_path):
     assert mx.allclose(outputs[1], model([batch["x"] for batch in val][1]))
 
 
+def test_validating_and_testing_have_limits_of_their_own(tmp_path):
+    run = trainer(tmp_path, limit_val_batches=1, limit_test_batches=0.75)
+    data = [mx.full((2,), float(number)) for number in range(4)]
+    assert run.validate(Mean(), data)["val_loss"] == 0
+    assert run.test(Mean(), data)["test_loss"] == 1
+
+
+def test_predictions_are_of_the_checkpoint_that_is_named(tmp_path):
+    class Says(Line):
+        def predict_step(self, batch):
+            return self.w + batch
+
+    run = trainer(tmp_path)
+    run.fit(Says(), [mx.ones((1, 2))])
+    (told,) = run.predict(Says(), [mx.zeros(2)], ckpt_path="last")
+    assert told.tolist() == [-1.0, -1.0]
+
+
 def test_modules_and_callbacks_log_into_rows(tmp_path):
     class Model(Classifier):
         def compute_loss(self, batch):
