@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator
 import mlx.core as mx
 import mlx.nn as nn
 
-from audiotrain.checkpoint import arrays_of, put_arrays
+from audiotrain.checkpoint import Arrays, arrays_of, put_arrays
+from audiotrain.precision import Bfloat16Mixed
 
 
 @contextlib.contextmanager
@@ -62,25 +63,45 @@ def _checkpointed(kind: type) -> type:
 
 def _compute_twice(layer: nn.Module, call, args: tuple, kwargs: dict):
     """`call(layer, *args, **kwargs)`, again in the backward pass as it was in the forward pass."""
-    forward, parameters = arrays_of(layer), arrays_of(layer.trainable_parameters())
-    recompute = False
+    moment, recompute = Moment(layer), False
 
     def run(parameters, key, args, kwargs):
         nonlocal recompute
         if not recompute:
             recompute = True
             return call(layer, *args, **kwargs)
-        # What the layer changes this time (BatchNorm's statistics) it has changed already.
-        after, after_key = arrays_of(layer), _random_key()
-        put_arrays(layer, forward | parameters)
-        mx.random.state[0][:] = mx.stop_gradient(key)
-        try:
+        with moment.again(parameters, key):
             return call(layer, *args, **kwargs)
-        finally:
-            put_arrays(layer, after)
-            mx.random.state[0][:] = after_key
 
-    return mx.checkpoint(run)(parameters, _random_key(), args, kwargs)
+    parameters = arrays_of(layer.trainable_parameters())
+    return mx.checkpoint(run)(parameters, moment.key, args, kwargs)
+
+
+class Moment:
+    """What a computation of a module depends on now, to do it again later."""
+
+    def __init__(self, module: nn.Module):
+        self.module = module
+        self.arrays, self.key = arrays_of(module), _random_key()
+        self.outermost = Bfloat16Mixed.outermost
+
+    @contextlib.contextmanager
+    def again(self, parameters: Arrays, key: mx.array | None = None) -> Iterator[None]:
+        """Inside the block all is as it was, but for `parameters`; after it, as before it.
+
+        What the module changes in the block (BatchNorm's statistics) it has changed already.
+        """
+        after = Moment(self.module)
+        self._put(self.arrays | parameters, self.key if key is None else key)
+        try:
+            yield
+        finally:
+            after._put(after.arrays, after.key)
+
+    def _put(self, arrays: Arrays, key: mx.array) -> None:
+        put_arrays(self.module, arrays)
+        mx.random.state[0][:] = mx.stop_gradient(key)
+        Bfloat16Mixed.outermost = self.outermost
 
 
 def _random_key() -> mx.array:

@@ -49,8 +49,7 @@ class Bfloat16Mixed:
     A `mx.softmax` in a module of yours wants `precise=True`.
     """
 
-    def __init__(self):
-        self.outermost = False  # whether the next call of a module is one of compute_loss
+    outermost = False  # whether the next call of a module is one of compute_loss, in this process
 
     def check(self, module: nn.Module) -> None:
         """ValueError when a trained parameter is not float32; a warning on a CPU."""
@@ -73,7 +72,7 @@ class Bfloat16Mixed:
         The backward pass belongs into the block: checkpointed layers are called again there.
         """
         kinds = [(part, type(part)) for part in {id(p): p for p in module.modules()}.values()]
-        derived = {kind: self._derived(kind) for _, kind in kinds}
+        derived = {kind: _derived(kind) for _, kind in kinds}
         try:
             for part, kind in kinds:
                 part.__class__ = derived[kind]
@@ -89,11 +88,11 @@ class Bfloat16Mixed:
         copies = {name: arrays[name].astype(mx.bfloat16) for name in _lowered(module)}
         ours = {id(copy) for copy in copies.values()}
         put_arrays(module.state, copies)
-        self.outermost = True
+        Bfloat16Mixed.outermost = True
         try:
             yield
         finally:
-            self.outermost = False
+            Bfloat16Mixed.outermost = False
             after = arrays_of(module.state)
             for name in copies:
                 if id(after[name]) in ours:
@@ -101,27 +100,6 @@ class Bfloat16Mixed:
                 else:  # the module itself put something new there
                     after[name] = after[name].astype(arrays[name].dtype)
             put_arrays(module.state, after)
-
-    def _derived(self, kind: type) -> type:
-        """The class of a part while it runs: its own one with another `__call__`."""
-        precision = self
-        normalizes, multiplies = issubclass(kind, FLOAT32_LAYERS), issubclass(kind, MATRIX_LAYERS)
-
-        def call(part, *args, **kwargs):
-            outermost, precision.outermost = precision.outermost, False
-            given = next((array.dtype for array in args if _is_float(array)), mx.float32)
-            if normalizes or multiplies:
-                dtype = mx.float32 if normalizes else mx.bfloat16
-                args, kwargs = cast(args, dtype), cast(kwargs, dtype)
-            try:
-                result = kind.__call__(part, *args, **kwargs)
-            finally:
-                precision.outermost = outermost
-            if outermost:
-                return cast(result, mx.float32)
-            return cast(result, given) if normalizes else result
-
-        return type(kind.__name__, (kind,), {"__call__": call, "__module__": kind.__module__})
 
 
 PRECISIONS = {"32-true": Float32, "bf16-mixed": Bfloat16Mixed}
@@ -141,6 +119,27 @@ def cast(tree, dtype: mx.Dtype):
         children = [cast(child, dtype) for child in tree]
         return type(tree)(*children) if hasattr(tree, "_fields") else type(tree)(children)
     return tree
+
+
+def _derived(kind: type) -> type:
+    """The class of a part while it runs: its own one with another `__call__`."""
+    normalizes, multiplies = issubclass(kind, FLOAT32_LAYERS), issubclass(kind, MATRIX_LAYERS)
+
+    def call(part, *args, **kwargs):
+        outermost, Bfloat16Mixed.outermost = Bfloat16Mixed.outermost, False
+        given = next((array.dtype for array in args if _is_float(array)), mx.float32)
+        if normalizes or multiplies:
+            dtype = mx.float32 if normalizes else mx.bfloat16
+            args, kwargs = cast(args, dtype), cast(kwargs, dtype)
+        try:
+            result = kind.__call__(part, *args, **kwargs)
+        finally:
+            Bfloat16Mixed.outermost = outermost
+        if outermost:
+            return cast(result, mx.float32)
+        return cast(result, given) if normalizes else result
+
+    return type(kind.__name__, (kind,), {"__call__": call, "__module__": kind.__module__})
 
 
 def _is_float(leaf) -> bool:
