@@ -12,6 +12,7 @@ from pathlib import Path
 import mlx.core as mx
 
 from audiotrain.hooks import Callback, Monitor
+from audiotrain.parameter_groups import GroupedOptimizer
 from audiotrain.progress import ModelSummary, ProgressBar
 from audiotrain.saving import ModelCheckpoint
 from audiotrain.settings import seconds
@@ -157,7 +158,8 @@ class Timer(Callback):
 class LearningRateMonitor(Callback):
     """Puts the rate, as "lr-" and the schedule's name, into the log: rows by "step" or "epoch".
 
-    A MultiOptimizer has a rate for each of its optimizers: "lr-name/1", "lr-name/2"…
+    A MultiOptimizer has a rate for each of its optimizers: "lr-name/1", "lr-name/2"…; those of
+    `parameter_groups` have the names of the groups.
     """
 
     def __init__(self, logging_interval: str = "step"):
@@ -169,10 +171,14 @@ class LearningRateMonitor(Callback):
             return
         schedule = trainer.optimizer_config.lr_schedule_name
         name = f"lr-{schedule or type(trainer.optimizer).__name__}"
-        states = trainer.optimizer.state.get("states", [trainer.optimizer.state])
-        for number, state in enumerate(states, 1):
-            place = f"/{number}" if len(states) > 1 else ""
-            trainer.record(name + place, state["learning_rate"])
+        optimizer = trainer.optimizer
+        states = optimizer.state.get("states", [optimizer.state])
+        if isinstance(optimizer, GroupedOptimizer):
+            places = [f"/{group}" for group in optimizer.names]
+        else:
+            places = [f"/{number}" for number in range(1, len(states) + 1)]
+        for place, state in zip(places, states, strict=True):
+            trainer.record(name + place if len(states) > 1 else name, state["learning_rate"])
 
 
 class LearningRateScheduler(Callback):

@@ -173,7 +173,7 @@ class TrainStep:
         _select(self.module.state, old_model, finite)
         _select(self.optimizer.state, old_optimizer, finite)
         if "ema" in self.extra:
-            step = self.optimizer.step.astype(mx.float32)
+            step = _state(self.optimizer)["step"].astype(mx.float32)
             # Short memory at first, so that the average is not held by the initial weights.
             decay = mx.minimum(self.ema_decay, (1 + step) / (10 + step))
             new = arrays_of(self.module)
@@ -211,10 +211,14 @@ def _numbers(loss, weight, finite, metrics: dict) -> dict:
 
 def learning_rate_of(optimizer: optim.Optimizer) -> mx.array:
     """Rate of the last step; of the first optimizer when there are several (MultiOptimizer)."""
+    return _state(optimizer)["learning_rate"]
+
+
+def _state(optimizer: optim.Optimizer) -> dict:
     state = optimizer.state
-    while "learning_rate" not in state and "states" in state:
+    while "states" in state:
         state = state["states"][0]
-    return state["learning_rate"]
+    return state
 
 
 def gradient_norm(gradients) -> mx.array:
