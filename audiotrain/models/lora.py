@@ -1,0 +1,199 @@
+"""LoRA: linear layers of a frozen module learn an update of low rank (Hu et al. 2021,
+arXiv:2106.09685).
+
+A layer keeps its class's behaviour and its parameters their names; `lora_a` (inputs, rank) and
+`lora_b` (rank, outputs), float32, come on top and are all that trains.
+"""
+
+import functools
+import json
+import math
+import os
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import mlx.core as mx
+import mlx.nn as nn
+
+PARTS = ("lora_a", "lora_b")
+
+
+def add_lora(
+    module: nn.Module,
+    rank: int,
+    targets: str | Sequence[str],
+    alpha: float = 16.0,
+    dropout: float = 0.0,
+) -> list[str]:
+    """Freeze the module and adapt its linear layers whose names fit; gives these names.
+
+    In `targets` `*` stands for any characters of a layer's dotted name, dots too. A layer gives
+    W x + alpha / rank * B A dropout(x), with B zero at first: outputs do not change yet. It has to
+    be called; a module that reads a layer's weight itself never sees the update. Batch
+    normalisation keeps to its statistics from now on, so that all of the base stays bit-identical.
+    ValueError when a target fits no nn.Linear, or a layer is adapted already.
+
+    >>> model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))
+    >>> add_lora(model, rank=2, targets="layers.0")
+    ['layers.0']
+    >>> sorted(lora_parameters(model))
+    ['layers.0.lora_a', 'layers.0.lora_b']
+    """
+    if rank < 1:
+        raise ValueError(f"rank is {rank!r}, expected 1 or more")
+    if not 0 <= dropout < 1:
+        raise ValueError(f"dropout is {dropout!r}, expected 0 <= dropout < 1")
+    linear = _linear_layers(module)
+    chosen: dict[str, nn.Linear] = {}
+    for target in [targets] if isinstance(targets, str) else targets:
+        found = {name: layer for name, layer in linear.items() if fnmatchcase(name, target)}
+        if not found:
+            names = ", ".join(linear) or "none"
+            raise ValueError(f"LoRA target {target!r} fits no linear layer; there are: {names}")
+        chosen |= found
+    for name, layer in chosen.items():
+        if "lora_a" in layer:
+            raise ValueError(f"{name} has a LoRA update already: merge_lora makes it a plain layer")
+        outputs, inputs = layer.weight.shape
+        _adapt(layer, alpha / rank, dropout)
+        layer.lora_a = mx.random.uniform(-1, 1, (inputs, rank)) / math.sqrt(inputs)
+        layer.lora_b = mx.zeros((rank, outputs))
+    _train_only_lora(module)
+    return list(chosen)
+
+
+def merge_lora(module: nn.Module) -> None:
+    """Add each update to its layer's weight; the module is as before `add_lora`, but changed.
+
+    All of it stays frozen: `unfreeze` it to train on.
+    """
+    for layer in _adapted_layers(module).values():
+        update = layer.lora_scale * (layer.lora_a @ layer.lora_b).T
+        layer.weight = (layer.weight.astype(mx.float32) + update).astype(layer.weight.dtype)
+        for name in (*PARTS, "lora_dropout"):
+            layer.pop(name)
+        layer.freeze(recurse=False)
+        layer.__class__ = layer.plain
+    for part in module.modules():
+        if isinstance(part, nn.BatchNorm) and hasattr(part, "plain"):
+            part.__class__ = part.plain
+
+
+def lora_parameters(module: nn.Module) -> dict[str, mx.array]:
+    """The updates' arrays by name; nothing of the base."""
+    layers = _adapted_layers(module)
+    return {f"{name}.{part}": layer[part] for name, layer in layers.items() for part in PARTS}
+
+
+def save_lora(module: nn.Module, path: str | os.PathLike) -> None:
+    """Write the updates alone to a safetensors file, which appears whole or not at all."""
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise ValueError(f"{path}: expected a name that ends in .safetensors")
+    layers = _adapted_layers(module)
+    if not layers:
+        raise ValueError(f"{path}: {type(module).__name__} has no LoRA updates to save")
+    settings = {
+        name: {"scale": layer.lora_scale, "dropout": layer.lora_rate}
+        for name, layer in layers.items()
+    }
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.safetensors")
+    try:
+        arrays = lora_parameters(module)
+        mx.save_safetensors(str(temporary), arrays, {"lora": json.dumps(settings)})
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load_lora(module: nn.Module, path: str | os.PathLike) -> list[str]:
+    """Adapt a module as the file of `save_lora` says, with its updates; gives the layers' names.
+
+    ValueError, before anything changes, when the module does not have these layers or they differ
+    in size. Updates that the module has already are replaced.
+    """
+    arrays, metadata = mx.load(str(path), return_metadata=True)
+    if "lora" not in metadata:
+        raise ValueError(f"{path}: no LoRA updates, expected a file of save_lora")
+    settings, linear = json.loads(metadata["lora"]), _linear_layers(module)
+    for name in settings:
+        if name not in linear:
+            kind = type(module).__name__
+            raise ValueError(f"{path} adapts {name}, which is no linear layer of this {kind}")
+        a, b = (arrays[f"{name}.{part}"] for part in PARTS)
+        expected = linear[name].weight.shape
+        if (b.shape[1], a.shape[0]) != expected:
+            found = (b.shape[1], a.shape[0])
+            raise ValueError(f"{path}: {name} is of {found}, expected {expected}")
+    mx.eval(arrays)
+    for name, chosen in settings.items():
+        layer = linear[name]
+        if "lora_a" in layer:
+            layer.__class__ = layer.plain
+        _adapt(layer, chosen["scale"], chosen["dropout"])
+        for part in PARTS:
+            layer[part] = arrays[f"{name}.{part}"]
+    _train_only_lora(module)
+    return list(settings)
+
+
+def _linear_layers(module: nn.Module) -> dict[str, nn.Linear]:
+    """By name, each layer once, those that compute what nn.Linear does."""
+    found: dict[int, tuple[str, nn.Linear]] = {}
+    for name, part in sorted(module.named_modules(), key=lambda named: named[0]):
+        plain = isinstance(part, nn.Linear) and type(part).__call__ is nn.Linear.__call__
+        if plain or "lora_a" in part:
+            found.setdefault(id(part), (name, part))
+    return dict(found.values())
+
+
+def _adapted_layers(module: nn.Module) -> dict[str, nn.Linear]:
+    return {name: layer for name, layer in _linear_layers(module).items() if "lora_a" in layer}
+
+
+def _adapt(layer: nn.Linear, scale: float, dropout: float) -> None:
+    layer.lora_scale, layer.lora_rate = scale, dropout
+    layer.lora_dropout = nn.Dropout(dropout)
+    layer.lora_dropout.train(layer.training)
+    layer.__class__ = _adapted(type(layer))
+
+
+@functools.cache
+def _adapted(kind: type) -> type:
+    """The class of an adapted layer: its own one with another `__call__`."""
+
+    def call(layer, x):
+        update = (layer.lora_dropout(x) @ layer.lora_a) @ layer.lora_b
+        output = kind.__call__(layer, x)
+        return output + (layer.lora_scale * update).astype(output.dtype)
+
+    return _derived(kind, call)
+
+
+@functools.cache
+def _with_fixed_statistics(kind: type) -> type:
+    """The class of a BatchNorm that normalises by its buffers also in train mode."""
+
+    def call(layer, x):
+        training, layer._training = layer.training, False
+        try:
+            return kind.__call__(layer, x)
+        finally:
+            layer._training = training
+
+    return _derived(kind, call)
+
+
+def _derived(kind: type, call) -> type:
+    inside = {"__call__": call, "__module__": kind.__module__, "plain": kind}
+    return type(kind.__name__, (kind,), inside)
+
+
+def _train_only_lora(module: nn.Module) -> None:
+    module.freeze()
+    for layer in _adapted_layers(module).values():
+        layer.unfreeze(keys=list(PARTS), recurse=False)
+    for part in module.modules():
+        if isinstance(part, nn.BatchNorm) and type(part).__call__ is nn.BatchNorm.__call__:
+            part.__class__ = _with_fixed_statistics(type(part))
