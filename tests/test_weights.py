@@ -38,10 +38,12 @@ def test_between_two_models():
 
 
 def test_half_precision_is_mixed_in_float32():
-    before, after = ({"w": mx.array([v], mx.bfloat16)} for v in (256.0, 258.0))
-    found = interpolate(before, after, 0.5)["w"]
-    assert found.dtype == mx.bfloat16
-    assert found.item() == 256  # 257 rounds to even; 0.5 * 256 + 0.5 * 258 would lose no more
+    wide = [mx.random.normal((500,), key=mx.random.key(seed)) for seed in (0, 1)]
+    before, after = ({"w": array.astype(mx.bfloat16)} for array in wide)
+    found = interpolate(before, after, 0.3)["w"]
+    exact = 0.7 * before["w"].astype(mx.float32) + 0.3 * after["w"].astype(mx.float32)
+    assert mx.array_equal(found, exact.astype(mx.bfloat16))
+    assert not mx.array_equal(found, 0.7 * before["w"] + 0.3 * after["w"])
 
 
 def test_weights_that_differ_are_refused():
