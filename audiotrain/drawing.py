@@ -7,6 +7,8 @@ from typing import Any
 from audiotrain.files import write
 
 INK, PALE, GRID = "#22272e", "#6b7280", "#e5e7eb"
+LINES = ("#2563eb", "#ea580c", "#059669", "#9333ea", "#db2777", "#0891b2", "#a16207", "#4b5563")
+WHITE_TO_NAVY = ("#ffffff", "#dbeafe", "#93c5fd", "#3b82f6", "#1e40af", "#0f1f4b")
 
 
 def new_figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Any, list]:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from audiotrain.drawing import INK, PALE, add_title, new_figure, save, tidy
+from audiotrain.drawing import INK, LINES, PALE, WHITE_TO_NAVY, add_title, new_figure, save, tidy
 from audiotrain.files import write
 from audiotrain.timeline import chords_picture, timeline
 
@@ -28,9 +28,6 @@ __all__ = [
     "table_csv",
     "timeline",
 ]
-
-LINES = ("#2563eb", "#ea580c", "#059669", "#9333ea", "#db2777", "#0891b2", "#a16207", "#4b5563")
-WHITE_TO_NAVY = ("#ffffff", "#dbeafe", "#93c5fd", "#3b82f6", "#1e40af", "#0f1f4b")
 
 
 # --- confusion matrices
