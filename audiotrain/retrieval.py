@@ -20,7 +20,8 @@ class Retrieved(NamedTuple):
 
     ranks: np.ndarray  # (queries,) of the nearest relevant item, from 1
     precision: np.ndarray  # (queries,) average precision among the first ten
-    clap_precision: np.ndarray  # the same as LAION-CLAP's evaluation computes it
+    laion_precision: np.ndarray  # the same as LAION-CLAP's evaluation computes it
+    relevant: np.ndarray  # (queries,) number of relevant items
     items: int  # among which was searched
 
 
@@ -77,14 +78,14 @@ def retrieval_scores(found: dict[str, Retrieved]) -> dict[str, float]:
     and not as they were found, which is the same or more.
     """
     scores = {}
-    for direction, (ranks, precision, clap_precision, _) in found.items():
+    for direction, (ranks, precision, laion_precision, *_) in found.items():
         for depth in RECALLS:
             scores[f"{direction}_R@{depth}"] = float(np.mean(ranks <= depth))
         scores[f"{direction}_mAP@10"] = float(precision.mean())
         scores[f"{direction}_median_rank"] = float(np.floor(np.median(ranks)))
         scores[f"{direction}_mean_rank"] = float(ranks.mean())
         if direction == "audio_to_text":
-            scores[f"{direction}_mAP@10_laion"] = float(clap_precision.mean())
+            scores[f"{direction}_mAP@10_laion"] = float(laion_precision.mean())
     return scores
 
 
@@ -130,7 +131,8 @@ def _search(queries, items, of_queries, of_items, chunk: int | None) -> Retrieve
 
 
 def _ranked(scores: np.ndarray, relevant: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Best rank, average precision and LAION's of each row; (rows, items) both."""
+    """Best rank, average precision, LAION's, and number of relevant items of each row of scores and
+    relevant (rows, items)."""
     count = relevant.sum(axis=1)
     most = min(DEPTH, int(count.max()))
     # The relevant items that are found first: no other can be among the first ten.
@@ -148,4 +150,4 @@ def _ranked(scores: np.ndarray, relevant: np.ndarray) -> tuple[np.ndarray, ...]:
     # How many of the counted captions were given no later than this one.
     earlier = (order[:, None] <= order[:, :, None]) & counted[:, None]
     as_given = np.where(counted, earlier.sum(axis=2) / ranks, 0).sum(axis=1)
-    return ranks[:, 0], precision / np.minimum(count, DEPTH), as_given / count
+    return ranks[:, 0], precision / np.minimum(count, DEPTH), as_given / count, count

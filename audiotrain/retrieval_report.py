@@ -24,19 +24,20 @@ def recall_picture(
     """PNG of curves: the share of queries that find a right item among the first k.
 
     `found` by direction, as `retrieve` gives it. R@1, R@5 and R@10 are dots with their numbers; the
-    dashed lines are what chance finds where one item is right.
+    dashed lines are what chance finds.
     """
     figure, (axis,) = new_figure(6.4, 4.2)
     deepest = min(DEEPEST, max(one.items for one in found.values()))
     depths = np.arange(1, deepest + 1)
+    curves = np.array([(one.ranks[:, None] <= depths).mean(axis=0) for one in found.values()])
     for number, (direction, one) in enumerate(found.items()):
-        shares = (one.ranks[:, None] <= depths).mean(axis=0)
         color, name = LINES[number % len(LINES)], direction.replace("_", " ")
-        axis.plot(depths, shares, color=color, linewidth=1.8, label=f"{name}, {one.items} items")
-        axis.plot(depths, np.minimum(depths / one.items, 1), "--", color=color, linewidth=0.8)
-        for depth in RECALLS:
-            if depth <= deepest:
-                _dot(axis, depth, shares[depth - 1], color, above=number % 2 == 0)
+        label = f"{name}, {one.items} items"
+        axis.plot(depths, curves[number], color=color, linewidth=1.8, label=label)
+        axis.plot(depths, _chance(one, depths), "--", color=color, linewidth=0.8)
+        for depth in (depth for depth in RECALLS if depth <= deepest):
+            here = curves[:, depth - 1]
+            _dot(axis, depth, here[number], color, above=number == here.argmax())
     axis.set_xscale("log")
     ticks = [depth for depth in (1, 2, 5, 10, 20, 50, 100) if depth <= deepest]
     axis.set_xticks(ticks, labels=[str(depth) for depth in ticks])
@@ -48,6 +49,15 @@ def recall_picture(
     axis.legend(frameon=False, fontsize=8, labelcolor=INK, loc="best")
     add_title(axis, title, "share of queries that find a right item; dashed: chance")
     save(figure, path)
+
+
+def _chance(one: Retrieved, depths: np.ndarray) -> np.ndarray:
+    """Share of queries with a relevant item among the first of a random order, by depth."""
+    counts, queries = np.unique(one.relevant, return_counts=True)
+    drawn = depths - 1
+    missed = (one.items - counts[:, None] - drawn) / np.maximum(one.items - drawn, 1)
+    found = 1 - np.cumprod(np.clip(missed, 0, 1), axis=1)
+    return queries @ found / queries.sum()
 
 
 def _dot(axis: Any, depth: int, share: float, color: str, above: bool) -> None:
@@ -97,7 +107,8 @@ def similarity_picture(
     tidy(axis, grid=False)
     _name(axis.set_yticks, clips)
     _name(axis.set_xticks, captions, rotation=90)
-    bar = figure.colorbar(image, ax=axis, shrink=0.7, pad=0.02)
+    place = axis.inset_axes((1 + 0.2 / (cell * columns), 0, 0.14 / (cell * columns), 1))
+    bar = figure.colorbar(image, cax=place)
     bar.outline.set_visible(False)
     bar.ax.tick_params(labelsize=8, colors=PALE, length=0)
     bar.set_label("cosine", fontsize=8, color=PALE)

@@ -53,6 +53,19 @@ def test_curves_are_shares_of_ranks(tmp_path, figures, found):
             assert f"{100 * scores[f'{direction}_R@{depth}']:.1f}" in numbers
 
 
+def test_chance_is_that_of_random_orders(tmp_path, figures):
+    rng = np.random.default_rng(0)
+    owner = np.array([0, 0, 0, 1, 2, 2])
+    found = retrieve(rng.normal(size=(3, 4)), rng.normal(size=(6, 4)), owner)
+    recall_picture(found, tmp_path / "recall.png")
+    dashed = [line.get_ydata() for line in figures[0].axes[0].lines if line.get_linestyle() == "--"]
+    np.testing.assert_allclose(dashed[0][:3], [1 / 3, 2 / 3, 1])
+    places = [rng.permutation(6) for _ in range(20_000)]
+    first = np.array([[order[owner == clip].min() for clip in range(3)] for order in places])
+    for depth in range(1, 7):
+        assert dashed[1][depth - 1] == pytest.approx(np.mean(first < depth), abs=0.01)
+
+
 def test_a_curve_of_few_items_ends_with_them(tmp_path, figures):
     recall_picture(retrieve(np.eye(3), np.eye(3), range(3)), tmp_path / "few.png")
     assert max(max(line.get_xdata()) for line in figures[0].axes[0].lines) == 3
