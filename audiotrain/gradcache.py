@@ -30,8 +30,9 @@ def in_micro_batches(
     batch, for all of the module's trainable parameters, inside `encode` and outside of it.
 
     batch nests arrays (rows, ...), which are cut, and scalars, which are not; what `encode` gives
-    nests floating arrays (rows, ...). Batch normalisation in train mode sees the rows of a micro
-    batch. ValueError for arrays that differ in their rows.
+    nests floating arrays (rows, ...). It may draw random numbers but logs nothing, for it is called
+    twice. Batch normalisation in train mode sees the rows of a micro batch. ValueError for arrays
+    that differ in their rows.
     """
     if micro_batch < 1:
         raise ValueError(f"micro_batch is {micro_batch!r}, expected 1 or more rows")
@@ -64,23 +65,25 @@ def in_micro_batches(
         parameters, arrays = primals
         names = list(parameters)
         places = [n for n, a in enumerate(arrays) if mx.issubdtype(a.dtype, mx.floating)]
-        given = [*parameters.values(), *(arrays[place] for place in places)]
-        totals = [mx.zeros(array.shape, mx.float32) for array in given]
+        wanted = [*parameters.values(), *(arrays[place] for place in places)]
+        totals = [mx.zeros(array.shape, mx.float32) for array in wanted]
         ready = cotangents
         for cut, moment in zip(cuts, moments, strict=True):
+            waiting = mx.depends([*parameters.values(), *arrays], ready)
+            rest = waiting[len(names) :]
 
-            def again(*given, cut=cut, moment=moment):
-                inputs = list(arrays)
+            def again(*given, rest=rest, cut=cut, moment=moment):
+                inputs = list(rest)
                 for place, array in zip(places, given[len(names) :], strict=True):
                     inputs[place] = array
                 with moment.again(dict(zip(names, given, strict=False))):
                     return embed(inputs, cut)
 
-            parts = [cotangent[cut] for cotangent in cotangents]
-            _, gradients = mx.vjp(again, mx.depends(given, ready), parts)
+            given = [*waiting[: len(names)], *(rest[place] for place in places)]
+            _, gradients = mx.vjp(again, given, [cotangent[cut] for cotangent in cotangents])
             totals = [t + g.astype(mx.float32) for t, g in zip(totals, gradients, strict=True)]
-            ready = totals[: len(names)]
-        found = [total.astype(array.dtype) for total, array in zip(totals, given, strict=True)]
+            ready = totals[: len(names)] or cotangents
+        found = [total.astype(array.dtype) for total, array in zip(totals, wanted, strict=True)]
         of_arrays = [mx.zeros_like(array) for array in arrays]
         for place, gradient in zip(places, found[len(names) :], strict=True):
             of_arrays[place] = gradient

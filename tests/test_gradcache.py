@@ -162,6 +162,40 @@ def test_memory_is_that_of_the_micro_batch(compiled):
     assert peaks[32] < 0.3 * peaks[None]
 
 
+def test_a_part_is_done_with_before_the_next_begins():
+    """Though both of its results are made of one wide layer, which all parts would hold."""
+    trunk, heads = nn.Linear(WIDTH, 4096), [nn.Linear(4096, 2) for _ in "ab"]
+
+    def encode(x):
+        wide = trunk(x)
+        return [head(wide) for head in heads]
+
+    x = mx.ones((256, WIDTH))
+    mx.eval(x, trunk, heads)
+    peaks = []
+    for micro_batch in (256, 8):
+        mx.clear_cache()
+        mx.reset_peak_memory()
+        before = mx.get_active_memory()
+        mx.eval(in_micro_batches(trunk, encode, x, micro_batch))
+        peaks.append(mx.get_peak_memory() - before)
+    assert peaks[0] > 256 * 4096 * 4
+    assert peaks[1] < 0.5 * peaks[0]
+
+
+@pytest.mark.filterwarnings("ignore:precision 'bf16-mixed' on a CPU")
+def test_both_computations_have_the_types_of_the_loss(tmp_path):
+    class Typed(Pairs):
+        def embed(self, batch):
+            found = self.audio.layers[0](batch["audio"]), self.text.layers[0](batch["text"])
+            types.extend(array.dtype for array in found)
+            return found
+
+    types = []
+    trainer(tmp_path, precision="bf16-mixed", compile=False).fit(Typed(4), [batch()])
+    assert types == [mx.float32] * (2 * 2 * ROWS // 4)
+
+
 class Normed(nn.Module):
     def __init__(self):
         super().__init__()

@@ -135,6 +135,9 @@ def test_dropout_is_of_the_update_and_only_in_training():
     assert (update < 0.5).mean() == pytest.approx(0.25, abs=0.01)
     layer.eval()
     np.testing.assert_allclose(np.array(layer(x) - base), 1, atol=1e-5)
+    merge_lora(layer)
+    add_lora(layer, 1, "*", dropout=0.5)
+    assert not layer.layers[0].lora_dropout.training  # as its layer
 
 
 def test_updates_are_saved_and_loaded_alone(tmp_path):
