@@ -16,6 +16,8 @@ from pathlib import Path
 import mlx.core as mx
 import mlx.nn as nn
 
+from audiotrain.files import replacing
+
 PARTS = ("lora_a", "lora_b")
 
 
@@ -98,13 +100,9 @@ def save_lora(module: nn.Module, path: str | os.PathLike) -> None:
         name: {"scale": layer.lora_scale, "dropout": layer.lora_rate}
         for name, layer in layers.items()
     }
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.safetensors")
-    try:
+    with replacing(path) as partial:
         arrays = lora_parameters(module)
-        mx.save_safetensors(str(temporary), arrays, {"lora": json.dumps(settings)})
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        mx.save_safetensors(str(partial), arrays, {"lora": json.dumps(settings)})
 
 
 def load_lora(module: nn.Module, path: str | os.PathLike) -> list[str]:
