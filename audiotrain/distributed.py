@@ -64,6 +64,14 @@ class Alone:
         """Sums over ranks of a tree of arrays."""
         return gradients
 
+    def rows(self, array: mx.array) -> mx.array:
+        """The rows of all ranks, for a loss that compares them (`ContrastiveLoss(gather=...)`).
+
+        In training only, with as many rows on each. The gradient is that of the rank's own rows
+        times the number of ranks: where every rank has the loss of all, their mean is right.
+        """
+        return array
+
     def ask(self, own: bool, received: int | None, stop: bool) -> None:
         """Before a batch: whether it is the rank's own, the signal it got, if it wants to stop."""
 
@@ -174,6 +182,19 @@ class Ranks(Alone):
     def stack(self, array: mx.array) -> mx.array:
         """(ranks, *shape): the array of each rank, inside a traced step."""
         return self._in_order(mx.distributed.all_gather, array[None])
+
+    def rows(self, array):
+        own = slice(self.rank * len(array), (self.rank + 1) * len(array))
+
+        @mx.custom_function
+        def all_rows(array):
+            return self.stack(array).reshape(-1, *array.shape[1:])
+
+        @all_rows.vjp
+        def all_rows_vjp(array, cotangent, output):
+            return self.size * cotangent[own]
+
+        return all_rows(array)
 
     def _in_order(self, collective, array: mx.array) -> mx.array:
         """Each after the one before: ranks whose batches differ in shape may build other graphs,

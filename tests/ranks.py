@@ -21,6 +21,8 @@ from toy import Classifier, Points, trainer, weights
 
 from audiotrain import DataLoader, Dataset, OptimizerConfig, TrainModule
 from audiotrain.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from audiotrain.contrastive import ContrastiveLoss
+from audiotrain.gradcache import in_micro_batches
 from audiotrain.harmony import HEAD_SIZES, HEADS
 from audiotrain.loggers import Logger
 from audiotrain.models.chords import ChordModelSettings, FrameChordModel
@@ -151,6 +153,38 @@ def norm(folder, size, dataset=None, **settings):
     return result(run, model)
 
 
+class Pairs(TrainModule):
+    """Two towers and a logit scale; the negatives are those of all ranks, a row at a time."""
+
+    def __init__(self):
+        super().__init__()
+        mx.random.seed(0)
+        self.towers = [nn.Linear(8, 4), nn.Linear(8, 4)]
+        self.logit_scale = mx.array(1.0)
+
+    def embed(self, x):
+        return [tower(x) for tower in self.towers]
+
+    def compute_loss(self, batch):
+        embeddings = in_micro_batches(self, self.embed, batch["x"], micro_batch=1)
+        loss = ContrastiveLoss(self.trainer.ranks.rows)
+        return loss(*embeddings, mx.exp(self.logit_scale), groups=batch["y"])
+
+    def configure_optimizers(self):
+        return OptimizerConfig(momentum())
+
+
+def contrastive(folder, size, **settings):
+    model = Pairs()
+    run = trainer(folder, max_epochs=2, **settings)
+    run.fit(model, loader(Points(24), size, shuffle=True))
+    return result(run, model)
+
+
+def contrastive_accumulated(folder, size):
+    return contrastive(folder, size, accumulate_grad_batches=3)
+
+
 def norm_accumulated(folder, size):
     return norm(folder, size, accumulate_grad_batches=2, compile=False)
 
@@ -228,6 +262,7 @@ def recipe(folder, size):
 
 
 SCENARIOS = [chords, norm, norm_accumulated, spoiled, spoiled_accumulated]
+SCENARIOS += [contrastive, contrastive_accumulated]
 SCENARIOS += [whole, interrupted, asked, timed, early, killed, recipe]
 
 

@@ -23,6 +23,7 @@ from audiotrain.distributed import Alone, Guardian, buckets, join, lost_connecti
 from audiotrain.samplers import BucketSampler, DistributedSampler, WeightedRandomSampler
 
 EQUAL = ["chords", "norm", "norm_accumulated", "spoiled", "spoiled_accumulated"]
+EQUAL += ["contrastive", "contrastive_accumulated"]
 OTHERS = ["whole", "interrupted", "asked", "timed", "early"]
 NOT_RESULTS = ("examples_per_second", "peak_memory_mb")
 
