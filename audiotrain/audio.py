@@ -5,6 +5,7 @@ sample i is at i / rate seconds for whole files, spans and streams alike.
 """
 
 import contextlib
+import io
 import math
 import re
 import warnings
@@ -31,6 +32,33 @@ class AudioError(ValueError):
     """A file that cannot be read as audio; one line that names it."""
 
 
+class TarMember(NamedTuple):
+    """A file inside a tar that is not compressed, read where it lies: `size` bytes at `offset`."""
+
+    tar: Path
+    name: str
+    offset: int
+    size: int
+
+    def __str__(self) -> str:
+        return f"{self.tar}/{self.name}"
+
+    def read(self) -> bytes:
+        """Its content. AudioError when the tar is gone or ends before."""
+        try:
+            with open(self.tar, "rb") as file:
+                file.seek(self.offset)
+                data = file.read(self.size)
+        except OSError as error:
+            raise AudioError(f"{self}: can't be read: {error.strerror}") from None
+        if len(data) < self.size:
+            raise AudioError(f"{self}: cut short: {len(data)} of {self.size} bytes")
+        return data
+
+
+AudioPath = str | Path | TarMember
+
+
 class AudioInfo(NamedTuple):
     """Length in seconds, sample rate in Hz and number of channels of a file."""
 
@@ -39,14 +67,14 @@ class AudioInfo(NamedTuple):
     channels: int
 
 
-def info(path: str | Path) -> AudioInfo:
+def info(path: AudioPath) -> AudioInfo:
     """Length, rate and channels from the header. AudioError when it is not audio."""
     with _open(path) as source:
         return AudioInfo(source.frames / source.rate, source.rate, source.channels)
 
 
 def read(
-    path: str | Path, rate: int, start: float = 0.0, seconds: float | None = None
+    path: AudioPath, rate: int, start: float = 0.0, seconds: float | None = None
 ) -> np.ndarray:
     """Mono samples (samples,) at `rate` from `start` on; up to the end of the file or `seconds`.
 
@@ -69,7 +97,7 @@ def read(
         return _read_span(source, rate, first, last)
 
 
-def stream(path: str | Path, rate: int, block_seconds: float = 30.0) -> Iterator[np.ndarray]:
+def stream(path: AudioPath, rate: int, block_seconds: float = 30.0) -> Iterator[np.ndarray]:
     """The samples of `read(path, rate)` as blocks of `block_seconds`, the last one shorter.
 
     Memory does not depend on the length of the file.
@@ -134,26 +162,36 @@ def _resampled(blocks: Iterator[np.ndarray], native: int, rate: int) -> Iterator
 
 
 @contextlib.contextmanager
-def _open(path: str | Path) -> Iterator["_Source"]:
-    path = Path(path)
-    if not path.is_file():
-        raise AudioError(f"{path}: no such audio file")
-    if path.stat().st_size == 0:
-        raise AudioError(f"{path}: the file is empty (0 bytes)")
-    if path.suffix.lower() in PLATFORM_SUFFIXES:
-        source = _PlatformSource(path)
+def _open(path: AudioPath) -> Iterator["_Source"]:
+    if isinstance(path, TarMember):
+        source = _source_in_tar(path)
     else:
-        source = _SndfileSource(path)
+        path = Path(path)
+        if not path.is_file():
+            raise AudioError(f"{path}: no such audio file")
+        if path.stat().st_size == 0:
+            raise AudioError(f"{path}: the file is empty (0 bytes)")
+        platform = path.suffix.lower() in PLATFORM_SUFFIXES
+        source = _PlatformSource(path) if platform else _SndfileSource(path, path)
     with contextlib.closing(source):
         if source.frames == 0:
             raise AudioError(f"{path}: holds no audio samples")
         yield source
 
 
+def _source_in_tar(member: TarMember) -> "_Source":
+    if Path(member.name).suffix.lower() in PLATFORM_SUFFIXES:
+        raise AudioError(f"{member}: this format is not read inside a tar: convert it to flac")
+    data = member.read()
+    if not data:
+        raise AudioError(f"{member}: the file is empty (0 bytes)")
+    return _SndfileSource(member, io.BytesIO(data))
+
+
 class _Source:
     """An open file; sample numbers are at its own rate."""
 
-    path: Path
+    path: Path | TarMember
     frames: int
     rate: int
     channels: int
@@ -184,10 +222,10 @@ class _Source:
 class _SndfileSource(_Source):
     """wav, flac, ogg, mp3 and whatever else libsndfile reads."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path | TarMember, file: Path | io.BytesIO):
         self.path = path
         try:
-            self._file = soundfile.SoundFile(path)
+            self._file = soundfile.SoundFile(file)
         except (soundfile.SoundFileError, TypeError) as error:
             raise AudioError(f"{path}: not readable as audio: {_reason(error)}") from None
         self.frames, self.rate = self._file.frames, self._file.samplerate

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from scipy import fft
 
-from audiotrain.datasets.annotation_writers import write_bytes
+from audiotrain import files
 from audiotrain.features import LogMelSettings, mel_filters
 
 TRUNCATIONS = ("rand_trunc", "fusion")
@@ -155,7 +155,7 @@ class ClapFeatureSettings:
             "top_db": None,
         }
         data = json.dumps(content, indent=2, sort_keys=True) + "\n"
-        write_bytes(Path(folder) / SETTINGS_FILE, data.encode())
+        files.write(Path(folder) / SETTINGS_FILE, data)
 
 
 class ClapFeatures:

@@ -11,7 +11,7 @@ import numpy as np
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 
-from audiotrain.datasets.annotation_writers import write_bytes
+from audiotrain import files
 
 LENGTH = 77  # tokens of a caption, as CLAP's checkpoints were trained
 PAD_ID = 1  # the text encoder counts positions by it
@@ -108,8 +108,8 @@ class Tokenizer:
             ("tokenizer_config.json", config | {"add_prefix_space": False} | special),
         ):
             text = json.dumps(content, ensure_ascii=False, indent=1) + "\n"
-            write_bytes(folder / name, text.encode())
-        write_bytes(folder / MERGES_FILE, "\n".join(["#version: 0.2", *merges, ""]).encode())
+            files.write(folder / name, text)
+        files.write(folder / MERGES_FILE, "\n".join(["#version: 0.2", *merges, ""]))
 
     def __getstate__(self) -> dict:
         return {"text": self._backend.to_str(), "length": self.length, "source": self.source}

@@ -14,7 +14,10 @@ CAPTIONS = [
     "rain while a siren rises",
     "the rain on the roof and the bell",
 ]
-STRANGE = ["", "   ", "rain " * 2000, "Überfälle à côté — 雨の音 🐕", "a\nb\tc", "<s> <mask> x </s>", "\x00"]
+STRANGE = [
+    "", "   ", "rain " * 2000, "Überfälle à côté — 雨の音 🐕", "a\nb\tc",
+    "<s> <mask> x </s>", "\x00",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -3,14 +3,12 @@
 The report counts time, not files: hours by chord type and root are what a model learns from.
 """
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections import Counter
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from audiotrain import audio
 from audiotrain.datasets.corpus import (
@@ -22,6 +20,14 @@ from audiotrain.datasets.corpus import (
     segments,
 )
 from audiotrain.datasets.layouts import LAYOUTS, discover
+from audiotrain.datasets.reporting import (
+    count,
+    duration,
+    histogram,
+    leaks,
+    problem_lines,
+    progress,
+)
 from audiotrain.datasets.splits import SPLITS, split
 from audiotrain.harmony import CHORD_TYPES, PITCH_NAMES, Annotation, encode_labels
 
@@ -31,8 +37,6 @@ __all__ = [
 ]  # fmt: skip
 
 PAST_SECONDS = 0.5  # a last label longer past the audio's end than this is told
-EXAMPLES = 3  # problems of one kind that a report prints
-BAR_WIDTH = 32  # characters
 SMALL_SHARE = 0.001  # of the time; rarer chord types share a line
 
 # Kinds of the problems that the readers of label files tell, by their words.
@@ -113,7 +117,7 @@ def check_audio(item: Item) -> list[Problem]:
 def check(corpus: Corpus) -> Corpus:
     """The corpus without items whose audio can't be opened; they are among its problems instead."""
     items, problems = [], list(corpus.problems)
-    for item in _progress(corpus.items, "checking audio"):
+    for item in progress(corpus.items, "checking audio"):
         found = check_audio(item)
         problems += found
         if not found:
@@ -130,7 +134,7 @@ def survey(corpus: Corpus) -> Survey:
     times = _Times()
     problems = list(corpus.problems)
     told: set[Path | tuple] = set()
-    for item in _progress(corpus.items, "reading data"):
+    for item in progress(corpus.items, "reading data"):
         try:
             annotation, seconds = load(item), item_seconds(item)
         except ValueError as error:
@@ -154,7 +158,7 @@ def survey(corpus: Corpus) -> Survey:
         unknown=times.unknown,
         unlabelled=times.unlabelled,
         inverted=times.inverted,
-        problems=problems + _leaks(items),
+        problems=problems + leaks(items),
     )
 
 
@@ -182,10 +186,6 @@ class _Times:
         self.unlabelled += max(0.0, seconds - float(lengths.sum())) if np.isfinite(seconds) else 0.0
 
 
-def _progress(items: list[Item], text: str) -> Iterable[Item]:
-    return tqdm(items, desc=text, unit="file", delay=2, leave=False)
-
-
 def _label_problems(
     item: Item, annotation: Annotation, seconds: float | None, folder: Path
 ) -> list[Problem]:
@@ -204,20 +204,6 @@ def _label_problems(
     return problems
 
 
-def _leaks(items: list[Item]) -> list[Problem]:
-    splits: dict[str, set[str]] = defaultdict(set)
-    for item in items:
-        if item.split:
-            splits[item.group].add(item.split)
-    return [
-        Problem(
-            "groups that the data put into several splits", f"{group}: {', '.join(sorted(found))}"
-        )
-        for group, found in splits.items()
-        if len(found) > 1
-    ]
-
-
 # ---- text
 
 
@@ -232,15 +218,15 @@ def report(corpus: Corpus) -> str:
         rows = [(CHORD_TYPES[k], found.types[k]) for k in order if found.types[k] and not rare[k]]
         if rare.any():
             rows.append((f"{rare.sum()} rarer", found.types[rare].sum()))
-        lines += ["", *_histogram("chord type", rows)]
-        lines += ["", *_histogram("root", list(zip(PITCH_NAMES, found.roots, strict=True)))]
-    lines += ["", *_problem_lines(found.problems)]
+        lines += ["", *histogram("chord type", rows)]
+        lines += ["", *histogram("root", list(zip(PITCH_NAMES, found.roots, strict=True)))]
+    lines += ["", *problem_lines(found.problems)]
     return "\n".join(lines)
 
 
 def _overview(found: Survey) -> list[str]:
     songs = found.items - found.clips
-    kinds = [_count(songs, "song"), _count(found.clips, "clip of one chord", "clips of one chord")]
+    kinds = [count(songs, "song"), count(found.clips, "clip of one chord", "clips of one chord")]
     what = " and ".join(kind for kind in kinds if kind)
     for number, kind in ((found.midi, "MIDI to be rendered"), (found.labels_only, "labels alone")):
         if number:
@@ -249,7 +235,7 @@ def _overview(found: Survey) -> list[str]:
         what += f", in {found.groups} groups"
     share = 100 / (found.seconds or 1.0)
     lines = [
-        f"{what}: {_duration(found.seconds)}",
+        f"{what}: {duration(found.seconds)}",
         f"no chord {share * found.types[0]:.1f} %, other bass than root "
         f"{share * found.inverted:.1f} %, unknown {share * found.unknown:.1f} %, "
         f"not labelled {share * found.unlabelled:.1f} %",
@@ -258,51 +244,3 @@ def _overview(found: Survey) -> list[str]:
         splits = ", ".join(f"{name} {found.splits.get(name, 0)}" for name in SPLITS)
         lines.append(f"split by the data: {splits}")
     return lines
-
-
-def _count(number: int, one: str, many: str | None = None) -> str:
-    return f"{number} {one if number == 1 else many or one + 's'}" if number else ""
-
-
-def _unit(seconds: float) -> tuple[float, str]:
-    """Seconds in a unit that suits this duration, and its name."""
-    return (1.0, "s") if seconds < 120 else (60.0, "min") if seconds < 7200 else (3600.0, "h")
-
-
-def _duration(seconds: float) -> str:
-    size, unit = _unit(seconds)
-    return f"{seconds / size:.1f} {unit}"
-
-
-def _histogram(title: str, rows: list[tuple[str, float]]) -> list[str]:
-    """Lines of a bar chart of (name, seconds)."""
-    total = sum(seconds for _, seconds in rows) or 1.0
-    largest = max(seconds for _, seconds in rows) or 1.0
-    width = max(len(title), *(len(name) for name, _ in rows))
-    size, unit = _unit(total)
-    lines = [f"  {title:<{width}}  {unit:>7}    share"]
-    for name, seconds in rows:
-        bar = "█" * round(BAR_WIDTH * seconds / largest)
-        amount = f"{seconds / size:7.2f}  {100 * seconds / total:5.1f} %"
-        lines.append(f"  {name:<{width}}  {amount}  {bar}".rstrip())
-    return lines
-
-
-def _problem_lines(problems: list[Problem]) -> list[str]:
-    if not problems:
-        return ["  no problems found"]
-    by_kind: dict[str, list[str]] = defaultdict(list)
-    for problem in problems:
-        by_kind[problem.kind].append(problem.text)
-    lines = ["  problems"]
-    for kind, texts in sorted(by_kind.items(), key=lambda pair: -len(pair[1])):
-        lines.append(f"  {len(texts):>7} {kind}")
-        lines += [f"          {_printable(text)}" for text in texts[:EXAMPLES]]
-        if len(texts) > EXAMPLES:
-            lines.append(f"          and {len(texts) - EXAMPLES} more")
-    return lines
-
-
-def _printable(text: str) -> str:
-    """One line in any terminal, also for file names that are not text."""
-    return " ".join(text.encode("utf-8", "replace").decode().split())

@@ -8,7 +8,7 @@ import math
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -60,12 +60,15 @@ class Problem(NamedTuple):
     text: str
 
 
+AnyItem = TypeVar("AnyItem")
+
+
 @dataclass(frozen=True)
-class Corpus:
+class Corpus(Generic[AnyItem]):
     """The items of a folder in the order of their ids, and what was found but can't be used."""
 
     folder: Path
-    items: list[Item]
+    items: list[AnyItem]
     problems: list[Problem]
 
 

@@ -6,7 +6,6 @@ Names here are paths relative to the folder, with `/` between the parts.
 import math
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
@@ -23,18 +22,21 @@ from audiotrain.datasets.corpus import (
     chord_of_name,
     read_cached,
 )
+from audiotrain.datasets.folders import (
+    OTHER_AUDIO_SUFFIXES,
+    SPLIT_NAMES,
+    Finder,
+    relative,
+    split_folders,
+    walk,
+    without_suffix,
+)
 from audiotrain.harmony import Segment
 
 LAYOUTS = (
     "x.wav beside x.lab (or .jams, .csv, .txt), audio/x.wav and annotations/x.lab, a table with "
     "columns audio and label, one folder a chord, x.mid beside x.lab, label files alone"
 )
-SPLIT_NAMES = {
-    **dict.fromkeys(("train", "training", "train_set", "training_set"), "train"),
-    **dict.fromkeys(("valid", "val", "validation", "dev", "validation_set"), "valid"),
-    **dict.fromkeys(("test", "testing", "eval", "test_set"), "test"),
-}
-OTHER_AUDIO_SUFFIXES = (".aif", ".aiff", ".opus", ".wma", ".aac", ".mp4", ".webm")
 # Share of its labels that must be readable in a file that is surely, or perhaps, a label file.
 READABLE_SHARES = {".lab": 0.2, ".jams": 0.2}
 READABLE_SHARE = 0.5
@@ -63,7 +65,7 @@ def discover(
     search.tell_unused()
     if not search.items:
         raise ValueError(search.failure())
-    splits = _split_folders(search.items)
+    splits = split_folders(search.items)
     items = [
         replace(item, split=item.split or splits.get(item.id)) for item in search.items.values()
     ]
@@ -81,7 +83,7 @@ class _Search:
         self.items: dict[str, Item] = {}
         self.problems: list[Problem] = []
         self.used: set[str] = set()
-        files = sorted(_walk(self.folder)) if folder.is_dir() else [folder.name]
+        files = sorted(walk(self.folder)) if folder.is_dir() else [folder.name]
         by_suffix: dict[str, list[str]] = defaultdict(list)
         for name in files:
             by_suffix[PurePosixPath(name).suffix.lower()].append(name)
@@ -124,7 +126,10 @@ class _Search:
             rows, problems = manifest.read_manifest(self.folder / table, self.group)
             for text in problems:
                 self.problem("lines of a table not used", text)
-            find = _Finder(self.folder, PurePosixPath(table).parent, self.audio + self.midi)
+            find = Finder(
+                self.folder, PurePosixPath(table).parent, self.audio + self.midi,
+                (*AUDIO_SUFFIXES, *MIDI_SUFFIXES),
+            )  # fmt: skip
             spans: dict[tuple, list[Item]] = defaultdict(list)
             for row in rows:
                 item = self.item_of_row(table, row, find)
@@ -133,9 +138,9 @@ class _Search:
             for found in spans.values():
                 joined = _joined(found)
                 for item in joined:
-                    self.add(item, _relative(item.audio, self.folder))
+                    self.add(item, relative(item.audio, self.folder))
 
-    def item_of_row(self, table: str, row: manifest.Row, find: "_Finder") -> Item | None:
+    def item_of_row(self, table: str, row: manifest.Row, find: Finder) -> Item | None:
         where = f"{table}:{row.line}"
         audio = find(row.audio)
         if audio is None:
@@ -144,7 +149,7 @@ class _Search:
         start = row.start or 0.0
         annotation: str | tuple[Segment, ...]
         if PurePosixPath(row.label).suffix.lower() in READ_SUFFIXES:
-            annotation = _relative(
+            annotation = relative(
                 self.folder / PurePosixPath(table).parent / row.label, self.folder
             )
             if not self.names_chords(annotation):
@@ -165,7 +170,7 @@ class _Search:
             self.problem("unknown splits, taken as none", text)
         whole = not start and row.end is None
         span = "" if whole else f"@{start:g}-{'' if row.end is None else f'{row.end:g}'}"
-        group = row.group or _without_suffix(annotation if isinstance(annotation, str) else audio)
+        group = row.group or without_suffix(annotation if isinstance(annotation, str) else audio)
         return self.item(
             audio + span, audio, annotation, group,
             start=start, end=row.end, split=split, columns=row.columns,
@@ -179,7 +184,7 @@ class _Search:
             free = [name for name in songs if name not in self.used]
             pairs = pairing.pair(free, [name for name in self.labels if name not in self.used])
             for song, label in pairs.labels.items():
-                self.add(self.item(song, song, label, _without_suffix(label)), song, label)
+                self.add(self.item(song, song, label, without_suffix(label)), song, label)
             for song, label in pairs.spare:
                 self.used.add(label)
                 self.problem(
@@ -217,7 +222,7 @@ class _Search:
         """Leave out the second of two recordings that differ in their suffix only."""
         kept: dict[str, str] = {}
         for song in songs:
-            first = kept.setdefault(_without_suffix(song), song)
+            first = kept.setdefault(without_suffix(song), song)
             if first != song and song not in self.used:
                 self.used.add(song)
                 self.problem("same recording in two formats", f"{song}: {first} is used")
@@ -239,7 +244,7 @@ class _Search:
             return
         for name, label in clips.items():
             segments = (Segment(0.0, math.inf, label),)
-            self.add(self.item(name, name, segments, _without_suffix(name)), name)
+            self.add(self.item(name, name, segments, without_suffix(name)), name)
 
     def use_labels_alone(self) -> None:
         """Label files of a folder that has no recordings at all, as songs to be synthesised."""
@@ -253,7 +258,7 @@ class _Search:
             by_kind = path.stem in pairing.GENERIC_STEMS or (
                 stems[path.stem] > 1 and folders[str(path.parent)] == 1
             )
-            group = str(path.parent) if by_kind and len(path.parts) > 1 else _without_suffix(name)
+            group = str(path.parent) if by_kind and len(path.parts) > 1 else without_suffix(name)
             first = best.setdefault(group, name)
             self.used.add(name)
             if first == name:
@@ -264,21 +269,21 @@ class _Search:
     # ---- what is left
 
     def tell_unused(self) -> None:
-        known = {_without_suffix(name) for name in (*self.used, *self.audio)}
+        known = {without_suffix(name) for name in (*self.used, *self.audio)}
         for name in self.audio:
             if name not in self.used:
                 self.problem("audio without labels", name)
         for name in self.other_audio:
             self.problem(f"audio in a format not read ({', '.join(AUDIO_SUFFIXES)} are)", name)
         for name in self.midi:
-            if name not in self.used and _without_suffix(name) not in known:
+            if name not in self.used and without_suffix(name) not in known:
                 self.problem("MIDI without labels", name)
         for name in self.labels:
             if name not in self.used:
                 self.problem("labels without audio", name)
         for name, reason in self.unreadable.items():
             named_so = PurePosixPath(name).suffix.lower() in READABLE_SHARES
-            if name not in self.used and (named_so or _without_suffix(name) in known):
+            if name not in self.used and (named_so or without_suffix(name) in known):
                 self.problem("label files that can't be used", reason)
 
     def failure(self) -> str:
@@ -288,30 +293,6 @@ class _Search:
         told = sorted(self.problems, key=lambda problem: problem.kind.startswith("audio"))
         first = f" ({told[0].kind}: {told[0].text})" if told else ""
         return f"{self.folder}: found {found}, but no pair{first}; known layouts: {LAYOUTS}"
-
-
-class _Finder:
-    """Recordings as a table names them: by path from the table or the folder, or by bare name."""
-
-    def __init__(self, folder: Path, base: PurePosixPath, songs: Iterable[str]):
-        self.folder, self.base = folder, base
-        self.songs = set(songs)
-        self.by_name: dict[str, list[str]] = defaultdict(list)
-        for song in sorted(self.songs):
-            path = PurePosixPath(song)
-            self.by_name[path.name].append(song)
-            self.by_name[path.stem].append(song)
-
-    def __call__(self, name: str) -> str | None:
-        name = name.replace("\\", "/")
-        for path in (self.folder / self.base / name, self.folder / name):
-            relative = _relative(path, self.folder)
-            if relative in self.songs or (
-                path.suffix.lower() in (*AUDIO_SUFFIXES, *MIDI_SUFFIXES) and path.is_file()
-            ):
-                return relative
-        matching = self.by_name.get(PurePosixPath(name).name, ())
-        return matching[0] if len(matching) == 1 else None
 
 
 def _joined(items: list[Item]) -> list[Item]:
@@ -325,39 +306,3 @@ def _joined(items: list[Item]) -> list[Item]:
     name = first.id.split("@")[0] + (f"@{first.split}" if first.split else "")
     segments = tuple(span for span in kept if span.end > span.start)
     return [replace(first, id=name, annotation=segments, start=0.0, end=None, columns={})]
-
-
-def _split_folders(items: dict[str, Item]) -> dict[str, str]:
-    """Split by item id, where folders at one depth are called train, test and the like."""
-    by_depth: dict[int, dict[str, str]] = defaultdict(dict)
-    for name in items:
-        for depth, folder in enumerate(PurePosixPath(name).parts[:-1]):
-            if folder.lower() in SPLIT_NAMES:
-                by_depth[depth][name] = SPLIT_NAMES[folder.lower()]
-    for splits in by_depth.values():
-        if len(set(splits.values())) > 1:  # one folder called Train may be the band
-            return splits
-    return {}
-
-
-def _walk(folder: Path) -> Iterator[str]:
-    """Names of all files below a folder, through links but never twice; hidden ones left out."""
-    seen = set()
-    for place, folders, files in os.walk(folder, followlinks=True):
-        real = os.path.realpath(place)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = [name for name in folders if not name.startswith((".", "__"))]
-        for name in files:
-            if not name.startswith("."):
-                yield _relative(Path(place) / name, folder)
-
-
-def _relative(path: Path, folder: Path) -> str:
-    return Path(os.path.relpath(path, folder)).as_posix()
-
-
-def _without_suffix(name: str) -> str:
-    return str(PurePosixPath(name).with_suffix(""))

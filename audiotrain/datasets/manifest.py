@@ -8,7 +8,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -54,13 +54,8 @@ class Manifest(NamedTuple):
 
 def is_manifest(path: Path) -> bool:
     """True when the table's first row names a column for audio and one for labels."""
-    if path.suffix.lower() not in TABLE_SUFFIXES:
-        return False
-    try:
-        _, columns = next(_records(path, []), (0, {}))
-    except ValueError:
-        return False
-    return _find(columns, AUDIO_COLUMNS) is not None and _find(columns, LABEL_COLUMNS) is not None
+    columns = first_record(path)
+    return all(find_column(columns, known) for known in (AUDIO_COLUMNS, LABEL_COLUMNS))
 
 
 def read_manifest(path: Path, group_column: str | None = None) -> Manifest:
@@ -71,19 +66,18 @@ def read_manifest(path: Path, group_column: str | None = None) -> Manifest:
     """
     rows: list[Row] = []
     problems: list[str] = []
-    records = list(_records(path, problems))
-    named = {name: "" for _, columns in records for name in columns}
+    found = list(records(path, problems))
+    named = {name: "" for _, columns in found for name in columns}
     names = _column_names(path, named, group_column)
-    for line, columns in records:
-        cells = {key: (columns.get(name) or "") if name else "" for key, name in names.items()}
+    for line, raw in found:
+        columns = {name: cell_text(cell) for name, cell in raw.items()}
+        cells = {key: columns.get(name, "") if name else "" for key, name in names.items()}
         try:
-            start, end = _seconds(cells["start"], "start"), _seconds(cells["end"], "end")
+            start, end = span(cells["start"], cells["end"])
         except ValueError as error:
             problems.append(f"{path}:{line}: {error}")
             continue
-        if end is not None and end <= (start or 0.0):
-            problems.append(f"{path}:{line}: end {end:g} is not after start {start or 0.0:g}")
-        elif not cells["audio"] or not cells["label"]:
+        if not cells["audio"] or not cells["label"]:
             missing = "audio" if not cells["audio"] else "label"
             problems.append(f"{path}:{line}: found no {missing}")
         else:
@@ -98,29 +92,45 @@ def _column_names(
     path: Path, columns: dict[str, str], group_column: str | None
 ) -> dict[str, str | None]:
     """The table's own name for each of our columns, None where it has no such column."""
+    check_group_column(path, columns, group_column)
+    return {
+        "audio": find_column(columns, AUDIO_COLUMNS),
+        "label": find_column(columns, LABEL_COLUMNS),
+        "start": find_column(columns, START_COLUMNS),
+        "end": find_column(columns, END_COLUMNS),
+        "split": find_column(columns, SPLIT_COLUMNS),
+        "group": group_column or find_column(columns, GROUP_COLUMNS),
+    }
+
+
+def check_group_column(path: Path, columns: Iterable[str], group_column: str | None) -> None:
+    """ValueError when there is no such column to group by."""
     if group_column is not None and group_column not in columns:
         raise ValueError(
             f"{path}:1: found no column {group_column!r} to group by, expected one of "
             f"{', '.join(columns)}"
         )
-    return {
-        "audio": _find(columns, AUDIO_COLUMNS),
-        "label": _find(columns, LABEL_COLUMNS),
-        "start": _find(columns, START_COLUMNS),
-        "end": _find(columns, END_COLUMNS),
-        "split": _find(columns, SPLIT_COLUMNS),
-        "group": group_column or _find(columns, GROUP_COLUMNS),
-    }
 
 
-def _find(columns: dict[str, str], known: tuple[str, ...]) -> str | None:
+def find_column(columns: Iterable[str], known: tuple[str, ...]) -> str | None:
     """The column that comes first in `known`, whatever the size of its letters."""
     names = {name.lower(): name for name in columns}
     return next((names[name] for name in known if name in names), None)
 
 
-def _records(path: Path, problems: list[str]) -> Iterator[tuple[int, dict[str, str]]]:
-    """(line number, cells by column name) of each line that holds something."""
+def first_record(path: Path) -> dict[str, object]:
+    """Cells of a table's first line by column name; none when it is no table."""
+    if path.suffix.lower() not in TABLE_SUFFIXES:
+        return {}
+    try:
+        return next(records(path, []), (0, {}))[1]
+    except ValueError:
+        return {}
+
+
+def records(path: Path, problems: list[str]) -> Iterator[tuple[int, dict[str, object]]]:
+    """(line number, cells by column name) of each line that holds something; the cells are text,
+    or what JSON says. Lines that can't be read are told in `problems`."""
     text, faults = read_text(path)
     problems += faults
     if path.suffix.lower() == ".jsonl":
@@ -149,7 +159,7 @@ def _csv_rows(reader, path: Path) -> Iterator[list[str]]:
 
 def _json_records(
     text: str, path: Path, problems: list[str]
-) -> Iterator[tuple[int, dict[str, str]]]:
+) -> Iterator[tuple[int, dict[str, object]]]:
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():
             continue
@@ -161,10 +171,20 @@ def _json_records(
         if not isinstance(record, dict):
             problems.append(f"{path}:{number}: found {line[:40]!r}, expected an object")
             continue
-        yield (
-            number,
-            {str(name): "" if cell is None else str(cell) for name, cell in record.items()},
-        )
+        yield number, record
+
+
+def cell_text(cell: object) -> str:
+    """A cell as text; nothing for JSON's null."""
+    return "" if cell is None else str(cell)
+
+
+def span(start_cell: str, end_cell: str) -> tuple[float | None, float | None]:
+    """Start and end in seconds, None where the cell is empty. ValueError for anything else."""
+    start, end = _seconds(start_cell, "start"), _seconds(end_cell, "end")
+    if end is not None and end <= (start or 0.0):
+        raise ValueError(f"end {end:g} is not after start {start or 0.0:g}")
+    return start, end
 
 
 def _seconds(cell: str, name: str) -> float | None:

@@ -1,0 +1,78 @@
+"""The files of a data folder by their names: paths relative to it, with `/` between the parts."""
+
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from pathlib import Path, PurePosixPath
+
+SPLIT_NAMES = {
+    **dict.fromkeys(("train", "training", "train_set", "training_set"), "train"),
+    **dict.fromkeys(("valid", "val", "validation", "dev", "validation_set"), "valid"),
+    **dict.fromkeys(("test", "testing", "eval", "test_set"), "test"),
+}
+OTHER_AUDIO_SUFFIXES = (".aif", ".aiff", ".opus", ".wma", ".aac", ".mp4", ".webm")
+
+
+def walk(folder: Path) -> Iterator[str]:
+    """Names of all files below a folder, through links but never twice; hidden ones left out."""
+    seen = set()
+    for place, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = [name for name in folders if not name.startswith((".", "__"))]
+        for name in files:
+            if not name.startswith("."):
+                yield relative(Path(place) / name, folder)
+
+
+def relative(path: Path, folder: Path) -> str:
+    """The name of a file of a folder."""
+    return Path(os.path.relpath(path, folder)).as_posix()
+
+
+def without_suffix(name: str) -> str:
+    """The name without what follows its last dot."""
+    return str(PurePosixPath(name).with_suffix(""))
+
+
+def split_folders(names: Iterable[str]) -> dict[str, str]:
+    """Split by name, where folders at one depth are called train, test and the like."""
+    by_depth: dict[int, dict[str, str]] = defaultdict(dict)
+    for name in names:
+        for depth, folder in enumerate(PurePosixPath(name).parts[:-1]):
+            if folder.lower() in SPLIT_NAMES:
+                by_depth[depth][name] = SPLIT_NAMES[folder.lower()]
+    for splits in by_depth.values():
+        if len(set(splits.values())) > 1:  # one folder called Train may be the band
+            return splits
+    return {}
+
+
+class Finder:
+    """Recordings as a table names them: by path from the table or the folder, or by bare name.
+
+    `songs` are known names; a file elsewhere is found by its path if it has one of `suffixes`.
+    """
+
+    def __init__(
+        self, folder: Path, base: PurePosixPath, songs: Iterable[str], suffixes: tuple[str, ...]
+    ):
+        self.folder, self.base, self.suffixes = folder, base, suffixes
+        self.songs = set(songs)
+        self.by_name: dict[str, list[str]] = defaultdict(list)
+        for song in sorted(self.songs):
+            path = PurePosixPath(song)
+            self.by_name[path.name].append(song)
+            self.by_name[path.stem].append(song)
+
+    def __call__(self, name: str) -> str | None:
+        name = name.replace("\\", "/")
+        for path in (self.folder / self.base / name, self.folder / name):
+            found = relative(path, self.folder)
+            if found in self.songs or (path.suffix.lower() in self.suffixes and path.is_file()):
+                return found
+        matching = self.by_name.get(PurePosixPath(name).name, ())
+        return matching[0] if len(matching) == 1 else None

@@ -1,0 +1,82 @@
+"""Lines that reports of data share: counts, durations, bar charts, problems by kind."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+from tqdm import tqdm
+
+from audiotrain.datasets.corpus import Item, Problem
+
+EXAMPLES = 3  # problems of one kind that a report prints
+BAR_WIDTH = 32  # characters
+
+
+def progress(items: list[Item], text: str) -> Iterable[Item]:
+    """The items, with a bar when they take more than two seconds."""
+    return tqdm(items, desc=text, unit="file", delay=2, leave=False)
+
+
+def leaks(items: list[Item]) -> list[Problem]:
+    """A problem for each group that the data put into several splits."""
+    splits: dict[str, set[str]] = defaultdict(set)
+    for item in items:
+        if item.split:
+            splits[item.group].add(item.split)
+    return [
+        Problem(
+            "groups that the data put into several splits", f"{group}: {', '.join(sorted(found))}"
+        )
+        for group, found in splits.items()
+        if len(found) > 1
+    ]
+
+
+def count(number: int, one: str, many: str | None = None) -> str:
+    """Text such as "1 song", "2 songs"; nothing for 0."""
+    return f"{number} {one if number == 1 else many or one + 's'}" if number else ""
+
+
+def _unit(seconds: float) -> tuple[float, str]:
+    """Seconds in a unit that suits this duration, and its name."""
+    return (1.0, "s") if seconds < 120 else (60.0, "min") if seconds < 7200 else (3600.0, "h")
+
+
+def duration(seconds: float) -> str:
+    """Seconds in the unit that suits them."""
+    size, unit = _unit(seconds)
+    return f"{seconds / size:.1f} {unit}"
+
+
+def histogram(title: str, rows: list[tuple[str, float]]) -> list[str]:
+    """Lines of a bar chart of (name, seconds)."""
+    total = sum(seconds for _, seconds in rows) or 1.0
+    largest = max(seconds for _, seconds in rows) or 1.0
+    width = max(len(title), *(len(name) for name, _ in rows))
+    size, unit = _unit(total)
+    lines = [f"  {title:<{width}}  {unit:>7}    share"]
+    for name, seconds in rows:
+        bar = "█" * round(BAR_WIDTH * seconds / largest)
+        amount = f"{seconds / size:7.2f}  {100 * seconds / total:5.1f} %"
+        lines.append(f"  {name:<{width}}  {amount}  {bar}".rstrip())
+    return lines
+
+
+def problem_lines(problems: list[Problem]) -> list[str]:
+    """Problems by kind, the most frequent kind first, with a few examples of each."""
+    if not problems:
+        return ["  no problems found"]
+    by_kind: dict[str, list[str]] = defaultdict(list)
+    for problem in problems:
+        by_kind[problem.kind].append(problem.text)
+    lines = ["  problems"]
+    for kind, texts in sorted(by_kind.items(), key=lambda pair: -len(pair[1])):
+        lines.append(f"  {len(texts):>7} {kind}")
+        lines += [f"          {_printable(text)}" for text in texts[:EXAMPLES]]
+        if len(texts) > EXAMPLES:
+            lines.append(f"          and {len(texts) - EXAMPLES} more")
+    return lines
+
+
+def _printable(text: str) -> str:
+    """One line in any terminal, also for file names that are not text."""
+    return " ".join(text.encode("utf-8", "replace").decode().split())
