@@ -1,0 +1,194 @@
+"""Captioned clips as training samples: cropped, mixed, tokenised, in data workers.
+
+A sample is {"mel" (channels, frames, mels) float32 or "waveform" (samples,) float32, "input_ids"
+and "attention_mask" (length,) int32, "is_longer" bool, "group" int64}: equal groups in a batch
+mean the same, so they are positives of each other.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from audiotrain import audio as audio_files
+from audiotrain import augment
+from audiotrain.cache import FeatureCache
+from audiotrain.clap_features import ClapFeatures
+from audiotrain.datasets import scenes
+from audiotrain.datasets.clips import Clip, normalised
+from audiotrain.loader import Dataset
+from audiotrain.tokenizer import Tokenizer
+
+OUTPUTS = ("mel", "waveform")
+
+
+@dataclass(frozen=True)
+class ClipAugmentation:
+    """What training does to clips besides drawing a crop and a caption; all off by default.
+
+    `gain` up to so many dB louder or softer; `mix` and `join` the shares of samples that are two
+    clips at once ("... and ...") and two clips composed ("... then ...", "... while ...");
+    SpecAugment's masks by number and largest width, in frames and in mels.
+    """
+
+    gain: float = 0.0
+    mix: float = 0.0
+    join: float = 0.0
+    time_masks: int = 0
+    time_width: int = 64
+    mel_masks: int = 0
+    mel_width: int = 8
+
+    def __post_init__(self):
+        for name, value in vars(self).items():
+            if value < 0:
+                raise ValueError(f"{name}={value}, expected 0 or more")
+        if self.mix + self.join > 1:
+            raise ValueError(f"mix={self.mix} and join={self.join}, expected at most 1 together")
+
+    @property
+    def masks(self) -> bool:
+        """Whether parts of the spectrogram are masked."""
+        return self.time_masks + self.mel_masks > 0
+
+
+class CaptionedClips(Dataset):
+    """Clips as samples; what is random follows from (seed, epoch, index) as the loader gives it.
+
+    With an `augmentation`, be it one that changes nothing, a sample has a random crop and one of
+    its captions; without, the centre crop and the first caption, the same at every call. `output`
+    "mel" gives the model's input, "waveform" what `features.LogMel` turns into it on the device.
+    `cache` keeps decoded audio. ValueError for no clips, and for settings that need the other
+    output.
+    """
+
+    def __init__(
+        self,
+        clips: Sequence[Clip],
+        tokenizer: Tokenizer,
+        features: ClapFeatures,
+        augmentation: ClipAugmentation | None = None,
+        output: str = "mel",
+        cache: FeatureCache | None = None,
+    ):
+        if not clips:
+            raise ValueError("no captioned clips")
+        if output not in OUTPUTS:
+            raise ValueError(f"output={output!r}, expected one of {', '.join(OUTPUTS)}")
+        if output == "waveform" and augmentation and augmentation.masks:
+            raise ValueError("output='waveform' has no spectrogram to mask: expected no masks")
+        if output == "waveform" and features.settings.fused:
+            raise ValueError("output='waveform' with truncation='fusion': expected output='mel'")
+        self.clips, self.tokenizer, self.features = clips, tokenizer, features
+        self.augmentation, self.output, self.cache = augmentation, output, cache
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        clip = self.clips[index]
+        return self._sample(*self._excerpt(clip, None), clip.captions[0], clip.concept, None)
+
+    def get(self, index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """The sample of a clip, augmented by draws of `rng`."""
+        if self.augmentation is None:
+            return self[index]
+        clip, change = self.clips[index], self.augmentation
+        audio, longer = self._excerpt(clip, rng)
+        caption, concept = str(rng.choice(clip.captions)), clip.concept
+        kind = rng.random()
+        if kind < change.mix + change.join:
+            other = self.clips[int(rng.integers(len(self.clips)))]
+            second = (self._excerpt(other, rng)[0], str(rng.choice(other.captions)))
+            if _meaning(other.concept, second[1]) != _meaning(concept, caption):
+                both = self._mixed if kind < change.mix else self._joined
+                audio, caption = both((audio, caption), second, rng)
+                longer, concept = False, ""
+        gain = np.float32(augment.decibels_to_ratio(rng.uniform(-change.gain, change.gain)))
+        return self._sample(audio * gain, longer, caption, concept, rng)
+
+    def describe(self, index: int) -> str:
+        """The file of a sample, or the name of its scene."""
+        clip = self.clips[index]
+        return clip.id if isinstance(clip.audio, scenes.Scene) else str(clip.audio)
+
+    def _excerpt(self, clip: Clip, rng: np.random.Generator | None) -> tuple[np.ndarray, bool]:
+        """Samples of a clip, no more than the input needs, and whether the clip is longer."""
+        settings = self.features.settings
+        if self.cache is not None or settings.fused or isinstance(clip.audio, scenes.Scene):
+            audio = self._decoded(clip)
+            longer = len(audio) > settings.samples
+            return (
+                audio if settings.fused or not longer else self.features.fit(audio, rng)
+            ), longer
+        spare = clip.seconds - settings.seconds
+        if spare <= 0:
+            return clip.read(settings.rate), False
+        start = spare / 2 if rng is None else float(rng.uniform(0, spare))
+        return clip.read(settings.rate, start, settings.seconds), True
+
+    def _decoded(self, clip: Clip) -> np.ndarray:
+        rate = self.features.settings.rate
+        if self.cache is None:
+            return clip.read(rate)
+        spec = {"rate": rate, "start": clip.start, "end": clip.end}
+        kept = self.cache.get(_source(clip), spec, lambda: clip.read(rate))
+        return np.asarray(kept, np.float32)
+
+    def _mixed(self, first: tuple, second: tuple, rng: np.random.Generator):
+        settings = self.features.settings
+        audio = scenes.overlay(first[0], second[0], rng, settings.rate, settings.samples)
+        return audio, scenes.and_caption(first[1], second[1])
+
+    def _joined(self, first: tuple, second: tuple, rng: np.random.Generator):
+        settings = self.features.settings
+        found = scenes.compose_clips((first, second), rng, settings.rate, seconds=settings.seconds)
+        return found.audio, found.caption
+
+    def _sample(
+        self,
+        audio: np.ndarray,
+        longer: bool,
+        caption: str,
+        concept: str,
+        rng: np.random.Generator | None,
+    ) -> dict[str, np.ndarray]:
+        ids, mask = self.tokenizer([caption])
+        if self.output == "waveform":
+            sample = {"waveform": self.features.fit(audio, rng)}
+        else:
+            mel, _ = self.features(audio, rng)
+            masks = self.augmentation is not None and self.augmentation.masks
+            sample = {"mel": self._masked(mel, rng) if masks else mel}
+        meaning = hashlib.blake2b(_meaning(concept, caption).encode(), digest_size=8).digest()
+        return sample | {
+            "input_ids": ids[0],
+            "attention_mask": mask[0],
+            "is_longer": np.array(longer),
+            "group": np.array(int.from_bytes(meaning, "big") >> 1, np.int64),
+        }
+
+    def _masked(self, mel: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """The same bands of frames and of mels in every channel set to its mean."""
+        change, seed = self.augmentation, int(rng.integers(2**32))
+        return np.stack([
+            augment.mask(
+                channel, np.random.default_rng(seed), change.time_masks, change.time_width,
+                change.mel_masks, change.mel_width,
+            )
+            for channel in mel
+        ])  # fmt: skip
+
+
+def _meaning(concept: str, caption: str) -> str:
+    return concept or normalised(caption)
+
+
+def _source(clip: Clip) -> Path | str:
+    """What a cache knows the clip's audio by."""
+    if isinstance(clip.audio, audio_files.TarMember):
+        changed = clip.audio.tar.stat().st_mtime_ns
+        return f"{clip.audio} {clip.audio.offset} {clip.audio.size} {changed}"
+    return repr(clip.audio) if isinstance(clip.audio, scenes.Scene) else Path(clip.audio)

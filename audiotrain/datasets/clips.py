@@ -1,0 +1,69 @@
+"""Captioned clips: what one is, how long it is, and its samples.
+
+A clip's id is its path relative to the data folder, with `/` between the parts.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from audiotrain import audio
+from audiotrain.datasets.scenes import Scene
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One captioned recording, a span of one, or a composed scene.
+
+    `captions` all describe the whole clip. `start` and `end` are seconds of the recording (`end`
+    None: to its end). Items of one `group` belong in the same split, since they come from one
+    source; `split` is what the data themselves say. `label` is the clip's class where the data
+    name one. Clips of one `concept` mean the same, whatever their captions' words; without a
+    concept the caption says what is meant. `columns`: what a table says besides.
+    """
+
+    id: str
+    audio: audio.AudioPath | Scene
+    captions: tuple[str, ...]
+    start: float = 0.0
+    end: float | None = None
+    split: str | None = None
+    group: str = ""
+    label: str | None = None
+    concept: str = ""
+    columns: dict[str, str] = field(default_factory=dict, hash=False)
+
+    @property
+    def seconds(self) -> float:
+        """Length in seconds. AudioError when it cannot be read, or its span holds nothing."""
+        if isinstance(self.audio, Scene):
+            whole = self.audio.seconds
+        else:
+            whole = audio.info(self.audio).seconds
+        end = whole if self.end is None else min(whole, self.end)
+        if end <= self.start:
+            raise audio.AudioError(
+                f"{self.audio}: span starts at {self.start:g} s, but the audio ends at "
+                f"{whole:.3f} s"
+            )
+        return end - self.start
+
+    def read(self, rate: int, start: float = 0.0, seconds: float | None = None) -> np.ndarray:
+        """Mono samples (samples,) at `rate` Hz, from `start` seconds of the clip on, up to its end
+        or `seconds`. AudioError as from audio.read."""
+        left = None if self.end is None else self.end - self.start - start
+        length = seconds if left is None else left if seconds is None else min(left, seconds)
+        if isinstance(self.audio, Scene):
+            first = round((self.start + start) * rate)
+            last = None if length is None else first + max(1, round(length * rate))
+            return self.audio.render(rate)[first:last]
+        return audio.read(self.audio, rate, self.start + start, length)
+
+
+def normalised(caption: str) -> str:
+    """A caption without what does not change its meaning: case, spaces, a last full stop.
+
+    >>> normalised(" A dog  barks.")
+    'a dog barks'
+    """
+    return " ".join(caption.casefold().split()).rstrip(".!")
