@@ -190,6 +190,8 @@ class _Search:
 
     def use_sidecars(self) -> None:
         free = [name for name in self.audio if name not in self.used]
+        if not free:
+            return
         pairs = pairing.pair(free, [name for name in self.sidecars if name not in self.used])
         found = pairs.labels.items()
         for audio, sidecar in tqdm(

@@ -1,6 +1,7 @@
 """The files of a data folder by their names: paths relative to it, with `/` between the parts."""
 
 import os
+import posixpath
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
@@ -23,9 +24,11 @@ def walk(folder: Path) -> Iterator[str]:
             continue
         seen.add(real)
         folders[:] = [name for name in folders if not name.startswith((".", "__"))]
+        above = relative(Path(place), folder)
+        prefix = "" if above == "." else f"{above}/"
         for name in files:
             if not name.startswith("."):
-                yield relative(Path(place) / name, folder)
+                yield prefix + name
 
 
 def relative(path: Path, folder: Path) -> str:
@@ -70,9 +73,12 @@ class Finder:
 
     def __call__(self, name: str) -> str | None:
         name = name.replace("\\", "/")
-        for path in (self.folder / self.base / name, self.folder / name):
-            found = relative(path, self.folder)
-            if found in self.songs or (path.suffix.lower() in self.suffixes and path.is_file()):
+        for base in (self.base, PurePosixPath()):
+            found = posixpath.normpath(base / name)
+            if found in self.songs:
                 return found
+            path = self.folder / base / name
+            if path.suffix.lower() in self.suffixes and path.is_file():
+                return relative(path, self.folder)
         matching = self.by_name.get(PurePosixPath(name).name, ())
         return matching[0] if len(matching) == 1 else None
