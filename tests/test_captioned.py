@@ -1,5 +1,7 @@
 """Captioned clips as training samples: deterministic, cropped, captioned, mixed and masked."""
 
+from dataclasses import replace
+
 import mlx.core as mx
 import numpy as np
 import pytest
@@ -107,6 +109,9 @@ def test_mixing_says_and(clips, tokenizer, features):
     for sample in drawn(dataset, 0):
         mixed = "and" in tokenizer.decode(sample["input_ids"])
         assert (int(sample["group"]) != own) == mixed
+    named = [replace(clip, concept=clip.captions[0]) for clip in clips]
+    found = drawn(CaptionedClips(named, tokenizer, features, ClipAugmentation(mix=1)), 0)
+    assert len({int(sample["group"]) for sample in found}) > 1, "a mix is no longer the concept"
     share = CaptionedClips(clips, tokenizer, features, ClipAugmentation(mix=0.5))
     count = sum("and" in tokenizer.decode(s["input_ids"]) for s in drawn(share, 0, 200))
     assert 15 < count < 55  # half of the third that draws the bell
@@ -124,15 +129,17 @@ def test_masks_are_the_same_in_every_channel(clips, tokenizer):
     masks = ClipAugmentation(time_masks=2, time_width=20, mel_masks=2, mel_width=3)
     plain = CaptionedClips(clips, tokenizer, fused, PLAIN)
     dataset = CaptionedClips(clips, tokenizer, fused, masks)
-    shares = []
+    shares, bands = [], []
     for one, other in zip(drawn(dataset, 2), drawn(plain, 2), strict=True):
         assert one["mel"].shape == (4, 101, 16)
         changed = one["mel"] != other["mel"]
         assert (changed == changed[0]).all()
         shares.append(changed.mean())
-        bands = changed[0].all(axis=0).sum()
-        assert bands <= 6
+        assert changed[0].all(axis=0).sum() <= 6
+        assert changed[0].all(axis=1).sum() <= 40
+        bands.append((changed[0].all(axis=0).any(), changed[0].all(axis=1).any()))
     assert 0.05 < np.mean(shares) < 0.5
+    assert np.mean(bands, axis=0).min() > 0.7, "of mels and of frames"
 
 
 def test_fusion_has_four_channels_and_says_what_is_longer(clips, tokenizer):

@@ -229,7 +229,7 @@ def test_tars_are_read_where_they_lie(tmp_path):
         tmp_path / "train/0000.tar",
         {
             "a.flac": encoded("FLAC"), "a.json": b'{"text": ["a tone", "a beep"]}',
-            "sub/b.c.wav": encoded("WAV", 880), "sub/b.c.txt": b"a high tone\n",
+            "sub/b.c.wav": encoded("WAV", 880), "sub/b.txt": b"a high tone\n",
             "c.mp3": encoded("MP3"), "d.txt": b"alone", "e.ogg": encoded("OGG"),
             "e.json": b"{", "__meta__.txt": b"x",
         },
@@ -343,8 +343,11 @@ def test_spans_past_the_end_are_left_out(tmp_path):
     corpus = check(discover(tmp_path))
     assert list(found(corpus)) == ["a.wav@0-0.5", "a.wav@0.5-9"]
     assert "span starts at 2 s, but the audio ends at 1.000 s" in corpus.problems[0].text
-    assert corpus.items[1].seconds == 0.5
-    assert len(corpus.items[1].read(RATE)) == RATE // 2
+    first, last = corpus.items
+    assert (first.seconds, last.seconds) == (0.5, 0.5)
+    assert len(first.read(RATE)) == len(last.read(RATE)) == RATE // 2
+    np.testing.assert_allclose(first.read(RATE, 0.25, 9), tone(1)[2000:4000], atol=1e-3)
+    np.testing.assert_allclose(last.read(RATE, 0.25, 0.1), tone(1)[6000:6800], atol=1e-3)
 
 
 def test_damage_behind_the_header_is_found_by_decoding(tmp_path):
