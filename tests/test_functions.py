@@ -1,0 +1,80 @@
+"""Softmax, GELU and attention: polynomials and MLX's own kernels, against PyTorch in float64."""
+
+import math
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+import pytest
+
+from audiotrain.models import functions
+from audiotrain.models.functions import attend, gelu, softmax
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed: audiotrain[reference]")
+CASES = {"softmax": (softmax, lambda x: torch.softmax(x, -1)), "gelu": (gelu, torch.nn.GELU())}
+
+
+@pytest.fixture(params=["as here", "no polynomials"])
+def way(request, monkeypatch):
+    """Both ways of computing, where this machine has both."""
+    if request.param == "no polynomials":
+        monkeypatch.setattr(functions, "_by_polynomials", lambda x: False)
+
+
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("name", CASES)
+def test_values_and_gradients_equal_pytorchs(name, compiled):
+    ours, theirs = CASES[name]
+    rng = np.random.default_rng(0)
+    x = np.concatenate([np.linspace(-30, 30, 999), rng.normal(0, 2, 1001)]).reshape(20, 100)
+    x, cotangent = x.astype(np.float32), rng.standard_normal((20, 100)).astype(np.float32)
+
+    def both(x):
+        values, gradients = mx.vjp(ours, [x], [mx.array(cotangent)])
+        return values[0], gradients[0]
+
+    value, gradient = (mx.compile(both) if compiled else both)(mx.array(x))
+    reference = torch.tensor(x, dtype=torch.float64, requires_grad=True)
+    expected = theirs(reference)
+    expected.backward(torch.tensor(cotangent, dtype=torch.float64))
+    np.testing.assert_allclose(value, expected.detach().numpy(), rtol=1e-6, atol=3e-6)
+    np.testing.assert_allclose(gradient, reference.grad.numpy(), rtol=1e-6, atol=2e-6)
+
+
+@pytest.mark.usefixtures("way")
+def test_the_ends():
+    """Masked scores, huge numbers and NaN."""
+    infinity, nan = math.inf, math.nan
+    rows = mx.array([[0.0, -infinity, 0.0], [0.0, -1e9, -100.0], [1e30, 0.0, 0.0], [0.0, nan, 0.0]])
+    expected = [[0.5, 0, 0.5], [1, 0, 0], [1, 0, 0], [nan, nan, nan]]
+    np.testing.assert_allclose(softmax(rows), expected, atol=1e-12)
+    np.testing.assert_allclose(softmax(rows[:3]).sum(axis=-1), 1, atol=1e-6)
+    np.testing.assert_allclose(
+        gelu(mx.array([0.0, 1e4, -6.0, nan])), [0, 1e4, 0, nan], rtol=1e-6, atol=1e-6
+    )
+
+
+@pytest.mark.usefixtures("way")
+def test_attention_equals_pytorchs():
+    rng = np.random.default_rng(0)
+    query, key, value = rng.standard_normal((3, 2, 4, 7, 8)).astype(np.float32)
+    bias = rng.standard_normal((4, 7, 7)).astype(np.float32)
+    expected = torch.nn.functional.scaled_dot_product_attention(
+        *(torch.from_numpy(x) for x in (query, key, value)), attn_mask=torch.from_numpy(bias)[None]
+    )
+    ours = [mx.array(x) for x in (query, key, value, bias)]
+    np.testing.assert_allclose(attend(*ours), expected.numpy(), atol=1e-5)
+    # what runs on a GPU
+    fused = mx.fast.scaled_dot_product_attention(*ours[:3], scale=8**-0.5, mask=ours[3])
+    np.testing.assert_allclose(attend(*ours), fused, atol=1e-5)
+    none = nn.Dropout(0.5)
+    np.testing.assert_array_equal(attend(*ours, none.eval()), attend(*ours))
+    assert mx.abs(attend(*ours, none.train()) - attend(*ours)).max() > 0.1
+
+
+def test_types_stay():
+    for kind in (mx.float16, mx.bfloat16, mx.float32):
+        x = mx.random.normal((2, 3, 4, 8)).astype(kind)
+        assert softmax(x).dtype == gelu(x).dtype == kind
+        assert attend(x, x, x, mx.zeros((4, 4))).dtype == kind
