@@ -1,0 +1,165 @@
+"""Forward, and forward with backward, of a CLAP of full size beside PyTorch's, in one run.
+
+The same random weights and batch, dropout off. Each side has a process of its own and they take
+turns; printed are medians. Seconds of CPU tell more on a busy machine, with --threads 1.
+Run: python benchmarks/clap_step.py [--clips 4] [--rounds 5] [--threads 2] [--small]
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from audiotrain.blas import VARIABLE  # isort: skip (BLAS before MLX)
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+
+from audiotrain.compiled import can_compile
+from audiotrain.models.clap import CLAP
+from audiotrain.models.clap_config import CLAPConfig
+
+SIDES = {"MLX": {}, "PyTorch": {VARIABLE: "off"}}
+WORKS = ("forward", "forward and backward")
+PAUSE = 0.3  # seconds; the threads of a BLAS go on spinning for 0.2 s
+NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+
+
+def config_of(small: bool) -> CLAPConfig:
+    """laion/clap-htsat-unfused or CLAPConfig.small(), without dropout."""
+    config = CLAPConfig.small() if small else CLAPConfig()
+    return replace(
+        config,
+        audio_config=replace(config.audio_config, **NO_DROPOUT),
+        text_config=replace(config.text_config, **NO_DROPOUT),
+    )
+
+
+def batch(config: CLAPConfig, clips: int) -> tuple[np.ndarray, np.ndarray]:
+    """Spectrograms (clips, 1, 1001, 64) and tokens (clips, 77)."""
+    rng = np.random.default_rng(0)
+    audio = rng.normal(0, 1, (clips, 1, 1001, 64)).astype(np.float32)
+    return audio, rng.integers(4, config.text_config.vocab_size, (clips, 77))
+
+
+def mlx_work(config: CLAPConfig, clips: int) -> dict[str, Callable[[], None]]:
+    """What MLX does, compiled."""
+    mx.random.seed(0)
+    model = CLAP(config)
+    mx.eval(model.parameters())
+    audio, ids = (mx.array(array) for array in batch(config, clips))
+    labels = mx.arange(clips)
+
+    def loss_of(audio, ids):
+        return nn.losses.cross_entropy(model(audio, ids)["logits_per_audio"], labels).mean()
+
+    def forward(audio, ids):
+        return model(audio, ids)["logits_per_audio"]
+
+    gradient = nn.value_and_grad(model, loss_of)
+    compiled = mx.compile if can_compile() else lambda function, **_: function
+    forward = compiled(forward, inputs=model.state, outputs=model.state)
+    backward = compiled(lambda *b: gradient(*b), inputs=model.state, outputs=model.state)
+
+    def run_forward():
+        model.eval()
+        mx.eval(forward(audio, ids))
+
+    def run_backward():
+        mx.eval(backward(audio, ids))
+
+    return dict(zip(WORKS, (run_forward, run_backward), strict=True))
+
+
+def torch_work(config: CLAPConfig, clips: int) -> dict[str, Callable[[], None]]:
+    """What PyTorch does, eager."""
+    import torch
+    from transformers import ClapConfig, ClapModel
+
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    model = ClapModel(ClapConfig.from_dict(config.to_dict())).eval()
+    audio, ids = (torch.from_numpy(array) for array in batch(config, clips))
+    inputs = {"input_features": audio, "input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+    def run_forward():
+        with torch.no_grad():
+            model(**inputs)
+
+    def run_backward():
+        model.zero_grad(set_to_none=True)
+        logits = model(**inputs).logits_per_audio
+        torch.nn.functional.cross_entropy(logits, torch.arange(clips)).backward()
+
+    return dict(zip(WORKS, (run_forward, run_backward), strict=True))
+
+
+def serve(side: str, config: CLAPConfig, clips: int) -> None:
+    """Do the work that each line on stdin names; print its seconds and seconds of CPU."""
+    works = (torch_work if side == "PyTorch" else mlx_work)(config, clips)
+    for line in sys.stdin:
+        wall, cpu = time.perf_counter(), time.process_time()
+        works[line.strip()]()
+        print(time.perf_counter() - wall, time.process_time() - cpu, flush=True)
+
+
+def measure(chosen: argparse.Namespace) -> dict[tuple[str, str], tuple[float, float]]:
+    """Median (seconds, seconds of CPU) by (work, side), after one round that traces."""
+    sides = {}
+    for name, variables in SIDES.items():
+        pools = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+        command = [sys.executable, __file__, "--side", name, "--clips", str(chosen.clips)]
+        sides[name] = subprocess.Popen(
+            command + ["--small"] * chosen.small,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | dict.fromkeys(pools, str(chosen.threads)) | variables,
+        )
+    taken: dict[tuple[str, str], list] = {}
+    for number in range(chosen.rounds + 1):
+        for work in WORKS:
+            for name, process in sides.items():
+                process.stdin.write(work + "\n")
+                process.stdin.flush()
+                line = process.stdout.readline()
+                if not line:
+                    raise SystemExit(f"side {name} ended with {process.wait()}")
+                if number:
+                    taken.setdefault((work, name), []).append(tuple(map(float, line.split())))
+                time.sleep(PAUSE)
+    for process in sides.values():
+        process.stdin.close()
+        process.wait()
+    return {
+        key: tuple(statistics.median(column) for column in zip(*rows, strict=True))
+        for key, rows in taken.items()
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--clips", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--small", action="store_true", help="CLAPConfig.small() instead")
+    parser.add_argument("--side", help=argparse.SUPPRESS)
+    chosen = parser.parse_args()
+    if chosen.side is not None:
+        return serve(chosen.side, config_of(chosen.small), chosen.clips)
+    found = measure(chosen)
+    print(f"{chosen.clips} clips of 10 s and texts of 77 tokens, {chosen.threads} threads")
+    for work in WORKS:
+        (wall, cpu), (their_wall, their_cpu) = found[work, "MLX"], found[work, "PyTorch"]
+        print(
+            f"  {work:20} MLX {wall * 1e3:7.0f} ms ({cpu * 1e3:7.0f} of CPU), "
+            f"PyTorch {their_wall * 1e3:7.0f} ms ({their_cpu * 1e3:7.0f} of CPU): "
+            f"MLX is {their_wall / wall:.2f}x as fast, {their_cpu / cpu:.2f}x by CPU"
+        )
+
+
+if __name__ == "__main__":
+    main()
