@@ -8,11 +8,6 @@ import contextlib
 import io
 import json
 import os
-import re
-import select
-import signal
-import threading
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,17 +20,15 @@ from mlx.utils import tree_flatten, tree_map, tree_unflatten
 
 from audiotrain.checkpoint import arrays_of, put_arrays
 from audiotrain.compiled import scalar
+from audiotrain.guardian import SIGNALS, Guardian
 from audiotrain.synchronized import synchronized_batch_norm
 
 BUCKET_BYTES = 32 * 1024**2  # gradients are summed in pieces of about this size
-PATIENCE = 1800.0  # seconds that a rank waits for the others before it gives up
-GRACE = 60.0  # the same once it was told to stop, as launchers do when another rank died
 # What mlx.launch and mpirun tell their processes.
 LAUNCHERS = (
     *("MLX_HOSTFILE", "MLX_WORLD_SIZE", "MLX_IBV_DEVICES", "MLX_JACCL_COORDINATOR"),
     *("OMPI_COMM_WORLD_SIZE", "PMI_SIZE"),
 )
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Alone:
@@ -329,70 +322,6 @@ class Ranks(Alone):
 
     def waiting(self, saving=False):
         return contextlib.nullcontext() if self.guardian is None else self.guardian.waiting(saving)
-
-
-class Guardian:
-    """A thread that ends the process when it waits too long for ranks that hang or are gone.
-
-    The process itself cannot: it waits inside MLX, where Python handles no signal.
-    """
-
-    def __init__(self, rank: int, where: Callable[[], str]):
-        self.rank, self.where = rank, where
-        self.since: float | None = None
-        self.saving = self.told = False
-
-    def __enter__(self):
-        self.woken, self.waker = os.pipe()
-        os.set_blocking(self.waker, False)
-        self.in_main = threading.current_thread() is threading.main_thread()
-        if self.in_main:  # each signal that comes is written there at once
-            self.before = signal.set_wakeup_fd(self.waker, warn_on_full_buffer=False)
-        self.thread = threading.Thread(target=self._guard, name="ranks", daemon=True)
-        self.thread.start()
-        return self
-
-    def __exit__(self, *_):
-        if self.in_main:
-            signal.set_wakeup_fd(self.before)
-        os.close(self.waker)  # which the thread reads as the end
-        self.thread.join()
-        os.close(self.woken)
-
-    @contextlib.contextmanager
-    def waiting(self, saving: bool) -> Iterator[None]:
-        """Mark a wait; others may take their time when rank 0 is saving."""
-        self.since, self.saving = time.monotonic(), saving
-        try:
-            yield
-        finally:
-            self.since = None
-
-    def _guard(self) -> None:
-        while True:
-            ready, _, _ = select.select([self.woken], [], [], 1.0)
-            if ready:
-                numbers = os.read(self.woken, 64)
-                if not numbers:
-                    return
-                self.told = self.told or bool(set(numbers) & set(SIGNALS))
-            limit = GRACE if self.told and not self.saving else PATIENCE
-            since = self.since
-            if since is not None and time.monotonic() - since > limit:
-                reason = f"no answer from the other ranks for {limit:g} s"
-                os.write(2, f"{lost(self.rank, reason, self.where())}\n".encode())
-                os._exit(1)
-
-
-def lost(rank: int, reason: str, where: str) -> str:
-    """One line about the end of a run whose ranks lost each other."""
-    return f"rank {rank}: {reason}; stopped {where}"
-
-
-def lost_connection(error: RuntimeError) -> str | None:
-    """What a backend of MLX says about a peer that is gone; None for other errors."""
-    found = re.search(r"\[(ring|jaccl|nccl|mpi)\].*", str(error))
-    return found and found.group()
 
 
 def buckets(arrays: list[mx.array]) -> Iterator[list[mx.array]]:

@@ -7,8 +7,8 @@ import time
 import mlx.core as mx
 
 from audiotrain.compiled import StepOutputs
-from audiotrain.distributed import lost, lost_connection
 from audiotrain.evaluation import Averages, count_batches, evaluate, evaluating, owns
+from audiotrain.guardian import lost, lost_connection
 from audiotrain.memory import memory_limits
 from audiotrain.signals import Interrupted, SignalGuard
 

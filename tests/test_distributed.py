@@ -18,8 +18,9 @@ import pytest
 import ranks as scenarios
 from toy import Classifier, Points, loaders, trainer
 
-from audiotrain import DataLoader, checkpoint, distributed
-from audiotrain.distributed import Alone, Guardian, buckets, join, lost_connection
+from audiotrain import DataLoader, checkpoint, distributed, guardian
+from audiotrain.distributed import Alone, buckets, join
+from audiotrain.guardian import lost_connection
 from audiotrain.samplers import BucketSampler, DistributedSampler, WeightedRandomSampler
 
 EQUAL = ["chords", "norm", "norm_accumulated", "spoiled", "spoiled_accumulated"]
@@ -172,14 +173,14 @@ def test_a_killed_rank_ends_the_run_with_one_line_and_a_checkpoint(tmp_path):
 def test_a_rank_that_hangs_is_given_up_after_a_signal():
     code = (
         "import ctypes, os, signal, threading\n"
-        "from audiotrain import distributed, signals\n"
-        "distributed.GRACE = 0.5\n"
-        "with signals.SignalGuard(), distributed.Guardian(1, lambda: 'at step 7') as guardian:\n"
+        "from audiotrain import guardian, signals\n"
+        "guardian.GRACE = 0.5\n"
+        "with signals.SignalGuard(), guardian.Guardian(1, lambda: 'at step 7') as own:\n"
         "    threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()\n"
         "    libc, mutex = ctypes.CDLL(None), ctypes.create_string_buffer(128)\n"
         "    libc.pthread_mutex_init(mutex, None)\n"
         "    libc.pthread_mutex_lock(mutex)\n"
-        "    with guardian.waiting(saving=False):\n"
+        "    with own.waiting(saving=False):\n"
         "        libc.pthread_mutex_lock(mutex)  # for ever, and no Python handler runs\n"
     )
     began = time.monotonic()
@@ -190,13 +191,13 @@ def test_a_rank_that_hangs_is_given_up_after_a_signal():
 
 
 def test_a_guardian_leaves_a_short_wait_alone_and_nothing_behind(monkeypatch):
-    monkeypatch.setattr(distributed, "GRACE", 30.0)
+    monkeypatch.setattr(guardian, "GRACE", 30.0)
     before = signal.set_wakeup_fd(-1)
     signal.set_wakeup_fd(before)
-    with Guardian(0, lambda: "") as guardian, guardian.waiting(saving=False):
+    with guardian.Guardian(0, lambda: "") as own, own.waiting(saving=False):
         pass
-    assert guardian.since is None
-    assert not guardian.thread.is_alive()
+    assert own.since is None
+    assert not own.thread.is_alive()
     assert signal.set_wakeup_fd(before) == before
 
 
