@@ -18,7 +18,7 @@ def predict(settings: PredictSettings) -> list[Path]:
     targets = results(settings)
     written, problems = [], []
     total = sum(map(seconds_of, targets))
-    bar = chord_data.progress(None, "predicting", round(total), unit="s")
+    bar = chord_data.progress(None, "predicting", round(total), unit=" s")
 
     def heard(seconds: float) -> None:
         bar.update(min(seconds, bar.total - bar.n))  # the last frame may end after its file
