@@ -367,6 +367,7 @@ def test_two_passes_at_once_do_not_mix():
 
 SCRIPT = """
 import os, signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background ignores it
 import numpy as np
 from audiotrain.loader import DataLoader, Dataset
 
