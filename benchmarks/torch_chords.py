@@ -204,6 +204,31 @@ class PitchBlock(nn.Module):
         return x + self.dropout(self.outer(F.relu(self.inner(self.norm(x)))))
 
 
+class ChordPool(nn.Module):
+    """Features averaged over the chord of each step."""
+
+    def __init__(self, settings: ChordModelSettings):
+        super().__init__()
+        channels, hidden = settings.width // PITCH_CLASSES, settings.hidden // PITCH_CLASSES
+        self.norm = PitchNorm(channels)
+        self.inner = PitchLayer(channels, hidden, 3)
+        self.outer = PitchLayer(2 * hidden, channels)
+        self.changing = PitchLayer(channels, hidden, 5)
+        self.change = nn.Linear(hidden, 1)
+        self.dropout = ChannelDropout(settings.dropout)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        normed, shape = self.norm(x), (*x.shape[:2], PITCH_CLASSES, -1)
+        clues = F.relu(self.changing(normed)).reshape(shape)
+        change = self.change(clues.mean(dim=2))[..., 0]
+        passed = F.softplus(change).cumsum(dim=1)
+        weights = (-(passed[:, :, None] - passed[:, None]).abs()).exp()
+        own = F.relu(self.inner(normed))
+        pooled = weights / weights.sum(dim=-1, keepdim=True) @ own
+        both = torch.cat([pooled.reshape(shape), own.reshape(shape)], dim=-1)
+        return x + self.dropout(self.outer(both.flatten(2))), change
+
+
 class PitchHeads(nn.Module):
     """Root and bass note of each pitch class, the chord type of the likely root."""
 
@@ -233,7 +258,7 @@ BLOCKS = {
 
 
 class Trunk(nn.Module):
-    """Features (batch, frames, bins) to (batch, frames / patch, width)."""
+    """Features (batch, frames, bins) to (batch, frames / patch, width), and changes."""
 
     def __init__(self, bins: int, settings: ChordModelSettings):
         super().__init__()
@@ -248,9 +273,11 @@ class Trunk(nn.Module):
             self.stem = nn.Linear(bins * settings.patch, settings.width)
         make = BLOCKS[settings.architecture]
         self.blocks = nn.ModuleList(make(settings) for _ in range(settings.blocks))
+        pools = settings.pools if equivariant else 0
+        self.pools = nn.ModuleList(ChordPool(settings) for _ in range(pools))
         self.norm = PitchNorm(channels) if equivariant else nn.LayerNorm(settings.width)
 
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
+    def forward(self, features: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
         batch, frames, bins = features.shape
         patch = self.settings.patch
         x = (features - self.feature_mean) / self.feature_std
@@ -259,9 +286,13 @@ class Trunk(nn.Module):
         x = self.stem(x)
         if self.settings.architecture == "btc":
             x = x + sinusoids(frames // patch, self.settings.width).to(x.device)
-        for block in self.blocks:
+        changes = []
+        for number, block in enumerate(self.blocks, 1):
             x = block(x)
-        return self.norm(x)
+            if len(changes) < number * len(self.pools) // len(self.blocks):
+                x, change = self.pools[len(changes)](x)
+                changes.append(change)
+        return self.norm(x), changes
 
 
 class Heads(nn.Module):
@@ -289,7 +320,9 @@ class FrameChordModel(nn.Module):
         self.heads = kind(settings)
 
     def forward(self, features: torch.Tensor) -> dict[str, torch.Tensor]:
-        return self.heads(self.trunk(features))
+        x, changes = self.trunk(features)
+        logits = self.heads(x)
+        return logits | {"change": torch.stack(changes, dim=-1)} if changes else logits
 
 
 def torch_name(name: str) -> str:
@@ -300,7 +333,7 @@ def torch_name(name: str) -> str:
 def torch_array(name: str, array: np.ndarray) -> np.ndarray:
     """Our array in the twin's order of axes: a convolution's (out, frames, in) is (out, in, frames)
     there."""
-    convolution = name.split(".")[-2] in ("inner", "first", "second")
+    convolution = name.split(".")[-2] in ("inner", "first", "second", "changing")
     return array.swapaxes(1, 2) if convolution and array.ndim == 3 else array
 
 
@@ -323,7 +356,7 @@ def twin_of(model) -> FrameChordModel:
 def chord_loss(
     logits: dict[str, torch.Tensor], classes: torch.Tensor, label_smoothing: float = 0.1
 ) -> torch.Tensor:
-    """ChordRecognitionLoss with its default weights; classes (batch, frames, 3)."""
+    """The recipe's loss with its default weights; classes (batch, frames, 3)."""
     weights = {"chord_type": 1.0, "root": 1.0, "bass_note": 0.5}
     losses = [
         weight
@@ -335,4 +368,12 @@ def chord_loss(
         )
         for number, (head, weight) in enumerate(weights.items())
     ]
-    return sum(losses)
+    if "change" not in logits:
+        return sum(losses)
+    change = logits["change"]
+    patch = classes.shape[1] // change.shape[1]
+    middle = classes[:, patch // 2 :: patch]
+    begins = (middle[:, 1:] != middle[:, :-1]).any(dim=-1)[..., None].expand_as(change[:, 1:])
+    known = ((middle[:, 1:, 0] >= 0) & (middle[:, :-1, 0] >= 0))[..., None].expand_as(begins)
+    entropy = F.binary_cross_entropy_with_logits(change[:, 1:][known], begins[known].float())
+    return sum(losses) + 0.5 * entropy

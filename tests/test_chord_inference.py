@@ -16,7 +16,7 @@ from audiotrain.recipes.chord_data import SILENCE, FeatureSettings
 from audiotrain.recipes.chord_inference import Recognizer, _Holder, describe, write_decoding
 
 FEATURES = FeatureSettings(hop=4096, bins=48, bins_per_octave=12, spare=0)
-MODEL = ChordModelSettings(width=48, blocks=1, hidden=24, kernel=3, patch=2)
+MODEL = ChordModelSettings(width=48, blocks=1, pools=1, hidden=24, kernel=3, patch=2)
 WINDOW = 16
 
 
@@ -275,7 +275,7 @@ def test_the_last_checkpoint_stands_in_for_the_best(tmp_path):
 
 
 def other_sizes():
-    return describe(ChordModelSettings(width=48, blocks=1, hidden=36, kernel=3), FEATURES, WINDOW)
+    return describe(ChordModelSettings(width=48, blocks=1, pools=1, hidden=36, kernel=3), FEATURES, WINDOW)
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from audiotrain.models.chords import (
     FrameChordModel,
     Trunk,
 )
+from audiotrain.models.equivariant import ChordPool, same_chord
 
 BINS = 48
 
@@ -121,14 +122,67 @@ def test_transposed_music_is_the_same_chord_transposed(semitones):
         x = x.reshape(2, 6, 48)
         for block in blocks:
             x = block(x)
-        return heads(model.trunk.norm(x))
+        for pool in model.trunk.pools:
+            x, change = pool(x)
+        return heads(model.trunk.norm(x)) | {"change": change}
 
     before, after = run(x), run(moved)
     for head in ("root", "bass_note"):
         np.testing.assert_allclose(
             after[head], mx.roll(before[head], semitones, axis=-1), atol=1e-5
         )
-    np.testing.assert_allclose(after["chord_type"], before["chord_type"], atol=1e-5)
+    for kind in ("chord_type", "change"):
+        np.testing.assert_allclose(after[kind], before[kind], atol=1e-5)
+
+
+def test_steps_are_weighed_by_the_chance_that_no_chord_begins_between_them():
+    change = np.random.default_rng(0).normal(size=(2, 7))
+    stays = 1 - 1 / (1 + np.exp(-change))
+    expected = np.zeros((2, 7, 7))
+    for at in range(7):
+        for other in range(7):
+            first, last = sorted((at, other))
+            expected[:, at, other] = stays[:, first + 1 : last + 1].prod(axis=1)
+    expected /= expected.sum(axis=-1, keepdims=True)
+    np.testing.assert_allclose(same_chord(mx.array(change, mx.float32)), expected, atol=1e-6)
+
+
+def test_a_pool_hears_its_chord_and_no_other():
+    """Where a change is certain nothing of the other side is heard but by the convolutions."""
+    pool = ChordPool(4, 4, dropout=0.0)
+    pool.inner.weight = mx.zeros_like(pool.inner.weight)  # all of a step but its bias comes ...
+    pool.inner.weight[:, 1, 0] = mx.eye(4)  # ... from the step itself
+    pool.change.weight, pool.change.bias = mx.zeros((1, 4)), mx.array([-30.0])
+    x = mx.random.normal((1, 8, 48))
+    other = mx.concatenate([x[:, :6], mx.random.normal((1, 2, 48))], axis=1)
+    assert np.abs(np.array(pool(x)[0] - pool(other)[0]))[0, :6].max() > 1e-3
+    pool.change.bias = mx.array([30.0])  # every step is a chord
+    np.testing.assert_allclose(pool(x)[0][:, :6], pool(other)[0][:, :6], atol=1e-6)
+
+
+@pytest.mark.parametrize(("blocks", "pools"), [(4, 2), (3, 2), (2, 2), (5, 1)])
+def test_pools_are_spread_evenly_and_the_last_follows_the_last_block(blocks, pools):
+    model = FrameChordModel(BINS, settings("equivariant", blocks=blocks, pools=pools, width=24))
+    order = []
+    for name in ("blocks", "pools"):
+        for number, part in enumerate(model.trunk[name]):
+            kind = type(part)
+            spy = type(kind.__name__, (kind,), {
+                "__call__": lambda self, x, k=kind, n=(name, number): (
+                    order.append(n), k.__call__(self, x)
+                )[1]
+            })  # fmt: skip
+            part.__class__ = spy
+    assert model(features(1, 4))["change"].shape == (1, 2, pools)
+    assert order[-1] == ("pools", pools - 1)
+    after = [order.index(("pools", number)) - number for number in range(pools)]
+    assert after == [(number + 1) * blocks // pools + bool((number + 1) * blocks % pools)
+                     for number in range(pools)]  # fmt: skip
+
+
+def test_more_pools_than_blocks_are_refused():
+    with pytest.raises(ValueError, match=r"^model: pools=3, expected 0 to blocks=2$"):
+        settings("equivariant", pools=3)
 
 
 def test_each_pitch_class_sees_the_bins_from_its_own_lowest_one():
@@ -319,4 +373,6 @@ def test_clip_model_learns_from_batches_of_audio_and_targets():
 
 
 def test_trunk_gives_steps_of_its_width():
-    assert Trunk(BINS, settings(patch=4))(features(2, 12)).shape == (2, 3, 32)
+    steps, changes = Trunk(BINS, settings(patch=4))(features(2, 12))
+    assert steps.shape == (2, 3, 32)
+    assert changes == []

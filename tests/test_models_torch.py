@@ -13,6 +13,7 @@ from mlx.utils import tree_flatten
 from audiotrain.harmony import HEAD_SIZES, HEADS, IGNORE
 from audiotrain.losses import ChordRecognitionLoss
 from audiotrain.models.chords import ChordModelSettings, FrameChordModel
+from audiotrain.recipes.chord_training import LossSettings, change_loss
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: audiotrain[reference]")
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
@@ -20,11 +21,12 @@ import torch_chords  # noqa: E402
 
 SMALL = ChordModelSettings("conv", width=64, blocks=2, heads=4, hidden=96, kernel=3, dropout=0.0)
 CASES = {
-    "equivariant": replace(SMALL, width=48),
+    "equivariant": replace(SMALL, width=48, pools=0),
     "relu-transformer": SMALL,
     "transformer": SMALL,
     "conv": SMALL,
     "btc": replace(SMALL, patch=1),
+    "pools after every block": replace(SMALL, architecture="equivariant", width=48, patch=4),
     "linear feed-forward": replace(SMALL, architecture="relu-transformer", kernel=1, patch=4),
     "default": replace(ChordModelSettings(), dropout=0.0),
 }
@@ -58,6 +60,9 @@ def test_logits_equal_pytorchs(case):
         theirs = twin(torch.from_numpy(features))
     for head in HEADS:
         np.testing.assert_allclose(np.array(ours[head]), theirs[head].numpy(), atol=1e-5)
+    assert set(ours) == set(theirs)
+    if "change" in ours:
+        np.testing.assert_allclose(np.array(ours["change"]), theirs["change"].numpy(), atol=1e-5)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -67,7 +72,13 @@ def test_loss_and_gradients_equal_pytorchs(case):
 
     def loss_of(features):
         targets = {head: mx.array(classes[..., number]) for number, head in enumerate(HEADS)}
-        return ChordRecognitionLoss()(model(features), targets)[0]
+        logits = model(features)
+        loss = ChordRecognitionLoss()(logits, targets)[0]
+        if "change" not in logits:
+            return loss
+        return loss + LossSettings().change_weight * change_loss(
+            logits["change"], mx.array(classes)
+        )
 
     loss, gradients = nn.value_and_grad(model, loss_of)(mx.array(features))
     their_loss = torch_chords.chord_loss(

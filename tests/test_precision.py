@@ -231,7 +231,7 @@ def test_it_learns_as_float32_does(tmp_path, compiled):
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_chord_models_train(tmp_path, architecture):
-    settings = ChordModelSettings(architecture, width=24, blocks=1, heads=2, hidden=12, dropout=0)
+    settings = ChordModelSettings(architecture, 24, 1, heads=2, hidden=12, pools=1, dropout=0)
     rng = np.random.default_rng(0)
     batch = {
         "features": rng.normal(-60, 20, (2, 8, 48)).astype(np.float32),

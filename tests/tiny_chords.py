@@ -12,7 +12,7 @@ from audiotrain.trainer import Trainer
 
 TINY = (
     "--features.hop 4096 --features.bins 72 --features.bins-per-octave 12 --window 16 --workers 0 "
-    "--model.width 36 --model.blocks 1 --model.hidden 24 --batch-size 4 "
+    "--model.width 36 --model.blocks 1 --model.pools 1 --model.hidden 24 --batch-size 4 "
     "--validations 2"
 ).split()
 STEPS = ["--steps", "6"]

@@ -1,7 +1,8 @@
 """Chord models: features (batch, frames, bins) in, logits of three heads out.
 
 Every model here gives {"chord_type": (…, 32), "root": (…, 12), "bass_note": (…, 12)}: the frame
-models for each frame, the clip model for each example.
+models for each frame, the clip model for each example. Frame models with pools also give "change"
+(batch, steps, pools), logits of a chord that begins at a step.
 """
 
 import math
@@ -15,6 +16,7 @@ from audiotrain.harmony import HEAD_SIZES, HEADS
 from audiotrain.models.btc import BidirectionalBlock, sinusoids
 from audiotrain.models.equivariant import (
     PITCH_CLASSES,
+    ChordPool,
     PitchBlock,
     PitchHeads,
     PitchNorm,
@@ -33,7 +35,7 @@ class ChordModelSettings:
     """equivariant, relu-transformer, transformer, conv, conformer or btc"""
     width: int = 192
     """channels between the blocks; for equivariant those of 12 pitch classes together"""
-    blocks: int = 8
+    blocks: int = 4
     """number of blocks"""
     heads: int = 4
     """attention heads of a block, where it has attention"""
@@ -43,6 +45,8 @@ class ChordModelSettings:
     """steps that a feed-forward sees"""
     patch: int = 2
     """frames that become one step of the trunk"""
+    pools: int = 2
+    """how often, evenly between the blocks, equivariant averages over each chord"""
     dropout: float = 0.1
     """share of channels dropped in training"""
 
@@ -56,6 +60,8 @@ class ChordModelSettings:
         if self.kernel % 2 == 0:
             raise ValueError(f"kernel={self.kernel}, expected an odd number of frames")
         if self.architecture == "equivariant":
+            if not 0 <= self.pools <= self.blocks:
+                raise ValueError(f"model: pools={self.pools}, expected 0 to blocks={self.blocks}")
             for name in ("width", "hidden"):
                 if getattr(self, name) % PITCH_CLASSES:
                     raise ValueError(
@@ -99,7 +105,7 @@ class Stem(nn.Linear):
 
 
 class Trunk(nn.Module):
-    """Features to (batch, frames / patch, width): standardise, join frames, blocks, norm.
+    """Features to (batch, frames / patch, width): standardise, join frames, blocks, pools, norm.
 
     `feature_mean` and `feature_std` are buffers, one number each, and are saved with the weights.
     """
@@ -116,19 +122,29 @@ class Trunk(nn.Module):
             self.stem = Stem(bins, settings.width, settings.patch)
             self.norm = nn.LayerNorm(settings.width)
         self.blocks = [_block(settings) for _ in range(settings.blocks)]
+        pools = settings.pools if settings.architecture == "equivariant" else 0
+        self.pools = [
+            ChordPool(channels, settings.hidden // PITCH_CLASSES, settings.dropout)
+            for _ in range(pools)
+        ]
         self.positions = settings.architecture == "btc"
         self.freeze_buffers()
 
-    def __call__(self, features: mx.array) -> mx.array:
+    def __call__(self, features: mx.array) -> tuple[mx.array, list[mx.array]]:
+        """Steps, and the logits (batch, steps) of changes that each pool found."""
         frames, patch = features.shape[1], self.settings.patch
         if frames % patch:
             raise ValueError(f"{frames} frames, expected a multiple of patch={patch}")
         x = self.stem((features - self.feature_mean) / self.feature_std)
         if self.positions:
             x = x + sinusoids(frames // patch, self.settings.width)
-        for block in self.blocks:
+        changes = []
+        for number, block in enumerate(self.blocks, 1):
             x = block(x)
-        return self.norm(x)
+            if len(changes) < number * len(self.pools) // len(self.blocks):
+                x, change = self.pools[len(changes)](x)
+                changes.append(change)
+        return self.norm(x), changes
 
     def freeze_buffers(self):
         """Keep the two buffers from being trained."""
@@ -184,7 +200,9 @@ class FrameChordModel(_WithTrunk):
             self.heads = Heads(settings.width, settings.patch)
 
     def __call__(self, features: mx.array) -> dict[str, mx.array]:
-        return self.heads(self.trunk(features))
+        x, changes = self.trunk(features)
+        logits = self.heads(x)
+        return logits | {"change": mx.stack(changes, axis=-1)} if changes else logits
 
 
 class ChordRecognitionModel(_WithTrunk):
@@ -217,5 +235,6 @@ class ChordRecognitionModel(_WithTrunk):
         magnitudes = mx.stop_gradient(self._front_end(audio))
         features = (20 / math.log(10)) * mx.log(magnitudes + 1e-4)
         features = mx.pad(features, ((0, 0), (0, features.shape[1] % 2), (0, 0)), mode="edge")
-        pooled = self.trunk(features).mean(axis=1, keepdims=True)
+        steps, _ = self.trunk(features)
+        pooled = steps.mean(axis=1, keepdims=True)
         return {head: logits[:, 0] for head, logits in self.heads(pooled).items()}

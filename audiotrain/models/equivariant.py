@@ -97,6 +97,49 @@ class PitchBlock(nn.Module):
         return x + self.dropout(self.outer(nn.relu(self.inner(self.norm(x)))))
 
 
+class ChordPool(nn.Module):
+    """Residual block that averages features over the chord that each step is part of.
+
+    It learns how likely the chord changes at each step, which is all it takes: with chances p of a
+    change, two steps are part of one chord with the product of (1 - p) over the steps from one to
+    the other, and that is their weight in the average. So an arpeggio is heard as the chord that
+    it is, however long, and its neighbours do not blur it.
+    """
+
+    def __init__(self, channels: int, hidden: int, dropout: float):
+        super().__init__()
+        self.norm = PitchNorm(channels)
+        self.inner = PitchConvolution(channels, hidden, 3)
+        self.outer = PitchLinear(2 * hidden, channels)
+        self.changing = PitchConvolution(channels, hidden, 5)
+        self.change = nn.Linear(hidden, 1)
+        self.change.bias = mx.array([-1.5])  # chords change now and then
+        self.dropout = Dropout(dropout)
+
+    def __call__(self, x: mx.array) -> tuple[mx.array, mx.array]:
+        """(batch, steps, 12 * channels) to the same, and logits (batch, steps) of a change between
+        the step before and this one."""
+        batch, steps, _ = x.shape
+        normed = self.norm(x)
+        clues = nn.relu(self.changing(normed)).reshape(batch, steps, PITCH_CLASSES, -1)
+        change = self.change(clues.mean(axis=2))[..., 0]
+        own = nn.relu(self.inner(normed))
+        of_chord = same_chord(change) @ own
+        both = [v.reshape(batch, steps, PITCH_CLASSES, -1) for v in (of_chord, own)]
+        joined = mx.concatenate(both, axis=-1).reshape(batch, steps, -1)
+        return x + self.dropout(self.outer(joined)), change
+
+
+def same_chord(change: mx.array) -> mx.array:
+    """Weights (batch, steps, steps), 1 in each row, from logits (batch, steps) of a change.
+
+    -log(1 - sigmoid(logit)) is softplus(logit), so the product over steps is a difference of sums.
+    """
+    passed = mx.cumsum(nn.softplus(change), axis=1)
+    weights = mx.exp(-mx.abs(passed[:, :, None] - passed[:, None, :]))
+    return weights / weights.sum(axis=-1, keepdims=True)
+
+
 class PitchHeads(nn.Module):
     """Logits by head: root and bass note from each pitch class's channels; the chord type from
     those of the root, as far as it is known."""

@@ -179,7 +179,9 @@ def check_training(settings: TrainSettings) -> None:
         "optimization.ema_decay": optimization.ema_decay,
         "optimization.beta2": optimization.beta2,
     }
-    for name in ("chord_type_weight", "root_weight", "bass_weight", "class_power"):
+    for name in (
+        "chord_type_weight", "root_weight", "bass_weight", "change_weight", "class_power",
+    ):  # fmt: skip
         if not 0 <= getattr(settings.loss, name) < math.inf:
             raise ValueError(f"loss.{name}={getattr(settings.loss, name)}, expected 0 or more")
     for name, value in shares.items():

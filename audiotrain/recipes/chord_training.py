@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import mlx.core as mx
+import mlx.nn as nn
 import mlx.optimizers as optim
 import numpy as np
 
@@ -25,6 +26,8 @@ class LossSettings:
     """weight of the root's loss"""
     bass_weight: float = 0.5
     """weight of the bass note's loss"""
+    change_weight: float = 0.5
+    """weight of the loss of where chords change, of models that pool over chords"""
     label_smoothing: float = 0.1
     """share of a target that goes to other classes"""
     consonant_smoothing: bool = False
@@ -74,6 +77,7 @@ class ChordTraining(TrainModule):
         self.model.trunk.feature_std = mx.array(statistics[1])
         self._optimization = optimization
         self._criterion = criterion(loss, type_counts)
+        self._change_weight = loss.change_weight
 
     def __call__(self, features: mx.array) -> dict[str, mx.array]:
         return self.model(features)
@@ -83,6 +87,9 @@ class ChordTraining(TrainModule):
         targets = {head: classes[..., number] for number, head in enumerate(HEADS)}
         logits = self(batch["features"])
         loss, losses = self._criterion(logits, targets)
+        if "change" in logits:
+            losses = losses | {"change_loss": change_loss(logits["change"], classes)}
+            loss = loss + self._change_weight * losses["change_loss"]
         wrong = [
             (mx.argmax(logits[head], axis=-1) != targets[head]) & (targets[head] >= 0)
             for head in HEADS
@@ -108,6 +115,21 @@ class ChordTraining(TrainModule):
             weight_decay=chosen.weight_decay,
         )
         return OptimizerConfig(optimizer=optimizer, lr_schedule_name="warmup_cosine")
+
+
+def change_loss(logits: mx.array, classes: mx.array) -> mx.array:
+    """Mean cross entropy of logits (batch, steps, pools) that a chord begins at a step.
+
+    classes (batch, frames, 3). A step is `frames / steps` frames long and is known by a frame in
+    its middle; where that frame or the step's before it has no label, nothing is counted.
+    """
+    patch = classes.shape[1] // logits.shape[1]
+    middle = classes[:, patch // 2 :: patch]
+    begins = (middle[:, 1:] != middle[:, :-1]).any(axis=-1)[..., None]
+    known = ((middle[:, 1:, 0] >= 0) & (middle[:, :-1, 0] >= 0))[..., None]
+    logits = logits[:, 1:]
+    losses = nn.softplus(logits) - mx.where(begins, logits, 0.0)
+    return (losses * known).sum() / (mx.maximum(known.sum(), 1) * logits.shape[-1])
 
 
 def head_accuracies(
