@@ -17,29 +17,43 @@ def flatten_batch(batch: Any, path: str = "batch") -> tuple[list[mx.array], Hash
     Dicts, lists, tuples, named tuples and dataclasses may nest. Strings and other hashable leaves
     stay in the structure: a new value of one means a new trace. ValueError for other leaves.
     """
+    arrays: list[mx.array] = []
+    return arrays, _flatten(batch, arrays, (path,))
+
+
+def _flatten(batch, arrays: list[mx.array], path: tuple) -> Hashable:
+    """The structure; called for every leaf of every step, so the usual cases come first."""
     if isinstance(batch, mx.array):
-        return [batch], "array"
-    if isinstance(batch, np.ndarray | np.generic) and batch.dtype.kind in "OUSMmV":
-        raise ValueError(f"{path} is a NumPy array of {batch.dtype}, expected numbers")
-    if isinstance(batch, np.ndarray | np.generic | bool | int | float):
-        return [mx.array(batch)], "array"
-    if isinstance(batch, Mapping):
-        kind, names, children = dict, tuple(batch), tuple(batch.values())
+        arrays.append(batch)
+        return "array"
+    if isinstance(batch, dict):
+        kind, names, children = dict, tuple(batch), batch.values()
     elif isinstance(batch, list | tuple):
-        kind, names, children = type(batch), tuple(range(len(batch))), tuple(batch)
+        kind, names, children = type(batch), tuple(range(len(batch))), batch
+    elif isinstance(batch, np.ndarray | np.generic | bool | int | float):
+        if isinstance(batch, np.ndarray | np.generic) and batch.dtype.kind in "OUSMmV":
+            found = f"a NumPy array of {batch.dtype}, expected numbers"
+            raise ValueError(f"{_place(path)} is {found}")
+        arrays.append(mx.array(batch))
+        return "array"
+    elif isinstance(batch, Mapping):
+        kind, names, children = dict, tuple(batch), batch.values()
     elif is_dataclass(batch) and not isinstance(batch, type):
         kind, names = type(batch), tuple(field.name for field in fields(batch))
-        children = tuple(getattr(batch, name) for name in names)
+        children = [getattr(batch, name) for name in names]
     elif isinstance(batch, Hashable):
-        return [], ("constant", path, batch)
+        return "constant", _place(path), batch
     else:
-        raise ValueError(f"{path} is a {type(batch).__name__}, expected arrays, numbers or text")
-    arrays, structures = [], []
-    for name, child in zip(names, children, strict=True):
-        child_arrays, structure = flatten_batch(child, f"{path}[{name!r}]")
-        arrays.extend(child_arrays)
-        structures.append(structure)
-    return arrays, (kind, names, tuple(structures))
+        found = f"a {type(batch).__name__}, expected arrays, numbers or text"
+        raise ValueError(f"{_place(path)} is {found}")
+    structures = [
+        _flatten(child, arrays, (*path, name)) for name, child in zip(names, children, strict=True)
+    ]
+    return kind, names, tuple(structures)
+
+
+def _place(path: tuple) -> str:
+    return path[0] + "".join(f"[{name!r}]" for name in path[1:])
 
 
 def unflatten_batch(arrays: list[mx.array], structure: Hashable) -> Any:

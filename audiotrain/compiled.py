@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import mlx.core as mx
-import numpy as np
 
 from audiotrain.batch import difference, flatten_batch, leaves, unflatten_batch
 from audiotrain.checkpoint import arrays_of, put_arrays
@@ -30,8 +29,7 @@ class StepOutputs(Mapping):
     def numbers(self) -> dict[str, float]:
         """All numbers at once."""
         if self._numbers is None:
-            values = np.array(self.vector, copy=True).tolist()
-            self._numbers = dict(zip(self.names, values, strict=True))
+            self._numbers = dict(zip(self.names, self.vector.tolist(), strict=True))
         return self._numbers
 
     def __getitem__(self, name: str) -> float:
@@ -101,16 +99,16 @@ class Compiled:
         return StepOutputs(self.traced_names, vector, examples)
 
     def _function(self, structure):
-        def packed(arrays):
+        def traced(arrays):
             self.trace_count += 1
             numbers = self.body(unflatten_batch(arrays, structure))
             self.traced_names = tuple(numbers)
-            return mx.stack([scalar(name, value) for name, value in numbers.items()])
+            return packed([scalar(name, value) for name, value in numbers.items()])
 
         if not self.compile:
-            return packed
+            return traced
         state = [*self.state(), mx.random.state]
-        return mx.compile(packed, inputs=state, outputs=state)
+        return mx.compile(traced, inputs=state, outputs=state)
 
     def _compare(self, found: dict[str, str]) -> None:
         """Remember what was traced, and warn once when every batch is another kind."""
@@ -122,6 +120,15 @@ class Compiled:
                 f"array, or leave it out",
                 stacklevel=4,
             )
+
+
+def packed(scalars: list[mx.array]) -> mx.array:
+    """(scalars,): as mx.stack, which compiled is two operations a scalar; this is one for all."""
+    places = mx.array([*range(len(scalars))])
+    vector = mx.array([0.0] * len(scalars))
+    for place, value in enumerate(scalars):
+        vector = mx.where(places == place, value, vector)
+    return vector
 
 
 def scalar(name: str, value) -> mx.array:

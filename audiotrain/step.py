@@ -10,9 +10,10 @@ import mlx.nn as nn
 import mlx.optimizers as optim
 from mlx.utils import tree_map
 
-from audiotrain.checkpoint import arrays_of, put_arrays
+from audiotrain.checkpoint import arrays_of
 from audiotrain.compiled import Compiled, StepOutputs, scalar
 from audiotrain.distributed import Alone
+from audiotrain.finite import gradient_norm, keep_if
 from audiotrain.precision import Bfloat16Mixed, Float32
 
 
@@ -130,7 +131,7 @@ class TrainStep:
         own_weight, norm = numbers[2], gradient_norm(gradients)
         loss, metrics, weight, norm = self.ranks.average(*numbers, norm)
         finite = mx.isfinite(loss) & mx.isfinite(norm)
-        _select(self.module.state, old_model, finite)
+        keep_if(finite, self.module.state, old_model, {}, {})
         weight = mx.where(finite, weight, 0.0)
         total = self.extra["accumulator"]
         total["gradients"] = tree_map(
@@ -170,8 +171,7 @@ class TrainStep:
 
     def _keep_if(self, finite: mx.array, old_model: dict, old_optimizer: dict) -> None:
         """Take the new state where the step was finite, the old one where it was not."""
-        _select(self.module.state, old_model, finite)
-        _select(self.optimizer.state, old_optimizer, finite)
+        keep_if(finite, self.module.state, old_model, self.optimizer.state, old_optimizer)
         if "ema" in self.extra:
             step = _state(self.optimizer)["step"].astype(mx.float32)
             # Short memory at first, so that the average is not held by the initial weights.
@@ -192,16 +192,6 @@ def running_statistics(module) -> dict[str, mx.array]:
     }
 
 
-def _select(tree, old: dict, finite: mx.array) -> None:
-    new = arrays_of(tree)
-    changed = {
-        key: mx.where(finite, array, old[key])
-        for key, array in new.items()
-        if key in old and array is not old[key]
-    }
-    put_arrays(tree, changed)
-
-
 def _numbers(loss, weight, finite, metrics: dict) -> dict:
     reserved = {"loss", "weight", "finite", "gradient_norm", "learning_rate"} & set(metrics)
     if reserved:
@@ -219,14 +209,6 @@ def _state(optimizer: optim.Optimizer) -> dict:
     while "states" in state:
         state = state["states"][0]
     return state
-
-
-def gradient_norm(gradients) -> mx.array:
-    """Norm of all gradients together, summed in float32."""
-    squares = [mx.square(g.astype(mx.float32)) for g in arrays_of(gradients).values()]
-    # Columns first: on a CPU 2.6 times as fast as one sum, and nearer to the float64 result.
-    sums = [mx.sum(mx.sum(s, axis=0)) if s.ndim > 1 else mx.sum(s) for s in squares]
-    return mx.sqrt(sum(sums, mx.array(0.0)))
 
 
 def losses_of(module, method: str, batch) -> tuple[mx.array | None, dict]:

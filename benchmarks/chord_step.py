@@ -24,10 +24,10 @@ from mlx.utils import tree_map
 
 from audiotrain.blas import VARIABLE
 from audiotrain.compiled import can_compile
+from audiotrain.finite import gradient_norm
 from audiotrain.harmony import HEAD_SIZES, HEADS, IGNORE
 from audiotrain.models.chords import FrameChordModel
 from audiotrain.recipes.chord_training import criterion
-from audiotrain.step import gradient_norm
 
 SETTINGS = TrainSettings()
 RATE = 1e-4
