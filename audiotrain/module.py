@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
-import mlx.nn as nn
 import mlx.optimizers as optim
 from mlx.utils import tree_flatten
+
+from audiotrain.buffers import Buffered, freeze_buffers
 
 if TYPE_CHECKING:
     from audiotrain.trainer import Trainer
@@ -39,7 +40,7 @@ class OptimizerConfig:
         return self.optimizer
 
 
-class TrainModule(nn.Module):
+class TrainModule(Buffered):
     """Base class of what the Trainer trains.
 
     Define `__call__`, `compute_loss(batch)` and `configure_optimizers()`. The rest is optional.
@@ -146,7 +147,8 @@ class TrainModule(nn.Module):
 
 def optimizer_config(module: TrainModule) -> OptimizerConfig:
     """What `configure_optimizers` gives; ValueError when it is something else, or when there is
-    nothing to train."""
+    nothing to train. Buffers are not trained, whoever unfroze them."""
+    freeze_buffers(module)
     name, (total, trainable) = type(module).__name__, module.parameter_counts()
     if not trainable:
         raise ValueError(

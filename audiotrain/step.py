@@ -10,6 +10,7 @@ import mlx.nn as nn
 import mlx.optimizers as optim
 from mlx.utils import tree_map
 
+from audiotrain.buffers import freeze_buffers
 from audiotrain.checkpoint import arrays_of
 from audiotrain.compiled import Compiled, StepOutputs, scalar
 from audiotrain.distributed import Alone
@@ -58,6 +59,7 @@ class TrainStep:
 
     def refresh(self) -> None:
         """Trace anew if parts were frozen, unfrozen, or set to train or eval; cheap otherwise."""
+        freeze_buffers(self.module)
         if self._fingerprint != (traits := self._traits()):
             self._fingerprint = traits
             self._complete_state()

@@ -2,9 +2,10 @@ import mlx.core as mx
 import mlx.nn as nn
 import mlx.optimizers as optim
 import pytest
-from toy import Classifier, loaders, trainer
+from toy import Classifier, Line, loaders, same, trainer, weights
 
 from audiotrain import OptimizerConfig, TrainModule
+from audiotrain.checkpoint import arrays_of
 
 
 def test_a_module_is_an_mlx_module():
@@ -67,3 +68,42 @@ def test_adam_gets_its_bias_correction(optimizer):
     left = OptimizerConfig(optimizer(1e-3), bias_correction=False).corrected_optimizer()
     assert not left.bias_correction
     assert OptimizerConfig(optim.SGD(1e-3)).corrected_optimizer().step == 0
+
+
+class Deep(Line):
+    """BatchNorm two levels down, in a part that is no TrainModule."""
+
+    def __init__(self):
+        mx.random.seed(0)
+        super().__init__(lambda: optim.AdamW(learning_rate=0.1, weight_decay=0.5))
+        self.body = nn.Sequential(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm(2)))
+
+    def compute_loss(self, batch):
+        return super().compute_loss(self.body(batch))
+
+
+class ThawsLater(Deep):
+    def on_train_epoch_start(self, epoch):
+        if epoch == 1:
+            self.body.unfreeze()
+
+
+@pytest.mark.parametrize(
+    "thawed",
+    [
+        lambda: Deep().freeze().unfreeze(),
+        lambda: (model := Deep(), model.freeze(), model.unfreeze(), model.body.unfreeze())[0],
+        ThawsLater,
+    ],
+    ids=["the module", "a part", "later"],
+)
+def test_unfreezing_leaves_running_statistics_to_batch_norm(tmp_path, thawed):
+    finals = []
+    for make in (Deep, thawed):
+        model, run = make(), trainer(tmp_path, max_epochs=2)
+        run.fit(model, list(mx.random.normal((6, 4, 2), key=mx.random.key(1))))
+        names = [*arrays_of(run.optimizer.state), *arrays_of(model.trainable_parameters())]
+        assert [name for name in names if "running" in name] == []
+        finals.append(weights(model))
+    assert finals[0]["body.layers.0.layers.1.running_mean"].any()
+    assert same(*finals)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import mlx.core as mx
 import mlx.nn as nn
 
+from audiotrain.buffers import Buffered, freeze_buffers
 from audiotrain.cqt import CQT, CQTSettings
 from audiotrain.harmony import HEAD_SIZES, HEADS
 from audiotrain.models.btc import BidirectionalBlock, sinusoids
@@ -104,11 +105,13 @@ class Stem(nn.Linear):
         return super().__call__(x.reshape(batch, frames // self.patch, self.patch * bins))
 
 
-class Trunk(nn.Module):
+class Trunk(Buffered):
     """Features to (batch, frames / patch, width): standardise, join frames, blocks, pools, norm.
 
     `feature_mean` and `feature_std` are buffers, one number each, and are saved with the weights.
     """
+
+    BUFFERS = "feature_mean", "feature_std"
 
     def __init__(self, bins: int, settings: ChordModelSettings, bins_per_octave: int = 24):
         super().__init__()
@@ -128,7 +131,7 @@ class Trunk(nn.Module):
             for _ in range(pools)
         ]
         self.positions = settings.architecture == "btc"
-        self.freeze_buffers()
+        freeze_buffers(self)
 
     def __call__(self, features: mx.array) -> tuple[mx.array, list[mx.array]]:
         """Steps, and the logits (batch, steps) of changes that each pool found."""
@@ -145,25 +148,6 @@ class Trunk(nn.Module):
                 x, change = self.pools[len(changes)](x)
                 changes.append(change)
         return self.norm(x), changes
-
-    def freeze_buffers(self):
-        """Keep the two buffers from being trained."""
-        return self.freeze(recurse=False, keys=["feature_mean", "feature_std"])
-
-    def unfreeze(self, *args, **kwargs):
-        """Everything but the two buffers."""
-        super().unfreeze(*args, **kwargs)
-        return self.freeze_buffers()
-
-
-class _WithTrunk(nn.Module):
-    """A model with a `trunk`: MLX unfreezes a child's arrays without asking the child."""
-
-    def unfreeze(self, *args, **kwargs):
-        """Everything but the trunk's buffers."""
-        super().unfreeze(*args, **kwargs)
-        self.trunk.freeze_buffers()
-        return self
 
 
 def _block(settings: ChordModelSettings) -> nn.Module:
@@ -185,7 +169,7 @@ def _block(settings: ChordModelSettings) -> nn.Module:
     raise AssertionError(f"no block for architecture {settings.architecture!r}")
 
 
-class FrameChordModel(_WithTrunk):
+class FrameChordModel(Buffered):
     """A chord for every frame: Trunk, then Heads."""
 
     def __init__(
@@ -205,7 +189,7 @@ class FrameChordModel(_WithTrunk):
         return logits | {"change": mx.stack(changes, axis=-1)} if changes else logits
 
 
-class ChordRecognitionModel(_WithTrunk):
+class ChordRecognitionModel(Buffered):
     """One chord for each example, from raw waveforms: the front end, a Trunk, the mean over time.
 
     Called with audio (batch, samples) at `rate` Hz, it gives logits (batch, classes) by head. The

@@ -11,6 +11,7 @@ import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_flatten, tree_unflatten
 
+from audiotrain.buffers import Buffered
 from audiotrain.models.clap_config import CLAPConfig
 from audiotrain.models.clap_weights import (
     from_hf,
@@ -20,7 +21,7 @@ from audiotrain.models.clap_weights import (
     to_hf,
     write_folder,
 )
-from audiotrain.models.htsat import HTSAT, WithBatchNorm, relative_positions
+from audiotrain.models.htsat import HTSAT, relative_positions
 from audiotrain.models.roberta import RoBERTa
 
 LARGEST_LOGIT_SCALE = 100.0
@@ -37,7 +38,7 @@ class Projection(nn.Module):
         return self.linear2(nn.relu(self.linear1(x)))
 
 
-class CLAP(WithBatchNorm):
+class CLAP(Buffered):
     """Two towers, `audio_encoder` and `text_encoder`, each with a projection.
 
     Without a config it is laion/clap-htsat-unfused with fresh weights. What is frozen does not

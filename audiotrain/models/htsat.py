@@ -11,6 +11,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
+from audiotrain.buffers import Buffered
 from audiotrain.models.clap_config import HTSATConfig
 from audiotrain.models.functions import attend, gelu
 
@@ -43,18 +44,6 @@ class BatchNorm(nn.BatchNorm):
         self.running_mean = (1 - step) * self.running_mean + step * mx.stop_gradient(mean)
         self.running_var = (1 - step) * self.running_var + step * mx.stop_gradient(unbiased)
         return self.weight * ((x - used) * scale) + self.bias
-
-
-class WithBatchNorm(nn.Module):
-    """A module with BatchNorms inside: unfreezing it leaves their running statistics untrained."""
-
-    def unfreeze(self, *args, **kwargs):
-        """Everything but running statistics."""
-        super().unfreeze(*args, **kwargs)
-        for part in self.modules():
-            if isinstance(part, nn.BatchNorm):
-                part.freeze(recurse=False, keys=["running_mean", "running_var"])
-        return self
 
 
 class ChannelAttention(nn.Module):
@@ -231,7 +220,7 @@ class Stage(nn.Module):
         return self.downsample(x) if "downsample" in self else x
 
 
-class HTSAT(WithBatchNorm):
+class HTSAT(Buffered):
     """The audio tower.
 
     >>> tower = HTSAT(HTSATConfig(patch_embeds_hidden_size=8, depths=(2, 2), window_size=4,
