@@ -14,7 +14,7 @@ import mlx.nn as nn
 import numpy as np
 import torch
 from mlx.utils import tree_flatten
-from transformers import ClapConfig, ClapModel
+from torch_clap import random_clap
 
 from audiotrain.models.clap_config import CLAPConfig, HTSATConfig
 from audiotrain.models.clap_weights import to_hf
@@ -24,26 +24,6 @@ def config_of(fused: bool, larger: bool) -> CLAPConfig:
     """laion/clap-htsat-unfused, -fused or larger_clap_general."""
     larger_sizes = {"patch_embeds_hidden_size": 128, "depths": (2, 2, 12, 2)}
     return CLAPConfig(HTSATConfig(enable_fusion=fused, **(larger_sizes if larger else {})))
-
-
-def random_reference(config: CLAPConfig) -> ClapModel:
-    """Hugging Face's model, eval mode, every weight and statistic random."""
-    torch.manual_seed(0)
-    model = ClapModel(ClapConfig.from_dict(config.to_dict())).eval()
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            if "norm" in name.lower() and name.endswith("weight"):
-                weight.uniform_(0.5, 1.5)
-            elif weight.ndim == 1:
-                weight.normal_(std=0.1)
-            elif weight.ndim:
-                weight.normal_(std=0.5 if "table" in name else weight[0].numel() ** -0.5)
-        for name, buffer in model.named_buffers():
-            if name.endswith("running_mean"):
-                buffer.normal_()
-            if name.endswith("running_var"):
-                buffer.uniform_(0.5, 1.5)
-    return model
 
 
 def batch(config: CLAPConfig, clips: int) -> dict[str, np.ndarray]:
@@ -70,7 +50,7 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=2)
     chosen = parser.parse_args()
     config = config_of(chosen.fused, chosen.larger)
-    theirs = random_reference(config)
+    theirs = random_clap(config)
     with tempfile.TemporaryDirectory() as folder:
         theirs.save_pretrained(folder)
         ours = CLAP.from_pretrained(folder)

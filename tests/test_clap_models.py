@@ -1,7 +1,9 @@
 """CLAP against Hugging Face's ClapModel of the same weights, and what freezing it means."""
 
+import sys
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -17,6 +19,8 @@ from audiotrain.models.htsat import HTSAT, BatchNorm, relative_positions, stretc
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: audiotrain[reference]")
 pytest.importorskip("transformers", reason="not installed: audiotrain[reference]")
+sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
+import torch_clap  # noqa: E402
 
 AUDIO = HTSATConfig(
     spec_size=128,
@@ -52,33 +56,14 @@ CASES = {
 
 @cache
 def reference(case: str):
-    """Hugging Face's model with random weights, bias tables and BatchNorm statistics."""
-    from transformers import ClapConfig, ClapModel
-
-    torch.manual_seed(0)
-    model = ClapModel(ClapConfig.from_dict(CASES[case].to_dict())).eval()
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            if "norm" in name.lower() and name.endswith("weight"):
-                weight.uniform_(0.5, 1.5)
-            elif weight.ndim == 1:
-                weight.normal_(std=0.1)
-            elif weight.ndim:
-                weight.normal_(std=0.5 if "table" in name else 1.2 * weight[0].numel() ** -0.5)
-        model.logit_scale_t.fill_(1.3)
-        model.logit_scale_a.fill_(0.7)
-    return model
+    """Hugging Face's model with random weights."""
+    return torch_clap.random_clap(CASES[case], gain=1.2)
 
 
 def twins(case: str):
     """Both models, with BatchNorm statistics as new."""
     theirs = reference(case)
-    rng = np.random.default_rng(1)
-    for name, buffer in theirs.named_buffers():
-        if name.endswith("running_mean"):
-            buffer.copy_(torch.tensor(rng.normal(-15 if "audio_encoder.b" in name else 0, 1)))
-        if name.endswith("running_var"):
-            buffer.copy_(torch.tensor(rng.uniform(0.5, 1.5, buffer.shape)))
+    torch_clap.randomize_statistics(theirs, level=-15.0)
     ours = CLAP(CASES[case]).eval()
     put(ours, {name: mx.array(value.numpy()) for name, value in theirs.state_dict().items()})
     return ours, theirs
