@@ -8,7 +8,6 @@ import contextlib
 import io
 import json
 import os
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -105,7 +104,7 @@ class Alone:
         """Give all ranks the arrays of rank 0, in place."""
 
     def shard(self, loader) -> None:
-        """Let a loader give this rank its share of each batch."""
+        """Let a loader give this rank its share of each batch; ValueError where it cannot."""
 
     def check_batches(self, count: int | None) -> None:
         """ValueError unless all ranks have the same number of training batches."""
@@ -284,12 +283,11 @@ class Ranks(Alone):
     def shard(self, loader):
         if hasattr(loader, "shard"):
             loader.shard(self.rank, self.size)
-        elif loader is not None and self.rank == 0:
-            warnings.warn(
+        elif loader is not None:
+            raise ValueError(
                 f"a {type(loader).__name__} has no shard(rank, world_size): each of the "
-                f"{self.size} ranks is given all that it gives, unless it looks at "
-                f"trainer.global_rank itself",
-                stacklevel=4,
+                f"{self.size} ranks would be given all of it; use a DataLoader, or give it that "
+                f"method (one that does nothing where its batches differ by rank already)"
             )
 
     def check_batches(self, count):

@@ -404,9 +404,16 @@ def test_each_rank_draws_from_a_stream_of_its_own_that_its_place_in_the_run_give
     assert len(set(streams)) == len(places)
 
 
-def test_a_loader_that_cannot_be_shared_out_is_named():
-    with pytest.warns(UserWarning, match=r"a list has no shard\(rank, world_size\)"):
-        TwoRanks(lambda value: value).shard([1, 2])
+def test_a_loader_that_cannot_be_shared_out_is_refused(tmp_path):
+    one = trainer(tmp_path)
+    one.ranks = TwoRanks(lambda value: value)
+    one.ranks.share = lambda trees: None
+    message = r"a list has no shard\(rank, world_size\): each of the 2 ranks would be given all"
+    with pytest.raises(ValueError, match=message):
+        one.fit(Classifier(), [Points()[0]])
+    with pytest.raises(ValueError, match=message):
+        one.validate(Classifier(), [Points()[0]])
+    one.ranks.shard(None)  # no validation loader
 
 
 def test_a_loader_of_several_ranks_that_ends_too_soon_is_an_error(tmp_path, monkeypatch):
