@@ -1,7 +1,7 @@
 """Examples a second of ranks on one machine beside one process: the scaling ratio.
 
 Each rank computes with `--threads` threads on a batch of its own, so `--ranks` is the ideal. Run:
-python benchmarks/distributed.py [--ranks 2] [--steps 20] [--model chords]
+python benchmarks/distributed.py [--ranks 2] [--steps 20] [--model chords] [--quick]
 """
 
 import argparse
@@ -21,6 +21,7 @@ from trainer_overhead import Network, chord_model
 
 from audiotrain.callbacks import Callback
 from audiotrain.loader import Dataset
+from audiotrain.recipes.chord_settings import TrainSettings
 
 WARM_UP = 3  # steps that are not timed
 
@@ -31,9 +32,10 @@ class Frames(Dataset):
     def __init__(self, kind: str, count: int):
         rng = np.random.default_rng(0)
         self.count, self.kind = count, kind
-        shape = (108, 144) if kind == "chords" else (512,)
+        recipe = TrainSettings()
+        shape = (recipe.window, recipe.features.bins) if kind == "chords" else (512,)
         self.features = rng.normal(size=shape).astype(np.float32)
-        self.classes = rng.integers(10, size=(108, 3))
+        self.classes = rng.integers(10, size=(recipe.window, 3))
 
     def __len__(self):
         return self.count
@@ -98,7 +100,10 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=8, help="of one rank")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--quick", action="store_true", help="one round of 6 steps")
     args = parser.parse_args()
+    if args.quick:
+        args.rounds, args.steps = 1, 6
     if args.work:
         warnings.simplefilter("ignore")
         return work(args.work, args.model, args.steps, args.batch_size)

@@ -2,7 +2,7 @@
 
 Printed for 0, 1 and 2 loading threads: time of a step, share of it spent waiting for the batch, and
 the ratio to steps whose batch is there already. Run:
-python benchmarks/input_pipeline.py [--data FOLDER] [--steps 20] [--songs 6]
+python benchmarks/input_pipeline.py [--data FOLDER] [--steps 20] [--songs 6] [--quick]
 """
 
 import argparse
@@ -68,7 +68,7 @@ def measure(batches: Iterable, steps: int) -> tuple[float, float]:
     """`Clocked.step_and_waiting` of a fit on the batches."""
     clocked, statistics_of_features = Clocked(batches), (-50.0, 20.0)
     module = ChordTraining(
-        FeatureSettings().bins,
+        FeatureSettings(),
         ChordModelSettings(),
         LossSettings(),
         OptimizationSettings(),
@@ -91,7 +91,10 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="folder of audio and chord labels")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--songs", type=int, default=6, help="songs composed, or read of --data")
+    parser.add_argument("--quick", action="store_true", help="8 steps on 2 songs")
     settings = parser.parse_args()
+    if settings.quick:
+        settings.steps, settings.songs = 8, 2
     if settings.steps < SKIPPED + 3:
         parser.error(f"--steps {settings.steps}, expected {SKIPPED + 3} or more")
     recipe, features = TrainSettings(), FeatureSettings()

@@ -2,7 +2,7 @@
 
 A tiny model with dropout, batch norm, a running average, metrics, a log, validation and a loading
 thread. Nothing may grow but the log's rows, some bytes each. Run:
-python benchmarks/leak.py [--steps 20000]
+python benchmarks/leak.py [--steps 20000] [--quick]
 """
 
 import argparse
@@ -70,7 +70,9 @@ class Memory(Callback):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=20_000)
-    steps = parser.parse_args().steps
+    parser.add_argument("--quick", action="store_true", help="5000 steps")
+    options = parser.parse_args()
+    steps = 5000 if options.quick else options.steps
     if steps <= FIRST:
         parser.error(f"--steps {steps}, expected more than {FIRST}")
     rng = np.random.default_rng(0)
