@@ -28,7 +28,7 @@ from audiotrain.loggers import Logger
 from audiotrain.models.chords import ChordModelSettings, FrameChordModel
 
 SIZES = dict(zip(HEADS, HEAD_SIZES, strict=True))
-BATCH = 4  # samples of all ranks together
+BATCH = int(os.environ.get("RANKS_BATCH", 4))  # samples of all ranks together
 
 
 class Songs(Dataset):
