@@ -1,9 +1,9 @@
-"""`audiotrain chords …`: the recipes as one command."""
+"""`audiotrain chords …`, `audiotrain clap …`: the recipes as one command."""
 
 import sys
 from collections.abc import Sequence
 
-RECIPES = ("chords",)
+RECIPES = ("chords", "clap")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -13,6 +13,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         from audiotrain.recipes import chords
 
         return chords.main(words[1:])
+    if words[:1] == ["clap"]:
+        from audiotrain.recipes import clap
+
+        return clap.main(words[1:])
     if words[:1] in ([], ["-h"], ["--help"]):
         print(f"usage: audiotrain {'|'.join(RECIPES)} …   (each has --help)")
         return 0

@@ -17,11 +17,12 @@ from pathlib import Path
 from audiotrain import audio, config, metrics
 from audiotrain.datasets import chords
 from audiotrain.harmony import Segment
-from audiotrain.recipes.chord_data import Library, progress
+from audiotrain.recipes.chord_data import Library
 from audiotrain.recipes.chord_inference import Recognizer
 from audiotrain.recipes.chord_prediction import newest_run
 from audiotrain.recipes.chord_settings import TrainSettings
 from audiotrain.recipes.chords import part_of
+from audiotrain.recipes.terminal import progress
 
 SHOWN = (*metrics.COMPARISONS, *metrics.SEGMENTATIONS)
 # Runs in the ensemble's environment: a path a line in, its segments and seconds a line out.

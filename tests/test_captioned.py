@@ -174,6 +174,34 @@ def test_a_cache_changes_nothing_and_keeps_the_audio(clips, tokenizer, features,
         assert sample["mel"].shape == (1, 101, 16)
 
 
+def test_kept_inputs_change_nothing_and_need_no_decoding(
+    clips, tokenizer, features, tmp_path, monkeypatch
+):
+    change = ClipAugmentation(gain=6, time_masks=1, mel_masks=1)
+    plain = CaptionedClips(clips, tokenizer, features, change)
+    kept = CaptionedClips(clips, tokenizer, features, change, mels=FeatureCache(tmp_path / "mels"))
+    for index in (0, 2):  # the bell is longer than the input
+        for one, other in zip(drawn(kept, index, 8), drawn(plain, index, 8), strict=True):
+            assert list(one) == KEYS
+            for key in KEYS:
+                np.testing.assert_allclose(one[key], other[key], atol=1e-3, err_msg=key)
+        np.testing.assert_allclose(kept[index]["mel"], plain[index]["mel"], atol=1e-5)
+    assert kept[1]["is_longer"]
+    assert len(list((tmp_path / "mels").glob("*.npy"))) == 2
+    monkeypatch.setattr(Clip, "read", lambda *arguments: pytest.fail("decoded again"))
+    for index in (0, 2):
+        drawn(kept, index, 2)
+
+
+def test_what_is_mixed_is_decoded_even_where_inputs_are_kept(clips, tokenizer, features, tmp_path):
+    change = ClipAugmentation(mix=0.4, join=0.4)
+    plain = CaptionedClips(clips, tokenizer, features, change)
+    kept = CaptionedClips(clips, tokenizer, features, change, mels=FeatureCache(tmp_path / "mels"))
+    for one, other in zip(drawn(kept, 0), drawn(plain, 0), strict=True):
+        for key in KEYS:
+            np.testing.assert_allclose(one[key], other[key], atol=1e-3, err_msg=key)
+
+
 def test_only_the_crop_is_decoded(clips, tokenizer, features, monkeypatch):
     spans = []
     read = Clip.read

@@ -15,7 +15,7 @@ from audiotrain.checkpoint import arrays_of
 from audiotrain.models.clap import CLAP, logit_scale
 from audiotrain.models.clap_config import CLAPConfig, HTSATConfig, RoBERTaConfig
 from audiotrain.models.clap_weights import from_hf, to_hf
-from audiotrain.models.htsat import HTSAT, BatchNorm, relative_positions, stretch
+from audiotrain.models.htsat import HTSAT, CountingBatchNorm, relative_positions, stretch
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: audiotrain[reference]")
 pytest.importorskip("transformers", reason="not installed: audiotrain[reference]")
@@ -290,7 +290,7 @@ def test_unfreezing_trains_no_statistics(part):
 
 def test_batch_norm_of_all_counted_is_mlxs():
     x = mx.random.normal((4, 3, 5, 6)) * 2 + 1
-    counted, plain = BatchNorm(6), nn.BatchNorm(6)
+    counted, plain = CountingBatchNorm(6), nn.BatchNorm(6)
     np.testing.assert_allclose(counted(x, mx.ones(4, mx.bool_)), plain(x), atol=1e-5)
     np.testing.assert_allclose(counted.running_var, plain.running_var, atol=1e-6)
 

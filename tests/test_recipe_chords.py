@@ -334,7 +334,7 @@ def test_a_resumed_run_is_the_run_that_was_not_stopped(quick, run, place, data, 
     """Stopped by its limit of steps, with the schedule of the whole; then continued."""
     words = ["--data", data, "--output", tmp_path / "run", "--cache", place / "cache"]
     settings = recipe.load_settings("train", [str(w) for w in (*words, *TINY, *STEPS)])
-    folder = recipe.open_run(settings)
+    folder = recipe.open_run(settings, "chords")
     parts, _ = recipe.prepare(settings, recipe.Library(settings.features, settings.cache), folder)
     module = recipe.make_module(settings, parts["train"])
     trainer, loaders = recipe.make_trainer(settings, parts, folder)

@@ -22,6 +22,8 @@ from audiotrain.loader import Dataset
 from audiotrain.tokenizer import Tokenizer
 
 OUTPUTS = ("mel", "waveform")
+KEYS = ("mel", "waveform", "input_ids", "attention_mask", "is_longer", "group")
+SYNTHESIS = 1  # raise it when the same scene sounds otherwise
 
 
 @dataclass(frozen=True)
@@ -60,8 +62,9 @@ class CaptionedClips(Dataset):
     With an `augmentation`, be it one that changes nothing, a sample has a random crop and one of
     its captions; without, the centre crop and the first caption, the same at every call. `output`
     "mel" gives the model's input, "waveform" what `features.LogMel` turns into it on the device.
-    `cache` keeps decoded audio. ValueError for no clips, and for settings that need the other
-    output.
+    `cache` keeps decoded audio, `mels` the whole input of clips that are no longer than it; a
+    sample into which nothing is mixed then needs no decoding. ValueError for no clips, and for
+    settings that need the other output.
     """
 
     def __init__(
@@ -72,6 +75,7 @@ class CaptionedClips(Dataset):
         augmentation: ClipAugmentation | None = None,
         output: str = "mel",
         cache: FeatureCache | None = None,
+        mels: FeatureCache | None = None,
     ):
         if not clips:
             raise ValueError("no captioned clips")
@@ -83,20 +87,37 @@ class CaptionedClips(Dataset):
             raise ValueError("output='waveform' with truncation='fusion': expected output='mel'")
         self.clips, self.tokenizer, self.features = clips, tokenizer, features
         self.augmentation, self.output, self.cache = augmentation, output, cache
+        self.mels = mels if output == "mel" else None
+        self._short: dict[int, bool] = {}
 
     def __len__(self) -> int:
         return len(self.clips)
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         clip = self.clips[index]
-        return self._sample(*self._excerpt(clip, None), clip.captions[0], clip.concept, None)
+        return _sample(self.sound(index), self.words(clip.captions[0], clip.concept))
+
+    def sound(self, index: int) -> dict[str, np.ndarray]:
+        """ "mel" or "waveform", and "is_longer", of a clip as it is: the centre crop."""
+        if self.keeps(index):
+            return {"mel": self._kept(index), "is_longer": np.array(False)}
+        audio, longer = self._excerpt(self.clips[index], None)
+        return self._input(audio, None) | {"is_longer": np.array(longer)}
+
+    def words(self, caption: str, concept: str = "") -> dict[str, np.ndarray]:
+        """ "input_ids", "attention_mask" and "group" of a caption."""
+        ids, mask = self.tokenizer([caption])
+        meaning = hashlib.blake2b(_meaning(concept, caption).encode(), digest_size=8).digest()
+        group = np.array(int.from_bytes(meaning, "big") >> 1, np.int64)
+        return {"input_ids": ids[0], "attention_mask": mask[0], "group": group}
 
     def get(self, index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """The sample of a clip, augmented by draws of `rng`."""
         if self.augmentation is None:
             return self[index]
         clip, change = self.clips[index], self.augmentation
-        audio, longer = self._excerpt(clip, rng)
+        kept = self.keeps(index)  # then there is no crop to draw
+        audio, longer = (None, False) if kept else self._excerpt(clip, rng)
         caption, concept = str(rng.choice(clip.captions)), clip.concept
         kind = rng.random()
         if kind < change.mix + change.join:
@@ -104,10 +125,17 @@ class CaptionedClips(Dataset):
             second = (self._excerpt(other, rng)[0], str(rng.choice(other.captions)))
             if _meaning(other.concept, second[1]) != _meaning(concept, caption):
                 both = self._mixed if kind < change.mix else self._joined
+                audio = self._excerpt(clip, rng)[0] if kept else audio
                 audio, caption = both((audio, caption), second, rng)
                 longer, concept = False, ""
-        gain = np.float32(augment.decibels_to_ratio(rng.uniform(-change.gain, change.gain)))
-        return self._sample(audio * gain, longer, caption, concept, rng)
+        gain = rng.uniform(-change.gain, change.gain)
+        if audio is None:
+            sound = {"mel": self._louder(self._kept(index), gain)}
+        else:
+            sound = self._input(audio * np.float32(augment.decibels_to_ratio(gain)), rng)
+        if change.masks:
+            sound["mel"] = self._masked(sound["mel"], rng)
+        return _sample(sound | {"is_longer": np.array(longer)}, self.words(caption, concept))
 
     def describe(self, index: int) -> str:
         """The file of a sample, or the name of its scene."""
@@ -134,7 +162,7 @@ class CaptionedClips(Dataset):
         if self.cache is None:
             return clip.read(rate)
         spec = {"rate": rate, "start": clip.start, "end": clip.end}
-        kept = self.cache.get(_source(clip), spec, lambda: clip.read(rate))
+        kept = self.cache.get(source_of(clip), spec, lambda: clip.read(rate))
         return np.asarray(kept, np.float32)
 
     def _mixed(self, first: tuple, second: tuple, rng: np.random.Generator):
@@ -147,28 +175,37 @@ class CaptionedClips(Dataset):
         found = scenes.compose_clips((first, second), rng, settings.rate, seconds=settings.seconds)
         return found.audio, found.caption
 
-    def _sample(
-        self,
-        audio: np.ndarray,
-        longer: bool,
-        caption: str,
-        concept: str,
-        rng: np.random.Generator | None,
-    ) -> dict[str, np.ndarray]:
-        ids, mask = self.tokenizer([caption])
+    def keeps(self, index: int) -> bool:
+        """Whether a clip's input is one for `mels`."""
+        if self.mels is None:
+            return False
+        if index not in self._short:
+            longest = self.features.settings.samples
+            rate = self.features.settings.rate
+            self._short[index] = round(self.clips[index].seconds * rate) <= longest
+        return self._short[index]
+
+    def _kept(self, index: int) -> np.ndarray:
+        """The input of a clip that `mels` keeps; its channels are equal."""
+        clip, settings = self.clips[index], self.features.settings
+        spec = {"features": settings, "start": clip.start, "end": clip.end}
+        if isinstance(clip.audio, scenes.Scene):
+            spec["synthesis"] = SYNTHESIS
+        mel = self.mels.get(
+            source_of(clip),
+            spec,
+            lambda: self.features(clip.read(settings.rate)[: settings.samples])[0][:1],
+        )
+        return np.repeat(np.asarray(mel, np.float32), settings.channels, axis=0)
+
+    def _louder(self, mel: np.ndarray, decibels: float) -> np.ndarray:
+        floor = 10 * np.log10(self.features.settings.log_mel.floor_power)
+        return np.maximum(mel + np.float32(decibels), np.float32(floor))
+
+    def _input(self, audio: np.ndarray, rng: np.random.Generator | None) -> dict[str, np.ndarray]:
         if self.output == "waveform":
-            sample = {"waveform": self.features.fit(audio, rng)}
-        else:
-            mel, _ = self.features(audio, rng)
-            masks = self.augmentation is not None and self.augmentation.masks
-            sample = {"mel": self._masked(mel, rng) if masks else mel}
-        meaning = hashlib.blake2b(_meaning(concept, caption).encode(), digest_size=8).digest()
-        return sample | {
-            "input_ids": ids[0],
-            "attention_mask": mask[0],
-            "is_longer": np.array(longer),
-            "group": np.array(int.from_bytes(meaning, "big") >> 1, np.int64),
-        }
+            return {"waveform": self.features.fit(audio, rng)}
+        return {"mel": self.features(audio, rng)[0]}
 
     def _masked(self, mel: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """The same bands of frames and of mels in every channel set to its mean."""
@@ -182,11 +219,16 @@ class CaptionedClips(Dataset):
         ])  # fmt: skip
 
 
+def _sample(sound: dict, words: dict) -> dict[str, np.ndarray]:
+    both = sound | words
+    return {name: both[name] for name in KEYS if name in both}
+
+
 def _meaning(concept: str, caption: str) -> str:
     return concept or normalised(caption)
 
 
-def _source(clip: Clip) -> Path | str:
+def source_of(clip: Clip) -> Path | str:
     """What a cache knows the clip's audio by."""
     if isinstance(clip.audio, audio_files.TarMember):
         changed = clip.audio.tar.stat().st_mtime_ns

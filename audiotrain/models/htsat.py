@@ -27,9 +27,13 @@ class BatchNorm(nn.BatchNorm):
         """Whether statistics are those of the batch, and are kept count of."""
         return self._training and not {"weight", "bias"} <= self._no_grad
 
-    def __call__(self, x: mx.array, counted: mx.array | None = None) -> mx.array:
+
+class CountingBatchNorm(BatchNorm):
+    """Batch norm whose statistics are those of some of the batch's examples."""
+
+    def __call__(self, x: mx.array, counted: mx.array) -> mx.array:
         """`counted` (batch,) says whose statistics count; fewer than two change nothing."""
-        if counted is None or not self.training:
+        if not self.training:
             return super().__call__(x)
         axes = tuple(range(x.ndim - 1))
         weights = counted.astype(x.dtype).reshape(-1, *[1] * (x.ndim - 1))
@@ -51,8 +55,8 @@ class ChannelAttention(nn.Module):
 
     def __init__(self, width: int, reduced: int):
         super().__init__()
-        self.reduce, self.reduce_norm = nn.Linear(width, reduced), BatchNorm(reduced)
-        self.expand, self.expand_norm = nn.Linear(reduced, width), BatchNorm(width)
+        self.reduce, self.reduce_norm = nn.Linear(width, reduced), CountingBatchNorm(reduced)
+        self.expand, self.expand_norm = nn.Linear(reduced, width), CountingBatchNorm(width)
 
     def __call__(self, x: mx.array, longer: mx.array) -> mx.array:
         x = nn.relu(self.reduce_norm(self.reduce(x), longer))

@@ -5,15 +5,13 @@ source, it becomes log-magnitude CQT frames with spare bins at both ends, so tha
 cropping costs nothing and wraps nothing around.
 """
 
-import sys
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
 from audiotrain import audio as audio_files
 from audiotrain import augment, features, harmony
@@ -21,6 +19,7 @@ from audiotrain.cache import FeatureCache
 from audiotrain.datasets import arrangement, chords, progressions, synthesis
 from audiotrain.harmony import Segment
 from audiotrain.loader import Dataset
+from audiotrain.recipes.terminal import progress
 
 FLOOR = 1e-4  # added to magnitudes before the logarithm
 ACCOMPANIED = 0.25  # share of composed songs that are one instrument's free accompaniment
@@ -214,28 +213,6 @@ class Library:
 
 def _fingerprint(borrowed: Sequence[list[Segment]]) -> int:
     return zlib.crc32(repr(borrowed).encode()) if borrowed else 0
-
-
-_BARS: list[tqdm] = []  # the last one
-
-
-def progress(things: Iterable | None, text: str, total: int | None = None, unit: str = "") -> tqdm:
-    """`things` with a bar on the terminal, or with a line now and then in a file; without things,
-    a bar to be told of `total` units."""
-    terminal = sys.stderr.isatty()
-    shape = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f}{unit} [{elapsed}<{remaining}]"
-    _BARS[:] = [tqdm(
-        things, desc=text, total=total, unit=unit, mininterval=0.1 if terminal else 20,
-        ascii=not terminal, dynamic_ncols=terminal, ncols=None if terminal else 80, leave=True,
-        bar_format=shape if total or hasattr(things, "__len__") else None,
-    )]  # fmt: skip
-    return _BARS[0]
-
-
-def end_progress() -> None:
-    """Finish the line of a bar that was left by an error."""
-    for bar in _BARS:
-        bar.close()
 
 
 def load_songs(

@@ -8,8 +8,9 @@ from pathlib import Path
 from audiotrain import audio as audio_files
 from audiotrain import report
 from audiotrain.datasets import annotation_writers
-from audiotrain.recipes import chord_data, chord_inference
+from audiotrain.recipes import chord_inference
 from audiotrain.recipes.chord_settings import PredictSettings
+from audiotrain.recipes.terminal import progress
 
 
 def predict(settings: PredictSettings) -> list[Path]:
@@ -18,7 +19,7 @@ def predict(settings: PredictSettings) -> list[Path]:
     targets = results(settings)
     written, problems = [], []
     total = sum(map(seconds_of, targets))
-    bar = chord_data.progress(None, "predicting", round(total), unit=" s")
+    bar = progress(None, "predicting", round(total), unit=" s")
 
     def heard(seconds: float) -> None:
         bar.update(min(seconds, bar.total - bar.n))  # the last frame may end after its file

@@ -9,8 +9,9 @@ from audiotrain import metrics, report
 from audiotrain.harmony import CHORD_TYPES, HEADS, PITCH_NAMES, frames_to_segments
 from audiotrain.history import write_json
 from audiotrain.recipes import chord_decoding
-from audiotrain.recipes.chord_data import Song, progress
+from audiotrain.recipes.chord_data import Song
 from audiotrain.recipes.chord_inference import Recognizer
+from audiotrain.recipes.terminal import progress
 
 COSTS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)  # of a switch, that `choose_decoding` tries
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25)  # of the class weights that it tries to take back

@@ -1,7 +1,7 @@
 """Settings of the chord recipe's commands; their defaults are stated here and nowhere else."""
 
 import math
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -189,15 +189,3 @@ def check_training(settings: TrainSettings) -> None:
             raise ValueError(f"{name}={value}, expected 0 or more and less than 1")
     if settings.data is None and settings.composed_songs < 3:
         raise ValueError(f"composed={settings.composed} without data, expected 3 songs or more")
-
-
-def resumed(saved: TrainSettings, wanted: TrainSettings) -> TrainSettings:
-    """`wanted`, after checking that it is the run of `saved` that goes on."""
-    for field_ in fields(TrainSettings):
-        before, now = getattr(saved, field_.name), getattr(wanted, field_.name)
-        if before != now and field_.name not in CHANGEABLE:
-            raise ValueError(
-                f"--resume: {field_.name} is {now}, expected {before} as in the run in "
-                f"{wanted.output}; only {', '.join(CHANGEABLE[2:])} may change"
-            )
-    return wanted

@@ -9,6 +9,7 @@ from audiotrain.datasets import chords
 from audiotrain.recipes import chord_data
 from audiotrain.recipes.chord_data import Library, Song
 from audiotrain.recipes.chord_settings import TrainSettings
+from audiotrain.recipes.terminal import progress
 
 
 def prepare(
@@ -98,7 +99,7 @@ def compose(settings: TrainSettings, library: Library) -> list[list[Song]]:
             if item.clip_label is None
         ]
     seconds = settings.composed_seconds
-    songs = chord_data.progress(range(number), "composing")
+    songs = progress(range(number), "composing")
     return [[library.composed(index, seconds, borrowed)] for index in songs]
 
 

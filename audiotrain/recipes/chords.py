@@ -9,12 +9,10 @@ Each command explains its settings with --help. Under mlx.launch all processes t
 writes, prints and evaluates.
 """
 
-import importlib.util
 import json
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import mlx.core as mx
@@ -24,57 +22,40 @@ from audiotrain import checkpoint, config, distributed, harmony, report
 from audiotrain.callbacks import EarlyStopping
 from audiotrain.datasets import annotation_writers, chords
 from audiotrain.loader import DataLoader
-from audiotrain.loggers import MLflowLogger, TensorBoardLogger, WandbLogger
 from audiotrain.recipes import chord_data, chord_inference, chord_scoring
 from audiotrain.recipes.chord_data import Library, Song
 from audiotrain.recipes.chord_prediction import newest_run, predict
 from audiotrain.recipes.chord_settings import (
+    CHANGEABLE,
     EvaluateSettings,
     PredictSettings,
     TrainSettings,
-    resumed,
 )
 from audiotrain.recipes.chord_songs import find, first_classes, first_renderings, prepare, tell
 from audiotrain.recipes.chord_trainer import ChordTrainer as ChordTrainer
 from audiotrain.recipes.chord_trainer import TrainingConfig as TrainingConfig
 from audiotrain.recipes.chord_training import ChordTraining, count_types, type_weights
+from audiotrain.recipes.runs import PRESETS, makers, open_run, settings_of_resumed
+from audiotrain.recipes.terminal import exit_code
 from audiotrain.saving import ModelCheckpoint
 from audiotrain.trainer import Trainer
 
-PRESETS = Path(__file__).parent / "presets"
 COMMANDS = {"train": TrainSettings, "evaluate": EvaluateSettings, "predict": PredictSettings}
 PROJECT = "audiotrain-chords"  # what W&B and MLflow list the runs under
-LOGGERS = {
-    "wandb": lambda run: WandbLogger(PROJECT, run.name, save_dir=run),
-    "tensorboard": lambda run: TensorBoardLogger(run, "tensorboard"),
-    "mlflow": lambda run: MLflowLogger(PROJECT, run.name),
-}
+LOGGERS = makers(PROJECT)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; 2 and one line a mistake on stderr when the user has to change something."""
     words = list(sys.argv[1:] if argv is None else argv)
-    try:
+
+    def run() -> None:
         command, rest = config.choose_command(words, tuple(COMMANDS), "train")
         settings = load_settings(command, rest)
         if command == "train" or distributed.join().rank == 0:
             {"train": train, "evaluate": evaluate, "predict": predict}[command](settings)
-    except (ValueError, ImportError) as error:
-        return refuse(str(error))
-    except OSError as error:  # of the file system: a folder that is full or may not be written
-        place = "" if error.filename is None else f"{error.filename}: "
-        return refuse(f"{place}{error.strerror or error}")
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return 130
-    return 0
 
-
-def refuse(message: str) -> int:
-    """Tell a mistake on a line of its own; the exit code for it."""
-    chord_data.end_progress()
-    print(f"error: {message}", file=sys.stderr)
-    return 2
+    return exit_code(run)
 
 
 def load_settings(command: str, words: Sequence[str]):
@@ -87,16 +68,9 @@ def load_settings(command: str, words: Sequence[str]):
         description=COMMANDS[command].__doc__ or "",
         positional="audio" if command == "predict" else None,
     )
-    if not isinstance(settings, TrainSettings) or not settings.resume:
-        return settings
-    if settings.output is None:
-        raise ValueError("--resume: needs --output, the run folder to continue")
-    own = settings.output / "config.yaml"
-    if not own.exists():
-        raise ValueError(f"{settings.output}: no config.yaml, so there is no run to resume")
-    saved = config.load(TrainSettings, ["--config", str(own)])
-    wanted = config.load(TrainSettings, ["--config", str(own), *words], presets=PRESETS)
-    return resumed(saved, wanted)
+    if isinstance(settings, TrainSettings) and settings.resume:
+        return settings_of_resumed(settings, words, CHANGEABLE)
+    return settings
 
 
 # ---------------------------------------------------------------- train
@@ -109,7 +83,7 @@ def train(settings: TrainSettings) -> dict:
     """
     begun = time.monotonic()
     ranks = distributed.join()
-    run = Path(ranks.from_first(lambda: str(open_run(settings))))
+    run = Path(ranks.from_first(lambda: str(open_run(settings, "chords"))))
     library = Library(settings.features, settings.cache.expanduser(), settings.seed)
     with ranks.hush():
         parts, items = prepare(settings, library, run)
@@ -154,25 +128,6 @@ def score_unseen(
     print(f"\n{len(tested)} unseen songs, {result['seconds'] / 60:.0f} minutes:")
     print(chord_scoring.table(result))
     return result, recognizer
-
-
-def open_run(settings: TrainSettings) -> Path:
-    """The run folder with the settings in it. ValueError when it holds a run already."""
-    for name in settings.loggers:
-        if importlib.util.find_spec(name) is None:
-            raise ImportError(f"--loggers {name}: not installed: pip install {name}")
-    run = settings.output or Path("runs") / time.strftime("chords-%Y%m%d-%H%M%S")
-    begun = [
-        name for name in ("checkpoints", "metrics.csv", "metrics.json") if (run / name).exists()
-    ]
-    if begun and not settings.resume:
-        raise ValueError(f"{run}: holds a run already ({begun[0]}); --resume continues it")
-    try:
-        run.mkdir(parents=True, exist_ok=True)
-        config.save(replace(settings, resume=False), run / "config.yaml")
-    except OSError as error:
-        raise ValueError(f"run folder {run}: {error.strerror}") from None
-    return run
 
 
 def make_module(settings: TrainSettings, songs: list[list[Song]]) -> ChordTraining:

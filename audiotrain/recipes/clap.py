@@ -1,0 +1,196 @@
+"""Train and use CLAP: sounds and captions in one space.
+
+    python -m audiotrain.recipes.clap                            learns from composed scenes
+    python -m audiotrain.recipes.clap --data FOLDER --pretrained laion/clap-htsat-unfused
+                                                                 fine-tunes on audio and captions
+    python -m audiotrain.recipes.clap export --output FOLDER     writes what transformers reads
+
+Each command explains its settings with --help. Under mlx.launch all processes train; rank 0 alone
+writes and prints.
+"""
+
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from audiotrain import checkpoint, config, distributed, report
+from audiotrain.callbacks import EarlyStopping
+from audiotrain.clap_features import ClapFeatures
+from audiotrain.loader import DataLoader
+from audiotrain.recipes import clap_clips
+from audiotrain.recipes.clap_data import Library, Pairs, Vectors
+from audiotrain.recipes.clap_export import export, write_best
+from audiotrain.recipes.clap_settings import CHANGEABLE, ExportSettings, TrainSettings
+from audiotrain.recipes.clap_start import Start, make_module, take_statistics
+from audiotrain.recipes.clap_towers import frozen_vectors
+from audiotrain.recipes.clap_training import CLAPTraining
+from audiotrain.recipes.clap_training import CLAPTrainModule as CLAPTrainModule
+from audiotrain.recipes.clap_unseen import score_unseen
+from audiotrain.recipes.clap_validation import MONITOR, Retrieval
+from audiotrain.recipes.runs import PRESETS, makers, open_run, settings_of_resumed
+from audiotrain.recipes.terminal import exit_code
+from audiotrain.saving import ModelCheckpoint
+from audiotrain.trainer import Trainer
+
+COMMANDS = {"train": TrainSettings, "export": ExportSettings}
+LOGGERS = makers("audiotrain-clap")
+STEPS = 700  # without data
+HEARD_FOR_STATISTICS = 200  # clips
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; 2 and one line a mistake on stderr when the user has to change something."""
+    words = list(sys.argv[1:] if argv is None else argv)
+
+    def run() -> None:
+        command, rest = config.choose_command(words, tuple(COMMANDS), "train")
+        settings = load_settings(command, rest)
+        if command == "train" or distributed.join().rank == 0:
+            {"train": train, "export": export}[command](settings)
+
+    return exit_code(run)
+
+
+def load_settings(command: str, words: Sequence[str]):
+    """Settings of a command from its words; a resumed run's are its own, then the words."""
+    settings = config.load(
+        COMMANDS[command],
+        words,
+        presets=PRESETS if command == "train" else None,
+        prog=f"audiotrain clap {command}",
+        description=COMMANDS[command].__doc__ or "",
+    )
+    if isinstance(settings, TrainSettings) and settings.resume:
+        return settings_of_resumed(settings, words, CHANGEABLE)
+    return settings
+
+
+# ---------------------------------------------------------------- train
+
+
+def train(settings: TrainSettings) -> dict:
+    """Train, write the best model's folder and test it on unseen clips; what metrics.json says.
+
+    Under mlx.launch the other ranks train and leave with nothing.
+    """
+    begun = time.monotonic()
+    ranks = distributed.join()
+    run = Path(ranks.from_first(lambda: str(open_run(settings, "clap"))))
+    with ranks.hush():
+        start, library, parts = prepare(settings, run)
+        module = make_module(settings, start)
+        vectors = begin(settings, module, start, library, parts)
+    trainer, loaders = make_trainer(settings, library, parts, vectors, run)
+    last = run / "checkpoints" / "last"
+    goes_on = ranks.from_first(lambda: settings.resume and checkpoint.exists(last))
+    try:
+        trainer.fit(module, *loaders, ckpt_path=last if goes_on else None)
+    except SystemExit:  # Ctrl-C or SIGTERM: the trainer has saved its state
+        if trainer.is_global_zero:
+            print(f"to continue this run: --output {run} --resume", file=sys.stderr)
+        raise
+    if not trainer.is_global_zero:
+        return {}
+    trainer.export_history(run / "history.json")
+    report.curves_picture(trainer.history.rows, run / "curves.png")
+    model = write_best(module, start, run)
+    result = score_unseen(model, library, parts["test"], at_once(settings), run)
+    for logger in trainer.loggers:
+        logger.log_image("recall", run / "recall.png", trainer.global_step)
+        logger.finish()
+    print(f"\n{run}: {time.monotonic() - begun:.0f} s in all")
+    return result
+
+
+def prepare(settings: TrainSettings, run: Path) -> tuple[Start, Library, clap_clips.Parts]:
+    """What the run starts from, what makes its samples, and its clips that can be read."""
+    ranks = distributed.join()
+    if settings.pretrained is not None:
+        Start.pretrained(settings.pretrained)  # refuses before the data are looked at
+    saved = run / "split.json"
+    is_new = not saved.exists()
+    try:
+        parts = clap_clips.divide(settings, clap_clips.find(settings), saved)
+        texts = [text for clip in parts["train"] for text in clip.captions]
+        start = ranks.first_goes_first(lambda: Start.of(settings, texts, run))
+        features = ClapFeatures(start.features)
+        library = Library(features, start.tokenizer, settings.cache.expanduser(), settings.workers)
+        parts = ranks.first_goes_first(lambda: clap_clips.readable(parts, library.clips, settings))
+    except ValueError:
+        if is_new and ranks.rank == 0:
+            saved.unlink(missing_ok=True)  # worth nothing, and would keep later clips' places
+        raise
+    return start, library, parts
+
+
+def begin(
+    settings: TrainSettings,
+    module: CLAPTraining,
+    start: Start,
+    library: Library,
+    parts: clap_clips.Parts,
+) -> Vectors:
+    """Statistics of the input for a model from scratch; what frozen towers give for all clips."""
+    if start.folder is None:
+        sounds = library.clips(parts["train"][:HEARD_FOR_STATISTICS])
+        take_statistics(module.clap, [sounds.sound(place)["mel"] for place in range(len(sounds))])
+    if not settings.caches_towers:
+        return Vectors()
+    clips = [clip for part in parts.values() for clip in part]
+    return distributed.join().first_goes_first(
+        lambda: frozen_vectors(module, library, clips, at_once(settings))
+    )
+
+
+def make_trainer(
+    settings: TrainSettings,
+    library: Library,
+    parts: clap_clips.Parts,
+    vectors: Vectors,
+    run: Path,
+):
+    """The Trainer of a run, and its loaders for training and validation."""
+    ranks = distributed.join()
+    pairs = Pairs(library.clips(parts["train"], settings.augmentation), vectors)
+    batch = min(settings.batch_size, len(pairs) // ranks.size)
+    if batch * ranks.size < 2:
+        raise ValueError(f"{len(pairs)} clips to train on, expected one or more for each process")
+    train_loader = DataLoader(
+        pairs, batch, shuffle=True, num_workers=settings.workers, drop_last=True,
+        seed=settings.seed, persistent_workers=True,
+    )  # fmt: skip
+    ranks.shard(train_loader)  # how many batches there are depends on it
+    retrieval = Retrieval(parts["valid"], library, vectors, batch * ranks.size, at_once(settings))
+    steps = settings.steps
+    if steps is None:
+        steps = STEPS if settings.data is None else settings.epochs * len(train_loader)
+    callbacks = [
+        retrieval,
+        ModelCheckpoint(run / "checkpoints", "best", monitor=MONITOR, mode="max", save_top_k=1),
+    ]
+    if settings.patience:
+        callbacks.append(EarlyStopping(MONITOR, patience=settings.patience, mode="max"))
+    trainer = Trainer(
+        max_steps=steps,
+        max_time=None if settings.max_minutes is None else settings.max_minutes * 60,
+        val_check_interval=max(1, steps // settings.validations),
+        gradient_clip_val=settings.optimization.gradient_clip,
+        ema_decay=settings.optimization.ema_decay or None,
+        precision=settings.precision,
+        default_root_dir=run,
+        callbacks=callbacks,
+        logger=[LOGGERS[name](run) for name in settings.loggers],
+        seed=settings.seed,
+        config={"settings": config.to_plain(settings)},
+    )
+    return trainer, (train_loader, retrieval.loader)
+
+
+def at_once(settings: TrainSettings) -> int:
+    """Clips or captions that are embedded at a time where nothing is trained."""
+    return settings.micro_batch or min(settings.batch_size, 32)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

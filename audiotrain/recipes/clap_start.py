@@ -1,0 +1,94 @@
+"""What a run of CLAP starts from: weights or sizes, tokenizer, front end; its module."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+
+from audiotrain.clap_features import ClapFeatureSettings
+from audiotrain.models.clap import CLAP
+from audiotrain.models.clap_config import CLAPConfig
+from audiotrain.models.clap_weights import pretrained_folder, read_config
+from audiotrain.recipes.clap_settings import TrainSettings
+from audiotrain.recipes.clap_training import CLAPTraining, Memory
+from audiotrain.tokenizer import LENGTH, Tokenizer, train_bpe
+
+
+@dataclass(frozen=True)
+class Start:
+    """`folder` is that of --pretrained, None from scratch."""
+
+    config: CLAPConfig
+    tokenizer: Tokenizer
+    features: ClapFeatureSettings
+    folder: Path | None = None
+
+    @classmethod
+    def of(cls, settings: TrainSettings, captions: Iterable[str], run: Path) -> "Start":
+        """From --pretrained, else with a tokenizer learnt from `captions`, kept in `run`."""
+        if settings.pretrained is None and not (run / "tokenizer").is_dir():
+            tokenizer = train_bpe(captions, settings.vocabulary, _length(settings.model))
+            tokenizer.save(run / "tokenizer")
+        return cls.resumed(settings, run)
+
+    @classmethod
+    def resumed(cls, settings: TrainSettings, run: Path) -> "Start":
+        """As `of` left it."""
+        if settings.pretrained is not None:
+            return cls.pretrained(settings.pretrained)
+        tokenizer = Tokenizer.read(run / "tokenizer", _length(settings.model))
+        text = replace(settings.model.text_config, vocab_size=tokenizer.size)
+        return cls(replace(settings.model, text_config=text), tokenizer, settings.features)
+
+    @classmethod
+    def pretrained(cls, name: str) -> "Start":
+        """The files of a model folder or hub id. ValueError when they do not fit each other."""
+        folder = pretrained_folder(name)
+        config = CLAPConfig.from_dict(read_config(folder), str(folder / "config.json"))
+        tokenizer = Tokenizer.read(folder, _length(config))
+        tokenizer.check(config.text_config.vocab_size)
+        features, audio = ClapFeatureSettings.read(folder), config.audio_config
+        for what, found, expected in (
+            ("mels", features.mels, audio.num_mel_bins),
+            ("fusion", features.fused, audio.enable_fusion),
+        ):
+            if found != expected:
+                raise ValueError(
+                    f"{folder}: its front end has {what} {found}, its model expects {expected}"
+                )
+        if features.frames > audio.frames:
+            raise ValueError(
+                f"{folder}: its front end gives {features.frames} frames, its model takes "
+                f"{audio.frames}"
+            )
+        return cls(config, tokenizer, features, folder)
+
+
+def _length(config: CLAPConfig) -> int:
+    return min(LENGTH, config.text_config.max_tokens)
+
+
+def make_module(settings: TrainSettings, start: Start) -> CLAPTraining:
+    """The module in its mode, with the weights of --pretrained or those of the seed."""
+    mx.random.seed(settings.seed)
+    clap = CLAP(start.config) if start.folder is None else CLAP.from_pretrained(start.folder)
+    return CLAPTraining(
+        clap,
+        settings.mode,
+        settings.last,
+        settings.lora,
+        settings.loss,
+        settings.optimization,
+        Memory(settings.micro_batch, settings.checkpoint_blocks),
+        pretrained=start.folder is not None,
+    )
+
+
+def take_statistics(clap: CLAP, mels: Iterable[np.ndarray]) -> None:
+    """Give the norm of the input mean and variance of inputs (channels, frames, mels)."""
+    frames = np.concatenate([mel[0] for mel in mels]).astype(np.float64)
+    norm = clap.audio_encoder.batch_norm
+    norm.running_mean = mx.array(frames.mean(axis=0).astype(np.float32))
+    norm.running_var = mx.array(frames.var(axis=0).astype(np.float32))

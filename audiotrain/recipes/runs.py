@@ -1,0 +1,63 @@
+"""Run folders of recipes: opened, resumed with their own settings, and their loggers."""
+
+import importlib.util
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import TypeVar
+
+from audiotrain import config
+from audiotrain.loggers import Logger, MLflowLogger, TensorBoardLogger, WandbLogger
+
+PRESETS = Path(__file__).parent / "presets"
+BEGUN = ("checkpoints", "metrics.csv", "metrics.json")  # what a run folder holds once it began
+Settings = TypeVar("Settings")  # of training: with output, resume and loggers
+
+
+def makers(project: str) -> dict[str, Callable[[Path], Logger]]:
+    """By name, what makes a logger of a run folder; W&B and MLflow list it under `project`."""
+    return {
+        "wandb": lambda run: WandbLogger(project, run.name, save_dir=run),
+        "tensorboard": lambda run: TensorBoardLogger(run, "tensorboard"),
+        "mlflow": lambda run: MLflowLogger(project, run.name),
+    }
+
+
+def open_run(settings, kind: str) -> Path:
+    """The run folder with the settings in it. ValueError when it holds a run already."""
+    for name in settings.loggers:
+        if importlib.util.find_spec(name) is None:
+            raise ImportError(f"--loggers {name}: not installed: pip install {name}")
+    run = settings.output or Path("runs") / time.strftime(f"{kind}-%Y%m%d-%H%M%S")
+    begun = [name for name in BEGUN if (run / name).exists()]
+    if begun and not settings.resume:
+        raise ValueError(f"{run}: holds a run already ({begun[0]}); --resume continues it")
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        config.save(replace(settings, resume=False), run / "config.yaml")
+    except OSError as error:
+        raise ValueError(f"run folder {run}: {error.strerror}") from None
+    return run
+
+
+def settings_of_resumed(
+    settings: Settings, words: Sequence[str], changeable: Sequence[str]
+) -> Settings:
+    """Those of the run in `settings.output`, then `words`; only `changeable` ones may differ."""
+    if settings.output is None:
+        raise ValueError("--resume: needs --output, the run folder to continue")
+    own = settings.output / "config.yaml"
+    if not own.exists():
+        raise ValueError(f"{settings.output}: no config.yaml, so there is no run to resume")
+    kind = type(settings)
+    saved = config.load(kind, ["--config", str(own)])
+    wanted = config.load(kind, ["--config", str(own), *words], presets=PRESETS)
+    for field in fields(kind):
+        before, now = getattr(saved, field.name), getattr(wanted, field.name)
+        if before != now and field.name not in changeable:
+            raise ValueError(
+                f"--resume: {field.name} is {now}, expected {before} as in the run in "
+                f"{wanted.output}; only {', '.join(changeable[2:])} may change"
+            )
+    return wanted
