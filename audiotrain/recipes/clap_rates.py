@@ -118,7 +118,7 @@ def _text_layers(clap: CLAP) -> list[list[str]]:
 def _adamw(settings: OptimizationSettings, rate: float, steps: int, decay: float) -> optim.AdamW:
     schedule = WarmupCosineScheduler(
         peak_lr=rate,
-        warmup_steps=min(settings.warmup_steps, max(1, steps // 10)),
+        warmup_steps=min(settings.warmup_steps, steps // 10),
         total_steps=steps,
         min_lr=rate * settings.final_share,
     )
