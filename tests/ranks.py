@@ -17,6 +17,7 @@ import mlx.optimizers as optim
 import numpy as np
 import pytest
 import tiny_chords
+import tiny_clap
 from toy import Classifier, Points, trainer, weights
 
 from audiotrain import DataLoader, Dataset, OptimizerConfig, TrainModule
@@ -261,9 +262,34 @@ def recipe(folder, size):
     return {"code": code, "said": said.getvalue()}
 
 
+def clap(folder, size):
+    """The CLAP recipe from its command line: what it learned, on each rank."""
+    own = audiotrain.distributed.join()
+    own.from_first(lambda: str(tiny_clap.captioned(folder / "clips")))
+    own.from_first(lambda: str(tiny_clap.pretrained(folder / "start", dropout=0.0)))
+    words = ["--data", folder / "clips", "--output", folder / "run", "--cache", folder / "cache"]
+    words += [*tiny_clap.TINY, "--steps", 4, "--pretrained", folder / "start", "--epochs", 2]
+    words += ["--batch-size", 8 // size, "--optimization.learning-rate", 1e-3]
+    words += ["--optimization.head-rate", 1e-2, "--augmentation.time-masks", 1]
+    said, modules = io.StringIO(), []
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(said):
+        make = tiny_clap.recipe.make_module
+        patch.setattr(
+            tiny_clap.recipe,
+            "make_module",
+            lambda *given: modules.append(make(*given)) or modules[0],
+        )
+        patch.setattr(tiny_clap.recipe, "write_best", lambda *given: folder / "start")
+        tiny_clap.make_quick(patch)
+        with contextlib.redirect_stderr(said):
+            code = tiny_clap.command(*words)
+    own.gather(None)
+    return weights(modules[0]) | {"code": code, "said": said.getvalue()}
+
+
 SCENARIOS = [chords, norm, norm_accumulated, spoiled, spoiled_accumulated]
 SCENARIOS += [contrastive, contrastive_accumulated]
-SCENARIOS += [whole, interrupted, asked, timed, early, killed, recipe]
+SCENARIOS += [whole, interrupted, asked, timed, early, killed, recipe, clap]
 
 
 def run(scenario, folder: Path) -> None:

@@ -19,8 +19,10 @@ import ranks as scenarios
 from toy import Classifier, Points, loaders, trainer
 
 from audiotrain import DataLoader, checkpoint, distributed, guardian
+from audiotrain.checkpoint import arrays_of
 from audiotrain.distributed import Alone, buckets, join
 from audiotrain.guardian import lost_connection
+from audiotrain.models.clap import CLAP
 from audiotrain.samplers import BucketSampler, DistributedSampler, WeightedRandomSampler
 
 EQUAL = ["chords", "norm", "norm_accumulated", "spoiled", "spoiled_accumulated"]
@@ -76,8 +78,8 @@ def read(folder: Path, name: str, rank: int = 0) -> dict:
 def together(tmp_path_factory):
     """Where two ranks left what came of every scenario."""
     folder = tmp_path_factory.mktemp("together")
-    said = launch(folder, *EQUAL, *OTHERS, "recipe")
-    for name in [*EQUAL, *OTHERS, "recipe"]:
+    said = launch(folder, *EQUAL, *OTHERS, "recipe", "clap")
+    for name in [*EQUAL, *OTHERS, "recipe", "clap"]:
         assert (folder / f"{name}-1.npz").is_file(), said
     (folder / "said.txt").write_text(said)
     return folder
@@ -151,6 +153,31 @@ def test_the_chord_recipe_trains_on_ranks_and_rank_0_alone_writes_and_evaluates(
     assert (4, "val_loss") in losses[0]
     # Not 1e-5: ranks count by frames with a chord type, and N has no root and no bass.
     assert losses[1] == pytest.approx(losses[0], abs=1e-2)
+
+
+def test_the_clap_recipe_on_ranks_learns_what_one_process_learns(together, tmp_path):
+    """Its norm of the input and the negatives of its loss are those of all ranks."""
+    scenarios.run(scenarios.clap, tmp_path)
+    alone = read(tmp_path, "clap")
+    first, second = read(together, "clap"), read(together, "clap", rank=1)
+    assert (first.pop("code"), second.pop("code"), str(second.pop("said"))) == (0, 0, "")
+    assert str(first.pop("said")).count("data in ") == 1
+    assert alone.pop("code") == 0
+    alone.pop("said")
+    assert alone.keys() == first.keys() == second.keys()
+    moved = 0
+    start = arrays_of(CLAP.from_pretrained(tmp_path / "clap" / "start"))
+    for name, array in alone.items():
+        np.testing.assert_array_equal(first[name], second[name], err_msg=name)
+        if "key.bias" in name:  # softmax does not feel it: AdamW makes steps of rounding errors
+            continue
+        np.testing.assert_allclose(first[name], array, rtol=1e-5, atol=1e-5, err_msg=name)
+        before = np.array(start[name.removeprefix("clap.")])
+        moved = max(moved, float(np.abs(array - before).max()))
+    assert moved > 1e-3
+    files = [{p.relative_to(f / "clap" / "run") for p in (f / "clap" / "run").rglob("*")}
+             for f in (tmp_path, together)]  # fmt: skip
+    assert files[0] == files[1]
 
 
 def test_a_killed_rank_ends_the_run_with_one_line_and_a_checkpoint(tmp_path):

@@ -23,6 +23,11 @@ RUNS = {
         "Parameters: 421,642, trainable: 421,642",
         ["checkpoints/last", "logs/metrics.csv"],
     ),
+    "clap_finetuning": (
+        ["--epochs", "1", "--pairs", "16", "--small"],
+        r"Total: \d+,\d+,\d+, Trainable: \d+,\d+",
+        ["checkpoints/clap/last", "logs/metrics.csv", "wandb"],
+    ),
     "chord_trainer": (
         ["--epochs", "1", "--clips", "32"],
         "right type among the first 3: ",

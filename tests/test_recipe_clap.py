@@ -2,6 +2,7 @@
 
 import csv
 import shutil
+import signal
 
 import mlx.core as mx
 import numpy as np
@@ -147,6 +148,14 @@ def test_options_train(quick, place, tmp_path, options):
     assert command(*tuned(place, tmp_path / "run", *options)) == 0
     assert np.isfinite(read_json(tmp_path / "run" / "history.json")["rows"][-1]["train_loss"])
     assert "logit_bias" not in "".join(arrays_of(CLAP.from_pretrained(tmp_path / "run" / "model")))
+
+
+def test_bfloat16_trains_float32_weights(quick, place, tmp_path):
+    with pytest.warns(UserWarning, match="'bf16-mixed' on a CPU"):
+        assert command(*tuned(place, tmp_path / "run", "--precision", "bf16-mixed")) == 0
+    weights, _ = checkpoint.load(tmp_path / "run" / "checkpoints" / "best")
+    assert {array.dtype for array in weights["model"].values()} == {mx.float32}
+    assert np.isfinite(losses(tmp_path / "run")).all()
 
 
 def test_without_data_and_weights_scenes_are_composed(tmp_path, monkeypatch, capsys):
@@ -298,8 +307,6 @@ def test_ctrl_c_saves_and_says_how_to_continue(quick, place, tmp_path, monkeypat
         def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
             if trainer.global_step == 2:
                 signal.raise_signal(signal.SIGINT)
-
-    import signal
 
     make = recipe.make_trainer
 

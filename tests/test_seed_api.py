@@ -328,7 +328,7 @@ def numbered(seed: int, *numbers) -> list[str]:
 
 ITEMS = [
     *numbered(0, *range(1, 58)),
-    *numbered(1, *range(1, 7), 12, 14, 15),
+    *numbered(1, *range(1, 16)),
     *numbered(2, *range(1, 22)),
     *numbered(4, *range(1, 13)),
 ]

@@ -47,10 +47,10 @@ def model(seed: int = 0, **changes) -> CLAP:
     return clap
 
 
-def pretrained(folder, seed: int = 0):
+def pretrained(folder, seed: int = 0, **changes):
     """A model folder."""
     tokenizer = train_bpe([f"a {kind} tone" for kind in KINDS], 300, length=24)
-    model(seed).save_pretrained(folder)
+    model(seed, **changes).save_pretrained(folder)
     tokenizer.save(folder)
     FEATURES.save(folder)
     return folder

@@ -19,7 +19,7 @@ from audiotrain.callbacks import EarlyStopping
 from audiotrain.clap_features import ClapFeatures
 from audiotrain.loader import DataLoader
 from audiotrain.recipes import clap_clips
-from audiotrain.recipes.clap_data import Library, Pairs, Vectors
+from audiotrain.recipes.clap_data import Library, Pairs, Vectors, collate
 from audiotrain.recipes.clap_export import export, write_best
 from audiotrain.recipes.clap_settings import CHANGEABLE, ExportSettings, TrainSettings
 from audiotrain.recipes.clap_start import Start, make_module, take_statistics
@@ -157,8 +157,8 @@ def make_trainer(
     if batch * ranks.size < 2:
         raise ValueError(f"{len(pairs)} clips to train on, expected one or more for each process")
     train_loader = DataLoader(
-        pairs, batch, shuffle=True, num_workers=settings.workers, drop_last=True,
-        seed=settings.seed, persistent_workers=True,
+        pairs, batch, shuffle=True, num_workers=settings.workers, collate_fn=collate,
+        drop_last=True, seed=settings.seed, persistent_workers=True,
     )  # fmt: skip
     ranks.shard(train_loader)  # how many batches there are depends on it
     retrieval = Retrieval(parts["valid"], library, vectors, batch * ranks.size, at_once(settings))

@@ -10,10 +10,11 @@ from audiotrain.cache import FeatureCache
 from audiotrain.clap_features import ClapFeatures
 from audiotrain.datasets.captioned import CaptionedClips, ClipAugmentation
 from audiotrain.datasets.clips import Clip, normalised
-from audiotrain.loader import DataLoader, Dataset
+from audiotrain.loader import DataLoader, Dataset, default_collate
 from audiotrain.tokenizer import Tokenizer
 
 Sample = dict[str, np.ndarray]
+TOKEN_STEP = 16  # captions of a batch are padded to a multiple of it
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,18 @@ class Library:
 
     def loader(self, dataset: Dataset, batch_size: int) -> DataLoader:
         """Batches of a data set in its order."""
-        return DataLoader(dataset, batch_size, num_workers=self.workers)
+        return DataLoader(dataset, batch_size, num_workers=self.workers, collate_fn=collate)
+
+
+def collate(samples: list[Sample]) -> Sample:
+    """A batch of samples, without the columns of tokens that are padding in all of them."""
+    batch = default_collate(samples)
+    if "attention_mask" in batch:
+        used = int(batch["attention_mask"].sum(axis=1).max())
+        length = -(-used // TOKEN_STEP) * TOKEN_STEP
+        for name in ("input_ids", "attention_mask"):
+            batch[name] = batch[name][:, :length]
+    return batch
 
 
 @dataclass(frozen=True)

@@ -22,14 +22,14 @@ CHANGEABLE = (
 
 
 def small_model() -> CLAPConfig:
-    """A model of 1 M parameters that hears 10 s as 256 patches of 320 ms."""
+    """A model of 1 M parameters that hears 10 s as 64 patches, each of 640 ms, in one window."""
     small = CLAPConfig.small()
     audio = HTSATConfig(
         spec_size=128,
-        patch_size=8,
-        patch_embeds_hidden_size=64,
-        depths=(2, 2),
-        num_attention_heads=(2, 4),
+        patch_size=16,
+        patch_embeds_hidden_size=128,
+        depths=(3,),
+        num_attention_heads=(4,),
         hidden_dropout_prob=0.0,
     )
     text = replace(small.text_config, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
@@ -82,7 +82,7 @@ class TrainSettings:
     """scenes composed for training; nothing: 2400 without data, none with data"""
     vocabulary: int = 1024
     """tokens that a tokenizer learns from the captions, at most, where there is no --pretrained"""
-    batch_size: int = 48
+    batch_size: int = 64
     """clips of a batch, for each process under mlx.launch; each is compared with all others"""
     micro_batch: int = 0
     """clips that are embedded at a time, for large batches on small memory; 0: all. The gradients

@@ -25,8 +25,8 @@ def frozen_vectors(
     if module.audio_is_frozen:
         audio = audio_vectors(module.clap.audio_encoder, library, clips, batch_size)
     if module.text_is_frozen:
-        texts = [text for clip in clips for text in clip.captions]
-        text = text_vectors(module.clap.text_encoder, library, texts, batch_size)
+        captions = [caption for clip in clips for caption in clip.captions]
+        text = text_vectors(module.clap.text_encoder, library, captions, batch_size)
     return Vectors(audio, text)
 
 
