@@ -102,6 +102,13 @@ class ClapFeatureSettings:
         return 4 if self.fused else 1
 
     @property
+    def key(self) -> dict[str, float | str]:
+        """What a cache knows them by: settings that are equal have equal text, be it of 50 or
+        50.0."""
+        values = vars(self).items()
+        return {name: value if isinstance(value, str) else float(value) for name, value in values}
+
+    @property
     def log_mel(self) -> LogMelSettings:
         """The same for the transform in MLX, `features.LogMel`."""
         return LogMelSettings(

@@ -189,6 +189,10 @@ def test_kept_inputs_change_nothing_and_need_no_decoding(
     assert kept[1]["is_longer"]
     assert len(list((tmp_path / "mels").glob("*.npy"))) == 2
     monkeypatch.setattr(Clip, "read", lambda *arguments: pytest.fail("decoded again"))
+    equal = ClapFeatureSettings(**SMALL | {n: float(SMALL[n]) for n in ("fmin", "fmax", "seconds")})
+    kept = CaptionedClips(
+        clips, tokenizer, ClapFeatures(equal), change, mels=FeatureCache(tmp_path / "mels")
+    )  # as settings come back from a file
     for index in (0, 2):
         drawn(kept, index, 2)
 

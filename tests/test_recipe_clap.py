@@ -297,6 +297,7 @@ def test_a_resumed_run_from_scratch_keeps_its_tokenizer(tmp_path, monkeypatch):
     out = ["--output", tmp_path / "run", "--cache", tmp_path / "cache"]
     assert command(*out, "--composed", 20, *TINY, "--steps", 1) == 0
     before = (tmp_path / "run" / "model" / "tokenizer.json").read_bytes()
+    monkeypatch.setattr(ClapFeatures, "__call__", lambda *a: pytest.fail("computed again"))
     assert command(*out, "--resume", "--steps", 2) == 0
     assert (tmp_path / "run" / "model" / "tokenizer.json").read_bytes() == before
     assert read_json(tmp_path / "run" / "history.json")["rows"][-1]["step"] == 2

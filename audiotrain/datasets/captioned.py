@@ -188,7 +188,7 @@ class CaptionedClips(Dataset):
     def _kept(self, index: int) -> np.ndarray:
         """The input of a clip that `mels` keeps; its channels are equal."""
         clip, settings = self.clips[index], self.features.settings
-        spec = {"features": settings, "start": clip.start, "end": clip.end}
+        spec = {"features": settings.key, "start": clip.start, "end": clip.end}
         if isinstance(clip.audio, scenes.Scene):
             spec["synthesis"] = SYNTHESIS
         mel = self.mels.get(

@@ -34,7 +34,7 @@ def audio_vectors(
     tower: nn.Module, library: Library, clips: Sequence[Clip], batch_size: int
 ) -> dict[str, np.ndarray]:
     """By a clip's id the vector (hidden_size,) of its centre."""
-    own = {"tower": digest(tower), "features": library.features.settings}
+    own = {"tower": digest(tower), "features": library.features.settings.key}
     clips = list({clip.id: clip for clip in clips}.values())
     keys = [(source_of(clip), own | _span(clip)) for clip in clips]
     missing = [place for place, key in enumerate(keys) if not library.vectors.holds(*key)]
