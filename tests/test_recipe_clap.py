@@ -142,6 +142,7 @@ def test_a_second_run_is_the_same_and_computes_no_features(quick, run, place, mo
         ["--augmentation.mix", 0.5, "--mode", "audio"],
         ["--augmentation.time-masks", 1, "--augmentation.time-width", 5, "--patience", 1],
         ["--mode", "projection", "--no-cache-towers"],
+        ["--composed", 12, "--seed", 3],
     ],
 )  # fmt: skip
 def test_options_train(quick, place, tmp_path, options):
