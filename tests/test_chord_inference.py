@@ -275,7 +275,9 @@ def test_the_last_checkpoint_stands_in_for_the_best(tmp_path):
 
 
 def other_sizes():
-    return describe(ChordModelSettings(width=48, blocks=1, pools=1, hidden=36, kernel=3), FEATURES, WINDOW)
+    return describe(
+        ChordModelSettings(width=48, blocks=1, pools=1, hidden=36, kernel=3), FEATURES, WINDOW
+    )
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from audiotrain.datasets import captions
 from audiotrain.datasets.captioned import CaptionedClips, source_of
 from audiotrain.datasets.captions import Clip, Corpus
 from audiotrain.datasets.clips import normalised
+from audiotrain.datasets.scenes import Scene
 from audiotrain.recipes.clap_settings import TrainSettings
 from audiotrain.recipes.terminal import progress
 
@@ -103,7 +104,7 @@ def _fault(samples: CaptionedClips, tried: FeatureCache, place: int) -> str:
     try:
         if samples.keeps(place):
             samples.sound(place)
-        else:
+        elif not isinstance(clip.audio, Scene):
             tried.get(source_of(clip), "decodes", lambda: np.array([_decode(clip)]))
     except (audio.AudioError, ValueError) as error:
         return str(error)
