@@ -128,7 +128,7 @@ def test_a_second_run_is_the_same_and_computes_no_features(quick, run, place, mo
               for folder in (run, place / "again")]  # fmt: skip
     assert losses[0] == losses[1]
     told = capsys.readouterr().out
-    assert told.index("data in ") < told.index("unseen clips")
+    assert told.index("data in ") < told.index("unseen: ")
     assert "caption -> nearest clip" in told
 
 
@@ -166,7 +166,7 @@ def test_without_data_and_weights_scenes_are_composed(tmp_path, monkeypatch, cap
     out = ["--output", tmp_path / "run", "--cache", tmp_path / "cache"]
     assert command(*out, *sizes, *TINY, "--steps", 2) == 0
     told = capsys.readouterr().out
-    assert "unseen clips" in told
+    assert "unseen: 3 clips" in told
     tokenizer = Tokenizer.read(tmp_path / "run" / "model")
     clap = CLAP.from_pretrained(tmp_path / "run" / "model")
     assert clap.config.text_config.vocab_size == tokenizer.size <= 300

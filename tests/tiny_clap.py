@@ -6,12 +6,11 @@ import json
 import mlx.core as mx
 import numpy as np
 
-from audiotrain import audio, report
+from audiotrain import audio, report, retrieval_report
 from audiotrain.clap_features import ClapFeatureSettings
 from audiotrain.models.clap import CLAP
 from audiotrain.models.clap_config import CLAPConfig, HTSATConfig, RoBERTaConfig
 from audiotrain.recipes import clap as recipe
-from audiotrain.recipes import clap_unseen
 from audiotrain.tokenizer import train_bpe
 from audiotrain.trainer import Trainer
 
@@ -79,7 +78,8 @@ def make_quick(monkeypatch, compile: bool = False) -> None:
     """Leave out what takes the time of a small run: a compiled step, and pictures."""
     monkeypatch.setattr(recipe, "Trainer", functools.partial(Trainer, compile=compile))
     monkeypatch.setattr(report, "curves_picture", lambda *arguments, **named: None)
-    monkeypatch.setattr(clap_unseen, "recall_picture", lambda *arguments, **named: None)
+    for name in ("recall_picture", "similarity_picture"):
+        monkeypatch.setattr(retrieval_report, name, lambda *arguments, **named: None)
 
 
 def read_json(path):

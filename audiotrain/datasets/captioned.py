@@ -17,7 +17,7 @@ from audiotrain import augment
 from audiotrain.cache import FeatureCache
 from audiotrain.clap_features import ClapFeatures
 from audiotrain.datasets import scenes
-from audiotrain.datasets.clips import Clip, normalised
+from audiotrain.datasets.clips import Clip, meaning
 from audiotrain.loader import Dataset
 from audiotrain.tokenizer import Tokenizer
 
@@ -107,8 +107,8 @@ class CaptionedClips(Dataset):
     def words(self, caption: str, concept: str = "") -> dict[str, np.ndarray]:
         """ "input_ids", "attention_mask" and "group" of a caption."""
         ids, mask = self.tokenizer([caption])
-        meaning = hashlib.blake2b(_meaning(concept, caption).encode(), digest_size=8).digest()
-        group = np.array(int.from_bytes(meaning, "big") >> 1, np.int64)
+        meant = hashlib.blake2b(meaning(caption, concept).encode(), digest_size=8).digest()
+        group = np.array(int.from_bytes(meant, "big") >> 1, np.int64)
         return {"input_ids": ids[0], "attention_mask": mask[0], "group": group}
 
     def get(self, index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
@@ -123,7 +123,7 @@ class CaptionedClips(Dataset):
         if kind < change.mix + change.join:
             other = self.clips[int(rng.integers(len(self.clips)))]
             second = (self._excerpt(other, rng)[0], str(rng.choice(other.captions)))
-            if _meaning(other.concept, second[1]) != _meaning(concept, caption):
+            if meaning(second[1], other.concept) != meaning(caption, concept):
                 both = self._mixed if kind < change.mix else self._joined
                 audio = self._excerpt(clip, rng)[0] if kept else audio
                 audio, caption = both((audio, caption), second, rng)
@@ -222,10 +222,6 @@ class CaptionedClips(Dataset):
 def _sample(sound: dict, words: dict) -> dict[str, np.ndarray]:
     both = sound | words
     return {name: both[name] for name in KEYS if name in both}
-
-
-def _meaning(concept: str, caption: str) -> str:
-    return concept or normalised(caption)
 
 
 def source_of(clip: Clip) -> Path | str:

@@ -3,6 +3,7 @@
 A clip's id is its path relative to the data folder, with `/` between the parts.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -58,6 +59,24 @@ class Clip:
             last = None if length is None else first + max(1, round(length * rate))
             return self.audio.render(rate)[first:last]
         return audio.read(self.audio, rate, self.start + start, length)
+
+    def stream(self, rate: int, block_seconds: float = 30.0) -> Iterator[np.ndarray]:
+        """The samples of `read(rate)` in blocks, the last one shorter; of a recording of any
+        length no more than a few blocks are in memory."""
+        if isinstance(self.audio, Scene):
+            yield self.read(rate)
+        elif not self.start and self.end is None:
+            yield from audio.stream(self.audio, rate, block_seconds)
+        else:
+            place, seconds = 0.0, self.seconds
+            while seconds - place > 0.5 / rate:
+                yield self.read(rate, place, block_seconds)
+                place += block_seconds
+
+
+def meaning(caption: str, concept: str = "") -> str:
+    """What makes a caption of a clip of that concept right for other clips, too."""
+    return concept or normalised(caption)
 
 
 def normalised(caption: str) -> str:

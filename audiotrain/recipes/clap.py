@@ -3,6 +3,10 @@
     python -m audiotrain.recipes.clap                            learns from composed scenes
     python -m audiotrain.recipes.clap --data FOLDER --pretrained laion/clap-htsat-unfused
                                                                  fine-tunes on audio and captions
+    python -m audiotrain.recipes.clap evaluate --data FOLDER     scores the newest run
+    python -m audiotrain.recipes.clap embed --data FOLDER --output sounds.safetensors
+    python -m audiotrain.recipes.clap search "rain on a roof" --index sounds.safetensors
+    python -m audiotrain.recipes.clap classify FILES --labels dog,rain
     python -m audiotrain.recipes.clap export --output FOLDER     writes what transformers reads
 
 Each command explains its settings with --help. Under mlx.launch all processes train; rank 0 alone
@@ -17,23 +21,24 @@ from pathlib import Path
 from audiotrain import checkpoint, config, distributed, report
 from audiotrain.callbacks import EarlyStopping
 from audiotrain.clap_features import ClapFeatures
+from audiotrain.datasets.clips import Clip
 from audiotrain.loader import DataLoader
-from audiotrain.recipes import clap_clips
+from audiotrain.recipes import clap_clips, clap_use
 from audiotrain.recipes.clap_data import Library, Pairs, Vectors, collate
+from audiotrain.recipes.clap_embedding import Embedder
 from audiotrain.recipes.clap_export import export, write_best
+from audiotrain.recipes.clap_scoring import score_clips
 from audiotrain.recipes.clap_settings import CHANGEABLE, ExportSettings, TrainSettings
 from audiotrain.recipes.clap_start import Start, make_module, take_statistics
 from audiotrain.recipes.clap_towers import frozen_vectors
 from audiotrain.recipes.clap_training import CLAPTraining
 from audiotrain.recipes.clap_training import CLAPTrainModule as CLAPTrainModule
-from audiotrain.recipes.clap_unseen import score_unseen
 from audiotrain.recipes.clap_validation import MONITOR, Retrieval
 from audiotrain.recipes.runs import PRESETS, makers, open_run, settings_of_resumed
 from audiotrain.recipes.terminal import exit_code
 from audiotrain.saving import ModelCheckpoint
 from audiotrain.trainer import Trainer
 
-COMMANDS = {"train": TrainSettings, "export": ExportSettings}
 LOGGERS = makers("audiotrain-clap")
 STEPS = 700  # without data
 HEARD_FOR_STATISTICS = 200  # clips
@@ -47,19 +52,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         command, rest = config.choose_command(words, tuple(COMMANDS), "train")
         settings = load_settings(command, rest)
         if command == "train" or distributed.join().rank == 0:
-            {"train": train, "export": export}[command](settings)
+            COMMANDS[command][1](settings)
 
     return exit_code(run)
 
 
 def load_settings(command: str, words: Sequence[str]):
     """Settings of a command from its words; a resumed run's are its own, then the words."""
+    kind, _, positional = COMMANDS[command]
     settings = config.load(
-        COMMANDS[command],
+        kind,
         words,
         presets=PRESETS if command == "train" else None,
         prog=f"audiotrain clap {command}",
-        description=COMMANDS[command].__doc__ or "",
+        description=kind.__doc__ or "",
+        positional=positional,
     )
     if isinstance(settings, TrainSettings) and settings.resume:
         return settings_of_resumed(settings, words, CHANGEABLE)
@@ -95,12 +102,21 @@ def train(settings: TrainSettings) -> dict:
     trainer.export_history(run / "history.json")
     report.curves_picture(trainer.history.rows, run / "curves.png")
     model = write_best(module, start, run)
-    result = score_unseen(model, library, parts["test"], at_once(settings), run)
+    result = score_unseen(settings, model, parts["test"], run)
     for logger in trainer.loggers:
         logger.log_image("recall", run / "recall.png", trainer.global_step)
         logger.finish()
     print(f"\n{run}: {time.monotonic() - begun:.0f} s in all")
     return result
+
+
+def score_unseen(settings: TrainSettings, model: Path, clips: Sequence[Clip], run: Path) -> dict:
+    """Scores of a model folder on clips of no other part, written into the run and printed."""
+    embedder = Embedder.from_folder(model, workers=max(1, settings.workers))
+    scores = score_clips(embedder, clips, templates=settings.templates, linear_probe=False)
+    scores.write(run)
+    print(f"\nunseen: {scores.table()}\n\ncaption -> nearest clip\n{scores.examples()}")
+    return scores.as_dict()
 
 
 def prepare(settings: TrainSettings, run: Path) -> tuple[Start, Library, clap_clips.Parts]:
@@ -191,6 +207,13 @@ def at_once(settings: TrainSettings) -> int:
     """Clips or captions that are embedded at a time where nothing is trained."""
     return settings.micro_batch or min(settings.batch_size, 32)
 
+
+COMMANDS = {
+    "train": (TrainSettings, train, None),
+    **clap_use.COMMANDS,
+    "export": (ExportSettings, export, None),
+}
+"""Settings, function, and the setting that takes words without flag, by command."""
 
 if __name__ == "__main__":
     sys.exit(main())

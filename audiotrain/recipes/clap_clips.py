@@ -13,7 +13,7 @@ from audiotrain.cache import FeatureCache
 from audiotrain.datasets import captions
 from audiotrain.datasets.captioned import CaptionedClips, source_of
 from audiotrain.datasets.captions import Clip, Corpus
-from audiotrain.datasets.clips import normalised
+from audiotrain.datasets.clips import meaning
 from audiotrain.datasets.scenes import Scene
 from audiotrain.recipes.clap_settings import TrainSettings
 from audiotrain.recipes.terminal import progress
@@ -29,7 +29,7 @@ def find(settings: TrainSettings) -> Corpus[Clip]:
         corpus = captions.discover(settings.data, settings.templates, settings.group)
         corpus = captions.check(corpus, settings.strict)
     print(captions.report(corpus), flush=True)
-    meanings = {clip.concept or normalised(text) for clip in corpus.items for text in clip.captions}
+    meanings = {meaning(text, clip.concept) for clip in corpus.items for text in clip.captions}
     if len(meanings) < 2:
         raise ValueError(
             f"{corpus.folder}: all captions of {len(corpus.items)} clips are equal "

@@ -9,7 +9,7 @@ import numpy as np
 from audiotrain.cache import FeatureCache
 from audiotrain.clap_features import ClapFeatures
 from audiotrain.datasets.captioned import CaptionedClips, ClipAugmentation
-from audiotrain.datasets.clips import Clip, normalised
+from audiotrain.datasets.clips import Clip, meaning
 from audiotrain.loader import DataLoader, Dataset, default_collate
 from audiotrain.tokenizer import Tokenizer
 
@@ -145,7 +145,7 @@ class Captions:
     def of(cls, clips: Sequence[Clip]) -> "Captions":
         """Those of clips in their order."""
         rows = [(text, place) for place, clip in enumerate(clips) for text in clip.captions]
-        meanings = [clips[place].concept or normalised(text) for text, place in rows]
+        meanings = [meaning(text, clips[place].concept) for text, place in rows]
         return cls([text for text, _ in rows], [place for _, place in rows], meanings)
 
     @property

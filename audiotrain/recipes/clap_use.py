@@ -1,0 +1,276 @@
+"""What a trained CLAP is used for: evaluate, embed, search, classify.
+
+Each takes its settings and gives what it found; what it tells goes to the terminal. A recording
+that can't be read is named and left out.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import scipy.special
+
+from audiotrain import probes, report
+from audiotrain.datasets import captions
+from audiotrain.datasets.clips import Clip, meaning
+from audiotrain.datasets.recordings import recordings
+from audiotrain.history import write_json
+from audiotrain.models.clap import logit_scale
+from audiotrain.recipes.clap_embedding import MODEL, Embedder
+from audiotrain.recipes.clap_index import Index, build, check_suffix
+from audiotrain.recipes.clap_scoring import embed_prompts, score_clips
+from audiotrain.recipes.clap_use_settings import (
+    ClassifySettings,
+    EmbedSettings,
+    EvaluateSettings,
+    SearchSettings,
+    check_result,
+    read_labels,
+    refuse_existing,
+)
+
+WIDEST = 48  # characters of a file's name in a table
+Parts = tuple[Sequence[Clip], Sequence[Clip], Sequence[Clip]]
+
+
+# ---------------------------------------------------------------- evaluate
+
+
+def evaluate(settings: EvaluateSettings) -> dict:
+    """Score a model on a captioned folder; what metrics.json says."""
+    embedder = _embedder(settings)
+    corpus = captions.discover(settings.data, settings.templates, settings.group)
+    corpus = captions.check(corpus, settings.strict)
+    print(captions.report(corpus), flush=True)
+    run = run_of(embedder)
+    tested, training, validation = parts_of(corpus, run, settings.split)
+    refuse_alike(tested, settings.data)
+    output = output_folder(settings, run)
+    output.mkdir(parents=True, exist_ok=True)
+    scores = score_clips(
+        embedder, tested, training, validation, settings.templates, settings.linear_probe,
+        settings.strict,
+    )  # fmt: skip
+    scores.write(output)
+    tell_left_out(scores.left_out, len(tested))
+    print(f"\n{scores.table()}\n\n{output}")
+    return scores.as_dict()
+
+
+def run_of(embedder: Embedder) -> Path | None:
+    """The run folder of a model; None for a model from elsewhere."""
+    folder = Path(embedder.name)
+    is_run = folder.name == MODEL and (folder.parent / "config.yaml").is_file()
+    return folder.parent if is_run else None
+
+
+def output_folder(settings: EvaluateSettings, run: Path | None) -> Path:
+    """Where an evaluation goes: where the settings say, else into the model's run if it has one."""
+    if settings.output is not None:
+        return settings.output
+    name = settings.data.resolve().stem
+    if run is not None:
+        return run / f"evaluation-{name}"
+    return Path("runs") / f"evaluation-{Path(settings.checkpoint).resolve().name}-{name}"
+
+
+def parts_of(corpus: captions.Corpus[Clip], run: Path | None, name: str | None) -> Parts:
+    """The clips to test, those that a probe may learn from, and those to choose it by.
+
+    A part is what the run's split says, or else the data. ValueError when neither names it.
+    """
+    if name is None:
+        return corpus.items, (), ()
+    places = {clip.id: clip.split for clip in corpus.items}
+    saved = None if run is None else run / "split.json"
+    if saved is not None and saved.is_file():
+        own = _saved_split(saved)
+        if own.keys() & places.keys():
+            places = own
+    parts = {
+        part: [clip for clip in corpus.items if places.get(clip.id) == part]
+        for part in captions.SPLITS
+    }
+    if not parts[name]:
+        where = f"neither the data nor {saved}" if saved else "the data do not"
+        raise ValueError(
+            f"--split {name}: {where} name any of the {len(corpus.items)} clips in {corpus.folder}"
+        )
+    training = parts["train"] if name != "train" else ()
+    return parts[name], training, parts["valid"] if name == "test" else ()
+
+
+def _saved_split(path: Path) -> dict[str, str]:
+    """The part of each clip in a run's split.json."""
+    try:
+        items = json.loads(path.read_text("utf-8"))["items"]
+        return {name: part for part in captions.SPLITS for name in items[part]}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: not a run's split ({error!r})") from None
+
+
+def refuse_alike(clips: Sequence[Clip], data: Path) -> None:
+    """ValueError when there is nothing to tell apart."""
+    meanings = {meaning(text, clip.concept) for clip in clips for text in clip.captions}
+    if len(meanings) < 2:
+        count = "1 clip" if len(clips) == 1 else f"{len(clips)} clips that mean the same"
+        example = next(iter(meanings), "")[:60]
+        raise ValueError(f"{data}: {count} ({example!r}), expected two captions that differ")
+
+
+# ---------------------------------------------------------------- embed
+
+
+def embed(settings: EmbedSettings) -> Index:
+    """Write the embeddings of all audio in a folder; what was written."""
+    check_suffix(settings.output, "--output")
+    refuse_existing(settings.output, settings.overwrite)
+    problems: list[str] = []
+    clips = recordings(settings.data, problems)
+    embedder = _embedder(settings)
+    settings.output.parent.mkdir(parents=True, exist_ok=True)
+    index, unread = build(embedder, clips, settings.windows, settings.strict)
+    index.write(settings.output)
+    tell_left_out(problems + unread, len(clips))
+    rows = f"{len(index.embeddings)} windows of " if settings.windows else ""
+    print(f"{settings.output}: {rows}{len(index.ids)} recordings, {embedder.width} numbers each")
+    return index
+
+
+# ---------------------------------------------------------------- search
+
+
+def search(settings: SearchSettings) -> list[dict]:
+    """The recordings nearest to a text or to a recording, best first."""
+    check_result(settings.output, settings.overwrite)
+    index = None if settings.index.is_dir() else Index.read(settings.index)
+    embedder = _embedder(settings)
+    if index is None:
+        problems: list[str] = []
+        clips = recordings(settings.index, problems)
+        index, unread = build(embedder, clips, windows=True)
+        tell_left_out(problems + unread, len(clips))
+    elif index.model != embedder.digest:
+        raise ValueError(
+            f"--index {settings.index}: made by model {index.model}, but {embedder.name} is "
+            f"{embedder.digest}: name its model by --checkpoint, or embed again"
+        )
+    if settings.audio is not None:
+        query = embedder.audio([settings.audio], "listening")[0]
+    else:
+        query = embedder.text([settings.query])[0]
+    cosines = index.embeddings @ query
+    rows = [
+        {"rank": rank, "cosine": float(cosines[row]), "file": index.ids[index.clip[row]],
+         "start": float(index.start[row]), "end": float(index.end[row])}
+        for rank, row in enumerate(np.argsort(-cosines, kind="stable")[: settings.top], 1)
+    ]  # fmt: skip
+    print(f"{'rank':>4}{'cosine':>9}{'start':>10}  file")
+    for row in rows:
+        print(f"{row['rank']:4}{row['cosine']:9.3f}{clock(row['start']):>10}  {row['file']}")
+    if settings.output is not None:
+        write_rows(rows, rows, settings.output)
+    return rows
+
+
+def clock(seconds: float) -> str:
+    """A place in a recording.
+
+    >>> clock(9.96), clock(3671)
+    ('0:10', '1:01:11')
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+# ---------------------------------------------------------------- classify
+
+
+def classify(settings: ClassifySettings) -> list[dict]:
+    """The most likely classes of each file, the likeliest first."""
+    check_result(settings.output, settings.overwrite)
+    names = read_labels(settings.labels)
+    problems: list[str] = []
+    clips = [
+        replace(clip, id=str(path / clip.id) if path.is_dir() else str(path))
+        for path in settings.audio
+        for clip in recordings(path, problems)
+    ]
+    embedder = _embedder(settings)
+    prompts = embed_prompts(embedder, names, settings.templates)
+    heard = embedder.listen(clips, "listening", settings.strict)
+    cosines = probes.zero_shot(heard.embeddings, prompts)
+    scale = logit_scale(embedder.model.logit_scale_a).item()
+    shares = scipy.special.softmax(scale * cosines, axis=1)
+    found = []
+    for clip, row, share in zip(heard.clips, cosines, shares, strict=True):
+        best = np.argsort(-row, kind="stable")[: settings.top]
+        classes = [
+            {"class": names[one], "share": float(share[one]), "cosine": float(row[one])}
+            for one in best
+        ]
+        found.append({"file": clip.id, "classes": classes})
+    print_classes(found)
+    tell_left_out(problems + heard.problems, len(clips))
+    if settings.output is not None:
+        rows = [
+            {"file": one["file"], "rank": rank, **chosen}
+            for one in found
+            for rank, chosen in enumerate(one["classes"], 1)
+        ]
+        write_rows(rows, found, settings.output)
+    return found
+
+
+def print_classes(found: Sequence[dict]) -> None:
+    """A line for each file: its classes with their shares in percent."""
+    files = [shorten(one["file"]) for one in found]
+    widest = max(map(len, files))
+    names = max(len(chosen["class"]) for one in found for chosen in one["classes"])
+    for file, one in zip(files, found, strict=True):
+        columns = [f"{100 * c['share']:5.1f} % {c['class']:{names}}" for c in one["classes"]]
+        print(f"{file:{widest}}  {'  '.join(columns)}".rstrip())
+
+
+def shorten(name: str) -> str:
+    """The end of a long name."""
+    return name if len(name) <= WIDEST else "…" + name[1 - WIDEST :]
+
+
+# ---------------------------------------------------------------- what they share
+
+
+def _embedder(
+    settings: EvaluateSettings | EmbedSettings | SearchSettings | ClassifySettings,
+) -> Embedder:
+    """The model that the settings name."""
+    return Embedder.from_folder(settings.checkpoint, settings.batch_size, settings.workers)
+
+
+def write_rows(rows: Sequence[dict], nested: Sequence[dict], path: Path) -> None:
+    """`rows` as CSV, or `nested` as JSON, by the suffix."""
+    if path.suffix == ".json":
+        write_json(path, list(nested))
+    else:
+        report.table_csv(rows, path)
+
+
+def tell_left_out(problems: Sequence[str], total: int) -> None:
+    """Name recordings that could not be read, on stderr."""
+    for problem in problems:
+        print(f"left out: {problem}", file=sys.stderr)
+    if problems:
+        print(f"left out {len(problems)} of {total} recordings", file=sys.stderr)
+
+
+COMMANDS = {
+    "evaluate": (EvaluateSettings, evaluate, None),
+    "embed": (EmbedSettings, embed, None),
+    "search": (SearchSettings, search, "query"),
+    "classify": (ClassifySettings, classify, "audio"),
+}
+"""What recipes/clap.py calls: settings, function, and the setting that takes words without flag."""
