@@ -105,7 +105,7 @@ class ChordTraining(TrainModule):
         chosen, steps = self._optimization, self.trainer.estimated_total_steps
         schedule = WarmupCosineScheduler(
             peak_lr=chosen.learning_rate,
-            warmup_steps=min(chosen.warmup_steps, max(1, steps // 10)),
+            warmup_steps=min(chosen.warmup_steps, steps // 10),
             total_steps=steps,
             min_lr=chosen.learning_rate * chosen.final_share,
         )

@@ -63,13 +63,13 @@ def load_settings(command: str, words: Sequence[str]):
     settings = config.load(
         COMMANDS[command],
         words,
-        presets=PRESETS if command == "train" else None,
+        presets=PRESETS / "chords" if command == "train" else None,
         prog=f"audiotrain chords {command}",
         description=COMMANDS[command].__doc__ or "",
         positional="audio" if command == "predict" else None,
     )
     if isinstance(settings, TrainSettings) and settings.resume:
-        return settings_of_resumed(settings, words, CHANGEABLE)
+        return settings_of_resumed(settings, words, CHANGEABLE, PRESETS / "chords")
     return settings
 
 

@@ -63,13 +63,13 @@ def load_settings(command: str, words: Sequence[str]):
     settings = config.load(
         kind,
         words,
-        presets=PRESETS if command == "train" else None,
+        presets=PRESETS / "clap" if command == "train" else None,
         prog=f"audiotrain clap {command}",
         description=kind.__doc__ or "",
         positional=positional,
     )
     if isinstance(settings, TrainSettings) and settings.resume:
-        return settings_of_resumed(settings, words, CHANGEABLE)
+        return settings_of_resumed(settings, words, CHANGEABLE, PRESETS / "clap")
     return settings
 
 

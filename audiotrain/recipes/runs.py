@@ -10,7 +10,7 @@ from typing import TypeVar
 from audiotrain import config
 from audiotrain.loggers import Logger, MLflowLogger, TensorBoardLogger, WandbLogger
 
-PRESETS = Path(__file__).parent / "presets"
+PRESETS = Path(__file__).parent / "presets"  # a folder for each recipe
 BEGUN = ("checkpoints", "metrics.csv", "metrics.json")  # what a run folder holds once it began
 Settings = TypeVar("Settings")  # of training: with output, resume and loggers
 
@@ -42,7 +42,7 @@ def open_run(settings, kind: str) -> Path:
 
 
 def settings_of_resumed(
-    settings: Settings, words: Sequence[str], changeable: Sequence[str]
+    settings: Settings, words: Sequence[str], changeable: Sequence[str], presets: Path
 ) -> Settings:
     """Those of the run in `settings.output`, then `words`; only `changeable` ones may differ."""
     if settings.output is None:
@@ -52,7 +52,7 @@ def settings_of_resumed(
         raise ValueError(f"{settings.output}: no config.yaml, so there is no run to resume")
     kind = type(settings)
     saved = config.load(kind, ["--config", str(own)])
-    wanted = config.load(kind, ["--config", str(own), *words], presets=PRESETS)
+    wanted = config.load(kind, ["--config", str(own), *words], presets=presets)
     for field in fields(kind):
         before, now = getattr(saved, field.name), getattr(wanted, field.name)
         if before != now and field.name not in changeable:
