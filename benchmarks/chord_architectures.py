@@ -23,6 +23,7 @@ from audiotrain.recipes.chord_settings import TrainSettings
 
 CANDIDATES = {
     "equivariant (default)": ChordModelSettings(),
+    "equivariant, no pools": ChordModelSettings(blocks=8, pools=0),
     "relu attention, conv1d FFN": ChordModelSettings("relu-transformer", 256, 6, 4, 512, 3),
     "transformer, relu FFN": ChordModelSettings("transformer", 256, 6, 4, 1024, 1),
     "conv1d only": ChordModelSettings("conv", 256, 8, hidden=256, kernel=5),
