@@ -45,6 +45,7 @@ class TrainModule(Buffered):
 
     Define `__call__`, `compute_loss(batch)` and `configure_optimizers()`. The rest is optional.
 
+    >>> import mlx.nn as nn
     >>> class Line(TrainModule):
     ...     def __init__(self):
     ...         super().__init__()
