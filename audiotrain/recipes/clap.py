@@ -40,7 +40,7 @@ from audiotrain.saving import ModelCheckpoint
 from audiotrain.trainer import Trainer
 
 LOGGERS = makers("audiotrain-clap")
-STEPS = 700  # without data
+STEPS = 600  # without data
 HEARD_FOR_STATISTICS = 200  # clips
 
 

@@ -92,7 +92,7 @@ class TrainSettings:
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     """bf16-mixed computes in bfloat16, for GPUs"""
     steps: int | None = None
-    """optimizer steps; nothing: 700 without data, `epochs` with data"""
+    """optimizer steps; nothing: 600 without data, `epochs` with data"""
     epochs: int = 10
     """passes over the clips when `steps` is not given"""
     max_minutes: float | None = None
