@@ -18,6 +18,7 @@ from audiotrain.loggers import encode as encode_image
 from audiotrain.recipes import chord_data
 from audiotrain.recipes import chords as recipe
 from audiotrain.recipes.chord_settings import TrainSettings
+from audiotrain.recipes.commands import load_settings
 from audiotrain.trainer import Trainer
 
 
@@ -333,7 +334,8 @@ def test_resuming_a_copy_leaves_the_original_alone(quick, run, begun):
 def test_a_resumed_run_is_the_run_that_was_not_stopped(quick, run, place, data, tmp_path):
     """Stopped by its limit of steps, with the schedule of the whole; then continued."""
     words = ["--data", data, "--output", tmp_path / "run", "--cache", place / "cache"]
-    settings = recipe.load_settings("train", [str(w) for w in (*words, *TINY, *STEPS)])
+    given = [str(word) for word in (*words, *TINY, *STEPS)]
+    settings = load_settings("chords", recipe.COMMANDS, "train", given)
     folder = recipe.open_run(settings, "chords")
     parts, _ = recipe.prepare(settings, recipe.Library(settings.features, settings.cache), folder)
     module = recipe.make_module(settings, parts["train"])

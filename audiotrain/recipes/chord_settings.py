@@ -10,11 +10,6 @@ from audiotrain.recipes.chord_data import FeatureSettings
 from audiotrain.recipes.chord_training import LossSettings, OptimizationSettings
 
 CACHE = Path("~/.cache/audiotrain/chords")
-# What a resumed run may have otherwise than before: it changes nothing of what was learned.
-CHANGEABLE = (
-    "output", "resume", "cache", "steps", "epochs", "max_minutes", "validations", "patience",
-    "workers", "loggers",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -22,55 +22,25 @@ from audiotrain import checkpoint, config, distributed, harmony, report
 from audiotrain.callbacks import EarlyStopping
 from audiotrain.datasets import annotation_writers, chords
 from audiotrain.loader import DataLoader
-from audiotrain.recipes import chord_data, chord_inference, chord_scoring
+from audiotrain.recipes import chord_data, chord_inference, chord_scoring, commands
 from audiotrain.recipes.chord_data import Library, Song
 from audiotrain.recipes.chord_prediction import newest_run, predict
-from audiotrain.recipes.chord_settings import (
-    CHANGEABLE,
-    EvaluateSettings,
-    PredictSettings,
-    TrainSettings,
-)
+from audiotrain.recipes.chord_settings import EvaluateSettings, PredictSettings, TrainSettings
 from audiotrain.recipes.chord_songs import find, first_classes, first_renderings, prepare, tell
 from audiotrain.recipes.chord_trainer import ChordTrainer as ChordTrainer
 from audiotrain.recipes.chord_trainer import TrainingConfig as TrainingConfig
 from audiotrain.recipes.chord_training import ChordTraining, count_types, type_weights
-from audiotrain.recipes.runs import PRESETS, makers, open_run, settings_of_resumed
-from audiotrain.recipes.terminal import exit_code
+from audiotrain.recipes.commands import Command
+from audiotrain.recipes.runs import makers, open_run
 from audiotrain.saving import ModelCheckpoint
 from audiotrain.trainer import Trainer
 
-COMMANDS = {"train": TrainSettings, "evaluate": EvaluateSettings, "predict": PredictSettings}
-PROJECT = "audiotrain-chords"  # what W&B and MLflow list the runs under
-LOGGERS = makers(PROJECT)
+LOGGERS = makers("audiotrain-chords")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; 2 and one line a mistake on stderr when the user has to change something."""
-    words = list(sys.argv[1:] if argv is None else argv)
-
-    def run() -> None:
-        command, rest = config.choose_command(words, tuple(COMMANDS), "train")
-        settings = load_settings(command, rest)
-        if command == "train" or distributed.join().rank == 0:
-            {"train": train, "evaluate": evaluate, "predict": predict}[command](settings)
-
-    return exit_code(run)
-
-
-def load_settings(command: str, words: Sequence[str]):
-    """Settings of a command from its words; a resumed run's are its own, then the words."""
-    settings = config.load(
-        COMMANDS[command],
-        words,
-        presets=PRESETS / "chords" if command == "train" else None,
-        prog=f"audiotrain chords {command}",
-        description=COMMANDS[command].__doc__ or "",
-        positional="audio" if command == "predict" else None,
-    )
-    if isinstance(settings, TrainSettings) and settings.resume:
-        return settings_of_resumed(settings, words, CHANGEABLE, PRESETS / "chords")
-    return settings
+    return commands.main("chords", COMMANDS, argv)
 
 
 # ---------------------------------------------------------------- train
@@ -247,6 +217,12 @@ def part_of(corpus: chords.Corpus, split: Path, name: str) -> list[chords.Item]:
         )
     return items
 
+
+COMMANDS = {
+    "train": Command(TrainSettings, train),
+    "evaluate": Command(EvaluateSettings, evaluate),
+    "predict": Command(PredictSettings, predict, "audio"),
+}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -23,19 +23,19 @@ from audiotrain.callbacks import EarlyStopping
 from audiotrain.clap_features import ClapFeatures
 from audiotrain.datasets.clips import Clip
 from audiotrain.loader import DataLoader
-from audiotrain.recipes import clap_clips, clap_use
+from audiotrain.recipes import clap_clips, clap_use, commands
 from audiotrain.recipes.clap_data import Library, Pairs, Vectors, collate
 from audiotrain.recipes.clap_embedding import Embedder
 from audiotrain.recipes.clap_export import export, write_best
 from audiotrain.recipes.clap_scoring import score_clips
-from audiotrain.recipes.clap_settings import CHANGEABLE, ExportSettings, TrainSettings
+from audiotrain.recipes.clap_settings import ExportSettings, TrainSettings
 from audiotrain.recipes.clap_start import Start, make_module, take_statistics
 from audiotrain.recipes.clap_towers import frozen_vectors
 from audiotrain.recipes.clap_training import CLAPTraining
 from audiotrain.recipes.clap_training import CLAPTrainModule as CLAPTrainModule
 from audiotrain.recipes.clap_validation import MONITOR, Retrieval
-from audiotrain.recipes.runs import PRESETS, makers, open_run, settings_of_resumed
-from audiotrain.recipes.terminal import exit_code
+from audiotrain.recipes.commands import Command
+from audiotrain.recipes.runs import makers, open_run
 from audiotrain.saving import ModelCheckpoint
 from audiotrain.trainer import Trainer
 
@@ -46,31 +46,7 @@ HEARD_FOR_STATISTICS = 200  # clips
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; 2 and one line a mistake on stderr when the user has to change something."""
-    words = list(sys.argv[1:] if argv is None else argv)
-
-    def run() -> None:
-        command, rest = config.choose_command(words, tuple(COMMANDS), "train")
-        settings = load_settings(command, rest)
-        if command == "train" or distributed.join().rank == 0:
-            COMMANDS[command][1](settings)
-
-    return exit_code(run)
-
-
-def load_settings(command: str, words: Sequence[str]):
-    """Settings of a command from its words; a resumed run's are its own, then the words."""
-    kind, _, positional = COMMANDS[command]
-    settings = config.load(
-        kind,
-        words,
-        presets=PRESETS / "clap" if command == "train" else None,
-        prog=f"audiotrain clap {command}",
-        description=kind.__doc__ or "",
-        positional=positional,
-    )
-    if isinstance(settings, TrainSettings) and settings.resume:
-        return settings_of_resumed(settings, words, CHANGEABLE, PRESETS / "clap")
-    return settings
+    return commands.main("clap", COMMANDS, argv)
 
 
 # ---------------------------------------------------------------- train
@@ -209,11 +185,10 @@ def at_once(settings: TrainSettings) -> int:
 
 
 COMMANDS = {
-    "train": (TrainSettings, train, None),
+    "train": Command(TrainSettings, train),
     **clap_use.COMMANDS,
-    "export": (ExportSettings, export, None),
+    "export": Command(ExportSettings, export),
 }
-"""Settings, function, and the setting that takes words without flag, by command."""
 
 if __name__ == "__main__":
     sys.exit(main())

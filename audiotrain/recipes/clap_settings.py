@@ -14,11 +14,6 @@ from audiotrain.recipes.clap_training import LossSettings
 
 CACHE = Path("~/.cache/audiotrain/clap")
 COMPOSED = 2400  # clips without data
-# What a resumed run may have otherwise than before: it changes nothing of what was learned.
-CHANGEABLE = (
-    "output", "resume", "cache", "steps", "epochs", "max_minutes", "validations", "patience",
-    "workers", "loggers",
-)  # fmt: skip
 
 
 def small_model() -> CLAPConfig:

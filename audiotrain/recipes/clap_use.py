@@ -31,6 +31,7 @@ from audiotrain.recipes.clap_use_settings import (
     read_labels,
     refuse_existing,
 )
+from audiotrain.recipes.commands import Command
 
 WIDEST = 48  # characters of a file's name in a table
 Parts = tuple[Sequence[Clip], Sequence[Clip], Sequence[Clip]]
@@ -268,9 +269,8 @@ def tell_left_out(problems: Sequence[str], total: int) -> None:
 
 
 COMMANDS = {
-    "evaluate": (EvaluateSettings, evaluate, None),
-    "embed": (EmbedSettings, embed, None),
-    "search": (SearchSettings, search, "query"),
-    "classify": (ClassifySettings, classify, "audio"),
+    "evaluate": Command(EvaluateSettings, evaluate),
+    "embed": Command(EmbedSettings, embed),
+    "search": Command(SearchSettings, search, "query"),
+    "classify": Command(ClassifySettings, classify, "audio"),
 }
-"""What recipes/clap.py calls: settings, function, and the setting that takes words without flag."""

@@ -12,6 +12,11 @@ from audiotrain.loggers import Logger, MLflowLogger, TensorBoardLogger, WandbLog
 
 PRESETS = Path(__file__).parent / "presets"  # a folder for each recipe
 BEGUN = ("checkpoints", "metrics.csv", "metrics.json")  # what a run folder holds once it began
+# What a resumed run may have otherwise than before: it changes nothing of what was learned.
+CHANGEABLE = (
+    "output", "resume", "cache", "steps", "epochs", "max_minutes", "validations", "patience",
+    "workers", "loggers",
+)  # fmt: skip
 Settings = TypeVar("Settings")  # of training: with output, resume and loggers
 
 
@@ -41,10 +46,8 @@ def open_run(settings, kind: str) -> Path:
     return run
 
 
-def settings_of_resumed(
-    settings: Settings, words: Sequence[str], changeable: Sequence[str], presets: Path
-) -> Settings:
-    """Those of the run in `settings.output`, then `words`; only `changeable` ones may differ."""
+def settings_of_resumed(settings: Settings, words: Sequence[str], presets: Path) -> Settings:
+    """Those of the run in `settings.output`, then `words`; only what is CHANGEABLE may differ."""
     if settings.output is None:
         raise ValueError("--resume: needs --output, the run folder to continue")
     own = settings.output / "config.yaml"
@@ -55,9 +58,9 @@ def settings_of_resumed(
     wanted = config.load(kind, ["--config", str(own), *words], presets=presets)
     for field in fields(kind):
         before, now = getattr(saved, field.name), getattr(wanted, field.name)
-        if before != now and field.name not in changeable:
+        if before != now and field.name not in CHANGEABLE:
             raise ValueError(
                 f"--resume: {field.name} is {now}, expected {before} as in the run in "
-                f"{wanted.output}; only {', '.join(changeable[2:])} may change"
+                f"{wanted.output}; only {', '.join(CHANGEABLE[2:])} may change"
             )
     return wanted

@@ -1,0 +1,48 @@
+"""Commands of a recipe: chosen by the first word, set by the others, mistakes told in a line."""
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+from audiotrain import config, distributed
+from audiotrain.recipes.runs import PRESETS, settings_of_resumed
+from audiotrain.recipes.terminal import exit_code
+
+
+class Command(NamedTuple):
+    """What a command does, its settings' dataclass, and the setting that takes words without a
+    flag. Under mlx.launch rank 0 alone runs it, but for `train`, the default."""
+
+    settings: type
+    function: Callable
+    positional: str | None = None
+
+
+def main(recipe: str, commands: Mapping[str, Command], argv: Sequence[str] | None = None) -> int:
+    """Run a command; 2 and one line a mistake on stderr when the user has to change something."""
+    words = list(sys.argv[1:] if argv is None else argv)
+
+    def run() -> None:
+        name, rest = config.choose_command(words, tuple(commands), "train")
+        settings = load_settings(recipe, commands, name, rest)
+        if name == "train" or distributed.join().rank == 0:
+            commands[name].function(settings)
+
+    return exit_code(run)
+
+
+def load_settings(recipe: str, commands: Mapping[str, Command], name: str, words: Sequence[str]):
+    """Settings of a command from its words; a resumed run's are its own, then the words."""
+    kind, _, positional = commands[name]
+    presets = PRESETS / recipe if name == "train" else None
+    settings = config.load(
+        kind,
+        words,
+        presets=presets,
+        prog=f"audiotrain {recipe} {name}",
+        description=kind.__doc__ or "",
+        positional=positional,
+    )
+    if name == "train" and settings.resume:
+        return settings_of_resumed(settings, words, presets)
+    return settings
