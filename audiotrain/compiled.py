@@ -47,8 +47,8 @@ def can_compile() -> bool:
     if mx.default_device() != mx.cpu or shutil.which("g++") is not None:
         return True
     warnings.warn(
-        "no g++ found, which MLX needs to compile on a CPU: training runs uncompiled, "
-        "slower; install g++ to change that",
+        "no g++ found, which MLX needs to compile on a CPU: it runs uncompiled, slower; "
+        "install g++ to change that",
         stacklevel=4,
     )
     return False

@@ -220,7 +220,10 @@ def _finish_panel(
         axis.yaxis.set_major_formatter(lambda rate, _: f"{rate:g}")
         axis.set_ylim(bottom=0)
     else:
-        axis.legend(frameon=False, fontsize=8, labelcolor=INK)
+        axis.legend(
+            frameon=False, fontsize=8, labelcolor=INK, loc="upper center", ncols=3,
+            bbox_to_anchor=(0.5, -0.17), columnspacing=1.2, handlelength=1.4,
+        )  # fmt: skip
 
 
 def scores_picture(

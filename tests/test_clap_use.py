@@ -282,7 +282,9 @@ def test_other_files_are_no_index(place, index, tmp_path, refused, name, content
         path.write_bytes(content)
     told = refused("search", "rain", "--index", path)
     assert told.startswith(f"{path}: not an index that `embed` wrote: ")
-    assert "can't be read" in refused("search", "rain", "--index", tmp_path / "none.npz")
+    assert "`embed --output` writes one" in refused(
+        "search", "rain", "--index", tmp_path / "none.npz"
+    )
 
 
 # ---- classify

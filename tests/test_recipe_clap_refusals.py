@@ -81,7 +81,7 @@ def words(place, data, output, *more):
         (["--resume"], "--resume: needs --output, the run folder to continue"),
         (["export"], "--output: required"),
         (["export", "--output", "x", "--share", "2"], "share=2.0, expected 0 to 1"),
-        (["export", "--output", "x", "--checkpoint", "none"], "none: no run with checkpoints/best"),
+        (["export", "--output", "x", "--checkpoint", "none"], "none: no checkpoints/best in it"),
         (["--pretrained", "gone"], "gone: no such folder, and no hub id such as"),
     ],
 )  # fmt: skip

@@ -73,7 +73,9 @@ def find_run(place: Path) -> Path:
     runs = [run for run in (place, *_folders(place)) if (run / "config.yaml").is_file()]
     runs = [run for run in runs if checkpoint.exists(run / "checkpoints" / "best")]
     if not runs:
-        raise ValueError(f"{place}: no run with checkpoints/best in it")
+        raise ValueError(
+            f"{place}: no checkpoints/best in it, expected the folder of a trained run"
+        )
     return max(runs, key=lambda run: (run == place, (run / "checkpoints").stat().st_mtime))
 
 

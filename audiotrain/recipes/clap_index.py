@@ -68,7 +68,8 @@ class Index:
             if not whole or not 0 <= index.clip.min() <= index.clip.max() < len(index.ids):
                 raise ValueError(f"{index.embeddings.shape} embeddings for {shapes}")
         except OSError as error:
-            raise ValueError(f"{path}: can't be read: {error.strerror or error}") from None
+            why = error.strerror or error
+            raise ValueError(f"--index {path}: {why}; `embed --output` writes one") from None
         except damaged as error:
             raise ValueError(f"{path}: not an index that `embed` wrote: {error}") from None
         return index

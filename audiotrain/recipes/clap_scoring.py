@@ -156,7 +156,7 @@ class Scores:
             [self.clips[row].id for row in rows],
             [self.captions[starts[row]] for row in rows],
             matches,
-            f"{count} of {len(self.clips)} clips",
+            f"Similarity of {count} of {len(self.clips)} clips",
         )
 
 

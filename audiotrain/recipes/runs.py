@@ -42,7 +42,7 @@ def open_run(settings, kind: str) -> Path:
         run.mkdir(parents=True, exist_ok=True)
         config.save(replace(settings, resume=False), run / "config.yaml")
     except OSError as error:
-        raise ValueError(f"run folder {run}: {error.strerror}") from None
+        raise ValueError(f"run folder {run}: {error.strerror}; --output names another") from None
     return run
 
 
