@@ -20,6 +20,7 @@ from audiotrain.recipes.chord_data import (
 )
 
 SMALL = FeatureSettings(hop=4096, bins=48, bins_per_octave=12, spare=6)
+STILL = FeatureSettings(hop=4096, bins=48, bins_per_octave=12, spare=0)  # never transposed
 
 
 def chord_audio(pitches, seconds=2.0, rate=22050):
@@ -390,13 +391,18 @@ def test_no_more_is_transposed_than_there_are_spare_bins(spare):
     assert roots == {shift % 12 for shift in range(-min(5, spare), min(6, spare) + 1)}
 
 
-def test_windows_without_augmentation_are_the_song():
-    song = drawn(64)
-    windows = Windows([[song]], 16, SMALL, augmented=False)
-    rows = {row.tobytes() for row in plain_cut(song).astype(np.float32)}
+def test_plain_windows_are_the_first_rendering():
+    song, other = drawn(64, settings=STILL), drawn(64, 1, settings=STILL)
+    rows = {row.tobytes() for row in song.features.astype(np.float32)}
     rows.add(np.full(48, SILENCE, np.float32).tobytes())
-    for index in range(20):
-        assert all(row.tobytes() in rows for row in windows[index]["features"])
+
+    def is_plain(windows, index):
+        return all(row.tobytes() in rows for row in windows[index]["features"])
+
+    windows = Windows([[song, other]], 16, STILL, plain=1.0)
+    assert all(is_plain(windows, index) for index in range(20))
+    windows = Windows([[song, other]], 16, STILL, plain=0.7)
+    assert 0.55 < np.mean([is_plain(windows, index) for index in range(200)]) < 0.85
 
 
 def test_windows_are_drawn_from_their_generator_alone():
@@ -411,12 +417,17 @@ def test_windows_are_drawn_from_their_generator_alone():
 
 
 def test_windows_reach_every_frame_song_and_rendering():
-    songs = [[drawn(30, 0), drawn(30, 1)], [drawn(60, 2)], [drawn(3, 3)]]
+    songs = [
+        [drawn(30, 0, STILL), drawn(30, 1, STILL)],
+        [drawn(60, 2, STILL)],
+        [drawn(3, 3, STILL)],
+    ]
     for number, song in enumerate(song for renderings in songs for song in renderings):
         song.classes[:] = np.stack([np.full(len(song.classes), 1), np.full(len(song.classes), 0),
                                     np.full(len(song.classes), 0)], 1)  # fmt: skip
         song.features[:] = (number * 100 + np.arange(len(song.features)) % 100)[:, None]
-    windows = Windows(songs, 16, SMALL, augmented=False)
+    windows = Windows(songs, 16, STILL, plain=0.5)
+    windows._varied = lambda window, rng: window
     seen = {int(row[0]) for i in range(400) for row in windows[i]["features"] if row[0] >= 0}
     expected = {
         number * 100 + frame for number, length in enumerate((30, 30, 60, 3))
@@ -426,7 +437,7 @@ def test_windows_reach_every_frame_song_and_rendering():
 
 
 def test_windows_begin_before_songs_and_end_after_them():
-    windows = Windows([[drawn(40)]], 16, SMALL, augmented=False)
+    windows = Windows([[drawn(40, settings=STILL)]], 16, STILL, plain=1.0)
     silent = [(windows[i]["features"] == SILENCE).all(axis=1) for i in range(100)]
     assert max(found.argmin() for found in silent if found[0]) == 4
     assert max(found[::-1].argmin() for found in silent if found[-1]) >= 3

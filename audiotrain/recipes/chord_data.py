@@ -24,7 +24,7 @@ from audiotrain.recipes.terminal import progress
 FLOOR = 1e-4  # added to magnitudes before the logarithm
 ACCOMPANIED = 0.25  # share of composed songs that are one instrument's free accompaniment
 SYNTHESIS = 3  # raise it when the same seed gives another song
-ISOLATED = 0.08  # share of training windows that are a short clip in silence
+ISOLATED = 0.2  # share of varied training windows that are a short clip in silence
 SILENCE = -80.0  # dB of FLOOR: the feature of a silent bin
 
 
@@ -234,18 +234,19 @@ class Windows(Dataset):
     """Training windows drawn from songs: {"features" (frames, bins), "classes" (frames, 3)}.
 
     An epoch has as many windows as fit into one rendering of every song; each is a random place of
-    a song (chosen by length) in a random rendering, transposed by -5 to 6 semitones at most
-    `spare`, made louder or softer, tilted, covered by noise, and now and then cut to a short clip.
+    a song (chosen by length), transposed by -5 to 6 semitones at most `spare`. The share `plain`
+    is else as the first rendering sounds; the rest is of any rendering, made louder or softer,
+    tilted, covered by noise, and now and then cut to a short clip.
     """
 
     def __init__(
         self, songs: Sequence[Sequence[Song]], frames: int, settings: FeatureSettings,
-        augmented: bool = True,
+        plain: float = 0.0,
     ):  # fmt: skip
         if not songs:
             raise ValueError("no songs to train on")
         self.songs, self.frames, self.settings = songs, frames, settings
-        self.augmented = augmented
+        self.plain = plain
         lengths = np.array([len(renderings[0].features) for renderings in songs])
         # A clip shorter than a window counts as a quarter of one: it is mostly padding.
         weights = np.maximum(lengths, frames / 4)
@@ -265,17 +266,16 @@ class Windows(Dataset):
     def get(self, index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """One window, drawn from `rng` alone."""
         renderings = self.songs[int(rng.choice(len(self.songs), p=self._shares))]
-        song = renderings[int(rng.integers(len(renderings)))]
+        varied = rng.random() >= self.plain
+        song = renderings[int(rng.integers(len(renderings))) if varied else 0]
         length = len(song.features)
         start = int(rng.integers(-self.frames // 4, max(1, length - 3 * self.frames // 4)))
         window, classes = cut(song, start, self.frames, self.settings)
         shift = int(rng.integers(-min(5, self.settings.spare), min(6, self.settings.spare) + 1))
-        if not self.augmented:
-            shift = 0
         window = augment.transpose_bins(
             window, shift, self.settings.bins_per_semitone, self.settings.spare_bins
         )
-        if self.augmented:
+        if varied:
             if rng.random() < ISOLATED:
                 window, classes = isolate(window, classes, rng)
             window = self._varied(window, rng)

@@ -38,6 +38,9 @@ class TrainSettings:
     """read Cm7b5, CM7, Csus, C°, Cø and German H too"""
     renderings: int = 2
     """how often a MIDI file is played for training: as written, then on drawn instruments"""
+    plain: float = 0.6
+    """share of training windows that are heard as they are, but for the key; the others are of any
+    rendering, and varied in loudness, tone, noise and length"""
     composed: int | None = None
     """songs synthesised for training; nothing: 120 without data, none with data"""
     composed_seconds: float = 60.0
@@ -153,6 +156,8 @@ def check_training(settings: TrainSettings) -> None:
         raise ValueError(
             f"valid={valid} and test={test}, expected shares above 0 that add up to less than 1"
         )
+    if not 0 <= settings.plain <= 1:
+        raise ValueError(f"plain={settings.plain}, expected 0 to 1")
     window, patch = settings.window, settings.model.patch
     if window % 2 or window % patch:
         raise ValueError(

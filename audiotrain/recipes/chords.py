@@ -115,7 +115,7 @@ def make_module(settings: TrainSettings, songs: list[list[Song]]) -> ChordTraini
 
 def make_trainer(settings: TrainSettings, parts: dict[str, list[list[Song]]], run: Path):
     """The Trainer of a run, and its loaders for training and validation."""
-    windows = chord_data.Windows(parts["train"], settings.window, settings.features)
+    windows = chord_data.Windows(parts["train"], settings.window, settings.features, settings.plain)
     ranks = distributed.join()
     batch = min(settings.batch_size, max(1, len(windows) // ranks.size))
     train_loader = DataLoader(
