@@ -69,6 +69,27 @@ def tilt(features: np.ndarray, rng: np.random.Generator, decibels: float) -> np.
     return features + (line + bump).astype(np.float32)
 
 
+def roll(features: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Frames (frames, bins) turned around in time: the end of what is cut off follows its start."""
+    return np.roll(features, int(rng.integers(len(features))), axis=0)
+
+
+def shift(features: np.ndarray, rng: np.random.Generator, most: int) -> np.ndarray:
+    """Features (frames, bins) up to `most` bins higher or lower; the bin at the edge is repeated.
+
+    On mels that is nearly another pitch.
+    """
+    up = int(rng.integers(-most, most + 1))
+    places = np.clip(np.arange(features.shape[-1]) - up, 0, features.shape[-1] - 1)
+    return features[..., places]
+
+
+def blend(features: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Two sounds at once, of their features in dB (of power): their powers are added."""
+    nepers = np.float32(np.log(10) / 10)
+    return np.logaddexp(features * nepers, others * nepers) / nepers
+
+
 def mask(
     features: np.ndarray,
     rng: np.random.Generator,

@@ -10,6 +10,7 @@ import mlx.core as mx
 
 Gather = Callable[[mx.array], mx.array]
 Result = tuple[mx.array, dict[str, mx.array]]
+Blended = tuple[mx.array, mx.array]  # second groups (pairs, ...), shares of the first (pairs,)
 
 
 class ContrastiveLoss:
@@ -19,8 +20,10 @@ class ContrastiveLoss:
     accuracies are shares whose nearest is a match. `logit_scale` multiplies the cosines: a scalar
     array, or one for the audio's and one for the texts' logits (two scalars, as CLAP has them).
     `groups` (pairs, ...) are integers: pairs whose rows are equal (of captions' tokens, of a
-    clip's number) match each other, too, and share a row's target evenly. Radford et al. 2021,
-    arXiv:2103.00020; van den Oord et al. 2018, arXiv:1807.03748.
+    clip's number) match each other, too, and share a row's target evenly. Audio that is two sounds
+    at once has a second group in `blended`, (groups (pairs, ...), share (pairs,) of the first):
+    its target is the captions of both, by their shares. Radford et al. 2021, arXiv:2103.00020; van
+    den Oord et al. 2018, arXiv:1807.03748; Tokozume et al. 2018, arXiv:1711.10282.
 
     Ranks share their negatives by `gather`, called with the embeddings and the groups, which gives
     the rows of all ranks. The loss is then that of the whole batch on each rank. Where gradients
@@ -42,12 +45,16 @@ class ContrastiveLoss:
         text: mx.array,
         logit_scale: mx.array | tuple[mx.array, mx.array],
         groups: mx.array | None = None,
+        blended: Blended | None = None,
     ) -> Result:
-        cosines, matches = _compare(audio, text, groups, self.gather)
+        cosines, matches = _compare(audio, text, groups, blended, self.gather)
         scales = logit_scale if isinstance(logit_scale, tuple) else (logit_scale, logit_scale)
-        targets = matches / matches.sum(axis=1, keepdims=True)
-        sides = zip(scales, (cosines, cosines.T), strict=True)
-        losses = [_cross_entropy(_float(scale) * side, targets) for scale, side in sides]
+        losses = [
+            _cross_entropy(_float(scale) * side, shares / shares.sum(axis=1, keepdims=True))
+            for scale, side, shares in zip(
+                scales, (cosines, cosines.T), (matches, matches.T), strict=True
+            )
+        ]
         return (losses[0] + losses[1]) / 2, _accuracies(cosines, matches)
 
 
@@ -69,11 +76,11 @@ class SigLIPLoss:
         logit_scale: mx.array,
         logit_bias: mx.array,
         groups: mx.array | None = None,
+        blended: Blended | None = None,
     ) -> Result:
-        cosines, matches = _compare(audio, text, groups, self.gather)
+        cosines, matches = _compare(audio, text, groups, blended, self.gather)
         logits = _float(logit_scale) * cosines + _float(logit_bias)
-        signed = mx.where(matches > 0, logits, -logits)
-        loss = mx.logaddexp(0.0, -signed).sum() / len(cosines)
+        loss = (mx.logaddexp(0.0, logits) - matches * logits).sum() / len(cosines)
         return loss, _accuracies(cosines, matches)
 
 
@@ -99,23 +106,37 @@ def _float(number) -> mx.array:
     return mx.array(number).astype(mx.float32)
 
 
-def _compare(audio, text, groups, gather) -> tuple[mx.array, mx.array]:
-    """Cosines (audio, text) of all pairs, and 1.0 where they match, 0.0 elsewhere."""
+def _compare(audio, text, groups, blended, gather) -> tuple[mx.array, mx.array]:
+    """Cosines (audio, text) of all pairs, and how much of the audio is what the text says: 1.0
+    where they match, 0.0 elsewhere, a share where the audio is blended."""
     if audio.ndim != 2 or audio.shape != text.shape:
         raise ValueError(
             f"embeddings of audio {tuple(audio.shape)} and text {tuple(text.shape)}, "
             f"expected two of the same (pairs, width)"
         )
+    if groups is None and blended is not None:
+        raise ValueError("blended pairs without groups, expected the groups of all captions")
     if groups is not None and (groups.ndim == 0 or len(groups) != len(audio)):
         raise ValueError(f"groups {tuple(groups.shape)}, expected a row for each of {len(audio)}")
     if gather is not None:
         audio, text = gather(audio), gather(text)
         groups = None if groups is None else gather(groups)
+        blended = None if blended is None else tuple(map(gather, blended))
     cosines = _unit(audio) @ _unit(text).T
     if groups is None:
         return cosines, mx.eye(len(cosines))
-    rows = groups.reshape(len(groups), -1)
-    return cosines, (rows[:, None] == rows[None]).all(axis=-1).astype(mx.float32)
+    matches = _equal(groups, groups)
+    if blended is None:
+        return cosines, matches
+    second, share = blended
+    share = _float(share)[:, None]
+    return cosines, share * matches + (1 - share) * _equal(second, groups)
+
+
+def _equal(rows: mx.array, others: mx.array) -> mx.array:
+    """1.0 where a row of the one equals a row of the other, else 0.0: (rows, others)."""
+    rows, others = (array.reshape(len(array), -1) for array in (rows, others))
+    return (rows[:, None] == others[None]).all(axis=-1).astype(mx.float32)
 
 
 def _unit(embeddings: mx.array) -> mx.array:

@@ -59,8 +59,10 @@ def test_features_and_labels_are_transposed_together():
         lambda x, rng: augment.noise(x, rng, 1.0),
         lambda x, rng: augment.tilt(x, rng, 6.0),
         lambda x, rng: augment.mask(x, rng),
+        augment.roll,
+        lambda x, rng: augment.shift(x, rng, 25),
     ],
-    ids=["gain", "noise", "tilt", "mask"],
+    ids=["gain", "noise", "tilt", "mask", "roll", "shift"],
 )
 def test_feature_changes_keep_shape_and_type_and_follow_the_seed(change):
     features = generator(1).standard_normal((50, 60), np.float32)
@@ -83,6 +85,33 @@ def test_tilt_is_the_same_for_all_frames():
     curve = augment.tilt(np.zeros((4, 100), np.float32), generator(), 5.0)
     assert np.ptp(curve, axis=0).max() == 0
     assert 0 < np.abs(curve).max() <= 10
+
+
+def test_roll_turns_frames_around():
+    features = np.arange(12.0, dtype=np.float32).reshape(6, 2)
+    starts = set()
+    for seed in range(40):
+        turned = augment.roll(features, generator(seed))
+        start = int(turned[0, 0]) // 2
+        np.testing.assert_array_equal(turned, np.concatenate([features[start:], features[:start]]))
+        starts.add(start)
+    assert starts == set(range(6))
+
+
+def test_shift_moves_bins_and_repeats_the_edge():
+    features = np.arange(10.0, dtype=np.float32)[None]
+    found = {tuple(augment.shift(features, generator(seed), 2)[0]) for seed in range(60)}
+    assert found == {
+        tuple(np.clip(np.arange(10) - up, 0, 9).astype(float)) for up in range(-2, 3)
+    }  # fmt: skip
+
+
+def test_blending_adds_powers():
+    rng = generator()
+    one, other = rng.uniform(0.1, 2, (2, 5, 4)).astype(np.float32)
+    blended = augment.blend(10 * np.log10(one), 10 * np.log10(other))
+    np.testing.assert_allclose(blended, 10 * np.log10(one + other), atol=1e-5)
+    assert blended.dtype == np.float32
 
 
 def test_masks_are_bands_that_leave_half_of_each_axis():

@@ -117,6 +117,45 @@ def test_mixing_says_and(clips, tokenizer, features):
     assert 15 < count < 55  # half of the third that draws the bell
 
 
+def test_blending_keeps_the_caption_and_tells_the_other(clips, tokenizer, features, tmp_path):
+    change = ClipAugmentation(blend=0.5)
+    dataset = CaptionedClips(clips, tokenizer, features, change, mels=FeatureCache(tmp_path / "m"))
+    own, bell = (int(dataset[number]["group"]) for number in (0, 1))
+    alone = dataset[0]["mel"]
+    found = drawn(dataset, 0, 200)
+    assert {tokenizer.decode(sample["input_ids"]) for sample in found} == {"Rain."}
+    assert {int(sample["group"]) for sample in found} == {own}
+    blended = [sample for sample in found if sample["share"] < 1]
+    assert 70 < len(blended) < 130
+    bells = [sample for sample in blended if sample["second_group"] != own]
+    assert bells, "the bell and what rings are two captions"
+    assert bell in {int(sample["second_group"]) for sample in bells}
+    assert all(0.13 <= sample["share"] <= 0.87 for sample in blended)
+    assert all((sample["mel"] >= alone - 1e-3).all() for sample in blended), "powers are added"
+    for sample in found:
+        assert sample["share"].dtype == np.float32
+        if sample["share"] == 1:
+            assert int(sample["second_group"]) == own
+            np.testing.assert_array_equal(sample["mel"], alone)
+    louder, softer = (
+        np.mean([s["mel"].mean() for s in bells if low < s["share"] <= high])
+        for low, high in ((0.13, 0.35), (0.65, 0.87))
+    )
+    assert louder > softer + 1, "the bell is louder where the rain's share is small"
+
+
+def test_spectrograms_are_varied_alike_in_every_channel(clips, tokenizer):
+    fused = ClapFeatures(ClapFeatureSettings(**SMALL, truncation="fusion"))
+    plain = CaptionedClips(clips, tokenizer, fused, PLAIN)[2]["mel"]
+    for change in ({"roll": 1.0}, {"shift": 3}, {"tilt": 6.0}):
+        dataset = CaptionedClips(clips, tokenizer, fused, ClipAugmentation(**change))
+        varied = [sample["mel"] for sample in drawn(dataset, 2, 20)]
+        assert any((mel != plain).any() for mel in varied)
+        for mel in varied:
+            assert mel.shape == plain.shape
+            np.testing.assert_array_equal(mel, np.repeat(mel[:1], 4, axis=0))
+
+
 def test_joining_says_the_order(clips, tokenizer, features):
     dataset = CaptionedClips(clips, tokenizer, features, ClipAugmentation(join=1))
     texts = {tokenizer.decode(sample["input_ids"]) for sample in drawn(dataset, 0, 80)}
@@ -244,7 +283,7 @@ def test_errors_name_the_file(clips, tokenizer, features, tmp_path):
         ({"output": "image"}, "output='image', expected one of mel, waveform"),
         (
             {"output": "waveform", "augmentation": ClipAugmentation(mel_masks=1)},
-            "output='waveform' has no spectrogram to mask",
+            "output='waveform' has no spectrogram: expected no masks",
         ),
         ({"clips": []}, "no captioned clips"),
         (
@@ -265,5 +304,7 @@ def test_refusals(clips, tokenizer, features, settings, message):
 def test_augmentations_refused():
     with pytest.raises(ValueError, match="gain=-1, expected 0 or more"):
         ClipAugmentation(gain=-1)
+    with pytest.raises(ValueError, match="blend=1.5, expected 0 to 1"):
+        ClipAugmentation(blend=1.5)
     with pytest.raises(ValueError, match="mix=0.7 and join=0.7, expected at most 1 together"):
         ClipAugmentation(mix=0.7, join=0.7)

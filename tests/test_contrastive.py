@@ -186,3 +186,45 @@ def test_what_does_not_fit_is_refused(audio, text, groups, message):
     given = None if groups is None else mx.zeros(groups, mx.int32)
     with pytest.raises(ValueError, match=message):
         ContrastiveLoss()(mx.zeros(audio), mx.zeros(text), mx.array(1.0), given)
+
+
+def blended_matches(groups, seconds, share):
+    """How much of each audio is what each text says, by loops."""
+    return np.array([
+        [part * (own == text) + (1 - part) * (second == text) for text in groups]
+        for own, second, part in zip(groups, seconds, share, strict=True)
+    ])  # fmt: skip
+
+
+def test_blended_audio_matches_both_captions_by_their_shares():
+    audio, text = embeddings()
+    groups, seconds = np.array([0, 1, 2, 3, 0, 5, 6, 7]), np.array([0, 4, 0, 1, 2, 9, 6, 0])
+    share = np.array([1.0, 0.5, 0.75, 0.3, 0.6, 0.4, 0.2, 0.9])
+    shares = blended_matches(groups, seconds, share)
+    assert shares[5].sum() == pytest.approx(0.4), "the other caption may be in no pair"
+    blended = mx.array(seconds), mx.array(share.astype(np.float32))
+
+    def unit(x):
+        return x / np.linalg.norm(x, axis=1, keepdims=True)
+
+    def entropy(logits, targets):
+        targets = targets / targets.sum(1, keepdims=True)
+        logs = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+        return -(targets * logs).sum(1).mean()
+
+    cosines = unit(audio) @ unit(text).T
+    expected = (entropy(9 * cosines, shares) + entropy(4 * cosines.T, shares.T)) / 2
+    given = mx.array(audio), mx.array(text)
+    scales = mx.array(9.0), mx.array(4.0)
+    loss, _ = ContrastiveLoss()(*given, scales, mx.array(groups), blended)
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+    logits = 7 * cosines - 2
+    sigmoid = 1 / (1 + np.exp(-logits))
+    expected = -(shares * np.log(sigmoid) + (1 - shares) * np.log(1 - sigmoid)).sum() / PAIRS
+    loss, _ = SigLIPLoss()(*given, mx.array(7.0), mx.array(-2.0), mx.array(groups), blended)
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+    whole = mx.array(groups), mx.ones(PAIRS)
+    losses = [ContrastiveLoss()(*given, scales, mx.array(groups), b)[0] for b in (None, whole)]
+    assert losses[0].item() == pytest.approx(losses[1].item(), rel=1e-6)
+    with pytest.raises(ValueError, match="blended pairs without groups"):
+        ContrastiveLoss()(*given, scales, None, blended)

@@ -2,7 +2,8 @@
 
 A sample is {"mel" (channels, frames, mels) float32 or "waveform" (samples,) float32, "input_ids"
 and "attention_mask" (length,) int32, "is_longer" bool, "group" int64}: equal groups in a batch
-mean the same, so they are positives of each other.
+mean the same, so they are positives of each other. Where clips are blended a sample also has
+"second_group" int64, what the other clip means, and "share" float32, how much of it is the first.
 """
 
 import hashlib
@@ -22,7 +23,10 @@ from audiotrain.loader import Dataset
 from audiotrain.tokenizer import Tokenizer
 
 OUTPUTS = ("mel", "waveform")
-KEYS = ("mel", "waveform", "input_ids", "attention_mask", "is_longer", "group")
+KEYS = (
+    "mel", "waveform", "input_ids", "attention_mask", "is_longer", "group", "second_group", "share",
+)  # fmt: skip
+BLENDED = 8.0  # dB that the one of two blended clips is louder at most
 SYNTHESIS = 1  # raise it when the same scene sounds otherwise
 
 
@@ -32,12 +36,18 @@ class ClipAugmentation:
 
     `gain` up to so many dB louder or softer; `mix` and `join` the shares of samples that are two
     clips at once ("... and ...") and two clips composed ("... then ...", "... while ...");
-    SpecAugment's masks by number and largest width, in frames and in mels.
+    `blend` the share of samples that are two clips whose captions both fit, by their loudness.
+    `tilt` dB of a random EQ, `shift` mels up or down, `roll` the share that is turned around in
+    time; SpecAugment's masks by number and largest width, in frames and in mels.
     """
 
     gain: float = 0.0
     mix: float = 0.0
     join: float = 0.0
+    blend: float = 0.0
+    tilt: float = 0.0
+    shift: int = 0
+    roll: float = 0.0
     time_masks: int = 0
     time_width: int = 64
     mel_masks: int = 0
@@ -49,11 +59,15 @@ class ClipAugmentation:
                 raise ValueError(f"{name}={value}, expected 0 or more")
         if self.mix + self.join > 1:
             raise ValueError(f"mix={self.mix} and join={self.join}, expected at most 1 together")
+        for name in ("blend", "roll"):
+            if getattr(self, name) > 1:
+                raise ValueError(f"{name}={getattr(self, name)}, expected 0 to 1")
 
     @property
-    def masks(self) -> bool:
-        """Whether parts of the spectrogram are masked."""
-        return self.time_masks + self.mel_masks > 0
+    def changes_mels(self) -> bool:
+        """Whether anything is done to spectrograms."""
+        masks = self.time_masks + self.mel_masks
+        return masks + self.blend + self.tilt + self.shift + self.roll > 0
 
 
 class CaptionedClips(Dataset):
@@ -81,8 +95,10 @@ class CaptionedClips(Dataset):
             raise ValueError("no captioned clips")
         if output not in OUTPUTS:
             raise ValueError(f"output={output!r}, expected one of {', '.join(OUTPUTS)}")
-        if output == "waveform" and augmentation and augmentation.masks:
-            raise ValueError("output='waveform' has no spectrogram to mask: expected no masks")
+        if output == "waveform" and augmentation and augmentation.changes_mels:
+            raise ValueError(
+                "output='waveform' has no spectrogram: expected no masks, blend, tilt, shift, roll"
+            )
         if output == "waveform" and features.settings.fused:
             raise ValueError("output='waveform' with truncation='fusion': expected output='mel'")
         self.clips, self.tokenizer, self.features = clips, tokenizer, features
@@ -133,9 +149,15 @@ class CaptionedClips(Dataset):
             sound = {"mel": self._louder(self._kept(index), gain)}
         else:
             sound = self._input(audio * np.float32(augment.decibels_to_ratio(gain)), rng)
-        if change.masks:
+        words = self.words(caption, concept)
+        if change.changes_mels:
+            sound["mel"] = self._varied(sound["mel"], rng)
+        if change.blend:
+            sound["mel"], second = self._blended(sound["mel"], rng)
+            words |= {"second_group": words["group"], "share": np.array(1, np.float32)} | second
+        if change.time_masks + change.mel_masks:
             sound["mel"] = self._masked(sound["mel"], rng)
-        return _sample(sound | {"is_longer": np.array(longer)}, self.words(caption, concept))
+        return _sample(sound | {"is_longer": np.array(longer)}, words)
 
     def describe(self, index: int) -> str:
         """The file of a sample, or the name of its scene."""
@@ -206,6 +228,35 @@ class CaptionedClips(Dataset):
         if self.output == "waveform":
             return {"waveform": self.features.fit(audio, rng)}
         return {"mel": self.features(audio, rng)[0]}
+
+    def _blended(self, mel: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, dict]:
+        """A spectrogram, now and then with another clip's added, and what the other means."""
+        if rng.random() >= self.augmentation.blend:
+            return mel, {}
+        index = int(rng.integers(len(self.clips)))
+        clip = self.clips[index]
+        if self.keeps(index):
+            other = self._kept(index)
+        else:
+            other = self._input(self._excerpt(clip, rng)[0], rng)["mel"]
+        other = self._varied(other, rng)
+        louder = float(rng.uniform(-BLENDED, BLENDED))
+        group = self.words(str(rng.choice(clip.captions)), clip.concept)["group"]
+        share = np.array(1 / (1 + 10 ** (-louder / 10)), np.float32)  # of the power
+        mel = augment.blend(mel, other - np.float32(louder))
+        return mel, {"second_group": group, "share": share}
+
+    def _varied(self, mel: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Through an EQ, at another pitch, turned around in time: all channels alike."""
+        change, seed = self.augmentation, int(rng.integers(2**32))
+        turned = rng.random() < change.roll
+        varied = []
+        for channel in mel:
+            draws = np.random.default_rng(seed)
+            channel = augment.tilt(channel, draws, change.tilt)
+            channel = augment.shift(channel, draws, change.shift)
+            varied.append(augment.roll(channel, draws) if turned else channel)
+        return np.stack(varied)
 
     def _masked(self, mel: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """The same bands of frames and of mels in every channel set to its mean."""

@@ -126,7 +126,8 @@ class TrainSettings:
     @property
     def caches_towers(self) -> bool:
         """Whether what frozen towers give is kept: not where clips are mixed into new ones."""
-        return self.cache_towers and self.augmentation.mix + self.augmentation.join == 0
+        change = self.augmentation
+        return self.cache_towers and change.mix + change.join + change.blend == 0
 
 
 @dataclass(frozen=True)

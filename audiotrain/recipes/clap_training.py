@@ -8,7 +8,7 @@ import mlx.nn as nn
 import mlx.optimizers as optim
 from mlx.utils import tree_flatten
 
-from audiotrain.contrastive import ContrastiveLoss, SigLIPLoss
+from audiotrain.contrastive import Blended, ContrastiveLoss, SigLIPLoss
 from audiotrain.gradcache import in_micro_batches
 from audiotrain.memory import checkpoint_layers
 from audiotrain.models.clap import CLAP, logit_scale
@@ -19,6 +19,7 @@ from audiotrain.recipes.clap_rates import OptimizationSettings, optimizer_config
 from audiotrain.schedulers import WarmupLinearScheduler
 
 Batch = dict[str, mx.array]
+MEANINGS = ("group", "second_group", "share")  # of a batch: what matches, not what is heard
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,8 @@ class CLAPTraining(CLAPTrainModule):
     """CLAP in one of the recipe's modes, on batches of `CaptionedClips`.
 
     A batch has "mel" and "is_longer", or "audio_vector" (rows, width) that a frozen audio tower
-    gave; "input_ids" and "attention_mask", or "text_vector"; and "group", equal where rows match.
+    gave; "input_ids" and "attention_mask", or "text_vector"; and "group", equal where rows match,
+    with "second_group" and "share" where clips are blended.
     `predict_step` gives the embeddings, of length 1, of a batch's clips or captions.
 
     A tower that does not train is in eval mode. BatchNorm keeps to its statistics with micro
@@ -168,23 +170,27 @@ class CLAPTraining(CLAPTrainModule):
         return clap.text_projection(vectors)
 
     def compute_loss(self, batch: Batch) -> tuple[mx.array, dict[str, mx.array]]:
-        inputs = {name: array for name, array in batch.items() if name != "group"}
+        inputs = {name: array for name, array in batch.items() if name not in MEANINGS}
         rows = len(batch["group"])
         micro = self._memory.micro_batch
         if self.training and 0 < micro < rows:
             audio, text = in_micro_batches(self, self.embed, inputs, micro)
         else:
             audio, text = self.embed(inputs)
-        return self.loss_of(audio, text, batch["group"])
+        blended = (batch["second_group"], batch["share"]) if "share" in batch else None
+        return self.loss_of(audio, text, batch["group"], blended)
 
-    def loss_of(self, audio: mx.array, text: mx.array, groups: mx.array):
+    def loss_of(
+        self, audio: mx.array, text: mx.array, groups: mx.array, blended: Blended | None = None
+    ):
         """(loss, metrics) of embeddings (rows, projection_dim) and whose rows match."""
         scale = logit_scale(self.clap.logit_scale_a)
         if self._loss.kind == "siglip":
             loss = SigLIPLoss(self._all_ranks())
-            loss, metrics = loss(audio, text, scale, self.logit_bias, groups)
+            loss, metrics = loss(audio, text, scale, self.logit_bias, groups, blended)
         else:
-            loss, metrics = ContrastiveLoss(self._all_ranks())(audio, text, scale, groups)
+            loss = ContrastiveLoss(self._all_ranks())
+            loss, metrics = loss(audio, text, scale, groups, blended)
         return loss, metrics | {"logit_scale": scale}
 
     def validation_step(self, batch: Batch) -> tuple[mx.array, dict[str, mx.array]]:
