@@ -28,7 +28,7 @@ def masked_cross_entropy(
         raise ValueError(f"label_smoothing={label_smoothing}, expected 0 <= label_smoothing < 1")
     logits = logits.astype(mx.float32)
     valid = (targets >= 0).astype(mx.float32)
-    chosen = mx.maximum(targets, 0)
+    chosen = mx.clip(targets, 0, logits.shape[-1] - 1)  # past them MLX reads and writes anything
     normalizer = mx.logsumexp(logits, axis=-1)
     loss = normalizer - mx.take_along_axis(logits, chosen[..., None], axis=-1)[..., 0]
     if label_smoothing:
@@ -37,7 +37,7 @@ def masked_cross_entropy(
         else:
             smooth = normalizer - (logits * similarity[chosen]).sum(axis=-1)
         loss = (1 - label_smoothing) * loss + label_smoothing * smooth
-    loss = mx.where(targets < logits.shape[-1], loss, mx.nan)  # MLX reads past the logits
+    loss = mx.where(targets < logits.shape[-1], loss, mx.nan)
     weights = valid if class_weights is None else valid * class_weights[chosen]
     return (loss * weights).sum() / mx.maximum(weights.sum(), 1e-9)
 

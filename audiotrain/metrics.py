@@ -37,11 +37,16 @@ def _judged(*arrays, targets) -> tuple[np.ndarray, ...]:
     return *(_numpy(array)[known] for array in arrays), targets[known]
 
 
+def _check_classes(name: str, found: np.ndarray, classes: int) -> None:
+    if len(found) and not (found.min() >= 0 and found.max() < classes):
+        raise ValueError(f"{name} {found.min()} to {found.max()}, expected 0 to {classes - 1}")
+
+
 def top_k_accuracy(logits, targets, k: int) -> float:
     """Share of items whose target class is among the `k` largest logits; 0 when none is judged.
 
     logits (..., classes), targets (...) class numbers. Of equal logits the first counts as larger;
-    NaN counts as wrong. ValueError when k is not in 1..classes.
+    NaN counts as wrong. ValueError when k is not in 1..classes, or a target is not below `classes`.
 
     >>> top_k_accuracy(np.array([[3.0, 2, 1], [3, 2, 1]]), np.array([1, 2]), k=2)
     0.5
@@ -53,6 +58,7 @@ def top_k_accuracy(logits, targets, k: int) -> float:
     logits, targets = _judged(logits, targets=targets)
     if not len(targets):
         return 0.0
+    _check_classes("target", targets, classes)
     own = np.take_along_axis(logits, targets[:, None], axis=1)
     before = ~(logits <= own) | ((logits == own) & (np.arange(classes) < targets[:, None]))
     return float(np.mean(before.sum(axis=1) < k))
@@ -83,9 +89,8 @@ def confusion_matrix(predictions, targets, classes: int) -> np.ndarray:
     [[1, 1], [0, 1]]
     """
     predictions, targets = _judged(predictions, targets=targets)
-    for name, found in (("prediction", predictions), ("target", targets)):
-        if len(found) and not (found.min() >= 0 and found.max() < classes):
-            raise ValueError(f"{name} {found.min()} to {found.max()}, expected 0 to {classes - 1}")
+    _check_classes("prediction", predictions, classes)
+    _check_classes("target", targets, classes)
     cells = targets.astype(np.int64) * classes + predictions.astype(np.int64)
     return np.bincount(cells, minlength=classes * classes).reshape(classes, classes)
 

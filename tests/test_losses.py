@@ -208,4 +208,12 @@ def test_inverse_power_weights_without_data_are_finite():
 def test_a_target_that_is_no_class_spoils_the_loss_and_an_ignored_one_does_not(smoothing):
     logits = mx.array(np.random.default_rng(0).normal(size=(3, 4)))
     assert np.isfinite(masked_cross_entropy(logits, mx.array([0, -7, 3]), smoothing).item())
-    assert np.isnan(masked_cross_entropy(logits, mx.array([0, 4, 3]), smoothing).item())
+    for bad in (4, 2**31 - 1):  # far away there is no memory to read
+        targets = mx.array([0, bad, 3])
+
+        def loss(values, targets=targets):
+            return masked_cross_entropy(values, targets, smoothing, mx.ones(4), mx.eye(4))
+
+        value, gradient = mx.value_and_grad(loss)(logits)
+        assert np.isnan(value.item())
+        assert np.isfinite(np.array(gradient)[[0, 2]]).all()

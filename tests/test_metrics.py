@@ -48,6 +48,8 @@ def test_top_k_of_equal_logits_nan_and_nothing():
     for k in (0, 5):
         with pytest.raises(ValueError, match=f"k is {k}, expected 1 to 4"):
             metrics.top_k_accuracy(np.zeros((2, 4)), np.zeros(2, int), k)
+    with pytest.raises(ValueError, match="target 0 to 4, expected 0 to 3"):
+        metrics.top_k_accuracy(np.zeros((2, 4)), np.array([0, 4]), 1)
 
 
 def test_confusion_and_per_class_are_scikit_learns(classified):
