@@ -133,7 +133,12 @@ def packed(scalars: list[mx.array]) -> mx.array:
 
 def scalar(name: str, value) -> mx.array:
     """A float32 array of no axes; ValueError naming what is not one number."""
-    value = value if isinstance(value, mx.array) else mx.array(value)
+    if not isinstance(value, mx.array):
+        try:
+            value = mx.array(value)
+        except (RuntimeError, TypeError, ValueError):
+            found = f"{name} is a {type(value).__name__}, expected one number"
+            raise ValueError(found) from None
     if value.size != 1:
         raise ValueError(f"{name} has shape {tuple(value.shape)}, expected one number")
     return value.reshape(()).astype(mx.float32)

@@ -11,6 +11,8 @@ from audiotrain.batch import flatten_batch, unflatten_batch
 from audiotrain.checkpoint import arrays_of, put_arrays
 from audiotrain.compiled import StepOutputs, random_key
 
+NO_BATCH = "it is empty, or a generator that was used up; give something that can be iterated anew"
+
 
 class Averages:
     """Weighted means by name, summed on the host in float64.
@@ -143,7 +145,7 @@ def evaluate(trainer, loader, method: str, prefix: str, limit) -> dict[str, floa
     for state in trainer.ranks.gather(own.state_dict()):
         averages.join(state)
     if not averages.sums:
-        raise ValueError(f"the {prefix.rstrip('_')} loader gave no batch")
+        raise ValueError(f"the {prefix.rstrip('_')} loader gave no batch: {NO_BATCH}")
     metrics = {
         name if name.startswith(prefix) else prefix + name: value
         for name, value in averages.means().items()

@@ -3,11 +3,12 @@
 import itertools
 import sys
 import time
+from collections.abc import Iterator
 
 import mlx.core as mx
 
 from audiotrain.compiled import StepOutputs
-from audiotrain.evaluation import Averages, count_batches, evaluate, evaluating, owns
+from audiotrain.evaluation import NO_BATCH, Averages, count_batches, evaluate, evaluating, owns
 from audiotrain.guardian import lost, lost_connection
 from audiotrain.memory import memory_limits
 from audiotrain.signals import Interrupted, SignalGuard
@@ -30,6 +31,7 @@ class FitLoop:
         self.previous: StepOutputs | None = None
         self.overfitted: list | None = None
         self.checked_batches = 0
+        self.skipped_from = trainer.global_step  # the first step of those skipped in a row
 
     def run(self) -> None:
         """Train to the end, or until a signal; SystemExit after a signal, once all is saved."""
@@ -137,8 +139,7 @@ class FitLoop:
             )
         if trainer.batches_done == 0:
             raise ValueError(
-                f"the training loader gave no batch in epoch {trainer.current_epoch}: it is empty, "
-                f"or a generator that was used up; give something that can be iterated anew"
+                f"the training loader gave no batch in epoch {trainer.current_epoch}: {NO_BATCH}"
             )
         return True
 
@@ -218,9 +219,11 @@ class FitLoop:
             self.interval_examples += outputs.examples * self.ranks.size
             weight, finite = numbers.pop("weight"), numbers.pop("finite")
             if not finite:
+                if trainer.skipped_run == 0:
+                    self.skipped_from = step
                 trainer.skipped_steps += 1
                 trainer.skipped_run += 1
-                self._check_skipped(step, numbers["loss"])
+                self._check_skipped(numbers["loss"])
                 continue
             trainer.skipped_run = 0
             averaged = {k: v for k, v in numbers.items() if k not in PER_STEP}
@@ -228,15 +231,14 @@ class FitLoop:
             trainer.interval.add(averaged, weight)
             trainer.interval.add({k: v for k, v in numbers.items() if k in PER_STEP}, 1.0)
 
-    def _check_skipped(self, step: int, loss: float) -> None:
+    def _check_skipped(self, loss: float) -> None:
         trainer = self.trainer
         if trainer.skipped_run >= trainer.max_skipped_steps:
-            first = step - trainer.skipped_run + 1
             what = "loss" if loss != loss or loss in (float("inf"), float("-inf")) else "gradient"
             raise NonFiniteError(
                 f"the {what} was NaN or infinite in {trainer.skipped_run} batches in a row, from "
-                f"step {first} of epoch {trainer.current_epoch}; nothing of them was learned: "
-                f"lower the learning rate, clip gradients, or check the data and its labels"
+                f"step {self.skipped_from} of epoch {trainer.current_epoch}; nothing of them was "
+                f"learned: lower the learning rate, clip gradients, check the data and its labels"
             )
 
     def _log_interval(self) -> None:
@@ -244,8 +246,6 @@ class FitLoop:
         if trainer.global_step % trainer.log_every_n_steps:
             return
         self.drain()
-        if not trainer.interval.sums:
-            return
         seconds = time.monotonic() - self.interval_began
         row = trainer.interval.means() | {
             "learning_rate": trainer.current_learning_rate(),
@@ -316,7 +316,8 @@ class FitLoop:
     def _sanity_check(self) -> None:
         trainer = self.trainer
         batches = self._validation_batches()
-        if not trainer.num_sanity_val_steps or batches == 0 or trainer.global_step:
+        once = isinstance(trainer.val_loader, Iterator)  # its batches would be missing later
+        if not trainer.num_sanity_val_steps or batches == 0 or trainer.global_step or once:
             return
         trainer.sanity_checking = True
         try:

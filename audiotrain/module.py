@@ -150,15 +150,22 @@ def optimizer_config(module: TrainModule) -> OptimizerConfig:
     """What `configure_optimizers` gives; ValueError when it is something else, or when there is
     nothing to train. Buffers are not trained, whoever unfroze them."""
     freeze_buffers(module)
-    name, (total, trainable) = type(module).__name__, module.parameter_counts()
-    if not trainable:
-        raise ValueError(
-            f"{name} has no trainable parameters ({total} in all, {total - trainable} frozen)"
-        )
+    check_trainable(module)
     config = module.configure_optimizers()
     if not isinstance(config, OptimizerConfig):
         raise ValueError(
-            f"{name}.configure_optimizers gave a {type(config).__name__}, "
+            f"{type(module).__name__}.configure_optimizers gave a {type(config).__name__}, "
             f"expected an OptimizerConfig"
         )
     return config
+
+
+def check_trainable(module: TrainModule) -> None:
+    """ValueError when there is nothing to train."""
+    total, trainable = module.parameter_counts()
+    if not trainable:
+        way = "unfreeze() what shall learn" if total else "give it layers or arrays as attributes"
+        raise ValueError(
+            f"{type(module).__name__} has no trainable parameters ({total} in all, "
+            f"{total - trainable} frozen): {way}"
+        )

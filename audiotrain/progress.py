@@ -89,6 +89,7 @@ class ProgressBar(Callback):
         monitored = [c.monitor for c in trainer.callbacks if isinstance(c, Monitor)]
         shown = dict.fromkeys(["train_loss", "val_loss", *monitored])
         rate = f"  rate {row['learning_rate']:.2g}"
+        rate += f"  {trainer.skipped_steps} skipped" if trainer.skipped_steps else ""
         line = f"{self._epoch(trainer)}  step {row['step']}"
         line += "".join(f"  {name} {row[name]:.4f}" for name in shown if name in row)
         for name in sorted(row, key=lambda name: not name.startswith("val_")):

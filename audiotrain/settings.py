@@ -1,4 +1,4 @@
-"""Checks of the Trainer's settings, before anything runs."""
+"""Checks of the Trainer's settings and loaders, before anything runs."""
 
 from datetime import timedelta
 
@@ -40,6 +40,23 @@ def check_settings(trainer) -> None:
             f"val_check_interval is {interval!r}, expected a share of the epoch above 0.0 and "
             f"at most 1.0, or a whole number of steps"
         )
+
+
+def check_loaders(trainer) -> None:
+    """ValueError unless the loaders of a fit can be iterated, and neither says that it is empty."""
+    for name, loader in (("train", trainer.train_loader), ("val", trainer.val_loader)):
+        iterable = hasattr(loader, "__iter__") or hasattr(loader, "__getitem__")
+        if not iterable and (name == "train" or loader is not None):
+            found = type(loader).__name__
+            raise ValueError(f"{name}_loader is a {found}, expected a DataLoader or other batches")
+    if trainer.num_training_batches == 0:
+        raise ValueError(
+            "nothing to train on: train_loader has no batch (drop_last leaves out a last one that "
+            "is too small), or limit_train_batches is 0"
+        )
+    sized = hasattr(trainer.val_loader, "__len__") and trainer.limit_val_batches != 0
+    if sized and len(trainer.val_loader) == 0:
+        raise ValueError("val_loader has no batch: give None to train without validation")
 
 
 def seconds(time_limit: float | str | timedelta | None, name: str = "max_time") -> float | None:

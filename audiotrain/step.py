@@ -15,6 +15,7 @@ from audiotrain.checkpoint import arrays_of
 from audiotrain.compiled import Compiled, StepOutputs, scalar
 from audiotrain.distributed import Alone
 from audiotrain.finite import gradient_norm, keep_if
+from audiotrain.module import check_trainable
 from audiotrain.precision import Bfloat16Mixed, Float32
 
 
@@ -61,6 +62,7 @@ class TrainStep:
         """Trace anew if parts were frozen, unfrozen, or set to train or eval; cheap otherwise."""
         freeze_buffers(self.module)
         if self._fingerprint != (traits := self._traits()):
+            check_trainable(self.module)
             self._fingerprint = traits
             self._complete_state()
             for compiled in (self._step, self._add, self._apply):

@@ -13,7 +13,7 @@ import mlx.core as mx
 
 from audiotrain import checkpoint
 from audiotrain.callbacks import Callback, ModelCheckpoint, default_callbacks
-from audiotrain.compiled import can_compile
+from audiotrain.compiled import can_compile, scalar
 from audiotrain.distributed import join
 from audiotrain.evaluation import Averages, count_batches, evaluate, evaluating, predict
 from audiotrain.history import History
@@ -23,7 +23,7 @@ from audiotrain.module import TrainModule, optimizer_config
 from audiotrain.precision import PRECISIONS
 from audiotrain.resume import load_weights, restore, save
 from audiotrain.run_folder import only_run_in
-from audiotrain.settings import check_settings, seconds
+from audiotrain.settings import check_loaders, check_settings, seconds
 from audiotrain.signals import Interrupted
 from audiotrain.step import EvaluationStep, TrainStep, learning_rate_of
 
@@ -207,6 +207,7 @@ class Trainer:
 
     def record(self, name: str, value: mx.array | float) -> None:
         """Keep a scalar for the step being traced, or for the next row (TrainModule.log)."""
+        scalar(name, value)  # ValueError for what is no number
         self._records[name] = value
 
     @contextlib.contextmanager
@@ -259,6 +260,7 @@ class Trainer:
         self._attach(model)
         self.ranks.shard(train_loader)
         self.ranks.shard(val_loader)
+        check_loaders(self)
         self.tell(lambda c: c.setup(self, model))
         self._build(model)
         self._reset()

@@ -9,11 +9,12 @@ import mlx.core as mx
 import mlx.optimizers as optim
 import numpy as np
 import pytest
-from toy import Classifier, Line, loaders, same, trainer, weights
+from toy import Classifier, Line, Scripted, loaders, same, trainer, weights
 
-from audiotrain import checkpoint
+from audiotrain import DataLoader, checkpoint
 from audiotrain.callbacks import Callback
 from audiotrain.checkpoint import CheckpointError
+from audiotrain.losses import masked_cross_entropy
 
 
 class Takes(Line):
@@ -55,6 +56,70 @@ def test_an_error_of_the_first_batch_has_no_note(tmp_path):
     with pytest.raises(KeyError) as error:
         trainer(tmp_path).fit(Takes(), [{"y": mx.ones((1, 2))}])
     assert not hasattr(error.value, "__notes__")
+
+
+def test_a_generator_validates_whole_or_is_refused(tmp_path):
+    def losses():
+        return (mx.array(float(number)) for number in range(4))
+
+    data = [mx.ones((1, 2))]
+    run = trainer(tmp_path, num_sanity_val_steps=2)
+    run.fit(Scripted(), data, losses())
+    assert run.history.rows[0]["val_loss"] == 1.5  # the sanity check took none of them
+    with pytest.raises(ValueError, match="val loader gave no batch: .* a generator that was used"):
+        trainer(tmp_path, max_epochs=2).fit(Scripted(), data, losses())
+
+
+@pytest.mark.parametrize(
+    ("train", "val", "settings", "message"),
+    [
+        ([], None, {}, "train_loader has no batch"),
+        (DataLoader([1.0, 2.0], 3, drop_last=True), None, {}, "train_loader has no batch"),
+        ([mx.ones((1, 2))], None, {"limit_train_batches": 0}, "limit_train_batches is 0"),
+        ([mx.ones((1, 2))], [], {}, "val_loader has no batch: give None to train without"),
+        (None, None, {}, "train_loader is a NoneType, expected a DataLoader or other batches"),
+        ([mx.ones((1, 2))], 3, {}, "val_loader is a int, expected a DataLoader or other batches"),
+    ],
+)
+def test_loaders_without_batches_are_refused_before_anything_is_asked(
+    tmp_path, train, val, settings, message
+):
+    class Asked(Line):
+        def configure_optimizers(self):
+            raise AssertionError("a schedule of no steps would complain first")
+
+    with pytest.raises(ValueError, match=message):
+        trainer(tmp_path, **settings).fit(Asked(), train, val)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("bad", [4, 400, 2**31 - 1])
+def test_labels_that_are_no_class_are_not_learned(tmp_path, bad):
+    class Judged(Classifier):
+        def compute_loss(self, batch):
+            return masked_cross_entropy(self(batch["x"]), batch["y"]), {}
+
+    x = np.random.default_rng(0).normal(size=(5, 4, 8)).astype(np.float32)
+    right, wrong = np.array([0, 1, 2, 0]), np.array([0, 1, bad, 0])
+    data = [{"x": row, "y": wrong if number in (1, 3) else right} for number, row in enumerate(x)]
+    model, clean = Judged(dropout=0.0), Judged(dropout=0.0)
+    run = trainer(tmp_path)
+    run.fit(model, data)
+    trainer(tmp_path).fit(clean, [data[number] for number in (0, 2, 4)])
+    assert run.skipped_steps == 2
+    assert same(weights(model), weights(clean))
+    with pytest.raises(ValueError, match="check the data and its labels$") as error:
+        trainer(tmp_path, max_epochs=9, max_skipped_steps=2).fit(Judged(), [data[1]])
+    assert "\n" not in str(error.value)
+
+
+def test_what_is_logged_is_one_number(tmp_path):
+    class Model(Line):
+        def on_train_epoch_start(self, epoch):
+            self.log("weights", self.w)
+
+    with pytest.raises(ValueError, match=r"weights has shape \(2,\), expected one number"):
+        trainer(tmp_path).fit(Model(), [mx.ones((1, 2))])
 
 
 # Checkpoints

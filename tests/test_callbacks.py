@@ -57,6 +57,8 @@ def test_defaults_are_the_documented_ones():
 def test_it_says_why_it_stopped(tmp_path, capsys):
     fit_on(tmp_path, [1.0, 2.0, 3.0], EarlyStopping(patience=1))
     assert "stopping early at epoch 1: val_loss was best at 1.0000" in capsys.readouterr().err
+    fit_on(tmp_path, [1.0, 2.0, 3.0], EarlyStopping(patience=1, verbose=False))
+    assert capsys.readouterr().err == ""
 
 
 def test_it_needs_a_validation_loader(tmp_path):
@@ -334,6 +336,25 @@ def test_a_file_gets_plain_lines(tmp_path, capsys):
     shown = ("train_loss", "val_loss", "val_accuracy")
     numbers = "".join(f"  {name} {row[name]:.4f}" for name in shown)
     assert lines[1] == f"epoch 2/2  step 10{numbers}  rate 0.01"
+
+
+def test_a_long_epoch_tells_a_file_where_it_is_and_what_was_skipped(tmp_path, capsys):
+    bar = ProgressBar(refresh_rate=2, line_seconds=1e-9)
+    run = trainer(tmp_path, callbacks=[bar], max_epochs=1)
+    run.fit(Line(), [mx.ones((1, 2)), mx.ones((1, 2)), mx.full((1, 2), math.nan), mx.ones((1, 2))])
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "epoch 1/1: batch 2 of 4, loss 0.0000"
+    assert lines[1].startswith("epoch 1/1: batch 4 of 4, loss ")
+    assert lines[2].endswith("  rate 1  1 skipped")
+    assert len(lines) == 3
+
+
+def test_the_summary_is_printed_unless_it_is_not_wanted(tmp_path, capsys):
+    for wanted in (True, False):
+        trainer(tmp_path, enable_model_summary=wanted).fit(Line(), [mx.ones((1, 2))])
+        said = capsys.readouterr().err
+        assert said.startswith("Line: 2 parameters, 2 trainable\n") == wanted
+        assert wanted or said == ""
 
 
 def test_the_line_of_an_epoch_is_short_however_many_metrics_there_are(tmp_path, capsys):

@@ -1,3 +1,4 @@
+import json
 import math
 
 import mlx.core as mx
@@ -8,6 +9,7 @@ import pytest
 from toy import Classifier, Line, Points, loaders, same, trainer, weights
 
 from audiotrain import OptimizerConfig, TrainModule
+from audiotrain.compiled import StepOutputs
 
 
 def sgd():
@@ -29,6 +31,8 @@ def test_traced_once_and_equal_to_eager(tmp_path):
         if compiled:
             assert run.trace_count == 1
             assert run.evaluation_step("validation_step").trace_count == 2  # 8 and 4 items
+        else:
+            assert run.trace_count == run.global_step == 15
     assert losses[0] == pytest.approx(losses[1], abs=1e-6)
     for key in finals[0]:
         np.testing.assert_allclose(finals[0][key], finals[1][key], atol=2e-6)
@@ -216,6 +220,9 @@ def test_a_nan_batch_changes_nothing(tmp_path, accumulate, compiled):
         assert mx.array_equal(average, run.step.extra["ema"][key])
     assert run.skipped_steps == 2
     assert run.history.rows[-1]["train_loss"] == other.history.rows[-1]["train_loss"]
+    logged = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    counts = [row["skipped_steps"] for row in logged if "skipped_steps" in row]
+    assert counts == ([0, 0, 1, 2] if accumulate == 1 else [0, 2])  # a row of nothing else, too
 
 
 def test_an_infinite_gradient_of_a_finite_loss_is_skipped(tmp_path):
@@ -236,6 +243,9 @@ def test_many_bad_batches_in_a_row_stop_with_their_step(tmp_path):
     with pytest.raises(ValueError, match="loss was NaN or infinite in 3 batches in a row") as error:
         run.fit(Classifier(), as_arrays(poisoned(12, bad)))
     assert "from step 7 of epoch 0" in str(error.value)
+    run = trainer(tmp_path, max_skipped_steps=3, accumulate_grad_batches=4)
+    with pytest.raises(ValueError, match="in 3 batches in a row, from step 1 of epoch 0; nothing"):
+        run.fit(Classifier(), as_arrays(poisoned(12, {6, 7, 8})))
 
 
 class Breaks(Classifier):
@@ -289,6 +299,21 @@ def test_unfrozen_parts_learn_from_the_next_epoch(tmp_path):
     assert run.trace_count == 2
 
 
+def test_numbers_are_read_once_an_interval(tmp_path, monkeypatch):
+    """Between rows of the log they stay where they were computed."""
+    read, numbers = [], StepOutputs.numbers
+
+    def noted(outputs):
+        read.append(run.global_step)
+        return numbers(outputs)
+
+    monkeypatch.setattr(StepOutputs, "numbers", noted)
+    run = trainer(tmp_path, log_every_n_steps=10)
+    run.fit(Line(), batches(*[[[1.0, 1.0]]] * 40))
+    assert sorted(set(read)) == [10, 20, 30, 40]
+    assert len(read) == 40
+
+
 def test_several_optimizers(tmp_path):
     def both():
         first = optim.SGD(learning_rate=0.5)
@@ -307,6 +332,8 @@ def test_several_optimizers(tmp_path):
     [
         (lambda loss: loss, "compute_loss gave array, expected .loss, dict of metrics."),
         (lambda loss: (loss, {"f1": mx.zeros((3,))}), r"f1 has shape \(3,\), expected one number"),
+        (lambda loss: (loss, {"f1": "high"}), "f1 is a str, expected one number"),
+        (lambda loss: (loss, {"f1": None}), "f1 is a NoneType, expected one number"),
         (lambda loss: (mx.zeros((2,)), {}), r"loss has shape \(2,\)"),
         (lambda loss: (loss, {"finite": loss}), "metric 'finite': the Trainer uses this name"),
     ],
@@ -326,10 +353,20 @@ def test_nothing_to_train_is_said(tmp_path):
 
     model = Classifier()
     model.freeze()
-    with pytest.raises(ValueError, match="Empty has no trainable parameters .0 in all, 0 frozen"):
+    message = r"Empty has no trainable parameters \(0 in all, 0 frozen\): give it layers or arrays"
+    with pytest.raises(ValueError, match=message):
         trainer(tmp_path).fit(Empty(), batches([[1.0]]))
-    with pytest.raises(ValueError, match=r"Classifier has no trainable.*\(531 in all, 531 frozen"):
+    message = r"has no trainable parameters \(531 in all, 531 frozen\): unfreeze\(\) what shall"
+    with pytest.raises(ValueError, match=message):
         trainer(tmp_path).fit(model, *loaders())
+
+    class FreezesLater(Classifier):
+        def on_train_epoch_start(self, epoch):
+            if epoch == 1:
+                self.freeze()
+
+    with pytest.raises(ValueError, match=message):
+        trainer(tmp_path, max_epochs=2).fit(FreezesLater(), *loaders())
 
 
 def test_without_a_compiler_training_runs_uncompiled(tmp_path, monkeypatch):

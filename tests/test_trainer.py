@@ -175,7 +175,7 @@ def test_a_used_up_generator_is_refused_clearly(tmp_path):
     with pytest.raises(ValueError, match="gave no batch in epoch 1: .* a generator"):
         fit(tmp_path, Line(), (generator,), max_epochs=2)
     with pytest.raises(ValueError, match="gave no batch in epoch 0"):
-        fit(tmp_path, Line(), ([],))
+        fit(tmp_path, Line(), (iter([]),))
 
 
 def test_what_a_loader_without_length_cannot_do_is_said(tmp_path):
@@ -467,4 +467,4 @@ def test_other_models_are_refused(tmp_path):
             return self.make_optimizer()
 
     with pytest.raises(ValueError, match="gave a SGD, expected an OptimizerConfig"):
-        trainer(tmp_path).fit(Wrong(), [])
+        trainer(tmp_path).fit(Wrong(), [mx.ones((1, 2))])
