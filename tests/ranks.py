@@ -147,8 +147,10 @@ def chords(folder, size):
     return result(run, model, tested=tested["test_loss"], traced=run.trace_count)
 
 
-def norm(folder, size, dataset=None, **settings):
+def norm(folder, size, dataset=None, normalized=True, **settings):
     model = FrameClassifier(momentum, dropout=0.0)
+    if not normalized:
+        model.norm = nn.Identity()
     run = trainer(folder, max_epochs=3, ema_decay=0.9, **settings)
     run.fit(model, loader(dataset or Frames(13), size, shuffle=True), loader(Frames(7), size))
     return result(run, model)
@@ -196,6 +198,16 @@ def spoiled(folder, size):
 
 def spoiled_accumulated(folder, size):
     return norm(folder, size, Spoiled(13), accumulate_grad_batches=2, compile=False)
+
+
+def spoiled_at_one(folder, size):
+    """Without batch normalisation, which would show the NaN to all ranks, one alone has it."""
+    return norm(folder, size, Spoiled(13), normalized=False, compile=False)
+
+
+def spoiled_at_one_accumulated(folder, size):
+    settings = {"normalized": False, "accumulate_grad_batches": 2, "compile": False}
+    return norm(folder, size, Spoiled(13), **settings)
 
 
 def whole(folder, size, callbacks=(), ckpt_path=None):
@@ -288,6 +300,7 @@ def clap(folder, size):
 
 
 SCENARIOS = [chords, norm, norm_accumulated, spoiled, spoiled_accumulated]
+SCENARIOS += [spoiled_at_one, spoiled_at_one_accumulated]
 SCENARIOS += [contrastive, contrastive_accumulated]
 SCENARIOS += [whole, interrupted, asked, timed, early, killed, recipe, clap]
 

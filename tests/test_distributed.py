@@ -26,6 +26,7 @@ from audiotrain.models.clap import CLAP
 from audiotrain.samplers import BucketSampler, DistributedSampler, WeightedRandomSampler
 
 EQUAL = ["chords", "norm", "norm_accumulated", "spoiled", "spoiled_accumulated"]
+EQUAL += ["spoiled_at_one", "spoiled_at_one_accumulated"]
 EQUAL += ["contrastive", "contrastive_accumulated"]
 OTHERS = ["whole", "interrupted", "asked", "timed", "early"]
 NOT_RESULTS = ("examples_per_second", "peak_memory_mb")

@@ -1,5 +1,5 @@
-"""Three ranks, where two can hide what is wrong: each has two neighbours, and a last batch leaves
-more than one of them without a sample."""
+"""Three ranks, where two can hide what is wrong: each has two neighbours, a last batch leaves
+more than one of them without a sample, and a NaN at one of them is to stop two others."""
 
 import time
 
@@ -10,7 +10,8 @@ from test_distributed import launch, read
 
 from audiotrain import checkpoint
 
-EQUAL = ["chords", "norm_accumulated", "contrastive"]
+EQUAL = ["chords", "norm_accumulated", "contrastive", "spoiled_at_one"]
+EQUAL += ["spoiled_at_one_accumulated"]
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +35,7 @@ def test_three_ranks_equal_one_process_with_the_batch_of_all(together, tmp_path,
     assert len(alone) > 10
     for key in alone:
         np.testing.assert_allclose(ranks[key], alone[key], rtol=1e-5, atol=1e-5, err_msg=key)
+    assert ranks["skipped"] == (3 if "spoiled" in name else 0)  # a NaN at one rank, each epoch
 
 
 @pytest.mark.parametrize("name", [*EQUAL, "interrupted"])
