@@ -264,7 +264,7 @@ import audiotrain
 from toy import *
 from audiotrain.callbacks import *
 folder, resume, pause = sys.argv[2], sys.argv[3], float(sys.argv[4])
-workers, epochs = int(sys.argv[5]), int(sys.argv[6])
+workers, kind, epochs = int(sys.argv[5]), sys.argv[6], int(sys.argv[7])
 
 class Slow(Callback):
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
@@ -272,7 +272,7 @@ class Slow(Callback):
         time.sleep(pause)
 
 run = trainer(folder, max_epochs=epochs, callbacks=[Slow(), ModelCheckpoint(every_n_steps=2)])
-train, val = loaders(num_workers=workers)
+train, val = loaders(num_workers=workers, worker_type=kind, persistent_workers=True)
 run.fit(Classifier(), train, None if workers == 1 else val, ckpt_path=resume or None)
 """
 
@@ -282,10 +282,10 @@ def finish(process) -> None:
     assert process.returncode == 0, told
 
 
-def start(folder: Path, resume: str = "", pause: float = 0.0, workers: int = 0, epochs: int = 6):
+def start(folder, resume="", pause=0.0, workers=0, kind="thread", epochs=6) -> subprocess.Popen:
     command = [sys.executable, "-c", SCRIPT, str(Path(__file__).parent), str(folder), resume]
     return subprocess.Popen(
-        [*command, str(pause), str(workers), str(epochs)],
+        [*command, str(pause), str(workers), kind, str(epochs)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -350,6 +350,9 @@ def test_a_second_ctrl_c_stops_now(tmp_path):
 
 KILLS = 20
 LONG = 40  # epochs: more steps than the kills can let pass
+# How many of the killed processes load by what; processes take a while to start.
+WORKERS = [(0, "thread")] * 6 + [(2, "thread")] * 5 + [(4, "thread")] * 5
+WORKERS += [(2, "process")] * 2 + [(4, "process")] * 2
 
 
 def test_killed_at_random_moments(tmp_path):
@@ -359,9 +362,9 @@ def test_killed_at_random_moments(tmp_path):
     rng = random.Random(os.environ.get("AUDIOTRAIN_KILL_SEED", "1"))
     folder = tmp_path / "killed"
     last, done = folder / "checkpoints" / "last", 0
-    for _ in range(KILLS):
-        resume, workers = str(last) if done else "", rng.choice([0, 2])
-        process = start(folder, resume, pause=0.005, workers=workers, epochs=LONG)
+    for workers, kind in rng.sample(WORKERS, KILLS):
+        resume = str(last) if done else ""
+        process = start(folder, resume, 0.005, workers, kind, LONG)
         # Step 2 has written the first checkpoint, so that every process after the first continues.
         wait_for_step(process, done + rng.randint(1 if done else 3, 6))
         time.sleep(rng.uniform(0, 0.02))  # in a step, in a checkpoint, between two renames
