@@ -254,6 +254,23 @@ def test_buckets_are_bounded_keep_the_order_and_hold_what_is_larger(monkeypatch)
     assert sizes == [[4, 6], [1], [25], [3, 3]]
 
 
+def test_gradients_of_a_bucket_are_summed_at_once(monkeypatch):
+    sums = []
+
+    def doubled(array, group):
+        sums.append(array.shape)
+        return 2 * array
+
+    monkeypatch.setattr(distributed, "BUCKET_BYTES", 40)
+    monkeypatch.setattr(mx.distributed, "all_sum", doubled)
+    sizes = [(2, 2), (6,), (), (25,), (3, 1)]
+    gradients = {"layers": [mx.random.normal(size) for size in sizes]}
+    summed = TwoRanks(lambda value: value).total(gradients)
+    assert sums == [(10,), (1,), (25,), (3,)]
+    for one, both in zip(gradients["layers"], summed["layers"], strict=True):
+        np.testing.assert_array_equal(both, 2 * one)
+
+
 def test_which_errors_mean_a_lost_rank():
     assert lost_connection(RuntimeError("x [ring] gone")) == "[ring] gone"
     assert lost_connection(RuntimeError("out of memory")) is None

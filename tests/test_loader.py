@@ -300,8 +300,10 @@ def open_files() -> int:
     return len(os.listdir("/dev/fd"))
 
 
-@pytest.mark.parametrize(("kind", "count"), [("thread", 200), ("process", 20)])
-def test_abandoned_passes_leave_nothing_behind(kind, count):
+@pytest.mark.parametrize(("kind", "each"), [("thread", 1), ("process", 20)])
+def test_200_abandoned_passes_leave_nothing_behind(kind, each):
+    """`each` of them are over one loader where that keeps its workers."""
+
     def abandon(persistent):
         loader = DataLoader(
             list(range(50)),
@@ -311,9 +313,12 @@ def test_abandoned_passes_leave_nothing_behind(kind, count):
             persistent_workers=persistent,
             mlx_transforms=(),
         )
-        iter(loader)  # never begun
-        for _ in loader:
-            break
+        passes = each if persistent else 1
+        for _ in range(passes):
+            iter(loader)  # never begun
+            for _ in loader:
+                break
+        return passes
 
     def processes():
         return multiprocessing.active_children()
@@ -321,8 +326,9 @@ def test_abandoned_passes_leave_nothing_behind(kind, count):
     abandon(persistent=False)  # starts what serves all pools of the process
     wait_until(lambda: not processes() and not loader_threads())
     threads, files = threading.active_count(), open_files()
-    for number in range(count):
-        abandon(persistent=number % 2 == 1)
+    abandoned = number = 0
+    while abandoned < 200:
+        abandoned, number = abandoned + abandon(persistent=number % 2 == 1), number + 1
     gc.collect()
     wait_until(lambda: not processes() and threading.active_count() <= threads)
     wait_until(lambda: open_files() <= files)
@@ -347,6 +353,14 @@ def test_persistent_threads_serve_all_passes_and_end_with_the_loader():
     del loader
     gc.collect()
     wait_until(lambda: not loader_threads())
+
+
+@pytest.mark.parametrize("persistent", [False, True])
+def test_processes_are_kept_between_passes_only_when_asked_to(persistent):
+    settings = {"worker_type": "process", "persistent_workers": persistent, "mlx_transforms": ()}
+    loader = DataLoader(Places(), 2, num_workers=1, **settings)
+    first, second = ({pid for pids, _ in epoch for pid in pids} for epoch in passes(loader, 2))
+    assert (first == second) == persistent
 
 
 def test_two_passes_at_once_do_not_mix():

@@ -273,6 +273,7 @@ def wandb_fit(folder, resume="") -> tuple[str, dict, list[dict]]:
             settings[update.key or update.nested_key[0]] = json.loads(update.value_json)
     assert settings["a"] == 1
     assert settings["b"] == {"c": 2}
+    assert (run.project, run.display_name) == ("project", "run")
     assert run.run_id == done.stdout.split()[0]
     return run.run_id, axes, rows
 
@@ -363,6 +364,7 @@ def test_mlflow_read_back(tmp_path, monkeypatch):
     found = client.get_run(logger.run_id)
     assert found.data.params == {"model.width": "2", "epochs": "1"}
     assert found.info.run_name == "one"
+    assert client.get_experiment(found.info.experiment_id).name == "chords"
     assert len(client.list_artifacts(logger.run_id, "images")) == 4  # two, each with a small one
     logger.finish()
     assert client.get_run(logger.run_id).info.status == "FINISHED"
