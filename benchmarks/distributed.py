@@ -1,12 +1,15 @@
 """Examples a second of ranks on one machine beside one process: the scaling ratio.
 
-Each rank computes with `--threads` threads on a batch of its own, so `--ranks` is the ideal. Run:
-python benchmarks/distributed.py [--ranks 2] [--steps 20] [--model chords] [--quick]
+Each rank computes with `--threads` threads on a batch of its own, so `--ranks` is the ideal. Ranks
+are started one by one; with `--launch` by mlx.launch, which keeps up to a core busy itself. Run:
+python benchmarks/distributed.py [--ranks 2] [--steps 20] [--model chords] [--launch] [--quick]
 """
 
 import argparse
+import contextlib
 import json
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -73,19 +76,38 @@ def work(out: Path, kind: str, steps: int, batch_size: int) -> None:
         out.write_text(json.dumps(found))
 
 
-def measure(ranks: int, threads: int, arguments: list[str]) -> float:
-    """Examples a second of a launch of this script."""
+def free_addresses(count: int) -> list[str]:
+    """Addresses on this machine that nobody listens at."""
+    with contextlib.ExitStack() as held:
+        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [f"127.0.0.1:{one.getsockname()[1]}" for one in sockets]
+
+
+def start(folder: Path, ranks: int, launch: bool, command: list[str], env: dict) -> list:
+    """The processes of a run: one, the launcher, or one for each rank."""
+    if launch and ranks > 1:
+        launcher = Path(sys.executable).with_name("mlx.launch")
+        command = [str(launcher), "-n", str(ranks), "--python", sys.executable, *command[1:]]
+    if launch or ranks == 1:
+        return [subprocess.Popen(command, env=env, stdin=subprocess.PIPE)]
+    hosts = folder / "hosts.json"
+    hosts.write_text(json.dumps([[address] for address in free_addresses(ranks)]))
+    given = [env | {"MLX_HOSTFILE": str(hosts), "MLX_RANK": str(rank)} for rank in range(ranks)]
+    return [subprocess.Popen(command, env=own) for own in given]
+
+
+def measure(ranks: int, threads: int, launch: bool, arguments: list[str]) -> float:
+    """Examples a second of this script on so many ranks."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "found.json"
         command = [sys.executable, __file__, "--work", str(out), *arguments]
-        if ranks > 1:
-            launcher = Path(sys.executable).with_name("mlx.launch")
-            command = [str(launcher), "-n", str(ranks), "--python", sys.executable, *command[1:]]
         given = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
         given["PYTHONPATH"] = os.pathsep.join(sys.path)
-        process = subprocess.Popen(command, env=os.environ | given, stdin=subprocess.PIPE)
-        if process.wait():
-            raise SystemExit(f"{ranks} ranks ended with code {process.returncode}")
+        processes = start(Path(folder), ranks, launch, command, os.environ | given)
+        if codes := [process.returncode for process in processes if process.wait()]:
+            raise SystemExit(f"{ranks} ranks ended with code {codes[0]}")
         found = json.loads(out.read_text())
     assert found["ranks"] == ranks
     return found["examples"]
@@ -100,6 +122,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=8, help="of one rank")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--launch", action="store_true", help="start the ranks by mlx.launch")
     parser.add_argument("--quick", action="store_true", help="one round of 6 steps")
     args = parser.parse_args()
     if args.quick:
@@ -111,7 +134,9 @@ def main() -> None:
     arguments += ["--batch-size", str(args.batch_size)]
     pairs = []
     for _ in range(args.rounds):
-        one, many = (measure(ranks, args.threads, arguments) for ranks in (1, args.ranks))
+        one, many = (
+            measure(ranks, args.threads, args.launch, arguments) for ranks in (1, args.ranks)
+        )
         pairs.append((one, many))
         print(f"one process {one:.2f} examples/s, {args.ranks} ranks {many:.2f}", flush=True)
     ratios = sorted(many / one for one, many in pairs)
