@@ -100,9 +100,10 @@ def save(folder: str | Path, arrays: dict[str, Arrays], meta: dict) -> Path:
         _sync_folder(temporary)
         _swap(temporary, folder)
     except (OSError, RuntimeError) as error:
-        reason = getattr(error, "strerror", None) or error
+        reason = getattr(error, "strerror", None) or str(error).rstrip(".")
         raise CheckpointError(
-            f"{folder}: cannot write the checkpoint ({reason}); what was there before is kept"
+            f"{folder}: cannot write the checkpoint ({reason}; {_free(folder)}); what was there "
+            f"before is kept"
         ) from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -175,6 +176,12 @@ def _write_arrays(file: Path, arrays: Arrays) -> None:
     mx.save_safetensors(str(file), arrays)  # RuntimeError when the disk is full
     with open(file, "rb+") as written:
         os.fsync(written.fileno())
+
+
+def _free(folder: Path) -> str:
+    """MLX says only that it could not write."""
+    place = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    return f"{shutil.disk_usage(place).free / 1e6:.0f} MB are free there"
 
 
 def _sync_folder(folder: Path) -> None:

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -40,6 +41,15 @@ def test_replacing_keeps_loaded_arrays_and_leaves_nothing_behind(tmp_path):
     assert loaded["model"]["a.weight"][1, 2].item() == 5.0
     assert checkpoint.load(path)[0]["model"]["a.weight"].sum().item() == 0
     assert os.listdir(tmp_path) == ["last"]
+
+
+def test_all_is_on_the_disk_before_it_takes_its_place(tmp_path, monkeypatch):
+    order, replace = [], os.replace
+    monkeypatch.setattr(os, "fsync", lambda handle: order.append("sync"))
+    monkeypatch.setattr(os, "replace", lambda *given: order.append("replace") or replace(*given))
+    checkpoint.save(tmp_path / "one", arrays(), {})
+    # Two files of arrays, state.json and their folder; then the folder that has a new name in it.
+    assert order == ["sync"] * 4 + ["replace", "sync"]
 
 
 def test_a_kill_between_the_two_renames_loses_nothing(tmp_path):
@@ -105,6 +115,7 @@ def test_a_full_disk_keeps_the_previous_checkpoint(tmp_path, limit):
     command = [sys.executable, "-c", FULL_DISK, str(tmp_path / "last"), str(limit)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "last: cannot write the checkpoint" in done.stdout
+    assert re.search(r"; \d+ MB are free there\); what was there before is kept$", done.stdout)
     assert done.stdout.count("\n") == 1
     assert checkpoint.load(tmp_path / "last")[1] == {"epoch": 1}
     assert os.listdir(tmp_path) == ["last"]

@@ -49,10 +49,10 @@ def free_ports(count: int) -> int:
     raise RuntimeError("no free ports")
 
 
-def launch(folder: Path, *names: str, count: int = 2, limit: float = 240) -> str:
-    """Run scenarios on ranks; what they said. Fails when they don't end within `limit` seconds."""
-    command = [Path(sys.executable).with_name("mlx.launch"), "-n", count, "--backend", "ring"]
-    command += ["-p", free_ports(count), "--python", sys.executable, scenarios.__file__, folder]
+def launch(folder: Path, *names: str, limit: float = 240) -> str:
+    """Run scenarios on two ranks; what they said. Fails when they don't end within `limit` s."""
+    command = [Path(sys.executable).with_name("mlx.launch"), "-n", 2, "--backend", "ring"]
+    command += ["-p", free_ports(2), "--python", sys.executable, scenarios.__file__, folder]
     process = subprocess.Popen(
         [str(word) for word in (*command, *names)],
         stdin=subprocess.PIPE,  # kept open: the launcher spins on a closed one
