@@ -112,26 +112,7 @@ class OutOfFold:
         if len(set(self.ids)) < len(self.ids):
             twice = next(one for one in self.ids if self.ids.count(one) > 1)
             raise ValueError(f"{self.folder}: id {twice!r} occurs twice, expected one row each")
-        self._agree()
-
-    def _agree(self) -> None:
-        file = self.folder / "folds.json"
-        mine = [[self.ids[row] for row in rows] for rows in self.folds]
-        if not file.exists():
-            write_json(file, {"folds": mine})
-            return
-        saved = read_folds(self.folder)
-        if saved == mine:
-            return
-        old, new = (
-            {name: k for k, names in enumerate(folds) for name in names} for folds in (saved, mine)
-        )
-        other = sorted(name for name in old | new if old.get(name) != new.get(name))
-        example = f"such as {other[0]}" if other else "in another order"
-        raise ValueError(
-            f"{file}: folds of other data: {len(saved)} folds of {len(old)} items, expected "
-            f"{len(mine)} of {len(new)}; {len(other)} differ, {example}; another folder starts anew"
-        )
+        keep_folds(self.folder, [[self.ids[row] for row in rows] for rows in self.folds])
 
     def file(self, k: int) -> Path:
         """Where a fold's predictions are kept."""
@@ -181,6 +162,27 @@ class OutOfFold:
                     f"{self.file(k)}: {len(values)} rows of {name}, expected {len(self.folds[k])}"
                 )
         return found
+
+
+def keep_folds(folder: str | Path, folds: Sequence[Sequence[str]]) -> None:
+    """Write the ids that each fold is tested on to folds.json, or see that it says the same.
+
+    ValueError, one line, when it has other folds.
+    """
+    file, folds = Path(folder) / "folds.json", [list(names) for names in folds]
+    if not file.exists():
+        write_json(file, {"folds": folds})
+        return
+    saved = read_folds(folder)
+    if saved == folds:
+        return
+    old, new = ({name: k for k, ids in enumerate(all_) for name in ids} for all_ in (saved, folds))
+    other = sorted(name for name in old | new if old.get(name) != new.get(name))
+    example = f"such as {other[0]}" if other else "in another order"
+    raise ValueError(
+        f"{file}: folds of other data: {len(saved)} folds of {len(old)} items, expected "
+        f"{len(folds)} of {len(new)}; {len(other)} differ, {example}; another folder starts anew"
+    )
 
 
 def read_folds(folder: str | Path) -> list[list[str]]:

@@ -68,9 +68,10 @@ class FeatureSettings:
         """Further bins at each end."""
         return self.spare * self.bins_per_semitone
 
-    def cqt(self, spare: bool) -> features.CQTSettings:
-        """The transform, with or without the spare bins."""
-        c1 = features.CQTSettings().fmin
+    def cqt(self, spare: bool, tuning: float = 0.0) -> features.CQTSettings:
+        """The transform, with or without the spare bins, for music whose A is `tuning` semitones
+        above 440 Hz."""
+        c1 = features.CQTSettings().fmin * 2 ** (tuning / 12)
         plain = features.CQTSettings(self.rate, self.hop, self.bins, self.bins_per_octave, c1)
         if not spare:
             return plain

@@ -17,7 +17,7 @@ from audiotrain.harmony import HEAD_SIZES, BassRule, Segment, decode
 from audiotrain.history import write_json
 from audiotrain.models.chords import ChordModelSettings, FrameChordModel
 from audiotrain.recipes import chord_decoding
-from audiotrain.recipes.chord_data import SILENCE, FeatureSettings, decibels
+from audiotrain.recipes.chord_data import SILENCE, FeatureSettings, Song, decibels
 
 WINDOWS_AT_ONCE = 16
 
@@ -30,7 +30,86 @@ class Prediction(NamedTuple):
     seconds: float
 
 
-class Recognizer:
+class FrameRecognizer:
+    """Chords of audio of any length by whatever tells the chords of windows: `heads`."""
+
+    settings: FeatureSettings
+    window: int  # frames
+    switching_cost: float | None = 2.0
+    spare = False  # whether `heads` wants the spare bins, too
+
+    def heads(self, windows: np.ndarray) -> np.ndarray:
+        """Log-probabilities (windows, frames, 56) for features (windows, frames, bins) in dB."""
+        raise NotImplementedError
+
+    def inputs(self, song: Song) -> np.ndarray:
+        """The features (frames, bins) of a song that this one hears."""
+        spare = 0 if self.spare else self.settings.spare_bins
+        return song.features[:, spare : song.features.shape[1] - spare]
+
+    def log_probabilities(self, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """Log-probabilities (frames, 56) in consecutive pieces, for consecutive features
+        (frames, bins) in dB. Every frame is the mean of two windows, weighed by how central it is.
+        """
+        window, step = self.window, self.window // 2
+        places = np.arange(window)
+        ramp = (np.minimum(places, places[::-1]) + 0.5).astype(np.float32)[:, None]
+        # Window k begins at frame (k - 1) * step, so the first one begins in silence.
+        bins = self.settings.cqt(self.spare).bins
+        held = np.full((step, bins), SILENCE, np.float32)
+        tail = None  # the second half of the window before
+        frames = given = 0
+        for block in itertools.chain(blocks, [None]):
+            if block is None:  # the end: silence, so that the last frames are inside two windows
+                block = np.full((window + step, bins), SILENCE, np.float32)
+            else:
+                frames += len(block)
+            held = np.concatenate([held, block])
+            count = max(0, (len(held) - window) // step + 1)
+            for first in range(0, count, WINDOWS_AT_ONCE):
+                chosen = np.arange(first, min(first + WINDOWS_AT_ONCE, count))
+                for heads in self.heads(held[chosen[:, None] * step + places]) * ramp:
+                    if tail is not None and given < frames:
+                        joined = (tail + heads[:step]) / (ramp[step:] + ramp[:step])
+                        yield joined[: frames - given]
+                        given += step
+                    tail = heads[step:]
+            held = held[count * step :]
+
+    def song_log_probabilities(self, values: np.ndarray) -> np.ndarray:
+        """(frames, 56) of one song's features (frames, bins) in dB."""
+        return np.concatenate(list(self.log_probabilities([np.asarray(values, np.float32)])))
+
+    def predict(
+        self,
+        audio: str | Path | np.ndarray,
+        viterbi: bool = True,
+        bass: BassRule = "any",
+        heard: Callable[[float], None] = lambda seconds: None,
+        tuning: float = 0.0,
+    ) -> Prediction:
+        """The chords of a file, or of mono samples at the model's rate, of any length.
+
+        `tuning` is in semitones above A = 440 Hz. `heard` is told now and then how many more
+        seconds were listened to. AudioError, one line with the file, when it cannot be read.
+        """
+        blocks = features.feature_blocks(audio, self.settings.cqt(self.spare, tuning))
+        decoder = chord_decoding.Decoder(self.switching_cost if viterbi else None)
+        runs = _Runs(self.settings.frame_seconds, bass)
+        waiting: list[np.ndarray] = []
+        for heads in self.log_probabilities(decibels(block) for block in blocks):
+            waiting.append(heads)
+            heard(len(heads) * self.settings.frame_seconds)
+            waiting = runs.take(decoder.add(heads), waiting)
+        runs.take(decoder.finish(), waiting)
+        if isinstance(audio, np.ndarray):
+            seconds = len(audio) / self.settings.rate
+        else:
+            seconds = audio_files.info(audio).seconds
+        return runs.prediction(seconds)
+
+
+class Recognizer(FrameRecognizer):
     """A frame model with the features and window it was trained on.
 
     >>> recognizer = Recognizer.from_checkpoint("runs/chords/checkpoints/best")  # doctest: +SKIP
@@ -78,35 +157,7 @@ class Recognizer:
         chosen = read_decoding(decoding) if decoding.is_file() else {}
         return cls(holder.model, settings, window, **chosen)
 
-    def log_probabilities(self, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        """Log-probabilities (frames, 56) in consecutive pieces, for consecutive features
-        (frames, bins) in dB. Every frame is the mean of two windows, weighed by how central it is.
-        """
-        window, step = self.window, self.window // 2
-        places = np.arange(window)
-        ramp = (np.minimum(places, places[::-1]) + 0.5).astype(np.float32)[:, None]
-        # Window k begins at frame (k - 1) * step, so the first one begins in silence.
-        held = np.full((step, self.settings.bins), SILENCE, np.float32)
-        tail = None  # the second half of the window before
-        frames = given = 0
-        for block in itertools.chain(blocks, [None]):
-            if block is None:  # the end: silence, so that the last frames are inside two windows
-                block = np.full((window + step, self.settings.bins), SILENCE, np.float32)
-            else:
-                frames += len(block)
-            held = np.concatenate([held, block])
-            count = max(0, (len(held) - window) // step + 1)
-            for first in range(0, count, WINDOWS_AT_ONCE):
-                chosen = np.arange(first, min(first + WINDOWS_AT_ONCE, count))
-                for heads in self._heads(held[chosen[:, None] * step + places]) * ramp:
-                    if tail is not None and given < frames:
-                        joined = (tail + heads[:step]) / (ramp[step:] + ramp[:step])
-                        yield joined[: frames - given]
-                        given += step
-                    tail = heads[step:]
-            held = held[count * step :]
-
-    def _heads(self, windows: np.ndarray) -> np.ndarray:
+    def heads(self, windows: np.ndarray) -> np.ndarray:
         """Log-probabilities (windows, frames, 56)."""
         logits = self.model(mx.array(windows, dtype=mx.float32))
         mx.eval(logits)
@@ -115,37 +166,6 @@ class Recognizer:
         if self.type_offsets is not None:
             heads = chord_decoding.offset_types(heads, self.type_offsets)
         return heads
-
-    def song_log_probabilities(self, values: np.ndarray) -> np.ndarray:
-        """(frames, 56) of one song's features (frames, bins) in dB."""
-        return np.concatenate(list(self.log_probabilities([np.asarray(values, np.float32)])))
-
-    def predict(
-        self,
-        audio: str | Path | np.ndarray,
-        viterbi: bool = True,
-        bass: BassRule = "any",
-        heard: Callable[[float], None] = lambda seconds: None,
-    ) -> Prediction:
-        """The chords of a file, or of mono samples at the model's rate, of any length.
-
-        `heard` is told now and then how many more seconds were listened to. AudioError, one line
-        with the file, when it cannot be read.
-        """
-        blocks = features.feature_blocks(audio, self.settings.cqt(spare=False))
-        decoder = chord_decoding.Decoder(self.switching_cost if viterbi else None)
-        runs = _Runs(self.settings.frame_seconds, bass)
-        waiting: list[np.ndarray] = []
-        for heads in self.log_probabilities(decibels(block) for block in blocks):
-            waiting.append(heads)
-            heard(len(heads) * self.settings.frame_seconds)
-            waiting = runs.take(decoder.add(heads), waiting)
-        runs.take(decoder.finish(), waiting)
-        if isinstance(audio, np.ndarray):
-            seconds = len(audio) / self.settings.rate
-        else:
-            seconds = audio_files.info(audio).seconds
-        return runs.prediction(seconds)
 
 
 class _Runs:

@@ -1,6 +1,6 @@
 """How good a chord model is: mir_eval's scores by song and corpus, frame accuracies, confusions."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,7 @@ from audiotrain.harmony import CHORD_TYPES, HEADS, PITCH_NAMES, frames_to_segmen
 from audiotrain.history import write_json
 from audiotrain.recipes import chord_decoding
 from audiotrain.recipes.chord_data import Song
-from audiotrain.recipes.chord_inference import Recognizer
+from audiotrain.recipes.chord_inference import FrameRecognizer
 from audiotrain.recipes.terminal import progress
 
 COSTS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)  # of a switch, that `choose_decoding` tries
@@ -22,12 +22,14 @@ SHOWN = (
     "seg", "acqa",
 )  # fmt: skip
 
+Keep = Callable[[Song, np.ndarray], None]  # told of each song's log-probabilities (frames, 56)
+
 
 class Scores:
     """Sums what songs add; `as_dict` is metrics.json."""
 
-    def __init__(self, recognizer: Recognizer):
-        self.recognizer = recognizer
+    def __init__(self, recognizer: FrameRecognizer, keep: Keep = lambda song, heads: None):
+        self.recognizer, self.keep = recognizer, keep
         self.songs: list[dict] = []
         self.by_decoding: dict[str, list[dict]] = {"viterbi": [], "argmax": []}
         self.quality = {name: np.zeros((len(CHORD_TYPES), 2)) for name in self.by_decoding}
@@ -41,9 +43,8 @@ class Scores:
     def add(self, song: Song) -> None:
         """Predict a song both ways and compare it with its labels."""
         settings = self.recognizer.settings
-        spare = settings.spare_bins
-        values = song.features[:, spare : spare + settings.bins]
-        heads = self.recognizer.song_log_probabilities(values)
+        heads = self.recognizer.song_log_probabilities(self.recognizer.inputs(song))
+        self.keep(song, heads)
         seconds = max(song.seconds(settings), song.segments[-1].end if song.segments else 0.0)
         row = {"song": song.name, "seconds": song.seconds(settings)}
         costs = {"viterbi": self.recognizer.switching_cost, "argmax": None}
@@ -120,9 +121,13 @@ class Scores:
         report.scores_picture(shown, folder / "scores.png", f"Scores of {len(self.songs)} songs")
 
 
-def score(recognizer: Recognizer, songs: Sequence[Song], text: str) -> Scores:
-    """The scores of all songs; with a progress bar."""
-    scores = Scores(recognizer)
+def score(
+    recognizer: FrameRecognizer, songs: Sequence[Song], text: str,
+    keep: Keep = lambda song, heads: None,
+) -> Scores:  # fmt: skip
+    """The scores of all songs, with a progress bar; `keep` is given each song's log-probabilities
+    (frames, 56)."""
+    scores = Scores(recognizer, keep)
     for song in progress(songs, text):
         scores.add(song)
     return scores
@@ -141,7 +146,7 @@ def table(result: dict) -> str:
 
 
 def choose_decoding(
-    recognizer: Recognizer, songs: Sequence[Song], type_weights: np.ndarray | None = None
+    recognizer: FrameRecognizer, songs: Sequence[Song], type_weights: np.ndarray | None = None
 ) -> None:
     """Set how a recognizer decodes to what is best on up to 30 songs by the mean of CHOSEN_BY.
 
@@ -150,11 +155,9 @@ def choose_decoding(
     arXiv:2007.07314). Then the cost of a switch.
     """
     recognizer.type_offsets, recognizer.switching_cost = None, 2.0
-    settings, spare = recognizer.settings, recognizer.settings.spare_bins
-    heads = []
+    settings, heads = recognizer.settings, []
     for song in progress(list(songs)[:30], "decoding"):
-        values = song.features[:, spare : spare + settings.bins]
-        heads.append((song, recognizer.song_log_probabilities(values)))
+        heads.append((song, recognizer.song_log_probabilities(recognizer.inputs(song))))
 
     def gain(cost: float, offsets: np.ndarray) -> float:
         scores = []

@@ -30,6 +30,8 @@ class TrainSettings:
     """share of the songs to validate on"""
     test: float = 0.1
     """share of the songs to test on"""
+    split: Path | None = None
+    """split.json of another run, whose parts are taken; nothing: as the data say, or drawn"""
     group: str | None = None
     """column of a table whose equal values stay in one part of the split"""
     selector: str | None = None
@@ -83,6 +85,24 @@ class TrainSettings:
         if self.composed is not None:
             return self.composed
         return 120 if self.data is None else 0
+
+
+@dataclass(frozen=True)
+class CvSettings(TrainSettings):
+    """Train once for each fold of the songs and test on that fold, with all settings of train.
+
+    `output` holds a run folder for each fold; `test` and `split` do nothing.
+    """
+
+    folds: int = 5
+    """parts of the songs, each tested on by a model that is trained on the others"""
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.folds < 2:
+            raise ValueError(f"folds={self.folds}, expected 2 or more")
+        if self.split is not None:
+            raise ValueError(f"split={self.split}, expected nothing: cv draws folds of its own")
 
 
 @dataclass(frozen=True)

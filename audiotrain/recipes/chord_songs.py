@@ -1,11 +1,13 @@
 """The songs of a run: found, split into train, valid and test, read or composed."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 
 from audiotrain import distributed
 from audiotrain.datasets import chords
+from audiotrain.history import write_json
 from audiotrain.recipes import chord_data
 from audiotrain.recipes.chord_data import Library, Song
 from audiotrain.recipes.chord_settings import TrainSettings
@@ -28,13 +30,16 @@ def prepare(
         saved = run / "split.json"
         is_new = not saved.exists()
         chosen = ranks.from_first(
-            lambda: {
-                part: [item.id for item in own]
-                for part, own in chords.split(corpus, settings.seed, fractions, saved).items()
-            }
+            lambda: (
+                given_split(settings, saved)
+                or {
+                    part: [item.id for item in own]
+                    for part, own in chords.split(corpus, settings.seed, fractions, saved).items()
+                }
+            )
         )
         if missing := sorted({name for own in chosen.values() for name in own} - set(items)):
-            raise ValueError(f"{settings.data}: no {missing[0]}, which rank 0 has")
+            raise ValueError(f"{settings.data}: no {missing[0]}, which rank 0 or --split has")
         split = {part: [items[name] for name in own] for part, own in chosen.items()}
         try:
             parts = ranks.first_goes_first(lambda: load_parts(settings, library, split))
@@ -45,11 +50,45 @@ def prepare(
         parts["train"] += ranks.first_goes_first(lambda: compose(settings, library))
         return parts, items
     composed = ranks.first_goes_first(lambda: compose(settings, library))
+    if given := ranks.from_first(lambda: given_split(settings, run / "split.json")):
+        return parts_of(composed, given), items
     count = len(composed)
     first = min(max(1, round(count * fractions[0])), count - 2)
     second = min(first + max(1, round(count * fractions[1])), count - 1)
     parts = {"train": composed[:first], "valid": composed[first:second], "test": composed[second:]}
     return parts, items
+
+
+def given_split(settings: TrainSettings, saved: Path) -> dict[str, list[str]] | None:
+    """The names by part that `settings.split` says, kept in `saved`, too; None without one."""
+    if settings.split is None:
+        return None
+    chosen = read_split(settings.split)
+    if not saved.exists():
+        write_split(saved, chosen)
+    return chosen
+
+
+def parts_of(songs: list[list[Song]], split: dict[str, list[str]]) -> dict[str, list[list[Song]]]:
+    """Songs by the part that names them. ValueError for a name that no song has."""
+    named = {renderings[0].name: renderings for renderings in songs}
+    if missing := sorted({name for own in split.values() for name in own} - set(named)):
+        raise ValueError(f"no song {missing[0]}, which the split has: it is of other songs")
+    return {part: [named[name] for name in own] for part, own in split.items()}
+
+
+def read_split(path: Path) -> dict[str, list[str]]:
+    """The names of a run's songs by "train", "valid" and "test". ValueError when there are none."""
+    try:
+        names = json.loads(path.read_text("utf-8"))["items"]
+        return {part: [str(name) for name in names[part]] for part in ("train", "valid", "test")}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: not a run's split ({error})") from None
+
+
+def write_split(path: Path, parts: dict[str, list[str]]) -> None:
+    """Save names by part as `read_split` reads them."""
+    write_json(path, {"items": parts})
 
 
 def load_parts(

@@ -2,6 +2,7 @@
 
     python -m audiotrain.recipes.chords                          learns from synthesised songs
     python -m audiotrain.recipes.chords --data FOLDER            learns from audio and labels
+    python -m audiotrain.recipes.chords cv --data FOLDER         trains and tests on each fold
     python -m audiotrain.recipes.chords evaluate --data FOLDER   scores the newest run
     python -m audiotrain.recipes.chords predict song.mp3         writes song.lab
 
@@ -22,10 +23,15 @@ from audiotrain import checkpoint, config, distributed, harmony, report
 from audiotrain.callbacks import EarlyStopping
 from audiotrain.datasets import annotation_writers, chords
 from audiotrain.loader import DataLoader
-from audiotrain.recipes import chord_data, chord_inference, chord_scoring, commands
+from audiotrain.recipes import chord_cv, chord_data, chord_inference, chord_scoring, commands
 from audiotrain.recipes.chord_data import Library, Song
 from audiotrain.recipes.chord_prediction import newest_run, predict
-from audiotrain.recipes.chord_settings import EvaluateSettings, PredictSettings, TrainSettings
+from audiotrain.recipes.chord_settings import (
+    CvSettings,
+    EvaluateSettings,
+    PredictSettings,
+    TrainSettings,
+)
 from audiotrain.recipes.chord_songs import find, first_classes, first_renderings, prepare, tell
 from audiotrain.recipes.chord_trainer import ChordTrainer as ChordTrainer
 from audiotrain.recipes.chord_trainer import TrainingConfig as TrainingConfig
@@ -57,33 +63,51 @@ def train(settings: TrainSettings) -> dict:
     library = Library(settings.features, settings.cache.expanduser(), settings.seed)
     with ranks.hush():
         parts, items = prepare(settings, library, run)
+    try:
+        result = fit(settings, library, parts, items, run)
+    except SystemExit:  # Ctrl-C or SIGTERM: the trainer has saved its state
+        if ranks.rank == 0:
+            print(f"to continue this run: --output {run} --resume", file=sys.stderr)
+        raise
+    if ranks.rank == 0:
+        print(f"\n{run}: {time.monotonic() - begun:.0f} s in all")
+    return result
+
+
+def fit(
+    settings: TrainSettings, library: Library, parts: dict[str, list[list[Song]]],
+    items: dict[str, chords.Item], run: Path, keep: chord_scoring.Keep = lambda song, heads: None,
+) -> dict:  # fmt: skip
+    """Train on parts of songs and fill a run folder; what metrics.json says, nothing on other
+    ranks. `keep` is told of the test songs' log-probabilities."""
+    ranks = distributed.join()
     module = make_module(settings, parts["train"])
     trainer, loaders = make_trainer(settings, parts, run)
     last = run / "checkpoints" / "last"
     goes_on = ranks.from_first(lambda: settings.resume and checkpoint.exists(last))
-    try:
-        trainer.fit(module, *loaders, ckpt_path=last if goes_on else None)
-    except SystemExit:  # Ctrl-C or SIGTERM: the trainer has saved its state
-        if trainer.is_global_zero:
-            print(f"to continue this run: --output {run} --resume", file=sys.stderr)
-        raise
+    trainer.fit(module, *loaders, ckpt_path=last if goes_on else None)
     if not trainer.is_global_zero:
         return {}
     trainer.export_history(run / "history.json")
     report.curves_picture(trainer.history.rows, run / "curves.png")
-    result, recognizer = score_unseen(settings, parts, run)
+    result, recognizer = score_unseen(settings, parts, run, keep)
     for logger in trainer.loggers:
         for picture in sorted(run.glob("confusion-*.png")):
             logger.log_image(picture.stem, picture, trainer.global_step)
         logger.finish()
     show_example(settings, recognizer, library, items, first_renderings(parts["test"]), run)
-    print(f"\n{run}: {time.monotonic() - begun:.0f} s in all")
     return result
 
 
+def cv(settings: CvSettings) -> dict:
+    """Train and test on each fold; what metrics.json says."""
+    return chord_cv.cross_validate(settings, fit)
+
+
 def score_unseen(
-    settings: TrainSettings, parts: dict[str, list[list[Song]]], run: Path
-) -> tuple[dict, chord_inference.Recognizer]:
+    settings: TrainSettings, parts: dict[str, list[list[Song]]], run: Path,
+    keep: chord_scoring.Keep,
+) -> tuple[dict, chord_inference.Recognizer]:  # fmt: skip
     """The best model, once it is chosen how it decodes, and its scores on the test songs."""
     recognizer = chord_inference.Recognizer.from_checkpoint(run)
     weights = None
@@ -92,7 +116,7 @@ def score_unseen(
     chord_scoring.choose_decoding(recognizer, first_renderings(parts["valid"]), weights)
     chord_inference.write_decoding(recognizer, run / "checkpoints" / "decoding.json")
     tested = first_renderings(parts["test"])
-    scores = chord_scoring.score(recognizer, tested, "testing")
+    scores = chord_scoring.score(recognizer, tested, "testing", keep)
     scores.write(run)
     result = scores.as_dict()
     print(f"\n{len(tested)} unseen songs, {result['seconds'] / 60:.0f} minutes:")
@@ -220,6 +244,7 @@ def part_of(corpus: chords.Corpus, split: Path, name: str) -> list[chords.Item]:
 
 COMMANDS = {
     "train": Command(TrainSettings, train),
+    "cv": Command(CvSettings, cv),
     "evaluate": Command(EvaluateSettings, evaluate),
     "predict": Command(PredictSettings, predict, "audio"),
 }

@@ -11,7 +11,8 @@ from audiotrain import config
 from audiotrain.loggers import Logger, MLflowLogger, TensorBoardLogger, WandbLogger
 
 PRESETS = Path(__file__).parent / "presets"  # a folder for each recipe
-BEGUN = ("checkpoints", "metrics.csv", "metrics.json")  # what a run folder holds once it began
+# What a run folder, or a folder of folds, holds once it began.
+BEGUN = ("checkpoints", "metrics.csv", "metrics.json", "folds.json")
 # What a resumed run may have otherwise than before: it changes nothing of what was learned.
 CHANGEABLE = (
     "output", "resume", "cache", "steps", "epochs", "max_minutes", "validations", "patience",

@@ -1,0 +1,196 @@
+"""Cross-validation of the chord recipe: a run folder for each fold, posteriors of every song.
+
+FOLDER/folds.json        songs that each fold is tested on
+FOLDER/fold-K/           the run that was not trained on them
+FOLDER/oof/K-N.npz       log-probabilities of one of them, by that run
+FOLDER/metrics.json      mean and deviation of all scores, and the folds'
+"""
+
+import io
+import json
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from audiotrain import crossval, distributed
+from audiotrain.datasets import chords
+from audiotrain.files import write
+from audiotrain.history import write_json
+from audiotrain.recipes import chord_data
+from audiotrain.recipes.chord_data import Library, Song
+from audiotrain.recipes.chord_scoring import SHOWN
+from audiotrain.recipes.chord_settings import CvSettings, TrainSettings
+from audiotrain.recipes.chord_songs import compose, find, parts_of, tell, write_split
+from audiotrain.recipes.runs import open_run
+
+
+class Material(NamedTuple):
+    """What is cross-validated: songs, as lists of renderings, the group of each, and one chord of
+    each where all are clips of one; composed songs that all folds train on; items by name."""
+
+    songs: list[list[Song]]
+    groups: list[str]
+    labels: list[str] | None
+    further: list[list[Song]]
+    items: dict[str, chords.Item]
+
+    @property
+    def names(self) -> list[str]:
+        """The songs' names."""
+        return [renderings[0].name for renderings in self.songs]
+
+
+def cross_validate(settings: CvSettings, fit: Callable) -> dict:
+    """Train and test on each fold that is not done yet; what metrics.json says.
+
+    `fit(settings, library, parts, items, run, keep)` fills a run folder and gives its metrics.
+    """
+    begun = time.monotonic()
+    ranks = distributed.join()
+    folder = Path(ranks.from_first(lambda: str(open_run(settings, "chords-cv"))))
+    library = Library(settings.features, settings.cache.expanduser(), settings.seed)
+    with ranks.hush():
+        material = ranks.first_goes_first(lambda: gather(settings, library))
+    folds = crossval.make_folds(material.groups, settings.folds, material.labels, settings.seed)
+    splits = [split_of(settings, material, folds, k) for k in range(len(folds))]
+    ranks.from_first(lambda: crossval.keep_folds(folder, [split["test"] for split in splits]))
+    results = []
+    for k, split in enumerate(splits):
+        store, run = Posteriors(folder, k), folder / f"fold-{k}"
+        if not ranks.from_first(store.done):
+            if ranks.rank == 0:
+                print(f"\nfold {k} of {len(folds)}: {run}", flush=True)
+                write_split(run / "split.json", split)
+            _fit_fold(settings, fit, library, material, split, run, store)
+        results.append(ranks.from_first(lambda run=run: read_scores(run)))
+    summary = crossval.summarize(results)
+    if ranks.rank == 0:
+        write_json(folder / "metrics.json", summary)
+        print(f"\n{len(material.songs)} songs, each tested once, in {len(folds)} folds:")
+        print(table(summary))
+        print(f"\n{folder}: {time.monotonic() - begun:.0f} s in all")
+    return summary
+
+
+def _fit_fold(settings, fit, library, material: Material, split, run: Path, store) -> None:
+    own = {field.name: getattr(settings, field.name) for field in fields(TrainSettings)}
+    fold = replace(TrainSettings(**own), output=run, split=run / "split.json")
+    ranks = distributed.join()
+    ranks.from_first(lambda: str(open_run(fold, "chords")))
+    parts = parts_of(material.songs, split)
+    parts["train"] = parts["train"] + material.further
+    try:
+        fit(fold, library, parts, material.items, run, store.keep)
+    except SystemExit:  # Ctrl-C or SIGTERM: the trainer has saved its state
+        if ranks.rank == 0:
+            print(f"to continue: --output {run.parent} --resume", file=sys.stderr)
+        raise
+    if ranks.rank == 0:
+        store.finish()
+
+
+def gather(settings: CvSettings, library: Library) -> Material:
+    """All songs of the folder, or composed ones."""
+    composed = compose(settings, library)
+    if settings.data is None:
+        names = [renderings[0].name for renderings in composed]
+        return Material(composed, names, None, [], {})
+    corpus = find(settings.data, settings.selector, settings.group, settings.pop_spellings)
+    items = {item.id: item for item in corpus.items}
+    renderings = range(settings.renderings)
+    songs, problems = chord_data.load_songs(library, corpus.items, "reading", renderings)
+    tell(problems, len(items))
+    if not songs:
+        raise ValueError(f"none of {len(items)} recordings can be read, such as {problems[0]}")
+    own = [items[found[0].name] for found in songs]
+    groups = [item.group or item.id for item in own]
+    labels = [item.clip_label for item in own]
+    return Material(songs, groups, None if None in labels else labels, composed, items)
+
+
+def split_of(
+    settings: CvSettings, material: Material, folds: Sequence[np.ndarray], k: int
+) -> dict[str, list[str]]:
+    """Names of songs by part: the fold is tested on, `settings.valid` of all songs, of other
+    groups, is validated on. ValueError when one group alone is left to train on."""
+    rest = np.setdiff1d(np.arange(len(material.groups)), folds[k])
+    groups = [material.groups[row] for row in rest]
+    if len(set(groups)) < 2:
+        raise ValueError(
+            f"fold {k}: {len(set(groups))} group of songs left to train on, expected 2 or more, "
+            f"one to validate on; there are {len(set(material.groups))} in all"
+        )
+    pieces = max(2, round(len(rest) / (settings.valid * len(material.groups))))
+    pieces = min(pieces, len(set(groups)))
+    chosen = rest[crossval.make_folds(groups, pieces, seed=settings.seed)[0]]
+    rows = {"train": np.setdiff1d(rest, chosen), "valid": chosen, "test": folds[k]}
+    names = material.names
+    return {part: [names[row] for row in own] for part, own in rows.items()}
+
+
+class Posteriors:
+    """The log-probabilities of one fold's songs, a file each, under a cross-validation's folder."""
+
+    def __init__(self, folder: Path, k: int):
+        self.folder, self.k = folder / "oof", k
+        self._kept: dict[str, str] = {}  # song to file
+
+    def keep(self, song: Song, heads: np.ndarray) -> None:
+        """Save a song's log-probabilities (frames, 56) and its classes (frames, 3)."""
+        buffer = io.BytesIO()
+        np.savez_compressed(
+            buffer, log_probabilities=heads.astype(np.float16), classes=song.classes, song=song.name
+        )
+        file = f"{self.k}-{len(self._kept):05d}.npz"
+        write(self.folder / file, buffer.getvalue())
+        self._kept[song.name] = file
+
+    def finish(self) -> None:
+        """Say which file is whose; after that the fold is done."""
+        write_json(self.folder / f"{self.k}.json", self._kept)
+
+    def done(self) -> bool:
+        """Whether all songs of the fold are there."""
+        return (self.folder / f"{self.k}.json").is_file()
+
+
+def read_posteriors(folder: Path) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """(song, log-probabilities (frames, 56), classes (frames, 3)) of each song of a finished
+    cross-validation, fold by fold. ValueError when one is missing or damaged."""
+    for k, names in enumerate(crossval.read_folds(folder)):
+        index = folder / "oof" / f"{k}.json"
+        if not index.is_file():
+            raise ValueError(f"{folder}: fold {k} is not done; cv --output {folder} --resume")
+        files = json.loads(index.read_text("utf-8"))
+        for name in names:
+            try:
+                with np.load(index.parent / files[name], allow_pickle=False) as arrays:
+                    yield name, arrays["log_probabilities"].astype(np.float32), arrays["classes"]
+            except (OSError, ValueError, KeyError) as error:
+                raise ValueError(f"{index}: {name}: no posteriors ({error})") from None
+
+
+def read_scores(run: Path) -> dict[str, float]:
+    """A run's scores by name: Viterbi's as they are, argmax's and the share of right frames."""
+    try:
+        result = json.loads((run / "metrics.json").read_text("utf-8"))
+        rows = dict(result["viterbi"]["corpus"])
+        rows |= {f"argmax_{name}": value for name, value in result["argmax"]["corpus"].items()}
+        rows |= result["frames"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{run}: no metrics.json of a finished run ({error})") from None
+    return {name: math.nan if value is None else float(value) for name, value in rows.items()}
+
+
+def table(summary: dict) -> str:
+    """The scores that recipes show, as text."""
+    shown = [*SHOWN, *(f"argmax_{name}" for name in ("majmin", "mirex", "seg")), "chord_acc"]
+    return crossval.summary_table(
+        summary | {part: {n: summary[part][n] for n in shown} for part in ("mean", "deviation")}
+    )
