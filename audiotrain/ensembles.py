@@ -71,7 +71,15 @@ def blend_weights(
     >>> blend_weights([good, bad], np.array([0, 1])).round(3).tolist()
     [1.0, 0.0]
     """
-    likelihoods = _likelihoods(_stacked(oof), np.asarray(targets))
+    return mixture_weights(_likelihoods(_stacked(oof), np.asarray(targets)), steps, tolerance)
+
+
+def mixture_weights(
+    likelihoods: np.ndarray, steps: int = 1000, tolerance: float = 1e-7
+) -> np.ndarray:
+    """`blend_weights` from the probabilities (members, observations) that each member gives to
+    what was the case."""
+    likelihoods = np.maximum(np.asarray(likelihoods, np.float64), TINIEST)
     members = len(likelihoods)
     weights = np.full(members, 1 / members)
     for _ in range(steps):
@@ -91,7 +99,7 @@ def _likelihoods(stacked: np.ndarray, targets: np.ndarray) -> np.ndarray:
     else:
         _check_classes(stacked, targets)
         chosen = stacked[:, np.arange(len(targets)), targets]
-    return np.maximum(chosen, TINIEST)
+    return chosen
 
 
 def stack(

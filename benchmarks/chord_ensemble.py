@@ -18,8 +18,8 @@ from audiotrain import audio, config, metrics
 from audiotrain.datasets import chords
 from audiotrain.harmony import Segment
 from audiotrain.recipes.chord_data import Library
+from audiotrain.recipes.chord_ensemble import newest_run
 from audiotrain.recipes.chord_inference import Recognizer
-from audiotrain.recipes.chord_prediction import newest_run
 from audiotrain.recipes.chord_settings import TrainSettings
 from audiotrain.recipes.chords import part_of
 from audiotrain.recipes.terminal import progress
@@ -82,7 +82,7 @@ def write_songs(
 
 def unseen(corpus: chords.Corpus, run: Path, count: int | None) -> list[chords.Item]:
     """Up to `count` songs, evenly spread, of the test part of a run's split."""
-    items = part_of(corpus, run / "split.json", "test")
+    items = part_of(corpus, corpus.items, run / "split.json", "test")
     if count is None or count >= len(items):
         return items
     return [items[number * len(items) // count] for number in range(count)]

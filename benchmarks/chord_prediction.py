@@ -17,8 +17,8 @@ import numpy as np
 import soundfile
 
 from audiotrain.datasets import arrangement, progressions, synthesis
+from audiotrain.recipes.chord_ensemble import newest_run
 from audiotrain.recipes.chord_inference import Recognizer
-from audiotrain.recipes.chord_prediction import newest_run
 
 RATE = 44100
 SONG_SECONDS = 240.0

@@ -12,8 +12,8 @@ from typing import NamedTuple
 from audiotrain import audio, metrics
 from audiotrain.datasets import chords
 from audiotrain.harmony import Segment
+from audiotrain.recipes.chord_ensemble import newest_run
 from audiotrain.recipes.chord_inference import Recognizer
-from audiotrain.recipes.chord_prediction import newest_run
 from audiotrain.recipes.terminal import progress
 
 

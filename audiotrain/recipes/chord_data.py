@@ -19,6 +19,7 @@ from audiotrain.cache import FeatureCache
 from audiotrain.datasets import arrangement, chords, progressions, synthesis
 from audiotrain.harmony import Segment
 from audiotrain.loader import Dataset
+from audiotrain.recipes import chord_tuning
 from audiotrain.recipes.terminal import progress
 
 FLOOR = 1e-4  # added to magnitudes before the logarithm
@@ -115,9 +116,10 @@ class Library:
         self._features = FeatureCache(cache, dtype=np.float16)
         self._composers: dict[str, Callable[[], tuple[np.ndarray, list[Segment]]]] = {}
 
-    def song(self, item: chords.Item, rendering: int = 0) -> Song:
+    def song(self, item: chords.Item, rendering: int = 0, tuned: bool = False) -> Song:
         """A labelled recording, or a MIDI file: played as written in rendering 0, on instruments
-        drawn for it, in another tuning, half of them degraded, in each further one.
+        drawn for it, in another tuning, half of them degraded, in each further one. `tuned` finds
+        its tuning and moves the transform there.
 
         AudioError or ValueError, one line with the file, when it cannot be read.
         """
@@ -126,14 +128,13 @@ class Library:
         if not item.audio.is_file():
             raise ValueError(f"{item.audio}: no such file")
         spec = {"floor": FLOOR, "cqt": asdict(self.settings.cqt(spare=True))}
+        if tuned:
+            spec["tuned"] = [chord_tuning.SECONDS, chord_tuning.STEP]
         if item.midi:
             spec["rendering"] = [SYNTHESIS, self.seed, rendering]
-            values = self._features.get(
-                item.audio, spec, lambda: self._log_cqt(self._audio_of_midi(item, rendering))
-            )
         else:
             spec["span"] = [item.start, item.end]
-            values = self._features.get(item.audio, spec, lambda: self._extract(item))
+        values = self._features.get(item.audio, spec, lambda: self._extract(item, rendering, tuned))
         segments = chords.segments(item, len(values) * self.settings.frame_seconds)
         return Song(item.id, values, self._frame_classes(segments, len(values)), segments)
 
@@ -198,18 +199,23 @@ class Library:
             audio = degrade(audio, self.settings.rate, rng)
         return audio
 
-    def _extract(self, item: chords.Item) -> np.ndarray:
-        if not item.start and item.end is None:
-            return self._log_cqt(item.audio)
-        return self._log_cqt(self.span_of(item))
+    def _extract(self, item: chords.Item, rendering: int, tuned: bool) -> np.ndarray:
+        if item.midi:
+            source = self._audio_of_midi(item, rendering)
+        elif not item.start and item.end is None:
+            source = item.audio
+        else:
+            source = self.span_of(item)
+        tuning = chord_tuning.tuning_of(source, self.settings.rate) if tuned else 0.0
+        return self._log_cqt(source, tuning)
 
     def span_of(self, item: chords.Item) -> np.ndarray:
         """Samples of the part of a recording that is the item."""
         length = None if item.end is None else item.end - item.start
         return audio_files.read(item.audio, self.settings.rate, item.start, length)
 
-    def _log_cqt(self, audio: np.ndarray | Path) -> np.ndarray:
-        return decibels(features.extract(audio, self.settings.cqt(spare=True)))
+    def _log_cqt(self, audio: np.ndarray | Path, tuning: float = 0.0) -> np.ndarray:
+        return decibels(features.extract(audio, self.settings.cqt(spare=True, tuning=tuning)))
 
 
 def _fingerprint(borrowed: Sequence[list[Segment]]) -> int:
@@ -217,15 +223,16 @@ def _fingerprint(borrowed: Sequence[list[Segment]]) -> int:
 
 
 def load_songs(
-    library: Library, items: Sequence[chords.Item], text: str, renderings: Sequence[int] = (0,)
-) -> tuple[list[list[Song]], list[str]]:
+    library: Library, items: Sequence[chords.Item], text: str, renderings: Sequence[int] = (0,),
+    tuned: bool = False,
+) -> tuple[list[list[Song]], list[str]]:  # fmt: skip
     """Each item in those renderings (a recording is there once), and a line for each that cannot
     be read."""
     songs, problems = [], []
     for item in progress(items, text):
         try:
             numbers = renderings if item.midi else (0,)
-            songs.append([library.song(item, number) for number in numbers])
+            songs.append([library.song(item, number, tuned) for number in numbers])
         except (audio_files.AudioError, ValueError) as error:
             problems.append(str(error))
     return songs, problems

@@ -8,14 +8,17 @@ from pathlib import Path
 from audiotrain import audio as audio_files
 from audiotrain import report
 from audiotrain.datasets import annotation_writers
-from audiotrain.recipes import chord_inference
+from audiotrain.recipes import chord_ensemble
 from audiotrain.recipes.chord_settings import PredictSettings
+from audiotrain.recipes.chord_tuning import tuning_of
 from audiotrain.recipes.terminal import progress
 
 
 def predict(settings: PredictSettings) -> list[Path]:
     """Write the chords of every file; the files written. Those that cannot be read are named."""
-    recognizer = chord_inference.Recognizer.from_checkpoint(newest_run(settings.checkpoint))
+    recognizer, _ = chord_ensemble.load(
+        settings.checkpoint, settings.join, "transpose" in settings.tta
+    )
     targets = results(settings)
     written, problems = [], []
     total = sum(map(seconds_of, targets))
@@ -27,8 +30,11 @@ def predict(settings: PredictSettings) -> list[Path]:
     for source, paths in targets.items():
         begun = time.monotonic()
         try:
+            tuning = 0.0
+            if "tuning" in settings.tta:
+                tuning = tuning_of(source, recognizer.settings.rate)
             prediction = recognizer.predict(
-                source, settings.decoding == "viterbi", settings.bass, heard
+                source, settings.decoding == "viterbi", settings.bass, heard, tuning
             )
         except audio_files.AudioError as error:
             problems.append(str(error))
@@ -101,16 +107,3 @@ def recordings(paths: Sequence[Path]) -> list[tuple[Path, Path]]:
     if not found:
         raise ValueError(f"{', '.join(map(str, paths))}: no audio file inside")
     return found
-
-
-def newest_run(folder: Path) -> Path:
-    """The folder itself when it is a run or checkpoint, else the newest run inside it."""
-    if (folder / "checkpoints").is_dir() or (folder / "state.json").is_file():
-        return folder
-    runs = sorted(folder.glob("*/checkpoints"), key=lambda path: path.stat().st_mtime)
-    if not runs:
-        raise ValueError(
-            f"--checkpoint {folder}: no trained run there; "
-            "`python -m audiotrain.recipes.chords` trains one"
-        )
-    return runs[-1].parent

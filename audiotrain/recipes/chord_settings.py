@@ -111,8 +111,13 @@ class EvaluateSettings:
 
     data: Path
     """folder of audio (or MIDI) and chord labels, or a manifest"""
-    checkpoint: Path = Path("runs")
-    """run or checkpoint folder; a folder of runs: its newest run"""
+    checkpoint: tuple[Path, ...] = (Path("runs"),)
+    """runs, cross-validations (all folds) or an ensemble; several: joined; a folder of runs: its
+    newest run"""
+    join: Literal["mean", "geometric"] = "mean"
+    """how several models' probabilities are joined: their mean, or that of their logarithms"""
+    tta: tuple[Literal["transpose", "tuning"], ...] = ()
+    """hear each recording transposed, too; find its tuning first"""
     output: Path | None = None
     """folder for metrics.json, songs.csv and pictures; nothing: RUN/evaluation-NAME"""
     split: Literal["train", "valid", "test"] | None = None
@@ -129,6 +134,7 @@ class EvaluateSettings:
     """seed of those instruments"""
 
     def __post_init__(self):
+        check_checkpoint(self.checkpoint)
         if self.rendering < 0:
             raise ValueError(f"rendering={self.rendering}, expected 0 or more")
 
@@ -137,10 +143,15 @@ class EvaluateSettings:
 class PredictSettings:
     """Write the chords of audio files of any length."""
 
-    audio: tuple[Path, ...]
-    """audio files, or folders of them"""
-    checkpoint: Path = Path("runs")
-    """run or checkpoint folder; a folder of runs: its newest run"""
+    audio: tuple[Path, ...] = ()
+    """audio files, or folders of them; needed"""
+    checkpoint: tuple[Path, ...] = (Path("runs"),)
+    """runs, cross-validations (all folds) or an ensemble; several: joined; a folder of runs: its
+    newest run"""
+    join: Literal["mean", "geometric"] = "mean"
+    """how several models' probabilities are joined: their mean, or that of their logarithms"""
+    tta: tuple[Literal["transpose", "tuning"], ...] = ()
+    """hear each recording transposed, too; find its tuning first"""
     output: Path | None = None
     """folder for the results; nothing: beside each audio file"""
     overwrite: bool = False
@@ -157,8 +168,52 @@ class PredictSettings:
     def __post_init__(self):
         if not self.formats:
             raise ValueError("--formats: nothing follows, expected lab, jams, mid, csv or json")
+        # Checkpoints are folders: files that follow them on a command line are recordings.
+        files = tuple(path for path in self.checkpoint if path.is_file())
+        if files:
+            places = tuple(path for path in self.checkpoint if path not in files)
+            object.__setattr__(self, "audio", self.audio + files)
+            object.__setattr__(self, "checkpoint", places)
+        check_checkpoint(self.checkpoint)
         if not self.audio:
-            raise ValueError("--audio: nothing follows, expected audio files or folders")
+            raise ValueError("audio: missing, expected audio files or folders of them")
+
+
+@dataclass(frozen=True)
+class EnsembleSettings:
+    """Join runs to one model: weights fitted on songs that none was trained on, or a soup."""
+
+    checkpoint: tuple[Path, ...]
+    """two or more runs or cross-validations; runs of a cross-validation have one weight"""
+    output: Path
+    """folder for the ensemble, which evaluate and predict take as --checkpoint"""
+    join: Literal["mean", "geometric", "soup"] = "mean"
+    """join probabilities, their logarithms, or (of runs of one architecture) the weights"""
+    weights: tuple[float, ...] = ()
+    """a weight for each; nothing: fitted on out-of-fold posteriors of cross-validations of the
+    same folds, else on the songs of `data` that all runs validated on"""
+    data: Path | None = None
+    """folder of audio and labels that the runs were trained on; nothing: the first run's"""
+    cache: Path = CACHE
+    """folder of extracted features, reused by later runs"""
+    selector: str | None = None
+    """which chord annotation of a JAMS file: a number or an annotator's name"""
+    pop_spellings: bool = False
+    """read Cm7b5, CM7, Csus, C°, Cø and German H too"""
+
+    def __post_init__(self):
+        check_checkpoint(self.checkpoint)
+        count = len(self.checkpoint)
+        if self.weights and len(self.weights) != count:
+            raise ValueError(
+                f"{len(self.weights)} weights, expected {count}, as many as checkpoints"
+            )
+
+
+def check_checkpoint(places: tuple[Path, ...]) -> None:
+    """ValueError when nothing is named."""
+    if not places:
+        raise ValueError("--checkpoint: nothing follows, expected runs")
 
 
 def check_training(settings: TrainSettings) -> None:

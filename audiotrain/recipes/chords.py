@@ -3,6 +3,7 @@
     python -m audiotrain.recipes.chords                          learns from synthesised songs
     python -m audiotrain.recipes.chords --data FOLDER            learns from audio and labels
     python -m audiotrain.recipes.chords cv --data FOLDER         trains and tests on each fold
+    python -m audiotrain.recipes.chords ensemble RUN RUN        joins runs to one model
     python -m audiotrain.recipes.chords evaluate --data FOLDER   scores the newest run
     python -m audiotrain.recipes.chords predict song.mp3         writes song.lab
 
@@ -23,11 +24,20 @@ from audiotrain import checkpoint, config, distributed, harmony, report
 from audiotrain.callbacks import EarlyStopping
 from audiotrain.datasets import annotation_writers, chords
 from audiotrain.loader import DataLoader
-from audiotrain.recipes import chord_cv, chord_data, chord_inference, chord_scoring, commands
+from audiotrain.recipes import (
+    chord_cv,
+    chord_data,
+    chord_ensemble,
+    chord_inference,
+    chord_scoring,
+    commands,
+)
+from audiotrain.recipes.chord_blending import ensemble
 from audiotrain.recipes.chord_data import Library, Song
-from audiotrain.recipes.chord_prediction import newest_run, predict
+from audiotrain.recipes.chord_prediction import predict
 from audiotrain.recipes.chord_settings import (
     CvSettings,
+    EnsembleSettings,
     EvaluateSettings,
     PredictSettings,
     TrainSettings,
@@ -205,19 +215,25 @@ def show_example(settings, recognizer, library, items, tested: list[Song], run: 
 
 def evaluate(settings: EvaluateSettings) -> dict:
     """Score a model on a folder; what metrics.json says."""
-    run = newest_run(settings.checkpoint)
-    recognizer = chord_inference.Recognizer.from_checkpoint(run)
+    places = settings.checkpoint
+    recognizer, runs = chord_ensemble.load(places, settings.join, "transpose" in settings.tta)
     corpus = find(settings.data, settings.selector, None, settings.pop_spellings)
     items = corpus.items
     if settings.split is not None:
-        items = part_of(corpus, run / "split.json", settings.split)
+        for run in runs:
+            items = part_of(corpus, items, run / "split.json", settings.split)
     library = Library(recognizer.settings, settings.cache.expanduser(), settings.seed)
-    songs, problems = chord_data.load_songs(library, items, "reading", [settings.rendering])
+    songs, problems = chord_data.load_songs(
+        library, items, "reading", [settings.rendering], "tuning" in settings.tta
+    )
     tell(problems, len(items))
     if not songs:
         raise ValueError(f"none of {len(items)} recordings can be read, such as {problems[0]}")
     scores = chord_scoring.score(recognizer, first_renderings(songs), "scoring")
-    output = settings.output or run / f"evaluation-{settings.data.resolve().name}"
+    # One run's scores go into it; those of several into the first place that is named.
+    place = runs[0] if len(runs) == 1 else places[0]
+    count = f"-of-{len(runs)}" if len(places) > 1 else ""
+    output = settings.output or place / f"evaluation-{settings.data.resolve().name}{count}"
     output.mkdir(parents=True, exist_ok=True)
     scores.write(output)
     result = scores.as_dict()
@@ -227,25 +243,29 @@ def evaluate(settings: EvaluateSettings) -> dict:
     return result
 
 
-def part_of(corpus: chords.Corpus, split: Path, name: str) -> list[chords.Item]:
-    """The items that a run's saved split has in one part. ValueError when there is none."""
+def part_of(
+    corpus: chords.Corpus, items: list[chords.Item], split: Path, name: str
+) -> list[chords.Item]:
+    """Those of the items that a run's saved split has in a part. ValueError when there is none."""
     try:
         chosen = set(json.loads(split.read_text("utf-8"))["items"][name])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"--split {name}: {split}: not a run's split ({error})") from None
-    items = [item for item in corpus.items if item.id in chosen]
-    if not items:
+    found = [item for item in items if item.id in chosen]
+    if not found:
         raise ValueError(
-            f"--split {name}: {split} names none of the {len(corpus.items)} recordings in "
+            f"--split {name}: {split} names none of the {len(items)} recordings in "
             f"{corpus.folder}: it is the split of other data"
+            + (", or of a member with other parts" if len(items) < len(corpus.items) else "")
         )
-    return items
+    return found
 
 
 COMMANDS = {
     "train": Command(TrainSettings, train),
     "cv": Command(CvSettings, cv),
     "evaluate": Command(EvaluateSettings, evaluate),
+    "ensemble": Command(EnsembleSettings, ensemble, "checkpoint"),
     "predict": Command(PredictSettings, predict, "audio"),
 }
 
