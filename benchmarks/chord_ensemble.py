@@ -67,7 +67,7 @@ class Ensemble:
 
 
 def write_songs(
-    items: list[chords.Item], library: Library, folder: Path
+    items: list[chords.Item], library: Library, folder: Path, rendering: int = 0
 ) -> list[tuple[Path, list[Segment]]]:
     """(file, labels) of each song; MIDI is rendered to the folder."""
     songs = []
@@ -75,7 +75,7 @@ def write_songs(
         path = item.audio
         if item.midi:
             path = folder / f"{item.id}.wav".replace("/", "-")
-            audio.write(path, library.audio_of(item.id, item), library.settings.rate)
+            audio.write(path, library.audio_of(item.id, item, rendering), library.settings.rate)
         songs.append((path, chords.segments(item, audio.info(path).seconds)))
     return songs
 

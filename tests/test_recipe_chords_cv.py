@@ -159,6 +159,14 @@ def test_groups_stay_together(quick, words, place, tmp_path):
     assert command(*more) == 2
 
 
+def test_some_of_the_songs_leave_others_unseen(quick, words, tmp_path):
+    assert command(*words, "--songs", 4, "--folds", 2, "--output", tmp_path / "cv") == 0
+    folds = crossval.read_folds(tmp_path / "cv")
+    assert sorted(name for names in folds for name in names) == [
+        f"song{number}.wav" for number in (0, 1, 3, 5)
+    ]
+
+
 def refused(capsys, *words):
     assert command(*words) == 2
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]

@@ -104,10 +104,13 @@ def gather(settings: CvSettings, library: Library) -> Material:
     corpus = find(settings.data, settings.selector, settings.group, settings.pop_spellings)
     items = {item.id: item for item in corpus.items}
     renderings = range(settings.renderings)
-    songs, problems = chord_data.load_songs(library, corpus.items, "reading", renderings)
-    tell(problems, len(items))
+    chosen = corpus.items
+    if settings.songs is not None and settings.songs < len(chosen):
+        chosen = [chosen[n * len(chosen) // settings.songs] for n in range(settings.songs)]
+    songs, problems = chord_data.load_songs(library, chosen, "reading", renderings)
+    tell(problems, len(chosen))
     if not songs:
-        raise ValueError(f"none of {len(items)} recordings can be read, such as {problems[0]}")
+        raise ValueError(f"none of {len(chosen)} recordings can be read, such as {problems[0]}")
     own = [items[found[0].name] for found in songs]
     groups = [item.group or item.id for item in own]
     labels = [item.clip_label for item in own]

@@ -157,9 +157,9 @@ class Library:
             made.append(self._composition(number, seconds, borrowed)[1])
         return Song(name, values, self._frame_classes(made[0], len(values)), made[0])
 
-    def audio_of(self, name: str, item: chords.Item | None) -> np.ndarray:
-        """Samples of a composed song, or of the first rendering of a MIDI file."""
-        return self._composers[name]()[0] if item is None else self._audio_of_midi(item, 0)
+    def audio_of(self, name: str, item: chords.Item | None, rendering: int = 0) -> np.ndarray:
+        """Samples of a composed song, or of a rendering of a MIDI file."""
+        return self._composers[name]()[0] if item is None else self._audio_of_midi(item, rendering)
 
     def _composition(self, number: int, seconds: float, borrowed: Sequence[list[Segment]]):
         """(parts, labels, generator) of a composed song."""

@@ -96,11 +96,15 @@ class CvSettings(TrainSettings):
 
     folds: int = 5
     """parts of the songs, each tested on by a model that is trained on the others"""
+    songs: int | None = None
+    """so many songs of the data, evenly spread; nothing: all"""
 
     def __post_init__(self):
         super().__post_init__()
         if self.folds < 2:
             raise ValueError(f"folds={self.folds}, expected 2 or more")
+        if self.songs is not None and self.songs < self.folds:
+            raise ValueError(f"songs={self.songs}, expected {self.folds} or more, as many as folds")
         if self.split is not None:
             raise ValueError(f"split={self.split}, expected nothing: cv draws folds of its own")
 

@@ -108,7 +108,7 @@ def probe(
     about. None where there are too few classes or groups to learn from.
     """
     if training is not None:
-        fitted = _fit(training, validation, classes)
+        fitted = fit_probe(training, validation, classes)
         if fitted is None:
             return None
         score, strength = fitted
@@ -117,7 +117,7 @@ def probe(
     folds = stratified(tested, FOLDS)
     scores, strengths = np.full((len(tested.targets), classes), -np.inf), []
     for fold in np.unique(folds):
-        fitted = _fit(tested.take(np.flatnonzero(folds != fold)), None, classes)
+        fitted = fit_probe(tested.take(np.flatnonzero(folds != fold)), None, classes)
         if fitted is None:
             return None
         score, strength = fitted
@@ -144,8 +144,9 @@ def stratified(labelled: Labelled, folds: int) -> np.ndarray:
     return fold[member]
 
 
-def _fit(training: Labelled, validation: Labelled | None, classes: int):
-    """A function from embeddings to scores (clips, classes), and its C. None for one class."""
+def fit_probe(training: Labelled, validation: Labelled | None, classes: int):
+    """A linear probe, its C chosen on `validation` or on a fourth of the training groups: a
+    function from embeddings to scores (clips, classes), and its C. None for one class."""
     if len(np.unique(training.targets)) < 2:
         return None
     learnt, chosen_on = training, validation

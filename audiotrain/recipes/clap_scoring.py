@@ -217,13 +217,13 @@ def score_classes(
 ) -> ClassScores:
     """What is known of the labels of clips that have one; `others` to learn from, and to choose."""
     names = sorted({clip.label for clip in heard.clips if clip.label})
-    tested = _labelled(heard, names)
+    tested = labelled(heard, names)
     prompts = embed_prompts(embedder, names, templates)
     how = f"{len(names)} classes, {len(tested.targets)} clips, "
     how += f"{len(templates)} templates" if len(templates) > 1 else repr(templates[0])
     judged = {"zero_shot": Judged(probes.zero_shot(tested.embeddings, prompts), how)}
     if linear_probe:
-        known = [None if other is None else _labelled(other, names) for other in others]
+        known = [None if other is None else labelled(other, names) for other in others]
         known = [None if one is None or not len(one.targets) else one for one in known]
         learnt = probe(tested, len(names), *known)
         if learnt is not None:
@@ -243,7 +243,7 @@ def _listen(embedder: Embedder, clips: Sequence[Clip]) -> Heard | None:
     return embedder.listen(clips, "embedding clips for the probe") if clips else None
 
 
-def _labelled(heard: Heard, names: Sequence[str]) -> Labelled:
+def labelled(heard: Heard, names: Sequence[str]) -> Labelled:
     """The clips with one of the classes `names`."""
     places = {name: number for number, name in enumerate(names)}
     rows = [row for row, clip in enumerate(heard.clips) if clip.label in places]

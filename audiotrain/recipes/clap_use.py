@@ -19,11 +19,13 @@ from audiotrain.datasets.clips import Clip, meaning
 from audiotrain.datasets.recordings import recordings
 from audiotrain.history import write_json
 from audiotrain.models.clap import logit_scale
+from audiotrain.recipes import clap_cv
 from audiotrain.recipes.clap_embedding import MODEL, Embedder
 from audiotrain.recipes.clap_index import Index, build, check_suffix
 from audiotrain.recipes.clap_scoring import embed_prompts, score_clips
 from audiotrain.recipes.clap_use_settings import (
     ClassifySettings,
+    CvSettings,
     EmbedSettings,
     EvaluateSettings,
     SearchSettings,
@@ -49,7 +51,7 @@ def evaluate(settings: EvaluateSettings) -> dict:
     run = run_of(embedder)
     tested, training, validation = parts_of(corpus, run, settings.split)
     refuse_alike(tested, settings.data)
-    output = output_folder(settings, run)
+    output = output_folder(settings, run, "evaluation")
     output.mkdir(parents=True, exist_ok=True)
     scores = score_clips(
         embedder, tested, training, validation, settings.templates, settings.linear_probe,
@@ -61,6 +63,17 @@ def evaluate(settings: EvaluateSettings) -> dict:
     return scores.as_dict()
 
 
+def cv(settings: CvSettings) -> dict:
+    """Cross-validate zero-shot and a linear probe; what metrics.json says."""
+    embedder = _embedder(settings)
+    corpus = captions.discover(settings.data, settings.templates, settings.group)
+    corpus = captions.check(corpus, settings.strict)
+    print(captions.report(corpus), flush=True)
+    clips = [clip for clip in corpus.items if clip.label]
+    output = output_folder(settings, run_of(embedder), "cv")
+    return clap_cv.cross_validate(settings, embedder, clips, output)
+
+
 def run_of(embedder: Embedder) -> Path | None:
     """The run folder of a model; None for a model from elsewhere."""
     folder = Path(embedder.name)
@@ -68,14 +81,14 @@ def run_of(embedder: Embedder) -> Path | None:
     return folder.parent if is_run else None
 
 
-def output_folder(settings: EvaluateSettings, run: Path | None) -> Path:
-    """Where an evaluation goes: where the settings say, else into the model's run if it has one."""
+def output_folder(settings: EvaluateSettings | CvSettings, run: Path | None, what: str) -> Path:
+    """Where results go: where the settings say, else into the model's run if it has one."""
     if settings.output is not None:
         return settings.output
     name = settings.data.resolve().stem
     if run is not None:
-        return run / f"evaluation-{name}"
-    return Path("runs") / f"evaluation-{Path(settings.checkpoint).resolve().name}-{name}"
+        return run / f"{what}-{name}"
+    return Path("runs") / f"{what}-{Path(settings.checkpoint).resolve().name}-{name}"
 
 
 def parts_of(corpus: captions.Corpus[Clip], run: Path | None, name: str | None) -> Parts:
@@ -246,7 +259,7 @@ def shorten(name: str) -> str:
 
 
 def _embedder(
-    settings: EvaluateSettings | EmbedSettings | SearchSettings | ClassifySettings,
+    settings: EvaluateSettings | CvSettings | EmbedSettings | SearchSettings | ClassifySettings,
 ) -> Embedder:
     """The model that the settings name."""
     return Embedder.from_folder(settings.checkpoint, settings.batch_size, settings.workers)
@@ -270,6 +283,7 @@ def tell_left_out(problems: Sequence[str], total: int) -> None:
 
 COMMANDS = {
     "evaluate": Command(EvaluateSettings, evaluate),
+    "cv": Command(CvSettings, cv),
     "embed": Command(EmbedSettings, embed),
     "search": Command(SearchSettings, search, "query"),
     "classify": Command(ClassifySettings, classify, "audio"),

@@ -42,6 +42,40 @@ class EvaluateSettings:
 
 
 @dataclass(frozen=True)
+class CvSettings:
+    """Cross-validate what a model knows of classes: zero-shot, and by a linear probe."""
+
+    data: Path
+    """folder of audio with labels, a table or a tar"""
+    checkpoint: str = "runs"
+    """run folder, folder of runs (its newest), folder of a Hugging Face CLAP, or its hub id"""
+    output: Path | None = None
+    """folder for folds.json, oof, metrics.json, tables; nothing: RUN/cv-NAME, or
+    runs/cv-MODEL-NAME for a model from elsewhere"""
+    folds: int = 5
+    """parts of the clips, by group, each with about the same share of every class"""
+    fold_column: str | None = None
+    """column of a table that says the fold of each clip, such as ESC-50's fold"""
+    group: str | None = None
+    """column of a table whose equal values stay in one fold"""
+    seed: int = 0
+    """seed of the folds"""
+    templates: tuple[str, ...] = TEMPLATES
+    """sentences that name a class, with {label} in them"""
+    strict: bool = False
+    """stop at a file that can't be read instead of leaving it out"""
+    batch_size: int | None = None
+    """windows embedded at once; nothing: what suits the device"""
+    workers: int = 2
+    """threads that decode"""
+
+    def __post_init__(self):
+        _check_templates(self.templates)
+        if self.folds < 2:
+            raise ValueError(f"folds={self.folds}, expected 2 or more")
+
+
+@dataclass(frozen=True)
 class EmbedSettings:
     """Write the embeddings of all audio in a folder to one file."""
 

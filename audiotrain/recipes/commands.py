@@ -2,23 +2,27 @@
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from typing import NamedTuple
 
 from audiotrain import config, distributed
 from audiotrain.recipes.runs import PRESETS, settings_of_resumed
 from audiotrain.recipes.terminal import exit_code
 
-TRAINING = ("train", "cv")  # commands that all ranks run, with presets, and that can be resumed
-
 
 class Command(NamedTuple):
     """What a command does, its settings' dataclass, and the setting that takes words without a
-    flag. Under mlx.launch rank 0 alone runs it, but for those of TRAINING; `train` is the
+    flag. Under mlx.launch rank 0 alone runs it, but for those that train; `train` is the
     default."""
 
     settings: type
     function: Callable
     positional: str | None = None
+
+
+def trains(command: Command) -> bool:
+    """Whether a command makes runs: all ranks run it, it has presets, and it can be resumed."""
+    return "resume" in {field.name for field in fields(command.settings)}
 
 
 def main(recipe: str, commands: Mapping[str, Command], argv: Sequence[str] | None = None) -> int:
@@ -28,7 +32,7 @@ def main(recipe: str, commands: Mapping[str, Command], argv: Sequence[str] | Non
     def run() -> None:
         name, rest = config.choose_command(words, tuple(commands), "train")
         settings = load_settings(recipe, commands, name, rest)
-        if name in TRAINING or distributed.join().rank == 0:
+        if trains(commands[name]) or distributed.join().rank == 0:
             commands[name].function(settings)
 
     return exit_code(run)
@@ -37,7 +41,7 @@ def main(recipe: str, commands: Mapping[str, Command], argv: Sequence[str] | Non
 def load_settings(recipe: str, commands: Mapping[str, Command], name: str, words: Sequence[str]):
     """Settings of a command from its words; a resumed run's are its own, then the words."""
     kind, _, positional = commands[name]
-    presets = PRESETS / recipe if name in TRAINING else None
+    presets = PRESETS / recipe if trains(commands[name]) else None
     settings = config.load(
         kind,
         words,
@@ -46,6 +50,6 @@ def load_settings(recipe: str, commands: Mapping[str, Command], name: str, words
         description=kind.__doc__ or "",
         positional=positional,
     )
-    if name in TRAINING and settings.resume:
+    if trains(commands[name]) and settings.resume:
         return settings_of_resumed(settings, words, presets)
     return settings

@@ -1,0 +1,124 @@
+"""What Viterbi, tuning, transposition and ensembles gain on unseen songs, and what each costs.
+
+Songs are those of --data that no run at the places of --checkpoint was trained or validated on;
+MIDI is rendered to WAV first, with --rendering 1 on drawn instruments in another tuning. Each way
+goes from files to chords. A cross-validation of some of the songs leaves others unseen:
+
+    python -m audiotrain.recipes.chords cv --data POP909 --songs 100 --output runs/cv
+    python benchmarks/chord_cv.py --checkpoint runs/cv --data POP909 [--songs 20] [--rendering 1]
+"""
+
+import argparse
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from chord_ensemble import write_songs
+
+from audiotrain import checkpoint, config, ensembles, metrics
+from audiotrain.datasets import chords
+from audiotrain.harmony import Segment
+from audiotrain.recipes import chord_ensemble
+from audiotrain.recipes.chord_data import Library
+from audiotrain.recipes.chord_inference import FrameRecognizer, Recognizer, best_checkpoint
+from audiotrain.recipes.chord_settings import TrainSettings
+from audiotrain.recipes.chord_songs import read_split
+from audiotrain.recipes.chord_tuning import tuning_of
+from audiotrain.recipes.terminal import progress
+
+SHOWN = ("root", "thirds", "sevenths", "tetrads", "majmin", "mirex", "seg")
+
+
+def unseen(corpus: chords.Corpus, runs: Sequence[Path], count: int) -> list[chords.Item]:
+    """Up to `count` songs, evenly spread, of those that no run was trained or validated on."""
+    splits = [read_split(run / "split.json") for run in runs]
+    seen = {name for split in splits for part in ("train", "valid") for name in split[part]}
+    items = [item for item in corpus.items if item.id not in seen and item.audio is not None]
+    if not items:
+        raise SystemExit(f"{corpus.folder}: all {len(corpus.items)} songs were trained on")
+    count = min(count, len(items))
+    return [items[number * len(items) // count] for number in range(count)]
+
+
+def souped(runs: Sequence[Path], folder: Path) -> Recognizer | None:
+    """A recognizer with the mean of the runs' weights; None when they are of several kinds."""
+    places = [best_checkpoint(run) for run in runs]
+    try:
+        arrays = ensembles.soup(places)
+    except ValueError:
+        return None
+    meta = {"config": checkpoint.load_meta(places[0])["config"]}
+    checkpoint.save(folder / "soup", {"model": arrays}, meta)
+    recognizer, first = Recognizer.from_checkpoint(folder / "soup"), Recognizer.from_checkpoint
+    recognizer.type_offsets = first(runs[0]).type_offsets
+    recognizer.switching_cost = first(runs[0]).switching_cost
+    return recognizer
+
+
+def ways(runs: list[Path], folder: Path) -> Iterator[tuple[str, FrameRecognizer, bool, bool]]:
+    """(name, recognizer, Viterbi?, tuned?) of each way to recognise."""
+    one = Recognizer.from_checkpoint(runs[0])
+    transposed = chord_ensemble.Ensemble([one], shifts=chord_ensemble.SHIFTS)
+    yield "one run, argmax", one, False, False
+    yield "one run, Viterbi", one, True, False
+    yield "+ tuning", one, True, True
+    yield "+ transposition", transposed, True, False
+    yield "+ both", transposed, True, True
+    if len(runs) == 1:
+        return
+    for number, run in enumerate(runs[1:], start=1):
+        yield f"run {number}, Viterbi", Recognizer.from_checkpoint(run), True, False
+    for how in ("mean", "geometric"):
+        name = f"{len(runs)} runs, {how}"
+        yield name, chord_ensemble.of_runs(runs, None, how), True, False
+    yield "+ tuning", chord_ensemble.of_runs(runs, None, "geometric"), True, True
+    soup = souped(runs, folder)
+    if soup is not None:
+        yield f"soup of {len(runs)} runs", soup, True, False
+
+
+def measure(
+    songs: list[tuple[Path, list[Segment]]], recognizer: FrameRecognizer, viterbi: bool, tuned: bool
+) -> tuple[dict, float]:
+    """Corpus scores, and seconds that it took; the first song is heard once before."""
+    scores, seconds = [], 0.0
+    recognizer.predict(songs[0][0], viterbi)
+    for path, reference in songs:
+        begun = time.perf_counter()
+        tuning = tuning_of(path, recognizer.settings.rate) if tuned else 0.0
+        found = recognizer.predict(path, viterbi, tuning=tuning).segments
+        seconds += time.perf_counter() - begun
+        scores.append(metrics.chord_scores(reference, found))
+    return metrics.aggregate_scores(scores)["corpus"], seconds
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--checkpoint", type=Path, nargs="+", required=True, help="runs, or a cv")
+    parser.add_argument("--data", type=Path, default=Path("../shared/data/pop909"))
+    parser.add_argument("--songs", type=int, default=20)
+    parser.add_argument("--rendering", type=int, default=0)
+    chosen = parser.parse_args()
+    runs = [run for place in chosen.checkpoint for run in chord_ensemble.runs_of(place)]
+    items = unseen(chords.discover(chosen.data), runs, chosen.songs)
+    trained = config.load(TrainSettings, ["--config", str(runs[0] / "config.yaml")])
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        library = Library(trained.features, folder / "cache", trained.seed)
+        songs = write_songs(items, library, folder, chosen.rendering)
+        tuning_of(songs[0][0], trained.features.rate)  # librosa compiles at its first call
+        rows = []
+        for way, *how in progress(list(ways(runs, folder)), "measuring"):
+            rows.append((way, *measure(songs, *how)))
+    hours = rows[0][1]["seconds"] / 3600
+    print(f"{f'{len(songs)} unseen songs, {hours:.1f} h':24}", end="")
+    print("".join(f"{key:>9}" for key in SHOWN) + f"{'x real time':>13}{'cost':>7}")
+    plain = rows[1][2]
+    for way, scores, seconds in rows:
+        shown = "".join(f"{scores[key]:9.3f}" for key in SHOWN)
+        print(f"{way:24}{shown}{scores['seconds'] / seconds:13.0f}{seconds / plain:7.2f}")
+
+
+if __name__ == "__main__":
+    main()
