@@ -256,7 +256,7 @@ def test_what_cannot_be_joined_is_refused(quick, runs, place, tmp_path, capsys):
     assert "1 weights, expected 2" in refused(
         capsys, "ensemble", a, b, "--weights", 1, "--output", tmp_path / "x"
     )
-    assert "audio: missing" in refused(capsys, "predict", "--checkpoint", a)
+    assert "--audio: required" in refused(capsys, "predict", "--checkpoint", a)
     assert "no trained run there" in refused(capsys, "predict", song, "--checkpoint", a, tmp_path)
 
 

@@ -10,6 +10,7 @@ from audiotrain import metrics
 from audiotrain.harmony import CHORD_TYPES, HEAD_SIZES, IGNORE, Segment, encode, segments_to_frames
 from audiotrain.recipes import chord_scoring
 from audiotrain.recipes.chord_data import FeatureSettings, Song
+from audiotrain.recipes.chord_inference import FrameRecognizer
 from audiotrain.recipes.chord_scoring import Scores, choose_decoding, score, table
 
 SETTINGS = FeatureSettings(hop=2205, bins=12, bins_per_octave=12, spare=0)  # 0.1 s a frame
@@ -22,7 +23,7 @@ SEGMENTS = [
 ]
 
 
-class Told:
+class Told(FrameRecognizer):
     """Stands for a Recognizer: its features are the classes that it answers with."""
 
     settings = SETTINGS

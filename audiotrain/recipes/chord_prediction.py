@@ -16,6 +16,8 @@ from audiotrain.recipes.terminal import progress
 
 def predict(settings: PredictSettings) -> list[Path]:
     """Write the chords of every file; the files written. Those that cannot be read are named."""
+    if not settings.audio:
+        raise ValueError("--audio: required, audio files or folders of them")
     recognizer, _ = chord_ensemble.load(
         settings.checkpoint, settings.join, "transpose" in settings.tta
     )

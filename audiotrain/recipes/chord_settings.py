@@ -179,8 +179,6 @@ class PredictSettings:
             object.__setattr__(self, "audio", self.audio + files)
             object.__setattr__(self, "checkpoint", places)
         check_checkpoint(self.checkpoint)
-        if not self.audio:
-            raise ValueError("audio: missing, expected audio files or folders of them")
 
 
 @dataclass(frozen=True)
