@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+from mlx.utils import tree_flatten
 from tiny_chords import STEPS, TINY, command, make_quick, sung
 
 from audiotrain import audio, config
@@ -17,6 +18,7 @@ from audiotrain.loggers import Logger
 from audiotrain.loggers import encode as encode_image
 from audiotrain.recipes import chord_data
 from audiotrain.recipes import chords as recipe
+from audiotrain.recipes.chord_inference import Recognizer
 from audiotrain.recipes.chord_settings import TrainSettings
 from audiotrain.recipes.commands import load_settings
 from audiotrain.trainer import Trainer
@@ -82,6 +84,25 @@ def test_what_ran_is_saved_and_can_be_given_back(run, data, place):
     assert saved.output == run
     assert (saved.steps, saved.window, saved.model.width) == (6, 16, 36)
     assert saved.features.hop == 4096
+
+
+def test_training_goes_on_from_a_trained_run(quick, run, place, data, capsys):
+    words = ["--data", data, "--cache", place / "cache", *STEPS]
+    begun = place / "begun"
+    still = ["--optimization.learning-rate", 1e-12, "--window", 16]
+    assert command(*words, "--pretrained", run, "--output", begun, *still) == 0
+    before, after = (Recognizer.from_checkpoint(folder) for folder in (run, begun))
+    assert after.settings == before.settings
+    assert after.model.trunk.settings == before.model.trunk.settings
+    weights = [dict(tree_flatten(one.model.parameters())) for one in (before, after)]
+    assert weights[0].keys() == weights[1].keys()
+    for name, array in weights[0].items():
+        np.testing.assert_allclose(np.array(array), np.array(weights[1][name]), atol=1e-7)
+    capsys.readouterr()
+    assert command(*words, "--pretrained", run, "--model.width", 48) == 2
+    assert "--model…: other than in " in capsys.readouterr().err
+    assert command(*words, "--pretrained", data) == 2
+    assert str(data) in capsys.readouterr().err
 
 
 def test_songs_are_in_one_part_each(run):

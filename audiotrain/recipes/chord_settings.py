@@ -18,6 +18,9 @@ class TrainSettings:
 
     data: Path | None = None
     """folder of audio (or MIDI) and chord labels, or a manifest; nothing: synthesised songs"""
+    pretrained: Path | None = None
+    """trained run whose weights training starts from, with its features and model; nothing: from
+    scratch"""
     output: Path | None = None
     """run folder, new or to be resumed; nothing: runs/chords-DATE-TIME"""
     resume: bool = False

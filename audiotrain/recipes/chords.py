@@ -15,6 +15,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import mlx.core as mx
@@ -69,6 +70,7 @@ def train(settings: TrainSettings) -> dict:
     """
     begun = time.monotonic()
     ranks = distributed.join()
+    settings = sized(settings)
     run = Path(ranks.from_first(lambda: str(open_run(settings, "chords"))))
     library = Library(settings.features, settings.cache.expanduser(), settings.seed)
     with ranks.hush():
@@ -111,7 +113,7 @@ def fit(
 
 def cv(settings: CvSettings) -> dict:
     """Train and test on each fold; what metrics.json says."""
-    return chord_cv.cross_validate(settings, fit)
+    return chord_cv.cross_validate(sized(settings), fit)
 
 
 def score_unseen(
@@ -134,10 +136,26 @@ def score_unseen(
     return result, recognizer
 
 
+def sized(settings: TrainSettings) -> TrainSettings:
+    """The settings with the features and the model of `pretrained`. ValueError, one line, for
+    others that were chosen beside it."""
+    if settings.pretrained is None:
+        return settings
+    known = chord_inference.Recognizer.from_checkpoint(settings.pretrained)
+    own = {"features": known.settings, "model": known.model.trunk.settings}
+    for name, value in own.items():
+        if getattr(settings, name) not in (getattr(TrainSettings(), name), value):
+            raise ValueError(
+                f"--{name}…: other than in {settings.pretrained}, expected no such setting, since "
+                "--pretrained has its own"
+            )
+    return replace(settings, **own)
+
+
 def make_module(settings: TrainSettings, songs: list[list[Song]]) -> ChordTraining:
-    """The untrained module for these songs."""
+    """The module for these songs: untrained, or with the weights of `pretrained`."""
     mx.random.seed(settings.seed)
-    return ChordTraining(
+    module = ChordTraining(
         settings.features,
         settings.model,
         settings.loss,
@@ -145,6 +163,10 @@ def make_module(settings: TrainSettings, songs: list[list[Song]]) -> ChordTraini
         chord_data.statistics(songs, settings.features),
         count_types(first_classes(songs)),
     )
+    if settings.pretrained is not None:
+        known = chord_inference.Recognizer.from_checkpoint(settings.pretrained)
+        module.model.update(known.model.parameters())
+    return module
 
 
 def make_trainer(settings: TrainSettings, parts: dict[str, list[list[Song]]], run: Path):
