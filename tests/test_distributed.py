@@ -49,7 +49,7 @@ def free_ports(count: int) -> int:
     raise RuntimeError("no free ports")
 
 
-def launch(folder: Path, *names: str, limit: float = 240) -> str:
+def launch(folder: Path, *names: str, limit: float = 400) -> str:
     """Run scenarios on two ranks; what they said. Fails when they don't end within `limit` s."""
     command = [Path(sys.executable).with_name("mlx.launch"), "-n", 2, "--backend", "ring"]
     command += ["-p", free_ports(2), "--python", sys.executable, scenarios.__file__, folder]
