@@ -197,5 +197,16 @@ def test_folds_of_other_data_are_refused(quick, done, words, place, tmp_path, ca
     assert "such as gone.wav" in line
 
 
+def test_songs_that_an_ensemble_was_trained_on_are_told(quick, done, place, tmp_path, capsys):
+    words = ["evaluate", "--data", place / "data", "--cache", place / "cache", "--checkpoint"]
+    assert command(*words, done, "--output", tmp_path / "all") == 0
+    assert "7 of 7 songs were in the training of one of the runs or more" in capsys.readouterr().out
+    one = [*words, done / "fold-0", "--split", "test", "--output", tmp_path / "one"]
+    assert command(*one) == 0
+    assert "in the training" not in capsys.readouterr().out
+    line = refused(capsys, *words, done, "--split", "test", "--output", tmp_path / "no")
+    assert "or of a member with other parts" in line
+
+
 def test_one_run_of_a_cross_validation_predicts(done):
     assert chord_inference.Recognizer.from_checkpoint(done / "fold-2").window == 16

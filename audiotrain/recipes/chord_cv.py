@@ -58,6 +58,9 @@ def cross_validate(settings: CvSettings, fit: Callable) -> dict:
     with ranks.hush():
         material = ranks.first_goes_first(lambda: gather(settings, library))
     folds = crossval.make_folds(material.groups, settings.folds, material.labels, settings.seed)
+    if material.labels is not None and ranks.rank == 0:
+        for line in crossval.missing_labels(folds, material.labels):
+            print(line)
     splits = [split_of(settings, material, folds, k) for k in range(len(folds))]
     ranks.from_first(lambda: crossval.keep_folds(folder, [split["test"] for split in splits]))
     results = []

@@ -43,7 +43,14 @@ from audiotrain.recipes.chord_settings import (
     PredictSettings,
     TrainSettings,
 )
-from audiotrain.recipes.chord_songs import find, first_classes, first_renderings, prepare, tell
+from audiotrain.recipes.chord_songs import (
+    find,
+    first_classes,
+    first_renderings,
+    prepare,
+    read_split,
+    tell,
+)
 from audiotrain.recipes.chord_trainer import ChordTrainer as ChordTrainer
 from audiotrain.recipes.chord_trainer import TrainingConfig as TrainingConfig
 from audiotrain.recipes.chord_training import ChordTraining, count_types, type_weights
@@ -251,6 +258,7 @@ def evaluate(settings: EvaluateSettings) -> dict:
     tell(problems, len(items))
     if not songs:
         raise ValueError(f"none of {len(items)} recordings can be read, such as {problems[0]}")
+    tell_trained_on(runs, settings.data, {renderings[0].name for renderings in songs})
     scores = chord_scoring.score(recognizer, first_renderings(songs), "scoring")
     # One run's scores go into it; those of several into the first place that is named.
     place = runs[0] if len(runs) == 1 else places[0]
@@ -263,6 +271,24 @@ def evaluate(settings: EvaluateSettings) -> dict:
     print(chord_scoring.table(result))
     print(f"\n{output}")
     return result
+
+
+def tell_trained_on(runs: Sequence[Path], data: Path, names: set[str]) -> None:
+    """Say how many of the songs in `data` were seen in training by one of the runs."""
+    seen: set[str] = set()
+    for run in runs:
+        if not ((run / "split.json").is_file() and (run / "config.yaml").is_file()):
+            continue
+        own = config.load(TrainSettings, ["--config", str(run / "config.yaml")]).data
+        if own is not None and own.resolve() == data.resolve():
+            split = read_split(run / "split.json")
+            seen |= names.intersection(split["train"]) | names.intersection(split["valid"])
+    if seen:
+        print(
+            f"{len(seen)} of {len(names)} songs were in the training of "
+            + ("the run" if len(runs) == 1 else "one of the runs or more")
+            + ": --split test scores the others"
+        )
 
 
 def part_of(
