@@ -1,9 +1,10 @@
-"""`audiotrain chords …`, `audiotrain clap …`: the recipes as one command."""
+"""`audiotrain chords …`, `audiotrain clap …`: the recipes as one command; `runs`, `report`."""
 
 import sys
 from collections.abc import Sequence
 
 RECIPES = ("chords", "clap")
+OTHERS = ("runs", "report")  # of the runs that recipes leave
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -17,10 +18,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         from audiotrain.recipes import clap
 
         return clap.main(words[1:])
+    if words[:1] == ["runs"]:
+        from audiotrain import run_table
+
+        return run_table.main(words[1:])
+    if words[:1] == ["report"]:
+        from audiotrain import html_report
+
+        return html_report.main(words[1:])
     if words[:1] in ([], ["-h"], ["--help"]):
-        print(f"usage: audiotrain {'|'.join(RECIPES)} …   (each has --help)")
+        print(f"usage: audiotrain {'|'.join(RECIPES + OTHERS)} …   (each has --help)")
         return 0
-    print(f"error: no recipe {words[0]!r}, expected {' or '.join(RECIPES)}", file=sys.stderr)
+    expected = " or ".join(RECIPES + OTHERS)
+    print(f"error: no command {words[0]!r}, expected {expected}", file=sys.stderr)
     return 2
 
 

@@ -189,13 +189,17 @@ def test_songs_without_chords_are_no_accident(segments, tmp_path):
 
 def test_what_is_written(tmp_path):
     scores = scored(song(WRONG, name="bad"), song(SEGMENTS, name="good"))
-    scores.write(tmp_path)
+    scores.write(tmp_path, {"good": {"audio": "good.wav", "start": 0.0, "end": None}})
     result = json.loads((tmp_path / "metrics.json").read_text())
     assert result == json.loads(json.dumps(scores.as_dict()))
     assert result["seconds"] == pytest.approx(2 * 16.1)
     rows = list(csv.DictReader((tmp_path / "songs.csv").read_text().splitlines()))
     assert [row["song"] for row in rows] == ["bad", "good"]  # the worst first
     assert float(rows[1]["mirex"]) == pytest.approx(1, abs=0.01)
+    lines = json.loads((tmp_path / "timelines.json").read_text())
+    assert [line["song"] for line in lines] == ["bad", "good"]
+    assert [line["audio"] for line in lines] == [None, "good.wav"]
+    assert lines[1]["reference"][:-1] == lines[1]["prediction"][:-1] != lines[0]["prediction"][:-1]
     for head in ("chord_type", "root", "bass_note"):
         lines = list(csv.reader((tmp_path / f"confusion-{head}.csv").read_text().splitlines()))
         assert len(lines) == len(scores.confusions[head]) + 1

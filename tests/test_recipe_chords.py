@@ -68,7 +68,7 @@ def test_a_run_folder_is_complete(run):
     expected = {
         "config.yaml", "split.json", "history.json", "metrics.csv", "metrics.jsonl", "curves.png",
         "metrics.json", "songs.csv", "scores.png", "root-intervals.csv", "example.lab",
-        "example.png", "checkpoints/decoding.json",
+        "example.png", "example-reference.lab", "timelines.json", "checkpoints/decoding.json",
         *(f"confusion-{head}.{kind}" for head in heads for kind in ("png", "csv")),
         *(f"checkpoints/{name}/{file}" for name in ("best", "last")
           for file in ("state.json", "model.safetensors")),

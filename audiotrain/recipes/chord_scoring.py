@@ -1,13 +1,24 @@
 """How good a chord model is: mir_eval's scores by song and corpus, frame accuracies, confusions."""
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from audiotrain import metrics, report
-from audiotrain.harmony import CHORD_TYPES, HEADS, PITCH_NAMES, frames_to_segments
-from audiotrain.history import write_json
+from audiotrain.datasets.corpus import Item
+from audiotrain.files import write
+from audiotrain.harmony import (
+    CHORD_TYPES,
+    HEADS,
+    PITCH_NAMES,
+    Segment,
+    decode,
+    encode,
+    frames_to_segments,
+)
+from audiotrain.history import finite_or_none, write_json
 from audiotrain.recipes import chord_decoding
 from audiotrain.recipes.chord_data import Song
 from audiotrain.recipes.chord_inference import FrameRecognizer
@@ -23,6 +34,7 @@ SHOWN = (
 )  # fmt: skip
 
 Keep = Callable[[Song, np.ndarray], None]  # told of each song's log-probabilities (frames, 56)
+NOWHERE = {"audio": None, "start": 0.0, "end": None}  # of a song that can't be heard
 
 
 class Scores:
@@ -31,6 +43,7 @@ class Scores:
     def __init__(self, recognizer: FrameRecognizer, keep: Keep = lambda song, heads: None):
         self.recognizer, self.keep = recognizer, keep
         self.songs: list[dict] = []
+        self.timelines: list[dict] = []
         self.by_decoding: dict[str, list[dict]] = {"viterbi": [], "argmax": []}
         self.quality = {name: np.zeros((len(CHORD_TYPES), 2)) for name in self.by_decoding}
         self.confusions = {
@@ -56,6 +69,7 @@ class Scores:
             self.quality[name] += metrics.quality_seconds(song.segments, estimate)
             if name == "viterbi":
                 row |= {key: scores[key] for key in SHOWN if key in scores}
+                self.timelines.append(_timeline(song, seconds, scores["mirex"], estimate))
         self.songs.append(row)
         self._add_frames(heads, song.classes)
 
@@ -98,9 +112,16 @@ class Scores:
         }
         return result
 
-    def write(self, folder: Path) -> None:
-        """metrics.json, songs.csv and the confusion matrices as PNG and CSV, in `folder`."""
+    def write(self, folder: Path, recordings: Mapping[str, dict] | None = None) -> None:
+        """metrics.json, songs.csv, timelines.json, and the confusion matrices as PNG and CSV, in
+        `folder`; `recordings` says by the songs' names where they can be heard."""
         write_json(folder / "metrics.json", self.as_dict())
+        heard = recordings or {}
+        lines = [
+            json.dumps(finite_or_none(line | heard.get(line["song"], NOWHERE)))
+            for line in self.timelines
+        ]
+        write(folder / "timelines.json", "[\n" + ",\n".join(lines) + "\n]\n")
         report.table_csv(sorted(self.songs, key=lambda row: row["mirex"]), folder / "songs.csv")
         for head, names in NAMES.items():
             stem, title = folder / f"confusion-{head}", head.replace("_", " ").capitalize()
@@ -119,6 +140,29 @@ class Scores:
             if name in self.by_decoding
         }
         report.scores_picture(shown, folder / "scores.png", f"Scores of {len(self.songs)} songs")
+
+
+def spelled_alike(segments: Sequence[Segment]) -> list[Segment]:
+    """The labels as the model would spell them, so that D# and Eb are the same to the eye too."""
+    return [segment._replace(label=decode(encode(segment.label))) for segment in segments]
+
+
+def recordings_of(items: Iterable[Item]) -> dict[str, dict]:
+    """Where each item's recording is: {"audio", "start", "end"}, the last two in its seconds."""
+    return {
+        item.id: {"audio": str(item.audio.resolve()), "start": item.start, "end": item.end}
+        for item in items
+        if isinstance(item.audio, Path) and not item.midi
+    }
+
+
+def _timeline(song: Song, seconds: float, score: float, estimate: Sequence[Segment]) -> dict:
+    """What is to be shown of a song along its time; chords as [start, end, label]."""
+    chords = {"reference": spelled_alike(song.segments), "prediction": estimate}
+    return {"song": song.name, "score": score} | {
+        name: [[round(s.start, 3), round(min(s.end, seconds), 3), s.label] for s in segments]
+        for name, segments in chords.items()
+    }
 
 
 def score(

@@ -21,7 +21,7 @@ from pathlib import Path
 import mlx.core as mx
 
 from audiotrain import audio as audio_files
-from audiotrain import checkpoint, config, distributed, harmony, report
+from audiotrain import checkpoint, config, distributed, report
 from audiotrain.callbacks import EarlyStopping
 from audiotrain.datasets import annotation_writers, chords
 from audiotrain.loader import DataLoader
@@ -109,7 +109,7 @@ def fit(
         return {}
     trainer.export_history(run / "history.json")
     report.curves_picture(trainer.history.rows, run / "curves.png")
-    result, recognizer = score_unseen(settings, parts, run, keep)
+    result, recognizer = score_unseen(settings, parts, items, run, keep)
     for logger in trainer.loggers:
         for picture in sorted(run.glob("confusion-*.png")):
             logger.log_image(picture.stem, picture, trainer.global_step)
@@ -124,8 +124,8 @@ def cv(settings: CvSettings) -> dict:
 
 
 def score_unseen(
-    settings: TrainSettings, parts: dict[str, list[list[Song]]], run: Path,
-    keep: chord_scoring.Keep,
+    settings: TrainSettings, parts: dict[str, list[list[Song]]], items: dict[str, chords.Item],
+    run: Path, keep: chord_scoring.Keep,
 ) -> tuple[dict, chord_inference.Recognizer]:  # fmt: skip
     """The best model, once it is chosen how it decodes, and its scores on the test songs."""
     recognizer = chord_inference.Recognizer.from_checkpoint(run)
@@ -136,7 +136,10 @@ def score_unseen(
     chord_inference.write_decoding(recognizer, run / "checkpoints" / "decoding.json")
     tested = first_renderings(parts["test"])
     scores = chord_scoring.score(recognizer, tested, "testing", keep)
-    scores.write(run)
+    recordings = chord_scoring.recordings_of(items.values())
+    # The song that `show_example` renders, when it is no recording.
+    recordings.setdefault(tested[0].name, chord_scoring.NOWHERE | {"audio": "example.wav"})
+    scores.write(run, recordings)
     result = scores.as_dict()
     print(f"\n{len(tested)} unseen songs, {result['seconds'] / 60:.0f} minutes:")
     print(chord_scoring.table(result))
@@ -215,7 +218,7 @@ def make_trainer(settings: TrainSettings, parts: dict[str, list[list[Song]]], ru
 
 
 def show_example(settings, recognizer, library, items, tested: list[Song], run: Path) -> None:
-    """Predict an unseen song from its audio: example.wav and .lab, a picture, a timeline."""
+    """Predict an unseen song from its audio: example.wav, labels, a picture, a timeline."""
     song = tested[0]
     item = items.get(song.name)
     if item is None or item.midi:
@@ -230,8 +233,8 @@ def show_example(settings, recognizer, library, items, tested: list[Song], run: 
     annotation_writers.write(
         run / "example.lab", prediction.segments, prediction.confidences, prediction.seconds
     )
-    # Both in one spelling, so that D# and Eb are the same chord to the eye too.
-    reference = [s._replace(label=harmony.decode(harmony.encode(s.label))) for s in song.segments]
+    reference = chord_scoring.spelled_alike(song.segments)
+    annotation_writers.write(run / "example-reference.lab", reference)
     report.chords_picture(
         prediction.segments, run / "example.png", reference, title=f"{song.name}, never seen"
     )
@@ -265,7 +268,7 @@ def evaluate(settings: EvaluateSettings) -> dict:
     count = f"-of-{len(runs)}" if len(places) > 1 else ""
     output = settings.output or place / f"evaluation-{settings.data.resolve().name}{count}"
     output.mkdir(parents=True, exist_ok=True)
-    scores.write(output)
+    scores.write(output, chord_scoring.recordings_of(items))
     result = scores.as_dict()
     print(f"\n{len(songs)} songs, {result['seconds'] / 60:.0f} minutes:")
     print(chord_scoring.table(result))
