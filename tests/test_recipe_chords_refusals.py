@@ -419,7 +419,8 @@ def test_a_mistake_of_ours_is_not_hidden(monkeypatch, place):
     def fail(settings):
         raise TypeError("our own")
 
-    monkeypatch.setattr(recipe, "predict", fail)
+    broken = recipe.COMMANDS["predict"]._replace(function=fail)
+    monkeypatch.setitem(recipe.COMMANDS, "predict", broken)
     with pytest.raises(TypeError, match="our own"):
         command("predict", place / "data", "--checkpoint", place / "run")
 
