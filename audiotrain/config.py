@@ -4,8 +4,6 @@ Every value, from a file or a flag, is text that the field's type reads, so `2e-
 everywhere. All mistakes are reported at once, one line each. tyro writes the help.
 """
 
-import contextlib
-import dataclasses
 import itertools
 import json
 import os
@@ -14,27 +12,20 @@ import sys
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from audiotrain.files import replacing
+from audiotrain.reading import REQUIRED, Leaf, Reading, reported, to_plain
 from audiotrain.values import BOOLEANS, Scalar, convert, describe, is_sequence, nearest
+from audiotrain.yaml_files import (
+    VERSION,
+    no_preset,
+    preset_names,
+)
 
 Settings = TypeVar("Settings")
 
-REQUIRED = dataclasses.MISSING
 LIKE_NUMBER = re.compile(r"[+-]?\.?(\d.*|inf|infinity|nan)$", re.IGNORECASE)
-
-
-class Leaf(NamedTuple):
-    """One setting: its dotted name, the type that reads it, and its default or REQUIRED."""
-
-    name: str
-    kind: Any
-    default: Any
-
-    @property
-    def flag(self) -> str:
-        return "--" + self.name.replace("_", "-")
 
 
 def load(
@@ -52,31 +43,62 @@ def load(
     tuples take several words; `positional` names the field that takes words without a flag.
     `--help` prints and exits. ValueError lists every mistake, one line each.
 
-    >>> @dataclasses.dataclass(frozen=True)
+    >>> from dataclasses import dataclass
+    >>> @dataclass(frozen=True)
     ... class Run:
     ...     learning_rate: float = 1e-3
     ...     epochs: int = 10
     >>> load(Run, ["--learning-rate", "2e-5"])
     Run(learning_rate=2e-05, epochs=10)
     """
-    leaves = {leaf.name: leaf for leaf in _leaves(settings)}
-    problems: list[str] = []
+    reading = Reading(settings)
     tokens, wants_help = _without_help(sys.argv[1:] if argv is None else argv)
-    tokens, files = _take_files(tokens, presets, problems)
-    values: dict[str, Any] = {}
+    tokens, files = _take_files(tokens, presets, reading.problems)
     for file in files:
-        values |= _read_file(file, leaves, problems)
-    values |= _read_flags(tokens, leaves, positional, problems)
-    missing = [leaf for leaf in leaves.values() if _value(leaf, values) is REQUIRED]
+        reading.take_file(file, presets)
+    for name, value in _read_flags(tokens, reading.leaves, positional, reading.problems).items():
+        reading.values[name] = value
+        reading.places.pop(name, None)
+    leaves = reading.leaves.values()
+    missing = [leaf for leaf in leaves if reading.value(leaf) is REQUIRED]
     if wants_help:
-        defaults = None if missing or problems else _build(settings, values)
+        defaults = None if missing or reading.problems else reading.result()
         words = f"Words without a flag are --{positional}." if positional else ""
         names = preset_names(presets) if presets else []
         _print_help(settings, defaults, prog, [description, words], names)
-    problems += [f"{leaf.flag}: required, expected {describe(leaf.kind)}" for leaf in missing]
-    if problems:
-        raise ValueError("\n".join(problems))
-    return _build(settings, values)
+    reading.problems += [
+        f"{leaf.flag}: required, expected {describe(leaf.kind)}" for leaf in missing
+    ]
+    return reading.result()
+
+
+def read(
+    base: Settings,
+    files: Sequence[Path] = (),
+    values: Mapping[str, Any] | None = None,
+    presets: Path | None = None,
+    also: Mapping[str, str] | None = None,
+) -> Settings:
+    """The dataclass instance `base` with the settings of `files`, then `values`, over its own.
+
+    `values` are Python's, by dotted name or the last part of it where that is enough; `also` has
+    other names for a file's top-level keys. ValueError lists every mistake, one line each.
+
+    >>> from dataclasses import dataclass
+    >>> @dataclass(frozen=True)
+    ... class Optimizer:
+    ...     learning_rate: float = 1e-3
+    >>> @dataclass(frozen=True)
+    ... class Run:
+    ...     optimizer: Optimizer = Optimizer()
+    >>> read(Run(), values={"learning_rate": 0.5})
+    Run(optimizer=Optimizer(learning_rate=0.5))
+    """
+    reading = Reading(type(base), base, also)
+    for file in files:
+        reading.take_file(Path(file), presets)
+    reading.take_values(values or {})
+    return reading.result()
 
 
 def save(settings: Any, path: str | os.PathLike) -> None:
@@ -96,28 +118,15 @@ def save(settings: Any, path: str | os.PathLike) -> None:
 
     Dumper.add_implicit_resolver("tag:yaml.org,2002:float", LIKE_NUMBER, None)
     Dumper.add_representer(str, quoted)
-    path, plain = Path(path), to_plain(settings)
+    path, content = Path(path), {"version": VERSION} | to_plain(settings)
     if path.suffix == ".json":
-        text = json.dumps(plain, indent=2) + "\n"
+        text = json.dumps(content, indent=2) + "\n"
     else:
         text = yaml.dump(
-            plain, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=float("inf")
+            content, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=float("inf")
         )
     with replacing(path) as partial:
         partial.write_text(text, encoding="utf-8")
-
-
-def to_plain(value: Any) -> Any:
-    """Dataclasses as dicts, tuples as lists, paths as text: what JSON and loggers take."""
-    if dataclasses.is_dataclass(value):
-        return {
-            field.name: to_plain(getattr(value, field.name))
-            for field in dataclasses.fields(value)
-            if field.init
-        }
-    if isinstance(value, tuple | list):
-        return [to_plain(part) for part in value]
-    return str(value) if isinstance(value, Path) else value
 
 
 def choose_command(
@@ -136,52 +145,6 @@ def choose_command(
             f" expected one of {', '.join(commands)}"
         )
     return argv[0], list(argv[1:])
-
-
-# --- the dataclass
-
-
-def _leaves(settings: Any, prefix: str = "", instance: Any = None) -> list[Leaf]:
-    """The settings of a dataclass and of those inside it, with the defaults of `instance`."""
-    leaves = []
-    hints = typing.get_type_hints(settings)
-    for field in dataclasses.fields(settings):
-        if not field.init:
-            continue
-        kind, default = hints[field.name], field.default
-        if instance is not None:
-            default = getattr(instance, field.name)
-        elif field.default_factory is not REQUIRED:
-            default = field.default_factory()
-        name = prefix + field.name
-        if dataclasses.is_dataclass(kind):
-            leaves += _leaves(kind, f"{name}.", None if default is REQUIRED else default)
-        else:
-            describe(kind)  # a type that cannot be read is our mistake: say so at once
-            leaves.append(Leaf(name, kind, default))
-    return leaves
-
-
-def _value(leaf: Leaf, values: Mapping[str, Any]) -> Any:
-    return values.get(leaf.name, leaf.default)
-
-
-def _build(settings: type[Settings], values: Mapping[str, Any]) -> Settings:
-    tree: dict[str, Any] = {leaf.name: _value(leaf, values) for leaf in _leaves(settings)}
-
-    def make(kind: Any, prefix: str) -> Any:
-        hints = typing.get_type_hints(kind)
-        fields = [field.name for field in dataclasses.fields(kind) if field.init]
-        return kind(
-            **{
-                name: make(hints[name], f"{prefix}{name}.")
-                if dataclasses.is_dataclass(hints[name])
-                else tree[prefix + name]
-                for name in fields
-            }
-        )
-
-    return make(settings, "")
 
 
 # --- files
@@ -211,79 +174,8 @@ def _take_files(
         if name in known:
             files.append(Path(presets) / f"{name}.yaml")
         else:
-            expected = f"expected one of {', '.join(known)}"
-            problems.append(f"--preset: no preset {name!r}{nearest(name, known)}, {expected}")
+            problems.append(f"--preset: {no_preset(name, known)}")
     return rest, files + [Path(name) for name in named["--config"]]
-
-
-def preset_names(presets: Path) -> list[str]:
-    """Names of the presets in a folder."""
-    return sorted(file.stem for file in Path(presets).glob("*.yaml"))
-
-
-def _read_file(file: Path, leaves: Mapping[str, Leaf], problems: list[str]) -> dict[str, Any]:
-    """Dotted name -> value for each key of a YAML or JSON file; mistakes go to `problems`."""
-    import yaml
-
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-        # YAML contains JSON, but for tabs between the tokens.
-        root = yaml.compose(text.expandtabs() if file.suffix == ".json" else text)
-    except OSError as error:
-        problems.append(f"{file}: cannot be read: {error.strerror}")
-    except UnicodeDecodeError as error:
-        problems.append(f"{file}: not UTF-8 text (byte {error.start})")
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        problems.append(f"{file}:{line}: not valid YAML: {error.problem or error.context}")
-    except yaml.YAMLError as error:
-        problems.append(f"{file}: not valid YAML: {' '.join(str(error).split())}")
-    else:
-        if root is None:
-            return {}
-        if isinstance(root, yaml.MappingNode):
-            return _read_mapping(root, "", file, leaves, problems)
-        problems.append(f"{file}:1: expected lines of `key: value`")
-    return {}
-
-
-def _read_mapping(
-    node: Any, prefix: str, file: Path, leaves: Mapping[str, Leaf], problems: list[str]
-) -> dict[str, Any]:
-    import yaml
-
-    values: dict[str, Any] = {}
-    seen = set()
-    for key, value in node.value:
-        place, name = f"{file}:{key.start_mark.line + 1}", f"{prefix}{key.value}"
-        inside = any(leaf.startswith(f"{name}.") for leaf in leaves)
-        if name in seen:
-            problems.append(f"{place}: key {name!r} is given twice")
-        elif inside and isinstance(value, yaml.MappingNode):
-            values |= _read_mapping(value, f"{name}.", file, leaves, problems)
-        elif inside:
-            inner = [leaf for leaf in leaves if leaf.startswith(f"{name}.")]
-            problems.append(f"{place}: {name} holds settings of its own: {', '.join(inner)}")
-        elif name not in leaves:
-            problems.append(f"{place}: unknown key {name!r}{nearest(name, leaves)}")
-        else:
-            with _reported(problems, f"{place}: {name}"):
-                values[name] = convert(_written(value), leaves[name].kind)
-        seen.add(name)
-    return values
-
-
-def _written(node: Any) -> Any:
-    """A YAML node as a Scalar, a list of these, or a dict (which no setting takes)."""
-    import yaml
-
-    if isinstance(node, yaml.ScalarNode):
-        # JSON writes a character beyond 16 bits as two halves, which YAML leaves apart.
-        text = node.value.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
-        return Scalar(text, node.style is not None, ("null", "Null", "NULL", "~", ""))
-    if isinstance(node, yaml.SequenceNode):
-        return [_written(part) for part in node.value]
-    return {}
 
 
 # --- flags
@@ -328,7 +220,7 @@ def _read_flags(
             [inline] if equals else tokens[at : min(end, at + _most_words(leaf, tokens[at:end]))]
         )
         at += 0 if equals else len(words)
-        with _reported(problems, token):
+        with reported(problems, token):
             values[leaf.name] = _flag_value(leaf, positive, words)
     if bare:
         values |= _positional(bare, leaves, positional, problems)
@@ -366,20 +258,12 @@ def _positional(
         leaf = leaves[positional]
         count = len(words) if is_sequence(leaf.kind) else 1
         if len(words) <= count:
-            with _reported(problems, positional):
+            with reported(problems, positional):
                 return {positional: _flag_value(leaf, True, words)}
         else:
             words = words[count:]
     problems.extend(f"{word!r}: expected a flag (--name value) before it" for word in words)
     return {}
-
-
-@contextlib.contextmanager
-def _reported(problems: list[str], place: str):
-    try:
-        yield
-    except ValueError as error:
-        problems.append(f"{place}: {error}")
 
 
 def _print_help(

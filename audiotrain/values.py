@@ -1,6 +1,7 @@
 """Text of a file or a flag -> the value that a setting's type asks for, or what was expected.
 
-Types: bool, int, float, str, Path, Literal, tuple, list and unions of these with None.
+Types: bool, int, float, str, Path, Literal, tuple, list and unions of these with None; and dicts of
+plain data, whose parts are what they look like.
 """
 
 import contextlib
@@ -34,11 +35,26 @@ def convert(written: Any, kind: Any) -> Any:
             return origin(convert(part, inner[0]) for part in written)
         if len(written) == len(inner):
             return tuple(convert(part, one) for part, one in zip(written, inner, strict=True))
+    elif origin is dict and isinstance(written, dict):
+        return plain(written)
     elif isinstance(written, Scalar):
         value = _convert_scalar(written, kind, origin, inner)
         if value is not None:
             return value
     raise ValueError(f"found {_shown(written)}, expected {describe(kind)}{_hint(written, kind)}")
+
+
+def plain(written: Any) -> Any:
+    """Plain data as it looks: null, true, numbers, text, lists and dicts of these.
+
+    >>> plain({"rates": [Scalar("2e-5"), Scalar("none"), Scalar("5", quoted=True)]})
+    {'rates': [2e-05, None, '5']}
+    """
+    if isinstance(written, dict):
+        return {key: plain(part) for key, part in written.items()}
+    if isinstance(written, list):
+        return [plain(part) for part in written]
+    return convert(written, bool | int | float | str | None)
 
 
 def _convert_union(written: Any, kind: Any, inner: tuple) -> Any:
@@ -95,6 +111,8 @@ def describe(kind: Any) -> str:
         return f"one of {', '.join(map(str, inner))}" if len(inner) > 1 else str(inner[0])
     if origin in (Union, types.UnionType):
         return " or ".join(describe(one) for one in inner)
+    if origin is dict:
+        return "keys and values"
     if origin is list or (origin is tuple and inner[-1] is ...):
         return f"a list, each {describe(inner[0])}"
     if origin is tuple:

@@ -201,7 +201,7 @@ def test_saved_text_that_looks_like_a_number_stays_text(tmp_path):
 def test_save_replaces_whole_files_only(tmp_path, monkeypatch):
     save(Run(), tmp_path / "a.yaml")
     before = (tmp_path / "a.yaml").read_text()
-    assert before.startswith("data: null\nepochs: 10\n")
+    assert before.startswith("version: 1\ndata: null\nepochs: 10\n")
 
     def full(descriptor):
         raise OSError(28, "No space left on device")
