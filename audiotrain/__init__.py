@@ -15,8 +15,32 @@ _HOMES = {
     "Trainer": "trainer",
     "DataLoader": "loader",
     "Dataset": "loader",
+    "create_trainer": "factory",
+    "register_trainer": "factory",
+    "get_trainer_config": "run_config",
+    "TrainerConfig": "run_config",
+    "OptimizerSettings": "run_config",
+    "SchedulerSettings": "run_config",
+    "CompetitionConfig": "run_config",
+    "MLflowConfig": "trackers",
+    "MLflowCallback": "trackers",
 }
-__all__ = ["DataLoader", "Dataset", "OptimizerConfig", "TrainModule", "Trainer"]
+__all__ = [
+    "CompetitionConfig",
+    "DataLoader",
+    "Dataset",
+    "MLflowCallback",
+    "MLflowConfig",
+    "OptimizerConfig",
+    "OptimizerSettings",
+    "SchedulerSettings",
+    "TrainModule",
+    "Trainer",
+    "TrainerConfig",
+    "create_trainer",
+    "get_trainer_config",
+    "register_trainer",
+]
 
 if blas.load().name != "GPU":
     blas.keep_freed_memory()

@@ -26,6 +26,9 @@ class Logger:
         (height, width, 3) or (height, width, 4) of uint8 or of floats 0..1, or the path of a
         file. Loggers that take none ignore it."""
 
+    def log_model(self, folder: Path) -> None:
+        """A checkpoint that is worth keeping. Loggers that keep none ignore it."""
+
     def finish(self) -> None:
         """Nothing more will come."""
 

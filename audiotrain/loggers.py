@@ -30,6 +30,7 @@ class WandbLogger(Logger):
     """Weights & Biases; the axis is the optimizer step.
 
     A run continued from a checkpoint continues its W&B run; `id` names another one to continue.
+    Runs with the same `group`, such as the folds of a cross-validation, are shown together.
     """
 
     def __init__(
@@ -40,9 +41,10 @@ class WandbLogger(Logger):
         id: str | None = None,
         save_dir: str | Path | None = None,
         mode: str | None = None,
+        group: str | None = None,
     ):
         self.project, self.name, self.config, self.id = project, name, config, id
-        self.save_dir, self.mode = save_dir, mode
+        self.save_dir, self.mode, self.group = save_dir, mode, group
         self._run = None
 
     @property
@@ -61,6 +63,7 @@ class WandbLogger(Logger):
                 resume="allow" if self.id else None,
                 dir=str(self.save_dir) if self.save_dir else None,
                 mode=self.mode,
+                group=self.group,
             )
             self.id = self._run.id
             self._run.define_metric("trainer/global_step")
@@ -161,7 +164,10 @@ class TensorBoardLogger(Logger):
 class MLflowLogger(Logger):
     """MLflow; `tracking_uri` may be a server or a local "sqlite:///FILE".
 
-    A run continued from a checkpoint continues its MLflow run; `run_id` names another one.
+    A run continued from a checkpoint continues its MLflow run; `run_id` names another one. The
+    run is shown inside that with the id `parent`. With `log_models` a run keeps the checkpoints
+    that `log_model` is given, as its artifact "model"; `register_model` also makes each a version
+    of `model_name` in the model registry.
     """
 
     def __init__(
@@ -170,9 +176,17 @@ class MLflowLogger(Logger):
         run_name: str | None = None,
         tracking_uri: str | None = None,
         run_id: str | None = None,
+        log_models: bool = False,
+        register_model: bool = False,
+        model_name: str | None = None,
+        parent: str | None = None,
     ):
+        if register_model and model_name is None:
+            raise ValueError("register_model is True, but model_name is not given")
         self.experiment_name, self.run_name = experiment_name, run_name
-        self.tracking_uri, self.run_id = tracking_uri, run_id
+        self.tracking_uri, self.run_id, self.parent = tracking_uri, run_id, parent
+        self.log_models, self.register_model = log_models, register_model
+        self.model_name = model_name
         self._client = None
 
     @property
@@ -193,7 +207,9 @@ class MLflowLogger(Logger):
                     if found
                     else self._client.create_experiment(self.experiment_name)
                 )
-                self.run_id = self._client.create_run(number, run_name=self.run_name).info.run_id
+                tags = {"mlflow.parentRunId": self.parent} if self.parent else {}
+                run = self._client.create_run(number, run_name=self.run_name, tags=tags)
+                self.run_id = run.info.run_id
             else:
                 self._client.update_run(self.run_id, status="RUNNING")
             atexit.register(self.finish)
@@ -217,6 +233,24 @@ class MLflowLogger(Logger):
 
     def log_image(self, name: str, image, step: int) -> None:
         self.client.log_image(self.run_id, opened(image, name), key=name, step=step)
+
+    def log_model(self, folder: Path) -> None:
+        if not (self.log_models or self.register_model):
+            return
+        client = self.client
+        client.log_artifacts(self.run_id, str(folder), "model")
+        if not self.register_model:
+            return
+        from mlflow.exceptions import MlflowException
+
+        try:
+            client.get_registered_model(self.model_name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            client.create_registered_model(self.model_name)
+        source = f"{client.get_run(self.run_id).info.artifact_uri}/model"
+        client.create_model_version(self.model_name, source, self.run_id)
 
     def finish(self) -> None:
         if self._client is not None:

@@ -3,6 +3,7 @@
 Metrics are scalar mx.arrays; accuracies are fractions in 0..1, never percent.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -146,12 +147,15 @@ class TrainModule(Buffered):
         return total, sum(leaf.size for _, leaf in tree_flatten(self.trainable_parameters()))
 
 
-def optimizer_config(module: TrainModule) -> OptimizerConfig:
-    """What `configure_optimizers` gives; ValueError when it is something else, or when there is
-    nothing to train. Buffers are not trained, whoever unfroze them."""
+def optimizer_config(
+    module: TrainModule, configure: Callable[[TrainModule], OptimizerConfig] | None = None
+) -> OptimizerConfig:
+    """What `configure`, or the module's `configure_optimizers`, gives; ValueError when that is
+    something else, or when there is nothing to train. Buffers are not trained, whoever unfroze
+    them."""
     freeze_buffers(module)
     check_trainable(module)
-    config = module.configure_optimizers()
+    config = module.configure_optimizers() if configure is None else configure(module)
     if not isinstance(config, OptimizerConfig):
         raise ValueError(
             f"{type(module).__name__}.configure_optimizers gave a {type(config).__name__}, "

@@ -6,6 +6,14 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+# What a run folder, or a folder of folds, holds once it began.
+BEGUN = ("checkpoints", "metrics.csv", "metrics.json", "folds.json")
+
+
+def begun(folder: Path) -> str | None:
+    """What says that a run in `folder` has begun, None when nothing does."""
+    return next((name for name in BEGUN if (folder / name).exists()), None)
+
 
 @contextlib.contextmanager
 def only_run_in(folder: Path) -> Iterator[None]:

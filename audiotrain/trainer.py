@@ -19,7 +19,7 @@ from audiotrain.evaluation import Averages, count_batches, evaluate, evaluating,
 from audiotrain.history import History
 from audiotrain.loggers import Logger, file_loggers
 from audiotrain.loop import FitLoop
-from audiotrain.module import TrainModule, optimizer_config
+from audiotrain.module import OptimizerConfig, TrainModule, optimizer_config
 from audiotrain.precision import PRECISIONS
 from audiotrain.resume import load_weights, restore, save
 from audiotrain.run_folder import only_run_in
@@ -56,6 +56,7 @@ class Trainer:
 
     `default_root_dir` is this run's folder, of one run at a time: metrics.csv, metrics.jsonl,
     checkpoints/. `config` is plain data about the run, stored in checkpoints and given to loggers.
+    `configure_optimizers` gives the OptimizerConfig of a module in place of the module's own.
     """
 
     def __init__(
@@ -93,6 +94,7 @@ class Trainer:
         fast_dev_run: bool | int = False,
         debug_lazy_eval: bool = False,
         config: dict | None = None,
+        configure_optimizers: Callable[[TrainModule], OptimizerConfig] | None = None,
     ):
         fast = int(fast_dev_run)
         if fast:
@@ -121,6 +123,7 @@ class Trainer:
         self.limit_predict_batches = limit_predict_batches
         self.overfit_batches = overfit_batches
         check_settings(self)
+        self.configure_optimizers = configure_optimizers
         self.ranks = join()
         given = [callbacks] if isinstance(callbacks, Callback) else list(callbacks or ())
         self.callbacks = default_callbacks(
@@ -366,7 +369,7 @@ class Trainer:
             self.ranks.share([model.state])
 
     def _build(self, model: TrainModule) -> None:
-        self.optimizer_config = optimizer_config(model)
+        self.optimizer_config = optimizer_config(model, self.configure_optimizers)
         self.step = TrainStep(
             model,
             self.optimizer_config.corrected_optimizer(),

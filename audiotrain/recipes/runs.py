@@ -9,10 +9,9 @@ from typing import TypeVar
 
 from audiotrain import config
 from audiotrain.loggers import Logger, MLflowLogger, TensorBoardLogger, WandbLogger
+from audiotrain.run_folder import begun
 
 PRESETS = Path(__file__).parent / "presets"  # a folder for each recipe
-# What a run folder, or a folder of folds, holds once it began.
-BEGUN = ("checkpoints", "metrics.csv", "metrics.json", "folds.json")
 # What a resumed run may have otherwise than before: it changes nothing of what was learned.
 CHANGEABLE = (
     "output", "resume", "cache", "steps", "epochs", "max_minutes", "validations", "patience",
@@ -36,9 +35,8 @@ def open_run(settings, kind: str) -> Path:
         if importlib.util.find_spec(name) is None:
             raise ImportError(f"--loggers {name}: not installed: pip install {name}")
     run = settings.output or Path("runs") / time.strftime(f"{kind}-%Y%m%d-%H%M%S")
-    begun = [name for name in BEGUN if (run / name).exists()]
-    if begun and not settings.resume:
-        raise ValueError(f"{run}: holds a run already ({begun[0]}); --resume continues it")
+    if (found := begun(run)) and not settings.resume:
+        raise ValueError(f"{run}: holds a run already ({found}); --resume continues it")
     try:
         run.mkdir(parents=True, exist_ok=True)
         config.save(replace(settings, resume=False), run / "config.yaml")

@@ -1,0 +1,89 @@
+"""Plain modules and arrays as what the Trainer takes: a TrainModule, a Dataset."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+
+from audiotrain.imports import called, imported
+from audiotrain.loader import Dataset
+from audiotrain.module import TrainModule
+from audiotrain.run_config import TrainerConfig
+
+
+class Rows(Dataset):
+    """The rows of an array, of a tuple of arrays, or of a dict of arrays, as items.
+
+    >>> Rows((np.zeros((2, 3)), np.array([5, 6])))[1]
+    (array([0., 0., 0.]), 6)
+    """
+
+    def __init__(self, arrays: np.ndarray | tuple | Mapping, places: np.ndarray | None = None):
+        columns = arrays.values() if isinstance(arrays, Mapping) else arrays
+        lengths = {len(c) for c in (columns if not isinstance(arrays, np.ndarray) else [arrays])}
+        if len(lengths) != 1:
+            raise ValueError(f"arrays have {sorted(lengths)} rows, expected the same number")
+        self.arrays, self.places = arrays, np.arange(*lengths) if places is None else places
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, index: int) -> Any:
+        row = self.places[index]
+        if isinstance(self.arrays, Mapping):
+            return {name: _item(column[row]) for name, column in self.arrays.items()}
+        if isinstance(self.arrays, tuple):
+            return tuple(_item(column[row]) for column in self.arrays)
+        return _item(self.arrays[row])
+
+
+class LossModule(TrainModule):
+    """A plain nn.Module with a loss function: see `create_trainer`."""
+
+    def __init__(self, model: nn.Module, loss: Callable):
+        super().__init__()
+        self.model, self.loss = model, loss
+
+    def __call__(self, *inputs):
+        return self.model(*inputs)
+
+    def compute_loss(self, batch: Any) -> tuple[mx.array, dict[str, mx.array]]:
+        parts = batch if isinstance(batch, tuple | list) else (batch,)
+        value = self.loss(self.model, *parts)
+        return value if isinstance(value, tuple) else (value, {})
+
+
+def as_module(model, config: TrainerConfig, loss: Callable | None) -> TrainModule:
+    """The TrainModule of what create_trainer was given; made with the run's seed if it is made."""
+    mx.random.seed(config.training.seed)
+    if model is None:
+        if not config.model:
+            raise ValueError("no model: give one to create_trainer, or `model: {type: …}`")
+        options = {name: value for name, value in config.model.items() if name != "type"}
+        model = called(imported(config.model["type"], "model.type"), "model", **options)
+    elif not isinstance(model, nn.Module):
+        model = model()
+    if loss is not None and isinstance(model, TrainModule):
+        raise ValueError(f"{type(model).__name__} has a loss of its own: give no other one")
+    if loss is not None and isinstance(model, nn.Module):
+        return LossModule(model, loss)
+    if not isinstance(model, TrainModule):
+        raise ValueError(
+            f"model is a {type(model).__name__}, expected a TrainModule, or an nn.Module and a "
+            f"loss=function(model, x, y)"
+        )
+    return model
+
+
+def are_arrays(data: Any) -> bool:
+    parts = data.values() if isinstance(data, Mapping) else data
+    if isinstance(data, Mapping | tuple):
+        return bool(data) and all(isinstance(part, np.ndarray) for part in parts)
+    return isinstance(data, np.ndarray)
+
+
+def _item(value: Any) -> Any:
+    """A scalar as Python's number, which batches of numbers are made of."""
+    return value.item() if isinstance(value, np.generic) else value

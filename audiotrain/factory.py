@@ -1,0 +1,63 @@
+"""create_trainer: a model and a file of settings become a run.
+
+The settings bring optimizer, schedule, callbacks, loggers and run folder; loss and metrics are the
+model's own. The run folder's config.yaml starts the same run again.
+"""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import mlx.nn as nn
+
+from audiotrain.configured import ConfiguredTrainer
+from audiotrain.hooks import Callback
+from audiotrain.imports import imported
+from audiotrain.run_config import TrainerConfig, get_trainer_config
+from audiotrain.values import nearest
+
+_TRAINERS: dict[str, str | type] = {
+    "default": "audiotrain.configured.ConfiguredTrainer",
+    "competition": "audiotrain.competition.CompetitionTrainer",
+}
+
+
+def create_trainer(
+    model: nn.Module | Callable[[], nn.Module] | None = None,
+    config: str | os.PathLike | Mapping | TrainerConfig = "production",
+    callbacks: Sequence[Callback | Mapping] = (),
+    loss: Callable | None = None,
+    **overrides: Any,
+) -> ConfiguredTrainer:
+    """The trainer of a model by a preset's name, a file, a run folder or a TrainerConfig.
+
+    model: a TrainModule, or a plain nn.Module with a `loss`: `loss(model, x, y)` for batches that
+    are tuples, `loss(model, batch)` for others, gives the loss or (loss, dict of metrics). A class,
+    or a function without arguments, is called once the seed is set, so that its first weights
+    belong to the run; without a model it is `config.model`. callbacks: objects, or dicts with
+    their `type` and arguments as in a file, which go into config.yaml. `overrides` are settings
+    by name.
+
+    ValueError lists every mistake in the settings, one line each.
+    """
+    named = [one for one in callbacks if isinstance(one, Mapping)]
+    if named:
+        overrides["callbacks"] = named
+    callbacks = [one for one in callbacks if not isinstance(one, Mapping)]
+    settings = get_trainer_config(config, **overrides)
+    kind = _TRAINERS.get(settings.trainer, settings.trainer)
+    if isinstance(kind, str):
+        if "." not in kind:
+            raise ValueError(
+                f"trainer is {kind!r}{nearest(kind, _TRAINERS)}, expected one of "
+                f"{', '.join(_TRAINERS)} or an import path"
+            )
+        kind = imported(kind, "trainer")
+    return kind(model, settings, callbacks, loss, stated=tuple(overrides))
+
+
+def register_trainer(name: str, kind: type[ConfiguredTrainer]) -> None:
+    """Make `trainer: name` in settings mean this class, a ConfiguredTrainer of one's own."""
+    if name in ("default", "competition"):
+        raise ValueError(f"register_trainer: {name!r} is audiotrain's own, take another name")
+    _TRAINERS[name] = kind
