@@ -1,37 +1,30 @@
-"""`audiotrain chords …`, `audiotrain clap …`: the recipes as one command; `runs`, `report`."""
+"""`audiotrain chords …`, `audiotrain clap …`: the recipes as one command; what compares runs."""
 
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 
-RECIPES = ("chords", "clap")
-OTHERS = ("runs", "report")  # of the runs that recipes leave
+COMMANDS = {
+    "chords": "recipes.chords",
+    "clap": "recipes.clap",
+    "runs": "run_table",
+    "report": "html_report",
+    "config": "config_diff",
+}
+"""By name, the module whose `main` takes the words after it."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a recipe; 2 when there is none of that name."""
+    """Run a command; 2 when there is none of that name."""
     words = list(sys.argv[1:] if argv is None else argv)
-    if words[:1] == ["chords"]:
-        from audiotrain.recipes import chords
-
-        return chords.main(words[1:])
-    if words[:1] == ["clap"]:
-        from audiotrain.recipes import clap
-
-        return clap.main(words[1:])
-    if words[:1] == ["runs"]:
-        from audiotrain import run_table
-
-        return run_table.main(words[1:])
-    if words[:1] == ["report"]:
-        from audiotrain import html_report
-
-        return html_report.main(words[1:])
     if words[:1] in ([], ["-h"], ["--help"]):
-        print(f"usage: audiotrain {'|'.join(RECIPES + OTHERS)} …   (each has --help)")
+        print(f"usage: audiotrain {'|'.join(COMMANDS)} …   (each has --help)")
         return 0
-    expected = " or ".join(RECIPES + OTHERS)
-    print(f"error: no command {words[0]!r}, expected {expected}", file=sys.stderr)
-    return 2
+    if words[0] not in COMMANDS:
+        expected = " or ".join(COMMANDS)
+        print(f"error: no command {words[0]!r}, expected {expected}", file=sys.stderr)
+        return 2
+    return import_module(f"audiotrain.{COMMANDS[words[0]]}").main(words[1:])
 
 
 if __name__ == "__main__":
