@@ -17,6 +17,8 @@ _HOMES = {
     "Dataset": "loader",
     "create_trainer": "factory",
     "register_trainer": "factory",
+    "create_competition_trainer": "competition",
+    "CompetitionTrainer": "competition",
     "get_trainer_config": "run_config",
     "TrainerConfig": "run_config",
     "OptimizerSettings": "run_config",
@@ -27,6 +29,7 @@ _HOMES = {
 }
 __all__ = [
     "CompetitionConfig",
+    "CompetitionTrainer",
     "DataLoader",
     "Dataset",
     "MLflowCallback",
@@ -37,6 +40,7 @@ __all__ = [
     "TrainModule",
     "Trainer",
     "TrainerConfig",
+    "create_competition_trainer",
     "create_trainer",
     "get_trainer_config",
     "register_trainer",

@@ -1,6 +1,6 @@
 """Plain modules and arrays as what the Trainer takes: a TrainModule, a Dataset."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import mlx.core as mx
@@ -20,23 +20,55 @@ class Rows(Dataset):
     (array([0., 0., 0.]), 6)
     """
 
-    def __init__(self, arrays: np.ndarray | tuple | Mapping, places: np.ndarray | None = None):
+    def __init__(self, arrays: np.ndarray | tuple | Mapping):
         columns = arrays.values() if isinstance(arrays, Mapping) else arrays
         lengths = {len(c) for c in (columns if not isinstance(arrays, np.ndarray) else [arrays])}
         if len(lengths) != 1:
             raise ValueError(f"arrays have {sorted(lengths)} rows, expected the same number")
-        self.arrays, self.places = arrays, np.arange(*lengths) if places is None else places
+        self.arrays, self.count = arrays, lengths.pop()
 
     def __len__(self) -> int:
-        return len(self.places)
+        return self.count
 
     def __getitem__(self, index: int) -> Any:
-        row = self.places[index]
         if isinstance(self.arrays, Mapping):
-            return {name: _item(column[row]) for name, column in self.arrays.items()}
+            return {name: _item(column[index]) for name, column in self.arrays.items()}
         if isinstance(self.arrays, tuple):
-            return tuple(_item(column[row]) for column in self.arrays)
-        return _item(self.arrays[row])
+            return tuple(_item(column[index]) for column in self.arrays)
+        return _item(self.arrays[index])
+
+
+class Part(Dataset):
+    """Some items of a dataset, by their numbers.
+
+    >>> list(Part(Rows(np.array([5, 6, 7])), [2, 0]))
+    [7, 5]
+    """
+
+    def __init__(self, dataset: Dataset, rows: Sequence[int]):
+        self.dataset, self.rows = dataset, [int(row) for row in rows]
+        # What the loader asks a dataset for when it has it.
+        if hasattr(dataset, "get"):
+            self.get = self._get
+        if hasattr(dataset, "describe"):
+            self.describe = self._describe
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.dataset[self.rows[index]]
+
+    def _get(self, index: int, rng: np.random.Generator) -> Any:
+        return self.dataset.get(self.rows[index], rng)
+
+    def _describe(self, index: int) -> str:
+        return self.dataset.describe(self.rows[index])
+
+
+def as_dataset(data: Any) -> Any:
+    """Arrays with a row an item as a Dataset; anything else as it is."""
+    return Rows(data) if are_arrays(data) else data
 
 
 class LossModule(TrainModule):

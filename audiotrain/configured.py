@@ -10,7 +10,7 @@ import mlx.nn as nn
 
 from audiotrain import callbacks as builtin
 from audiotrain import checkpoint
-from audiotrain.adapters import Rows, are_arrays, as_module
+from audiotrain.adapters import as_dataset, as_module
 from audiotrain.config import to_plain
 from audiotrain.history import Row, write_json
 from audiotrain.hooks import Callback
@@ -130,8 +130,7 @@ class ConfiguredTrainer:
                         f"give its dataset, and the loader is made"
                     )
             return data
-        if are_arrays(data):
-            data = Rows(data)
+        data = as_dataset(data)
         if not isinstance(data, Dataset):
             return data
         return DataLoader(

@@ -1,0 +1,279 @@
+"""Cross-validation, the ensemble of its models and a submission, for a competition.
+
+A folder of folds holds config.yaml, folds.json, fold-0 … (run folders), oof/ (predictions for each
+item by the model that never saw it) and metrics.json (mean, deviation, folds).
+"""
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import mlx.nn as nn
+import numpy as np
+
+from audiotrain import checkpoint
+from audiotrain.adapters import Part, as_dataset
+from audiotrain.configured import ConfiguredTrainer
+from audiotrain.crossval import OutOfFold, make_folds, summarize
+from audiotrain.ensembles import vote
+from audiotrain.factory import create_trainer
+from audiotrain.history import write_json
+from audiotrain.hooks import Callback
+from audiotrain.loader import DataLoader, Dataset
+from audiotrain.loggers import Logger
+from audiotrain.run_config import TrainerConfig
+from audiotrain.submission import read_sample, write_submission
+from audiotrain.trackers import run_loggers
+
+
+@dataclass(frozen=True)
+class CVResult:
+    """What a cross-validation gave."""
+
+    run: Path
+    mean: dict[str, float]
+    """of each score over the folds"""
+    deviation: dict[str, float]
+    folds: list[dict[str, float]]
+    predictions: np.ndarray
+    """out-of-fold (items, …), in the order of the data"""
+
+
+class CompetitionTrainer(ConfiguredTrainer):
+    """A ConfiguredTrainer that also trains a model for each fold and submits their ensemble."""
+
+    def __init__(
+        self,
+        model: nn.Module | Callable[[], nn.Module] | None,
+        config: TrainerConfig,
+        callbacks: Sequence[Callback] = (),
+        loss: Callable | None = None,
+        stated: Sequence[str] = (),
+        **tracked: str | None,
+    ):
+        super().__init__(model, config, callbacks, loss, stated, **tracked)
+        self._model, self._callbacks, self._loss = model, list(callbacks), loss
+        self._first = {name: array + 0 for name, array in checkpoint.arrays_of(self.module).items()}
+        self.test_data: Any = None
+        self.folds: list[ConfiguredTrainer] = []
+
+    def train_with_cv(
+        self,
+        data: Dataset | np.ndarray | tuple | Mapping,
+        groups: Sequence | None = None,
+        labels: Sequence | None = None,
+        ids: Sequence[str] | None = None,
+        resume: bool = False,
+    ) -> CVResult:
+        """Train `competition.cv_folds` models, each without the items that it is scored on.
+
+        data: a Dataset, or arrays with a row an item. Items of one of `groups` are never in two
+        folds; with `labels` each fold has about the same share of each; `ids` name the items
+        (0, 1, … otherwise). Each fold keeps a part of its training groups to choose its best
+        checkpoint by. With `resume` an interrupted cross-validation goes on: done folds are left,
+        the one under way continues.
+        """
+        data = as_dataset(data)
+        if isinstance(data, DataLoader) or not hasattr(data, "__len__"):
+            raise ValueError(
+                f"train_with_cv was given a {type(data).__name__}, expected a Dataset or arrays: "
+                f"each fold makes its own loaders"
+            )
+        ids = [str(one) for one in (range(len(data)) if ids is None else ids)]
+        groups = ids if groups is None else [str(one) for one in groups]
+        for name, found in (("ids", ids), ("groups", groups)):
+            if len(found) != len(data):
+                raise ValueError(f"{len(found)} {name} for {len(data)} items, expected one each")
+        settings = self.config.competition
+        folds = make_folds(groups, settings.cv_folds, labels, self.config.training.seed)
+        self._open(resume)
+        store = OutOfFold(self.run, ids, folds)
+        parent = self._parent()
+        self.folds = [self._fold(k, parent) for k in range(len(folds))]
+        rows = []
+        for k, (fold, tested) in enumerate(zip(self.folds, folds, strict=True)):
+            if not store.done(k):
+                self._train_fold(k, fold, data, tested, groups, store)
+            rows.append(json.loads((fold.run / "scores.json").read_text(encoding="utf-8")))
+        summary = summarize(rows)
+        write_json(self.run / "metrics.json", summary)
+        if parent is not None:
+            parent.log_metrics({f"mean_{name}": v for name, v in summary["mean"].items()}, 0)
+            parent.finish()
+        predictions = store.load()["predictions"]
+        return CVResult(self.run, *summary.values(), predictions)
+
+    def predict(self, loader: Any = None, checkpoint: str | Path | None = None) -> Any:
+        """The folds' models as one, (items, …), for `loader` or the test data: their mean, or with
+        enable_ensemble false the model of the fold with the best validation. Before
+        `train_with_cv`, as a ConfiguredTrainer."""
+        loader = self._given(loader)
+        if not self.folds or checkpoint is not None:
+            return super().predict(loader, checkpoint)
+        members = self.folds
+        if not self.config.competition.enable_ensemble:
+            members = [self._best_fold()]
+        loader = self.loader(loader)
+        return vote(
+            [_joined(fold.predict(loader, _best(fold))) for fold in members]
+        )
+
+    def create_submission(
+        self,
+        path: str | os.PathLike | None = None,
+        sample_submission: str | os.PathLike | None = None,
+        ids: Sequence[str] | None = None,
+        columns: Sequence[str] | None = None,
+        test_data: Any = None,
+        **options: Any,
+    ) -> Path:
+        """Predict the test data and write submission.csv in the run folder, or `path`.
+
+        ids: of the test items, in their order; columns: what the model's outputs are called. Both
+        are the sample's when they are not given. `options` are write_submission's, which says what
+        is checked.
+        """
+        sample = sample_submission or self.config.competition.sample_submission
+        if sample is None and (ids is None or columns is None):
+            raise ValueError("create_submission: give a sample_submission, or ids and columns")
+        if sample is not None:
+            header, order = read_sample(sample)
+            ids, columns = ids or order, columns or header[1:]
+        predictions = self.predict(test_data)
+        if isinstance(predictions, list):
+            predictions = _joined(predictions)
+        target = Path(path or self.run / "submission.csv")
+        return write_submission(ids, columns, predictions, sample, target, **options)
+
+    def upload(self, path: str | os.PathLike, message: str = "audiotrain") -> None:
+        """Submit a file by the `kaggle` command; ValueError when it is missing or refuses."""
+        name, command = self.config.competition.competition_name, shutil.which("kaggle")
+        if name is None or command is None:
+            found = "no competition_name" if name is None else "no command kaggle"
+            raise ValueError(
+                f"upload: {found}: {'give one' if name is None else 'pip install kaggle'}"
+            )
+        words = [command, "competitions", "submit", "-c", name, "-f", str(path), "-m", message]
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        if done.returncode:
+            told = " ".join((done.stderr or done.stdout).split())
+            raise ValueError(f"upload: kaggle refused {path}: {told}")
+
+    def _fold(self, k: int, parent: Logger | None) -> ConfiguredTrainer:
+        """The trainer of a fold, with weights and order by a seed of its own."""
+        training = self.config.training
+        training = replace(training, output_dir=self.run / f"fold-{k}", seed=training.seed + k)
+        tracking = replace(self.config.tracking, run_name=f"{self.run.name}-fold-{k}")
+        config = replace(self.config, trainer="default", training=training, tracking=tracking)
+        model = self.module if isinstance(self._model, nn.Module) else self._model
+        loss = None if model is self.module else self._loss
+        number = parent.run_id if parent else None
+        return ConfiguredTrainer(
+            model, config, self._callbacks, loss, self.stated, self.run.name, number
+        )
+
+    def _train_fold(
+        self,
+        k: int,
+        fold: ConfiguredTrainer,
+        data: Dataset,
+        tested: np.ndarray,
+        groups: Sequence[str],
+        store: OutOfFold,
+    ) -> None:
+        """Train a fold, score it on its items, and keep its predictions for them."""
+        trained, valid = np.setdiff1d(np.arange(len(data)), tested), None
+        if self.config.training.eval_strategy != "no":
+            trained, chosen = _held_out(trained, groups, self.config.training.seed)
+            valid = Part(data, chosen)
+        if fold.module is self.module:  # one model that all folds share begins anew
+            checkpoint.put_arrays(self.module, self._first)
+        fold.train(Part(data, trained), valid, resume=(fold.run / "config.yaml").exists())
+        test = Part(data, tested)
+        scores = fold.evaluate(test, _best(fold))
+        write_json(fold.run / "scores.json", scores)
+        store.save(k, {"predictions": _joined(fold.predict(test, _best(fold)))})
+        for logger in fold.trainer.loggers:
+            logger.finish()
+
+    def _best_fold(self) -> ConfiguredTrainer:
+        """The fold whose best checkpoint has the best validation."""
+        training = self.config.training
+        scores = []
+        for fold in self.folds:
+            metrics = json.loads((fold.run / "metrics.json").read_text(encoding="utf-8"))
+            if metrics["best_score"] is None:
+                raise ValueError("enable_ensemble is false, but nothing says which fold is best")
+            scores.append(metrics["best_score"])
+        pick = np.argmin if training.best_mode == "min" else np.argmax
+        return self.folds[int(pick(scores))]
+
+    def _given(self, data: Any) -> Any:
+        data = self.test_data if data is None else data
+        if data is None:
+            raise ValueError("no test data: give some, or a test_dataloader when creating it")
+        return data
+
+    def _parent(self) -> Logger | None:
+        """The MLflow run that the folds' runs are shown inside, the same one when resumed."""
+        tracking = self.config.tracking
+        if "mlflow" not in tracking.loggers:
+            return None
+        only = replace(tracking, loggers=("mlflow",), log_models=False, register_model=False)
+        (parent,) = run_loggers(only, self.run)
+        file = self.run / "mlflow.json"
+        if file.exists():
+            parent.load_state_dict(json.loads(file.read_text(encoding="utf-8")))
+        parent.log_hyperparams({"competition": self.config.competition.competition_name})
+        write_json(file, parent.state_dict())
+        return parent
+
+
+def create_competition_trainer(
+    model: nn.Module | Callable[[], nn.Module] | None = None,
+    competition: str | None = None,
+    test_dataloader: Any = None,
+    config: str | os.PathLike | Mapping | TrainerConfig = "competition",
+    **settings: Any,
+) -> CompetitionTrainer:
+    """A CompetitionTrainer for the competition of that name; `settings` as create_trainer's.
+
+    test_dataloader: batches, a Dataset or arrays, in the order of the submission's ids.
+    """
+    if competition is not None:
+        settings["competition_name"] = competition
+    trainer = create_trainer(model, config, **({"trainer": "competition"} | settings))
+    trainer.test_data = test_dataloader
+    return trainer
+
+
+def _held_out(rows: np.ndarray, groups: Sequence[str], seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows to train on, and about a tenth of them, by whole groups, to choose a checkpoint by."""
+    own = [groups[row] for row in rows]
+    if len(set(own)) < 2:
+        raise ValueError(
+            "a fold trains on one group, so none is left to validate on: more groups, or "
+            "eval_strategy='no'"
+        )
+    chosen = make_folds(own, min(10, len(set(own))), seed=seed)[0]
+    return np.delete(rows, chosen), rows[chosen]
+
+
+def _best(fold: ConfiguredTrainer) -> Path:
+    """The checkpoint of a fold that is used: the best one, or the last."""
+    places = [fold.run / "checkpoints" / name for name in ("best", "last")]
+    return next((place for place in places if checkpoint.exists(place)), places[0])
+
+
+def _joined(outputs: Sequence) -> np.ndarray:
+    """The arrays that predict_step gave for each batch, as one."""
+    if not all(hasattr(output, "shape") for output in outputs):
+        raise ValueError(
+            f"predict_step gave a {type(outputs[0]).__name__}, expected an array (items, …)"
+        )
+    return np.concatenate([np.array(output) for output in outputs])
