@@ -119,9 +119,7 @@ class CompetitionTrainer(ConfiguredTrainer):
         if not self.config.competition.enable_ensemble:
             members = [self._best_fold()]
         loader = self.loader(loader)
-        return vote(
-            [_joined(fold.predict(loader, _best(fold))) for fold in members]
-        )
+        return vote([_joined(fold.predict(loader, _best(fold))) for fold in members])
 
     def create_submission(
         self,

@@ -28,6 +28,11 @@ RUNS = {
         r"Total: \d+,\d+,\d+, Trainable: \d+,\d+",
         ["checkpoints/clap/last", "logs/metrics.csv", "wandb"],
     ),
+    "declarative": (
+        ["--epochs", "2"],
+        r"accuracy on unseen tones: [01]\.\d+\n.*the same numbers: True",
+        ["runs/tones/config.yaml", "runs/tones/checkpoints/best", "runs/again/metrics.json"],
+    ),
     "chord_trainer": (
         ["--epochs", "1", "--clips", "32"],
         "right type among the first 3: ",
