@@ -28,7 +28,7 @@ from audiotrain.loader import DataLoader, Dataset
 from audiotrain.loggers import Logger
 from audiotrain.run_config import TrainerConfig
 from audiotrain.submission import read_sample, write_submission
-from audiotrain.trackers import run_loggers
+from audiotrain.trackers import parent_run, run_loggers
 
 
 @dataclass(frozen=True)
@@ -224,12 +224,7 @@ class CompetitionTrainer(ConfiguredTrainer):
             return None
         only = replace(tracking, loggers=("mlflow",), log_models=False, register_model=False)
         (parent,) = run_loggers(only, self.run)
-        file = self.run / "mlflow.json"
-        if file.exists():
-            parent.load_state_dict(json.loads(file.read_text(encoding="utf-8")))
-        parent.log_hyperparams({"competition": self.config.competition.competition_name})
-        write_json(file, parent.state_dict())
-        return parent
+        return parent_run(self.run, parent)
 
 
 def create_competition_trainer(

@@ -1,10 +1,12 @@
 """A run's loggers from its settings; MLflow as a callback of its own."""
 
 import importlib.util
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from audiotrain.callbacks import Callback
+from audiotrain.history import write_json
 from audiotrain.loggers import Logger, MLflowLogger, TensorBoardLogger, WandbLogger
 from audiotrain.run_config import TrackingSettings
 
@@ -58,6 +60,23 @@ def best_checkpoint(trainer) -> Path | None:
         return None
     last = saver.folder(trainer) / "last"
     return saver.best_model_path or (last if last.exists() else None)
+
+
+def fold_group(run: Path) -> str | None:
+    """What the folds of a cross-validation are grouped under: the name of the folder that they are
+    in; None for a run that is no fold."""
+    return run.parent.name if (run.parent / "folds.json").is_file() else None
+
+
+def parent_run(folder: Path, made: MLflowLogger) -> MLflowLogger:
+    """A logger of the MLflow run that a cross-validation's folds are shown inside: `made`, or when
+    `folder` has mlflow.json the run that it names, which is written otherwise."""
+    file = folder / "mlflow.json"
+    if file.exists():
+        made.load_state_dict(json.loads(file.read_text(encoding="utf-8")))
+    made.log_hyperparams({})  # so that the run is there
+    write_json(file, made.state_dict())
+    return made
 
 
 def run_loggers(

@@ -54,6 +54,25 @@ def test_each_item_is_predicted_by_the_model_that_never_saw_it(tmp_path):
     assert losses == pytest.approx(expected, rel=1e-4)
 
 
+def test_no_fold_trains_on_what_it_is_tested_on(tmp_path, monkeypatch):
+    seen = []
+
+    def record(self, train, valid=None, resume=False):
+        seen.append((set(train.rows), set(valid.rows)))
+        raise InterruptedError
+
+    monkeypatch.setattr(ConfiguredTrainer, "train", record)
+    run = competition(tmp_path)
+    with pytest.raises(InterruptedError):
+        run.train_with_cv(Points(40), GROUPS, LABELS)
+    (trained, valid) = seen[0]
+    folds = json.loads((tmp_path / "run" / "folds.json").read_text())["folds"]
+    tested = {int(item) for item in folds[0]}
+    assert trained | valid | tested == set(range(40))
+    parts = [{GROUPS[row] for row in part} for part in (trained, valid, tested)]
+    assert sum(map(len, parts)) == 20  # no group is in two of them
+
+
 def test_the_submission_is_the_mean_of_the_folds(tmp_path):
     sample = tmp_path / "sample_submission.csv"
     ids = ["f", "b", "a", "c", "e", "d"]

@@ -9,6 +9,7 @@ from toy import Classifier, Points, loaders, trainer
 
 from audiotrain import MLflowCallback, MLflowConfig, checkpoint, create_trainer
 from audiotrain.loggers import MLflowLogger, TensorBoardLogger, WandbLogger
+from audiotrain.recipes.runs import makers
 from audiotrain.run_config import TrackingSettings
 from audiotrain.trackers import run_loggers
 
@@ -93,6 +94,22 @@ def test_folds_are_children_of_a_parent(store, tmp_path):
     children = client.search_runs([experiment.experiment_id], inside)
     assert sorted(child.data.metrics["loss"] for child in children) == [0, 1]
     assert len(client.search_runs([experiment.experiment_id])) == 3
+
+
+def test_a_recipes_folds_are_grouped(store, tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    made = makers("project")
+    alone = made["mlflow"](tmp_path / "run")
+    assert (alone.run_name, alone.parent) == ("run", None)
+    assert made["wandb"](tmp_path / "run").group is None
+    (tmp_path / "cv").mkdir()
+    (tmp_path / "cv" / "folds.json").write_text("{}")
+    folds = [made["mlflow"](tmp_path / "cv" / f"fold-{k}") for k in range(2)]
+    assert [fold.run_name for fold in folds] == ["cv-fold-0", "cv-fold-1"]
+    assert folds[0].parent == folds[1].parent
+    assert folds[0].parent is not None
+    assert made["wandb"](tmp_path / "cv" / "fold-0").group == "cv"
+    assert client_of(store).get_run(folds[0].parent).info.run_name == "cv"
 
 
 def test_each_logger_is_made_for_the_run_folder(tmp_path, monkeypatch):

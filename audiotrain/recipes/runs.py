@@ -10,6 +10,7 @@ from typing import TypeVar
 from audiotrain import config
 from audiotrain.loggers import Logger, MLflowLogger, TensorBoardLogger, WandbLogger
 from audiotrain.run_folder import begun
+from audiotrain.trackers import fold_group, parent_run
 
 PRESETS = Path(__file__).parent / "presets"  # a folder for each recipe
 # What a resumed run may have otherwise than before: it changes nothing of what was learned.
@@ -21,11 +22,20 @@ Settings = TypeVar("Settings")  # of training: with output, resume and loggers
 
 
 def makers(project: str) -> dict[str, Callable[[Path], Logger]]:
-    """By name, what makes a logger of a run folder; W&B and MLflow list it under `project`."""
+    """By name, what makes a logger of a run folder; W&B and MLflow list it under `project`, the
+    folds of a cross-validation as one group, and as runs inside one run."""
+
+    def mlflow(run: Path) -> Logger:
+        if fold_group(run) is None:
+            return MLflowLogger(project, run.name)
+        parent = parent_run(run.parent, MLflowLogger(project, run.parent.name))
+        parent.finish()
+        return MLflowLogger(project, f"{run.parent.name}-{run.name}", parent=parent.run_id)
+
     return {
-        "wandb": lambda run: WandbLogger(project, run.name, save_dir=run),
+        "wandb": lambda run: WandbLogger(project, run.name, save_dir=run, group=fold_group(run)),
         "tensorboard": lambda run: TensorBoardLogger(run, "tensorboard"),
-        "mlflow": lambda run: MLflowLogger(project, run.name),
+        "mlflow": mlflow,
     }
 
 
