@@ -178,7 +178,7 @@ def test_empty_file_changes_nothing(tmp_path):
 )
 def test_saved_settings_load_equal(tmp_path_factory, text, number, suffix):
     file = tmp_path_factory.getbasetemp() / f"saved.{suffix}"
-    run = Run(Path("a b/ü"), 1, False, text, text, (), number, Optimizer(number or 1e-30))
+    run = Run(Path("a b/ü"), 1, False, text, text, (), number, Optimizer(float(number or 1e-30)))
     save(run, file)
     got = load(Run, ["--config", str(file)])
     assert got == run
