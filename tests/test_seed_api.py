@@ -330,6 +330,7 @@ ITEMS = [
     *numbered(0, *range(1, 58)),
     *numbered(1, *range(1, 16)),
     *numbered(2, *range(1, 22)),
+    *numbered(3, *range(1, 23)),
     *numbered(4, *range(1, 13)),
 ]
 GATES = [f"gate {n}" for n in range(1, 16)] + [f"mistake {n}" for n in range(1, 15)]
