@@ -19,8 +19,9 @@ class Clip:
     `captions` all describe the whole clip. `start` and `end` are seconds of the recording (`end`
     None: to its end). Items of one `group` belong in the same split, since they come from one
     source; `split` is what the data themselves say. `label` is the clip's class where the data
-    name one. Clips of one `concept` mean the same, whatever their captions' words; without a
-    concept the caption says what is meant. `columns`: what a table says besides.
+    name one, `labels` all that it has where they are what is to be learnt. Clips of one `concept`
+    mean the same, whatever their captions' words; without a concept the caption says what is meant.
+    `columns`: what a table says besides.
     """
 
     id: str
@@ -31,6 +32,7 @@ class Clip:
     split: str | None = None
     group: str = ""
     label: str | None = None
+    labels: tuple[str, ...] = ()
     concept: str = ""
     columns: dict[str, str] = field(default_factory=dict, hash=False)
 
