@@ -7,6 +7,7 @@ from importlib import import_module
 COMMANDS = {
     "chords": "recipes.chords",
     "clap": "recipes.clap",
+    "classify": "recipes.classify",
     "runs": "run_table",
     "report": "html_report",
     "config": "config_diff",

@@ -6,8 +6,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-# What a run folder, or a folder of folds, holds once it began.
-BEGUN = ("checkpoints", "metrics.csv", "metrics.json", "folds.json")
+# What a run folder, or a folder of folds or rounds, holds once it began.
+BEGUN = ("checkpoints", "metrics.csv", "metrics.json", "folds.json", "rounds.json")
 
 
 def begun(folder: Path) -> str | None:
