@@ -144,8 +144,9 @@ def strangers(place):
     return place / "unlabelled"
 
 
-def test_believed_clips_are_trained_on(place, strangers, tmp_path, capsys):
-    more = ["--unlabelled", strangers, "--threshold", 0.5, "--rounds", 2]
+def test_believed_clips_are_trained_on(place, strangers, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(strangers.parent)
+    more = ["--unlabelled", strangers.name, "--threshold", 0.5, "--rounds", 2]
     assert command("pseudo", *words(place, tmp_path / "p"), *more) == 0
     told = capsys.readouterr().out
     assert "12 unlabelled clips" in told

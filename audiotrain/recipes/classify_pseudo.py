@@ -228,5 +228,6 @@ def write_table(path: Path, corpus: Corpus[Clip], split: Path, believed: Named, 
                 places[clip.id], clip.group, "",
             ])  # fmt: skip
     for clip, names, sure in believed:
-        lines.writerow([clip.audio, "|".join(names), "", "", "train", clip.group, f"{sure:.4f}"])
+        path_of = Path(clip.audio).resolve()  # the table lies elsewhere
+        lines.writerow([path_of, "|".join(names), "", "", "train", clip.group, f"{sure:.4f}"])
     write(path, text.getvalue())
