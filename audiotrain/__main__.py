@@ -1,4 +1,4 @@
-"""`audiotrain chords …`, `audiotrain clap …`: the recipes as one command; what compares runs."""
+"""`audiotrain chords …`, `clap …`, `classify …`: the recipes as one command; what compares runs."""
 
 import sys
 from collections.abc import Sequence
