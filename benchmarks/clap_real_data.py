@@ -4,7 +4,7 @@ fold 5; then fine-tuned on Berklee by projection and by LoRA, with retrieval bef
 Prints the zero-shot accuracy beside that of logistic regression on log-mel statistics, the accuracy
 on the order of two events, recalls before and after fine-tuning, and the time of a run with cached
 towers against one without. Run:
-python benchmarks/clap_real_data.py [--data ../shared/data] [--output FOLDER] [--minutes 8]
+python benchmarks/clap_real_data.py [--data ../shared/data] [--output FOLDER] [--clips esc]
 """
 
 import argparse
@@ -142,7 +142,10 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--output", type=Path, help="folder for data and runs; nothing: deleted")
     parser.add_argument(
-        "--minutes", type=float, default=8, help="of training from scratch, at most"
+        "--minutes", type=float, default=20, help="of training from scratch, at most"
+    )
+    parser.add_argument(
+        "--clips", choices=("both", "esc"), default="both", help="of the training from scratch"
     )
     parser.add_argument("words", nargs="*", help="after --: further settings of that training")
     options = parser.parse_args()
@@ -150,7 +153,7 @@ def main() -> None:
         folder = options.output or Path(temporary)
         both, berklee = make_folders(options.data, folder)
         base = folder / "scratch"
-        took = run("--preset", "clap-small", "--data", both, "--output", base,
+        took = run("--preset", "clap-small", "--data", folder / options.clips, "--output", base,
                    "--max-minutes", options.minutes, *options.words)  # fmt: skip
         clips = captions.discover(both).items
         tested = [clip for clip in clips if clip.split == "test"]
