@@ -12,6 +12,7 @@ from mlx.utils import tree_flatten
 from tiny_chords import STEPS, TINY, command, make_quick, sung
 
 from audiotrain import audio, config
+from audiotrain.callbacks import EarlyStopping
 from audiotrain.datasets import annotations, chords, synthesis
 from audiotrain.harmony import Segment, encode, read_lab
 from audiotrain.loggers import Logger
@@ -362,7 +363,7 @@ def test_a_resumed_run_is_the_run_that_was_not_stopped(quick, run, place, data, 
     module = recipe.make_module(settings, parts["train"])
     trainer, loaders = recipe.make_trainer(settings, parts, folder)
 
-    class Stop(recipe.EarlyStopping):
+    class Stop(EarlyStopping):
         def __init__(self):
             super().__init__("val_loss", patience=1)
 

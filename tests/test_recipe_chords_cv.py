@@ -8,8 +8,8 @@ import pytest
 from tiny_chords import STEPS, TINY, command, make_quick, sung
 
 from audiotrain import checkpoint, crossval
-from audiotrain.recipes import chord_cv, chord_decoding, chord_inference
-from audiotrain.recipes import chords as recipe
+from audiotrain.callbacks import EarlyStopping
+from audiotrain.recipes import chord_cv, chord_decoding, chord_inference, runs
 
 
 @pytest.fixture(scope="module")
@@ -93,11 +93,11 @@ def test_an_interrupted_cross_validation_continues(quick, done, words, place, tm
     folder = tmp_path / "cv"
     fits = []
 
-    class Stop(recipe.EarlyStopping):
+    class Stop(EarlyStopping):
         def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
             trainer.should_stop = trainer.global_step == 3
 
-    class Stopping(recipe.Trainer.func):
+    class Stopping(runs.Trainer.func):
         def fit(self, *arguments, **named):
             fits.append(self.default_root_dir)
             if len(fits) == 2:
@@ -107,7 +107,7 @@ def test_an_interrupted_cross_validation_continues(quick, done, words, place, tm
             super().fit(*arguments, **named)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(recipe, "Trainer", lambda **named: Stopping(**named, compile=False))
+        patch.setattr(runs, "Trainer", lambda **named: Stopping(**named, compile=False))
         with pytest.raises(SystemExit):
             command(*words, "--output", folder)
     assert f"--output {folder} --resume" in capsys.readouterr().err

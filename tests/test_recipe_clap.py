@@ -16,7 +16,7 @@ from audiotrain.clap_features import ClapFeatures, ClapFeatureSettings
 from audiotrain.hooks import Callback
 from audiotrain.models.clap import CLAP
 from audiotrain.recipes import clap as recipe
-from audiotrain.recipes import clap_towers
+from audiotrain.recipes import clap_towers, runs
 from audiotrain.recipes.clap_settings import TrainSettings
 from audiotrain.tokenizer import Tokenizer
 
@@ -51,7 +51,7 @@ def tuned(place, output, *more):
 def run(place, data, start):
     """A run on `data` from `start`, with pictures, uncompiled."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(recipe, "Trainer", lambda **named: tiny_clap.Trainer(compile=False, **named))
+        patch.setattr(runs, "Trainer", lambda **named: tiny_clap.Trainer(compile=False, **named))
         assert command(*tuned(place, place / "run")) == 0
     return place / "run"
 

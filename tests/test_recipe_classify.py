@@ -160,8 +160,6 @@ def test_clips_that_cannot_be_read_are_named_and_left_out(quick, tmp_path, capsy
 
 
 def test_recorded_sounds_of_an_unseen_fold(quick, shared_data, tmp_path):
-    if not (shared_data / "esc10").is_dir():
-        pytest.skip(f"no {shared_data / 'esc10'}")
     more = ["--preset", "quick", "--steps", 200, "--test-fold", 5, "--cache", tmp_path / "cache"]
     words = ["--data", shared_data / "esc10", "--output", tmp_path / "run"]
     assert command(*words, *more) == 0

@@ -8,6 +8,7 @@ from audiotrain import audio, report
 from audiotrain.datasets import arrangement, progressions, synthesis
 from audiotrain.harmony import write_lab
 from audiotrain.recipes import chords as recipe
+from audiotrain.recipes import runs
 from audiotrain.trainer import Trainer
 
 TINY = (
@@ -39,7 +40,7 @@ def command(*words):
 
 def make_quick(monkeypatch, pictures=False):
     """Leave out what takes the time of a small run: a compiled step, and pictures."""
-    monkeypatch.setattr(recipe, "Trainer", functools.partial(Trainer, compile=False))
+    monkeypatch.setattr(runs, "Trainer", functools.partial(Trainer, compile=False))
     drawn = ("confusion_picture", "scores_picture", "curves_picture", "chords_picture")
     for name in () if pictures else drawn:
         monkeypatch.setattr(report, name, lambda *arguments, **named: None)

@@ -11,6 +11,7 @@ from audiotrain.clap_features import ClapFeatureSettings
 from audiotrain.models.clap import CLAP
 from audiotrain.models.clap_config import CLAPConfig, HTSATConfig, RoBERTaConfig
 from audiotrain.recipes import clap as recipe
+from audiotrain.recipes import runs
 from audiotrain.tokenizer import train_bpe
 from audiotrain.trainer import Trainer
 
@@ -76,7 +77,7 @@ def command(*words) -> int:
 
 def make_quick(monkeypatch, compile: bool = False) -> None:
     """Leave out what takes the time of a small run: a compiled step, and pictures."""
-    monkeypatch.setattr(recipe, "Trainer", functools.partial(Trainer, compile=compile))
+    monkeypatch.setattr(runs, "Trainer", functools.partial(Trainer, compile=compile))
     monkeypatch.setattr(report, "curves_picture", lambda *arguments, **named: None)
     for name in ("recall_picture", "similarity_picture"):
         monkeypatch.setattr(retrieval_report, name, lambda *arguments, **named: None)

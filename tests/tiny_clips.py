@@ -6,7 +6,7 @@ import json
 import numpy as np
 
 from audiotrain import audio, report
-from audiotrain.recipes import classify, classify_inference
+from audiotrain.recipes import classify, classify_inference, runs
 from audiotrain.trainer import Trainer
 
 RATE = 8000
@@ -62,7 +62,7 @@ def command(*words) -> int:
 
 def make_quick(monkeypatch) -> None:
     """Leave out what takes the time of a small run: compiled steps, and pictures."""
-    monkeypatch.setattr(classify, "Trainer", functools.partial(Trainer, compile=False))
+    monkeypatch.setattr(runs, "Trainer", functools.partial(Trainer, compile=False))
     monkeypatch.setattr(classify_inference, "can_compile", lambda: False)
     for name in ("curves_picture", "confusion_picture"):
         monkeypatch.setattr(report, name, lambda *arguments, **named: None)

@@ -9,7 +9,6 @@ FOLDER/metrics.json      mean and deviation of all scores, and the folds'
 import io
 import json
 import math
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, replace
@@ -27,7 +26,7 @@ from audiotrain.recipes.chord_data import Library, Song
 from audiotrain.recipes.chord_scoring import SHOWN
 from audiotrain.recipes.chord_settings import CvSettings, TrainSettings
 from audiotrain.recipes.chord_songs import compose, find, parts_of, tell, write_split
-from audiotrain.recipes.runs import open_run
+from audiotrain.recipes.runs import open_run, resumable
 
 
 class Material(NamedTuple):
@@ -88,12 +87,8 @@ def _fit_fold(settings, fit, library, material: Material, split, run: Path, stor
     ranks.from_first(lambda: str(open_run(fold, "chords")))
     parts = parts_of(material.songs, split)
     parts["train"] = parts["train"] + material.further
-    try:
+    with resumable(run.parent):
         fit(fold, library, parts, material.items, run, store.keep)
-    except SystemExit:  # Ctrl-C or SIGTERM: the trainer has saved its state
-        if ranks.rank == 0:
-            print(f"to continue: --output {run.parent} --resume", file=sys.stderr)
-        raise
     if ranks.rank == 0:
         store.finish()
 

@@ -21,8 +21,7 @@ from pathlib import Path
 import mlx.core as mx
 
 from audiotrain import audio as audio_files
-from audiotrain import checkpoint, config, distributed, report
-from audiotrain.callbacks import EarlyStopping
+from audiotrain import config, distributed, report
 from audiotrain.datasets import annotation_writers, chords
 from audiotrain.loader import DataLoader
 from audiotrain.recipes import (
@@ -32,6 +31,7 @@ from audiotrain.recipes import (
     chord_inference,
     chord_scoring,
     commands,
+    runs,
 )
 from audiotrain.recipes.chord_blending import ensemble
 from audiotrain.recipes.chord_data import Library, Song
@@ -56,8 +56,6 @@ from audiotrain.recipes.chord_trainer import TrainingConfig as TrainingConfig
 from audiotrain.recipes.chord_training import ChordTraining, count_types, type_weights
 from audiotrain.recipes.commands import Command
 from audiotrain.recipes.runs import makers, open_run
-from audiotrain.saving import ModelCheckpoint
-from audiotrain.trainer import Trainer
 
 LOGGERS = makers("audiotrain-chords")
 
@@ -82,12 +80,8 @@ def train(settings: TrainSettings) -> dict:
     library = Library(settings.features, settings.cache.expanduser(), settings.seed)
     with ranks.hush():
         parts, items = prepare(settings, library, run)
-    try:
+    with runs.resumable(run):
         result = fit(settings, library, parts, items, run)
-    except SystemExit:  # Ctrl-C or SIGTERM: the trainer has saved its state
-        if ranks.rank == 0:
-            print(f"to continue this run: --output {run} --resume", file=sys.stderr)
-        raise
     if ranks.rank == 0:
         print(f"\n{run}: {time.monotonic() - begun:.0f} s in all")
     return result
@@ -99,16 +93,10 @@ def fit(
 ) -> dict:  # fmt: skip
     """Train on parts of songs and fill a run folder; what metrics.json says, nothing on other
     ranks. `keep` is told of the test songs' log-probabilities."""
-    ranks = distributed.join()
     module = make_module(settings, parts["train"])
     trainer, loaders = make_trainer(settings, parts, run)
-    last = run / "checkpoints" / "last"
-    goes_on = ranks.from_first(lambda: settings.resume and checkpoint.exists(last))
-    trainer.fit(module, *loaders, ckpt_path=last if goes_on else None)
-    if not trainer.is_global_zero:
+    if not runs.fit(settings, trainer, module, loaders, run):
         return {}
-    trainer.export_history(run / "history.json")
-    report.curves_picture(trainer.history.rows, run / "curves.png")
     result, recognizer = score_unseen(settings, parts, items, run, keep)
     for logger in trainer.loggers:
         for picture in sorted(run.glob("confusion-*.png")):
@@ -196,23 +184,9 @@ def make_trainer(settings: TrainSettings, parts: dict[str, list[list[Song]]], ru
     steps = settings.steps
     if steps is None:
         steps = 300 if settings.data is None else settings.epochs * len(train_loader)
-    callbacks = [
-        ModelCheckpoint(run / "checkpoints", "best", monitor="val_loss", save_top_k=1),
-    ]
-    if settings.patience:
-        callbacks.append(EarlyStopping("val_loss", patience=settings.patience))
     described = chord_inference.describe(settings.model, settings.features, settings.window)
-    trainer = Trainer(
-        max_steps=steps,
-        max_time=None if settings.max_minutes is None else settings.max_minutes * 60,
-        val_check_interval=max(1, steps // settings.validations),
-        gradient_clip_val=settings.optimization.gradient_clip,
-        ema_decay=settings.optimization.ema_decay or None,
-        default_root_dir=run,
-        callbacks=callbacks,
-        logger=[LOGGERS[name](run) for name in settings.loggers],
-        seed=settings.seed,
-        config={"recognizer": described, "settings": config.to_plain(settings)},
+    trainer = runs.trainer_of(
+        settings, run, steps, LOGGERS, {"recognizer": described}, monitor="val_loss"
     )
     return trainer, (train_loader, val_loader)
 

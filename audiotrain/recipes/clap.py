@@ -18,8 +18,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from audiotrain import checkpoint, config, distributed, report
-from audiotrain.callbacks import EarlyStopping
+from audiotrain import distributed
 from audiotrain.clap_features import ClapFeatures
 from audiotrain.datasets.clips import Clip
 from audiotrain.loader import DataLoader
@@ -35,9 +34,7 @@ from audiotrain.recipes.clap_training import CLAPTraining
 from audiotrain.recipes.clap_training import CLAPTrainModule as CLAPTrainModule
 from audiotrain.recipes.clap_validation import MONITOR, Retrieval
 from audiotrain.recipes.commands import Command
-from audiotrain.recipes.runs import makers, open_run
-from audiotrain.saving import ModelCheckpoint
-from audiotrain.trainer import Trainer
+from audiotrain.recipes.runs import fit, makers, open_run, resumable, trainer_of
 
 LOGGERS = makers("audiotrain-clap")
 STEPS = 600  # without data
@@ -65,18 +62,9 @@ def train(settings: TrainSettings) -> dict:
         module = make_module(settings, start)
         vectors = begin(settings, module, start, library, parts)
     trainer, loaders = make_trainer(settings, library, parts, vectors, run)
-    last = run / "checkpoints" / "last"
-    goes_on = ranks.from_first(lambda: settings.resume and checkpoint.exists(last))
-    try:
-        trainer.fit(module, *loaders, ckpt_path=last if goes_on else None)
-    except SystemExit:  # Ctrl-C or SIGTERM: the trainer has saved its state
-        if trainer.is_global_zero:
-            print(f"to continue this run: --output {run} --resume", file=sys.stderr)
-        raise
-    if not trainer.is_global_zero:
-        return {}
-    trainer.export_history(run / "history.json")
-    report.curves_picture(trainer.history.rows, run / "curves.png")
+    with resumable(run):
+        if not fit(settings, trainer, module, loaders, run):
+            return {}
     model = write_best(module, start, run)
     result = score_unseen(settings, model, parts["test"], run)
     for logger in trainer.loggers:
@@ -157,24 +145,8 @@ def make_trainer(
     steps = settings.steps
     if steps is None:
         steps = STEPS if settings.data is None else settings.epochs * len(train_loader)
-    callbacks = [
-        retrieval,
-        ModelCheckpoint(run / "checkpoints", "best", monitor=MONITOR, mode="max", save_top_k=1),
-    ]
-    if settings.patience:
-        callbacks.append(EarlyStopping(MONITOR, patience=settings.patience, mode="max"))
-    trainer = Trainer(
-        max_steps=steps,
-        max_time=None if settings.max_minutes is None else settings.max_minutes * 60,
-        val_check_interval=max(1, steps // settings.validations),
-        gradient_clip_val=settings.optimization.gradient_clip,
-        ema_decay=settings.optimization.ema_decay or None,
-        precision=settings.precision,
-        default_root_dir=run,
-        callbacks=callbacks,
-        logger=[LOGGERS[name](run) for name in settings.loggers],
-        seed=settings.seed,
-        config={"settings": config.to_plain(settings)},
+    trainer = trainer_of(
+        settings, run, steps, LOGGERS, {}, MONITOR, "max", [retrieval], precision=settings.precision
     )
     return trainer, (train_loader, retrieval.loader)
 

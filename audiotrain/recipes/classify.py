@@ -19,8 +19,7 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 
-from audiotrain import checkpoint, config, distributed, report
-from audiotrain.callbacks import EarlyStopping
+from audiotrain import config, distributed
 from audiotrain.datasets.clips import Clip
 from audiotrain.datasets.corpus import Corpus
 from audiotrain.history import write_json
@@ -41,9 +40,7 @@ from audiotrain.recipes.classify_settings import (
 )
 from audiotrain.recipes.classify_training import ClassifyTraining, make_model
 from audiotrain.recipes.commands import Command
-from audiotrain.recipes.runs import makers, open_run
-from audiotrain.saving import ModelCheckpoint
-from audiotrain.trainer import Trainer
+from audiotrain.recipes.runs import fit, makers, open_run, resumable, trainer_of
 
 LOGGERS = makers("audiotrain-classify")
 MONITOR = "val_ranking"  # finer than the accuracy where few clips are there to validate on
@@ -71,18 +68,9 @@ def train(settings: TrainSettings, corpus: Corpus[Clip] | None = None) -> Scores
         parts = read_parts(settings, corpus, listener, run)
         module, described = make_module(settings, task, parts)
     trainer, loaders = make_trainer(settings, task, parts, described, run)
-    last = run / "checkpoints" / "last"
-    goes_on = ranks.from_first(lambda: settings.resume and checkpoint.exists(last))
-    try:
-        trainer.fit(module, *loaders, ckpt_path=last if goes_on else None)
-    except SystemExit:  # Ctrl-C or SIGTERM: the trainer has saved its state
-        if trainer.is_global_zero:
-            print(f"to continue this run: --output {run} --resume", file=sys.stderr)
-        raise
-    if not trainer.is_global_zero:
-        return None
-    trainer.export_history(run / "history.json")
-    report.curves_picture(trainer.history.rows, run / "curves.png")
+    with resumable(run):
+        if not fit(settings, trainer, module, loaders, run):
+            return None
     scores = score_unseen(parts, run)
     for logger in trainer.loggers:
         if (run / "confusion.png").exists():
@@ -153,23 +141,8 @@ def make_trainer(settings: TrainSettings, task: Task, parts: Parts, described: d
     if steps is None:
         steps = STEPS_WITHOUT_DATA if settings.data is None else STEPS
         steps = steps if settings.epochs is None else settings.epochs * len(loader)
-    callbacks = [
-        ModelCheckpoint(run / "checkpoints", "best", monitor=MONITOR, mode="max", save_top_k=1)
-    ]
-    if settings.patience:
-        callbacks.append(EarlyStopping(MONITOR, patience=settings.patience, mode="max"))
-    trainer = Trainer(
-        max_steps=steps,
-        max_time=None if settings.max_minutes is None else settings.max_minutes * 60,
-        val_check_interval=max(1, steps // settings.validations),
-        gradient_clip_val=settings.optimization.gradient_clip,
-        ema_decay=settings.optimization.ema_decay or None,
-        default_root_dir=run,
-        callbacks=callbacks,
-        logger=[LOGGERS[name](run) for name in settings.loggers],
-        seed=settings.seed,
-        config={"classifier": described, "settings": config.to_plain(settings)},
-    )
+    described = {"classifier": described}
+    trainer = trainer_of(settings, run, steps, LOGGERS, described, MONITOR, "max")
     return trainer, (loader, DataLoader(validation, batch, num_workers=settings.workers))
 
 

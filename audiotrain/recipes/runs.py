@@ -1,16 +1,22 @@
-"""Run folders of recipes: opened, resumed with their own settings, and their loggers."""
+"""Run folders of recipes: opened, trained in, resumed with their own settings; their loggers."""
 
+import contextlib
 import importlib.util
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TypeVar
 
-from audiotrain import config
+from audiotrain import checkpoint, config, distributed, report
+from audiotrain.callbacks import Callback, EarlyStopping
 from audiotrain.loggers import Logger, MLflowLogger, TensorBoardLogger, WandbLogger
+from audiotrain.module import TrainModule
 from audiotrain.run_folder import begun
+from audiotrain.saving import ModelCheckpoint
 from audiotrain.trackers import fold_group, parent_run
+from audiotrain.trainer import Trainer
 
 PRESETS = Path(__file__).parent / "presets"  # a folder for each recipe
 # What a resumed run may have otherwise than before: it changes nothing of what was learned.
@@ -53,6 +59,60 @@ def open_run(settings, kind: str) -> Path:
     except OSError as error:
         raise ValueError(f"run folder {run}: {error.strerror}; --output names another") from None
     return run
+
+
+def trainer_of(
+    settings, run: Path, steps: int, loggers: Mapping[str, Callable[[Path], Logger]],
+    described: Mapping, monitor: str, mode: str = "min", callbacks: Sequence[Callback] = (),
+    **more,
+) -> Trainer:  # fmt: skip
+    """The Trainer of a run folder, which keeps the best checkpoint by `monitor`, and stops when
+    that gets no better for `patience`. `described` goes into checkpoints, `more` to the Trainer."""
+    callbacks = [
+        *callbacks,
+        ModelCheckpoint(run / "checkpoints", "best", monitor=monitor, mode=mode, save_top_k=1),
+    ]
+    if settings.patience:
+        callbacks.append(EarlyStopping(monitor, patience=settings.patience, mode=mode))
+    return Trainer(
+        max_steps=steps,
+        max_time=None if settings.max_minutes is None else settings.max_minutes * 60,
+        val_check_interval=max(1, steps // settings.validations),
+        gradient_clip_val=settings.optimization.gradient_clip,
+        ema_decay=settings.optimization.ema_decay or None,
+        default_root_dir=run,
+        callbacks=callbacks,
+        logger=[loggers[name](run) for name in settings.loggers],
+        seed=settings.seed,
+        config={**described, "settings": config.to_plain(settings)},
+        **more,
+    )
+
+
+def fit(settings, trainer: Trainer, module: TrainModule, loaders: Sequence, run: Path) -> bool:
+    """Train, from `last` where a run is resumed, and leave history.json and curves.png; whether
+    this rank is the one that goes on to test and write."""
+    last = run / "checkpoints" / "last"
+    ranks = distributed.join()
+    goes_on = ranks.from_first(lambda: settings.resume and checkpoint.exists(last))
+    trainer.fit(module, *loaders, ckpt_path=last if goes_on else None)
+    if not trainer.is_global_zero:
+        return False
+    trainer.export_history(run / "history.json")
+    report.curves_picture(trainer.history.rows, run / "curves.png")
+    return True
+
+
+@contextlib.contextmanager
+def resumable(folder: Path) -> Iterator[None]:
+    """Inside the block Ctrl-C and SIGTERM, after which the trainer has saved its state, say how to
+    go on."""
+    try:
+        yield
+    except SystemExit:
+        if distributed.join().rank == 0:
+            print(f"to continue: --output {folder} --resume", file=sys.stderr)
+        raise
 
 
 def settings_of_resumed(settings: Settings, words: Sequence[str], presets: Path) -> Settings:
