@@ -108,14 +108,15 @@ def runs_of(place: Path) -> list[Path]:
     return runs
 
 
-def newest_run(folder: Path) -> Path:
-    """The folder itself when it is a run or checkpoint, else the newest run inside it."""
+def newest_run(folder: Path, flag: str = "--checkpoint") -> Path:
+    """The folder itself when it is a run or checkpoint, else the newest run inside it. ValueError
+    naming the flag when there is none."""
     if (folder / "checkpoints").is_dir() or (folder / "state.json").is_file():
         return folder
     runs = sorted(folder.glob("*/checkpoints"), key=lambda path: path.stat().st_mtime)
     if not runs:
         raise ValueError(
-            f"--checkpoint {folder}: no trained run there; "
+            f"{flag} {folder}: no trained run there; "
             "`python -m audiotrain.recipes.chords` trains one"
         )
     return runs[-1].parent

@@ -139,7 +139,8 @@ def sized(settings: TrainSettings) -> TrainSettings:
     others that were chosen beside it."""
     if settings.pretrained is None:
         return settings
-    known = chord_inference.Recognizer.from_checkpoint(settings.pretrained)
+    run = chord_ensemble.newest_run(settings.pretrained, "--pretrained")
+    known = chord_inference.Recognizer.from_checkpoint(run)
     own = {"features": known.settings, "model": known.model.trunk.settings}
     for name, value in own.items():
         if getattr(settings, name) not in (getattr(TrainSettings(), name), value):
@@ -147,7 +148,7 @@ def sized(settings: TrainSettings) -> TrainSettings:
                 f"--{name}…: other than in {settings.pretrained}, expected no such setting, since "
                 "--pretrained has its own"
             )
-    return replace(settings, **own)
+    return replace(settings, pretrained=run, **own)
 
 
 def make_module(settings: TrainSettings, songs: list[list[Song]]) -> ChordTraining:
