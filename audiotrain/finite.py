@@ -7,14 +7,45 @@ import numpy as np
 
 from audiotrain.checkpoint import arrays_of, put_arrays
 
+SMALL = 2**16  # numbers: arrays of up to as many are joined before they are summed
+JOINED = 2**20  # numbers that are summed in one go
+COLUMNS = 256  # of them side by side: one long sum in float32 was wrong by 2e-4
+
 
 def gradient_norm(gradients) -> mx.array:
     """Norm of all gradients together, summed in float32; not finite where one of them is not."""
     arrays = [g.astype(mx.float32) for g in arrays_of(gradients).values()]
-    sums = [_square_sum(array) for array in arrays if array.ndim > 1]
-    if short := [a if a.ndim else a.reshape(1) for a in arrays if a.ndim < 2]:  # biases, scales
-        sums.append(_square_sum(mx.concatenate(short)))
+    large = [array for array in arrays if _is_large(array)]
+    sums = [_square_sum(array) for array in large]
+    sums += [_sum_of_joined(group) for group in _groups(arrays)]
     return mx.sqrt(sum(sums, mx.array(0.0))).reshape(())
+
+
+def _is_large(array: mx.array) -> bool:
+    return array.size > SMALL and array.ndim > 1
+
+
+def _groups(arrays: list[mx.array]) -> list[list[mx.array]]:
+    """All but the large arrays, flat, in groups: a few operations for each, where three for each
+    array cost a tiny model a sixth of its step."""
+    groups, room = [], 0
+    for array in arrays:
+        if _is_large(array):
+            continue
+        # Gradients of nn.Linear are transposed: the other way round they need not be copied.
+        flat = (array.T if array.ndim == 2 else array).reshape(-1)
+        if not groups or flat.size > room:
+            groups.append([])
+            room = JOINED
+        groups[-1].append(flat)
+        room -= flat.size
+    return groups
+
+
+def _sum_of_joined(group: list[mx.array]) -> mx.array:
+    missing = -sum(array.size for array in group) % COLUMNS
+    rows = mx.concatenate([*group, mx.zeros(missing)]).reshape(-1, COLUMNS)
+    return mx.sum(mx.sum(mx.square(rows), axis=0, keepdims=True), keepdims=True)
 
 
 def _square_sum(array: mx.array) -> mx.array:

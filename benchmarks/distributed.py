@@ -45,7 +45,7 @@ class Frames(Dataset):
 
     def __getitem__(self, index):
         if self.kind == "network":
-            return self.features, self.classes[0, 0]
+            return {"x": self.features, "y": self.classes[0, 0]}
         return {"features": self.features, "classes": self.classes}
 
 

@@ -4,8 +4,9 @@ Three models: a tiny one, the chord recipe's, and one of 50 million parameters. 
 run in this process, interleaved; printed are medians and ratios. The Trainer clips gradients,
 leaves out steps that are not finite (a choice between old and new for each number of the state),
 and logs. The bare loop does none of it, and waits for each step; the even one clips, and computes
-while the next batch is made, as the Trainer does. Run:
-python benchmarks/trainer_overhead.py [--rounds 7] [--quick]
+while the next batch is made, as the Trainer does. "loading": batches are collated from items, in
+the loops by hand, for the Trainer by its DataLoader with one worker; "ready": they lie in memory.
+Run: python benchmarks/trainer_overhead.py [--rounds 7] [--quick] [--only tiny]
 """
 
 import argparse
@@ -21,6 +22,7 @@ import numpy as np
 from mlx.utils import tree_flatten
 
 from audiotrain.callbacks import Callback
+from audiotrain.loader import DataLoader, Dataset
 from audiotrain.models.chords import ChordModelSettings
 from audiotrain.recipes.chord_data import FeatureSettings
 from audiotrain.recipes.chord_settings import TrainSettings
@@ -42,7 +44,7 @@ class Network(TrainModule):
         return self.head(x)
 
     def compute_loss(self, batch):
-        x, y = batch
+        x, y = batch["x"], batch["y"]
         logits = self(x)
         loss = nn.losses.cross_entropy(logits, y, reduction="mean")
         return loss, {"accuracy": mx.mean(mx.argmax(logits, axis=-1) == y)}
@@ -62,40 +64,56 @@ def chord_model() -> ChordTraining:
     )
 
 
-class Frames:
-    """Batches of the chord recipe with random content."""
+class Vectors(Dataset):
+    """Items (width,) and their class."""
 
-    def __init__(self, steps: int):
+    def __init__(self, items: int, width: int):
+        rng = np.random.default_rng(0)
+        self.vectors = rng.normal(size=(min(items, 4096), width)).astype(np.float32)
+        self.classes = self.vectors[:, :10].argmax(axis=1).astype(np.int32)
+        self.items = items
+
+    def __len__(self):
+        return self.items
+
+    def __getitem__(self, index):
+        index %= len(self.vectors)
+        return {"x": self.vectors[index], "y": self.classes[index]}
+
+
+class Frames(Dataset):
+    """Windows of the chord recipe with random content."""
+
+    def __init__(self, items: int):
         rng, settings = np.random.default_rng(0), TrainSettings()
-        shape = settings.batch_size, settings.window
-        self.steps = steps
+        shape = (64, settings.window)
         self.features = rng.normal(size=(*shape, settings.features.bins)).astype(np.float32)
-        self.classes = rng.integers(12, size=(*shape, 3))
+        self.classes = rng.integers(12, size=(*shape, 3)).astype(np.int32)
+        self.items = items
 
     def __len__(self):
-        return self.steps
+        return self.items
 
-    def __iter__(self):
-        for _ in range(self.steps):
-            yield {"features": mx.array(self.features), "classes": mx.array(self.classes)}
+    def __getitem__(self, index):
+        index %= len(self.features)
+        return {"features": self.features[index], "classes": self.classes[index]}
 
 
-class Batches:
-    """NumPy batches made anew at each step, as a data set would: (items, width) and (items,)."""
+class ByHand:
+    """Shuffled batches of a data set, as a loop without a framework makes them."""
 
-    def __init__(self, steps: int, items: int, width: int):
-        self.steps, self.items, self.width = steps, items, width
-        self.source = np.random.default_rng(0).normal(size=(4 * items, width)).astype(np.float32)
+    def __init__(self, dataset: Dataset, batch_size: int):
+        self.dataset, self.batch_size = dataset, batch_size
 
     def __len__(self):
-        return self.steps
+        return len(self.dataset) // self.batch_size
 
     def __iter__(self):
-        rng = np.random.default_rng(1)
-        for _ in range(self.steps):
-            rows = rng.integers(len(self.source), size=self.items)
-            x = self.source[rows]
-            yield mx.array(x), mx.array((x[:, :10]).argmax(axis=1).astype(np.int32))
+        order = np.random.default_rng(0).permutation(len(self.dataset))
+        for number in range(len(self)):
+            places = order[number * self.batch_size : (number + 1) * self.batch_size]
+            items = [self.dataset[int(place)] for place in places]
+            yield {key: mx.array(np.stack([item[key] for item in items])) for key in items[0]}
 
 
 def bare_step(model, clip: bool):
@@ -144,9 +162,10 @@ class Clock:
 
     def __init__(self, batches):
         self.batches = batches
-        self.set_epoch = self.begin
 
-    def begin(self, _):
+    def set_epoch(self, epoch: int) -> None:
+        if hasattr(self.batches, "set_epoch"):
+            self.batches.set_epoch(epoch)
         self.began = now()
 
     def __len__(self):
@@ -156,56 +175,57 @@ class Clock:
         return iter(self.batches)
 
 
-class Fit:
-    """A Trainer kept warm: each call of `seconds` is one more epoch of the same fit."""
+def fit_seconds(model, batches, epochs: int, turn) -> list[np.ndarray]:
+    """Seconds of each epoch of one fit; `turn` is called before each."""
+    clock, times = Clock(batches), []
 
-    def __init__(self, model, batches, clip: bool, rounds: int, turn):
-        clock = Clock(batches)
-        outer = self
-        self.times = []
+    class Timer(Callback):
+        def on_train_epoch_start(self, trainer, module):
+            turn()
 
-        class Timer(Callback):
-            def on_train_epoch_start(self, trainer, module):
-                turn()
+        def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+            if batch_idx == len(batches) - 1:
+                mx.eval(trainer.step.state())
+                times.append(now() - clock.began)
 
-            def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
-                if batch_idx == len(batches) - 1:
-                    mx.eval(trainer.step.state())
-                    outer.times.append(now() - clock.began)
-
-        with tempfile.TemporaryDirectory() as folder:
-            Trainer(
-                max_epochs=rounds,
-                callbacks=[Timer()],
-                default_root_dir=folder,
-                gradient_clip_val=1.0 if clip else None,
-                enable_checkpointing=False,
-                enable_progress_bar=False,
-                enable_model_summary=False,
-            ).fit(model, clock)
+    with tempfile.TemporaryDirectory() as folder:
+        Trainer(
+            max_epochs=epochs,
+            callbacks=[Timer()],
+            default_root_dir=folder,
+            gradient_clip_val=1.0,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        ).fit(model, clock)
+    return times
 
 
-def compare(name: str, make_model, batches, rounds: int) -> None:
-    """Print one line; the Trainer's rounds and the loops take turns."""
-    steps, model = len(batches), make_model()
-    plain, clipped = bare_step(make_model(), False), bare_step(make_model(), True)
-    bare, even = [], []
+def compare(name: str, make_model, dataset: Dataset, batch_size: int, rounds: int) -> None:
+    """Print two lines; the Trainer's epochs and the loops take turns."""
+    by_hand = ByHand(dataset, batch_size)
+    loader = DataLoader(
+        dataset, batch_size, shuffle=True, drop_last=True, num_workers=1, persistent_workers=True
+    )
+    ready = list(by_hand)
+    for kind, loops, trainers in (("loading", by_hand, loader), ("ready", ready, ready)):
+        model = make_model()
+        plain, clipped = bare_step(make_model(), False), bare_step(make_model(), True)
+        bare, even = [], []
 
-    def turn():
-        bare.append(bare_seconds(*plain, batches, overlapped=False))
-        even.append(bare_seconds(*clipped, batches, overlapped=True))
+        def turn(plain=plain, clipped=clipped, bare=bare, even=even, loops=loops):
+            bare.append(bare_seconds(*plain, loops, overlapped=False))
+            even.append(bare_seconds(*clipped, loops, overlapped=True))
 
-    fit = Fit(model, batches, True, rounds + 1, turn)
-
-    def median(times):
-        return np.median(times[1:], axis=0) / steps * 1e3  # milliseconds; the first round traces
-
-    ours, bare, even = median(fit.times), median(bare), median(even)
-    size = sum(a.size for _, a in tree_flatten(model.parameters())) / 1e6
-    head = f"{name:<8}{size:>8.2f} M"
-    for unit, o, b, e in zip(("clock", "CPU"), ours, bare, even, strict=True):
-        print(f"{head:<18}{unit:<6}{o:>10.3f}{b:>11.3f}{e:>11.3f}{o / b:>12.3f}{o / e:>12.3f}")
-        head = ""
+        times = fit_seconds(model, trainers, rounds + 1, turn)
+        columns = []
+        for found in (times, bare, even):  # milliseconds a step; the first round traces
+            columns.append(np.median(found[1:], axis=0) / len(by_hand) * 1e3)
+        size = sum(a.size for _, a in tree_flatten(model.parameters())) / 1e6
+        head = f"{name:<8}{size:>8.2f} M {kind:<9}"
+        for unit, o, b, e in zip(("clock", "CPU"), *columns, strict=True):
+            print(f"{head:<28}{unit:<6}{o:>9.3f}{b:>11.3f}{e:>11.3f}{o / b:>12.3f}{o / e:>12.3f}")
+            head = ""
 
 
 def main() -> None:
@@ -215,20 +235,21 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", help="names of models: tiny, chords, large")
     options = parser.parse_args()
     rounds, share = (2, 4) if options.quick else (options.rounds, 1)
-    print(f"{'':24}{'milliseconds a step':>32}{'Trainer to':>24}")
+    print(f"{'':34}{'milliseconds a step':>31}{'Trainer to':>24}")
     print(
-        f"{'model':<8}{'parameters':>10}{'':6}{'Trainer':>10}{'bare loop':>11}{'even loop':>11}"
+        f"{'model':<8}{'parameters, batches':<26}{'Trainer':>9}{'bare loop':>11}{'even loop':>11}"
         f"{'bare loop':>12}{'even loop':>12}"
     )
+    chord_batch = TrainSettings().batch_size
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        for name, make_model, batches in (
-            ("tiny", lambda: Network(64, 2), Batches(400 // share, 64, 64)),
-            ("chords", chord_model, Frames(8 // share)),
-            ("large", lambda: Network(2048, 12), Batches(4 // share, 256, 2048)),
+        for name, make_model, dataset, batch_size in (
+            ("tiny", lambda: Network(64, 2), Vectors(400 * 64 // share, 64), 64),
+            ("chords", chord_model, Frames(8 * chord_batch // share), chord_batch),
+            ("large", lambda: Network(2048, 12), Vectors(4 * 256 // share, 2048), 256),
         ):
             if options.only is None or name in options.only:
-                compare(name, make_model, batches, rounds)
+                compare(name, make_model, dataset, batch_size, rounds)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import pytest
 from toy import same, weights
 
 from audiotrain.checkpoint import arrays_of
-from audiotrain.finite import gradient_norm, keep_if
+from audiotrain.finite import JOINED, SMALL, gradient_norm, keep_if
 
 OPTIMIZERS = {
     "sgd": lambda: optim.SGD(learning_rate=0.1, momentum=0.9, weight_decay=0.01),
@@ -111,6 +111,19 @@ def test_the_choice_is_part_of_the_optimizers_own_operations(tmp_path, name):
     assert parameters == 8
     assert plain >= parameters
     assert guarded - plain <= 4 < parameters
+
+
+def test_the_norm_of_arrays_beyond_what_is_joined_at_once():
+    rng = np.random.default_rng(0)
+    sizes = [(SMALL,), (SMALL // 8, 9), (JOINED + 1,)] + 20 * [(SMALL // 4, 4)] + [(3,)]
+    arrays = [rng.normal(size=size).astype(np.float32) for size in sizes]
+    expected = math.sqrt(sum(float((a.astype(np.float64) ** 2).sum()) for a in arrays))
+    assert sum(array.size for array in arrays) > 2 * JOINED
+    assert gradient_norm([mx.array(a) for a in arrays]).item() == pytest.approx(expected, rel=1e-6)
+    for array in arrays:  # none is left out
+        array.flat[-1] = math.nan
+        assert math.isnan(gradient_norm([mx.array(a) for a in arrays]).item())
+        array.flat[-1] = 0.0
 
 
 @pytest.mark.parametrize("bad", [0.0, math.nan, math.inf, -math.inf])
