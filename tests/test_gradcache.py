@@ -162,6 +162,23 @@ def test_memory_is_that_of_the_micro_batch(compiled):
     assert peaks[32] < 0.3 * peaks[None]
 
 
+def test_reading_whole_numbers_keeps_nothing_in_memory():
+    """As RoBERTa looks for tokens that it does not have."""
+
+    class Reading(Pairs):
+        def embed(self, batch):
+            assert batch["ids"].max().item() == 7
+            return super().embed(batch)
+
+    data = batch(rows=256) | {"ids": mx.full((256, 3), 7)}
+    peaks = {}
+    for micro_batch in (None, 32):
+        model = Reading(micro_batch, layers=16, hidden=256)
+        mx.eval(model.state, data)
+        peaks[micro_batch] = peak(model, data, compiled=False)
+    assert peaks[32] < 0.3 * peaks[None]
+
+
 def test_a_part_is_done_with_before_the_next_begins():
     """Though both of its results are made of one wide layer, which all parts would hold."""
     trunk, heads = nn.Linear(WIDTH, 4096), [nn.Linear(4096, 2) for _ in "ab"]
