@@ -109,17 +109,22 @@ class CompetitionTrainer(ConfiguredTrainer):
         return CVResult(self.run, *summary.values(), predictions)
 
     def predict(self, loader: Any = None, checkpoint: str | Path | None = None) -> Any:
-        """The folds' models as one, (items, …), for `loader` or the test data: their mean, or with
-        enable_ensemble false the model of the fold with the best validation. Before
-        `train_with_cv`, as a ConfiguredTrainer."""
+        """The folds' models as one, (items, …), for `loader` or the test data: joined as
+        ensemble_method says, or with enable_ensemble false the model of the fold with the best
+        validation. Before `train_with_cv`, as a ConfiguredTrainer.
+
+        To join several models, give the `CVResult.predictions` of each to
+        `ensembles.blend_weights` or `ensembles.stack`.
+        """
         loader = self._given(loader)
         if not self.folds or checkpoint is not None:
             return super().predict(loader, checkpoint)
-        members = self.folds
-        if not self.config.competition.enable_ensemble:
-            members = [self._best_fold()]
         loader = self.loader(loader)
-        return vote([_joined(fold.predict(loader, _best(fold))) for fold in members])
+        if not self.config.competition.enable_ensemble:
+            best = self._best_fold()
+            return _joined(best.predict(loader, _best(best)))
+        said = [_joined(fold.predict(loader, _best(fold))) for fold in self.folds]
+        return vote(said, how=self.config.competition.ensemble_method)
 
     def create_submission(
         self,

@@ -164,6 +164,15 @@ class OutOfFold:
         return found
 
 
+def read_out_of_fold(folder: str | Path) -> tuple[list[str], dict[str, np.ndarray]]:
+    """The ids of a finished cross-validation, fold by fold, and what was predicted of them: arrays
+    (items, ...) by name. ValueError when a fold is missing or damaged."""
+    names = read_folds(folder)
+    ids = [name for fold in names for name in fold]
+    rows = np.split(np.arange(len(ids)), np.cumsum([len(fold) for fold in names])[:-1])
+    return ids, OutOfFold(folder, ids, rows).load()
+
+
 def keep_folds(folder: str | Path, folds: Sequence[Sequence[str]]) -> None:
     """Write the ids that each fold is tested on to folds.json, or see that it says the same.
 

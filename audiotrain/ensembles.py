@@ -4,43 +4,54 @@ Probabilities of a member are (items, classes); rows that sum to 1, or one numbe
 item may have several. Weights are fitted on predictions for items that no member was trained on.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import mlx.core as mx
 import numpy as np
+from scipy.special import expit, logit, softmax
 
 from audiotrain import checkpoint
 from audiotrain.checkpoint import Arrays
 
+Vote = Literal["mean", "geometric", "majority"]
 TINIEST = 1e-12  # a probability that counts as 0
+SMALLEST = 1e-6  # one that a stacked model is shown
+NEVER = 1e4  # a logit whose opposite has no chance
 
 
 def vote(
     probabilities: Sequence[np.ndarray],
     weights: Sequence[float] | None = None,
-    how: Literal["mean", "geometric", "majority"] = "mean",
+    how: Vote = "mean",
+    several: bool = False,
 ) -> np.ndarray:
     """One array (..., classes) of several of that shape: their weighted mean; their weighted
     geometric mean, normalised over classes; or the share of the votes, a vote for each member's
-    likeliest class.
+    likeliest class. Where an item may have `several` labels each is a question of its own: the
+    geometric mean is against that of its opposite, and members vote for all of half or more.
 
     >>> members = [np.array([[0.9, 0.1]]), np.array([[0.4, 0.6]])]
     >>> vote(members).round(2).tolist()
     [[0.65, 0.35]]
     >>> vote(members, weights=[1, 3], how="majority").tolist()
     [[0.25, 0.75]]
+    >>> vote(members, how="geometric", several=True).round(3).tolist()
+    [[0.71, 0.29]]
     """
     stacked = _stacked(probabilities)
     shares = member_weights(weights, len(stacked))
     if how == "majority":
         classes = stacked.shape[-1]
-        stacked = np.eye(classes)[stacked.argmax(axis=-1)]
+        stacked = stacked >= 0.5 if several else np.eye(classes)[stacked.argmax(axis=-1)]
     if how == "geometric":
         logs = np.tensordot(shares, np.log(np.maximum(stacked, TINIEST)), 1)
-        values = np.exp(logs - logs.max(axis=-1, keepdims=True))
-        return values / values.sum(axis=-1, keepdims=True)
+        if several:
+            against = np.tensordot(shares, np.log(np.maximum(1 - stacked, TINIEST)), 1)
+            return expit(logs - against)
+        return softmax(logs, axis=-1)
     return np.tensordot(shares, stacked, 1)
 
 
@@ -102,75 +113,99 @@ def _likelihoods(stacked: np.ndarray, targets: np.ndarray) -> np.ndarray:
     return chosen
 
 
-def stack(
-    oof: Sequence[np.ndarray], targets: np.ndarray, C: float = 1.0
-) -> Callable[[Sequence[np.ndarray]], np.ndarray]:
-    """A model of the members' probabilities: give it theirs for new items, in the same order, and
-    it gives (items, classes).
+@dataclass(frozen=True)
+class Stacked:
+    """A model of the members' probabilities: called with theirs for new items, in the order in
+    which they were stacked, it gives (items, classes). ValueError for other members or classes.
 
-    Logistic regression (scikit-learn) on their logarithms, of all classes; where an item may have
-    several labels, targets (items, classes) of 0 and 1, one for each label. A class or a label that
+    A logit is `coefficients` times the logarithms of the members' probabilities, plus `intercepts`
+    (classes,): of all members and classes (classes, members * classes), or, where an item may have
+    `several` labels, of the members' log-odds for that one (classes, members).
+    """
+
+    members: int
+    several: bool
+    coefficients: np.ndarray
+    intercepts: np.ndarray
+
+    def __call__(self, probabilities: Sequence[np.ndarray]) -> np.ndarray:
+        new, classes = _stacked(probabilities), len(self.intercepts)
+        if (len(new), new.shape[-1]) != (self.members, classes):
+            raise ValueError(
+                f"{len(new)} members of {new.shape[-1]} classes, expected {self.members} of "
+                f"{classes}, as stacked"
+            )
+        if self.several:
+            return expit(np.einsum("mic,cm->ic", _odds(new), self.coefficients) + self.intercepts)
+        return softmax(_logs(new) @ self.coefficients.T + self.intercepts, axis=-1)
+
+    def as_dict(self) -> dict:
+        """Plain data, from which `Stacked.of` makes it again."""
+        numbers = {"coefficients": self.coefficients, "intercepts": self.intercepts}
+        plain = {name: values.tolist() for name, values in numbers.items()}
+        return {"members": self.members, "several": self.several} | plain
+
+    @classmethod
+    def of(cls, saved: Mapping) -> "Stacked":
+        """What `as_dict` gave. KeyError, TypeError or ValueError for anything else."""
+        coefficients, intercepts = (
+            np.array(saved[name], np.float64) for name in ("coefficients", "intercepts")
+        )
+        members, classes = int(saved["members"]), len(intercepts)
+        columns = members if saved["several"] else members * classes
+        if coefficients.shape != (classes, columns):
+            raise ValueError(
+                f"coefficients {coefficients.shape}, expected {(classes, columns)} for {members} "
+                f"members and {classes} classes"
+            )
+        return cls(members, bool(saved["several"]), coefficients, intercepts)
+
+
+def stack(oof: Sequence[np.ndarray], targets: np.ndarray, C: float = 1.0) -> Stacked:
+    """Fit a model of the members' probabilities oof (items, classes) for items that none was
+    trained on: logistic regression (scikit-learn) of all classes; where an item may have several
+    labels, targets (items, classes) of 0 and 1, one for each label. A class or a label that
     `targets` do not show is never predicted.
     """
     stacked, targets = _stacked(oof), np.asarray(targets)
     members, _, classes = stacked.shape
-    several = targets.shape == stacked.shape[1:]
-    if several:
-        fitted = [_binary(stacked[:, :, k], targets[:, k] > 0.5, C) for k in range(classes)]
-    else:
-        _check_classes(stacked, targets)
-        fitted = [_multinomial(stacked, targets, C)]
-
-    def predict(probabilities: Sequence[np.ndarray]) -> np.ndarray:
-        new = _stacked(probabilities)
-        if (len(new), new.shape[-1]) != (members, classes):
-            raise ValueError(
-                f"{len(new)} members of {new.shape[-1]} classes, expected {members} of {classes}, "
-                "as stacked"
-            )
-        if several:
-            return np.stack([one(new[:, :, k]) for k, one in enumerate(fitted)], axis=1)
-        return fitted[0](new)
-
-    return predict
+    if targets.shape == stacked.shape[1:]:
+        odds = _odds(stacked)
+        fitted = [_fit(odds[:, :, k].T, targets[:, k] > 0.5, C) for k in range(classes)]
+        rows = [(c[-1], i[-1]) if True in known else (0 * c[0], -NEVER) for known, c, i in fitted]
+        coefficients, intercepts = zip(*rows, strict=True)
+        return Stacked(members, True, np.array(coefficients), np.array(intercepts))
+    _check_classes(stacked, targets)
+    known, coefficients, intercepts = _fit(_logs(stacked), targets, C)
+    model = np.zeros((classes, members * classes)), np.full(classes, -NEVER)
+    for place, label in enumerate(known):
+        model[0][label], model[1][label] = coefficients[place], intercepts[place]
+    return Stacked(members, False, *model)
 
 
-def _multinomial(stacked: np.ndarray, targets: np.ndarray, C: float) -> Callable:
-    present = np.unique(targets)
-
-    def columns(values: np.ndarray) -> np.ndarray:
-        logs = np.log(np.maximum(values, 1e-6))
-        return np.concatenate(list(logs), axis=1)
-
-    if len(present) == 1:
-        return lambda values: np.eye(values.shape[-1])[np.full(values.shape[1], present[0])]
-    model = _regression(C).fit(columns(stacked), targets)
-
-    def predict(values: np.ndarray) -> np.ndarray:
-        result = np.zeros(values.shape[1:])
-        result[:, present] = model.predict_proba(columns(values))
-        return result
-
-    return predict
-
-
-def _binary(values: np.ndarray, targets: np.ndarray, C: float) -> Callable:
-    """Of one label: values (members, items) to probabilities (items,)."""
-
-    def columns(values: np.ndarray) -> np.ndarray:
-        inside = np.clip(values, 1e-6, 1 - 1e-6)
-        return np.log(inside / (1 - inside)).T
-
-    if len(np.unique(targets)) == 1:
-        return lambda values: np.full(values.shape[1], float(targets[0]))
-    model = _regression(C).fit(columns(values), targets)
-    return lambda values: model.predict_proba(columns(values))[:, 1]
-
-
-def _regression(C: float):
+def _fit(columns: np.ndarray, targets: np.ndarray, C: float) -> tuple[list, np.ndarray, np.ndarray]:
+    """(labels that occur, coefficients (labels, columns), intercepts (labels,)) of logits."""
     from sklearn.linear_model import LogisticRegression
 
-    return LogisticRegression(C=C, max_iter=2000)
+    known = np.unique(targets)
+    if len(known) == 1:
+        return known.tolist(), np.zeros((1, columns.shape[1])), np.full(1, NEVER)
+    model = LogisticRegression(C=C, max_iter=2000).fit(columns, targets)
+    coefficients, intercepts = model.coef_, model.intercept_
+    if len(known) == 2:  # it has a logit of the second alone
+        coefficients = np.concatenate([0 * coefficients, coefficients])
+        intercepts = np.concatenate([0 * intercepts, intercepts])
+    return known.tolist(), coefficients, intercepts
+
+
+def _logs(stacked: np.ndarray) -> np.ndarray:
+    """Logarithms (items, members * classes) of probabilities (members, items, classes)."""
+    return np.concatenate(list(np.log(np.maximum(stacked, SMALLEST))), axis=1)
+
+
+def _odds(stacked: np.ndarray) -> np.ndarray:
+    """Log-odds of probabilities, of the same shape."""
+    return logit(np.clip(stacked, SMALLEST, 1 - SMALLEST))
 
 
 def _stacked(probabilities: Sequence[np.ndarray]) -> np.ndarray:

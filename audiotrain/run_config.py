@@ -194,7 +194,9 @@ class CompetitionConfig:
     cv_folds: int = 5
     """models, each trained without one part of the groups"""
     enable_ensemble: bool = True
-    """predict by the mean of all folds' models; otherwise by that of the best fold"""
+    """predict by all folds' models; otherwise by that of the best fold"""
+    ensemble_method: Literal["mean", "geometric", "majority"] = "mean"
+    """how the folds' predictions are joined; the last two expect probabilities (items, classes)"""
     sample_submission: Path | None = None
     """CSV whose columns, ids and order a submission has"""
 

@@ -11,6 +11,7 @@ from toy import Points
 
 from audiotrain import create_competition_trainer, create_trainer
 from audiotrain.configured import ConfiguredTrainer
+from audiotrain.ensembles import vote
 from audiotrain.loggers import MLflowLogger
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MLflow's database
@@ -93,6 +94,16 @@ def test_the_submission_is_the_mean_of_the_folds(tmp_path):
         run.create_submission(ids=[*ids[:5], "new"])
     with pytest.raises(ValueError, match="shape .5, 3., expected 6 ids by 3 columns"):
         run.create_submission(test_data=Points(5))
+
+
+@pytest.mark.parametrize("how", ["geometric", "majority"])
+def test_the_folds_are_joined_as_the_config_says(tmp_path, how):
+    run = competition(tmp_path, ensemble_method=how)
+    run.train_with_cv(Points(40), GROUPS)
+    said = [predictions_of(tmp_path / "run", 6, k) for k in range(3)]
+    expected = vote(said, how=how)
+    assert not np.allclose(expected, np.mean(said, axis=0), atol=1e-4)
+    np.testing.assert_allclose(run.predict(), expected, rtol=1e-4)
 
 
 def test_without_the_ensemble_the_best_fold_is_taken(tmp_path):

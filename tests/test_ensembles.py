@@ -1,12 +1,14 @@
 """Several models' probabilities, and weights, as one."""
 
+import json
+
 import mlx.core as mx
 import numpy as np
 import pytest
 import scipy.optimize
 
 from audiotrain import checkpoint, ensembles
-from audiotrain.ensembles import blend_weights, soup, stack, vote
+from audiotrain.ensembles import Stacked, blend_weights, soup, stack, vote
 
 
 def members(items=400, classes=3, seed=0):
@@ -103,6 +105,25 @@ def test_stacking_several_labels_an_item():
     found = stack([inverted, rng.random((300, 3))], targets)([inverted, rng.random((300, 3))])
     assert np.array_equal(found > 0.5, targets > 0)
     assert not found[:, 2].any()
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_a_stacked_model_is_saved_as_plain_data(several):
+    probabilities, targets = members()
+    answers = np.eye(3)[targets] if several else targets
+    fitted = stack(probabilities, answers)
+    again = Stacked.of(json.loads(json.dumps(fitted.as_dict())))
+    assert np.array_equal(again(probabilities), fitted(probabilities))
+    with pytest.raises(ValueError, match="coefficients .* expected"):
+        Stacked.of(fitted.as_dict() | {"members": 2})
+
+
+def test_votes_where_an_item_may_have_several_labels():
+    said = [np.array([[0.9, 0.6, 0.2]]), np.array([[0.5, 0.1, 0.2]]), np.array([[0.7, 0.4, 0.2]])]
+    assert np.allclose(vote(said, how="majority", several=True), [[1, 1 / 3, 0]])
+    odds = np.prod([p / (1 - p) for p in np.array(said)], axis=0) ** (1 / 3)
+    assert np.allclose(vote(said, how="geometric", several=True), odds / (1 + odds))
+    assert np.allclose(vote(said, several=True), np.mean(said, axis=0))
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,8 @@ from audiotrain import checkpoint, config
 from audiotrain.__main__ import main as audiotrain
 from audiotrain.recipes.clap_embedding import Embedder
 from audiotrain.recipes.classify_data import Listener
-from audiotrain.recipes.classify_inference import Classifier, Ensemble
+from audiotrain.recipes.classify_ensemble import Ensemble
+from audiotrain.recipes.classify_inference import Classifier
 from audiotrain.recipes.classify_settings import TrainSettings
 
 
@@ -181,7 +182,7 @@ def test_evaluate_by_one_and_by_several(quick, place, tmp_path, capsys):
     assert command("evaluate", *more, *run, place / "run", "--output", tmp_path / "both") == 0
     assert read_json(tmp_path / "both" / "metrics.json")["clips"] == 18
     told = capsys.readouterr().out
-    assert "the mean of 2 models" in told
+    assert "by 2 models" in told
     assert "10 of 18 clips have names that the models were trained on" in told
 
 
@@ -220,7 +221,7 @@ def test_several_models_are_averaged_and_long_clips_heard_to_their_end(quick, pl
     from audiotrain.datasets.recordings import recordings
 
     clips = recordings(place / "data", [])
-    one = Ensemble([run], place / "cache")(clips)[1]
-    same = Ensemble([run, run], place / "cache")(clips)[1]
+    one = Ensemble([[run]], place / "cache")(clips)[1]
+    same = Ensemble([[run], [run]], place / "cache")(clips)[1]
     np.testing.assert_allclose(one, same)
     np.testing.assert_allclose(one.sum(axis=1), 1, rtol=1e-5)

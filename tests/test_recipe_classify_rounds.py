@@ -8,8 +8,9 @@ import pytest
 from tiny_clips import STATISTICS, class_folders, command, make_quick, read_json, table, tone
 
 from audiotrain.crossval import read_folds
-from audiotrain.recipes import classify_cv, classify_pseudo
-from audiotrain.recipes.classify_inference import Ensemble, runs_of
+from audiotrain.datasets.recordings import recordings
+from audiotrain.recipes import classify_cv, classify_ensemble, classify_pseudo
+from audiotrain.recipes.classify_ensemble import Ensemble, runs_of
 
 
 @pytest.fixture(scope="module")
@@ -60,17 +61,92 @@ def test_every_clip_is_predicted_once_by_a_model_that_never_heard_it(place):
 
 
 def test_the_folds_models_predict_together(place, tmp_path):
-    runs = runs_of([place / "cv"])
+    runs = runs_of(place / "cv")
     assert [run.name for run in runs] == ["fold-0", "fold-1", "fold-2"]
     out = tmp_path / "out.csv"
     more = ["--checkpoint", place / "cv", "--cache", place / "cache", "--output", out]
     assert command("predict", place / "data" / "low", *more) == 0
-    from audiotrain.datasets.recordings import recordings
-
     clips = recordings(place / "data" / "low", [])
-    each = [Ensemble([run], place / "cache")(clips)[1] for run in runs]
+    each = [Ensemble([[run]], place / "cache")(clips)[1] for run in runs]
     found = [float(row["low"]) for row in rows(out)]
     np.testing.assert_allclose(found, np.mean(each, axis=0)[:, 1], atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def other(place):
+    """Another cross-validation of the same clips, of models that hardly learnt."""
+    with pytest.MonkeyPatch.context() as patch:
+        make_quick(patch)
+        more = ("--folds", 3, "--seed", 1, "--steps", 2)
+        assert command("cv", *words(place, "other"), *more) == 0
+    return place / "other"
+
+
+@pytest.mark.parametrize("how", ["blend", "stack", "majority", "geometric", "mean"])
+def test_cross_validations_are_joined_by_what_they_said_out_of_fold(
+    place, other, tmp_path, capsys, how
+):
+    capsys.readouterr()
+    out, places = tmp_path / "both", (place / "cv", other)
+    more = () if how in ("blend", "stack") else ("--weights", 3, 1)
+    assert command("ensemble", "--checkpoint", *places, "--output", out, "--join", how, *more) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    entropy = {line[2]: float(line[1]) for line in lines if len(line) > 2 and line[0][0] in "01"}
+    alone, worse = entropy[str(places[0])], entropy[str(other)]
+    assert worse > alone
+    # Weights and models are fitted without the fold that is scored.
+    assert entropy[how.replace("blend", "blend,").replace("stack", "stack,")] < worse
+    if how == "blend":
+        weights = read_json(out / "ensemble.json")["weights"]
+        assert weights[0] > 0.9
+        assert entropy["blend,"] == pytest.approx(alone, rel=0.1)
+    scores = read_json(out / "metrics.json")
+    assert scores["clips"] == 18
+    assert scores["accuracy"] > 0.8
+    assert (out / "classes.csv").exists()
+
+    # It predicts as its places do, each the mean of its folds.
+    table_of = ["--cache", place / "cache", "--output", tmp_path / "out.csv", "--checkpoint", out]
+    assert command("predict", place / "data" / "high", *table_of) == 0
+    found = np.array([[float(row[name]) for name in ("high", "low", "middle_one")]
+                      for row in rows(tmp_path / "out.csv")])  # fmt: skip
+    clips = recordings(place / "data" / "high", [])
+    each = [Ensemble([runs_of(one)], place / "cache")(clips)[1] for one in places]
+    groups, join = classify_ensemble.read(out)
+    assert [len(group) for group in groups] == [3, 3]
+    if how in ("blend", "mean"):
+        share = join.weights[0] / sum(join.weights)
+        np.testing.assert_allclose(found, share * each[0] + (1 - share) * each[1], atol=1e-5)
+    if how == "stack":
+        np.testing.assert_allclose(found, join.stacked(each), atol=1e-5)
+    if how == "majority":
+        assert np.allclose(found * 12, np.round(found * 12), atol=1e-3)  # votes of 3/12 and 1/12
+    assert (found.argmax(axis=1) == 0).all()
+    assert np.allclose(found.sum(axis=1), 1, atol=1e-4)
+
+
+def test_refused_ensembles(place, other, tmp_path, capsys):
+    def refused(*words):
+        assert command("ensemble", "--output", tmp_path / "e", *words) == 2
+        assert not (tmp_path / "e").exists()
+        return capsys.readouterr().err
+
+    cv, run = place / "cv", place / "cv" / "fold-0"
+    assert "--checkpoint: 1 named, expected two or more" in refused("--checkpoint", cv)
+    assert f"{run}: --join stack is fitted on" in refused(
+        "--checkpoint", cv, run, "--join", "stack"
+    )
+    assert "--weights: --join blend fits them" in refused("--checkpoint", cv, other, "--weights", 1)
+    more = ("--join", "mean", "--weights", 1, 2, 3)
+    assert "weights 1, 2, 3, expected 2" in refused("--checkpoint", cv, other, *more)
+    few = tmp_path / "few"
+    shutil.copytree(other, few)
+    (few / "oof" / "fold-1.npz").unlink()
+    assert "no predictions yet of fold 1" in refused("--checkpoint", cv, few)
+    (few / "ensemble.json").write_text('{"members": [["a"]], "join": "mean", "weights": [1, 2]}')
+    more = ("--checkpoint", few, "--output", tmp_path / "x.csv")
+    assert command("predict", place / "data" / "low", *more) == 2
+    assert "ensemble.json: not an ensemble of the classify recipe" in capsys.readouterr().err
 
 
 def test_an_interrupted_cross_validation_goes_on(place, tmp_path, monkeypatch, capsys):
@@ -164,7 +240,7 @@ def test_believed_clips_are_trained_on(place, strangers, tmp_path, monkeypatch, 
         ends = [sorted(clip.split("/")[-1] for clip in part[name]) for part in parts]
         assert ends[0] == ends[1]
     assert len(parts[1]["train"]) == len(parts[0]["train"]) + len(believed)
-    assert runs_of([tmp_path / "p"]) == [tmp_path / "p" / found["best"]]
+    assert runs_of(tmp_path / "p") == [tmp_path / "p" / found["best"]]
     again = ["--data", tmp_path / "p" / "labels-1.csv", "--output", tmp_path / "again"]
     assert command(*again, "--cache", place / "cache", *STATISTICS) == 0
 

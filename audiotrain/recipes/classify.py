@@ -3,6 +3,7 @@
     python -m audiotrain.recipes.classify                          learns from synthesised sounds
     python -m audiotrain.recipes.classify --data FOLDER            a folder a class, or a table
     python -m audiotrain.recipes.classify cv --data FOLDER         a model a fold, each clip once
+    python -m audiotrain.recipes.classify ensemble --checkpoint CV1 CV2 --output FOLDER
     python -m audiotrain.recipes.classify pseudo --data FOLDER --unlabelled FOLDER2
     python -m audiotrain.recipes.classify evaluate --data FOLDER   scores the newest run
     python -m audiotrain.recipes.classify predict FILES            writes predictions.csv
@@ -24,7 +25,13 @@ from audiotrain.datasets.clips import Clip
 from audiotrain.datasets.corpus import Corpus
 from audiotrain.history import write_json
 from audiotrain.loader import DataLoader
-from audiotrain.recipes import classify_cv, classify_pseudo, classify_use, commands
+from audiotrain.recipes import (
+    classify_blending,
+    classify_cv,
+    classify_pseudo,
+    classify_use,
+    commands,
+)
 from audiotrain.recipes.classify_clips import Parts, find, read_parts, task_of
 from audiotrain.recipes.classify_data import Listener, Task, Vectors, Windows
 from audiotrain.recipes.classify_inference import Classifier, describe
@@ -33,6 +40,7 @@ from audiotrain.recipes.classify_settings import (
     STEPS,
     STEPS_WITHOUT_DATA,
     CrossValidateSettings,
+    EnsembleSettings,
     EvaluateSettings,
     PredictSettings,
     PseudoSettings,
@@ -183,6 +191,7 @@ COMMANDS = {
     "evaluate": Command(EvaluateSettings, classify_use.evaluate),
     "predict": Command(PredictSettings, classify_use.predict, "audio"),
     "cv": Command(CrossValidateSettings, cross_validate),
+    "ensemble": Command(EnsembleSettings, classify_blending.ensemble),
     "pseudo": Command(PseudoSettings, pseudo),
 }
 

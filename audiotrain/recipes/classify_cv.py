@@ -43,7 +43,8 @@ def cross_validate(settings: CrossValidateSettings, train: Callable) -> Scores:
         scores = train(own, corpus)
         found = dict(zip(scores.ids, scores.probabilities, strict=True))
         tested = np.stack([found[ids[row]] for row in rows])
-        store.save(number, {"probabilities": tested})
+        known = task.targets([heard.clips[row] for row in rows])
+        store.save(number, {"probabilities": tested, "targets": known})
     kept = [json.loads((folder / f"fold-{k}" / "metrics.json").read_text("utf-8"))
             for k in range(len(folds))]  # fmt: skip
     scores = Scores(task, ids, task.targets(heard.clips), store.load()["probabilities"])

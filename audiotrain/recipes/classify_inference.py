@@ -1,6 +1,5 @@
-"""Trained clip classifiers: out of run folders, alone or several, clips to probabilities."""
+"""A trained clip classifier: out of a run folder, clips to probabilities."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ import numpy as np
 from audiotrain import checkpoint
 from audiotrain.clap_features import ClapFeatureSettings
 from audiotrain.compiled import can_compile
-from audiotrain.recipes.classify_data import Heard, HearingSettings, Listener, Task, starts, window
+from audiotrain.recipes.classify_data import Heard, HearingSettings, Task, starts, window
 from audiotrain.recipes.classify_training import (
     ClassifyTraining,
     OptimizationSettings,
@@ -19,7 +18,6 @@ from audiotrain.recipes.classify_training import (
 )
 
 BATCH = 16  # windows at once
-FOLDS, ROUNDS = "folds.json", "rounds.json"  # what makes a folder one of folds, or of rounds
 
 
 def describe(task: Task, hearing: HearingSettings, parts: Mapping) -> dict:
@@ -99,70 +97,3 @@ class Classifier:
             filled = batch + batch[-1:] * (BATCH - len(batch))  # one shape
             found.append(np.array(predict(mx.array(np.stack(filled))))[: len(batch)])
         return np.concatenate(found).astype(np.float64)
-
-
-class Ensemble:
-    """Several classifiers of the same classes, whose probabilities are averaged.
-
-    ValueError, naming the run, for one of other classes.
-    """
-
-    def __init__(self, runs: Sequence[Path], cache: Path, workers: int = 2):
-        self.runs = list(runs)
-        self.members = [Classifier.from_run(run) for run in self.runs]
-        self.task = self.members[0].task
-        for run, member in zip(self.runs, self.members, strict=True):
-            if member.task != self.task:
-                raise ValueError(
-                    f"{run}: its {len(member.task.classes)} classes are not the "
-                    f"{len(self.task.classes)} of {self.runs[0]}; expected models of one task"
-                )
-        known: dict[HearingSettings, Listener] = {}
-        self.listeners = [
-            known.setdefault(member.hearing, Listener(member.hearing, cache, workers))
-            for member in self.members
-        ]
-
-    def __call__(self, clips: Sequence) -> tuple[list, np.ndarray, list[str]]:
-        """The clips that can be read, their probabilities (clips, classes), and what was wrong."""
-        heard, total, problems = {}, 0.0, []
-        for listener in dict.fromkeys(self.listeners):
-            heard[listener] = listener.listen(clips)
-            clips, problems = heard[listener].clips, problems + heard[listener].problems
-        for member, listener in zip(self.members, self.listeners, strict=True):
-            total = total + member.probabilities(_only(heard[listener], clips))
-        return list(clips), total / len(self.members), problems
-
-
-def _only(heard: Heard, clips: Sequence) -> Heard:
-    """What was heard of some of the clips."""
-    sounds = dict(zip((clip.id for clip in heard.clips), heard.sounds, strict=True))
-    return Heard(list(clips), [sounds[clip.id] for clip in clips], [])
-
-
-# ---- where runs are
-
-
-def runs_of(folders: Sequence[Path]) -> list[Path]:
-    """Run folders: of a run itself, of all folds of a cross-validation, of the best round of
-    pseudo-labels, of the newest of these in a folder. ValueError when there is none."""
-    return [run for folder in folders for run in _runs(folder)]
-
-
-def _runs(folder: Path) -> list[Path]:
-    if (folder / "checkpoints").is_dir():
-        return [folder]
-    if (folder / FOLDS).is_file():
-        runs = sorted(path.parent for path in folder.glob("fold-*/checkpoints"))
-        if runs:
-            return runs
-    if (folder / ROUNDS).is_file():
-        return [folder / json.loads((folder / ROUNDS).read_text("utf-8"))["best"]]
-    kinds = ("*/checkpoints", f"*/{FOLDS}", f"*/{ROUNDS}")
-    found = [path for kind in kinds for path in folder.glob(kind)]
-    if not found:
-        raise ValueError(
-            f"--checkpoint {folder}: no trained run there; "
-            "`python -m audiotrain.recipes.classify` trains one"
-        )
-    return _runs(max(found, key=lambda path: path.stat().st_mtime).parent)

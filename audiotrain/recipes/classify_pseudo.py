@@ -24,7 +24,7 @@ from audiotrain.files import write
 from audiotrain.history import write_json
 from audiotrain.recipes.classify_clips import find, task_of
 from audiotrain.recipes.classify_data import Task
-from audiotrain.recipes.classify_inference import ROUNDS, Ensemble
+from audiotrain.recipes.classify_ensemble import ROUNDS, Ensemble
 from audiotrain.recipes.classify_settings import PseudoSettings, TrainSettings
 from audiotrain.recipes.runs import open_run
 
@@ -157,7 +157,7 @@ def believe(
 ) -> Named:
     """The clips of which the run's model is sure: of the likeliest class, or, where a clip may have
     several, of one or more. How sure it may be of others the labelled `valid` clips say."""
-    ensemble = Ensemble([run], settings.cache.expanduser(), settings.workers)
+    ensemble = Ensemble([[run]], settings.cache.expanduser(), settings.workers)
     task, (known, said, _) = ensemble.task, ensemble(valid)
     factor = sharpness(said, task.targets(known), task.several)
     heard, probabilities, _ = ensemble(clips)

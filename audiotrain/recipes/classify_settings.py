@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from audiotrain.ensembles import Vote, member_weights
 from audiotrain.models.clap_config import HTSATConfig
 from audiotrain.recipes.classify_data import AugmentationSettings, HearingSettings
 from audiotrain.recipes.classify_training import HeadSettings, OptimizationSettings
@@ -123,8 +124,10 @@ class EvaluateSettings:
     data: Path
     """folder of a folder for each class, folder with a table, or the table"""
     checkpoint: tuple[Path, ...] = (Path("runs"),)
-    """run folder, cross-validation (all its folds) or folder of runs (the newest); of several the
-    probabilities are averaged"""
+    """run folders, cross-validations (all their folds), folders of runs (the newest) or what
+    `ensemble` wrote; several: joined"""
+    join: Vote = "mean"
+    """how several models' probabilities are joined: their mean, geometric mean, or by majority"""
     output: Path | None = None
     """folder for metrics.json, tables and pictures; nothing: RUN/evaluation-NAME"""
     split: Literal["train", "valid", "test"] | None = None
@@ -146,8 +149,10 @@ class PredictSettings:
     audio: tuple[Path, ...]
     """audio files, or folders of them"""
     checkpoint: tuple[Path, ...] = (Path("runs"),)
-    """run folder, cross-validation (all its folds) or folder of runs (the newest); of several the
-    probabilities are averaged"""
+    """run folders, cross-validations (all their folds), folders of runs (the newest) or what
+    `ensemble` wrote; several: joined"""
+    join: Vote = "mean"
+    """how several models' probabilities are joined: their mean, geometric mean, or by majority"""
     output: Path = Path("predictions.csv")
     """CSV to write: file, label, confidence, and a column for each class; with `submission` a
     competition's file"""
@@ -165,6 +170,29 @@ class PredictSettings:
     def __post_init__(self):
         if not self.audio:
             raise ValueError("--audio: nothing follows, expected audio files or folders")
+
+
+@dataclass(frozen=True)
+class EnsembleSettings:
+    """Join runs to one model: a vote, weights or a meta-model fitted on out-of-fold predictions."""
+
+    checkpoint: tuple[Path, ...]
+    """two or more runs or cross-validations; runs of a cross-validation have one weight"""
+    output: Path
+    """folder for the ensemble, which evaluate and predict take as --checkpoint"""
+    join: Literal["mean", "geometric", "majority", "blend", "stack"] = "blend"
+    """mean, geometric mean, majority; blend: their mean with fitted weights; stack: a logistic
+    regression of what they say. The last two need cross-validations of the same clips"""
+    weights: tuple[float, ...] = ()
+    """a weight for each, for mean, geometric and majority; nothing: equal ones"""
+
+    def __post_init__(self):
+        if len(self.checkpoint) < 2:
+            raise ValueError(f"--checkpoint: {len(self.checkpoint)} named, expected two or more")
+        if self.weights and self.join in ("blend", "stack"):
+            raise ValueError(f"--weights: --join {self.join} fits them, expected none")
+        if self.weights:
+            member_weights(self.weights, len(self.checkpoint))
 
 
 def check_training(settings: TrainSettings) -> None:

@@ -16,7 +16,7 @@ from audiotrain.files import write
 from audiotrain.recipes.clap_use import parts_of
 from audiotrain.recipes.clap_use_settings import refuse_existing
 from audiotrain.recipes.classify_clips import tell_left_out
-from audiotrain.recipes.classify_inference import Ensemble, runs_of
+from audiotrain.recipes.classify_ensemble import Ensemble, load
 from audiotrain.recipes.classify_scoring import SURE, Scores
 from audiotrain.recipes.classify_settings import EvaluateSettings, PredictSettings
 from audiotrain.submission import read_sample, write_submission
@@ -24,7 +24,7 @@ from audiotrain.submission import read_sample, write_submission
 
 def evaluate(settings: EvaluateSettings) -> Scores:
     """Scores of a model, or of the mean of several, on labelled clips, written and printed."""
-    ensemble = Ensemble(runs_of(settings.checkpoint), settings.cache.expanduser(), settings.workers)
+    ensemble = ensemble_of(settings)
     corpus = labelled.check(labelled.discover(settings.data, settings.group), settings.strict)
     print(labelled.report(corpus), flush=True)
     run = ensemble.runs[0]
@@ -46,7 +46,7 @@ def evaluate(settings: EvaluateSettings) -> Scores:
     output = settings.output or (run if len(ensemble.runs) == 1 else run.parent) / name
     output.mkdir(parents=True, exist_ok=True)
     scores.write(output)
-    of = f", the mean of {len(ensemble.runs)} models" if len(ensemble.runs) > 1 else ""
+    of = f", by {len(ensemble.runs)} models" if len(ensemble.runs) > 1 else ""
     print(f"\n{len(clips)} clips{of}:\n{scores.table()}\n\n{output}")
     return scores
 
@@ -55,7 +55,7 @@ def predict(settings: PredictSettings) -> Path:
     """Write the probabilities of every clip, or a competition's submission; the file written."""
     refuse_existing(settings.output, settings.overwrite)
     sample = None if settings.submission is None else read_sample(settings.submission)
-    ensemble = Ensemble(runs_of(settings.checkpoint), settings.cache.expanduser(), settings.workers)
+    ensemble = ensemble_of(settings)
     problems: list[str] = []  # of tars
     clips = [clip for path in settings.audio for clip in recordings(path, problems)]
     ids = [clip.id for clip in clips]
@@ -78,6 +78,11 @@ def predict(settings: PredictSettings) -> Path:
     models = "1 model" if len(ensemble.runs) == 1 else f"{len(ensemble.runs)} models"
     print(f"{len(ids)} clips by {models} -> {settings.output}")
     return settings.output
+
+
+def ensemble_of(settings: EvaluateSettings | PredictSettings) -> Ensemble:
+    """The models that the settings name, as one."""
+    return load(settings.checkpoint, settings.cache.expanduser(), settings.workers, settings.join)
 
 
 def trained_on(runs: Sequence[Path], clips: Sequence[Clip]) -> list[Clip]:
