@@ -12,8 +12,7 @@ import numpy as np
 from audiotrain import crossval, ensembles
 from audiotrain.recipes import classify_ensemble
 from audiotrain.recipes.classify_data import Task
-from audiotrain.recipes.classify_ensemble import FOLDS, Join, runs_of
-from audiotrain.recipes.classify_inference import Classifier
+from audiotrain.recipes.classify_ensemble import FOLDS, Join, members_of, runs_of
 from audiotrain.recipes.classify_scoring import Scores
 from audiotrain.recipes.classify_settings import EnsembleSettings
 
@@ -27,7 +26,7 @@ def ensemble(settings: EnsembleSettings) -> Path:
         if (output / name).exists():
             raise ValueError(f"{output}: holds {name} already; --output names another folder")
     groups = [runs_of(place) for place in places]
-    task = _task(groups)
+    task = members_of([run for group in groups for run in group])[0].task
     fitted = settings.join in ("blend", "stack")
     if not all((place / FOLDS).is_file() for place in places):
         other = next(place for place in places if not (place / FOLDS).is_file())
@@ -60,19 +59,6 @@ def ensemble(settings: EnsembleSettings) -> Path:
     weights = ", ".join(f"{weight:.3f}" for weight in join.weights)
     print(f"\n{output}: {len(places)} members{f', weights {weights}' if weights else ''}")
     return output
-
-
-def _task(groups: Sequence[Sequence[Path]]) -> Task:
-    """The task of all runs. ValueError, naming the run, for another one."""
-    first = Classifier.from_run(groups[0][0]).task
-    for group in groups:
-        for run in group:
-            if (task := Classifier.from_run(run).task) != first:
-                raise ValueError(
-                    f"{run}: its {len(task.classes)} classes are not the {len(first.classes)} of "
-                    f"{groups[0][0]}; expected models of one task"
-                )
-    return first
 
 
 def _fit(

@@ -40,21 +40,15 @@ class Join:
 
 class Ensemble:
     """Classifiers of the same classes, whose probabilities are joined; `groups` are the runs of
-    each place. ValueError, naming the run, for one of other classes."""
+    each place. ValueError as `members_of`."""
 
     def __init__(
         self, groups: Sequence[Sequence[Path]], cache: Path, workers: int = 2, join: Join = Join()
     ):
         self.groups, self.join = [list(group) for group in groups], join
         self.runs = [run for group in self.groups for run in group]
-        self.members = [Classifier.from_run(run) for run in self.runs]
+        self.members = members_of(self.runs)
         self.task = self.members[0].task
-        for run, member in zip(self.runs, self.members, strict=True):
-            if member.task != self.task:
-                raise ValueError(
-                    f"{run}: its {len(member.task.classes)} classes are not the "
-                    f"{len(self.task.classes)} of {self.runs[0]}; expected models of one task"
-                )
         known: dict[HearingSettings, Listener] = {}
         self.listeners = [
             known.setdefault(member.hearing, Listener(member.hearing, cache, workers))
@@ -73,6 +67,19 @@ class Ensemble:
         )
         said = [[next(found) for _ in group] for group in self.groups]
         return list(clips), self.join(said, self.task.several), problems
+
+
+def members_of(runs: Sequence[Path]) -> list[Classifier]:
+    """The models of runs of one task. ValueError, naming the run, for one of other classes."""
+    members = [Classifier.from_run(run) for run in runs]
+    task = members[0].task
+    for run, member in zip(runs, members, strict=True):
+        if member.task != task:
+            raise ValueError(
+                f"{run}: its {len(member.task.classes)} classes are not the {len(task.classes)} of "
+                f"{runs[0]}; expected models of one task"
+            )
+    return members
 
 
 def _only(heard: Heard, clips: Sequence) -> Heard:
