@@ -18,6 +18,7 @@ from audiotrain.recipes.chord_data import (
     Windows,
     cut,
 )
+from audiotrain.recipes.chord_songs import spread
 
 SMALL = FeatureSettings(hop=4096, bins=48, bins_per_octave=12, spare=6)
 STILL = FeatureSettings(hop=4096, bins=48, bins_per_octave=12, spare=0)  # never transposed
@@ -504,3 +505,25 @@ def test_songs_never_share_a_split(tmp_path):
     assert sum(map(len, names)) == 12
     assert not names[0] & names[1] | names[0] & names[2] | names[1] & names[2]
     assert all(names)
+
+
+@pytest.mark.parametrize("count", [3, 4, 10, 97, 120])
+@pytest.mark.parametrize(("valid", "test"), [(0.1, 0.1), (0.05, 0.3), (0.6, 0.3), (0.2, 0.7)])
+def test_composed_songs_are_spread_by_how_many_chords_they_have(count, valid, test):
+    rng = np.random.default_rng(0)
+    kinds = rng.integers(1, 40, size=count)
+    songs = [
+        [Song(f"{n:03d}", None, None, [Segment(k, k + 1, f"{k}") for k in range(kinds[n])])]
+        for n in range(count)
+    ]
+    parts = spread(songs, valid, test)
+    names = {part: [own[0].name for own in found] for part, found in parts.items()}
+    assert sorted(sum(names.values(), [])) == sorted(own[0].name for own in songs)
+    assert all(found and found == sorted(found) for found in names.values())
+    if count >= 97:
+        assert len(names["valid"]) == round(valid * count)
+        assert len(names["test"]) == round(test * count)
+        # As many chords on average as the songs have, far nearer than twelve songs drawn by chance.
+        for found in names.values():
+            own = np.mean([kinds[int(name)] for name in found])
+            assert own == pytest.approx(kinds.mean(), abs=2.5)

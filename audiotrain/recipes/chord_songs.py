@@ -22,11 +22,11 @@ def prepare(
     Rank 0 splits and extracts; the other ranks take its split and read what it cached.
     """
     ranks = distributed.join()
-    fractions = (1 - settings.valid - settings.test, settings.valid, settings.test)
     items: dict[str, chords.Item] = {}
     if settings.data is not None:
         corpus = find(settings.data, settings.selector, settings.group, settings.pop_spellings)
         items = {item.id: item for item in corpus.items}
+        shares = (1 - settings.valid - settings.test, settings.valid, settings.test)
         saved = run / "split.json"
         is_new = not saved.exists()
         chosen = ranks.from_first(
@@ -34,7 +34,7 @@ def prepare(
                 given_split(settings, saved)
                 or {
                     part: [item.id for item in own]
-                    for part, own in chords.split(corpus, settings.seed, fractions, saved).items()
+                    for part, own in chords.split(corpus, settings.seed, shares, saved).items()
                 }
             )
         )
@@ -52,11 +52,34 @@ def prepare(
     composed = ranks.first_goes_first(lambda: compose(settings, library))
     if given := ranks.from_first(lambda: given_split(settings, run / "split.json")):
         return parts_of(composed, given), items
-    count = len(composed)
-    first = min(max(1, round(count * fractions[0])), count - 2)
-    second = min(first + max(1, round(count * fractions[1])), count - 1)
-    parts = {"train": composed[:first], "valid": composed[first:second], "test": composed[second:]}
-    return parts, items
+    return spread(composed, settings.valid, settings.test), items
+
+
+def spread(songs: list[list[Song]], valid: float, test: float) -> dict[str, list[list[Song]]]:
+    """Composed songs by part, one to validate and one to test on at least, so that all parts have
+    easy and hard ones: few songs drawn by chance differ more than models do."""
+    count = len(songs)
+    counts = [min(max(1, round(count * share)), count - 2) for share in (valid, test)]
+    held = min(sum(counts), count - 1)
+    tested = held * counts[1] // sum(counts)
+    order = sorted(songs, key=lambda own: (len({s.label for s in own[0].segments}), own[0].name))
+    parts: dict[str, list[list[Song]]] = {"train": [], "valid": [], "test": []}
+
+    def chosen(place: int, some: int, of: int) -> bool:
+        """Whether a place is one of `some` that lie evenly among `of`."""
+        before, now = ((2 * n * some + of) // (2 * of) for n in (place, place + 1))
+        return now > before
+
+    number = 0  # of those held out so far
+    for place, own in enumerate(order):
+        name = "train"
+        if chosen(place, held, count):
+            name = "test" if chosen(number, tested, held) else "valid"
+            number += 1
+        parts[name].append(own)
+    for own in parts.values():
+        own.sort(key=lambda renderings: renderings[0].name)
+    return parts
 
 
 def given_split(settings: TrainSettings, saved: Path) -> dict[str, list[str]] | None:
