@@ -114,6 +114,7 @@ class Library:
         self.settings, self.seed = settings, seed
         features.front_end(settings.cqt(spare=True))  # refuses bins that the rate does not reach
         self._features = FeatureCache(cache, dtype=np.float16)
+        self._borrowed: tuple[Sequence[list[Segment]], int] = ((), 0)  # with their fingerprint
         self._composers: dict[str, Callable[[], tuple[np.ndarray, list[Segment]]]] = {}
 
     def song(self, item: chords.Item, rendering: int = 0, tuned: bool = False) -> Song:
@@ -150,7 +151,7 @@ class Library:
             made.append(segments)
             return self._log_cqt(audio)
 
-        source = f"{SYNTHESIS} {self.seed} {number} {seconds} {_fingerprint(borrowed)}"
+        source = f"{SYNTHESIS} {self.seed} {number} {seconds} {self._fingerprint(borrowed)}"
         spec = {"floor": FLOOR, "cqt": asdict(self.settings.cqt(spare=True))}
         values = self._features.get(source, spec, extract)
         if not made:  # the features came from the cache: the labels alone are quick
@@ -174,6 +175,12 @@ class Library:
         arrange = arrangement.accompany if rng.random() < ACCOMPANIED else arrangement.compose
         parts, segments = arrange(progression, rng, tempo)
         return parts, segments, rng
+
+    def _fingerprint(self, borrowed: Sequence[list[Segment]]) -> int:
+        """A number that other labels do not have; hundreds of songs borrow from the same ones."""
+        if borrowed is not self._borrowed[0]:
+            self._borrowed = (borrowed, zlib.crc32(repr(borrowed).encode()) if borrowed else 0)
+        return self._borrowed[1]
 
     def _compose(self, number: int, seconds: float, borrowed: Sequence[list[Segment]]):
         parts, segments, rng = self._composition(number, seconds, borrowed)
@@ -216,10 +223,6 @@ class Library:
 
     def _log_cqt(self, audio: np.ndarray | Path, tuning: float = 0.0) -> np.ndarray:
         return decibels(features.extract(audio, self.settings.cqt(spare=True, tuning=tuning)))
-
-
-def _fingerprint(borrowed: Sequence[list[Segment]]) -> int:
-    return zlib.crc32(repr(borrowed).encode()) if borrowed else 0
 
 
 def load_songs(
