@@ -9,6 +9,7 @@ from pathlib import Path
 import browser as chromium
 import numpy as np
 import pytest
+from disk import content, full_disk
 from run_folders import RATE, REFERENCE, SECONDS, chords_run, clap_run, tone, unfinished_run
 
 from audiotrain import __main__ as door
@@ -79,6 +80,20 @@ def test_sound_that_does_not_fit_or_cannot_be_read_is_left_out(tmp_path):
     songs, sounds = listening.songs_and_sounds(runs, 1_000_000)
     assert sounds == {}
     assert songs[0]["silence"].startswith("no sound: ")
+
+
+def test_a_full_disk_takes_nothing_that_was_there(tmp_path, capsys):
+    chords_run(tmp_path / "a")
+    words = ["report", str(tmp_path / "a"), "--output", str(tmp_path / "page.html")]
+    assert door.main(words) == 0
+    before = content(tmp_path)
+    capsys.readouterr()
+    with full_disk(2000):
+        assert door.main(words) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        f"error: {tmp_path / 'page.html'}: cannot write: File too large"
+    )
+    assert content(tmp_path) == before
 
 
 def test_runs_share_the_songs_that_both_heard(tmp_path):

@@ -1,14 +1,13 @@
 """What the chord recipe cannot do: exit code 2, one line that names it, and nothing lost."""
 
-import contextlib
 import json
-import resource
 import shutil
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+from disk import content, full_disk
 from tiny_chords import TINY, command, make_quick, sung
 
 from audiotrain import audio
@@ -52,21 +51,6 @@ def refused(capsys, place, monkeypatch):
         return lines[-1]
 
     return call
-
-
-def content(folder):
-    return {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
-
-
-@contextlib.contextmanager
-def full_disk(limit):
-    """No file may become larger than `limit` bytes, as on a disk that fills up."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 # ---- words

@@ -3,6 +3,7 @@
 import shutil
 
 import pytest
+from disk import content, full_disk
 from tiny_clips import QUICK, STATISTICS, class_folders, command, make_quick, table, tone
 
 from audiotrain import config
@@ -134,6 +135,19 @@ def test_submissions_that_do_not_fit(refused, place, tmp_path):
     tone(place / "data" / "high" / "low-0.wav", 99)
     assert "id 'low-0.wav' of the sample fits high/low-0.wav and low/low-0.wav" in line(known)
     (place / "data" / "high" / "low-0.wav").unlink()
+
+
+def test_a_full_disk_takes_nothing_that_was_there(refused, place, tmp_path):
+    out = ["--cache", place / "cache", "--checkpoint", place / "run", "--output", tmp_path / "o"]
+    assert command("predict", place / "data", *out) == 0
+    assert command("evaluate", "--data", place / "data", *out[:-1], tmp_path / "scores") == 0
+    before = content(tmp_path)
+    with full_disk(200):
+        line = refused("predict", place / "data", *out, "--overwrite")
+        assert line == f"error: {tmp_path / 'o'}: cannot write: File too large"
+        line = refused("evaluate", "--data", place / "data", *out[:-1], tmp_path / "scores")
+        assert "cannot write: File too large" in line
+    assert content(tmp_path) == before
 
 
 def test_damaged_checkpoints_are_named(refused, place, tmp_path):
