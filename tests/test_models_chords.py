@@ -18,7 +18,14 @@ from audiotrain.models.chords import (
     FrameChordModel,
     Trunk,
 )
-from audiotrain.models.equivariant import ChordPool, same_chord
+from audiotrain.models.equivariant import (
+    ChordPool,
+    PitchConvolution,
+    PitchLinear,
+    pitch_product,
+    same_chord,
+    tied,
+)
 
 BINS = 48
 
@@ -107,6 +114,52 @@ def test_convolutions_alone_move_with_the_frames():
 @pytest.mark.parametrize("architecture", ["relu-transformer", "transformer", "conformer", "btc"])
 def test_attention_sees_all_frames(architecture):
     assert reach(FrameChordModel(BINS, settings(architecture, patch=1))) == list(range(24))
+
+
+def by_definition(x, weight):
+    """Each pitch class sees class j by the weight of their interval: (..., 12 * in) in float64."""
+    out, taps, _, inputs = weight.shape
+    frames = x.shape[1]
+    padded = np.pad(x, ((0, 0), (taps // 2, taps // 2), (0, 0))).reshape(len(x), -1, 12, inputs)
+    found = np.zeros((len(x), frames, 12, out))
+    for own in range(12):
+        for other in range(12):
+            for tap in range(taps):
+                seen = padded[:, tap : tap + frames, other]
+                found[:, :, own] += seen @ weight[:, tap, (other - own) % 12].T
+    return found.reshape(len(x), frames, -1)
+
+
+@pytest.mark.parametrize("layer", [PitchLinear(3, 2), PitchConvolution(3, 2, 5)])
+def test_pitch_classes_see_each_other_by_their_interval(layer):
+    x = np.random.default_rng(0).normal(size=(2, 7, 36))
+    weight = np.array(layer.weight, np.float64)
+    weight = weight if weight.ndim == 4 else weight[:, None]
+    expected = by_definition(x, weight) + np.tile(np.array(layer.bias), 12)
+    given = mx.array(x, mx.float32)
+    for run in (layer, mx.compile(layer)):
+        np.testing.assert_allclose(np.array(run(given)), expected, atol=2e-6)
+
+
+@pytest.mark.parametrize("halvings", [1, 2])
+def test_half_of_the_multiplications_give_the_same_product_and_gradients(halvings):
+    rng = np.random.default_rng(0)
+    arrays = [mx.array(rng.normal(size=s).astype(np.float32)) for s in ((5, 24), (3, 12, 2))]
+    cotangent = mx.array(rng.normal(size=(5, 36)).astype(np.float32))
+
+    def loss(x, weight, halvings):
+        return (pitch_product(x, weight, lambda x, w: x @ w.T, halvings) * cotangent).sum()
+
+    np.testing.assert_allclose(
+        np.array(pitch_product(*arrays, lambda x, w: x @ w.T)),
+        np.array(arrays[0] @ tied(arrays[1]).T), atol=1e-6,
+    )  # fmt: skip
+    run = mx.compile(lambda x, w: mx.value_and_grad(loss, (0, 1))(x, w, halvings))
+    value, found = run(*arrays)
+    dense, expected = mx.value_and_grad(loss, (0, 1))(*arrays, 0)
+    assert value.item() == pytest.approx(dense.item(), rel=1e-5)
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_allclose(np.array(ours), np.array(theirs), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("semitones", [1, 5, 7])

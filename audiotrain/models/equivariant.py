@@ -3,8 +3,11 @@
 Activations are (batch, frames, 12 * channels): `channels` numbers for each pitch class, that class
 outermost. Each layer treats the pitch classes alike and sees the others by their interval, so
 music transposed by a semitone moves the activations by `channels` and changes nothing else. A
-layer is the dense product it is written as, of which one twelfth of the weights is learned.
+layer is a dense product of which one twelfth of the weights is learned.
 """
+
+from collections.abc import Callable
+from functools import partial
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -12,17 +15,38 @@ import mlx.nn as nn
 from audiotrain.models.layers import Dropout
 
 PITCH_CLASSES = 12
+Product = Callable[[mx.array, mx.array], mx.array]
 
 
-def tied(weight: mx.array) -> mx.array:
-    """Weights (out, …, 12, in) of pitch class 0 to those of all, (12 * out, …, 12 * in)."""
-    out, *between, _, inputs = weight.shape
-    twice = mx.concatenate([weight, weight], axis=-2)
-    turned = [
-        twice[..., PITCH_CLASSES - number : 2 * PITCH_CLASSES - number, :]
-        for number in range(PITCH_CLASSES)
-    ]
-    return mx.stack(turned).reshape(PITCH_CLASSES * out, *between, PITCH_CLASSES * inputs)
+def tied(weight: mx.array, around: int = 1) -> mx.array:
+    """Weights (out, …, classes, in) of pitch class 0 to those of all, (classes * out, …,
+    classes * in). `around` -1 changes the sign of what has passed the last class."""
+    out, *between, classes, inputs = weight.shape
+    twice = mx.concatenate([around * weight, weight], axis=-2)
+    turned = [twice[..., classes - number : 2 * classes - number, :] for number in range(classes)]
+    return mx.stack(turned).reshape(classes * out, *between, classes * inputs)
+
+
+def pitch_product(x: mx.array, weight: mx.array, product: Product, halvings: int = 0) -> mx.array:
+    """`product(x, tied(weight))` of activations (…, classes * in), linear in both.
+
+    Each of the `halvings` needs half of the multiplications for a part: of classes that lie half
+    way around from each other only the sums meet in the sum of an output's two halves, only the
+    differences in their difference (x^12 - 1 is (x^6 - 1)(x^6 + 1)).
+    """
+    if not halvings:
+        return product(x, tied(weight))
+    middle, half = x.shape[-1] // 2, weight.shape[-2] // 2
+    low, high = x[..., :middle], x[..., middle:]  # mx.split breaks mx.compile (MLX 0.32)
+    weight_low, weight_high = 0.5 * weight[..., :half, :], 0.5 * weight[..., half:, :]
+    sums = pitch_product(low + high, weight_low + weight_high, product, halvings - 1)
+    differences = product(low - high, tied(weight_low - weight_high, around=-1))
+    return mx.concatenate([sums + differences, sums - differences], axis=-1)
+
+
+def _halvings(wished: int) -> int:
+    """As wished on a CPU, where multiplications count; a GPU rather has one large product."""
+    return wished if mx.default_device() == mx.Device(mx.cpu) else 0
 
 
 class PitchStem(nn.Linear):
@@ -60,7 +84,8 @@ class PitchLinear(nn.Linear):
         self.weight = self.weight.reshape(outputs, PITCH_CLASSES, inputs)
 
     def __call__(self, x: mx.array) -> mx.array:
-        return x @ tied(self.weight).T + mx.tile(self.bias, PITCH_CLASSES)
+        mixed = pitch_product(x, self.weight, lambda x, w: x @ w.T, _halvings(1))
+        return mixed + mx.tile(self.bias, PITCH_CLASSES)
 
 
 class PitchConvolution(nn.Conv1d):
@@ -71,7 +96,8 @@ class PitchConvolution(nn.Conv1d):
         self.weight = self.weight.reshape(outputs, kernel, PITCH_CLASSES, inputs)
 
     def __call__(self, x: mx.array) -> mx.array:
-        mixed = mx.conv1d(x, tied(self.weight), padding=self.padding)
+        convolve = partial(mx.conv1d, padding=self.padding)
+        mixed = pitch_product(x, self.weight, convolve, _halvings(2))
         return mixed + mx.tile(self.bias, PITCH_CLASSES)
 
 
