@@ -19,6 +19,7 @@ import numpy as np
 from audiotrain import audio
 from audiotrain.cache import FeatureCache
 from audiotrain.cqt import CQTSettings
+from audiotrain.datasets import synthesis
 from audiotrain.features import LogMelSettings, extract
 
 import librosa  # isort: skip (it takes seconds, and is only for the comparison)
@@ -79,18 +80,12 @@ def songs(folder: Path, count: int, scratch: Path) -> Iterator[Path]:
     if found:
         yield from found[:count]
         return
-    import pretty_midi
-    import symusic
-
-    bank = Path(pretty_midi.__file__).parent / "TimGM6mb.sf2"
-    synthesizer = symusic.Synthesizer(sf_path=str(bank), sample_rate=RATE)
     midis = sorted(p for p in folder.rglob("*") if p.suffix.lower() in (".mid", ".midi"))
     if not midis:
         raise SystemExit(f"{folder}: no audio and no MIDI files")
     for midi in midis[:: max(1, len(midis) // count)][:count]:
-        samples = synthesizer.render(symusic.Score(str(midi)), stereo=False)[0]
         path = scratch / f"{midi.stem}.flac"
-        audio.write(path, samples * (0.5 / np.abs(samples).max()), RATE)
+        audio.write(path, synthesis.render(synthesis.read_midi(midi), RATE), RATE)
         yield path
 
 

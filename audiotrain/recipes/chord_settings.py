@@ -57,7 +57,7 @@ class TrainSettings:
     batch_size: int = 24
     """windows of a batch, for each process under mlx.launch"""
     steps: int | None = None
-    """optimizer steps; nothing: 300 without data, `epochs` with data"""
+    """optimizer steps; nothing: 700 without data, `epochs` with data"""
     epochs: int = 20
     """passes over the songs when `steps` is not given"""
     max_minutes: float | None = None

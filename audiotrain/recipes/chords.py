@@ -184,7 +184,7 @@ def make_trainer(settings: TrainSettings, parts: dict[str, list[list[Song]]], ru
     ranks.shard(train_loader)  # how many batches there are depends on it
     steps = settings.steps
     if steps is None:
-        steps = 300 if settings.data is None else settings.epochs * len(train_loader)
+        steps = 700 if settings.data is None else settings.epochs * len(train_loader)
     described = chord_inference.describe(settings.model, settings.features, settings.window)
     trainer = runs.trainer_of(
         settings, run, steps, LOGGERS, {"recognizer": described}, monitor="val_loss"
