@@ -6,7 +6,7 @@ leaves out steps that are not finite (a choice between old and new for each numb
 and logs. The bare loop does none of it, and waits for each step; the even one clips, and computes
 while the next batch is made, as the Trainer does. "loading": batches are collated from items, in
 the loops by hand, for the Trainer by its DataLoader with one worker; "ready": they lie in memory.
-Run: python benchmarks/trainer_overhead.py [--rounds 7] [--quick] [--only tiny]
+Run: python benchmarks/trainer_overhead.py [--rounds 7] [--quick] [--only tiny] [--no-clipping]
 """
 
 import argparse
@@ -175,7 +175,7 @@ class Clock:
         return iter(self.batches)
 
 
-def fit_seconds(model, batches, epochs: int, turn) -> list[np.ndarray]:
+def fit_seconds(model, batches, epochs: int, clip: bool, turn) -> list[np.ndarray]:
     """Seconds of each epoch of one fit; `turn` is called before each."""
     clock, times = Clock(batches), []
 
@@ -193,7 +193,7 @@ def fit_seconds(model, batches, epochs: int, turn) -> list[np.ndarray]:
             max_epochs=epochs,
             callbacks=[Timer()],
             default_root_dir=folder,
-            gradient_clip_val=1.0,
+            gradient_clip_val=1.0 if clip else None,
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
@@ -201,7 +201,9 @@ def fit_seconds(model, batches, epochs: int, turn) -> list[np.ndarray]:
     return times
 
 
-def compare(name: str, make_model, dataset: Dataset, batch_size: int, rounds: int) -> None:
+def compare(
+    name: str, make_model, dataset: Dataset, batch_size: int, rounds: int, clip: bool
+) -> None:
     """Print two lines; the Trainer's epochs and the loops take turns."""
     by_hand = ByHand(dataset, batch_size)
     loader = DataLoader(
@@ -217,7 +219,7 @@ def compare(name: str, make_model, dataset: Dataset, batch_size: int, rounds: in
             bare.append(bare_seconds(*plain, loops, overlapped=False))
             even.append(bare_seconds(*clipped, loops, overlapped=True))
 
-        times = fit_seconds(model, trainers, rounds + 1, turn)
+        times = fit_seconds(model, trainers, rounds + 1, clip, turn)
         columns = []
         for found in (times, bare, even):  # milliseconds a step; the first round traces
             columns.append(np.median(found[1:], axis=0) / len(by_hand) * 1e3)
@@ -233,6 +235,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--quick", action="store_true", help="short rounds, for a first look")
     parser.add_argument("--only", nargs="+", help="names of models: tiny, chords, large")
+    parser.add_argument("--no-clipping", action="store_true", help="the Trainer clips nothing")
     options = parser.parse_args()
     rounds, share = (2, 4) if options.quick else (options.rounds, 1)
     print(f"{'':34}{'milliseconds a step':>31}{'Trainer to':>24}")
@@ -249,7 +252,7 @@ def main() -> None:
             ("large", lambda: Network(2048, 12), Vectors(4 * 256 // share, 2048), 256),
         ):
             if options.only is None or name in options.only:
-                compare(name, make_model, dataset, batch_size, rounds)
+                compare(name, make_model, dataset, batch_size, rounds, not options.no_clipping)
 
 
 if __name__ == "__main__":
