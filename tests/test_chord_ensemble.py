@@ -221,6 +221,8 @@ def test_blended_weights_are_kept_and_no_worse_than_equal_ones(quick, runs, plac
         if line.split()[:1] in (["equal"], ["fitted"])
     )  # fmt: skip
     assert float(table["fitted"]) <= float(table["equal"]) + 1e-6
+    with pytest.raises(ValueError, match="--join mean: .* is an ensemble, which says how"):
+        chord_ensemble.load([output], "mean")
     joined, members = chord_ensemble.load([output])
     assert [run.name for run in members] == ["a", "b"]
     assert joined.weights.sum() == pytest.approx(1)

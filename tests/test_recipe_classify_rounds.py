@@ -112,6 +112,9 @@ def test_cross_validations_are_joined_by_what_they_said_out_of_fold(
                       for row in rows(tmp_path / "out.csv")])  # fmt: skip
     clips = recordings(place / "data" / "high", [])
     each = [Ensemble([runs_of(one)], place / "cache")(clips)[1] for one in places]
+    more = ("--overwrite", "--join", "mean")
+    assert command("predict", place / "data" / "high", *table_of, *more) == 2
+    assert "is an ensemble, which says how; expected none" in capsys.readouterr().err
     groups, join = classify_ensemble.read(out)
     assert [len(group) for group in groups] == [3, 3]
     if how in ("blend", "mean"):

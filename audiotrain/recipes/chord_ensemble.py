@@ -123,17 +123,22 @@ def newest_run(folder: Path, flag: str = "--checkpoint") -> Path:
 
 
 def load(
-    places: Sequence[Path], how: Join = "mean", transpose: bool = False
+    places: Sequence[Path], how: Join | None = None, transpose: bool = False
 ) -> tuple[FrameRecognizer, list[Path]]:
-    """What all places say together, each with the same weight, and the runs it consists of."""
+    """What all places say together, each with the same weight, and the runs it consists of.
+    ValueError for an ensemble that is to be joined in another way than it says."""
     if len(places) == 1 and (places[0] / "ensemble.json").is_file():
+        if how is not None:
+            raise ValueError(
+                f"--join {how}: {places[0]} is an ensemble, which says how; expected none"
+            )
         return read(places[0], transpose)
     runs, weights = [], []
     for place in places:
         own = runs_of(place)
         runs += own
         weights += [1 / len(own)] * len(own)
-    return of_runs(runs, weights, how, transpose), runs
+    return of_runs(runs, weights, how or "mean", transpose), runs
 
 
 def of_runs(

@@ -121,8 +121,9 @@ class EvaluateSettings:
     checkpoint: tuple[Path, ...] = (Path("runs"),)
     """runs, cross-validations (all folds) or an ensemble; several: joined; a folder of runs: its
     newest run"""
-    join: Literal["mean", "geometric"] = "mean"
-    """how several models' probabilities are joined: their mean, or that of their logarithms"""
+    join: Literal["mean", "geometric"] | None = None
+    """how several models' probabilities are joined: their mean, or that of their logarithms;
+    nothing: their mean, or as an ensemble's folder says"""
     tta: tuple[Literal["transpose", "tuning"], ...] = ()
     """hear each recording transposed, too; find its tuning first"""
     output: Path | None = None
@@ -155,8 +156,9 @@ class PredictSettings:
     checkpoint: tuple[Path, ...] = (Path("runs"),)
     """runs, cross-validations (all folds) or an ensemble; several: joined; a folder of runs: its
     newest run"""
-    join: Literal["mean", "geometric"] = "mean"
-    """how several models' probabilities are joined: their mean, or that of their logarithms"""
+    join: Literal["mean", "geometric"] | None = None
+    """how several models' probabilities are joined: their mean, or that of their logarithms;
+    nothing: their mean, or as an ensemble's folder says"""
     tta: tuple[Literal["transpose", "tuning"], ...] = ()
     """hear each recording transposed, too; find its tuning first"""
     output: Path | None = None

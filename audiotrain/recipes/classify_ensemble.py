@@ -91,12 +91,19 @@ def _only(heard: Heard, clips: Sequence) -> Heard:
 # ---- places
 
 
-def load(places: Sequence[Path], cache: Path, workers: int = 2, how: Vote = "mean") -> Ensemble:
-    """What all places say together, each with the same weight, or the ensemble that one is."""
+def load(
+    places: Sequence[Path], cache: Path, workers: int = 2, how: Vote | None = None
+) -> Ensemble:
+    """What all places say together, each with the same weight, or the ensemble that one is.
+    ValueError for an ensemble that is to be joined in another way than it says."""
     if len(places) == 1 and (places[0] / ENSEMBLE).is_file():
+        if how is not None:
+            raise ValueError(
+                f"--join {how}: {places[0]} is an ensemble, which says how; expected none"
+            )
         groups, join = read(places[0])
         return Ensemble(groups, cache, workers, join)
-    return Ensemble([runs_of(place) for place in places], cache, workers, Join(how))
+    return Ensemble([runs_of(place) for place in places], cache, workers, Join(how or "mean"))
 
 
 def runs_of(folder: Path) -> list[Path]:

@@ -126,8 +126,9 @@ class EvaluateSettings:
     checkpoint: tuple[Path, ...] = (Path("runs"),)
     """run folders, cross-validations (all their folds), folders of runs (the newest) or what
     `ensemble` wrote; several: joined"""
-    join: Vote = "mean"
-    """how several models' probabilities are joined: their mean, geometric mean, or by majority"""
+    join: Vote | None = None
+    """how several models' probabilities are joined: their mean, geometric mean, or by majority;
+    nothing: their mean, or as an ensemble's folder says"""
     output: Path | None = None
     """folder for metrics.json, tables and pictures; nothing: RUN/evaluation-NAME"""
     split: Literal["train", "valid", "test"] | None = None
@@ -151,8 +152,9 @@ class PredictSettings:
     checkpoint: tuple[Path, ...] = (Path("runs"),)
     """run folders, cross-validations (all their folds), folders of runs (the newest) or what
     `ensemble` wrote; several: joined"""
-    join: Vote = "mean"
-    """how several models' probabilities are joined: their mean, geometric mean, or by majority"""
+    join: Vote | None = None
+    """how several models' probabilities are joined: their mean, geometric mean, or by majority;
+    nothing: their mean, or as an ensemble's folder says"""
     output: Path = Path("predictions.csv")
     """CSV to write: file, label, confidence, and a column for each class; with `submission` a
     competition's file"""
