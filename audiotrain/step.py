@@ -3,6 +3,7 @@
 State is listed once, [model, optimizer, random key, extra].
 """
 
+import math
 from collections.abc import Mapping
 
 import mlx.core as mx
@@ -164,13 +165,15 @@ class TrainStep:
         return {"gradient_norm": norm, "learning_rate": learning_rate_of(self.optimizer)}
 
     def _descend(self, gradients, norm: mx.array) -> None:
-        if self.clip_value is not None and self.clip_algorithm == "norm":
-            scale = mx.where(norm > self.clip_value, self.clip_value / norm, 1.0)
-            gradients = tree_map(
-                lambda g: (g.astype(mx.float32) * scale).astype(g.dtype), gradients
-            )
-        elif self.clip_value is not None:
+        limit = self.clip_value
+        if limit is not None and self.clip_algorithm == "value":
             gradients = tree_map(lambda g: mx.clip(g, -self.clip_value, self.clip_value), gradients)
+            limit = None
+        # Without a limit the factor is 1, and still the update waits for the norm: then whether it
+        # is kept is known, and the choice is part of the update instead of a pass of its own.
+        limit = math.inf if limit is None else limit
+        scale = mx.where(norm > limit, limit / norm, 1.0)
+        gradients = tree_map(lambda g: (g.astype(mx.float32) * scale).astype(g.dtype), gradients)
         self.optimizer.update(self.module, gradients)
 
     def _keep_if(self, finite: mx.array, old_model: dict, old_optimizer: dict) -> None:
