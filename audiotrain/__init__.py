@@ -48,6 +48,7 @@ __all__ = [
 
 if blas.load().name != "GPU":
     blas.keep_freed_memory()
+    blas.interleave_streams()
 
 
 def __getattr__(name: str):

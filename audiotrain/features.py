@@ -4,7 +4,6 @@ Frame i is centred at i * hop / rate seconds and there are 1 + samples // hop fr
 """
 
 import math
-import threading
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import numpy as np
 
 from audiotrain import audio as audio_files
 from audiotrain.cqt import CQT, CQTSettings, frame_count
+from audiotrain.parallel import streams
 
 
 @dataclass(frozen=True)
@@ -169,28 +169,16 @@ def feature_blocks(
     else:
         pieces = audio_files.stream(audio, settings.rate, size * hop / settings.rate)
         slabs = _slabs_of_stream(pieces, hop, size, margin)
-    streams = _streams()
+    chosen = streams()
     pending: deque[mx.array] = deque()
     for i, (slab, first, stop) in enumerate(slabs):
-        with mx.stream(streams[i % len(streams)]):
+        with mx.stream(chosen[i % len(chosen)]):
             pending.append(transform.frames(mx.array(slab)[None], first, stop)[0])
         mx.async_eval(pending[-1])
-        if len(pending) == len(streams):
+        if len(pending) == len(chosen):
             yield np.array(pending.popleft())
     for block in pending:
         yield np.array(block)
-
-
-_OF_THREAD = threading.local()  # MLX streams belong to the thread that made them
-
-
-def _streams() -> list[mx.Stream]:
-    """Streams for blocks to run on at once: two on a CPU, where an FFT uses one core only."""
-    if mx.default_device() != mx.Device(mx.cpu):
-        return [mx.default_stream(mx.default_device())]
-    if not hasattr(_OF_THREAD, "streams"):
-        _OF_THREAD.streams = [mx.new_stream(mx.cpu), mx.new_stream(mx.cpu)]
-    return _OF_THREAD.streams
 
 
 def _slabs_of_array(

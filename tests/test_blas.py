@@ -1,5 +1,6 @@
 """Which BLAS is loaded, when it cannot be, and what is said then; each case in its own process."""
 
+import ctypes
 import os
 import subprocess
 import sys
@@ -133,3 +134,38 @@ def test_products_are_right():
     a, b = (rng.normal(size=(130, 130)).astype(np.float32) for _ in range(2))
     product = np.array(mx.array(a) @ mx.array(b))
     np.testing.assert_allclose(product, a.astype(np.float64) @ b, atol=1e-4)
+
+
+@ONLY_LINUX
+def test_streams_take_turns_unless_the_user_says_otherwise():
+    code = "import audiotrain, os; print(os.environ.get('MLX_BFS_MAX_WIDTH'))"
+    expected = "None" if blas.load().name == "GPU" else "1000"
+    environment = os.environ.get("MLX_BFS_MAX_WIDTH")
+    assert run(code)[0] == (environment or expected)
+    assert run(code, MLX_BFS_MAX_WIDTH="30")[0] == "30"
+
+
+@ONLY_LINUX
+def test_threads_of_the_library_can_be_set():
+    library = ctypes.CDLL(blas.load().path or None)
+    names = ("MKL_Get_Max_Threads", "openblas_get_num_threads", "bli_thread_get_num_threads")
+    count = next((getattr(library, name) for name in names if hasattr(library, name)), None)
+    if count is None or blas.cores() < 2:
+        pytest.skip("no BLAS of more than one thread here")
+    try:
+        blas.use_threads(1)
+        assert count() == 1
+    finally:
+        blas.use_threads(blas.cores())
+    assert count() == blas.cores()
+
+
+def test_cores_are_no_more_than_the_variables_say(monkeypatch):
+    for name in blas.THREAD_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    everything = blas.cores()
+    assert everything == len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else True
+    monkeypatch.setenv("MKL_NUM_THREADS", "1")
+    assert blas.cores() == 1
+    monkeypatch.setenv("MKL_NUM_THREADS", "many")
+    assert blas.cores() == everything

@@ -24,6 +24,7 @@ from audiotrain.models.equivariant import (
     PitchStem,
 )
 from audiotrain.models.layers import ConformerBlock, EncoderBlock
+from audiotrain.parallel import by_parts
 
 ARCHITECTURES = ("equivariant", "relu-transformer", "transformer", "conv", "conformer", "btc")
 
@@ -184,6 +185,9 @@ class FrameChordModel(Buffered):
             self.heads = Heads(settings.width, settings.patch)
 
     def __call__(self, features: mx.array) -> dict[str, mx.array]:
+        return by_parts(self._logits, features)
+
+    def _logits(self, features: mx.array) -> dict[str, mx.array]:
         x, changes = self.trunk(features)
         logits = self.heads(x)
         return logits | {"change": mx.stack(changes, axis=-1)} if changes else logits
@@ -216,6 +220,9 @@ class ChordRecognitionModel(Buffered):
     def __call__(self, audio: mx.array) -> dict[str, mx.array]:
         if audio.ndim != 2:
             raise ValueError(f"audio of shape {audio.shape}, expected (batch, samples)")
+        return by_parts(self._logits, audio)
+
+    def _logits(self, audio: mx.array) -> dict[str, mx.array]:
         magnitudes = mx.stop_gradient(self._front_end(audio))
         features = (20 / math.log(10)) * mx.log(magnitudes + 1e-4)
         features = mx.pad(features, ((0, 0), (0, features.shape[1] % 2), (0, 0)), mode="edge")

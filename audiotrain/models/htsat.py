@@ -14,6 +14,7 @@ import numpy as np
 from audiotrain.buffers import Buffered
 from audiotrain.models.clap_config import HTSATConfig
 from audiotrain.models.functions import attend, gelu
+from audiotrain.parallel import by_parts
 
 CROPS = 3  # of a long clip, beside the whole
 OTHER_REGION = -100.0  # added to scores between patches that are no neighbours before the shift
@@ -260,7 +261,11 @@ class HTSAT(Buffered):
         x = stretch(self.batch_norm(audio), self.config.frames)
         fuse = self.config.enable_fusion and is_longer is not None
         longer = mx.array(is_longer).reshape(-1) != 0 if fuse else None
-        x = self.patch_embed(x, longer)
+        if longer is not None:  # the fusion's norms take their statistics from the whole batch
+            return by_parts(self._tower, self.patch_embed(x, longer))
+        return by_parts(lambda part: self._tower(self.patch_embed(part, None)), x)
+
+    def _tower(self, x: mx.array) -> mx.array:
         for stage in self.layers:
             x = stage(x)
         return self.norm(x).mean(axis=(1, 2))

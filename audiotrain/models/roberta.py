@@ -5,6 +5,7 @@ import mlx.nn as nn
 
 from audiotrain.models.clap_config import RoBERTaConfig
 from audiotrain.models.functions import attend, gelu
+from audiotrain.parallel import by_parts
 
 MASKED = -1e9  # added to the scores of tokens that are not looked at
 
@@ -109,8 +110,10 @@ class RoBERTa(nn.Module):
         check_tokens(input_ids, self.config.vocab_size)
         if attention_mask is None:
             attention_mask = input_ids != self.config.pad_token_id
-        x = self.embeddings(input_ids)
         bias = mx.where(mx.array(attention_mask) != 0, 0.0, MASKED)[:, None, None]
+        return by_parts(self._tower, self.embeddings(input_ids), bias)
+
+    def _tower(self, x: mx.array, bias: mx.array) -> mx.array:
         for layer in self.layers:
             x = layer(x, bias)
         return mx.tanh(self.pooler(x[:, 0]))

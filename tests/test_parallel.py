@@ -1,0 +1,144 @@
+"""by_parts: the same numbers as at once, on several streams, again and again."""
+
+import os
+import subprocess
+import sys
+
+import mlx.core as mx
+import mlx.nn as nn
+import mlx.optimizers as optim
+import numpy as np
+import pytest
+from mlx.utils import tree_flatten
+
+from audiotrain import blas, parallel
+from audiotrain.models.chords import ChordModelSettings, FrameChordModel
+from audiotrain.models.clap import CLAP
+from audiotrain.models.clap_config import CLAPConfig
+from audiotrain.parallel import by_parts
+
+
+@pytest.fixture
+def cut(monkeypatch):
+    """Streams for parts of however small a batch; restored for the other tests."""
+
+    def with_streams(count):
+        monkeypatch.setattr(parallel, "LEAST", 1)
+        monkeypatch.setenv(parallel.VARIABLE, str(count))
+        monkeypatch.setattr(parallel, "_OF_THREAD", parallel.threading.local())
+
+    yield with_streams
+    blas.use_threads(blas.cores())
+
+
+@pytest.fixture(autouse=True)
+def on_cpu():
+    if mx.default_device() != mx.Device(mx.cpu):
+        pytest.skip("a GPU is not cut")
+
+
+def chord_model():
+    mx.random.seed(0)
+    model = FrameChordModel(48, ChordModelSettings(width=24, hidden=24, blocks=2, dropout=0.2))
+    mx.eval(model.parameters())
+    return model
+
+
+def gradients(model, features):
+    def loss_of(features):
+        return sum(mx.square(logits).mean() for logits in model(features).values())
+
+    return nn.value_and_grad(model, loss_of)(features)
+
+
+def test_parts_have_the_values_and_gradients_of_the_whole(cut):
+    features = mx.random.normal((5, 32, 48), key=mx.random.key(1))
+    model = chord_model().eval()
+    cut(1)
+    whole = dict(tree_flatten(gradients(model, features)))
+    cut(3)
+    for name, value in tree_flatten(gradients(model, features)):
+        np.testing.assert_allclose(value, whole[name], rtol=1e-4, atol=1e-6, err_msg=name)
+
+
+def test_each_part_has_a_stream_and_all_examples_their_place(cut):
+    cut(3)
+    seen = []
+
+    def doubled(x, y):
+        seen.append((mx.default_stream(mx.cpu), len(x), len(y)))
+        return [2 * x, {"sum": x + y}]
+
+    x, y = mx.arange(8.0).reshape(8, 1), mx.ones((8, 1))
+    twice, others = by_parts(doubled, x, y)
+    assert [length for _, length, _ in seen] == [2, 3, 3] == [length for *_, length in seen]
+    assert len({str(stream) for stream, *_ in seen}) == 3
+    assert mx.array_equal(twice, 2 * x) and mx.array_equal(others["sum"], x + y)
+
+
+def test_compiled_steps_are_the_same_bit_for_bit_each_time(cut):
+    cut(2)
+
+    def run():
+        model = chord_model()
+        features = mx.random.normal((6, 32, 48), key=mx.random.key(1))
+        optimizer = optim.SGD(learning_rate=1e-2)
+        state = [model.state, optimizer.state, mx.random.state]
+
+        def step(features):
+            loss, found = gradients(model, features)
+            optimizer.update(model, found)
+            return loss
+
+        step = mx.compile(step, inputs=state, outputs=state)
+        mx.random.seed(3)
+        return [float(step(features)) for _ in range(20)]
+
+    first = run()
+    assert first[-1] < first[0]
+    for _ in range(5):
+        assert run() == first
+
+
+def test_clap_by_parts(cut):
+    mx.random.seed(0)
+    model = CLAP(CLAPConfig.small(vocab_size=50)).eval()
+    audio = mx.random.normal((3, 1, 501, 64), key=mx.random.key(1))
+    ids = mx.array([[0, 7, 2, 1], [0, 8, 9, 2], [0, 2, 1, 1]])
+    cut(1)
+    whole = model(audio, ids)
+    cut(2)
+    for name, value in model(audio, ids).items():
+        np.testing.assert_allclose(value, whole[name], rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+def test_batch_norm_counts_the_whole_batch(cut):
+    model = CLAP(CLAPConfig.small(vocab_size=50)).train()
+    audio = 10 + 3 * mx.random.normal((4, 1, 1001, 64), key=mx.random.key(1))
+    cut(2)
+    mx.eval(model.audio_encoder(audio))
+    norm = model.audio_encoder.batch_norm
+    expected = norm.momentum * audio.mean(axis=(0, 1, 2))
+    np.testing.assert_allclose(norm.running_mean, expected, rtol=1e-4)
+
+
+def test_small_batches_stay_whole():
+    sizes = []
+    by_parts(lambda x: sizes.append(len(x)) or x, mx.zeros((8, 100)))
+    assert sizes == [8]
+
+
+def test_as_many_streams_as_asked_for(cut):
+    cut("two")
+    with pytest.raises(ValueError, match="AUDIOTRAIN_STREAMS=two, expected a number of streams"):
+        parallel.streams()
+
+
+def test_a_process_of_one_thread_has_one_stream():
+    code = "import audiotrain.parallel as p; print(len(p.streams()), p.blas.cores())"
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    environment.pop(parallel.VARIABLE, None)
+    found = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert found.stdout.split() == ["1", "1"]
