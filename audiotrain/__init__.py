@@ -48,7 +48,6 @@ __all__ = [
 
 if blas.load().name != "GPU":
     blas.keep_freed_memory()
-    blas.interleave_streams()
 
 
 def __getattr__(name: str):

@@ -79,14 +79,6 @@ def keep_freed_memory() -> bool:
     return bool(mallopt(mmap_threshold, 1 << 30) and mallopt(trim_threshold, 2**31 - 1))
 
 
-def interleave_streams() -> None:
-    """Let MLX queue work that could be done at the same time in turns, instead of one stream's
-    after the other's: its variable MLX_BFS_MAX_WIDTH, where it is not set. Takes up to a third more
-    memory in training. To be called before MLX computes anything."""
-    if sys.platform == "linux" and load().name != "GPU":
-        os.environ.setdefault("MLX_BFS_MAX_WIDTH", "1000")
-
-
 def cores() -> int:
     """Cores for this process, or fewer where OMP_NUM_THREADS, MKL_NUM_THREADS or
     OPENBLAS_NUM_THREADS say so."""

@@ -60,7 +60,7 @@ class EarlyStopping(Monitor):
 
     def _forget(self) -> None:
         self.best_score = math.inf if self.mode == "min" else -math.inf
-        self.wait_count, self.stopped_epoch = 0, None
+        self.wait_count, self.stopped_epoch, self.stopped = 0, None, False
 
     def setup(self, trainer, module) -> None:
         self._forget()
@@ -70,7 +70,7 @@ class EarlyStopping(Monitor):
             )
 
     def on_train_start(self, trainer, module) -> None:
-        if self.wait_count >= self.patience:
+        if self.wait_count >= self.patience or self.stopped:
             trainer.should_stop = True
 
     def on_validation_end(self, trainer, module) -> None:
@@ -93,7 +93,8 @@ class EarlyStopping(Monitor):
                 self._stop(trainer, f"{self.monitor} was best at {self.best_score:.4f}")
 
     def _stop(self, trainer, reason: str) -> None:
-        trainer.should_stop, self.stopped_epoch = True, trainer.current_epoch
+        trainer.should_stop = self.stopped = True
+        self.stopped_epoch = trainer.current_epoch
         if self.verbose and trainer.is_global_zero:
             print(
                 f"stopping early at epoch {trainer.current_epoch}: {reason}, "
@@ -102,10 +103,11 @@ class EarlyStopping(Monitor):
             )
 
     def state_dict(self) -> dict:
-        return {"best_score": self.best_score, "wait_count": self.wait_count}
+        return {name: self.__dict__[name] for name in ("best_score", "wait_count", "stopped")}
 
     def load_state_dict(self, state: dict) -> None:
         self.best_score, self.wait_count = state["best_score"], state["wait_count"]
+        self.stopped = state.get("stopped", False)  # older checkpoints lack it
 
 
 class Timer(Callback):
@@ -191,6 +193,8 @@ class LearningRateScheduler(Callback):
 
     def __init__(self, schedule: Callable[[int], float], interval: str = "epoch"):
         check_interval("interval", interval)
+        if not callable(schedule):
+            raise ValueError(f"schedule is {schedule!r}, expected a function of a whole number")
         self.schedule, self.interval = schedule, interval
 
     def on_train_start(self, trainer, module) -> None:
@@ -283,7 +287,8 @@ def default_callbacks(
         raise ValueError("enable_checkpointing is False, but callbacks has a ModelCheckpoint")
     others = [c for c in given if not isinstance(c, ModelCheckpoint)]
     if fast_dev_run:
-        savers, others = [], [c for c in others if not isinstance(c, EarlyStopping)]
+        savers = []
+        others = [c for c in others if not isinstance(c, EarlyStopping | MetricsLogger)]
     if checkpointing and not savers:
         savers = [ModelCheckpoint(save_top_k=0)]
     if progress and not any(isinstance(c, ProgressBar) for c in others):

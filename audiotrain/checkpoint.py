@@ -84,6 +84,7 @@ def save(folder: str | Path, arrays: dict[str, Arrays], meta: dict) -> Path:
     _refuse_other_content(folder)
     temporary = folder.with_name(f".{folder.name}.writing-{os.getpid()}")
     try:
+        _sweep(folder)
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         sizes = {}
@@ -99,6 +100,9 @@ def save(folder: str | Path, arrays: dict[str, Arrays], meta: dict) -> Path:
             os.fsync(file.fileno())
         _sync_folder(temporary)
         _swap(temporary, folder)
+    except TypeError as error:
+        found = not_plain(meta) or str(error)
+        raise CheckpointError(f"{folder}: cannot write the checkpoint ({found})") from None
     except (OSError, RuntimeError) as error:
         reason = getattr(error, "strerror", None) or str(error).rstrip(".")
         raise CheckpointError(
@@ -123,10 +127,25 @@ def load(folder: str | Path) -> tuple[dict[str, Arrays], dict]:
         try:
             group = mx.load(str(file))
             mx.eval(group)  # mx.load is lazy: read now, while an error can name the file
-        except RuntimeError as error:
+        except (RuntimeError, ValueError) as error:
             raise CheckpointError(f"{file}: damaged ({error})") from None
         arrays[name.removesuffix(".safetensors")] = group
     return arrays, state["meta"]
+
+
+def not_plain(data, place: str = "") -> str:
+    """The first thing in nested plain data that JSON cannot hold, and where; "" for none.
+
+    >>> not_plain({"data": {"folder": Path("x"), "rate": 22050}})
+    "data.folder is a PosixPath, expected plain data"
+    """
+    if isinstance(data, dict | list | tuple):
+        items = data.items() if isinstance(data, dict) else enumerate(data)
+        told = (not_plain(value, f"{place}.{key}".lstrip(".")) for key, value in items)
+        return next(filter(None, told), "")
+    if data is None or isinstance(data, str | bool | int | float):
+        return ""
+    return f"{place} is a {type(data).__name__}, expected plain data"
 
 
 def exists(folder: str | Path) -> bool:
@@ -156,12 +175,39 @@ def load_weights(module: nn.Module, folder: str | Path, averaged: bool = True) -
     return meta
 
 
+def move(folder: str | Path, other: str | Path) -> None:
+    """Give a checkpoint another name. CheckpointError when that cannot be."""
+    folder = _existing(Path(folder))
+    try:
+        os.replace(folder, other)
+    except OSError as error:
+        raise CheckpointError(f"{folder}: cannot become {other} ({error.strerror})") from None
+
+
 def remove(folder: str | Path) -> None:
     """Delete a checkpoint directory; nothing else is ever deleted."""
     folder = Path(folder)
     if (folder / STATE).is_file():
         (folder / STATE).unlink()  # first, so that a half-deleted checkpoint never looks whole
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sweep(folder: Path) -> None:
+    """Delete what processes that were killed while they wrote this checkpoint left."""
+    for left in folder.parent.glob(f".{folder.name}.writing-*"):
+        number = left.name.rpartition("-")[2]
+        if number.isdecimal() and not _alive(int(number)):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def _refuse_other_content(folder: Path) -> None:

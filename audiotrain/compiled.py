@@ -66,6 +66,7 @@ class Compiled:
         self.functions: dict = {}
         self.names: dict = {}
         self.leaves: dict[str, str] = {}  # of the last batch that was traced
+        self.changed = ""  # how it differs from the one traced before
 
     def clear(self) -> None:
         """Forget the traces: needed once modes, frozen parameters or state objects changed."""
@@ -113,6 +114,7 @@ class Compiled:
     def _compare(self, found: dict[str, str]) -> None:
         """Remember what was traced, and warn once when every batch is another kind."""
         before, self.leaves = self.leaves, found
+        self.changed = difference(before, found) if before and before != found else ""
         if self.compile and len(self.names) == MANY_TRACES:
             warnings.warn(
                 f"the {self.what} step was traced {MANY_TRACES} times because batches differ: "

@@ -84,7 +84,7 @@ def evaluating(trainer) -> Iterator[None]:
     modes = [(part, part.training) for part in module.modules()]
     key = random_key()
     mx.random.seed(trainer.seed)
-    averaged = step.extra.get("ema", {}) if step and step.module is module else {}
+    averaged = step.averages() if step and step.module is module else {}
     trained = {name: a for name, a in arrays_of(module).items() if name in averaged}
     try:
         put_arrays(module, averaged)

@@ -30,6 +30,11 @@ class History:
         """Append an epoch's row; a row of the same epoch (a part of it) is replaced."""
         self.rows = [old for old in self.rows if old["epoch"] != row["epoch"]] + [row]
 
+    def amend_epoch(self, numbers: Row) -> None:
+        """Add numbers to the last epoch's row."""
+        if self.rows:
+            self.rows[-1] = self.rows[-1] | numbers
+
     def add_log(self, row: Row) -> None:
         """Append a row of the log: a log interval's or a validation's inside an epoch."""
         self.log.append(row)

@@ -78,6 +78,8 @@ class Monitor(Callback):
     def __init__(self, monitor: str | None, mode: str):
         if mode not in ("min", "max"):
             raise ValueError(f"mode is {mode!r}, expected 'min' or 'max'")
+        if monitor is not None and not isinstance(monitor, str):
+            raise ValueError(f"monitor is {monitor!r}, expected the name of a metric")
         self.monitor, self.mode = monitor, mode
 
     @property

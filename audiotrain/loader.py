@@ -117,9 +117,11 @@ class DataLoader:
         self.sampler, self.batch_sampler = sampler, batch_sampler
         self._sampler = sampler if batch_sampler is None else batch_sampler
         self.persistent_workers, self.seed, self.epoch = persistent_workers, seed, 0
-        self.cpu_transforms = as_tuple(cpu_transforms)
+        self.cpu_transforms = as_tuple("cpu_transforms", cpu_transforms)
         self.collate_fn = default_collate if collate_fn is None else collate_fn
-        self.mlx_transforms = (to_mlx,) if mlx_transforms is None else as_tuple(mlx_transforms)
+        self.mlx_transforms = (to_mlx,)
+        if mlx_transforms is not None:
+            self.mlx_transforms = as_tuple("mlx_transforms", mlx_transforms)
         self._consumed = 0  # batches of this epoch that the user was given
         self._begun = False  # whether a pass over this epoch has begun
         self._resuming = False  # whether the next pass begins at `_consumed`
@@ -166,13 +168,20 @@ class DataLoader:
         self.epoch, self._begun = epoch, False
 
     def state_dict(self) -> dict[str, int]:
-        """Where the loader stands: plain numbers. Batches prefetched but not given don't count."""
+        """Where the loader stands: plain data. Batches prefetched but not given don't count."""
+        return self.state_after(self.epoch, self._consumed)
+
+    def state_after(self, epoch: int, batches: int) -> dict[str, int | bool | str]:
+        """`state_dict` of a loader that has given `batches` of `epoch`, wherever this one is."""
         return {
             "seed": self.seed,
-            "epoch": self.epoch,
-            "consumed": self._consumed,
+            "epoch": epoch,
+            "consumed": batches,
             "batches": len(self),
             "batch_size": self._together,
+            "samples": self._count(),
+            "shuffle": self.shuffle,
+            "sampler": type(self._sampler).__name__,
         } | ({} if self._sampler is None else {"sampler_seed": self._sampler.seed})
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
@@ -181,11 +190,13 @@ class DataLoader:
         ValueError when the epoch was left half-way and its batches were others than ours.
         """
         expected = self.state_dict()
-        if missing := [name for name in expected if name not in state]:
+        order = ("batches", "batch_size", "samples", "shuffle", "sampler")
+        needed = [name for name in expected if name not in order[2:]]  # older states lack those
+        if missing := [name for name in needed if name not in state]:
             raise ValueError(f"state of the data loader lacks {', '.join(missing)}")
         if 0 < state["consumed"] < state["batches"]:
-            for name in ("batches", "batch_size"):
-                if state[name] != expected[name]:
+            for name in order:
+                if state.get(name, expected[name]) != expected[name]:
                     raise ValueError(
                         f"data loader: {name} is {expected[name]}, but the saved state stopped"
                         f" inside an epoch with {name} {state[name]}"
@@ -318,7 +329,10 @@ def occurrences(order: np.ndarray) -> np.ndarray:
     return counts
 
 
-def as_tuple(transforms: Callable | Sequence[Callable] | None) -> tuple[Callable, ...]:
+def as_tuple(name: str, transforms: Callable | Sequence[Callable] | None) -> tuple[Callable, ...]:
     if transforms is None:
         return ()
-    return (transforms,) if callable(transforms) else tuple(transforms)
+    several = (transforms,) if callable(transforms) else transforms
+    if not isinstance(several, Sequence) or not all(map(callable, several)):
+        raise ValueError(f"{name} is {transforms!r}, expected a function or several")
+    return tuple(several)

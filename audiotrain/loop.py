@@ -12,13 +12,7 @@ from audiotrain.evaluation import NO_BATCH, Averages, count_batches, evaluate, e
 from audiotrain.guardian import lost, lost_connection
 from audiotrain.memory import memory_limits
 from audiotrain.signals import Interrupted, SignalGuard
-
-PER_STEP = ("gradient_norm", "learning_rate")
-MOST_PENDING = 256
-
-
-class NonFiniteError(ValueError):
-    """Too many steps in a row had a NaN or infinite loss or gradient."""
+from audiotrain.step_numbers import StepNumbers
 
 
 class FitLoop:
@@ -27,17 +21,16 @@ class FitLoop:
     def __init__(self, trainer):
         self.trainer, self.module, self.step = trainer, trainer.module, trainer.step
         self.ranks = trainer.ranks
-        self.pending: list[tuple[int, StepOutputs]] = []
+        self.numbers = StepNumbers(trainer)
         self.previous: StepOutputs | None = None
         self.overfitted: list | None = None
-        self.checked_batches = 0
-        self.skipped_from = trainer.global_step  # the first step of those skipped in a row
 
     def run(self) -> None:
         """Train to the end, or until a signal; SystemExit after a signal, once all is saved."""
         trainer, module = self.trainer, self.module
         limits = trainer.memory_limit, trainer.cache_limit, trainer.wired_limit
         watch = self.ranks.watch(self._where)
+        error: BaseException | None = None
         with SignalGuard() as guard, watch, memory_limits(*limits):
             trainer.guard, trainer.loop = guard, self
             try:
@@ -46,13 +39,14 @@ class FitLoop:
                     module.train()
                 trainer.tell(lambda c: c.on_train_start(trainer, module))
                 module.on_train_start()
-                self._start_interval()
+                self.numbers.begin_interval()
                 self._meet()
                 while not self._finished():
                     self._epoch()
                 mx.eval(self.step.state())
                 module.on_train_end()
                 trainer.tell(lambda c: c.on_train_end(trainer, module))
+                self.flush()
                 self._meet()
                 trainer.check_signal()  # one that came too late for a step
             except Interrupted:
@@ -63,11 +57,27 @@ class FitLoop:
                     told = lost(self.ranks.rank, reason, self._where())
                     print(told, file=sys.stderr, flush=True)
                     raise SystemExit(1) from None
-                trainer.tell(lambda c: c.on_exception(trainer, module, error))
+                if isinstance(fault, RuntimeError) and self.step.changed:
+                    fault.add_note(f"a batch was unlike those before: {self.step.changed}")
+                self._tell_after(fault, lambda c: c.on_exception(trainer, module, error))
                 raise
             finally:
                 trainer.guard = trainer.loop = None
-                trainer.tell(lambda c: c.teardown(trainer, module))
+                self.step.remember()
+                self._tell_after(error, lambda c: c.teardown(trainer, module))
+
+    def _tell_after(self, error: BaseException | None, hook) -> None:
+        """Run a hook of every callback; after an error their own errors are notes on it."""
+
+        def guarded(callback):
+            try:
+                hook(callback)
+            except Exception as second:
+                if error is None:
+                    raise
+                error.add_note(f"then {type(callback).__name__} failed: {second}")
+
+        self.trainer.tell(guarded)
 
     def _finished(self) -> bool:
         trainer = self.trainer
@@ -117,7 +127,9 @@ class FitLoop:
         trainer = self.trainer
         total = trainer.num_training_batches
         self.ranks.check_batches(total)
-        start = self.checked_batches = trainer.batches_done
+        start = trainer.batches_done
+        if not start:
+            trainer.checked_batches = 0
         if total is None or start < total:
             for batch in self._remaining(total, start):
                 self._train_batch(batch, total)
@@ -147,6 +159,8 @@ class FitLoop:
         trainer = self.trainer
         if trainer.overfit_batches:
             if self.overfitted is None:
+                if hasattr(trainer.train_loader, "set_epoch"):
+                    trainer.train_loader.set_epoch(0)  # the same batches when it is continued
                 self.overfitted = list(itertools.islice(trainer.train_loader, total))
             return self.overfitted[start:]
         loader = trainer.train_loader
@@ -166,7 +180,7 @@ class FitLoop:
         outputs = self.step.add(batch) if accumulate else self.step(batch)
         self._dispatch(outputs)
         self.ranks.hear()
-        self.pending.append((trainer.global_step, outputs))
+        self.numbers.add(trainer.global_step, outputs)
         trainer.batches_done += 1
         if not accumulate:
             trainer.global_step += 1
@@ -174,8 +188,6 @@ class FitLoop:
             trainer.group += 1
             if trainer.group == trainer.accumulate_grad_batches or trainer.batches_done == total:
                 self._optimize()
-        if len(self.pending) >= MOST_PENDING:
-            self.drain()
         if trainer.group == 0:
             self._log_interval()
             trainer.validation_due = self._validation_is_due(total)
@@ -184,7 +196,7 @@ class FitLoop:
     def _optimize(self) -> None:
         outputs = self.step.apply()
         self._dispatch(outputs)
-        self.pending.append((self.trainer.global_step, outputs))
+        self.numbers.add(self.trainer.global_step, outputs)
         self.trainer.group = 0
         self.trainer.global_step += 1
 
@@ -202,61 +214,25 @@ class FitLoop:
 
     # Numbers
 
-    def _start_interval(self) -> None:
-        self.interval_began, self.interval_examples = time.monotonic(), 0
-
     def drain(self) -> None:
-        """Read the pending numbers into the averages; stop when too many steps were skipped."""
-        trainer = self.trainer
-        pending, self.pending = self.pending, []
-        with self.ranks.waiting():
-            mx.eval([outputs.vector for _, outputs in pending])
-        for step, outputs in pending:
-            numbers = dict(outputs.numbers())
-            if "finite" not in numbers:
-                trainer.interval.add(numbers, 1.0)
-                continue
-            self.interval_examples += outputs.examples * self.ranks.size
-            weight, finite = numbers.pop("weight"), numbers.pop("finite")
-            if not finite:
-                if trainer.skipped_run == 0:
-                    self.skipped_from = step
-                trainer.skipped_steps += 1
-                trainer.skipped_run += 1
-                self._check_skipped(numbers["loss"])
-                continue
-            trainer.skipped_run = 0
-            averaged = {k: v for k, v in numbers.items() if k not in PER_STEP}
-            trainer.averages.add(averaged, weight)
-            trainer.interval.add(averaged, weight)
-            trainer.interval.add({k: v for k, v in numbers.items() if k in PER_STEP}, 1.0)
-
-    def _check_skipped(self, loss: float) -> None:
-        trainer = self.trainer
-        if trainer.skipped_run >= trainer.max_skipped_steps:
-            what = "loss" if loss != loss or loss in (float("inf"), float("-inf")) else "gradient"
-            raise NonFiniteError(
-                f"the {what} was NaN or infinite in {trainer.skipped_run} batches in a row, from "
-                f"step {self.skipped_from} of epoch {trainer.current_epoch}; nothing of them was "
-                f"learned: lower the learning rate, clip gradients, check the data and its labels"
-            )
+        """Read the numbers of all steps so far."""
+        self.numbers.drain()
 
     def _log_interval(self) -> None:
         trainer = self.trainer
         if trainer.global_step % trainer.log_every_n_steps:
             return
         self.drain()
-        seconds = time.monotonic() - self.interval_began
-        row = trainer.interval.means() | {
-            "learning_rate": trainer.current_learning_rate(),
-            "examples_per_second": self.interval_examples / max(seconds, 1e-9),
-            "peak_memory_mb": mx.get_peak_memory() / 1e6,
-            "skipped_steps": trainer.skipped_steps,
-        }
+        row = self.numbers.row()
         trainer.interval = Averages()
         trainer.tell(lambda c: c.on_log(trainer, self.module))
         trainer.history.add_log(self._stamp() | trainer.log_metrics(row))
-        self._start_interval()
+        self.numbers.begin_interval()
+
+    def flush(self) -> None:
+        """Add what hooks logged since the epoch's row to that row; loggers get one more."""
+        if self.trainer.records.waiting:
+            self.trainer.history.amend_epoch(self.trainer.log_metrics({}))
 
     def _stamp(self) -> dict:
         return {"epoch": self.trainer.current_epoch, "step": self.trainer.global_step}
@@ -286,8 +262,8 @@ class FitLoop:
                 f"length: give a whole number of steps"
             )
         every = max(1, int(total * interval))
-        passed = trainer.batches_done // every > self.checked_batches // every
-        self.checked_batches = trainer.batches_done
+        passed = trainer.batches_done // every > trainer.checked_batches // every
+        trainer.checked_batches = trainer.batches_done
         return passed and trainer.batches_done < total
 
     def _validate_inside(self) -> None:
@@ -310,7 +286,7 @@ class FitLoop:
         trainer.validation_due, trainer.validated_step = False, trainer.global_step
         self.module.on_validation_end(metrics)
         self.step.refresh()
-        self.interval_began += time.monotonic() - paused
+        self.numbers.began += time.monotonic() - paused
         return metrics
 
     def _sanity_check(self) -> None:
@@ -339,13 +315,16 @@ class FitLoop:
         trainer.epoch_finished, trainer.epoch_ending = exhausted, True
         trainer.validated_now = validated
         trainer.tell(lambda c: c.on_log(trainer, module))
+        trainer.callback_metrics.update(metrics)
+        module.on_train_epoch_end(trainer.current_epoch, dict(trainer.callback_metrics))
         metrics = self._last_validation(validated) | trainer.log_metrics(metrics)
         trainer.history.add_epoch(self._stamp() | metrics)
-        module.on_train_epoch_end(trainer.current_epoch, dict(trainer.callback_metrics))
         if validated:
             trainer.tell(lambda c: c.on_validation_end(trainer, module))
         trainer.tell(lambda c: c.on_train_epoch_end(trainer, module))
+        self.flush()
         trainer.tell(lambda c: c.on_epoch_end(trainer, EpochState(trainer)))
+        self.flush()
         trainer.epoch_finished = trainer.epoch_ending = False
         self._meet()
         if exhausted:

@@ -293,8 +293,9 @@ class MetricsTracker:
         for name, loss in loss_dict.items():
             self._loss_sums[name] = self._loss_sums.get(name, 0.0) + float(loss) * batch_size
         for head in HEADS:
-            predictions = _numpy(outputs[head]).argmax(axis=-1)
-            predictions, known = _judged(predictions, targets=targets[head])
+            logits = _numpy(outputs[head])
+            predictions, known = _judged(logits.argmax(axis=-1), targets=targets[head])
+            _check_classes(f"{head}: target", known, logits.shape[-1])
             self._correct[head] += int((predictions == known).sum())
             self._judged[head] += len(known)
 

@@ -11,6 +11,7 @@ import mlx.core as mx
 import mlx.optimizers as optim
 from mlx.utils import tree_flatten
 
+from audiotrain.batch import flatten_batch
 from audiotrain.buffers import Buffered, freeze_buffers
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ class TrainModule(Buffered):
         The length of the batch's first array, unless a module with masked losses overrides it
         with the number of items that its mean runs over (an int or a scalar array).
         """
-        arrays = [leaf for _, leaf in tree_flatten(batch) if isinstance(leaf, mx.array)]
+        arrays, _ = flatten_batch(batch)
         return next((array.shape[0] for array in arrays if array.ndim), 1)
 
     def on_train_start(self) -> None:

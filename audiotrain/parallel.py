@@ -1,8 +1,11 @@
 """Work of one process on all cores of a CPU: parts of a batch, each on an MLX stream of its own.
 
 MLX computes a CPU stream's operations one after the other on one thread; only matrix products use
-more. So halves of a batch on two streams take little more than half of the time. On a GPU there is
-one stream, and nothing is cut.
+more. So halves of a batch on two streams take little more than half of the time, where much is no
+matrix product. MLX must then queue work of both in turns, which costs memory in training, up to a
+third more (and more than twice as much of what gradient checkpointing leaves): so it is done where
+a process asks for it by `use_all_cores`, as the chord recipe does, or the user by a variable. On a
+GPU there is one stream, and nothing is cut.
 """
 
 import os
@@ -17,23 +20,30 @@ from audiotrain import blas
 MOST = 4  # parts: each has gradients of all weights, which are added up
 LEAST = 1 << 17  # numbers in a batch: less is done before a second thread has begun
 VARIABLE = "AUDIOTRAIN_STREAMS"
+WIDTH, WIDE = "MLX_BFS_MAX_WIDTH", 1000
 _OF_THREAD = threading.local()  # MLX's streams belong to the thread that made them
 
 
-def streams() -> list[mx.Stream]:
-    """Streams of this thread that compute at the same time: one for each core up to MOST, each
-    with its share of BLAS's threads; the default one alone on a GPU.
+def use_all_cores() -> None:
+    """From now on cut batches into parts. To be called before MLX computes anything: it reads its
+    variable MLX_BFS_MAX_WIDTH, which is set here unless the user did, only once."""
+    os.environ.setdefault(WIDTH, str(WIDE))
 
-    The variable AUDIOTRAIN_STREAMS says how many instead.
-    """
+
+def wanted() -> bool:
+    """Whether batches are cut: after `use_all_cores`, or with AUDIOTRAIN_STREAMS."""
+    width = os.environ.get(WIDTH, "")
+    return _count() > 1 and width.isdecimal() and int(width) >= WIDE
+
+
+def streams() -> list[mx.Stream]:
+    """Streams of this thread that compute at the same time: one for each core up to MOST, or as
+    many as AUDIOTRAIN_STREAMS says; the default one alone on a GPU."""
     if mx.default_device() != mx.Device(mx.cpu):
         return [mx.default_stream(mx.default_device())]
     if not hasattr(_OF_THREAD, "streams"):
-        count = _count()
-        further = [mx.new_stream(mx.cpu) for _ in range(count - 1)]
+        further = [mx.new_stream(mx.cpu) for _ in range(_count() - 1)]
         _OF_THREAD.streams = [mx.default_stream(mx.cpu), *further]
-    if len(_OF_THREAD.streams) > 1:
-        blas.use_threads(max(1, blas.cores() // len(_OF_THREAD.streams)))
     return _OF_THREAD.streams
 
 
@@ -51,20 +61,25 @@ def by_parts(function: Callable, *batch: mx.array):
 
     The arrays of `batch` have examples along their first axis, and so have those that the function
     gives: an array, or a list, tuple or dict of them. It must treat examples alike and on their
-    own. A batch of fewer than LEAST numbers is not cut.
+    own. Nothing is cut unless `wanted`, nor a batch of fewer than LEAST numbers. BLAS is left as
+    many threads as each part has cores.
 
     >>> by_parts(lambda x: {"doubled": 2 * x}, mx.arange(3))["doubled"]
     array([0, 2, 4], dtype=int32)
     """
     examples = len(batch[0])
-    if examples < 2 or max(array.size for array in batch) < LEAST:
+    enough = examples > 1 and max(array.size for array in batch) >= LEAST
+    chosen = streams()[:examples] if enough and wanted() else []
+    if len(chosen) < 2:
         return function(*batch)
-    chosen = streams()[:examples]
-    if len(chosen) == 1:
-        return function(*batch)
+    blas.use_threads(max(1, blas.cores() // len(chosen)))
     ends = [examples * number // len(chosen) for number in range(len(chosen) + 1)]
     parts = []
     for stream, start, stop in zip(chosen, ends, ends[1:], strict=False):
         with mx.stream(stream):  # slices, since mx.split breaks mx.compile (MLX 0.32)
             parts.append(function(*(array[start:stop] for array in batch)))
     return tree_map(lambda *arrays: mx.concatenate(arrays), parts[0], *parts[1:])
+
+
+if os.environ.get(VARIABLE, "1") != "1":
+    use_all_cores()

@@ -3,7 +3,7 @@
 import contextlib
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 # What a run folder, or a folder of folds or rounds, holds once it began.
@@ -16,29 +16,31 @@ def begun(folder: Path) -> str | None:
 
 
 @contextlib.contextmanager
-def only_run_in(folder: Path) -> Iterator[None]:
-    """Hold `folder` inside the block; ValueError when another run holds it.
+def only_run_in(folders: Mapping[Path, str]) -> Iterator[None]:
+    """Hold `folders`, each with the setting that named it, inside the block; ValueError when
+    another run holds one.
 
-    The system lets go of it when the process ends, however that happens.
+    The system lets go of them when the process ends, however that happens.
     """
+    with contextlib.ExitStack() as held:
+        for folder, setting in folders.items():
+            held.callback(os.close, _locked(folder, setting))
+        yield
+
+
+def _locked(folder: Path, setting: str) -> int:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         handle = os.open(folder, os.O_RDONLY)
     except OSError as error:
-        raise ValueError(f"default_root_dir {folder}: cannot write ({error.strerror})") from None
-    try:
-        _lock(handle, folder)
-        yield
-    finally:
-        os.close(handle)
-
-
-def _lock(handle: int, folder: Path) -> None:
+        raise ValueError(f"{setting} {folder}: cannot write ({error.strerror})") from None
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
+        os.close(handle)
         raise ValueError(
-            f"default_root_dir {folder}: another run is writing here, give each a folder of its own"
+            f"{setting} {folder}: another run is writing here, give each a folder of its own"
         ) from None
     except OSError:  # a file system without locks
         pass
+    return handle

@@ -20,8 +20,9 @@ class ModelCheckpoint(Monitor):
 
     `filename` may use epoch, step and any metric with a format, "model-{epoch:02d}-{val_loss:.2f}".
     Without a monitor the newest count as best. `dirpath` is the run folder's checkpoints/ by
-    default. Best ones are chosen after each validation (or epoch); `every_n_epochs` and
-    `every_n_steps` say how often anything is written. Only what it wrote is ever deleted.
+    default. Best ones are chosen after each validation (or epoch) of every `every_n_epochs`-th
+    epoch; `every_n_steps` writes in between. Only what it wrote is ever deleted, and an older
+    run's `last` becomes `last-v1`.
     """
 
     def __init__(
@@ -83,7 +84,7 @@ class ModelCheckpoint(Monitor):
 
     def on_validation_end(self, trainer, module) -> None:
         # At an epoch's end the epoch is closed first, so that a resumed run does not repeat it.
-        if self.by_validation and not trainer.epoch_ending:
+        if self.by_validation and not trainer.epoch_ending and self._due(trainer):
             self._save(trainer, fresh=True)
 
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx) -> None:
@@ -93,24 +94,38 @@ class ModelCheckpoint(Monitor):
 
     def on_train_epoch_end(self, trainer, module) -> None:
         last_of_all = trainer.should_stop or not trainer.epoch_finished
-        if (trainer.current_epoch + 1) % self.every_n_epochs == 0 or last_of_all:
-            fresh = not self.by_validation or trainer.validated_now
-            self._save(trainer, fresh)
+        if self._due(trainer) or last_of_all:
+            self._save(trainer, fresh=not self.by_validation or trainer.validated_now)
+
+    def _due(self, trainer) -> bool:
+        return (trainer.current_epoch + 1) % self.every_n_epochs == 0
 
     def on_train_end(self, trainer, module) -> None:
         if self.save_last and self.written != (trainer.global_step, trainer.current_epoch):
             self.write_last(trainer)
 
     def on_exception(self, trainer, module, error) -> None:
-        if self.save_on_exception and trainer.group == 0:
+        if self.save_on_exception and (trainer.group == 0 or trainer.world_size == 1):
             self.write_last(trainer)
 
     def write_last(self, trainer) -> Path:
         """Write `last`, a directory of its own."""
         path = self.folder(trainer) / "last"
+        if self.written is None and not trainer.resumed and trainer.is_global_zero:
+            self._step_aside(path)
         trainer.save_checkpoint(path)
         self.written = trainer.global_step, trainer.current_epoch + trainer.epoch_finished
         return path
+
+    @staticmethod
+    def _step_aside(path: Path) -> None:
+        """Give an older run's `last` another name."""
+        if not checkpoint.exists(path):
+            return
+        version = 1
+        while (other := path.with_name(f"{path.name}-v{version}")).exists():
+            version += 1
+        checkpoint.move(path, other)
 
     def _save(self, trainer, fresh: bool) -> None:
         """Keep the state if it is among the best, then `last`, which knows about the best."""
@@ -125,6 +140,8 @@ class ModelCheckpoint(Monitor):
             return []
         newest = -float(trainer.global_step) if self.mode == "min" else float(trainer.global_step)
         value = self.value(trainer) if self.monitor else newest
+        if not self.monitor and any(score == value for score, _ in self.kept):
+            return []  # every_n_steps and the epoch's end meet
         full = 0 < self.save_top_k <= len(self.kept)
         if full and not self.better(value, self.kept[-1][0]):
             return []
@@ -163,7 +180,9 @@ class ModelCheckpoint(Monitor):
 
     def _rerun(self, path: Path, trainer) -> bool:
         """Whether `path` is of this very step, written before the run was killed and resumed."""
-        return trainer.resumed and checkpoint.load_meta(path)["global_step"] == trainer.global_step
+        if not (trainer.resumed and checkpoint.exists(path)):
+            return False
+        return checkpoint.load_meta(path)["global_step"] == trainer.global_step
 
     def state_dict(self) -> dict:
         return {"kept": [(value, Path(path).name) for value, path in self.kept]}

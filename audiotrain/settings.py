@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 
+from audiotrain.checkpoint import not_plain
 from audiotrain.precision import PRECISIONS
 
 
@@ -22,24 +23,65 @@ def check_settings(trainer) -> None:
         ("wired_limit", 0),
     ):
         value = trainer.__dict__[name]
-        if value is not None and (not isinstance(value, int) or value < least):
+        optional = name in ("max_epochs", "max_steps") or name.endswith("_limit")
+        if value is None and optional:
+            continue
+        if not is_whole(value) or value < least:
             raise ValueError(f"{name} is {value!r}, expected a whole number, {least} or more")
+    if not is_whole(trainer.seed) or trainer.seed < 0:
+        raise ValueError(f"seed is {trainer.seed!r}, expected a whole number, 0 or more")
+    for name in (f"limit_{part}_batches" for part in ("train", "val", "test", "predict")):
+        value = trainer.__dict__[name]
+        if value is not None and not is_number(value) and value is not False:
+            raise ValueError(f"{name} is {value!r}, expected a share 0.0..1.0 or a whole number")
     clip, algorithm = trainer.gradient_clip_val, trainer.gradient_clip_algorithm
-    if clip is not None and not clip > 0:
+    if clip is not None and not (is_number(clip) and clip > 0):
         raise ValueError(f"gradient_clip_val is {clip!r}, expected a number above 0 or None")
     if algorithm not in ("norm", "value"):
         raise ValueError(f"gradient_clip_algorithm is {algorithm!r}, expected 'norm' or 'value'")
     if trainer.precision not in PRECISIONS:
         expected = " or ".join(map(repr, PRECISIONS))
         raise ValueError(f"precision is {trainer.precision!r}, expected {expected}")
-    if trainer.ema_decay is not None and not 0 <= trainer.ema_decay < 1:
-        raise ValueError(f"ema_decay is {trainer.ema_decay!r}, expected 0 or more and below 1")
+    decay = trainer.ema_decay
+    if decay is not None and not (is_number(decay) and 0 <= decay < 1):
+        raise ValueError(f"ema_decay is {decay!r}, expected 0 or more and below 1")
     interval = trainer.val_check_interval
-    if interval <= 0 or (isinstance(interval, float) and interval > 1):
+    share = isinstance(interval, float)
+    if not is_number(interval) or interval <= 0 or (share and interval > 1):
         raise ValueError(
             f"val_check_interval is {interval!r}, expected a share of the epoch above 0.0 and "
             f"at most 1.0, or a whole number of steps"
         )
+    every = trainer.check_val_every_n_epoch
+    if not share and every != 1:
+        raise ValueError(
+            f"check_val_every_n_epoch is {every}, but val_check_interval={interval} counts steps, "
+            f"expected one of them"
+        )
+    if found := not_plain(trainer.config, "config"):
+        raise ValueError(f"{found}: it is saved with every checkpoint")
+
+
+def is_whole(value) -> bool:
+    """Whether a setting is an int, and no bool."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_number(value) -> bool:
+    """Whether a setting is a plain Python number, and no bool."""
+    return isinstance(value, float) or is_whole(value)
+
+
+def parts(name: str, given, kind: type) -> list:
+    """One callback or logger, several or None as a list; ValueError for what is no `kind`."""
+    several = list(given) if isinstance(given, list | tuple) else [] if given is None else [given]
+    for one in several:
+        if isinstance(one, type):
+            found = f"the class {one.__name__}, expected an object of it"
+            raise ValueError(f"{name}: {found}")
+        if not isinstance(one, kind):
+            raise ValueError(f"{name}: found {one!r}, expected a {kind.__name__}")
+    return several
 
 
 def check_loaders(trainer) -> None:

@@ -43,6 +43,7 @@ class TrainStep:
         self.ema_decay = ema_decay
         self.accumulate = accumulate
         self.extra: dict = {}
+        self._remembered: tuple[str, mx.array] | None = None
         self._complete_state()
         mx.eval(self.state())
         self._step = Compiled(self._update, self.state, compile, "training")
@@ -58,6 +59,25 @@ class TrainStep:
     def trace_count(self) -> int:
         """Traces so far (eager steps count each)."""
         return self._step.trace_count + self._add.trace_count + self._apply.trace_count
+
+    def averages(self) -> dict[str, mx.array]:
+        """Running averages of the module's weights, by name; none when other weights were put into
+        the module since `remember`."""
+        if self._remembered is not None:
+            name, array = self._remembered
+            if arrays_of(self.module).get(name) is not array:
+                return {}
+        return self.extra.get("ema", {})
+
+    def remember(self) -> None:
+        """Take the module's weights for those that were trained, until the next step."""
+        weights = arrays_of(self.module.trainable_parameters())
+        self._remembered = next(iter(weights.items()), None)
+
+    @property
+    def changed(self) -> str:
+        """How the last kind of batch that was traced differs from the one before, "" for one."""
+        return self._step.changed or self._add.changed
 
     def refresh(self) -> None:
         """Trace anew if parts were frozen, unfrozen, or set to train or eval; cheap otherwise."""
@@ -199,8 +219,13 @@ def running_statistics(module) -> dict[str, mx.array]:
     }
 
 
+RESERVED = {"loss", "weight", "finite", "gradient_norm", "learning_rate"} | {
+    "epoch", "step", "skipped_steps", "examples_per_second", "peak_memory_mb",
+}  # fmt: skip
+
+
 def _numbers(loss, weight, finite, metrics: dict) -> dict:
-    reserved = {"loss", "weight", "finite", "gradient_norm", "learning_rate"} & set(metrics)
+    reserved = RESERVED & set(metrics)
     if reserved:
         raise ValueError(f"metric {min(reserved)!r}: the Trainer uses this name itself, rename it")
     return {"loss": loss, "weight": weight, "finite": finite} | metrics
@@ -220,7 +245,7 @@ def _state(optimizer: optim.Optimizer) -> dict:
 
 def losses_of(module, method: str, batch) -> tuple[mx.array | None, dict]:
     """(loss, metrics) of a module's step; what it logged with `module.log` is among the metrics."""
-    with module.trainer.recording() as logged:
+    with module.trainer.records.of_step() as logged:
         result = METHODS[method](module, batch)
     if isinstance(result, Mapping):
         loss, metrics = None, dict(result)

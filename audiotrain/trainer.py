@@ -4,8 +4,9 @@ Where the seeds of its API are silent, names and meanings are PyTorch Lightning'
 """
 
 import contextlib
+import copy
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import mlx.core as mx
 
 from audiotrain import checkpoint
 from audiotrain.callbacks import Callback, ModelCheckpoint, default_callbacks
-from audiotrain.compiled import can_compile, scalar
+from audiotrain.compiled import can_compile
 from audiotrain.distributed import join
 from audiotrain.evaluation import Averages, count_batches, evaluate, evaluating, predict
 from audiotrain.history import History
@@ -21,11 +22,12 @@ from audiotrain.loggers import Logger, file_loggers
 from audiotrain.loop import FitLoop
 from audiotrain.module import OptimizerConfig, TrainModule, optimizer_config
 from audiotrain.precision import PRECISIONS
-from audiotrain.resume import load_weights, restore, save
+from audiotrain.resume import load_weights, resolve, restore, save
 from audiotrain.run_folder import only_run_in
-from audiotrain.settings import check_loaders, check_settings, seconds
+from audiotrain.settings import check_loaders, check_settings, parts, seconds
 from audiotrain.signals import Interrupted
 from audiotrain.step import EvaluationStep, TrainStep, learning_rate_of
+from audiotrain.step_numbers import Records
 
 
 class Trainer:
@@ -125,27 +127,24 @@ class Trainer:
         check_settings(self)
         self.configure_optimizers = configure_optimizers
         self.ranks = join()
-        given = [callbacks] if isinstance(callbacks, Callback) else list(callbacks or ())
         self.callbacks = default_callbacks(
-            given,
+            parts("callbacks", callbacks, Callback),
             enable_checkpointing,
             enable_progress_bar,
             enable_model_summary,
             self.fast_dev_run,
         )
         self.loggers = [] if logger is False else file_loggers(self.default_root_dir)
-        if not isinstance(logger, bool) and logger is not None:
-            self.loggers += [logger] if isinstance(logger, Logger) else list(logger)
+        if not isinstance(logger, bool):
+            self.loggers += parts("logger", logger, Logger)
         if not self.is_global_zero:
             self.loggers = [Logger() for _ in self.loggers]
         self.module: TrainModule | None = None
         self.step: TrainStep | None = None
         self.train_loader = self.val_loader = None
-        self.history = History()
-        self.callback_metrics: dict[str, float] = {}
         self.sanity_checking = False
         self.guard = self.latest = self.loop = None
-        self._records: dict = {}
+        self.records = Records()
         self._evaluation_steps: dict[str, EvaluationStep] = {}
         self._resume_from: Path | None = None
         self._reset()
@@ -209,23 +208,15 @@ class Trainer:
         return self.max_epochs * -(-self.num_training_batches // self.accumulate_grad_batches)
 
     def record(self, name: str, value: mx.array | float) -> None:
-        """Keep a scalar for the step being traced, or for the next row (TrainModule.log)."""
-        scalar(name, value)  # ValueError for what is no number
-        self._records[name] = value
-
-    @contextlib.contextmanager
-    def recording(self) -> Iterator[dict]:
-        """Collect what is recorded inside the block, apart from what waits for the next row."""
-        outer, self._records = self._records, {}
-        try:
-            yield self._records
-        finally:
-            self._records = outer
+        """Keep a scalar for the step being traced, or for the next row (TrainModule.log); in a
+        hook it is among `callback_metrics` at once."""
+        number = self.records.add(name, value)
+        if not self.records.in_step:
+            self.callback_metrics[name] = number.item()
 
     def log_metrics(self, metrics: dict[str, float]) -> dict[str, float]:
         """Give one row of numbers to every logger, and back, with what hooks recorded."""
-        recorded, self._records = self._records, {}
-        row = {name: float(value) for name, value in (recorded | metrics).items()}
+        row = {name: float(value) for name, value in (self.records.take() | metrics).items()}
         self.callback_metrics.update(row)
         for logger in self.loggers:
             logger.log_metrics({"epoch": self.current_epoch} | row, self.global_step)
@@ -256,10 +247,14 @@ class Trainer:
         ckpt_path: str | Path | None = None,
     ) -> None:
         """Train; `ckpt_path` (a checkpoint, "last" or "best") continues exactly where it stood."""
+        if val_loader is train_loader and hasattr(val_loader, "state_after"):
+            val_loader = copy.copy(val_loader)  # with passes of its own
         self.train_loader, self.val_loader = train_loader, val_loader
         if ckpt_path is None:
             ckpt_path = self._resume_from
         self._resume_from = None
+        if ckpt_path is not None:
+            ckpt_path = resolve(self, ckpt_path)  # before callbacks forget the run before
         self._attach(model)
         self.ranks.shard(train_loader)
         self.ranks.shard(val_loader)
@@ -269,11 +264,14 @@ class Trainer:
         self._reset()
         mx.random.seed(self.seed)
         if ckpt_path is not None:
-            restore(self, self._resolve(ckpt_path))
+            restore(self, ckpt_path)
             self.resumed = True
         self.ranks.share(self.step.state())
         writes = self.is_global_zero and (self.loggers or self.checkpoint_callback)
-        with only_run_in(self.default_root_dir) if writes else contextlib.nullcontext():
+        savers = [c for c in self.callbacks if isinstance(c, ModelCheckpoint) and c.dirpath]
+        folders = {c.folder(self): "dirpath" for c in savers}
+        folders[self.default_root_dir] = "default_root_dir"
+        with only_run_in(folders) if writes else contextlib.nullcontext():
             for logger in self.loggers:
                 logger.start(self.global_step)
                 logger.log_hyperparams(self.config or {})
@@ -281,18 +279,18 @@ class Trainer:
 
     def validate(self, model: TrainModule, val_loader: Iterable, ckpt_path=None) -> dict:
         """Metrics over `val_loader`, named "val_…", weighted by batch; `ckpt_path`: its weights."""
-        self._attach(model, ckpt_path)
+        self._attach(model, self._to_evaluate(ckpt_path))
         return self._evaluate(val_loader, "validation_step", "val_", self.limit_val_batches)
 
     def test(self, model: TrainModule, test_loader: Iterable, ckpt_path=None) -> dict:
         """Metrics over `test_loader`, named "test_…", weighted by batch."""
-        self._attach(model, ckpt_path)
+        self._attach(model, self._to_evaluate(ckpt_path))
         return self._evaluate(test_loader, "test_step", "test_", self.limit_test_batches)
 
     def predict(self, model: TrainModule, loader: Iterable, ckpt_path=None) -> list:
         """What `predict_step` gives for each batch (each rank: of its share), evaluated, in eval
         mode."""
-        self._attach(model, ckpt_path)
+        self._attach(model, self._to_evaluate(ckpt_path))
         self.ranks.shard(loader)
         return predict(self, loader, PRECISIONS[self.precision]())
 
@@ -309,26 +307,18 @@ class Trainer:
             raise ValueError("save_checkpoint: nothing to save, fit a model first")
         if self.loop is not None:
             self.loop.drain()
+            if self.epoch_ending:
+                self.loop.flush()
         save(self, path)
 
     def load_checkpoint(self, path: str | Path) -> None:
-        """Load weights into the attached module, if any; the next fit continues from `path`."""
-        path = self._resolve(path)
+        """Load weights, averaged ones where it has them, into the attached module or the next one
+        that is evaluated; the next fit continues from `path`."""
+        self._resume_from = path = resolve(self, path)
         if self.module is not None:
-            load_weights(self, path, averaged=False)
+            load_weights(self, path)
         else:
             self.ranks.from_first(lambda: checkpoint.load(path)[1])
-        self._resume_from = path
-
-    def _resolve(self, path: str | Path) -> Path:
-        """A path, or the "last" or "best" of this trainer's ModelCheckpoint."""
-        saver = self.checkpoint_callback
-        if path in ("last", "best") and not Path(path).exists() and saver is not None:
-            found = saver.folder(self) / "last" if path == "last" else saver.best_model_path
-            if found is None:
-                raise ValueError("ckpt_path 'best': no best checkpoint was written yet")
-            return Path(found)
-        return Path(path)
 
     # Inside
 
@@ -351,6 +341,11 @@ class Trainer:
         self.log_metrics(metrics)
         return metrics
 
+    def _to_evaluate(self, ckpt_path):
+        """The checkpoint whose weights are evaluated, None for those that the model has."""
+        waiting = self._resume_from if self.module is None else None
+        return waiting if ckpt_path is None else ckpt_path
+
     def _attach(self, model: TrainModule, ckpt_path=None) -> None:
         if not isinstance(model, TrainModule):
             raise ValueError(f"model is a {type(model).__name__}, expected a TrainModule")
@@ -362,8 +357,7 @@ class Trainer:
         self.module = model
         model.attach(self)
         if ckpt_path is not None:
-            self.step = None  # its running average belongs to other weights
-            meta = load_weights(self, self._resolve(ckpt_path), averaged=True)
+            meta = load_weights(self, resolve(self, ckpt_path))
             self.current_epoch, self.global_step = meta["epoch"], meta["global_step"]
         else:
             self.ranks.share([model.state])
@@ -388,6 +382,7 @@ class Trainer:
 
     def _reset(self) -> None:
         self.current_epoch = self.global_step = self.batches_done = self.group = 0
+        self.checked_batches = 0  # of the epoch, when a validation inside it was last considered
         self.skipped_steps = self.skipped_run = 0
         self.validated_step = -1
         self.resumed = self.loader_resumes = False
@@ -395,6 +390,6 @@ class Trainer:
             self.should_stop
         ) = False
         self.averages, self.interval = Averages(), Averages()
-        self.callback_metrics = {}
+        self.callback_metrics: dict[str, float] = {}
         self.history = History()
         self.started = time.monotonic()

@@ -22,6 +22,7 @@ import mlx.optimizers as optim
 import numpy as np
 from mlx.utils import tree_map
 
+from audiotrain import parallel
 from audiotrain.blas import VARIABLE
 from audiotrain.compiled import can_compile
 from audiotrain.finite import gradient_norm
@@ -114,6 +115,7 @@ def torch_step(
 
 def serve(side: str, architecture: str) -> None:
     """Take a step for every line on stdin; print the loss, seconds, and seconds of CPU of each."""
+    parallel.use_all_cores()
     mx.random.seed(0)
     settings = replace(SETTINGS.model, architecture=architecture)
     model = FrameChordModel(SETTINGS.features.bins, settings)

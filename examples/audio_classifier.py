@@ -16,6 +16,7 @@ import numpy as np
 from audiotrain.callbacks import EarlyStopping, ModelCheckpoint, ProgressBar
 from audiotrain.features import LogMel, LogMelSettings
 from audiotrain.loggers import WandbLogger
+from audiotrain.losses import masked_cross_entropy
 from audiotrain.schedulers import WarmupCosineScheduler
 
 RATE, SAMPLES = 22050, 31 * 512  # 32 frames
@@ -65,7 +66,7 @@ class AudioClassifier(TrainModule):
     def compute_loss(self, batch):
         x, y = batch["mel"], batch["label"]
         logits = self(x)
-        loss = mx.mean(nn.losses.cross_entropy(logits, y))
+        loss = masked_cross_entropy(logits, y)
         accuracy = mx.mean(mx.argmax(logits, axis=-1) == y)
         return loss, {"accuracy": accuracy}
 

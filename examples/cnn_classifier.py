@@ -18,6 +18,7 @@ from audiotrain.callbacks import (
     ModelCheckpoint,
     ProgressBar,
 )
+from audiotrain.losses import masked_cross_entropy
 from audiotrain.schedulers import WarmupCosineScheduler
 
 # Step 1: the data set
@@ -78,7 +79,7 @@ class MNISTClassifier(TrainModule):
         images, labels = batch
 
         logits = self(images)
-        loss = mx.mean(nn.losses.cross_entropy(logits, labels))
+        loss = masked_cross_entropy(logits, labels)
 
         predictions = mx.argmax(logits, axis=-1)
         accuracy = mx.mean(predictions == labels)

@@ -14,6 +14,8 @@ import mlx.core as mx  # after audiotrain, which gives it a fast BLAS
 import mlx.nn as nn
 import numpy as np
 
+from audiotrain.losses import masked_cross_entropy
+
 KINDS = ("sine", "square", "noise")
 SAMPLES = 1024  # 64 ms at 16 kHz
 
@@ -51,7 +53,7 @@ class ToneClassifier(TrainModule):
         spectra, kinds = batch
         logits = self(spectra)
         accuracy = mx.mean(mx.argmax(logits, axis=-1) == kinds)
-        return mx.mean(nn.losses.cross_entropy(logits, kinds)), {"accuracy": accuracy}
+        return masked_cross_entropy(logits, kinds), {"accuracy": accuracy}
 
 
 def main():

@@ -11,6 +11,8 @@ import mlx.nn as nn
 import mlx.optimizers as optim
 import numpy as np
 
+from audiotrain.losses import masked_cross_entropy
+
 
 class Pictures(Dataset):
     """Ten fixed pictures of 784 random pixels, each time covered by noise."""
@@ -39,7 +41,7 @@ class MyModel(TrainModule):
     def compute_loss(self, batch):
         x, y = batch
         logits = self(x)
-        loss = mx.mean(nn.losses.cross_entropy(logits, y))
+        loss = masked_cross_entropy(logits, y)
         accuracy = mx.mean(mx.argmax(logits, axis=-1) == y)
         return loss, {"accuracy": accuracy}
 

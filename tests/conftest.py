@@ -1,8 +1,11 @@
 """Fixtures that several test files share."""
 
+import os
 from pathlib import Path
 
 import pytest
+
+os.environ.setdefault("MLX_BFS_MAX_WIDTH", "20")  # MLX's own, whatever recipes run first
 
 import audiotrain  # noqa: F401  (loads the BLAS before any test imports MLX)
 

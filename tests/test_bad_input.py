@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import mlx.core as mx
@@ -12,7 +13,13 @@ import pytest
 from toy import Classifier, Line, Scripted, loaders, same, trainer, weights
 
 from audiotrain import DataLoader, checkpoint
-from audiotrain.callbacks import Callback
+from audiotrain.callbacks import (
+    Callback,
+    EarlyStopping,
+    LearningRateScheduler,
+    MetricsLogger,
+    ModelCheckpoint,
+)
 from audiotrain.checkpoint import CheckpointError
 from audiotrain.losses import masked_cross_entropy
 
@@ -206,7 +213,7 @@ def test_runs_that_write_nowhere_or_elsewhere_are_not(tmp_path, settings):
 def test_a_run_that_was_killed_holds_no_folder(tmp_path):
     code = (
         "import os, pathlib, sys; from audiotrain.run_folder import only_run_in\n"
-        "with only_run_in(pathlib.Path(sys.argv[1])): os.kill(os.getpid(), 9)"
+        "with only_run_in({pathlib.Path(sys.argv[1]): ''}): os.kill(os.getpid(), 9)"
     )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
     assert done.returncode == -9
@@ -231,3 +238,126 @@ def test_a_checkpoint_folder_of_another_kind_is_told(tmp_path):
         trainer(tmp_path).fit(Line(), [mx.ones((1, 2))], ckpt_path=tmp_path / "last")
     with pytest.raises(CheckpointError, match="nowhere: no checkpoint here"):
         checkpoint.load(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"seed": None}, "seed is None, expected a whole number, 0 or more"),
+        ({"seed": -1}, "seed is -1"),
+        ({"max_steps": True}, "max_steps is True, expected a whole number"),
+        ({"num_sanity_val_steps": None}, "num_sanity_val_steps is None"),
+        ({"val_check_interval": "0.5"}, "val_check_interval is '0.5', expected a share"),
+        ({"val_check_interval": np.float32(0.5)}, "val_check_interval is np.float32"),
+        ({"val_check_interval": 5, "check_val_every_n_epoch": 2}, "counts steps, expected one"),
+        ({"limit_val_batches": "all"}, "limit_val_batches is 'all', expected a share"),
+        ({"gradient_clip_val": "1"}, "gradient_clip_val is '1', expected a number above 0"),
+        ({"ema_decay": "x"}, "ema_decay is 'x', expected 0 or more and below 1"),
+        ({"callbacks": [EarlyStopping]}, "callbacks: the class EarlyStopping, expected an object"),
+        ({"callbacks": ["x"]}, "callbacks: found 'x', expected a Callback"),
+        ({"logger": "csv"}, "logger: found 'csv', expected a Logger"),
+        ({"config": {"data": Path("x")}}, "config.data is a PosixPath, expected plain data"),
+    ],
+)
+def test_settings_of_the_wrong_kind_are_named(tmp_path, settings, message):
+    with pytest.raises(ValueError, match=message):
+        trainer(tmp_path, **settings)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: ModelCheckpoint(monitor=3), "monitor is 3, expected the name of a metric"),
+        (lambda: LearningRateScheduler(3), "schedule is 3, expected a function"),
+        (lambda: DataLoader([1], cpu_transforms=3), "cpu_transforms is 3, expected a function"),
+        (lambda: DataLoader([1], mlx_transforms=[3]), r"mlx_transforms is \[3\], expected a func"),
+    ],
+)
+def test_parts_of_the_wrong_kind_are_named(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_what_json_cannot_hold_in_a_callbacks_state_is_named(tmp_path):
+    class Counts(Callback):
+        def state_dict(self):
+            return {"seen": np.float32(1)}
+
+    run = trainer(tmp_path, callbacks=[Counts()])
+    with pytest.raises(ValueError, match=r"callbacks.Counts.1.seen is a float32, expected plain"):
+        run.fit(Line(), [mx.ones((1, 2))])
+
+
+@pytest.mark.parametrize("name", ["step", "epoch", "skipped_steps", "gradient_norm"])
+def test_names_that_rows_have_already_are_refused(tmp_path, name):
+    class Names(Line):
+        def compute_loss(self, batch):
+            return super().compute_loss(batch)[0], {name: mx.array(1.0)}
+
+    with pytest.raises(ValueError, match=f"metric '{name}'"):
+        trainer(tmp_path).fit(Names(), [mx.ones((1, 2))])
+
+
+def test_an_error_of_a_callback_does_not_hide_the_users(tmp_path):
+    class Breaks(Callback):
+        def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+            raise ZeroDivisionError("mine")
+
+        def on_exception(self, trainer, module, error):
+            raise KeyError("second")
+
+        def teardown(self, trainer, module):
+            raise KeyError("third")
+
+    with pytest.raises(ZeroDivisionError, match="mine") as caught:
+        trainer(tmp_path, callbacks=[Breaks()]).fit(Line(), [mx.ones((1, 2))])
+    notes = caught.value.__notes__
+    assert notes == ["then Breaks failed: 'second'", "then Breaks failed: 'third'"]
+
+
+def test_a_batch_that_changes_its_type_is_told_when_it_cannot_be_computed(tmp_path):
+    x = mx.ones((2, 8))
+    batches = [{"x": x, "y": mx.array([0, 1])}, {"x": x, "y": mx.array([0.0, 1.0])}]
+    with pytest.raises((RuntimeError, ValueError)) as caught:
+        trainer(tmp_path).fit(Classifier(), batches)
+    assert any("unlike those before" in note for note in caught.value.__notes__)
+
+
+def test_two_runs_may_not_share_a_folder_of_checkpoints(tmp_path):
+    class Meanwhile(Callback):
+        def on_train_batch_end(self, run, module, outputs, batch, batch_idx):
+            saver = ModelCheckpoint(tmp_path / "shared")
+            trainer(tmp_path / "second", callbacks=[saver]).fit(Line(), [mx.ones((1, 2))])
+
+    saver = ModelCheckpoint(tmp_path / "shared")
+    run = trainer(tmp_path / "first", callbacks=[Meanwhile(), saver])
+    with pytest.raises(ValueError, match="dirpath .*shared: another run is writing here"):
+        run.fit(Line(), [mx.ones((1, 2))])
+
+
+def test_a_fresh_run_leaves_the_last_state_of_the_one_before(tmp_path):
+    for epochs in (2, 1):
+        trainer(tmp_path, max_epochs=epochs).fit(Line(), [mx.ones((1, 2))])
+    found = {p.name: checkpoint.load_meta(p)["epoch"] for p in (tmp_path / "checkpoints").iterdir()}
+    assert found == {"last": 1, "last-v1": 2}
+
+
+def test_fast_dev_run_leaves_the_history_alone(tmp_path):
+    trainer(tmp_path, max_epochs=3, callbacks=[MetricsLogger()]).fit(Line(), [mx.ones((1, 2))])
+    before = (tmp_path / "history.json").read_text()
+    run = trainer(tmp_path, fast_dev_run=True, callbacks=[MetricsLogger()])
+    run.fit(Line(), [mx.ones((1, 2))])
+    assert (tmp_path / "history.json").read_text() == before
+
+
+def test_batches_that_are_dataclasses_weigh_as_much_as_they_hold(tmp_path):
+    @dataclass
+    class Batch:
+        x: mx.array
+
+    class Means(Line):
+        def compute_loss(self, batch):
+            return (self.w * batch.x).sum() * 0 + batch.x.mean(), {}
+
+    batches = [Batch(mx.zeros((9, 2))), Batch(mx.ones((1, 2)))]
+    assert trainer(tmp_path).validate(Means(), batches)["val_loss"] == pytest.approx(0.1)

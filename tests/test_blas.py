@@ -137,15 +137,6 @@ def test_products_are_right():
 
 
 @ONLY_LINUX
-def test_streams_take_turns_unless_the_user_says_otherwise():
-    code = "import audiotrain, os; print(os.environ.get('MLX_BFS_MAX_WIDTH'))"
-    expected = "None" if blas.load().name == "GPU" else "1000"
-    environment = os.environ.get("MLX_BFS_MAX_WIDTH")
-    assert run(code)[0] == (environment or expected)
-    assert run(code, MLX_BFS_MAX_WIDTH="30")[0] == "30"
-
-
-@ONLY_LINUX
 def test_threads_of_the_library_can_be_set():
     library = ctypes.CDLL(blas.load().path or None)
     names = ("MKL_Get_Max_Threads", "openblas_get_num_threads", "bli_thread_get_num_threads")

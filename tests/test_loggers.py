@@ -368,3 +368,21 @@ def test_mlflow_read_back(tmp_path, monkeypatch):
     assert len(client.list_artifacts(logger.run_id, "images")) == 4  # two, each with a small one
     logger.finish()
     assert client.get_run(logger.run_id).info.status == "FINISHED"
+
+
+def test_wandb_is_asked_to_continue_the_run_that_the_checkpoint_names(monkeypatch):
+    wandb, asked = pytest.importorskip("wandb"), []
+
+    class Run:
+        id = "abc"
+
+        def define_metric(self, *names, **settings):
+            pass
+
+    monkeypatch.setattr(wandb, "init", lambda **settings: asked.append(settings) or Run())
+    logger = WandbLogger("project")
+    assert logger.run.id == "abc"
+    other = WandbLogger("project")
+    other.load_state_dict(logger.state_dict())
+    assert other.run.id == "abc"
+    assert [(one["id"], one["resume"]) for one in asked] == [(None, None), ("abc", "allow")]

@@ -237,3 +237,11 @@ def test_quality_seconds_and_acqa():
     assert acqa(found) == pytest.approx((6 / 8 + 1 + 0.5 + 1) / 4)
     assert acqa(found + found) == pytest.approx(acqa(found))
     assert acqa(np.zeros((32, 2))) == 0
+
+
+def test_a_tracked_target_that_is_no_class_is_told():
+    tracker = metrics.MetricsTracker()
+    outputs = {head: np.zeros((1, 12)) for head in HEADS}
+    targets = {head: np.array([0]) for head in HEADS} | {"root": np.array([12])}
+    with pytest.raises(ValueError, match="root: target 12 to 12, expected 0 to 11"):
+        tracker.update({}, outputs, targets, 1)

@@ -25,6 +25,7 @@ def cut(monkeypatch):
     def with_streams(count):
         monkeypatch.setattr(parallel, "LEAST", 1)
         monkeypatch.setenv(parallel.VARIABLE, str(count))
+        monkeypatch.setenv(parallel.WIDTH, str(parallel.WIDE))
         monkeypatch.setattr(parallel, "_OF_THREAD", parallel.threading.local())
 
     yield with_streams
@@ -123,10 +124,27 @@ def test_batch_norm_counts_the_whole_batch(cut):
     np.testing.assert_allclose(norm.running_mean, expected, rtol=1e-4)
 
 
-def test_small_batches_stay_whole():
+def test_small_batches_stay_whole(cut, monkeypatch):
+    cut(2)
+    monkeypatch.setattr(parallel, "LEAST", 801)
+    sizes = []
+    by_parts(lambda x: sizes.append(len(x)) or x, mx.zeros((8, 100)))
+    by_parts(lambda x: sizes.append(len(x)) or x, mx.zeros((8, 101)))
+    assert sizes == [8, 4, 4]
+
+
+def test_nothing_is_cut_unless_asked_for(cut, monkeypatch):
+    cut(2)
+    monkeypatch.delenv(parallel.WIDTH)
+    assert not parallel.wanted()
     sizes = []
     by_parts(lambda x: sizes.append(len(x)) or x, mx.zeros((8, 100)))
     assert sizes == [8]
+    parallel.use_all_cores()
+    assert parallel.wanted()
+    monkeypatch.setenv(parallel.WIDTH, "20")  # as the user says
+    parallel.use_all_cores()
+    assert not parallel.wanted()
 
 
 def test_as_many_streams_as_asked_for(cut):
@@ -136,10 +154,28 @@ def test_as_many_streams_as_asked_for(cut):
 
 
 def test_a_process_of_one_thread_has_one_stream():
-    code = "import audiotrain.parallel as p; print(len(p.streams()), p.blas.cores())"
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    environment.pop(parallel.VARIABLE, None)
-    found = subprocess.run(
+    code = "import audiotrain.parallel as p; print(len(p.streams()), p.blas.cores(), p.wanted())"
+    assert of_process(code, OMP_NUM_THREADS="1") == ["1", "1", "False"]
+
+
+def test_the_variable_asks_for_it():
+    code = "import audiotrain.parallel as p; print(len(p.streams()), p.wanted())"
+    assert of_process(code, AUDIOTRAIN_STREAMS="3") == ["3", "True"]
+
+
+def test_the_chord_recipe_asks_for_it():
+    code = (
+        "import os; from audiotrain.recipes import chords; assert chords.main(['cv', '--x']) == 2\n"
+        "print(os.environ['MLX_BFS_MAX_WIDTH'])"
+    )
+    assert of_process(code) == ["1000"]
+
+
+def of_process(code, **variables):
+    """What a new Python prints, in words."""
+    unset = (parallel.VARIABLE, parallel.WIDTH)
+    environment = {k: v for k, v in os.environ.items() if k not in unset} | variables
+    done = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
     )
-    assert found.stdout.split() == ["1", "1"]
+    return done.stdout.split()

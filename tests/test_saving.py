@@ -47,7 +47,7 @@ def test_checkpoints_of_an_older_run_are_left_alone(tmp_path):
     for _ in range(2):
         saver = ModelCheckpoint(tmp_path / "own", "best", "val_loss", save_top_k=1)
         fit_on(tmp_path, [2.0, 1.0], saver)
-    assert names(tmp_path / "own") == ["best", "best-v1", "last"]
+    assert names(tmp_path / "own") == ["best", "best-v1", "last", "last-v1"]
     assert saver.best_model_path.name == "best-v1"
 
 
