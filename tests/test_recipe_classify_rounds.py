@@ -145,7 +145,7 @@ def test_refused_ensembles(place, other, tmp_path, capsys):
     few = tmp_path / "few"
     shutil.copytree(other, few)
     (few / "oof" / "fold-1.npz").unlink()
-    assert "no predictions yet of fold 1" in refused("--checkpoint", cv, few)
+    assert "few: fold 1 of 3 is not done: cv --output" in refused("--checkpoint", cv, few)
     (few / "ensemble.json").write_text('{"members": [["a"]], "join": "mean", "weights": [1, 2]}')
     more = ("--checkpoint", few, "--output", tmp_path / "x.csv")
     assert command("predict", place / "data" / "low", *more) == 2
@@ -165,6 +165,22 @@ def test_an_interrupted_cross_validation_goes_on(place, tmp_path, monkeypatch, c
     assert trained == [2]
     found, whole = (read_json(place / name / "metrics.json") for name in ("stopped", "cv"))
     assert found == whole
+
+
+@pytest.mark.parametrize("words", [("predict",), ("evaluate", "--data")])
+def test_a_cross_validation_that_is_not_done_predicts_nothing(place, tmp_path, capsys, words):
+    """Fold 1 was interrupted, fold 2 not begun: two checkpoints are there, one fold is done."""
+    few = tmp_path / "few"
+    shutil.copytree(place / "cv", few)
+    for k in (1, 2):
+        (few / "oof" / f"fold-{k}.npz").unlink()
+    shutil.rmtree(few / "fold-2")
+    out = ["--cache", place / "cache", "--output", tmp_path / "out", "--checkpoint", few]
+    assert command(*words, place / "data", *out) == 2
+    told = f"{few}: fold 1 of 3 is not done: cv --output {few} --resume"
+    assert told in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    assert command(*words, place / "data", *out[:-1], few / "fold-0") == 0
 
 
 def test_a_folds_settings_start_it_again(place):
