@@ -9,7 +9,7 @@ from tiny_clips import STATISTICS, class_folders, command, make_quick, read_json
 
 from audiotrain.crossval import read_folds
 from audiotrain.datasets.recordings import recordings
-from audiotrain.recipes import classify_cv, classify_ensemble, classify_pseudo
+from audiotrain.recipes import classify_blending, classify_cv, classify_ensemble, classify_pseudo
 from audiotrain.recipes.classify_ensemble import Ensemble, runs_of
 
 
@@ -126,6 +126,26 @@ def test_cross_validations_are_joined_by_what_they_said_out_of_fold(
         assert np.allclose(found * 12, np.round(found * 12), atol=1e-3)  # votes of 3/12 and 1/12
     assert (found.argmax(axis=1) == 0).all()
     assert np.allclose(found.sum(axis=1), 1, atol=1e-4)
+
+
+@pytest.mark.parametrize("how", ["blend", "stack"])
+def test_weights_are_fitted_without_the_fold_that_they_are_scored_on(
+    place, other, tmp_path, monkeypatch, how
+):
+    fitted, fit = [], classify_blending._fit
+    monkeypatch.setattr(
+        classify_blending, "_fit", lambda *given: fitted.append(given[1:3]) or fit(*given)
+    )
+    places = (place / "cv", other)
+    out = ["--output", tmp_path / "both", "--join", how]
+    assert command("ensemble", "--checkpoint", *places, *out) == 0
+    _, targets, said, folds = classify_blending.out_of_fold(places)
+    wanted = [[], *folds]  # the ensemble itself by all clips, then each fold by the others
+    assert len(fitted) == len(wanted) == 4
+    for (own, answers), rows in zip(fitted, wanted, strict=True):
+        left = np.delete(np.arange(18), np.array(rows, int))
+        np.testing.assert_array_equal(answers, targets[left])
+        np.testing.assert_array_equal(own, np.stack(said)[:, left])
 
 
 def test_refused_ensembles(place, other, tmp_path, capsys):
