@@ -1,6 +1,7 @@
 """Cross-validation and pseudo-labels of clips: every clip once, resumed, the best round kept."""
 
 import csv
+import functools
 import shutil
 
 import numpy as np
@@ -10,7 +11,9 @@ from tiny_clips import STATISTICS, class_folders, command, make_quick, read_json
 from audiotrain.crossval import read_folds
 from audiotrain.datasets.recordings import recordings
 from audiotrain.recipes import classify_blending, classify_cv, classify_ensemble, classify_pseudo
+from audiotrain.recipes import runs as recipe_runs
 from audiotrain.recipes.classify_ensemble import Ensemble, runs_of
+from audiotrain.trainer import Trainer
 
 
 @pytest.fixture(scope="module")
@@ -181,10 +184,59 @@ def test_an_interrupted_cross_validation_goes_on(place, tmp_path, monkeypatch, c
     trained = []
     fold = classify_cv.fold_settings
     monkeypatch.setattr(classify_cv, "fold_settings", lambda *a: trained.append(a[2]) or fold(*a))
-    assert command("cv", "--output", place / "stopped", "--resume") == 0
+    saved = (place / "stopped" / "config.yaml").read_text()
+    for name, value in (("steps", 10), ("validations", 1), ("patience", 1), ("max-minutes", 1.0)):
+        assert command("cv", "--output", place / "stopped", "--resume", f"--{name}", value) == 2
+        told = capsys.readouterr().err
+        assert f"--resume: {name.replace('-', '_')} is {value}, expected" in told
+        assert "only cache, workers, loggers may change" in told
+    assert (place / "stopped" / "config.yaml").read_text() == saved
+    assert not trained
+    assert command("cv", "--output", place / "stopped", "--resume", "--workers", 1) == 0
     assert trained == [2]
     found, whole = (read_json(place / name / "metrics.json") for name in ("stopped", "cv"))
     assert found == whole
+
+
+def interrupt(monkeypatch, number):
+    """The run of this number is stopped as by Ctrl-C."""
+
+    class Stopping(Trainer):
+        def fit(self, *given, **named):
+            if self.default_root_dir.name.endswith(f"-{number}"):
+                raise SystemExit(130)
+            super().fit(*given, **named)
+
+    monkeypatch.setattr(recipe_runs, "Trainer", functools.partial(Stopping, compile=False))
+
+
+def test_what_is_said_when_it_is_interrupted_continues_it(place, tmp_path, capsys):
+    with pytest.MonkeyPatch.context() as patch:
+        interrupt(patch, 1)
+        with pytest.raises(SystemExit):
+            command("cv", *words(place, tmp_path / "x"), "--folds", 3)
+    said = [line for line in capsys.readouterr().err.splitlines() if "to continue" in line]
+    assert said == [f"to continue: --output {tmp_path / 'x'} --resume"]
+    assert command("cv", *said[0].split()[2:]) == 0
+    found, whole = (read_json(cv / "metrics.json") for cv in (tmp_path / "x", place / "cv"))
+    assert found == whole
+
+
+def test_interrupted_pseudo_labels_continue_by_their_own_settings(
+    place, strangers, tmp_path, capsys
+):
+    more = ["--unlabelled", strangers, "--threshold", 0.5, "--rounds", 1]
+    with pytest.MonkeyPatch.context() as patch:
+        interrupt(patch, 1)
+        with pytest.raises(SystemExit):
+            command("pseudo", *words(place, tmp_path / "p"), *more)
+    said = [line for line in capsys.readouterr().err.splitlines() if "to continue" in line]
+    assert said == [f"to continue: --output {tmp_path / 'p'} --resume"]
+    assert command("pseudo", *said[0].split()[2:], "--steps", 10) == 2
+    assert "--resume: steps is 10, expected 60 as in" in capsys.readouterr().err
+    assert command("pseudo", *said[0].split()[2:]) == 0
+    rounds = read_json(tmp_path / "p" / "rounds.json")["rounds"]
+    assert [row["run"] for row in rounds] == ["round-0", "round-1"]
 
 
 @pytest.mark.parametrize("words", [("predict",), ("evaluate", "--data")])
