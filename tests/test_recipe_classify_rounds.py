@@ -192,6 +192,9 @@ def test_an_interrupted_cross_validation_goes_on(place, tmp_path, monkeypatch, c
         assert "only cache, workers, loggers may change" in told
     assert (place / "stopped" / "config.yaml").read_text() == saved
     assert not trained
+    alone = ("--output", place / "stopped" / "fold-1", "--resume", "--steps", 100)
+    assert command(*alone) == 2
+    assert "--resume: steps is 100, expected 60 as in the run in" in capsys.readouterr().err
     assert command("cv", "--output", place / "stopped", "--resume", "--workers", 1) == 0
     assert trained == [2]
     found, whole = (read_json(place / name / "metrics.json") for name in ("stopped", "cv"))

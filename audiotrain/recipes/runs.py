@@ -125,7 +125,7 @@ def settings_of_resumed(
     own = output / "config.yaml"
     if not own.exists():
         raise ValueError(f"{output}: no config.yaml, so there is no run to resume")
-    alike = any(field.name in ALIKE for field in fields(kind))
+    alike = fold_group(output) or any(field.name in ALIKE for field in fields(kind))
     changeable = CHANGEABLE if alike else CHANGEABLE + LONGER
     saved = config.load(kind, ["--config", str(own)])
     wanted = config.load(kind, ["--config", str(own), *words], presets=presets)
