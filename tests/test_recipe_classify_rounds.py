@@ -140,7 +140,7 @@ def test_weights_are_fitted_without_the_fold_that_they_are_scored_on(
         classify_blending, "_fit", lambda *given: fitted.append(given[1:3]) or fit(*given)
     )
     places = (place / "cv", other)
-    out = ["--output", tmp_path / "both", "--join", how]
+    out = ("--output", tmp_path / "both", "--join", how)
     assert command("ensemble", "--checkpoint", *places, *out) == 0
     _, targets, said, folds = classify_blending.out_of_fold(places)
     wanted = [[], *folds]  # the ensemble itself by all clips, then each fold by the others
@@ -192,8 +192,7 @@ def test_an_interrupted_cross_validation_goes_on(place, tmp_path, monkeypatch, c
         assert "only cache, workers, loggers may change" in told
     assert (place / "stopped" / "config.yaml").read_text() == saved
     assert not trained
-    alone = ("--output", place / "stopped" / "fold-1", "--resume", "--steps", 100)
-    assert command(*alone) == 2
+    assert command("--output", place / "stopped" / "fold-1", "--resume", "--steps", 100) == 2
     assert "--resume: steps is 100, expected 60 as in the run in" in capsys.readouterr().err
     assert command("cv", "--output", place / "stopped", "--resume", "--workers", 1) == 0
     assert trained == [2]
@@ -225,9 +224,7 @@ def test_what_is_said_when_it_is_interrupted_continues_it(place, tmp_path, capsy
     assert found == whole
 
 
-def test_interrupted_pseudo_labels_continue_by_their_own_settings(
-    place, strangers, tmp_path, capsys
-):
+def test_interrupted_pseudo_labels_are_continued(place, strangers, tmp_path, capsys):
     more = ["--unlabelled", strangers, "--threshold", 0.5, "--rounds", 1]
     with pytest.MonkeyPatch.context() as patch:
         interrupt(patch, 1)
@@ -252,8 +249,7 @@ def test_a_cross_validation_that_is_not_done_predicts_nothing(place, tmp_path, c
     shutil.rmtree(few / "fold-2")
     out = ["--cache", place / "cache", "--output", tmp_path / "out", "--checkpoint", few]
     assert command(*words, place / "data", *out) == 2
-    told = f"{few}: fold 1 of 3 is not done: cv --output {few} --resume"
-    assert told in capsys.readouterr().err
+    assert f"few: fold 1 of 3 is not done: cv --output {few}" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
     assert command(*words, place / "data", *out[:-1], few / "fold-0") == 0
 
