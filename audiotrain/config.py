@@ -25,6 +25,7 @@ from audiotrain.yaml_files import (
 
 Settings = TypeVar("Settings")
 
+HELP = ("-h", "--help")
 LIKE_NUMBER = re.compile(r"[+-]?\.?(\d.*|inf|infinity|nan)$", re.IGNORECASE)
 
 
@@ -51,25 +52,41 @@ def load(
     >>> load(Run, ["--learning-rate", "2e-5"])
     Run(learning_rate=2e-05, epochs=10)
     """
-    reading = Reading(settings)
-    tokens, wants_help = _without_help(sys.argv[1:] if argv is None else argv)
-    tokens, files = _take_files(tokens, presets, reading.problems)
-    for file in files:
-        reading.take_file(file, presets)
-    for name, value in _read_flags(tokens, reading.leaves, positional, reading.problems).items():
-        reading.values[name] = value
-        reading.places.pop(name, None)
+    words = sys.argv[1:] if argv is None else argv
+    reading = _read(settings, words, presets, positional)
     leaves = reading.leaves.values()
     missing = [leaf for leaf in leaves if reading.value(leaf) is REQUIRED]
-    if wants_help:
+    if wants_help(words):
         defaults = None if missing or reading.problems else reading.result()
-        words = f"Words without a flag are --{positional}." if positional else ""
+        bare = f"Words without a flag are --{positional}." if positional else ""
         names = preset_names(presets) if presets else []
-        _print_help(settings, defaults, prog, [description, words], names)
+        _print_help(settings, defaults, prog, [description, bare], names)
     reading.problems += [
         f"{leaf.flag}: required, expected {describe(leaf.kind)}" for leaf in missing
     ]
     return reading.result()
+
+
+def stated(
+    settings: type[Settings], argv: Sequence[str], names: Sequence[str], presets: Path | None = None
+) -> dict[str, Any]:
+    """What `load` would read of the settings `names`, whatever is missing or wrong of others.
+
+    >>> from dataclasses import dataclass
+    >>> @dataclass(frozen=True)
+    ... class Run:
+    ...     data: str
+    ...     epochs: int = 10
+    >>> stated(Run, ["--epochs", "3", "--typo"], ["epochs"])
+    {'epochs': 3}
+    """
+    reading = _read(settings, argv, presets, None)
+    return {name: reading.value(reading.leaves[name]) for name in names}
+
+
+def wants_help(argv: Sequence[str]) -> bool:
+    """Whether `load` would print the settings and exit."""
+    return any(token in HELP for token in argv)
 
 
 def read(
@@ -147,6 +164,21 @@ def choose_command(
     return argv[0], list(argv[1:])
 
 
+def _read(
+    settings: type[Settings], argv: Sequence[str], presets: Path | None, positional: str | None
+) -> Reading:
+    """Files, then flags, over the defaults, with every mistake."""
+    reading = Reading(settings)
+    tokens = [token for token in argv if token not in HELP]
+    tokens, files = _take_files(tokens, presets, reading.problems)
+    for file in files:
+        reading.take_file(file, presets)
+    for name, value in _read_flags(tokens, reading.leaves, positional, reading.problems).items():
+        reading.values[name] = value
+        reading.places.pop(name, None)
+    return reading
+
+
 # --- files
 
 
@@ -179,11 +211,6 @@ def _take_files(
 
 
 # --- flags
-
-
-def _without_help(tokens: Sequence[str]) -> tuple[list[str], bool]:
-    rest = [token for token in tokens if token not in ("-h", "--help")]
-    return rest, len(rest) < len(tokens)
 
 
 def _read_flags(

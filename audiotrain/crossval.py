@@ -116,7 +116,7 @@ class OutOfFold:
 
     def file(self, k: int) -> Path:
         """Where a fold's predictions are kept."""
-        return self.folder / "oof" / f"fold-{k}.npz"
+        return fold_file(self.folder, k)
 
     def done(self, k: int) -> bool:
         """Whether a fold's predictions are saved."""
@@ -162,6 +162,11 @@ class OutOfFold:
                     f"{self.file(k)}: {len(values)} rows of {name}, expected {len(self.folds[k])}"
                 )
         return found
+
+
+def fold_file(folder: str | Path, k: int) -> Path:
+    """Where a cross-validation's folder keeps the predictions of a fold."""
+    return Path(folder) / "oof" / f"fold-{k}.npz"
 
 
 def read_out_of_fold(folder: str | Path) -> tuple[list[str], dict[str, np.ndarray]]:

@@ -11,7 +11,8 @@ from typing import Literal
 
 import mlx.core as mx
 import numpy as np
-from scipy.special import expit, logit, softmax
+import scipy.optimize
+from scipy.special import expit, log_softmax, logit, softmax
 
 from audiotrain import checkpoint
 from audiotrain.checkpoint import Arrays
@@ -101,6 +102,43 @@ def mixture_weights(
         if moved < tolerance:
             break
     return weights / weights.sum()
+
+
+def geometric_weights(logs: Sequence[np.ndarray], targets: Sequence[np.ndarray]) -> np.ndarray:
+    """The weights (members,) whose geometric mean of probabilities, normalised over classes, has
+    the smallest cross entropy, which is convex in them (SLSQP).
+
+    logs: finite log-probabilities (members, items, classes) of one or more kinds of items; targets:
+    class numbers (items,) of each kind.
+
+    >>> good, bad = np.log([[0.9, 0.1], [0.2, 0.8]]), np.log([[0.1, 0.9], [0.6, 0.4]])
+    >>> geometric_weights([np.stack([good, bad])], [np.array([0, 1])]).round(3).tolist()
+    [1.0, 0.0]
+    """
+    members = len(logs[0])
+    equal = np.full(members, 1 / members)
+    sums_to_1 = {"type": "eq", "fun": lambda w: w.sum() - 1, "jac": lambda w: np.ones(members)}
+    found = scipy.optimize.minimize(
+        lambda w: geometric_cross_entropy(logs, targets, w), equal, jac=True, method="SLSQP",
+        bounds=[(0, 1)] * members, constraints=sums_to_1, options={"ftol": 1e-9, "maxiter": 200},
+    ).x.clip(0)  # fmt: skip
+    candidates = (equal, found / found.sum())
+    return min(candidates, key=lambda w: geometric_cross_entropy(logs, targets, w)[0])
+
+
+def geometric_cross_entropy(
+    logs: Sequence[np.ndarray], targets: Sequence[np.ndarray], weights: np.ndarray
+) -> tuple[float, np.ndarray]:
+    """Mean over all items, in nats, and its gradient (members,); arguments as geometric_weights."""
+    total, gradient, items = 0.0, np.zeros(len(weights)), 0
+    for own, answers in zip(logs, targets, strict=True):
+        joined = log_softmax(np.tensordot(weights, own, 1), axis=-1)
+        rows = np.arange(len(answers))
+        total -= joined[rows, answers].sum()
+        gradient += np.einsum("ic,mic->m", np.exp(joined), own)
+        gradient -= own[:, rows, answers].sum(axis=1, dtype=np.float64)
+        items += len(answers)
+    return total / items, gradient / items
 
 
 def _likelihoods(stacked: np.ndarray, targets: np.ndarray) -> np.ndarray:

@@ -35,6 +35,7 @@ HEADLINES = {
     "classify": {name: name for name in ("accuracy", "balanced_accuracy", "lwlrap", "map")},
 }
 MEANS = ("root", "majmin", "sevenths", "mirex", "seg", *HEADLINES["classify"])  # of folds
+CV = "cv"  # ends the kind of a cross-validation
 KEYS = {  # settings that only this recipe has
     "chords": {"features.bins_per_octave"},
     "clap": {"pretrained", "templates"},
@@ -92,6 +93,8 @@ def read_run(folder: Path, name: str | None = None) -> Run:
         for key, value in flat(metrics or {}, "metrics.json", problems).items()
         if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     }
+    if isinstance(best_metric := (metrics or {}).get("best_metric"), str):
+        measured = _of_training(measured, best_metric, rows)
     written = [(folder / file).stat().st_mtime for file in WRITTEN if (folder / file).exists()]
     seconds = meta.get("seconds")
     return Run(
@@ -101,7 +104,7 @@ def read_run(folder: Path, name: str | None = None) -> Run:
         written=max(written, default=0.0),
         seconds=seconds if isinstance(seconds, int | float) else None,
         settings=settings,
-        scores=measured | best_and_last(rows),
+        scores=measured | best_and_last(rows) | measured,  # as measured, where both say it
         rows=rows,
         problems=tuple(problems),
         scored=any((folder / file).exists() for file in ("metrics.json", "history.json")),
@@ -114,16 +117,24 @@ def is_run(folder: Path) -> bool:
 
 
 def headlines(run: Run) -> dict[str, str]:
-    """Up to five scores that stand for a run: name in `run.scores` -> name for people."""
+    """Up to five scores that stand for a run: name in `run.scores` -> name for people.
+
+    Of a run of no recipe: what its best checkpoint was chosen by, then shares, then losses; what
+    was validated by its best value.
+    """
     known = HEADLINES.get(run.kind) or {f"mean.{name}": name for name in MEANS}
     if found := {key: text for key, text in known.items() if key in run.scores}:
         return dict(list(found.items())[:5])
-    measured = [key for key in run.scores if not key.startswith(("best.", "last."))]
-    shares = [key for key in measured if 0 < run.scores[key] <= 1 and not is_lower_better(key)]
-    if shares:
-        return {key: key.rpartition(".")[2] for key in shares[:4]}
-    validated = [key for key in run.scores if key.startswith("best.")]
-    return {key: key.removeprefix("best.") for key in validated[:4]}
+    keys = [key for key in run.scores if not key.startswith(("last.", "deviation."))]
+    best = {key.removeprefix("best."): key for key in keys if key.startswith("best.")}
+    names = {key.removeprefix("best."): key for key in keys} | best
+    chosen = [name for name in best if name == run.settings.get("training.best_metric")]
+    chosen += [
+        name for name, key in names.items()
+        if 0 <= run.scores[key] <= 1 and not is_lower_better(name)
+    ]  # fmt: skip
+    chosen += [*best, *(name for name in names if "loss" in name)]
+    return {names[name]: name.rpartition(".")[2] for name in list(dict.fromkeys(chosen))[:4]}
 
 
 def differing(runs: Sequence[Run]) -> dict[str, Any]:
@@ -196,6 +207,18 @@ def flat(tree: Mapping, place: str, problems: list[str], prefix: str = "") -> di
         else:
             problems.append(f"{place}: {name[:60]}… is nested more than {DEEPEST} deep")
     return leaves
+
+
+def _of_training(
+    measured: Mapping[str, float], best_metric: str, rows: Sequence[Mapping[str, float]]
+) -> dict[str, float]:
+    """The scores in what create_trainer writes: without what its log tells of the last batch (loss,
+    rates, memory), and the best score under the name of its metric."""
+    logged = {name for row in rows for name in row if not name.startswith(("train_", "val_"))}
+    kept = {name: value for name, value in measured.items() if name not in logged}
+    if "best_score" in kept:
+        kept[f"best.{best_metric}"] = kept.pop("best_score")
+    return kept
 
 
 # ---------------------------------------------------------------- files
@@ -307,13 +330,11 @@ def _meta(folder: Path) -> dict[str, Any]:
 
 
 def _kind(settings: Mapping[str, Any], scores: Mapping[str, float], folder: Path) -> str:
-    """Which recipe wrote the run, by its settings or scores; cv for folds, else trainer."""
-    if (folder / "folds.json").exists():
-        return "cv"
-    for kind, keys in KEYS.items():
-        if keys <= settings.keys():
-            return kind
-    for kind in ("chords", "clap"):
-        if any(name in scores for name in HEADLINES[kind]):
-            return kind
-    return "trainer"
+    """Which recipe wrote the run, by its settings or scores, else trainer; "cv" after it for
+    folds."""
+    kinds = [kind for kind, keys in KEYS.items() if keys <= settings.keys()]
+    kinds += [
+        kind for kind in ("chords", "clap") if any(name in scores for name in HEADLINES[kind])
+    ]
+    kind = (*kinds, "trainer")[0]
+    return f"{kind} {CV}" if (folder / "folds.json").exists() else kind

@@ -17,6 +17,7 @@ from audiotrain.history import finite_or_none
 from audiotrain.recipes.terminal import exit_code
 from audiotrain.run_reading import (
     ABSENT,
+    CV,
     Run,
     differing,
     find_runs,
@@ -156,7 +157,7 @@ def _section(runs: Sequence[Run], width: int) -> str:
 def _remarks(run: Run) -> list[str]:
     """What is wrong with a run, and where it stopped."""
     remarks = list(run.problems)
-    if run.kind == "cv" and not run.scored:
+    if run.kind.endswith(CV) and not run.scored:
         remarks.append("not all folds are done")
     elif not run.scored:
         wanted = run.settings.get("steps")

@@ -58,6 +58,18 @@ def clap_run(folder):
     return folder
 
 
+def trainer_run(folder, best_metric="val_loss", best=0.0, **scores):
+    """A finished run of create_trainer, whose metrics.json ends with the last batch's numbers."""
+    folder.mkdir(parents=True)
+    write_json(folder / "config.yaml", {"training": {"best_metric": best_metric}})
+    batch = {"loss": 0.5, "learning_rate": 0.001, "gradient_norm": 0.7, "skipped_steps": 0.0}
+    rows = [{"epoch": 0, "step": 4, **scores, "learning_rate": 0.001}]
+    write_json(folder / "history.json", {"rows": rows, "log": [{"step": 4, **batch}]})
+    chosen = {"best_metric": best_metric, "best_score": best}
+    write_json(folder / "metrics.json", batch | scores | chosen)
+    return folder
+
+
 def tone():
     """A 440 Hz tone of SECONDS."""
     return 0.3 * np.sin(2 * np.pi * 440 * np.arange(round(SECONDS * RATE)) / RATE)

@@ -8,9 +8,10 @@ import pytest
 from test_chord_inference import MODEL
 from tiny_chords import TINY, command, make_quick, sung
 
-from audiotrain import audio, checkpoint, harmony
+from audiotrain import audio, checkpoint, crossval, harmony
 from audiotrain.models.chords import FrameChordModel
 from audiotrain.recipes import chord_blending, chord_data, chord_decoding, chord_ensemble
+from audiotrain.recipes.chord_cv import Posteriors
 from audiotrain.recipes.chord_data import FeatureSettings
 from audiotrain.recipes.chord_ensemble import Ensemble, join, normalise, transpose_heads
 from audiotrain.recipes.chord_inference import FrameRecognizer, Recognizer
@@ -290,3 +291,72 @@ def test_cross_validations_are_blended_by_what_they_kept(quick, runs, place, tmp
     with pytest.raises(ValueError, match="fold 1 of 2 is not done"):
         chord_ensemble.load([tmp_path / "x"])
     assert not chord_blending.out_of_fold([tmp_path / "x", place / "a"])
+
+
+def told(text):
+    """The weights, and the cross entropy of each place, of equal and of fitted weights."""
+    rows = [line.split() for line in text.splitlines()]
+    rows = rows[rows.index(["weight", "cross", "entropy"]) + 1 :][:4]
+    return [float(row[0]) for row in rows[:2]], [float(row[1]) for row in rows]
+
+
+def cross_entropy(places, weights, how):
+    """Of what cross-validations kept of all songs, joined as an ensemble joins its members."""
+    losses = []
+    for songs in zip(*map(chord_blending.read_posteriors, places), strict=True):
+        joined = join([normalise(heads) for _, heads, _ in songs], np.array(weights), how)
+        classes = songs[0][2].astype(int)
+        for head, part in enumerate(chord_decoding.split_heads(joined)):
+            frames = np.flatnonzero(classes[:, head] >= 0)
+            losses.append(-part[frames, classes[frames, head]])
+    return np.concatenate(losses).mean()
+
+
+def write_drawn(folder, seed, skills):
+    """Posteriors of songs of 30 frames, a fold for each skill: drawn, with that much for what is
+    right; as a finished cross-validation keeps them."""
+    crossval.keep_folds(folder, [[f"song{k}"] for k in range(len(skills))])
+    for k, skill in enumerate(skills):
+        song = chord_data.Song(f"song{k}", None, np.full((30, 3), -1, np.int16), [])
+        draws = np.random.default_rng(k)
+        song.classes[:25] = np.stack([draws.integers(0, n, 25) for n in (32, 12, 12)], 1)
+        heads = np.random.default_rng([seed, k]).normal(0, 1.5, (30, 56))
+        for head, begin in enumerate((0, 32, 44)):
+            heads[np.arange(25), begin + song.classes[:25, head]] += skill
+        store = Posteriors(folder, k)
+        store.keep(song, normalise(heads.astype(np.float32)))
+        store.finish()
+
+
+@pytest.mark.parametrize("how", ["mean", "geometric"])
+def test_weights_are_fitted_for_the_join_that_they_serve(tmp_path, capsys, how):
+    places = [tmp_path / name for name in "xy"]
+    for place, skill in zip(places, (3, 2), strict=True):
+        write_drawn(place, skill, [skill, skill])
+    songs = chord_blending.said_out_of_fold(places)
+    fitted = chord_blending.fit(places, songs, how)
+    weights, entropies = told(capsys.readouterr().out)
+    assert fitted == pytest.approx(weights, abs=6e-4)
+    wanted = [cross_entropy(places, pair, how) for pair in ([1, 0], [0, 1], [0.5, 0.5], fitted)]
+    assert entropies == pytest.approx(wanted, abs=2e-3)
+    tried = [cross_entropy(places, [w, 1 - w], how) for w in np.linspace(0, 1, 41)]
+    assert entropies[3] <= min(tried) + 2e-4
+    assert weights[0] == pytest.approx(np.linspace(0, 1, 41)[np.argmin(tried)], abs=0.03)
+
+
+def test_the_command_fits_the_join_that_it_writes(quick, runs, place, tmp_path, monkeypatch):
+    a, b, _ = runs
+    joins, fit = [], chord_blending.fit
+    monkeypatch.setattr(chord_blending, "fit", lambda *given: joins.append(given[2]) or fit(*given))
+    more = ["--join", "geometric", "--cache", place / "cache", "--output", tmp_path / "joined"]
+    assert command("ensemble", a, b, *more) == 0
+    assert joins == ["geometric"]
+    assert chord_ensemble.load([tmp_path / "joined"])[0].how == "geometric"
+
+
+def test_cross_validations_of_other_folds_are_refused_as_such(tmp_path):
+    write_drawn(tmp_path / "x", 0, [1, 1])
+    write_drawn(tmp_path / "y", 0, [1, 1, 1])
+    wanted = "y: 3 folds of 3 songs, others than the 2 folds of 2 songs of .*x; expected cross-val"
+    with pytest.raises(ValueError, match=wanted):
+        chord_blending.out_of_fold([tmp_path / "x", tmp_path / "y"])

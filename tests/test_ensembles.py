@@ -58,6 +58,32 @@ def test_blended_weights_are_the_minimum_that_an_optimiser_finds():
     assert blended <= cross_entropy(vote(probabilities), targets)
 
 
+def test_geometric_weights_are_the_minimum_that_an_optimiser_finds():
+    probabilities, targets = members()
+    logs = [np.log(np.stack(probabilities))[:, rows] for rows in (slice(150), slice(150, None))]
+    weights = ensembles.geometric_weights(logs, [targets[:150], targets[150:]])
+    assert weights.sum() == pytest.approx(1)
+    assert weights.min() >= 0
+
+    def entropy(weights):
+        return cross_entropy(vote(probabilities, weights, "geometric"), targets)
+
+    found = scipy.optimize.minimize(lambda logits: entropy(np.exp(logits)), np.zeros(3))
+    best = np.exp(found.x) / np.exp(found.x).sum()
+    assert weights == pytest.approx(best, abs=2e-3)
+    assert not np.allclose(weights, blend_weights(probabilities, targets), atol=0.02)
+    for one in (weights, np.array([0.2, 0.3, 0.5])):
+        value, gradient = ensembles.geometric_cross_entropy(
+            logs, [targets[:150], targets[150:]], one
+        )
+        assert value == pytest.approx(entropy(one))
+        numeric = scipy.optimize.approx_fprime(
+            one,
+            lambda w: ensembles.geometric_cross_entropy(logs, [targets[:150], targets[150:]], w)[0],
+        )
+        assert gradient == pytest.approx(numeric, abs=1e-5)
+
+
 def test_blending_several_labels_an_item_finds_the_member_that_knows():
     rng = np.random.default_rng(0)
     targets = rng.integers(2, size=(200, 4))

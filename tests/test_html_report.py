@@ -10,7 +10,16 @@ import browser as chromium
 import numpy as np
 import pytest
 from disk import content, full_disk
-from run_folders import RATE, REFERENCE, SECONDS, chords_run, clap_run, tone, unfinished_run
+from run_folders import (
+    RATE,
+    REFERENCE,
+    SECONDS,
+    chords_run,
+    clap_run,
+    tone,
+    trainer_run,
+    unfinished_run,
+)
 
 from audiotrain import __main__ as door
 from audiotrain import audio, html_report, listening
@@ -46,6 +55,15 @@ def test_the_page_holds_all_and_asks_for_nothing(tmp_path):
     assert found["lower"] == [
         "best.val_loss", "last.val_loss", "retrieval.text_to_audio_median_rank"
     ]  # fmt: skip
+
+
+def test_the_overview_of_a_trainers_run_is_its_scores(tmp_path):
+    run = read_run(trainer_run(tmp_path / "a", best=1.5, val_loss=2.0, val_accuracy=0.0))
+    found = data_of(html_report.page([run]))
+    told = [(text, found["runs"][0]["scores"][key])
+            for key, text in found["runs"][0]["headlines"].items()]  # fmt: skip
+    assert told == [("val_loss", 1.5), ("val_accuracy", 0.0)]
+    assert "best.val_loss" in found["lower"]  # less of it is better
 
 
 def test_what_files_say_cannot_become_markup(tmp_path):

@@ -112,6 +112,11 @@ def test_an_interrupted_cross_validation_continues(quick, done, words, place, tm
             command(*words, "--output", folder)
     assert f"--output {folder} --resume" in capsys.readouterr().err
     assert chord_cv.Posteriors(folder, 0).done()
+    saved = (folder / "config.yaml").read_text()
+    line = refused(capsys, "cv", "--output", folder, "--resume", "--steps", 4)
+    assert "--resume: steps is 4, expected 6 as in the run" in line
+    assert "only cache, workers, loggers may change" in line
+    assert (folder / "config.yaml").read_text() == saved
     before = (folder / "fold-0" / "checkpoints" / "last" / "state.json").stat().st_mtime_ns
     assert command("cv", "--output", folder, "--resume") == 0
     assert (folder / "fold-0" / "checkpoints" / "last" / "state.json").stat().st_mtime_ns == before

@@ -97,6 +97,22 @@ def test_data_that_cannot_be_learnt_from(refused, place, tmp_path):
     assert not (tmp_path / "run" / "split.json").exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        (
+            "statistic",
+            "--hearing.embeddings: found 'statistic' (did you mean statistics?), expected",
+        ),
+        ("gone", "--hearing.embeddings gone: found no config.json of a model and no trained run"),
+    ],
+)
+def test_embeddings_that_are_none(refused, place, tmp_path, name, said):
+    line = refused(*words(place, tmp_path / "run"), "--hearing.embeddings", name)
+    assert said in line
+    assert "--checkpoint" not in line
+
+
 def test_a_run_is_not_written_over_nor_continued_as_another(refused, place):
     assert "holds a run already" in refused(*words(place, "run"))
     line = refused("--output", place / "run", "--resume", "--seed", 1)

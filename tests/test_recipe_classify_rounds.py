@@ -1,6 +1,7 @@
 """Cross-validation and pseudo-labels of clips: every clip once, resumed, the best round kept."""
 
 import csv
+import functools
 import shutil
 
 import numpy as np
@@ -9,8 +10,10 @@ from tiny_clips import STATISTICS, class_folders, command, make_quick, read_json
 
 from audiotrain.crossval import read_folds
 from audiotrain.datasets.recordings import recordings
-from audiotrain.recipes import classify_cv, classify_ensemble, classify_pseudo
+from audiotrain.recipes import classify_blending, classify_cv, classify_ensemble, classify_pseudo
+from audiotrain.recipes import runs as recipe_runs
 from audiotrain.recipes.classify_ensemble import Ensemble, runs_of
+from audiotrain.trainer import Trainer
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +131,26 @@ def test_cross_validations_are_joined_by_what_they_said_out_of_fold(
     assert np.allclose(found.sum(axis=1), 1, atol=1e-4)
 
 
+@pytest.mark.parametrize("how", ["blend", "stack"])
+def test_weights_are_fitted_without_the_fold_that_they_are_scored_on(
+    place, other, tmp_path, monkeypatch, how
+):
+    fitted, fit = [], classify_blending._fit
+    monkeypatch.setattr(
+        classify_blending, "_fit", lambda *given: fitted.append(given[1:3]) or fit(*given)
+    )
+    places = (place / "cv", other)
+    out = ("--output", tmp_path / "both", "--join", how)
+    assert command("ensemble", "--checkpoint", *places, *out) == 0
+    _, targets, said, folds = classify_blending.out_of_fold(places)
+    wanted = [[], *folds]  # the ensemble itself by all clips, then each fold by the others
+    assert len(fitted) == len(wanted) == 4
+    for (own, answers), rows in zip(fitted, wanted, strict=True):
+        left = np.delete(np.arange(18), np.array(rows, int))
+        np.testing.assert_array_equal(answers, targets[left])
+        np.testing.assert_array_equal(own, np.stack(said)[:, left])
+
+
 def test_refused_ensembles(place, other, tmp_path, capsys):
     def refused(*words):
         assert command("ensemble", "--output", tmp_path / "e", *words) == 2
@@ -145,7 +168,7 @@ def test_refused_ensembles(place, other, tmp_path, capsys):
     few = tmp_path / "few"
     shutil.copytree(other, few)
     (few / "oof" / "fold-1.npz").unlink()
-    assert "no predictions yet of fold 1" in refused("--checkpoint", cv, few)
+    assert "few: fold 1 of 3 is not done: cv --output" in refused("--checkpoint", cv, few)
     (few / "ensemble.json").write_text('{"members": [["a"]], "join": "mean", "weights": [1, 2]}')
     more = ("--checkpoint", few, "--output", tmp_path / "x.csv")
     assert command("predict", place / "data" / "low", *more) == 2
@@ -161,10 +184,74 @@ def test_an_interrupted_cross_validation_goes_on(place, tmp_path, monkeypatch, c
     trained = []
     fold = classify_cv.fold_settings
     monkeypatch.setattr(classify_cv, "fold_settings", lambda *a: trained.append(a[2]) or fold(*a))
-    assert command("cv", "--output", place / "stopped", "--resume") == 0
+    saved = (place / "stopped" / "config.yaml").read_text()
+    for name, value in (("steps", 10), ("validations", 1), ("patience", 1), ("max-minutes", 1.0)):
+        assert command("cv", "--output", place / "stopped", "--resume", f"--{name}", value) == 2
+        told = capsys.readouterr().err
+        assert f"--resume: {name.replace('-', '_')} is {value}, expected" in told
+        assert "only cache, workers, loggers may change" in told
+    assert (place / "stopped" / "config.yaml").read_text() == saved
+    assert not trained
+    assert command("--output", place / "stopped" / "fold-1", "--resume", "--steps", 100) == 2
+    assert "--resume: steps is 100, expected 60 as in the run in" in capsys.readouterr().err
+    assert command("cv", "--output", place / "stopped", "--resume", "--workers", 1) == 0
     assert trained == [2]
     found, whole = (read_json(place / name / "metrics.json") for name in ("stopped", "cv"))
     assert found == whole
+
+
+def interrupt(monkeypatch, number):
+    """The run of this number is stopped as by Ctrl-C."""
+
+    class Stopping(Trainer):
+        def fit(self, *given, **named):
+            if self.default_root_dir.name.endswith(f"-{number}"):
+                raise SystemExit(130)
+            super().fit(*given, **named)
+
+    monkeypatch.setattr(recipe_runs, "Trainer", functools.partial(Stopping, compile=False))
+
+
+def test_what_is_said_when_it_is_interrupted_continues_it(place, tmp_path, capsys):
+    with pytest.MonkeyPatch.context() as patch:
+        interrupt(patch, 1)
+        with pytest.raises(SystemExit):
+            command("cv", *words(place, tmp_path / "x"), "--folds", 3)
+    said = [line for line in capsys.readouterr().err.splitlines() if "to continue" in line]
+    assert said == [f"to continue: --output {tmp_path / 'x'} --resume"]
+    assert command("cv", *said[0].split()[2:]) == 0
+    found, whole = (read_json(cv / "metrics.json") for cv in (tmp_path / "x", place / "cv"))
+    assert found == whole
+
+
+def test_interrupted_pseudo_labels_are_continued(place, strangers, tmp_path, capsys):
+    more = ["--unlabelled", strangers, "--threshold", 0.5, "--rounds", 1]
+    with pytest.MonkeyPatch.context() as patch:
+        interrupt(patch, 1)
+        with pytest.raises(SystemExit):
+            command("pseudo", *words(place, tmp_path / "p"), *more)
+    said = [line for line in capsys.readouterr().err.splitlines() if "to continue" in line]
+    assert said == [f"to continue: --output {tmp_path / 'p'} --resume"]
+    assert command("pseudo", *said[0].split()[2:], "--steps", 10) == 2
+    assert "--resume: steps is 10, expected 60 as in" in capsys.readouterr().err
+    assert command("pseudo", *said[0].split()[2:]) == 0
+    rounds = read_json(tmp_path / "p" / "rounds.json")["rounds"]
+    assert [row["run"] for row in rounds] == ["round-0", "round-1"]
+
+
+@pytest.mark.parametrize("words", [("predict",), ("evaluate", "--data")])
+def test_a_cross_validation_that_is_not_done_predicts_nothing(place, tmp_path, capsys, words):
+    """Fold 1 was interrupted, fold 2 not begun: two checkpoints are there, one fold is done."""
+    few = tmp_path / "few"
+    shutil.copytree(place / "cv", few)
+    for k in (1, 2):
+        (few / "oof" / f"fold-{k}.npz").unlink()
+    shutil.rmtree(few / "fold-2")
+    out = ["--cache", place / "cache", "--output", tmp_path / "out", "--checkpoint", few]
+    assert command(*words, place / "data", *out) == 2
+    assert f"few: fold 1 of 3 is not done: cv --output {few}" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    assert command(*words, place / "data", *out[:-1], few / "fold-0") == 0
 
 
 def test_a_folds_settings_start_it_again(place):

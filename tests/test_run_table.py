@@ -6,10 +6,11 @@ import json
 import os
 
 import pytest
-from run_folders import chords_run, clap_run, history, unfinished_run
+from run_folders import chords_run, clap_run, history, trainer_run, unfinished_run
+from toy import Classifier, Points, loaders, trainer
 
 from audiotrain import __main__ as door
-from audiotrain import run_table
+from audiotrain import create_trainer, run_table
 from audiotrain.history import write_json
 from audiotrain.run_reading import ABSENT, differing, find_runs, headlines, read_run
 
@@ -47,9 +48,40 @@ def test_a_history_alone_is_a_run(tmp_path):
     assert headlines(run) == {"best.val_loss": "val_loss"}
 
 
-def test_a_checkpoint_says_how_long_it_took(tmp_path):
-    from toy import Classifier, loaders, trainer
+def test_a_trainers_scores_are_its_best_metric_first(tmp_path, capsys, monkeypatch):
+    """An accuracy of 0 is one; what is told of the last batch is no score of the run."""
+    scores = {"val_loss": 2.0, "val_accuracy": 0.0, "train_loss": 0.75, "train_accuracy": 0.5}
+    run = read_run(trainer_run(tmp_path / "a", best=1.5, **scores))
+    assert headlines(run) == {
+        "best.val_loss": "val_loss", "best.val_accuracy": "val_accuracy",
+        "train_accuracy": "train_accuracy", "train_loss": "train_loss",
+    }  # fmt: skip
+    assert run.scores["best.val_loss"] == 1.5  # of the checkpoint, not of the one row
+    assert not {"best_score", "loss", "learning_rate", "skipped_steps"} & run.scores.keys()
+    monkeypatch.setenv("COLUMNS", "120")
+    head, line = (one.split() for one in table(capsys, tmp_path).splitlines())
+    assert head[-4:] == ["val_loss", "val_accuracy", "train_accuracy", "train_loss"]
+    assert line[-4:] == ["1.500", "0.000", "0.500", "0.750"]
+    other = trainer_run(tmp_path / "b", "val_accuracy", 0.25, **scores)
+    assert next(iter(headlines(read_run(other)))) == "best.val_accuracy"
 
+
+@pytest.mark.parametrize(("strategy", "score"), [("epoch", "val_loss"), ("no", "train_loss")])
+def test_a_loss_alone_is_told(tmp_path, strategy, score):
+    class Lossy(Classifier):
+        def compute_loss(self, batch):
+            return super().compute_loss(batch)[0], {}
+
+    settings = {"eval_strategy": strategy, "num_epochs": 1, "progress": False}
+    made = create_trainer(Lossy, "quick_test", output_dir=tmp_path / "run", **settings)
+    result = made.train(Points(8), Points(8))
+    run = read_run(tmp_path / "run")
+    assert list(headlines(run).values())[0] == score
+    assert run.scores[list(headlines(run))[0]] == pytest.approx(result.metrics[score])
+    assert all("loss" in text for text in headlines(run).values())
+
+
+def test_a_checkpoint_says_how_long_it_took(tmp_path):
     made = trainer(tmp_path, max_epochs=1, config={"settings": {"width": 4}})
     made.fit(Classifier(), *loaders())
     (run,) = find_runs(tmp_path)
@@ -87,7 +119,11 @@ def test_odd_rows_and_settings_are_left_out(tmp_path):
     rows = [3, {"loss": 1.0}, {"step": 1, "loss": "high"}, {"step": 2, "loss": float("nan")}]
     write_json(tmp_path / "history.json", {"rows": rows, "log": [{"step": 1, "loss": 2.0}]})
     (tmp_path / "config.yaml").write_text("when: 2024-01-01\n1: one\n")
+    write_json(tmp_path / "metrics.json", {"best_metric": 3, "best_score": [0.5]})
     run = read_run(tmp_path)
+    assert (run.scores, headlines(run)) == ({"best_metric": 3}, {})
+    odd = {"training.best_metric": ["val_loss"]}
+    assert headlines(run._replace(settings=odd)) == {}
     assert run.rows == [{"step": 1, "loss": 2.0}, {"step": 1}, {"step": 2}]
     assert (run.problems, run.settings) == ((), {"when": "2024-01-01", "1": "one"})
 
@@ -101,9 +137,28 @@ def test_folds_are_told_by_their_means(tmp_path, capsys):
     scores = {"thirds": 0.4, "root": 0.5, "majmin": 0.25}
     summary = {"mean": scores, "deviation": {"root": 0.01}, "folds": [scores, scores]}
     write_json(folder / "metrics.json", summary)
-    run = next(run for run in find_runs(tmp_path) if run.kind == "cv")
+    run = read_run(folder)
+    assert run.kind == "trainer cv"
     assert headlines(run) == {"mean.root": "root", "mean.majmin": "majmin"}
     assert {run.name for run in find_runs(tmp_path)} == {"cv", "cv/fold-0", "cv/fold-1"}
+
+
+def test_cross_validations_of_one_recipe_are_compared(tmp_path, capsys):
+    settings = {
+        "chords": {"features": {"bins_per_octave": 24}, "window": 100},
+        "classify": {"task": "auto", "folds_of": None, "valid": 0.1},
+        "mine": {"width": 4},
+    }
+    for name, own in settings.items():
+        write_json(tmp_path / name / "folds.json", {"folds": [["a"], ["b"]]})
+        write_json(tmp_path / name / "config.yaml", own)
+    write_json(tmp_path / "mine" / "metrics.json", {
+        "mean": {"test_loss": 1.5}, "deviation": {"test_loss": 0.5}
+    })  # fmt: skip
+    text = table(capsys, tmp_path)
+    assert {run.kind for run in find_runs(tmp_path)} == {"chords cv", "classify cv", "trainer cv"}
+    assert "=" not in text  # a setting that differs
+    assert headlines(read_run(tmp_path / "mine")) == {"mean.test_loss": "test_loss"}
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 The folder that is written is a place for `--checkpoint`: an ensemble.json, or a run's checkpoint.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,9 @@ from audiotrain.recipes.chord_inference import FrameRecognizer, Recognizer
 from audiotrain.recipes.chord_settings import EnsembleSettings, TrainSettings
 from audiotrain.recipes.chord_songs import find, first_renderings, read_split, tell
 from audiotrain.recipes.terminal import progress
+
+Said = tuple[Sequence[np.ndarray], np.ndarray]  # of a song: see `fit`
+Fitted = tuple[np.ndarray, Callable[[np.ndarray], float]]  # weights, cross entropy of any weights
 
 
 def ensemble(settings: EnsembleSettings) -> Path:
@@ -36,11 +39,11 @@ def ensemble(settings: EnsembleSettings) -> Path:
     elif len(places) == 1:
         weights = np.ones(1)
     elif out_of_fold(places):
-        weights = fit(places, out_of_fold_likelihoods(places))
+        weights = fit(places, said_out_of_fold(places), settings.join)
     else:
         songs = validation_songs(settings, runs)
-        said = [chord_ensemble.load([place])[0] for place in places]
-        weights = fit(places, np.array([likelihoods(one, songs) for one in said]))
+        alone = [chord_ensemble.load([place], settings.join)[0] for place in places]
+        weights = fit(places, said_of(alone, songs), settings.join)
     shares = spread(weights, groups)
     members = [Recognizer.from_checkpoint(run) for run in runs]
     joined = chord_ensemble.Ensemble(members, shares, settings.join, names=runs)
@@ -85,51 +88,81 @@ def spread(weights: np.ndarray, groups: Sequence[Sequence[Path]]) -> list[float]
     return [float(w) / len(group) for w, group in zip(weights, groups, strict=True) for _ in group]
 
 
-def fit(places: Sequence[Path], observed: np.ndarray) -> np.ndarray:
-    """Weights (places,) for probabilities (places, observations) of what was the case; told in a
-    table with the cross entropy of each place alone."""
-    weights = ensembles.mixture_weights(observed)
-    floor = np.maximum(observed, ensembles.TINIEST)
+def fit(places: Sequence[Path], songs: Iterable[Said], how: chord_ensemble.Join) -> np.ndarray:
+    """Weights (places,) by what each place says of songs: its log-probabilities (frames, 56), and
+    the song's classes (frames, 3); told in a table with the cross entropy of each place alone."""
+    weights, entropy = (fit_geometric if how == "geometric" else fit_mean)(songs)
     print(f"{'weight':>8}{'cross entropy':>15}")
-    for place, weight, values in zip(places, weights, floor, strict=True):
-        print(f"{weight:8.3f}{-np.log(values).mean():15.4f}  {place}")
-    print(f"{'equal':>8}{-np.log(floor.mean(axis=0)).mean():15.4f}")
-    print(f"{'fitted':>8}{-np.log(weights @ floor).mean():15.4f}")
+    for place, weight, alone in zip(places, weights, np.eye(len(places)), strict=True):
+        print(f"{weight:8.3f}{entropy(alone):15.4f}  {place}")
+    print(f"{'equal':>8}{entropy(np.full(len(places), 1 / len(places))):15.4f}")
+    print(f"{'fitted':>8}{entropy(weights):15.4f}")
     return weights
+
+
+def fit_mean(songs: Iterable[Said]) -> Fitted:
+    """Weights of the mean of probabilities."""
+    observed = np.concatenate(
+        [[known(heads, classes) for heads in said] for said, classes in songs], axis=1
+    )
+    floor = np.maximum(observed, ensembles.TINIEST)
+    return ensembles.mixture_weights(observed), lambda w: float(-np.log(w @ floor).mean())
+
+
+def fit_geometric(songs: Iterable[Said]) -> Fitted:
+    """Weights of the geometric mean, in which all probabilities have a part, not only those of what
+    was the case: they are kept as float16, as posteriors are on disk."""
+    logs, targets = [], []
+    for said, classes in songs:
+        for parts in zip(*(labelled(heads, classes) for heads in said), strict=True):
+            logs.append(np.stack([part for part, _ in parts]).astype(np.float16))
+            targets.append(parts[0][1])
+    weights = ensembles.geometric_weights(logs, targets)
+    return weights, lambda w: ensembles.geometric_cross_entropy(logs, targets, w)[0]
+
+
+def labelled(heads: np.ndarray, classes: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    """For each head log-probabilities (frames, its classes) that sum to 1, of the frames that
+    `classes` (frames, 3) has a label for, and these labels; heads (frames, 56)."""
+    has = classes >= 0
+    parts = split_heads(normalise(heads))
+    return [(part[has[:, n]], classes[has[:, n], n]) for n, part in enumerate(parts)]
 
 
 def known(heads: np.ndarray, classes: np.ndarray) -> np.ndarray:
     """The probabilities that log-probabilities (frames, 56) give to what classes (frames, 3) say,
     of all heads, wherever there is a label."""
-    parts = split_heads(normalise(heads))
-    found = []
-    for number, part in enumerate(parts):
-        frames = np.flatnonzero(classes[:, number] >= 0)
-        found.append(np.exp(part[frames, classes[frames, number]]))
-    return np.concatenate(found)
+    parts = labelled(heads, classes)
+    return np.concatenate([np.exp(part[np.arange(len(own)), own]) for part, own in parts])
 
 
-def likelihoods(recognizer: FrameRecognizer, songs: Sequence[Song]) -> np.ndarray:
-    """`known` of all songs."""
-    return np.concatenate(
-        [
-            known(recognizer.song_log_probabilities(recognizer.inputs(song)), song.classes)
-            for song in progress(songs, "blending")
-        ]
-    )
+def said_of(recognizers: Sequence[FrameRecognizer], songs: Sequence[Song]) -> Iterator[Said]:
+    """What models say of songs, with a progress bar."""
+    for song in progress(songs, "blending"):
+        said = [one.song_log_probabilities(one.inputs(song)) for one in recognizers]
+        yield said, song.classes
 
 
 def out_of_fold(places: Sequence[Path]) -> bool:
-    """Whether all places are cross-validations of the same folds."""
+    """Whether all places are cross-validations. ValueError where their folds are not the same."""
     if not all((place / "folds.json").is_file() for place in places):
         return False
     first, *others = (crossval.read_folds(place) for place in places)
-    return all(folds == first for folds in others)
+    for place, folds in zip(places[1:], others, strict=True):
+        if folds != first:
+            raise ValueError(
+                f"{place}: {_count(folds)}, others than the {_count(first)} of {places[0]}; "
+                "expected cross-validations of the same folds, or --weights"
+            )
+    return True
 
 
-def out_of_fold_likelihoods(places: Sequence[Path]) -> np.ndarray:
-    """(places, observations) from what each cross-validation has kept of every song."""
-    rows = []
+def _count(folds: Sequence[Sequence[str]]) -> str:
+    return f"{len(folds)} folds of {sum(map(len, folds))} songs"
+
+
+def said_out_of_fold(places: Sequence[Path]) -> Iterator[Said]:
+    """What each cross-validation has kept of every song. ValueError for other features."""
     for songs in zip(*(read_posteriors(place) for place in places), strict=True):
         shapes = {heads.shape for _, heads, _ in songs}
         if len(shapes) > 1:
@@ -137,8 +170,7 @@ def out_of_fold_likelihoods(places: Sequence[Path]) -> np.ndarray:
                 f"{songs[0][0]}: {' and '.join(str(shape[0]) for shape in sorted(shapes))} frames, "
                 "expected the same features in all cross-validations"
             )
-        rows.append([known(heads, songs[0][2]) for _, heads, _ in songs])
-    return np.concatenate(rows, axis=1)
+        yield [heads for _, heads, _ in songs], songs[0][2]
 
 
 def validation_songs(settings: EnsembleSettings, runs: Sequence[Path]) -> list[Song]:

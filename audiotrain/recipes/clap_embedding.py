@@ -96,14 +96,19 @@ class Embedder:
 
     @classmethod
     def from_folder(
-        cls, name: str | Path, batch_size: int | None = None, workers: int = 2
+        cls,
+        name: str | Path,
+        batch_size: int | None = None,
+        workers: int = 2,
+        setting: str = "--checkpoint",
     ) -> "Embedder":
         """The model of a run folder, of the newest run in a folder of runs, of a model folder
         (Hugging Face's), or of the hub (laion/clap-htsat-unfused).
 
-        ValueError, one line, when there is none or a part of it is missing or damaged.
+        ValueError, one line, when there is none, which `setting` named, or a part of it is missing
+        or damaged.
         """
-        folder = model_folder(name)
+        folder = model_folder(name, setting)
         model = CLAP.from_pretrained(folder)
         tokenizer = Tokenizer.read(folder, min(LENGTH, model.config.text_config.max_tokens))
         features = ClapFeatures(ClapFeatureSettings.read(folder))
@@ -233,7 +238,7 @@ class Embedder:
         return row
 
 
-def model_folder(name: str | Path) -> Path:
+def model_folder(name: str | Path, setting: str = "--checkpoint") -> Path:
     """The folder with the model that `name` means; see Embedder.from_folder."""
     folder = Path(name).expanduser()
     for place in (folder, folder / MODEL):
@@ -244,7 +249,7 @@ def model_folder(name: str | Path) -> Path:
         return runs[-1].parent
     if folder.is_dir() or "/" not in str(name):
         raise ValueError(
-            f"--checkpoint {name}: found no {CONFIG} of a model and no trained run there; "
+            f"{setting} {name}: found no {CONFIG} of a model and no trained run there; "
             "`python -m audiotrain.recipes.clap` trains one"
         )
     return pretrained_folder(name)

@@ -62,10 +62,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 # ---------------------------------------------------------------- train
 
 
-def train(settings: TrainSettings, corpus: Corpus[Clip] | None = None) -> Scores | None:
+def train(
+    settings: TrainSettings, corpus: Corpus[Clip] | None = None, whole: Path | None = None
+) -> Scores | None:
     """Train, keep the best model and test it on unseen clips, whose scores are given.
 
-    `corpus` is what `find` would give. Under mlx.launch the other ranks leave with nothing.
+    `corpus` is what `find` would give; `whole` is the folder that the run is a part of, and that is
+    resumed. Under mlx.launch the other ranks leave with nothing.
     """
     begun, ranks = time.monotonic(), distributed.join()
     run = Path(ranks.from_first(lambda: str(open_run(settings, "classify"))))
@@ -76,7 +79,7 @@ def train(settings: TrainSettings, corpus: Corpus[Clip] | None = None) -> Scores
         parts = read_parts(settings, corpus, listener, run)
         module, described = make_module(settings, task, parts)
     trainer, loaders = make_trainer(settings, task, parts, described, run)
-    with resumable(run):
+    with resumable(whole or run):
         if not fit(settings, trainer, module, loaders, run):
             return None
     scores = score_unseen(parts, run)

@@ -40,7 +40,7 @@ def cross_validate(settings: CrossValidateSettings, train: Callable) -> Scores:
             continue
         print(f"\nfold {number}, {len(rows)} clips", flush=True)
         own = fold_settings(settings, folder, number)
-        scores = train(own, corpus)
+        scores = train(own, corpus, folder)
         found = dict(zip(scores.ids, scores.probabilities, strict=True))
         tested = np.stack([found[ids[row]] for row in rows])
         known = task.targets([heard.clips[row] for row in rows])

@@ -22,6 +22,7 @@ from audiotrain.datasets.scenes import Scene
 from audiotrain.loader import Dataset
 from audiotrain.recipes.clap_embedding import Embedder
 from audiotrain.recipes.terminal import progress
+from audiotrain.values import nearest
 
 STATISTICS = "statistics"  # --embeddings: of the mels, no network needed
 
@@ -125,10 +126,18 @@ class Listener:
             return mel
         return statistics(np.maximum(np.asarray(mel, np.float32), self.settings.floor))
 
+    def _load(self) -> Embedder:
+        """The CLAP whose embeddings are heard. ValueError, one line, where there is none."""
+        name, setting = self.settings.embeddings, "--hearing.embeddings"
+        meant = nearest(name, [STATISTICS])
+        if meant and "/" not in name and not Path(name).exists():
+            raise ValueError(f"{setting}: found {name!r}{meant}, expected {STATISTICS} or a CLAP")
+        return Embedder.from_folder(name, workers=self.workers, setting=setting)
+
     def _embedded(self, clips: Sequence[Clip], what: str) -> list[np.ndarray | str]:
         """Embeddings by CLAP; those that are not kept yet are computed."""
         if self._embedder is None:
-            self._embedder = Embedder.from_folder(self.settings.embeddings, workers=self.workers)
+            self._embedder = self._load()
         embedder = self._embedder
         specs = [{"embedder": embedder.digest} | _span(clip) for clip in clips]
         found: list = [None] * len(clips)

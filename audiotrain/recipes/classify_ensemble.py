@@ -12,6 +12,7 @@ from typing import get_args
 
 import numpy as np
 
+from audiotrain import crossval
 from audiotrain.ensembles import Stacked, Vote, member_weights, vote
 from audiotrain.history import write_json
 from audiotrain.recipes.classify_data import Heard, HearingSettings, Listener
@@ -108,13 +109,11 @@ def load(
 
 def runs_of(folder: Path) -> list[Path]:
     """Run folders: a run itself, all folds of a cross-validation, the best round of pseudo-labels,
-    the newest of these in a folder. ValueError when there is none."""
+    the newest of these in a folder. ValueError when there is none, or a fold is not done."""
     if (folder / "checkpoints").is_dir():
         return [folder]
     if (folder / FOLDS).is_file():
-        runs = sorted(path.parent for path in folder.glob("fold-*/checkpoints"))
-        if runs:
-            return runs
+        return _folds_of(folder)
     if (folder / ROUNDS).is_file():
         return [folder / json.loads((folder / ROUNDS).read_text("utf-8"))["best"]]
     if (folder / ENSEMBLE).is_file():
@@ -127,6 +126,17 @@ def runs_of(folder: Path) -> list[Path]:
             "`python -m audiotrain.recipes.classify` trains one"
         )
     return runs_of(max(found, key=lambda path: path.stat().st_mtime).parent)
+
+
+def _folds_of(folder: Path) -> list[Path]:
+    folds = range(len(crossval.read_folds(folder)))
+    for k in folds:
+        if not crossval.fold_file(folder, k).is_file():
+            raise ValueError(
+                f"{folder}: fold {k} of {len(folds)} is not done: cv --output {folder} --resume, "
+                "or name the runs inside it"
+            )
+    return [folder / f"fold-{k}" for k in folds]
 
 
 def write(folder: Path, groups: Sequence[Sequence[Path]], join: Join) -> None:

@@ -89,7 +89,7 @@ def _round(
         chosen |= {"output": run, "data": table, "task": "multi" if task.several else "single"}
         if believed:
             chosen |= {"test_fold": None, "folds_of": None, "group": None}  # the table's own split
-        train(TrainSettings(**chosen | {"resume": run.exists()}))
+        train(TrainSettings(**chosen | {"resume": run.exists()}), whole=run.parent)
     found = json.loads((run / "metrics.json").read_text("utf-8"))
     name = "lwlrap" if task.several else "accuracy"
     return {

@@ -42,7 +42,11 @@ def load_settings(recipe: str, commands: Mapping[str, Command], name: str, words
     """Settings of a command from its words; a resumed run's are its own, then the words."""
     kind, _, positional = commands[name]
     presets = PRESETS / recipe if trains(commands[name]) else None
-    settings = config.load(
+    if trains(commands[name]) and not config.wants_help(words):
+        found = config.stated(kind, words, ("output", "resume"), presets)
+        if found["resume"]:  # what is required the run's own file has
+            return settings_of_resumed(kind, found["output"], words, presets)
+    return config.load(
         kind,
         words,
         presets=presets,
@@ -50,6 +54,3 @@ def load_settings(recipe: str, commands: Mapping[str, Command], name: str, words
         description=kind.__doc__ or "",
         positional=positional,
     )
-    if trains(commands[name]) and settings.resume:
-        return settings_of_resumed(settings, words, presets)
-    return settings

@@ -20,10 +20,9 @@ from audiotrain.trainer import Trainer
 
 PRESETS = Path(__file__).parent / "presets"  # a folder for each recipe
 # What a resumed run may have otherwise than before: it changes nothing of what was learned.
-CHANGEABLE = (
-    "output", "resume", "cache", "steps", "epochs", "max_minutes", "validations", "patience",
-    "workers", "loggers",
-)  # fmt: skip
+CHANGEABLE = ("output", "resume", "cache", "workers", "loggers")
+LONGER = ("steps", "epochs", "max_minutes", "validations", "patience")  # may, too, of a run alone
+ALIKE = ("folds", "rounds")  # settings of what trains several runs, which are compared
 Settings = TypeVar("Settings")  # of training: with output, resume and loggers
 
 
@@ -115,21 +114,26 @@ def resumable(folder: Path) -> Iterator[None]:
         raise
 
 
-def settings_of_resumed(settings: Settings, words: Sequence[str], presets: Path) -> Settings:
-    """Those of the run in `settings.output`, then `words`; only what is CHANGEABLE may differ."""
-    if settings.output is None:
+def settings_of_resumed(
+    kind: type[Settings], output: Path | None, words: Sequence[str], presets: Path
+) -> Settings:
+    """Those of the run in `output`, then `words`. ValueError where these change what was learned,
+    or folds of one cross-validation (rounds of pseudo-labels) would be trained otherwise than
+    others."""
+    if output is None:
         raise ValueError("--resume: needs --output, the run folder to continue")
-    own = settings.output / "config.yaml"
+    own = output / "config.yaml"
     if not own.exists():
-        raise ValueError(f"{settings.output}: no config.yaml, so there is no run to resume")
-    kind = type(settings)
+        raise ValueError(f"{output}: no config.yaml, so there is no run to resume")
+    alike = fold_group(output) or any(field.name in ALIKE for field in fields(kind))
+    changeable = CHANGEABLE if alike else CHANGEABLE + LONGER
     saved = config.load(kind, ["--config", str(own)])
     wanted = config.load(kind, ["--config", str(own), *words], presets=presets)
     for field in fields(kind):
         before, now = getattr(saved, field.name), getattr(wanted, field.name)
-        if before != now and field.name not in CHANGEABLE:
+        if before != now and field.name not in changeable:
             raise ValueError(
                 f"--resume: {field.name} is {now}, expected {before} as in the run in "
-                f"{wanted.output}; only {', '.join(CHANGEABLE[2:])} may change"
+                f"{wanted.output}; only {', '.join(changeable[2:])} may change"
             )
     return wanted
