@@ -109,8 +109,9 @@ def peer_accuracy(clips: list[captions.Clip]) -> float:
 
 
 def order_accuracy(embedder: Embedder, clips: list[captions.Clip]) -> float:
-    """Share of two events in a row whose caption is nearer than that of the other order."""
-    rng = np.random.default_rng(0)
+    """Share of two events in a row, both in one window of the model, whose caption is nearer than
+    that of the other order."""
+    rng, seconds = np.random.default_rng(0), embedder.features.settings.seconds
     right = []
     with tempfile.TemporaryDirectory() as folder:
         paths, own, reversed_ = [], [], []
@@ -119,7 +120,7 @@ def order_accuracy(embedder: Embedder, clips: list[captions.Clip]) -> float:
             if pair[0].label == pair[1].label:
                 continue
             heard = [(clip.read(RATE), clip.captions[0]) for clip in pair]
-            joined = scenes.compose_clips(heard, rng, RATE, "then")
+            joined = scenes.compose_clips(heard, rng, RATE, "then", seconds)
             paths.append(Path(folder) / f"{len(paths)}.wav")
             audio.write(paths[-1], joined.audio, RATE)
             own.append(joined.caption)

@@ -9,6 +9,7 @@ import soundfile
 
 from audiotrain.cache import FeatureCache
 from audiotrain.clap_features import ClapFeatures, ClapFeatureSettings
+from audiotrain.datasets import captioned
 from audiotrain.datasets.captioned import CaptionedClips, ClipAugmentation
 from audiotrain.datasets.captions import Clip, composed
 from audiotrain.features import LogMel
@@ -154,6 +155,24 @@ def test_spectrograms_are_varied_alike_in_every_channel(clips, tokenizer):
         for mel in varied:
             assert mel.shape == plain.shape
             np.testing.assert_array_equal(mel, np.repeat(mel[:1], 4, axis=0))
+
+
+def test_composed_clips_are_not_turned_around(clips, tokenizer, features, monkeypatch):
+    turned = []
+    monkeypatch.setattr(
+        captioned.augment, "roll", lambda mel, rng: turned.append(mel) or np.zeros_like(mel)
+    )
+    for join in (1, 0):
+        dataset = CaptionedClips(clips, tokenizer, features, ClipAugmentation(join=join, roll=1.0))
+        samples = drawn(dataset, 0, 20)
+        composed = [
+            " then " in text or " while " in text
+            for text in (tokenizer.decode(sample["input_ids"]) for sample in samples)
+        ]
+        assert any(composed) == bool(join)
+        for sample, of_two in zip(samples, composed, strict=True):
+            assert (sample["mel"] != 0).any() == of_two
+    assert turned
 
 
 def test_joining_says_the_order(clips, tokenizer, features):

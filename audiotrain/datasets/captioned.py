@@ -38,7 +38,7 @@ class ClipAugmentation:
     clips at once ("... and ...") and two clips composed ("... then ...", "... while ...");
     `blend` the share of samples that are two clips whose captions both fit, by their loudness.
     `tilt` dB of a random EQ, `shift` mels up or down, `roll` the share that is turned around in
-    time; SpecAugment's masks by number and largest width, in frames and in mels.
+    time (composed clips never: their captions tell an order); SpecAugment's masks by number and largest width, in frames and in mels.
     """
 
     gain: float = 0.0
@@ -135,7 +135,7 @@ class CaptionedClips(Dataset):
         kept = self.keeps(index)  # then there is no crop to draw
         audio, longer = (None, False) if kept else self._excerpt(clip, rng)
         caption, concept = str(rng.choice(clip.captions)), clip.concept
-        kind = rng.random()
+        kind, composed = rng.random(), False
         if kind < change.mix + change.join:
             other = self.clips[int(rng.integers(len(self.clips)))]
             second = (self._excerpt(other, rng)[0], str(rng.choice(other.captions)))
@@ -143,7 +143,7 @@ class CaptionedClips(Dataset):
                 both = self._mixed if kind < change.mix else self._joined
                 audio = self._excerpt(clip, rng)[0] if kept else audio
                 audio, caption = both((audio, caption), second, rng)
-                longer, concept = False, ""
+                longer, concept, composed = False, "", kind >= change.mix
         gain = rng.uniform(-change.gain, change.gain)
         if audio is None:
             sound = {"mel": self._louder(self._kept(index), gain)}
@@ -151,7 +151,7 @@ class CaptionedClips(Dataset):
             sound = self._input(audio * np.float32(augment.decibels_to_ratio(gain)), rng)
         words = self.words(caption, concept)
         if change.changes_mels:
-            sound["mel"] = self._varied(sound["mel"], rng)
+            sound["mel"] = self._varied(sound["mel"], rng, in_order=composed)
         if change.blend:
             sound["mel"], second = self._blended(sound["mel"], rng)
             words |= {"second_group": words["group"], "share": np.array(1, np.float32)} | second
@@ -246,10 +246,13 @@ class CaptionedClips(Dataset):
         mel = augment.blend(mel, other - np.float32(louder))
         return mel, {"second_group": group, "share": share}
 
-    def _varied(self, mel: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Through an EQ, at another pitch, turned around in time: all channels alike."""
+    def _varied(
+        self, mel: np.ndarray, rng: np.random.Generator, in_order: bool = False
+    ) -> np.ndarray:
+        """Through an EQ, at another pitch, turned around in time unless what is said of it is
+        `in_order`: all channels alike."""
         change, seed = self.augmentation, int(rng.integers(2**32))
-        turned = rng.random() < change.roll
+        turned = rng.random() < change.roll and not in_order
         varied = []
         for channel in mel:
             draws = np.random.default_rng(seed)
