@@ -158,21 +158,14 @@ def test_spectrograms_are_varied_alike_in_every_channel(clips, tokenizer):
 
 
 def test_composed_clips_are_not_turned_around(clips, tokenizer, features, monkeypatch):
-    turned = []
-    monkeypatch.setattr(
-        captioned.augment, "roll", lambda mel, rng: turned.append(mel) or np.zeros_like(mel)
-    )
+    monkeypatch.setattr(captioned.augment, "roll", lambda mel, rng: np.zeros_like(mel))
     for join in (1, 0):
         dataset = CaptionedClips(clips, tokenizer, features, ClipAugmentation(join=join, roll=1.0))
-        samples = drawn(dataset, 0, 20)
-        composed = [
-            " then " in text or " while " in text
-            for text in (tokenizer.decode(sample["input_ids"]) for sample in samples)
-        ]
-        assert any(composed) == bool(join)
-        for sample, of_two in zip(samples, composed, strict=True):
-            assert (sample["mel"] != 0).any() == of_two
-    assert turned
+        samples = drawn(dataset, 0, 40)
+        kept = [bool(sample["mel"].any()) for sample in samples]
+        texts = [tokenizer.decode(sample["input_ids"]) for sample in samples]
+        assert kept == [text not in clips[0].captions for text in texts]
+        assert any(kept) == bool(join)
 
 
 def test_joining_says_the_order(clips, tokenizer, features):

@@ -38,7 +38,8 @@ class ClipAugmentation:
     clips at once ("... and ...") and two clips composed ("... then ...", "... while ...");
     `blend` the share of samples that are two clips whose captions both fit, by their loudness.
     `tilt` dB of a random EQ, `shift` mels up or down, `roll` the share that is turned around in
-    time (composed clips never: their captions tell an order); SpecAugment's masks by number and largest width, in frames and in mels.
+    time (composed clips never: their captions tell an order); SpecAugment's masks by number and
+    largest width, in frames and in mels.
     """
 
     gain: float = 0.0
