@@ -136,8 +136,8 @@ def load(folder: str | Path) -> tuple[dict[str, Arrays], dict]:
 def not_plain(data, place: str = "") -> str:
     """The first thing in nested plain data that JSON cannot hold, and where; "" for none.
 
-    >>> not_plain({"data": {"folder": Path("x"), "rate": 22050}})
-    "data.folder is a PosixPath, expected plain data"
+    >>> not_plain({"data": {"folder": {1, 2}, "rate": 22050}})
+    'data.folder is a set, expected plain data'
     """
     if isinstance(data, dict | list | tuple):
         items = data.items() if isinstance(data, dict) else enumerate(data)

@@ -6,18 +6,23 @@ import mlx.core as mx
 import numpy as np
 
 from audiotrain.checkpoint import arrays_of, put_arrays
+from audiotrain.spread import Places, at
 
 SMALL = 2**16  # numbers: arrays of up to as many are joined before they are summed
 JOINED = 2**20  # numbers that are summed in one go
+NOWHERE: Places = {}
 COLUMNS = 256  # of them side by side: one long sum in float32 was wrong by 2e-4
 
 
-def gradient_norm(gradients) -> mx.array:
+def gradient_norm(gradients, places: Places = NOWHERE) -> mx.array:
     """Norm of all gradients together, summed in float32; not finite where one of them is not."""
-    arrays = [g.astype(mx.float32) for g in arrays_of(gradients).values()]
-    large = [array for array in arrays if _is_large(array)]
-    sums = [_square_sum(array) for array in large]
-    sums += [_sum_of_joined(group) for group in _groups(arrays)]
+    arrays = {name: g.astype(mx.float32) for name, g in arrays_of(gradients).items()}
+    sums = []
+    for name, array in arrays.items():
+        if _is_large(array):
+            with at(places, name):
+                sums.append(_square_sum(array))
+    sums += [_sum_of_joined(group) for group in _groups(list(arrays.values()))]
     return mx.sqrt(sum(sums, mx.array(0.0))).reshape(())
 
 
@@ -60,38 +65,43 @@ def _square_sum(array: mx.array) -> mx.array:
     return mx.sum(squares, keepdims=True)
 
 
-def keep_if(finite: mx.array, model, old_model: dict, optimizer, old_optimizer: dict) -> None:
+def keep_if(
+    finite: mx.array, model, old_model: dict, optimizer, old_optimizer: dict,
+    places: Places = NOWHERE,
+) -> None:  # fmt: skip
     """In both trees of state the new arrays where `finite`, bit for bit the old ones where not.
 
-    finite (): bool. The olds are what `arrays_of` gave before the update.
+    finite (): bool. The olds are what `arrays_of` gave before the update. `places` are those of
+    parameters.
 
     MLX computes an array's whole update in one pass over memory if everything that reads a part of
     it goes into one result. So each parameter is made to read the choices of its own optimizer
     state: where the step is not finite it first takes them, then its old value instead of them.
     On a CPU the choice then costs 1 % of AdamW's update; without this it was 45 %.
     """
-    chosen = _choices(finite, optimizer, old_optimizer)
-    put_arrays(optimizer, chosen)
     names = arrays_of(model)
     own = defaultdict(list)
-    for path, array in chosen.items():
-        if name := _parameter_of(path, names):
-            own[name].append(array)
-    put_arrays(model, _choices(finite, model, old_model, own))
+    chosen = {}
+    for path, array in _changed(optimizer, old_optimizer).items():
+        name = _parameter_of(path, names)
+        with at(places, name):
+            chosen[path] = mx.where(finite, array, old_optimizer[path])
+        own[name].append(chosen[path])
+    put_arrays(optimizer, chosen)
+    for path, array in (changed := _changed(model, old_model)).items():
+        kept = old_model[path]
+        with at(places, path):
+            for state in own[path]:
+                if (state.shape, state.dtype) == (array.shape, array.dtype):
+                    kept = mx.where(finite, state, kept)
+            changed[path] = mx.where(finite, array, kept)
+    put_arrays(model, changed)
 
 
-def _choices(finite: mx.array, tree, old: dict, own: dict | None = None) -> dict:
-    """The choice for each array that changed; `own`: what one of them has to read as well."""
-    found = {}
-    for path, array in arrays_of(tree).items():
-        if path not in old or array is old[path]:
-            continue
-        kept = old[path]
-        for state in (own or {}).get(path, ()):
-            if (state.shape, state.dtype) == (array.shape, array.dtype):
-                kept = mx.where(finite, state, kept)
-        found[path] = mx.where(finite, array, kept)
-    return found
+def _changed(tree, old: dict) -> dict:
+    """The arrays of a tree that are others than the old ones, by their paths."""
+    arrays = arrays_of(tree)
+    return {path: a for path, a in arrays.items() if path in old and a is not old[path]}
 
 
 def _parameter_of(path: str, names) -> str | None:
