@@ -12,6 +12,7 @@ from audiotrain import callbacks as builtin
 from audiotrain import checkpoint
 from audiotrain.adapters import as_dataset, as_module
 from audiotrain.config import to_plain
+from audiotrain.config_diff import ABSENT, differences
 from audiotrain.history import Row, write_json
 from audiotrain.hooks import Callback
 from audiotrain.imports import called, imported
@@ -282,8 +283,7 @@ def _callback(settings: Mapping[str, Any], setting: str) -> Callback:
 
 
 def _check_same(before: dict, now: dict) -> None:
-    for name in before:
-        if before[name] != now.get(name) and not name.startswith(CHANGEABLE):
-            raise ValueError(
-                f"resume: {name} is {now.get(name)!r}, expected {before[name]!r} as in the run"
-            )
+    for name, pair in differences(before, now).items():
+        if not name.startswith(CHANGEABLE):
+            was, found = ("nothing" if one is ABSENT else repr(one) for one in pair)
+            raise ValueError(f"resume: {name} is {found}, expected {was} as in the run")

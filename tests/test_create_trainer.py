@@ -230,6 +230,14 @@ def test_a_stopped_run_continues_exactly(tmp_path):
     other = create_trainer(Plain, tmp_path / "half", learning_rate=0.5)
     with pytest.raises(ValueError, match="resume: optimizer.learning_rate is 0.5, expected 0.001"):
         other.train(Points(40), Points(20), resume=True)
+    for options, told in (
+        ({"betas": [0.5, 0.6]}, r"betas is \[0.5, 0.6\], expected nothing as in the run"),
+        ({"eps": None}, "eps is None, expected nothing as in the run"),
+    ):
+        other = create_trainer(Plain, tmp_path / "half", optimizer={"options": options})
+        with pytest.raises(ValueError, match=f"resume: optimizer.options.{told}"):
+            other.train(Points(40), Points(20), resume=True)
+    assert "betas" not in (tmp_path / "half" / "config.yaml").read_text()
 
 
 class Tuned(ConfiguredTrainer):
