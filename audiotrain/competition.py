@@ -146,7 +146,8 @@ class CompetitionTrainer(ConfiguredTrainer):
             raise ValueError("create_submission: give a sample_submission, or ids and columns")
         if sample is not None:
             header, order = read_sample(sample)
-            ids, columns = ids or order, columns or header[1:]
+            ids = order if ids is None else ids
+            columns = header[1:] if columns is None else columns
         predictions = self.predict(test_data)
         if isinstance(predictions, list):
             predictions = _joined(predictions)

@@ -90,6 +90,13 @@ def test_the_submission_is_the_mean_of_the_folds(tmp_path):
     np.testing.assert_allclose(found, mean, rtol=1e-5)
     other = run.create_submission(tmp_path / "other.csv", ids=sorted(ids), columns=NAMES)
     assert [line.split(",")[0] for line in other.read_text().splitlines()[1:]] == ids
+    numbers = tmp_path / "numbers.csv"
+    numbers.write_text("id,zero,one,two\n" + "".join(f"{one},0,0,0\n" for one in range(6)))
+    arrays = {"ids": np.arange(6), "columns": np.array(NAMES)}
+    other = run.create_submission(tmp_path / "n.csv", numbers, **arrays)
+    assert [line.split(",")[0] for line in other.read_text().splitlines()[1:]] == list("012345")
+    with pytest.raises(ValueError, match="expected 0 ids by 3 columns"):
+        run.create_submission(ids=[])
     with pytest.raises(ValueError, match="ids: 1 without a prediction"):
         run.create_submission(ids=[*ids[:5], "new"])
     with pytest.raises(ValueError, match="shape .5, 3., expected 6 ids by 3 columns"):
