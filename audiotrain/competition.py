@@ -60,7 +60,7 @@ class CompetitionTrainer(ConfiguredTrainer):
         self._model, self._callbacks, self._loss = model, list(callbacks), loss
         self._first = {name: array + 0 for name, array in checkpoint.arrays_of(self.module).items()}
         self.test_data: Any = None
-        self.folds: list[ConfiguredTrainer] = []
+        self.folds: list[ConfiguredTrainer] = []  # once all of them are done
 
     def train_with_cv(
         self,
@@ -94,9 +94,9 @@ class CompetitionTrainer(ConfiguredTrainer):
         self._open(resume)
         store = OutOfFold(self.run, ids, folds)
         parent = self._parent()
-        self.folds = [self._fold(k, parent) for k in range(len(folds))]
+        made = [self._fold(k, parent) for k in range(len(folds))]
         rows = []
-        for k, (fold, tested) in enumerate(zip(self.folds, folds, strict=True)):
+        for k, (fold, tested) in enumerate(zip(made, folds, strict=True)):
             if not store.done(k):
                 self._train_fold(k, fold, data, tested, groups, store)
             rows.append(json.loads((fold.run / "scores.json").read_text(encoding="utf-8")))
@@ -106,18 +106,25 @@ class CompetitionTrainer(ConfiguredTrainer):
             parent.log_metrics({f"mean_{name}": v for name, v in summary["mean"].items()}, 0)
             parent.finish()
         predictions = store.load()["predictions"]
+        self.folds = made
         return CVResult(self.run, *summary.values(), predictions)
 
     def predict(self, loader: Any = None, checkpoint: str | Path | None = None) -> Any:
         """The folds' models as one, (items, …), for `loader` or the test data: joined as
         ensemble_method says, or with enable_ensemble false the model of the fold with the best
-        validation. Before `train_with_cv`, as a ConfiguredTrainer.
+        validation. After `train` or `load_checkpoint`, as a ConfiguredTrainer. ValueError before
+        any of these, and for a DataLoader that is shuffled or has a sampler.
 
         To join several models, give the `CVResult.predictions` of each to
         `ensembles.blend_weights` or `ensembles.stack`.
         """
         loader = self._given(loader)
         if not self.folds or checkpoint is not None:
+            if checkpoint is None and self._loaded is None and not self.trainer.global_step:
+                raise ValueError(
+                    "nothing is trained, so predictions would be those of first weights: "
+                    "train_with_cv first (resume=True reads a finished one), or load_checkpoint"
+                )
             return super().predict(loader, checkpoint)
         loader = self.loader(loader)
         if not self.config.competition.enable_ensemble:
@@ -221,6 +228,17 @@ class CompetitionTrainer(ConfiguredTrainer):
         data = self.test_data if data is None else data
         if data is None:
             raise ValueError("no test data: give some, or a test_dataloader when creating it")
+        if isinstance(data, DataLoader):
+            for name, found in (
+                ("shuffle", data.shuffle),
+                ("sampler", data.sampler is not None),
+                ("batch_sampler", data.batch_sampler is not None),
+            ):
+                if found:
+                    raise ValueError(
+                        f"test data: the DataLoader has {name}, expected none: rows are told "
+                        f"apart by their order"
+                    )
         return data
 
     def _parent(self) -> Logger | None:

@@ -26,11 +26,15 @@ from audiotrain.trainer import Trainer
 from audiotrain.values import nearest
 
 BUILTIN = [name for name in builtin.__all__ if name not in ("Callback", "default_callbacks")]
-# Groups, and settings of `training`, that a continued run may have otherwise than before.
-CHANGEABLE = ("tracking.", "data.num_workers") + tuple(
-    f"training.{name}"
-    for name in ("num_epochs", "max_steps", "max_time", "log_steps", "progress", "output_dir")
-)
+# What a continued run may have otherwise than before, by how its name begins: where numbers go,
+# how long it trains, and, of a cross-validation, how its models are used.
+CHANGEABLE = (
+    "tracking.", "data.num_workers",
+    "training.num_epochs", "training.max_steps", "training.max_time", "training.log_steps",
+    "training.progress", "training.output_dir",
+    "competition.competition_name", "competition.enable_ensemble", "competition.ensemble_method",
+    "competition.sample_submission",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

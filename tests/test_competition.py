@@ -9,10 +9,11 @@ import pytest
 from test_create_trainer import Plain, quiet
 from toy import Points
 
-from audiotrain import create_competition_trainer, create_trainer
+from audiotrain import DataLoader, create_competition_trainer, create_trainer
 from audiotrain.configured import ConfiguredTrainer
 from audiotrain.ensembles import vote
 from audiotrain.loggers import MLflowLogger
+from audiotrain.samplers import BucketSampler, WeightedRandomSampler
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MLflow's database
 GROUPS = [f"g{item // 2}" for item in range(40)]
@@ -205,8 +206,56 @@ def test_submissions_need_test_data_and_a_sample(tmp_path):
     run = create_competition_trainer(Plain, "tones", None, {}, **quiet(tmp_path))
     with pytest.raises(ValueError, match="give a sample_submission, or ids and columns"):
         run.create_submission()
-    with pytest.raises(ValueError, match="no test data"):
+    with pytest.raises(ValueError, match="no test data: give some"):
         run.create_submission(ids=["a"], columns=NAMES)
+
+
+def test_what_is_not_trained_predicts_nothing(tmp_path, monkeypatch):
+    sample = tmp_path / "sample.csv"
+    sample.write_text("id,zero,one,two\n" + "".join(f"{one},0,0,0\n" for one in range(6)))
+    run = competition(tmp_path, sample_submission=sample)
+    with pytest.raises(ValueError, match="nothing is trained, .* train_with_cv first"):
+        run.create_submission()
+    evaluate = ConfiguredTrainer.evaluate
+
+    def dies(self, *given):
+        if self.run.name == "fold-2":
+            raise InterruptedError
+        return evaluate(self, *given)
+
+    monkeypatch.setattr(ConfiguredTrainer, "evaluate", dies)
+    with pytest.raises(InterruptedError):
+        run.train_with_cv(Points(40), GROUPS)
+    with pytest.raises(ValueError, match="nothing is trained"):
+        run.create_submission()
+    monkeypatch.setattr(ConfiguredTrainer, "evaluate", evaluate)
+    competition(tmp_path).train_with_cv(Points(40), GROUPS, resume=True)
+    again = competition(tmp_path, sample_submission=sample, ensemble_method="geometric")
+    with pytest.raises(ValueError, match=r"resume=True reads a finished one"):
+        again.create_submission()
+    again.train_with_cv(Points(40), GROUPS, resume=True)
+    assert again.create_submission() == tmp_path / "run" / "submission.csv"
+    one = competition(tmp_path, output_dir=tmp_path / "other")
+    one.load_checkpoint(tmp_path / "run" / "fold-1")
+    np.testing.assert_allclose(
+        np.concatenate(one.predict()), predictions_of(tmp_path / "run", 6, 1), rtol=1e-5
+    )
+    one.train(Points(40), Points(20))
+    assert one.create_submission(tmp_path / "one.csv", sample).exists()
+
+
+@pytest.mark.parametrize(
+    ("order", "name"),
+    [
+        ({"batch_size": 8, "shuffle": True}, "shuffle"),
+        ({"batch_size": 8, "sampler": WeightedRandomSampler([1.0] * 6)}, "sampler"),
+        ({"batch_sampler": BucketSampler([1] * 6, 2)}, "batch_sampler"),
+    ],
+)
+def test_test_data_in_another_order_are_refused(tmp_path, order, name):
+    run = competition(tmp_path)
+    with pytest.raises(ValueError, match=f"test data: the DataLoader has {name}, expected none"):
+        run.predict(DataLoader(Points(6), **order))
 
 
 def test_upload_by_the_command(tmp_path, monkeypatch):
