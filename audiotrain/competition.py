@@ -18,17 +18,22 @@ import numpy as np
 
 from audiotrain import checkpoint
 from audiotrain.adapters import Part, as_dataset
-from audiotrain.configured import ConfiguredTrainer
+from audiotrain.callbacks import Callback, ModelCheckpoint
+from audiotrain.configured import ConfiguredTrainer, best_or_last
 from audiotrain.crossval import OutOfFold, make_folds, summarize
 from audiotrain.ensembles import vote
 from audiotrain.factory import create_trainer
 from audiotrain.history import write_json
-from audiotrain.hooks import Callback
 from audiotrain.loader import DataLoader, Dataset
 from audiotrain.loggers import Logger
 from audiotrain.run_config import TrainerConfig
 from audiotrain.submission import read_sample, write_submission
 from audiotrain.trackers import parent_run, run_loggers
+
+NO_BEST = (
+    "enable_ensemble is false, but nothing says which fold is best: expected a validation "
+    "(eval_strategy 'epoch'), and a monitor of a ModelCheckpoint of your own"
+)
 
 
 @dataclass(frozen=True)
@@ -78,6 +83,7 @@ class CompetitionTrainer(ConfiguredTrainer):
         checkpoint by. With `resume` an interrupted cross-validation goes on: done folds are left,
         the one under way continues.
         """
+        self._check_folds()
         data = as_dataset(data)
         if isinstance(data, DataLoader) or not hasattr(data, "__len__"):
             raise ValueError(
@@ -129,8 +135,8 @@ class CompetitionTrainer(ConfiguredTrainer):
         loader = self.loader(loader)
         if not self.config.competition.enable_ensemble:
             best = self._best_fold()
-            return _joined(best.predict(loader, _best(best)))
-        said = [_joined(fold.predict(loader, _best(fold))) for fold in self.folds]
+            return _joined(best.predict(loader, best_or_last(best.run)))
+        said = [_joined(fold.predict(loader, best_or_last(fold.run))) for fold in self.folds]
         return vote(said, how=self.config.competition.ensemble_method)
 
     def create_submission(
@@ -206,23 +212,32 @@ class CompetitionTrainer(ConfiguredTrainer):
             checkpoint.put_arrays(self.module, self._first)
         fold.train(Part(data, trained), valid, resume=(fold.run / "config.yaml").exists())
         test = Part(data, tested)
-        scores = fold.evaluate(test, _best(fold))
+        scores = fold.evaluate(test, best_or_last(fold.run))
         write_json(fold.run / "scores.json", scores)
-        store.save(k, {"predictions": _joined(fold.predict(test, _best(fold)))})
+        store.save(k, {"predictions": _joined(fold.predict(test, best_or_last(fold.run)))})
         for logger in fold.trainer.loggers:
             logger.finish()
 
     def _best_fold(self) -> ConfiguredTrainer:
         """The fold whose best checkpoint has the best validation."""
-        training = self.config.training
-        scores = []
-        for fold in self.folds:
-            metrics = json.loads((fold.run / "metrics.json").read_text(encoding="utf-8"))
-            if metrics["best_score"] is None:
-                raise ValueError("enable_ensemble is false, but nothing says which fold is best")
-            scores.append(metrics["best_score"])
-        pick = np.argmin if training.best_mode == "min" else np.argmax
+        files = [fold.run / "metrics.json" for fold in self.folds]
+        scores = [json.loads(file.read_text(encoding="utf-8"))["best_score"] for file in files]
+        if None in scores:
+            raise ValueError(NO_BEST)
+        pick = np.argmin if self.trainer.checkpoint_callback.mode == "min" else np.argmax
         return self.folds[int(pick(scores))]
+
+    def _check_folds(self) -> None:
+        """ValueError, before anything is trained, for settings that folds cannot have."""
+        saver = self.trainer.checkpoint_callback
+        if not self.config.competition.enable_ensemble and not (saver.monitor and saver.save_top_k):
+            raise ValueError(NO_BEST)
+        for one in self.trainer.callbacks:
+            if isinstance(one, ModelCheckpoint) and one.dirpath is not None:
+                raise ValueError(
+                    f"ModelCheckpoint: dirpath is {str(one.dirpath)!r}, which all folds would "
+                    f"write to: leave it out, and each has a folder of its own"
+                )
 
     def _given(self, data: Any) -> Any:
         data = self.test_data if data is None else data
@@ -279,12 +294,6 @@ def _held_out(rows: np.ndarray, groups: Sequence[str], seed: int) -> tuple[np.nd
         )
     chosen = make_folds(own, min(10, len(set(own))), seed=seed)[0]
     return np.delete(rows, chosen), rows[chosen]
-
-
-def _best(fold: ConfiguredTrainer) -> Path:
-    """The checkpoint of a fold that is used: the best one, or the last."""
-    places = [fold.run / "checkpoints" / name for name in ("best", "last")]
-    return next((place for place in places if checkpoint.exists(place)), places[0])
 
 
 def _joined(outputs: Sequence) -> np.ndarray:

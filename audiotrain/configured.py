@@ -1,5 +1,6 @@
 """ConfiguredTrainer: a Trainer with all that it needs from settings, and its run folder."""
 
+import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -47,7 +48,7 @@ class TrainResult:
     metrics: dict[str, float]
     """the last ones"""
     best_score: float | None
-    """of `training.best_metric`"""
+    """of `training.best_metric`, or of what a ModelCheckpoint among the callbacks monitors"""
     best_checkpoint: Path | None
     last_checkpoint: Path | None
 
@@ -93,8 +94,7 @@ class ConfiguredTrainer:
         self._loaded = None
         result = self._result()
         if trainer.is_global_zero:
-            scores = {"best_metric": training.best_metric, "best_score": result.best_score}
-            write_json(self.run / "metrics.json", result.metrics | scores)
+            write_json(self.run / "metrics.json", result.metrics | self._best(result))
         if best := best_checkpoint(trainer):
             for logger in trainer.loggers:
                 logger.log_model(best)
@@ -168,6 +168,19 @@ class ConfiguredTrainer:
         last = self.trainer.checkpoint_callback.folder(self.trainer) / "last"
         return last if resume and checkpoint.exists(last) else None
 
+    def _best(self, result: TrainResult) -> dict[str, Any]:
+        """What metrics.json says of the best checkpoint; its place relative to the run folder, if
+        it is inside."""
+        best, monitor = result.best_checkpoint, self.trainer.checkpoint_callback.monitor
+        if best is not None:
+            best, run = best.absolute(), self.run.absolute()
+            best = best.relative_to(run) if best.is_relative_to(run) else best
+        return {
+            "best_metric": monitor or self.config.training.best_metric,
+            "best_score": result.best_score,
+            "best_checkpoint": None if best is None else str(best),
+        }
+
     def _result(self) -> TrainResult:
         trainer, saver = self.trainer, self.trainer.checkpoint_callback
         last = saver.folder(trainer) / "last"
@@ -175,7 +188,7 @@ class ConfiguredTrainer:
             self.run,
             trainer.history.rows,
             dict(trainer.callback_metrics),
-            saver.best_model_score,
+            saver.best_model_score if saver.monitor else None,
             saver.best_model_path,
             last if last.exists() else None,
         )
@@ -196,12 +209,28 @@ class ConfiguredTrainer:
         if path is None:
             return self._loaded
         if path in ("best", "last") and not Path(path).exists():
-            return self.run / "checkpoints" / path
+            best = best_of(self.run) if path == "best" else None
+            return best or self.trainer.checkpoint_callback.folder(self.trainer) / path
         path = Path(path)
         if (path / checkpoint.STATE).exists():
             return path
-        places = [path / "checkpoints" / name for name in ("best", "last")]
-        return next((place for place in places if checkpoint.exists(place)), path)
+        place = best_or_last(path)
+        return place if checkpoint.exists(place) else path
+
+
+def best_of(run: Path) -> Path | None:
+    """The checkpoint that a run's metrics.json calls its best, else checkpoints/best; None where
+    there is neither."""
+    file, places = run / "metrics.json", [run / "checkpoints" / "best"]
+    if file.exists():
+        named = json.loads(file.read_text(encoding="utf-8")).get("best_checkpoint")
+        places = [run / named, *places] if named else places
+    return next((place for place in places if checkpoint.exists(place)), None)
+
+
+def best_or_last(run: Path) -> Path:
+    """The checkpoint of a run that is used: the best one, or the last."""
+    return best_of(run) or run / "checkpoints" / "last"
 
 
 def run_name(config: TrainerConfig) -> Path:

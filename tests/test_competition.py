@@ -3,13 +3,16 @@
 import csv
 import json
 
+import mlx.core as mx
 import mlx.nn as nn
+import mlx.optimizers as optim
 import numpy as np
 import pytest
 from test_create_trainer import Plain, quiet
 from toy import Points
 
 from audiotrain import DataLoader, create_competition_trainer, create_trainer
+from audiotrain.callbacks import ModelCheckpoint
 from audiotrain.configured import ConfiguredTrainer
 from audiotrain.ensembles import vote
 from audiotrain.loggers import MLflowLogger
@@ -123,6 +126,71 @@ def test_without_the_ensemble_the_best_fold_is_taken(tmp_path):
     ]
     expected = predictions_of(tmp_path / "run", 6, int(np.argmin(scores)))
     np.testing.assert_allclose(run.predict(), expected, rtol=1e-5)
+
+
+def ending_badly(tmp_path, **settings):
+    """A competition whose first epoch is its best: each further one unlearns."""
+    return competition(
+        tmp_path, num_epochs=3, optimizer={"type": f"{__name__}.GetsWorse"}, **settings
+    )
+
+
+class GetsWorse(optim.SGD):
+    """Goes down for an epoch of four batches or fewer, then up."""
+
+    def apply_single(self, gradient, parameter, state):
+        gradient = mx.where(self.step <= 4, 20 * gradient, -200 * gradient)
+        return super().apply_single(gradient, parameter, state)
+
+
+@pytest.mark.parametrize("given", ["settings", "object"])
+def test_a_saver_of_ones_own_says_which_checkpoint_is_best(tmp_path, given):
+    whole = ending_badly(tmp_path).train_with_cv(Points(40), GROUPS)
+    saver = {"filename": "top-{epoch}", "monitor": "val_loss", "save_top_k": 1}
+    saver = ModelCheckpoint(**saver) if given == "object" else {"type": "ModelCheckpoint"} | saver
+    own = {"callbacks": [saver], "output_dir": tmp_path / "own"}
+    run = ending_badly(tmp_path, **own)
+    result = run.train_with_cv(Points(40), GROUPS)
+    assert result.mean == whole.mean
+    np.testing.assert_array_equal(result.predictions, whole.predictions)
+    (tmp_path / "own" / "oof" / "fold-2.npz").unlink()
+    again = ending_badly(tmp_path, **own)
+    assert again.train_with_cv(Points(40), GROUPS, resume=True).mean == whole.mean
+    np.testing.assert_array_equal(again.predict(), run.predict())
+    places = {path.name for path in (tmp_path / "own" / "fold-0" / "checkpoints").iterdir()}
+    assert places == {"last", "top-0"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"callbacks": [{"type": "ModelCheckpoint", "dirpath": "kept"}]},
+            "dirpath is 'kept', which all folds would write to",
+        ),
+        ({"enable_ensemble": False, "eval_strategy": "no"}, "nothing says which fold is best"),
+        (
+            {"enable_ensemble": False, "callbacks": [{"type": "ModelCheckpoint"}]},
+            "nothing says which fold is best",
+        ),
+    ],
+)
+def test_what_folds_cannot_have_is_told_before_they_train(tmp_path, monkeypatch, settings, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        competition(tmp_path, **settings).train_with_cv(Points(40), GROUPS)
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_best_fold_is_that_of_the_savers_own_metric(tmp_path):
+    saver = ModelCheckpoint(monitor="val_loss", mode="max", save_top_k=1)  # the worst
+    run = competition(tmp_path, enable_ensemble=False, callbacks=[saver], best_mode="min")
+    run.train_with_cv(Points(40), GROUPS)
+    found = [json.loads((fold.run / "metrics.json").read_text()) for fold in run.folds]
+    worst = int(np.argmax([one["best_score"] for one in found]))
+    expected = predictions_of(tmp_path / "run", 6, worst)
+    np.testing.assert_allclose(run.predict(), expected, rtol=1e-5)
+    assert {one["best_metric"] for one in found} == {"val_loss"}
 
 
 def test_an_interrupted_cross_validation_goes_on(tmp_path, monkeypatch):

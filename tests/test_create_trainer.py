@@ -11,7 +11,7 @@ from toy import Classifier, Points, loaders, same, weights
 
 import audiotrain
 from audiotrain import OptimizerConfig, TrainModule, create_trainer, register_trainer
-from audiotrain.callbacks import Callback
+from audiotrain.callbacks import Callback, ModelCheckpoint
 from audiotrain.configured import ConfiguredTrainer
 from audiotrain.schedulers import WarmupCosineScheduler
 
@@ -75,6 +75,31 @@ def test_train_evaluate_predict_save_load(tmp_path):
     best = run.predict(Points(20), checkpoint="best")
     other.load_checkpoint(tmp_path / "run")
     np.testing.assert_array_equal(np.concatenate(other.predict(Points(20))), np.concatenate(best))
+
+
+@pytest.mark.parametrize("dirpath", [None, "elsewhere"])
+def test_best_is_what_a_saver_of_ones_own_kept(tmp_path, monkeypatch, dirpath):
+    monkeypatch.chdir(tmp_path)
+    saver = ModelCheckpoint(dirpath, "top-{epoch}", monitor="val_loss", mode="max", save_top_k=1)
+    run = create_trainer(Plain, {}, [saver], **quiet(tmp_path))
+    result = run.train(Points(40), Points(20))
+    kept = tmp_path / (dirpath or "run/checkpoints") / "top-0"
+    assert result.best_checkpoint.absolute() == kept
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["best_checkpoint"] == (str(kept) if dirpath else "checkpoints/top-0")
+    assert metrics["best_score"] == max(row["val_loss"] for row in result.history)
+    worst = run.evaluate(Points(20), "best")["test_loss"]
+    assert worst == pytest.approx(metrics["best_score"], rel=1e-5)
+    assert run.evaluate(Points(20), "last")["test_loss"] < worst
+    new = create_trainer(Plain, **quiet(tmp_path, output_dir=tmp_path / "new"))
+    assert new.evaluate(Points(20), tmp_path / "run")["test_loss"] == worst
+
+
+def test_the_newest_is_no_best_score(tmp_path):
+    run = create_trainer(Plain, {}, [ModelCheckpoint()], **quiet(tmp_path))
+    result = run.train(Points(40), Points(20))
+    assert result.best_score is None
+    assert result.best_checkpoint.name == "epoch-001-step-000004"
 
 
 @pytest.mark.parametrize("preset", ["production", "development"])
