@@ -20,9 +20,9 @@ from audiotrain import checkpoint
 from audiotrain.adapters import Part, as_dataset
 from audiotrain.callbacks import Callback, ModelCheckpoint
 from audiotrain.configured import ConfiguredTrainer, best_or_last
-from audiotrain.crossval import OutOfFold, make_folds, summarize
+from audiotrain.crossval import OutOfFold, make_folds, missing_labels, summarize
 from audiotrain.ensembles import vote
-from audiotrain.factory import create_trainer
+from audiotrain.factory import read_settings, trainer_class
 from audiotrain.history import write_json
 from audiotrain.loader import DataLoader, Dataset
 from audiotrain.loggers import Logger
@@ -78,7 +78,8 @@ class CompetitionTrainer(ConfiguredTrainer):
         """Train `competition.cv_folds` models, each without the items that it is scored on.
 
         data: a Dataset, or arrays with a row an item. Items of one of `groups` are never in two
-        folds; with `labels` each fold has about the same share of each; `ids` name the items
+        folds; with `labels` each fold has about the same share of each, and what a fold has none of
+        is printed; `ids` name the items
         (0, 1, … otherwise). Each fold keeps a part of its training groups to choose its best
         checkpoint by. With `resume` an interrupted cross-validation goes on: done folds are left,
         the one under way continues.
@@ -97,6 +98,9 @@ class CompetitionTrainer(ConfiguredTrainer):
                 raise ValueError(f"{len(found)} {name} for {len(data)} items, expected one each")
         settings = self.config.competition
         folds = make_folds(groups, settings.cv_folds, labels, self.config.training.seed)
+        if labels is not None and self.trainer.is_global_zero:
+            for line in missing_labels(folds, labels):
+                print(line)
         self._open(resume)
         store = OutOfFold(self.run, ids, folds)
         parent = self._parent()
@@ -271,15 +275,22 @@ def create_competition_trainer(
     competition: str | None = None,
     test_dataloader: Any = None,
     config: str | os.PathLike | Mapping | TrainerConfig = "competition",
-    **settings: Any,
+    callbacks: Sequence[Callback | Mapping] = (),
+    loss: Callable | None = None,
+    **overrides: Any,
 ) -> CompetitionTrainer:
-    """A CompetitionTrainer for the competition of that name; `settings` as create_trainer's.
+    """A CompetitionTrainer for the competition of that name, or the one of your own that the
+    settings' `trainer` names; all else as create_trainer's.
 
     test_dataloader: batches, a Dataset or arrays, in the order of the submission's ids.
     """
     if competition is not None:
-        settings["competition_name"] = competition
-    trainer = create_trainer(model, config, **({"trainer": "competition"} | settings))
+        overrides["competition_name"] = competition
+    settings, callbacks = read_settings(config, callbacks, overrides)
+    if settings.trainer == "default":
+        settings = replace(settings, trainer="competition")
+    kind = trainer_class(settings.trainer, CompetitionTrainer)
+    trainer = kind(model, settings, callbacks, loss, stated=tuple(overrides))
     trainer.test_data = test_dataloader
     return trainer
 

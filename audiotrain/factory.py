@@ -40,12 +40,36 @@ def create_trainer(
 
     ValueError lists every mistake in the settings, one line each.
     """
+    settings, callbacks = read_settings(config, callbacks, overrides)
+    kind = trainer_class(settings.trainer, ConfiguredTrainer)
+    return kind(model, settings, callbacks, loss, stated=tuple(overrides))
+
+
+def read_settings(
+    config: str | os.PathLike | Mapping | TrainerConfig,
+    callbacks: Sequence[Callback | Mapping],
+    overrides: Mapping[str, Any],
+) -> tuple[TrainerConfig, list[Callback]]:
+    """What create_trainer was given: settings, with the callbacks that are dicts, and the others.
+
+    ValueError lists every mistake, one line each.
+    """
+    if isinstance(callbacks, str) or not isinstance(callbacks, Sequence):
+        raise ValueError(f"callbacks is {callbacks!r:.60}, expected a list of Callbacks or dicts")
+    for number, one in enumerate(callbacks, 1):
+        if not isinstance(one, Callback | Mapping):
+            raise ValueError(
+                f"callbacks: number {number} is {one!r:.60}, expected a Callback such as EMA(0.99) "
+                f"or a dict with its type"
+            )
     named = [one for one in callbacks if isinstance(one, Mapping)]
-    if named:
-        overrides["callbacks"] = named
-    callbacks = [one for one in callbacks if not isinstance(one, Mapping)]
-    settings = get_trainer_config(config, **overrides)
-    kind = _TRAINERS.get(settings.trainer, settings.trainer)
+    settings = get_trainer_config(config, **overrides, **({"callbacks": named} if named else {}))
+    return settings, [one for one in callbacks if isinstance(one, Callback)]
+
+
+def trainer_class(name: str, base: type[ConfiguredTrainer]) -> type[ConfiguredTrainer]:
+    """What `trainer: name` means; ValueError for what is none, or is no `base`."""
+    kind = _TRAINERS.get(name, name)
     if isinstance(kind, str):
         if "." not in kind:
             raise ValueError(
@@ -53,7 +77,9 @@ def create_trainer(
                 f"{', '.join(_TRAINERS)} or an import path"
             )
         kind = imported(kind, "trainer")
-    return kind(model, settings, callbacks, loss, stated=tuple(overrides))
+    if not (isinstance(kind, type) and issubclass(kind, base)):
+        raise ValueError(f"trainer is {name!r}, expected a {base.__name__}")
+    return kind
 
 
 def register_trainer(name: str, kind: type[ConfiguredTrainer]) -> None:

@@ -11,7 +11,14 @@ import pytest
 from test_create_trainer import Plain, quiet
 from toy import Points
 
-from audiotrain import DataLoader, create_competition_trainer, create_trainer
+from audiotrain import (
+    CompetitionTrainer,
+    DataLoader,
+    TrainerConfig,
+    create_competition_trainer,
+    create_trainer,
+    register_trainer,
+)
 from audiotrain.callbacks import ModelCheckpoint
 from audiotrain.configured import ConfiguredTrainer
 from audiotrain.ensembles import vote
@@ -268,6 +275,40 @@ def test_folds_are_child_runs_in_mlflow(tmp_path, monkeypatch):
 def test_data_that_cannot_be_divided(tmp_path, data, options, message):
     with pytest.raises(ValueError, match=message):
         competition(tmp_path).train_with_cv(data, **options)
+
+
+def test_labels_that_a_fold_has_none_of_are_told(tmp_path, monkeypatch, capsys):
+    def stops(self, resume):
+        raise InterruptedError
+
+    monkeypatch.setattr(ConfiguredTrainer, "_open", stops)
+    with pytest.raises(InterruptedError):
+        competition(tmp_path).train_with_cv(Points(40), labels=["a"] * 38 + ["b", "c"])
+    told = capsys.readouterr().out.splitlines()
+    assert any(line.endswith("none to test on of 2 (b, c)") for line in told)
+    assert sum("none to train on of" in line for line in told) == 2
+
+
+class Own(CompetitionTrainer):
+    """A competition trainer of one's own."""
+
+
+@pytest.mark.parametrize("config", [{}, "development", TrainerConfig()])
+def test_settings_without_a_trainer_are_a_competitions(tmp_path, config):
+    run = create_competition_trainer(Plain, "tones", None, config, **quiet(tmp_path))
+    assert type(run) is CompetitionTrainer
+    assert run.config.trainer == "competition"
+
+
+def test_settings_may_name_a_competition_trainer_of_ones_own(tmp_path):
+    register_trainer("own", Own)
+    for name in ("own", f"{__name__}.Own"):
+        run = create_competition_trainer(Plain, "tones", config={"trainer": name})
+        assert type(run) is Own
+    with pytest.raises(ValueError, match="trainer is 'audiotrain.configured.Conf.*expected a Comp"):
+        create_competition_trainer(
+            Plain, config={"trainer": "audiotrain.configured.ConfiguredTrainer"}
+        )
 
 
 def test_submissions_need_test_data_and_a_sample(tmp_path):

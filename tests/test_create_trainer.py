@@ -11,7 +11,7 @@ from toy import Classifier, Points, loaders, same, weights
 
 import audiotrain
 from audiotrain import OptimizerConfig, TrainModule, create_trainer, register_trainer
-from audiotrain.callbacks import Callback, ModelCheckpoint
+from audiotrain.callbacks import EMA, Callback, ModelCheckpoint
 from audiotrain.configured import ConfiguredTrainer
 from audiotrain.schedulers import WarmupCosineScheduler
 
@@ -275,6 +275,10 @@ def test_trainers_of_ones_own():
     assert isinstance(create_trainer(Plain, trainer=f"{__name__}.Tuned"), Tuned)
     with pytest.raises(ValueError, match="trainer is 'tunde' .did you mean tuned"):
         create_trainer(Plain, trainer="tunde")
+    with pytest.raises(
+        ValueError, match="trainer is 'mlx.nn.Linear', expected a ConfiguredTrainer"
+    ):
+        create_trainer(Plain, trainer="mlx.nn.Linear")
     with pytest.raises(ValueError, match="'default' is audiotrain's own"):
         register_trainer("default", Tuned)
 
@@ -318,6 +322,21 @@ def test_settings_that_cannot_be(tmp_path, settings, message):
     with pytest.raises(ValueError, match=message) as caught:
         create_trainer(Plain, {}, **quiet(tmp_path), **settings).train(Points(40), Points(20))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("callbacks", "message"),
+    [
+        ("EMA", "callbacks is 'EMA', expected a list of Callbacks or dicts"),
+        (None, "callbacks is None, expected a list"),
+        (EMA(), "callbacks is <audiotrain.callbacks.EMA object"),
+        ([Rates(), EMA], "callbacks: number 2 is <class 'audiotrain.callbacks.EMA'>, expected a C"),
+        (["EMA"], "callbacks: number 1 is 'EMA', expected a Callback such as"),
+    ],
+)
+def test_callbacks_that_are_none(callbacks, message):
+    with pytest.raises(ValueError, match=message):
+        create_trainer(Plain, {}, callbacks)
 
 
 def test_models_and_loaders_that_cannot_be(tmp_path):
