@@ -176,6 +176,11 @@ def test_a_file_goes_over_what_it_includes(tmp_path):
         ({"run": "version: new\n"}, "run.yaml:1: version: expected a whole number"),
         ({"run": "- a\n"}, "run.yaml:1: expected lines of `key: value`"),
         ({"run": "include: a.yaml", "a": "data: [\n"}, "a.yaml:2: not valid YAML"),
+        ({"run": "data: {}\n? [a, b]\n: 1\n"}, "run.yaml:2: a list or dict as a key, expected te"),
+        ({"run": "data:\n  ? {a: b}\n  : 1\n"}, "run.yaml:2: a list or dict as a key, expected"),
+        ({"run": "model: {a: [{? [b] : 1}]}\n"}, "run.yaml:1: a list or dict as a key, expected"),
+        ({"run": "model: &a {type: x, b: *a}\n"}, "run.yaml:1: an anchor's alias is inside it"),
+        ({"run": "\nmodel: {b: &a [1, [*a]]}\n"}, "run.yaml:2: an anchor's alias is inside it"),
     ],
 )
 def test_files_that_cannot_be_read(tmp_path, files, message):
@@ -183,6 +188,11 @@ def test_files_that_cannot_be_read(tmp_path, files, message):
         file(tmp_path, text, f"{name}.yaml")
     (told,) = problems(tmp_path / "run.yaml")
     assert told.removeprefix(f"{tmp_path}/").startswith(message.replace("FOLDER", str(tmp_path)))
+
+
+def test_an_alias_of_what_is_beside_it_is_taken(tmp_path):
+    path = file(tmp_path, "model: {type: a.B, first: &a [1, 2], second: *a}\n")
+    assert get_trainer_config(path).model["second"] == [1, 2]
 
 
 def test_two_ways_to_one_file_are_no_circle(tmp_path):
