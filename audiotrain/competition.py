@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
@@ -69,7 +70,7 @@ class CompetitionTrainer(ConfiguredTrainer):
 
     def train_with_cv(
         self,
-        data: Dataset | np.ndarray | tuple | Mapping,
+        data: Dataset | np.ndarray | mx.array | tuple | Mapping,
         groups: Sequence | None = None,
         labels: Sequence | None = None,
         ids: Sequence[str] | None = None,

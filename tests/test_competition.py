@@ -277,6 +277,17 @@ def test_data_that_cannot_be_divided(tmp_path, data, options, message):
         competition(tmp_path).train_with_cv(data, **options)
 
 
+def test_arrays_of_mlx_are_divided_by_rows(tmp_path):
+    items = [Points()[item] for item in range(40)]
+    data = {
+        "x": mx.array(np.stack([one["x"] for one in items])),
+        "y": mx.array([one["y"] for one in items]),
+    }
+    result = competition(tmp_path).train_with_cv(data, GROUPS)
+    same = competition(tmp_path, output_dir=tmp_path / "same").train_with_cv(Points(40), GROUPS)
+    np.testing.assert_array_equal(result.predictions, same.predictions)
+
+
 def test_labels_that_a_fold_has_none_of_are_told(tmp_path, monkeypatch, capsys):
     def stops(self, resume):
         raise InterruptedError

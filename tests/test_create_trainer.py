@@ -11,6 +11,7 @@ from toy import Classifier, Points, loaders, same, weights
 
 import audiotrain
 from audiotrain import OptimizerConfig, TrainModule, create_trainer, register_trainer
+from audiotrain.adapters import as_dataset
 from audiotrain.callbacks import EMA, Callback, ModelCheckpoint
 from audiotrain.configured import ConfiguredTrainer
 from audiotrain.schedulers import WarmupCosineScheduler
@@ -195,7 +196,7 @@ def test_the_modules_own_optimizer_is_taken_when_asked(tmp_path):
     assert run.trainer.optimizer_config.lr_schedule_name == "test"
 
 
-@pytest.mark.parametrize("batches", ["arrays", "loaders"])
+@pytest.mark.parametrize("batches", ["arrays", "mlx", "loaders"])
 def test_a_plain_module_and_a_loss(tmp_path, batches):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(64, 4)).astype(np.float32)
@@ -208,12 +209,26 @@ def test_a_plain_module_and_a_loss(tmp_path, batches):
     run = create_trainer(
         nn.Linear(4, 1), {}, loss=loss, **quiet(tmp_path, num_epochs=60), learning_rate=0.1
     )
-    data = (x, y) if batches == "arrays" else [(mx.array(x), mx.array(y))] * 2
+    both = mx.array(x), mx.array(y)
+    data = {"arrays": (x, y), "mlx": both, "loaders": [both] * 2}[batches]
     run.train(data, data)
     metrics = run.evaluate(data)
     assert metrics["test_mae"] < 0.1
     (first, *_) = run.predict((x[:5], y[:5]))
     assert first.shape == (5, 1)
+
+
+@pytest.mark.parametrize("kind", [mx.float32, mx.bfloat16, mx.int32])
+def test_rows_of_mlx_arrays(kind):
+    array = mx.arange(6).reshape(3, 2).astype(kind)
+    for data in (array, (array, array), {"x": array}):
+        rows = as_dataset(data)
+        assert len(rows) == 3
+        (item, *_) = rows[1].values() if isinstance(data, dict) else np.atleast_2d(rows[1])
+        np.testing.assert_array_equal(item, [2, 3])
+    assert as_dataset((array, np.zeros(3)))[2][1] == 0.0
+    with pytest.raises(ValueError, match="an array without axes, expected a row for each item"):
+        as_dataset(mx.array(3))
 
 
 def test_validation_by_steps_and_early_stopping(tmp_path):
