@@ -19,14 +19,13 @@ from audiotrain.hooks import Callback
 from audiotrain.imports import called, imported
 from audiotrain.loader import DataLoader, Dataset
 from audiotrain.loggers import flat
+from audiotrain.named import CALLBACKS
 from audiotrain.optimization import configured_optimizer
 from audiotrain.run_config import TrainerConfig, get_trainer_config
 from audiotrain.run_folder import begun
 from audiotrain.trackers import best_checkpoint, run_loggers
 from audiotrain.trainer import Trainer
-from audiotrain.values import nearest
 
-BUILTIN = [name for name in builtin.__all__ if name not in ("Callback", "default_callbacks")]
 # What a continued run may have otherwise than before, by how its name begins: where numbers go,
 # how long it trains, and, of a cross-validation, how its models are used.
 CHANGEABLE = (
@@ -302,14 +301,7 @@ def _callback(settings: Mapping[str, Any], setting: str) -> Callback:
     """A callback of its `type` and arguments."""
     options = {name: value for name, value in settings.items() if name != "type"}
     name = settings["type"]
-    if "." not in name:
-        if name not in BUILTIN:
-            raise ValueError(
-                f"{setting}: type is {name!r}{nearest(name, BUILTIN)}, expected an import path "
-                f"or one of {', '.join(BUILTIN)}"
-            )
-        name = f"audiotrain.callbacks.{name}"
-    made = called(imported(name, setting), setting, **options)
+    made = called(CALLBACKS.get(name) or imported(name, setting), setting, **options)
     if not isinstance(made, Callback):
         raise ValueError(f"{setting}: {name} gave a {type(made).__name__}, expected a Callback")
     return made

@@ -13,13 +13,8 @@ import mlx.nn as nn
 from audiotrain.configured import ConfiguredTrainer
 from audiotrain.hooks import Callback
 from audiotrain.imports import imported
+from audiotrain.named import TRAINERS
 from audiotrain.run_config import TrainerConfig, get_trainer_config
-from audiotrain.values import nearest
-
-_TRAINERS: dict[str, str | type] = {
-    "default": "audiotrain.configured.ConfiguredTrainer",
-    "competition": "audiotrain.competition.CompetitionTrainer",
-}
 
 
 def create_trainer(
@@ -69,13 +64,8 @@ def read_settings(
 
 def trainer_class(name: str, base: type[ConfiguredTrainer]) -> type[ConfiguredTrainer]:
     """What `trainer: name` means; ValueError for what is none, or is no `base`."""
-    kind = _TRAINERS.get(name, name)
+    kind = TRAINERS.get(name, name)
     if isinstance(kind, str):
-        if "." not in kind:
-            raise ValueError(
-                f"trainer is {kind!r}{nearest(kind, _TRAINERS)}, expected one of "
-                f"{', '.join(_TRAINERS)} or an import path"
-            )
         kind = imported(kind, "trainer")
     if not (isinstance(kind, type) and issubclass(kind, base)):
         raise ValueError(f"trainer is {name!r}, expected a {base.__name__}")
@@ -86,4 +76,4 @@ def register_trainer(name: str, kind: type[ConfiguredTrainer]) -> None:
     """Make `trainer: name` in settings mean this class, a ConfiguredTrainer of one's own."""
     if name in ("default", "competition"):
         raise ValueError(f"register_trainer: {name!r} is audiotrain's own, take another name")
-    _TRAINERS[name] = kind
+    TRAINERS[name] = kind
