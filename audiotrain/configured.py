@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +65,10 @@ class ConfiguredTrainer:
         group: str | None = None,
         parent: str | None = None,
     ):
-        self.config, self.stated = config, stated
         self.run = config.training.output_dir or run_name(config)
+        # The run's own file names its folder, so that it can be continued from there.
+        config = replace(config, training=replace(config.training, output_dir=self.run))
+        self.config, self.stated = config, stated
         self.module = as_module(model, config, loss)
         loggers = run_loggers(config.tracking, self.run, group, parent)
         self.trainer = _trainer(config, self.run, list(callbacks), loggers)

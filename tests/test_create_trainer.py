@@ -1,6 +1,7 @@
 """create_trainer: a model and settings become a run, which its own config.yaml starts again."""
 
 import json
+from pathlib import Path
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -10,7 +11,7 @@ import pytest
 from toy import Classifier, Points, loaders, same, weights
 
 import audiotrain
-from audiotrain import OptimizerConfig, TrainModule, create_trainer, register_trainer
+from audiotrain import OptimizerConfig, TrainModule, configured, create_trainer, register_trainer
 from audiotrain.adapters import as_dataset
 from audiotrain.callbacks import EMA, Callback, ModelCheckpoint
 from audiotrain.configured import ConfiguredTrainer
@@ -278,6 +279,22 @@ def test_a_stopped_run_continues_exactly(tmp_path):
         with pytest.raises(ValueError, match=f"resume: optimizer.options.{told}"):
             other.train(Points(40), Points(20), resume=True)
     assert "betas" not in (tmp_path / "half" / "config.yaml").read_text()
+
+
+def test_a_run_in_a_folder_of_the_trainers_choice_continues_from_there(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    first = create_trainer(Plain, {}, num_epochs=1, progress=False, run_name="mine")
+    result = first.train(Points(40), Points(20))
+    assert result.run.parent.name == "runs"
+    monkeypatch.setattr(configured, "run_name", lambda config: Path("runs/later"))
+    more = create_trainer(Plain, result.run, num_epochs=3)
+    with pytest.raises(ValueError, match="runs/mine.*: holds a run already"):
+        more.train(Points(40), Points(20))
+    assert more.train(Points(40), Points(20), resume=True).run == result.run
+    whole = create_trainer(Plain, {}, **quiet(tmp_path, num_epochs=3))
+    whole.train(Points(40), Points(20))
+    assert same(weights(whole.module), weights(more.module))
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == [result.run.name]
 
 
 class Tuned(ConfiguredTrainer):
