@@ -14,18 +14,28 @@ from audiotrain.run_config import TrainerConfig
 
 
 class Rows(Dataset):
-    """The rows of an array, of a tuple of arrays, or of a dict of arrays, as items.
+    """The rows of an array, of a tuple of arrays, or of a dict of arrays, as items; MLX's become
+    NumPy's, bfloat16 in float32.
 
     >>> Rows((np.zeros((2, 3)), np.array([5, 6])))[1]
     (array([0., 0., 0.]), 6)
     """
 
-    def __init__(self, arrays: np.ndarray | tuple | Mapping):
-        columns = arrays.values() if isinstance(arrays, Mapping) else arrays
-        lengths = {len(c) for c in (columns if not isinstance(arrays, np.ndarray) else [arrays])}
+    def __init__(self, arrays: np.ndarray | mx.array | tuple | Mapping):
+        if isinstance(arrays, Mapping):
+            self.arrays: Any = {name: _numpy(column) for name, column in arrays.items()}
+            columns = list(self.arrays.values())
+        elif isinstance(arrays, tuple):
+            columns = self.arrays = tuple(map(_numpy, arrays))
+        else:
+            self.arrays = _numpy(arrays)
+            columns = [self.arrays]
+        if any(column.ndim == 0 for column in columns):
+            raise ValueError("an array without axes, expected a row for each item")
+        lengths = {len(column) for column in columns}
         if len(lengths) != 1:
             raise ValueError(f"arrays have {sorted(lengths)} rows, expected the same number")
-        self.arrays, self.count = arrays, lengths.pop()
+        self.count = lengths.pop()
 
     def __len__(self) -> int:
         return self.count
@@ -112,8 +122,14 @@ def as_module(model, config: TrainerConfig, loss: Callable | None) -> TrainModul
 def are_arrays(data: Any) -> bool:
     parts = data.values() if isinstance(data, Mapping) else data
     if isinstance(data, Mapping | tuple):
-        return bool(data) and all(isinstance(part, np.ndarray) for part in parts)
-    return isinstance(data, np.ndarray)
+        return bool(data) and all(isinstance(part, np.ndarray | mx.array) for part in parts)
+    return isinstance(data, np.ndarray | mx.array)
+
+
+def _numpy(array: np.ndarray | mx.array) -> np.ndarray:
+    if isinstance(array, mx.array) and array.dtype == mx.bfloat16:
+        array = array.astype(mx.float32)  # NumPy has no bfloat16
+    return np.asarray(array)
 
 
 def _item(value: Any) -> Any:

@@ -13,22 +13,28 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
 from audiotrain import checkpoint
 from audiotrain.adapters import Part, as_dataset
-from audiotrain.configured import ConfiguredTrainer
-from audiotrain.crossval import OutOfFold, make_folds, summarize
+from audiotrain.callbacks import Callback, ModelCheckpoint
+from audiotrain.configured import ConfiguredTrainer, best_or_last
+from audiotrain.crossval import OutOfFold, make_folds, missing_labels, summarize
 from audiotrain.ensembles import vote
-from audiotrain.factory import create_trainer
+from audiotrain.factory import read_settings, trainer_class
 from audiotrain.history import write_json
-from audiotrain.hooks import Callback
 from audiotrain.loader import DataLoader, Dataset
 from audiotrain.loggers import Logger
 from audiotrain.run_config import TrainerConfig
 from audiotrain.submission import read_sample, write_submission
 from audiotrain.trackers import parent_run, run_loggers
+
+NO_BEST = (
+    "enable_ensemble is false, but nothing says which fold is best: expected a validation "
+    "(eval_strategy 'epoch'), and a monitor of a ModelCheckpoint of your own"
+)
 
 
 @dataclass(frozen=True)
@@ -60,11 +66,11 @@ class CompetitionTrainer(ConfiguredTrainer):
         self._model, self._callbacks, self._loss = model, list(callbacks), loss
         self._first = {name: array + 0 for name, array in checkpoint.arrays_of(self.module).items()}
         self.test_data: Any = None
-        self.folds: list[ConfiguredTrainer] = []
+        self.folds: list[ConfiguredTrainer] = []  # once all of them are done
 
     def train_with_cv(
         self,
-        data: Dataset | np.ndarray | tuple | Mapping,
+        data: Dataset | np.ndarray | mx.array | tuple | Mapping,
         groups: Sequence | None = None,
         labels: Sequence | None = None,
         ids: Sequence[str] | None = None,
@@ -73,11 +79,13 @@ class CompetitionTrainer(ConfiguredTrainer):
         """Train `competition.cv_folds` models, each without the items that it is scored on.
 
         data: a Dataset, or arrays with a row an item. Items of one of `groups` are never in two
-        folds; with `labels` each fold has about the same share of each; `ids` name the items
+        folds; with `labels` each fold has about the same share of each, and what a fold has none of
+        is printed; `ids` name the items
         (0, 1, … otherwise). Each fold keeps a part of its training groups to choose its best
         checkpoint by. With `resume` an interrupted cross-validation goes on: done folds are left,
         the one under way continues.
         """
+        self._check_folds()
         data = as_dataset(data)
         if isinstance(data, DataLoader) or not hasattr(data, "__len__"):
             raise ValueError(
@@ -91,12 +99,15 @@ class CompetitionTrainer(ConfiguredTrainer):
                 raise ValueError(f"{len(found)} {name} for {len(data)} items, expected one each")
         settings = self.config.competition
         folds = make_folds(groups, settings.cv_folds, labels, self.config.training.seed)
+        if labels is not None and self.trainer.is_global_zero:
+            for line in missing_labels(folds, labels):
+                print(line)
         self._open(resume)
         store = OutOfFold(self.run, ids, folds)
         parent = self._parent()
-        self.folds = [self._fold(k, parent) for k in range(len(folds))]
+        made = [self._fold(k, parent) for k in range(len(folds))]
         rows = []
-        for k, (fold, tested) in enumerate(zip(self.folds, folds, strict=True)):
+        for k, (fold, tested) in enumerate(zip(made, folds, strict=True)):
             if not store.done(k):
                 self._train_fold(k, fold, data, tested, groups, store)
             rows.append(json.loads((fold.run / "scores.json").read_text(encoding="utf-8")))
@@ -106,24 +117,31 @@ class CompetitionTrainer(ConfiguredTrainer):
             parent.log_metrics({f"mean_{name}": v for name, v in summary["mean"].items()}, 0)
             parent.finish()
         predictions = store.load()["predictions"]
+        self.folds = made
         return CVResult(self.run, *summary.values(), predictions)
 
     def predict(self, loader: Any = None, checkpoint: str | Path | None = None) -> Any:
         """The folds' models as one, (items, …), for `loader` or the test data: joined as
         ensemble_method says, or with enable_ensemble false the model of the fold with the best
-        validation. Before `train_with_cv`, as a ConfiguredTrainer.
+        validation. After `train` or `load_checkpoint`, as a ConfiguredTrainer. ValueError before
+        any of these, and for a DataLoader that is shuffled or has a sampler.
 
         To join several models, give the `CVResult.predictions` of each to
         `ensembles.blend_weights` or `ensembles.stack`.
         """
         loader = self._given(loader)
         if not self.folds or checkpoint is not None:
+            if checkpoint is None and self._loaded is None and not self.trainer.global_step:
+                raise ValueError(
+                    "nothing is trained, so predictions would be those of first weights: "
+                    "train_with_cv first (resume=True reads a finished one), or load_checkpoint"
+                )
             return super().predict(loader, checkpoint)
         loader = self.loader(loader)
         if not self.config.competition.enable_ensemble:
             best = self._best_fold()
-            return _joined(best.predict(loader, _best(best)))
-        said = [_joined(fold.predict(loader, _best(fold))) for fold in self.folds]
+            return _joined(best.predict(loader, best_or_last(best.run)))
+        said = [_joined(fold.predict(loader, best_or_last(fold.run))) for fold in self.folds]
         return vote(said, how=self.config.competition.ensemble_method)
 
     def create_submission(
@@ -146,7 +164,8 @@ class CompetitionTrainer(ConfiguredTrainer):
             raise ValueError("create_submission: give a sample_submission, or ids and columns")
         if sample is not None:
             header, order = read_sample(sample)
-            ids, columns = ids or order, columns or header[1:]
+            ids = order if ids is None else ids
+            columns = header[1:] if columns is None else columns
         predictions = self.predict(test_data)
         if isinstance(predictions, list):
             predictions = _joined(predictions)
@@ -198,28 +217,48 @@ class CompetitionTrainer(ConfiguredTrainer):
             checkpoint.put_arrays(self.module, self._first)
         fold.train(Part(data, trained), valid, resume=(fold.run / "config.yaml").exists())
         test = Part(data, tested)
-        scores = fold.evaluate(test, _best(fold))
+        scores = fold.evaluate(test, best_or_last(fold.run))
         write_json(fold.run / "scores.json", scores)
-        store.save(k, {"predictions": _joined(fold.predict(test, _best(fold)))})
+        store.save(k, {"predictions": _joined(fold.predict(test, best_or_last(fold.run)))})
         for logger in fold.trainer.loggers:
             logger.finish()
 
     def _best_fold(self) -> ConfiguredTrainer:
         """The fold whose best checkpoint has the best validation."""
-        training = self.config.training
-        scores = []
-        for fold in self.folds:
-            metrics = json.loads((fold.run / "metrics.json").read_text(encoding="utf-8"))
-            if metrics["best_score"] is None:
-                raise ValueError("enable_ensemble is false, but nothing says which fold is best")
-            scores.append(metrics["best_score"])
-        pick = np.argmin if training.best_mode == "min" else np.argmax
+        files = [fold.run / "metrics.json" for fold in self.folds]
+        scores = [json.loads(file.read_text(encoding="utf-8"))["best_score"] for file in files]
+        if None in scores:
+            raise ValueError(NO_BEST)
+        pick = np.argmin if self.trainer.checkpoint_callback.mode == "min" else np.argmax
         return self.folds[int(pick(scores))]
+
+    def _check_folds(self) -> None:
+        """ValueError, before anything is trained, for settings that folds cannot have."""
+        saver = self.trainer.checkpoint_callback
+        if not self.config.competition.enable_ensemble and not (saver.monitor and saver.save_top_k):
+            raise ValueError(NO_BEST)
+        for one in self.trainer.callbacks:
+            if isinstance(one, ModelCheckpoint) and one.dirpath is not None:
+                raise ValueError(
+                    f"ModelCheckpoint: dirpath is {str(one.dirpath)!r}, which all folds would "
+                    f"write to: leave it out, and each has a folder of its own"
+                )
 
     def _given(self, data: Any) -> Any:
         data = self.test_data if data is None else data
         if data is None:
             raise ValueError("no test data: give some, or a test_dataloader when creating it")
+        if isinstance(data, DataLoader):
+            for name, found in (
+                ("shuffle", data.shuffle),
+                ("sampler", data.sampler is not None),
+                ("batch_sampler", data.batch_sampler is not None),
+            ):
+                if found:
+                    raise ValueError(
+                        f"test data: the DataLoader has {name}, expected none: rows are told "
+                        f"apart by their order"
+                    )
         return data
 
     def _parent(self) -> Logger | None:
@@ -237,15 +276,22 @@ def create_competition_trainer(
     competition: str | None = None,
     test_dataloader: Any = None,
     config: str | os.PathLike | Mapping | TrainerConfig = "competition",
-    **settings: Any,
+    callbacks: Sequence[Callback | Mapping] = (),
+    loss: Callable | None = None,
+    **overrides: Any,
 ) -> CompetitionTrainer:
-    """A CompetitionTrainer for the competition of that name; `settings` as create_trainer's.
+    """A CompetitionTrainer for the competition of that name, or the one of your own that the
+    settings' `trainer` names; all else as create_trainer's.
 
     test_dataloader: batches, a Dataset or arrays, in the order of the submission's ids.
     """
     if competition is not None:
-        settings["competition_name"] = competition
-    trainer = create_trainer(model, config, **({"trainer": "competition"} | settings))
+        overrides["competition_name"] = competition
+    settings, callbacks = read_settings(config, callbacks, overrides)
+    if settings.trainer == "default":
+        settings = replace(settings, trainer="competition")
+    kind = trainer_class(settings.trainer, CompetitionTrainer)
+    trainer = kind(model, settings, callbacks, loss, stated=tuple(overrides))
     trainer.test_data = test_dataloader
     return trainer
 
@@ -260,12 +306,6 @@ def _held_out(rows: np.ndarray, groups: Sequence[str], seed: int) -> tuple[np.nd
         )
     chosen = make_folds(own, min(10, len(set(own))), seed=seed)[0]
     return np.delete(rows, chosen), rows[chosen]
-
-
-def _best(fold: ConfiguredTrainer) -> Path:
-    """The checkpoint of a fold that is used: the best one, or the last."""
-    places = [fold.run / "checkpoints" / name for name in ("best", "last")]
-    return next((place for place in places if checkpoint.exists(place)), places[0])
 
 
 def _joined(outputs: Sequence) -> np.ndarray:

@@ -91,15 +91,15 @@ def wants_help(argv: Sequence[str]) -> bool:
 
 def read(
     base: Settings,
+    *values: Mapping[str, Any],
     files: Sequence[Path] = (),
-    values: Mapping[str, Any] | None = None,
     presets: Path | None = None,
     also: Mapping[str, str] | None = None,
 ) -> Settings:
     """The dataclass instance `base` with the settings of `files`, then `values`, over its own.
 
     `values` are Python's, by dotted name or the last part of it where that is enough; `also` has
-    other names for a file's top-level keys. ValueError lists every mistake, one line each.
+    other names for top-level keys. ValueError lists every mistake, one line each.
 
     >>> from dataclasses import dataclass
     >>> @dataclass(frozen=True)
@@ -108,13 +108,14 @@ def read(
     >>> @dataclass(frozen=True)
     ... class Run:
     ...     optimizer: Optimizer = Optimizer()
-    >>> read(Run(), values={"learning_rate": 0.5})
+    >>> read(Run(), {"learning_rate": 0.5})
     Run(optimizer=Optimizer(learning_rate=0.5))
     """
     reading = Reading(type(base), base, also)
     for file in files:
         reading.take_file(Path(file), presets)
-    reading.take_values(values or {})
+    for given in values:
+        reading.take_values(given)
     return reading.result()
 
 

@@ -1,8 +1,9 @@
 """ConfiguredTrainer: a Trainer with all that it needs from settings, and its run folder."""
 
+import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,24 +13,28 @@ from audiotrain import callbacks as builtin
 from audiotrain import checkpoint
 from audiotrain.adapters import as_dataset, as_module
 from audiotrain.config import to_plain
+from audiotrain.config_diff import ABSENT, differences
 from audiotrain.history import Row, write_json
 from audiotrain.hooks import Callback
 from audiotrain.imports import called, imported
 from audiotrain.loader import DataLoader, Dataset
 from audiotrain.loggers import flat
+from audiotrain.named import CALLBACKS
 from audiotrain.optimization import configured_optimizer
 from audiotrain.run_config import TrainerConfig, get_trainer_config
 from audiotrain.run_folder import begun
 from audiotrain.trackers import best_checkpoint, run_loggers
 from audiotrain.trainer import Trainer
-from audiotrain.values import nearest
 
-BUILTIN = [name for name in builtin.__all__ if name not in ("Callback", "default_callbacks")]
-# Groups, and settings of `training`, that a continued run may have otherwise than before.
-CHANGEABLE = ("tracking.", "data.num_workers") + tuple(
-    f"training.{name}"
-    for name in ("num_epochs", "max_steps", "max_time", "log_steps", "progress", "output_dir")
-)
+# What a continued run may have otherwise than before, by how its name begins: where numbers go,
+# how long it trains, and, of a cross-validation, how its models are used.
+CHANGEABLE = (
+    "tracking.", "data.num_workers",
+    "training.num_epochs", "training.max_steps", "training.max_time", "training.log_steps",
+    "training.progress", "training.output_dir",
+    "competition.competition_name", "competition.enable_ensemble", "competition.ensemble_method",
+    "competition.sample_submission",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,7 @@ class TrainResult:
     metrics: dict[str, float]
     """the last ones"""
     best_score: float | None
-    """of `training.best_metric`"""
+    """of `training.best_metric`, or of what a ModelCheckpoint among the callbacks monitors"""
     best_checkpoint: Path | None
     last_checkpoint: Path | None
 
@@ -60,8 +65,10 @@ class ConfiguredTrainer:
         group: str | None = None,
         parent: str | None = None,
     ):
-        self.config, self.stated = config, stated
         self.run = config.training.output_dir or run_name(config)
+        # The run's own file names its folder, so that it can be continued from there.
+        config = replace(config, training=replace(config.training, output_dir=self.run))
+        self.config, self.stated = config, stated
         self.module = as_module(model, config, loss)
         loggers = run_loggers(config.tracking, self.run, group, parent)
         self.trainer = _trainer(config, self.run, list(callbacks), loggers)
@@ -88,8 +95,7 @@ class ConfiguredTrainer:
         self._loaded = None
         result = self._result()
         if trainer.is_global_zero:
-            scores = {"best_metric": training.best_metric, "best_score": result.best_score}
-            write_json(self.run / "metrics.json", result.metrics | scores)
+            write_json(self.run / "metrics.json", result.metrics | self._best(result))
         if best := best_checkpoint(trainer):
             for logger in trainer.loggers:
                 logger.log_model(best)
@@ -163,6 +169,19 @@ class ConfiguredTrainer:
         last = self.trainer.checkpoint_callback.folder(self.trainer) / "last"
         return last if resume and checkpoint.exists(last) else None
 
+    def _best(self, result: TrainResult) -> dict[str, Any]:
+        """What metrics.json says of the best checkpoint; its place relative to the run folder, if
+        it is inside."""
+        best, monitor = result.best_checkpoint, self.trainer.checkpoint_callback.monitor
+        if best is not None:
+            best, run = best.absolute(), self.run.absolute()
+            best = best.relative_to(run) if best.is_relative_to(run) else best
+        return {
+            "best_metric": monitor or self.config.training.best_metric,
+            "best_score": result.best_score,
+            "best_checkpoint": None if best is None else str(best),
+        }
+
     def _result(self) -> TrainResult:
         trainer, saver = self.trainer, self.trainer.checkpoint_callback
         last = saver.folder(trainer) / "last"
@@ -170,7 +189,7 @@ class ConfiguredTrainer:
             self.run,
             trainer.history.rows,
             dict(trainer.callback_metrics),
-            saver.best_model_score,
+            saver.best_model_score if saver.monitor else None,
             saver.best_model_path,
             last if last.exists() else None,
         )
@@ -191,12 +210,28 @@ class ConfiguredTrainer:
         if path is None:
             return self._loaded
         if path in ("best", "last") and not Path(path).exists():
-            return self.run / "checkpoints" / path
+            best = best_of(self.run) if path == "best" else None
+            return best or self.trainer.checkpoint_callback.folder(self.trainer) / path
         path = Path(path)
         if (path / checkpoint.STATE).exists():
             return path
-        places = [path / "checkpoints" / name for name in ("best", "last")]
-        return next((place for place in places if checkpoint.exists(place)), path)
+        place = best_or_last(path)
+        return place if checkpoint.exists(place) else path
+
+
+def best_of(run: Path) -> Path | None:
+    """The checkpoint that a run's metrics.json calls its best, else checkpoints/best; None where
+    there is neither."""
+    file, places = run / "metrics.json", [run / "checkpoints" / "best"]
+    if file.exists():
+        named = json.loads(file.read_text(encoding="utf-8")).get("best_checkpoint")
+        places = [run / named, *places] if named else places
+    return next((place for place in places if checkpoint.exists(place)), None)
+
+
+def best_or_last(run: Path) -> Path:
+    """The checkpoint of a run that is used: the best one, or the last."""
+    return best_of(run) or run / "checkpoints" / "last"
 
 
 def run_name(config: TrainerConfig) -> Path:
@@ -268,22 +303,14 @@ def _callback(settings: Mapping[str, Any], setting: str) -> Callback:
     """A callback of its `type` and arguments."""
     options = {name: value for name, value in settings.items() if name != "type"}
     name = settings["type"]
-    if "." not in name:
-        if name not in BUILTIN:
-            raise ValueError(
-                f"{setting}: type is {name!r}{nearest(name, BUILTIN)}, expected an import path "
-                f"or one of {', '.join(BUILTIN)}"
-            )
-        name = f"audiotrain.callbacks.{name}"
-    made = called(imported(name, setting), setting, **options)
+    made = called(CALLBACKS.get(name) or imported(name, setting), setting, **options)
     if not isinstance(made, Callback):
         raise ValueError(f"{setting}: {name} gave a {type(made).__name__}, expected a Callback")
     return made
 
 
 def _check_same(before: dict, now: dict) -> None:
-    for name in before:
-        if before[name] != now.get(name) and not name.startswith(CHANGEABLE):
-            raise ValueError(
-                f"resume: {name} is {now.get(name)!r}, expected {before[name]!r} as in the run"
-            )
+    for name, pair in differences(before, now).items():
+        if not name.startswith(CHANGEABLE):
+            was, found = ("nothing" if one is ABSENT else repr(one) for one in pair)
+            raise ValueError(f"resume: {name} is {found}, expected {was} as in the run")

@@ -21,6 +21,7 @@ Vote = Literal["mean", "geometric", "majority"]
 TINIEST = 1e-12  # a probability that counts as 0
 SMALLEST = 1e-6  # one that a stacked model is shown
 NEVER = 1e4  # a logit whose opposite has no chance
+ROUNDING = 1e-6  # what a probability in float32 may be beyond 0 or 1
 
 
 def vote(
@@ -33,6 +34,7 @@ def vote(
     geometric mean, normalised over classes; or the share of the votes, a vote for each member's
     likeliest class. Where an item may have `several` labels each is a question of its own: the
     geometric mean is against that of its opposite, and members vote for all of half or more.
+    ValueError for a geometric mean of what is no probability, such as a logit.
 
     >>> members = [np.array([[0.9, 0.1]]), np.array([[0.4, 0.6]])]
     >>> vote(members).round(2).tolist()
@@ -48,12 +50,21 @@ def vote(
         classes = stacked.shape[-1]
         stacked = stacked >= 0.5 if several else np.eye(classes)[stacked.argmax(axis=-1)]
     if how == "geometric":
+        _check_probabilities(stacked)
         logs = np.tensordot(shares, np.log(np.maximum(stacked, TINIEST)), 1)
         if several:
             against = np.tensordot(shares, np.log(np.maximum(1 - stacked, TINIEST)), 1)
             return expit(logs - against)
         return softmax(logs, axis=-1)
     return np.tensordot(shares, stacked, 1)
+
+
+def _check_probabilities(stacked: np.ndarray) -> None:
+    good = (stacked >= -ROUNDING) & (stacked <= 1 + ROUNDING)
+    if not good.all():
+        raise ValueError(
+            f"geometric: a member gives {stacked[~good][0]:g}, expected probabilities, 0 to 1"
+        )
 
 
 def member_weights(weights: Sequence[float] | None, members: int) -> np.ndarray:

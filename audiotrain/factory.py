@@ -13,13 +13,8 @@ import mlx.nn as nn
 from audiotrain.configured import ConfiguredTrainer
 from audiotrain.hooks import Callback
 from audiotrain.imports import imported
+from audiotrain.named import TRAINERS
 from audiotrain.run_config import TrainerConfig, get_trainer_config
-from audiotrain.values import nearest
-
-_TRAINERS: dict[str, str | type] = {
-    "default": "audiotrain.configured.ConfiguredTrainer",
-    "competition": "audiotrain.competition.CompetitionTrainer",
-}
 
 
 def create_trainer(
@@ -40,24 +35,45 @@ def create_trainer(
 
     ValueError lists every mistake in the settings, one line each.
     """
-    named = [one for one in callbacks if isinstance(one, Mapping)]
-    if named:
-        overrides["callbacks"] = named
-    callbacks = [one for one in callbacks if not isinstance(one, Mapping)]
-    settings = get_trainer_config(config, **overrides)
-    kind = _TRAINERS.get(settings.trainer, settings.trainer)
-    if isinstance(kind, str):
-        if "." not in kind:
-            raise ValueError(
-                f"trainer is {kind!r}{nearest(kind, _TRAINERS)}, expected one of "
-                f"{', '.join(_TRAINERS)} or an import path"
-            )
-        kind = imported(kind, "trainer")
+    settings, callbacks = read_settings(config, callbacks, overrides)
+    kind = trainer_class(settings.trainer, ConfiguredTrainer)
     return kind(model, settings, callbacks, loss, stated=tuple(overrides))
+
+
+def read_settings(
+    config: str | os.PathLike | Mapping | TrainerConfig,
+    callbacks: Sequence[Callback | Mapping],
+    overrides: Mapping[str, Any],
+) -> tuple[TrainerConfig, list[Callback]]:
+    """What create_trainer was given: settings, with the callbacks that are dicts, and the others.
+
+    ValueError lists every mistake, one line each.
+    """
+    if isinstance(callbacks, str) or not isinstance(callbacks, Sequence):
+        raise ValueError(f"callbacks is {callbacks!r:.60}, expected a list of Callbacks or dicts")
+    for number, one in enumerate(callbacks, 1):
+        if not isinstance(one, Callback | Mapping):
+            raise ValueError(
+                f"callbacks: number {number} is {one!r:.60}, expected a Callback such as EMA(0.99) "
+                f"or a dict with its type"
+            )
+    named = [one for one in callbacks if isinstance(one, Mapping)]
+    settings = get_trainer_config(config, **overrides, **({"callbacks": named} if named else {}))
+    return settings, [one for one in callbacks if isinstance(one, Callback)]
+
+
+def trainer_class(name: str, base: type[ConfiguredTrainer]) -> type[ConfiguredTrainer]:
+    """What `trainer: name` means; ValueError for what is none, or is no `base`."""
+    kind = TRAINERS.get(name, name)
+    if isinstance(kind, str):
+        kind = imported(kind, "trainer")
+    if not (isinstance(kind, type) and issubclass(kind, base)):
+        raise ValueError(f"trainer is {name!r}, expected a {base.__name__}")
+    return kind
 
 
 def register_trainer(name: str, kind: type[ConfiguredTrainer]) -> None:
     """Make `trainer: name` in settings mean this class, a ConfiguredTrainer of one's own."""
     if name in ("default", "competition"):
         raise ValueError(f"register_trainer: {name!r} is audiotrain's own, take another name")
-    _TRAINERS[name] = kind
+    TRAINERS[name] = kind

@@ -8,36 +8,11 @@ from mlx.utils import tree_flatten
 
 from audiotrain.imports import called, imported, takes
 from audiotrain.module import OptimizerConfig, TrainModule
+from audiotrain.named import OPTIMIZERS, SCHEDULERS
 from audiotrain.parameter_groups import layer_decay, parameter_groups
 from audiotrain.run_config import OptimizerSettings, SchedulerSettings
-from audiotrain.schedulers import (
-    ExponentialLRScheduler,
-    OneCycleLRScheduler,
-    StepLRScheduler,
-    WarmupCosineScheduler,
-    WarmupLinearScheduler,
-)
-from audiotrain.values import nearest
+from audiotrain.schedulers import WarmupLinearScheduler
 
-OPTIMIZERS = {
-    "sgd": optim.SGD,
-    "rmsprop": optim.RMSprop,
-    "adagrad": optim.Adagrad,
-    "adadelta": optim.AdaDelta,
-    "adam": optim.Adam,
-    "adamw": optim.AdamW,
-    "adamax": optim.Adamax,
-    "lion": optim.Lion,
-    "adafactor": optim.Adafactor,
-    "muon": optim.Muon,
-}
-SCHEDULERS = {
-    "cosine": WarmupCosineScheduler,
-    "linear": WarmupLinearScheduler,
-    "one_cycle": OneCycleLRScheduler,
-    "step": StepLRScheduler,
-    "exponential": ExponentialLRScheduler,
-}
 REST, EXEMPT = "rest", "without-decay"  # names of groups
 
 
@@ -77,12 +52,11 @@ def schedule(
         if settings.options:
             raise ValueError(f"{place} is {settings.options!r}, but the schedule is constant")
         return peak
-    kind = SCHEDULERS.get(settings.type)
     constant = settings.type == "constant"
     if constant:
         kind = WarmupLinearScheduler
-    elif kind is None:
-        kind = _kind(settings.type, "scheduler.type", ["constant", *SCHEDULERS])
+    else:
+        kind = SCHEDULERS.get(settings.type) or imported(settings.type, "scheduler.type")
     given = {"min_lr": peak} if constant else {}
     if takes(kind, "total_steps"):
         given["total_steps"] = module.trainer.estimated_total_steps
@@ -101,7 +75,7 @@ def _warmup(settings: SchedulerSettings, module: TrainModule) -> int:
 
 
 def _optimizer(settings: OptimizerSettings, rate, weight_decay: float) -> optim.Optimizer:
-    kind = OPTIMIZERS.get(settings.type) or _kind(settings.type, "optimizer.type", OPTIMIZERS)
+    kind = OPTIMIZERS.get(settings.type) or imported(settings.type, "optimizer.type")
     given = {}
     if takes(kind, "weight_decay"):
         given["weight_decay"] = weight_decay
@@ -114,15 +88,6 @@ def _optimizer(settings: OptimizerSettings, rate, weight_decay: float) -> optim.
     if not isinstance(made, optim.Optimizer):
         raise ValueError(f"optimizer.type is {settings.type!r}, a {type(made).__name__}")
     return made
-
-
-def _kind(name: str, setting: str, known) -> type:
-    if "." not in name:
-        raise ValueError(
-            f"{setting} is {name!r}{nearest(name, list(known))}, expected one of "
-            f"{', '.join(known)} or an import path"
-        )
-    return imported(name, setting)
 
 
 def _groups(module: TrainModule, settings: OptimizerSettings) -> dict:

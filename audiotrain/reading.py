@@ -36,11 +36,7 @@ def leaves_of(settings: Any, prefix: str = "", instance: Any = None) -> list[Lea
     for field in dataclasses.fields(settings):
         if not field.init:
             continue
-        kind, default = hints[field.name], field.default
-        if instance is not None:
-            default = getattr(instance, field.name)
-        elif field.default_factory is not REQUIRED:
-            default = field.default_factory()
+        kind, default = hints[field.name], _default(field, instance)
         name = prefix + field.name
         if dataclasses.is_dataclass(kind):
             leaves += leaves_of(kind, f"{name}.", None if default is REQUIRED else default)
@@ -50,11 +46,18 @@ def leaves_of(settings: Any, prefix: str = "", instance: Any = None) -> list[Lea
     return leaves
 
 
+def _default(field: dataclasses.Field, instance: Any) -> Any:
+    """A field's value in `instance`, without one its default or REQUIRED."""
+    if instance is not None:
+        return getattr(instance, field.name)
+    return field.default if field.default_factory is REQUIRED else field.default_factory()
+
+
 class Reading:
     """What was read so far: values by dotted name, where they were written, and every mistake."""
 
     def __init__(self, settings: Any, base: Any = None, also: Mapping[str, str] | None = None):
-        self.settings, self.also = settings, also or {}
+        self.settings, self.base, self.also = settings, base, also or {}
         self.leaves = {leaf.name: leaf for leaf in leaves_of(settings, instance=base)}
         self.values: dict[str, Any] = {}
         self.places: dict[str, str] = {}
@@ -94,7 +97,7 @@ class Reading:
     def take_values(self, given: Mapping[str, Any], prefix: str = "") -> None:
         """Python values by dotted name, or by the last part of it where that is enough."""
         for key, value in given.items():
-            name = self._full_name(prefix + key)
+            name = self._full_name(f"{prefix}{key}")
             if name is None:
                 continue
             inner = [leaf for leaf in self.leaves if leaf.startswith(f"{name}.")]
@@ -108,6 +111,8 @@ class Reading:
                 self._put(f"{name}.enabled" if inner else name, ready, name)
 
     def _full_name(self, name: str) -> str | None:
+        top, dot, rest = name.partition(".")
+        name = self.also.get(top, top) + dot + rest
         groups = {leaf.rpartition(".")[0] for leaf in self.leaves} - {""}
         known = [*self.leaves, *sorted(groups)]
         if name in known:
@@ -135,22 +140,27 @@ class Reading:
     def result(self) -> Any:
         """The instance; ValueError with every mistake, a line each."""
         missing = any(self.value(leaf) is REQUIRED for leaf in self.leaves.values())
-        built = None if missing else self._make(self.settings, "")
+        built = None if missing else self._make(self.settings, "", self.base)
         if self.problems:
             raise ValueError("\n".join(self.problems))
         return built
 
-    def _make(self, kind: Any, prefix: str) -> Any:
-        """An instance of a dataclass from its leaves; None when a part of it is refused."""
-        hints, before, parts = typing.get_type_hints(kind), len(self.problems), {}
+    def _make(self, kind: Any, prefix: str, base: Any) -> Any:
+        """An instance of a dataclass from its leaves; None when it is refused. A group that is
+        refused counts as its default while that which holds it is checked."""
+        hints, parts = typing.get_type_hints(kind), {}
         for field in dataclasses.fields(kind):
-            if field.init:
-                name, inner = prefix + field.name, hints[field.name]
-                is_group = dataclasses.is_dataclass(inner)
-                parts[field.name] = (
-                    self._make(inner, f"{name}.") if is_group else self.value(self.leaves[name])
-                )
-        if len(self.problems) > before:
+            if not field.init:
+                continue
+            name, inner = prefix + field.name, hints[field.name]
+            if dataclasses.is_dataclass(inner):
+                default = _default(field, base)
+                part = self._make(inner, f"{name}.", None if default is REQUIRED else default)
+                part = default if part is None else part
+            else:
+                part = self.value(self.leaves[name])
+            parts[field.name] = part
+        if REQUIRED in parts.values():
             return None
         try:
             return kind(**parts)
@@ -159,9 +169,10 @@ class Reading:
             return None
 
     def _placed(self, line: str, prefix: str) -> str:
-        """A refusal that begins with a setting's name, after the file and line of that setting."""
-        word = re.match(r"\w*", line)[0]
-        place = self.places.get(prefix + word)
+        """A refusal that begins with a setting's name, alone or dotted, after the file and line of
+        that setting."""
+        name = re.match(r"[\w.]*", line)[0]
+        place = self.places.get(name) or self.places.get(prefix + name)
         return f"{place}: {line}" if place else line
 
 

@@ -3,17 +3,21 @@
 Groups and keys are the same in YAML, JSON and Python. What is off is None, 0 or empty.
 """
 
+import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from audiotrain import config as files
+from audiotrain.named import CALLBACKS, OPTIMIZERS, SCHEDULERS, TRAINERS
+from audiotrain.settings import seconds
+from audiotrain.values import nearest
 from audiotrain.yaml_files import no_preset, preset_names
 
 PRESETS = Path(__file__).parent / "presets"
-ALSO = {"kaggle": "competition"}  # other names of a file's groups
+ALSO = {"kaggle": "competition"}  # other names of groups
 
 
 def _check(*conditions: tuple[bool, str]) -> None:
@@ -26,6 +30,39 @@ def _check(*conditions: tuple[bool, str]) -> None:
 def _above(name: str, value: float | None, least: float = 0) -> tuple[bool, str]:
     """The check that a number is above `least`, or is None."""
     return value is None or value > least, f"{name} is {value!r}, expected above {least}"
+
+
+def _finite(name: str, value: float) -> tuple[bool, str]:
+    """The check that a number is not infinite."""
+    return not math.isinf(value), f"{name} is {value!r}, expected a finite number"
+
+
+def _batches(name: str, limit: int | float | None, least: int) -> tuple[bool, str]:
+    """The check of a number of batches, `least` or more, or a share of them."""
+    share = isinstance(limit, float)
+    return (
+        limit is None or (0 < limit <= 1 if share else limit >= least),
+        f"{name} is {limit!r}, expected {least} or more batches, or a share above 0.0 to 1.0",
+    )
+
+
+def _named(setting: str, name: Any, known: Iterable[str]) -> tuple[bool, str]:
+    """The check that a name is a known one, or an import path, which has a dot."""
+    known, name = list(known), str(name)
+    return (
+        "." in name or name in known,
+        f"{setting} is {name!r}{nearest(name, known)}, expected one of {', '.join(known)} or an "
+        f"import path",
+    )
+
+
+def _time(limit: float | str | None) -> tuple[bool, str]:
+    """The check of max_time."""
+    try:
+        seconds(limit)
+    except ValueError as error:
+        return False, str(error)
+    return True, ""
 
 
 @dataclass(frozen=True)
@@ -49,7 +86,10 @@ class OptimizerSettings:
 
     def __post_init__(self):
         _check(
+            _named("optimizer.type", self.type, [*OPTIMIZERS, "module"]),
             _above("learning_rate", self.learning_rate),
+            _finite("learning_rate", self.learning_rate),
+            _finite("weight_decay", self.weight_decay),
             (self.weight_decay >= 0, f"weight_decay is {self.weight_decay!r}, expected 0 or more"),
             (
                 0 < self.layer_decay <= 1,
@@ -78,6 +118,7 @@ class SchedulerSettings:
     def __post_init__(self):
         ratio, steps = self.warmup_ratio, self.warmup_steps
         _check(
+            _named("scheduler.type", self.type, ["constant", *SCHEDULERS]),
             (0 <= ratio < 1, f"warmup_ratio is {ratio!r}, expected 0 or more and below 1"),
             (steps is None or steps >= 0, f"warmup_steps is {steps!r}, expected 0 or more"),
         )
@@ -166,6 +207,7 @@ class TrainingSettings:
             (ends != (None, None, None), "num_epochs, max_steps or max_time must be given"),
             _above("num_epochs", self.num_epochs),
             _above("max_steps", self.max_steps),
+            _time(self.max_time),
             _above("eval_steps", self.eval_steps),
             (
                 not steps or self.eval_steps is not None,
@@ -182,7 +224,10 @@ class TrainingSettings:
                 self.ema_decay is None or 0 <= self.ema_decay < 1,
                 f"ema_decay is {self.ema_decay!r}, expected 0 or more and below 1",
             ),
+            _batches("limit_train_batches", self.limit_train_batches, 1),
+            _batches("limit_val_batches", self.limit_val_batches, 0),
             _above("log_steps", self.log_steps),
+            (self.seed >= 0, f"seed is {self.seed!r}, expected 0 or more"),
         )
 
 
@@ -252,14 +297,18 @@ class TrainerConfig:
     """each {type: import.path.Class or a built-in one's name, …its arguments}"""
 
     def __post_init__(self):
+        kinds = {
+            f"callbacks: number {number}": one.get("type")
+            for number, one in enumerate(self.callbacks, 1)
+        }
         _check(
+            _named("trainer", self.trainer, TRAINERS),
             ("type" in self.model or not self.model, "model has no type, an import path"),
             *(
-                (
-                    isinstance(one.get("type"), str),
-                    f"callbacks: number {number} has no type, an import path",
-                )
-                for number, one in enumerate(self.callbacks, 1)
+                _named(f"{place}: type", kind, CALLBACKS)
+                if isinstance(kind, str)
+                else (False, f"{place} has no type, an import path")
+                for place, kind in kinds.items()
             ),
         )
 
@@ -281,12 +330,16 @@ def get_trainer_config(
     64
     """
     if isinstance(config, TrainerConfig):
-        return files.read(config, values=overrides)
+        return files.read(config, overrides, also=ALSO)
     if isinstance(config, Mapping):
-        both = {ALSO.get(key, key): value for key, value in config.items()}
-        return files.read(files.read(TrainerConfig(), values=both), values=overrides)
+        return files.read(TrainerConfig(), config, overrides, also=ALSO)
+    if not isinstance(config, str | os.PathLike):
+        raise ValueError(
+            f"config is {config!r:.60}, expected a preset's name, a file, a run folder, a dict or "
+            f"a TrainerConfig"
+        )
     file = _file(config)
-    return files.read(TrainerConfig(), [file], overrides, presets=PRESETS, also=ALSO)
+    return files.read(TrainerConfig(), overrides, files=[file], presets=PRESETS, also=ALSO)
 
 
 def _file(name: str | os.PathLike) -> Path:

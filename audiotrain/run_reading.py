@@ -19,7 +19,8 @@ MARKS = ("config.yaml", "history.json", "metrics.jsonl", "folds.json")
 WRITTEN = (*MARKS, "metrics.json", "metrics.csv")
 INNER = ("checkpoints", "model", "tokenizer", "wandb", "mlruns", "tensorboard", "node_modules")
 ABSENT = object()  # the value of a setting that is not there
-SAME = ("output", "resume")  # settings that say where a run is, not what it does
+# Settings that say where a run is, not what it does.
+SAME = ("output", "resume", "training.output_dir")
 LOWER_IS_BETTER = ("loss", "rank", "error", "seconds", "deviation", "perplexity")
 DEEPEST = 12  # levels of nested settings or scores
 # What is said of a run in one line: names in metrics.json and for people, by kind.

@@ -15,6 +15,8 @@ import numpy as np
 from audiotrain.files import write
 from audiotrain.values import nearest
 
+ROUNDING = 1e-6  # what a mean of probabilities may be beyond 0 or 1
+
 
 def write_submission(
     ids: Sequence[str],
@@ -109,13 +111,15 @@ def _checked(ids, columns, values, probabilities: bool) -> np.ndarray:
     if values.dtype.kind in "biuf":
         good = np.isfinite(values)
         if probabilities:
-            good &= (values >= 0) & (values <= 1)
+            good &= (values >= -ROUNDING) & (values <= 1 + ROUNDING)
         if not good.all():
             row, column = np.argwhere(~good)[0]
             raise ValueError(
                 f"submission: {columns[column]} of {ids[row]!r} is {values[row, column]}, expected "
                 + ("a probability, 0 to 1" if probabilities else "a finite number")
             )
+        if probabilities and values.dtype.kind == "f":
+            values = values.clip(0, 1)
     return values
 
 

@@ -68,10 +68,33 @@ def _compose(file: Path, place: str, problems: list[str]):
     except yaml.YAMLError as error:
         problems.append(f"{file}: not valid YAML: {' '.join(str(error).split())}")
     else:
-        if root is None or isinstance(root, yaml.MappingNode):
-            return root
-        problems.append(f"{file}:1: expected lines of `key: value`")
+        if root is None:
+            return None
+        if isinstance(root, yaml.MappingNode):
+            odd = [f"{file}:{line}: {told}" for line, told in _odd_nodes(root)]
+        else:
+            odd = [f"{file}:1: expected lines of `key: value`"]
+        problems += odd
+        return None if odd else root
     return None
+
+
+def _odd_nodes(node, above: tuple = ()) -> list[tuple[int, str]]:
+    """Line and words for each key that is no text, and each alias of what it is in."""
+    import yaml
+
+    if any(node is outer for outer in above):
+        return [(node.start_mark.line + 1, "an anchor's alias is inside it, so it has no end")]
+    found, parts = [], []
+    if isinstance(node, yaml.SequenceNode):
+        parts = node.value
+    elif isinstance(node, yaml.MappingNode):
+        keys = [key for key, _ in node.value if not isinstance(key, yaml.ScalarNode)]
+        found = [
+            (key.start_mark.line + 1, "a list or dict as a key, expected text") for key in keys
+        ]
+        parts = [part for _, part in node.value]
+    return found + [one for part in parts for one in _odd_nodes(part, (*above, node))]
 
 
 def _check_version(node, place: str, problems: list[str]) -> None:

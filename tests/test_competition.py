@@ -3,16 +3,27 @@
 import csv
 import json
 
+import mlx.core as mx
 import mlx.nn as nn
+import mlx.optimizers as optim
 import numpy as np
 import pytest
 from test_create_trainer import Plain, quiet
 from toy import Points
 
-from audiotrain import create_competition_trainer, create_trainer
+from audiotrain import (
+    CompetitionTrainer,
+    DataLoader,
+    TrainerConfig,
+    create_competition_trainer,
+    create_trainer,
+    register_trainer,
+)
+from audiotrain.callbacks import ModelCheckpoint
 from audiotrain.configured import ConfiguredTrainer
 from audiotrain.ensembles import vote
 from audiotrain.loggers import MLflowLogger
+from audiotrain.samplers import BucketSampler, WeightedRandomSampler
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MLflow's database
 GROUPS = [f"g{item // 2}" for item in range(40)]
@@ -90,6 +101,13 @@ def test_the_submission_is_the_mean_of_the_folds(tmp_path):
     np.testing.assert_allclose(found, mean, rtol=1e-5)
     other = run.create_submission(tmp_path / "other.csv", ids=sorted(ids), columns=NAMES)
     assert [line.split(",")[0] for line in other.read_text().splitlines()[1:]] == ids
+    numbers = tmp_path / "numbers.csv"
+    numbers.write_text("id,zero,one,two\n" + "".join(f"{one},0,0,0\n" for one in range(6)))
+    arrays = {"ids": np.arange(6), "columns": np.array(NAMES)}
+    other = run.create_submission(tmp_path / "n.csv", numbers, **arrays)
+    assert [line.split(",")[0] for line in other.read_text().splitlines()[1:]] == list("012345")
+    with pytest.raises(ValueError, match="expected 0 ids by 3 columns"):
+        run.create_submission(ids=[])
     with pytest.raises(ValueError, match="ids: 1 without a prediction"):
         run.create_submission(ids=[*ids[:5], "new"])
     with pytest.raises(ValueError, match="shape .5, 3., expected 6 ids by 3 columns"):
@@ -115,6 +133,71 @@ def test_without_the_ensemble_the_best_fold_is_taken(tmp_path):
     ]
     expected = predictions_of(tmp_path / "run", 6, int(np.argmin(scores)))
     np.testing.assert_allclose(run.predict(), expected, rtol=1e-5)
+
+
+def ending_badly(tmp_path, **settings):
+    """A competition whose first epoch is its best: each further one unlearns."""
+    return competition(
+        tmp_path, num_epochs=3, optimizer={"type": f"{__name__}.GetsWorse"}, **settings
+    )
+
+
+class GetsWorse(optim.SGD):
+    """Goes down for an epoch of four batches or fewer, then up."""
+
+    def apply_single(self, gradient, parameter, state):
+        gradient = mx.where(self.step <= 4, 20 * gradient, -200 * gradient)
+        return super().apply_single(gradient, parameter, state)
+
+
+@pytest.mark.parametrize("given", ["settings", "object"])
+def test_a_saver_of_ones_own_says_which_checkpoint_is_best(tmp_path, given):
+    whole = ending_badly(tmp_path).train_with_cv(Points(40), GROUPS)
+    saver = {"filename": "top-{epoch}", "monitor": "val_loss", "save_top_k": 1}
+    saver = ModelCheckpoint(**saver) if given == "object" else {"type": "ModelCheckpoint"} | saver
+    own = {"callbacks": [saver], "output_dir": tmp_path / "own"}
+    run = ending_badly(tmp_path, **own)
+    result = run.train_with_cv(Points(40), GROUPS)
+    assert result.mean == whole.mean
+    np.testing.assert_array_equal(result.predictions, whole.predictions)
+    (tmp_path / "own" / "oof" / "fold-2.npz").unlink()
+    again = ending_badly(tmp_path, **own)
+    assert again.train_with_cv(Points(40), GROUPS, resume=True).mean == whole.mean
+    np.testing.assert_array_equal(again.predict(), run.predict())
+    places = {path.name for path in (tmp_path / "own" / "fold-0" / "checkpoints").iterdir()}
+    assert places == {"last", "top-0"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"callbacks": [{"type": "ModelCheckpoint", "dirpath": "kept"}]},
+            "dirpath is 'kept', which all folds would write to",
+        ),
+        ({"enable_ensemble": False, "eval_strategy": "no"}, "nothing says which fold is best"),
+        (
+            {"enable_ensemble": False, "callbacks": [{"type": "ModelCheckpoint"}]},
+            "nothing says which fold is best",
+        ),
+    ],
+)
+def test_what_folds_cannot_have_is_told_before_they_train(tmp_path, monkeypatch, settings, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        competition(tmp_path, **settings).train_with_cv(Points(40), GROUPS)
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_best_fold_is_that_of_the_savers_own_metric(tmp_path):
+    saver = ModelCheckpoint(monitor="val_loss", mode="max", save_top_k=1)  # the worst
+    run = competition(tmp_path, enable_ensemble=False, callbacks=[saver], best_mode="min")
+    run.train_with_cv(Points(40), GROUPS)
+    found = [json.loads((fold.run / "metrics.json").read_text()) for fold in run.folds]
+    worst = int(np.argmax([one["best_score"] for one in found]))
+    expected = predictions_of(tmp_path / "run", 6, worst)
+    np.testing.assert_allclose(run.predict(), expected, rtol=1e-5)
+    assert {one["best_metric"] for one in found} == {"val_loss"}
 
 
 def test_an_interrupted_cross_validation_goes_on(tmp_path, monkeypatch):
@@ -194,12 +277,105 @@ def test_data_that_cannot_be_divided(tmp_path, data, options, message):
         competition(tmp_path).train_with_cv(data, **options)
 
 
+def test_arrays_of_mlx_are_divided_by_rows(tmp_path):
+    items = [Points()[item] for item in range(40)]
+    data = {
+        "x": mx.array(np.stack([one["x"] for one in items])),
+        "y": mx.array([one["y"] for one in items]),
+    }
+    result = competition(tmp_path).train_with_cv(data, GROUPS)
+    same = competition(tmp_path, output_dir=tmp_path / "same").train_with_cv(Points(40), GROUPS)
+    np.testing.assert_array_equal(result.predictions, same.predictions)
+
+
+def test_labels_that_a_fold_has_none_of_are_told(tmp_path, monkeypatch, capsys):
+    def stops(self, resume):
+        raise InterruptedError
+
+    monkeypatch.setattr(ConfiguredTrainer, "_open", stops)
+    with pytest.raises(InterruptedError):
+        competition(tmp_path).train_with_cv(Points(40), labels=["a"] * 38 + ["b", "c"])
+    told = capsys.readouterr().out.splitlines()
+    assert any(line.endswith("none to test on of 2 (b, c)") for line in told)
+    assert sum("none to train on of" in line for line in told) == 2
+
+
+class Own(CompetitionTrainer):
+    """A competition trainer of one's own."""
+
+
+@pytest.mark.parametrize("config", [{}, "development", TrainerConfig()])
+def test_settings_without_a_trainer_are_a_competitions(tmp_path, config):
+    run = create_competition_trainer(Plain, "tones", None, config, **quiet(tmp_path))
+    assert type(run) is CompetitionTrainer
+    assert run.config.trainer == "competition"
+
+
+def test_settings_may_name_a_competition_trainer_of_ones_own(tmp_path):
+    register_trainer("own", Own)
+    for name in ("own", f"{__name__}.Own"):
+        run = create_competition_trainer(Plain, "tones", config={"trainer": name})
+        assert type(run) is Own
+    with pytest.raises(ValueError, match="trainer is 'audiotrain.configured.Conf.*expected a Comp"):
+        create_competition_trainer(
+            Plain, config={"trainer": "audiotrain.configured.ConfiguredTrainer"}
+        )
+
+
 def test_submissions_need_test_data_and_a_sample(tmp_path):
     run = create_competition_trainer(Plain, "tones", None, {}, **quiet(tmp_path))
     with pytest.raises(ValueError, match="give a sample_submission, or ids and columns"):
         run.create_submission()
-    with pytest.raises(ValueError, match="no test data"):
+    with pytest.raises(ValueError, match="no test data: give some"):
         run.create_submission(ids=["a"], columns=NAMES)
+
+
+def test_what_is_not_trained_predicts_nothing(tmp_path, monkeypatch):
+    sample = tmp_path / "sample.csv"
+    sample.write_text("id,zero,one,two\n" + "".join(f"{one},0,0,0\n" for one in range(6)))
+    run = competition(tmp_path, sample_submission=sample)
+    with pytest.raises(ValueError, match="nothing is trained, .* train_with_cv first"):
+        run.create_submission()
+    evaluate = ConfiguredTrainer.evaluate
+
+    def dies(self, *given):
+        if self.run.name == "fold-2":
+            raise InterruptedError
+        return evaluate(self, *given)
+
+    monkeypatch.setattr(ConfiguredTrainer, "evaluate", dies)
+    with pytest.raises(InterruptedError):
+        run.train_with_cv(Points(40), GROUPS)
+    with pytest.raises(ValueError, match="nothing is trained"):
+        run.create_submission()
+    monkeypatch.setattr(ConfiguredTrainer, "evaluate", evaluate)
+    competition(tmp_path).train_with_cv(Points(40), GROUPS, resume=True)
+    again = competition(tmp_path, sample_submission=sample, ensemble_method="geometric")
+    with pytest.raises(ValueError, match=r"resume=True reads a finished one"):
+        again.create_submission()
+    again.train_with_cv(Points(40), GROUPS, resume=True)
+    assert again.create_submission() == tmp_path / "run" / "submission.csv"
+    one = competition(tmp_path, output_dir=tmp_path / "other")
+    one.load_checkpoint(tmp_path / "run" / "fold-1")
+    np.testing.assert_allclose(
+        np.concatenate(one.predict()), predictions_of(tmp_path / "run", 6, 1), rtol=1e-5
+    )
+    one.train(Points(40), Points(20))
+    assert one.create_submission(tmp_path / "one.csv", sample).exists()
+
+
+@pytest.mark.parametrize(
+    ("order", "name"),
+    [
+        ({"batch_size": 8, "shuffle": True}, "shuffle"),
+        ({"batch_size": 8, "sampler": WeightedRandomSampler([1.0] * 6)}, "sampler"),
+        ({"batch_sampler": BucketSampler([1] * 6, 2)}, "batch_sampler"),
+    ],
+)
+def test_test_data_in_another_order_are_refused(tmp_path, order, name):
+    run = competition(tmp_path)
+    with pytest.raises(ValueError, match=f"test data: the DataLoader has {name}, expected none"):
+        run.predict(DataLoader(Points(6), **order))
 
 
 def test_upload_by_the_command(tmp_path, monkeypatch):

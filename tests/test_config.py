@@ -391,3 +391,48 @@ def test_import_stays_light():
     root = Path(__file__).parents[1]
     shown = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
     assert shown.stdout.strip() == "[]", shown.stderr
+
+
+@dataclass(frozen=True)
+class Folds:
+    """How many parts, and which."""
+
+    count: int
+    first: int = 0
+
+    def __post_init__(self):
+        if self.first >= self.count:
+            raise ValueError(f"folds.first is {self.first}, expected below {self.count}")
+
+
+@dataclass(frozen=True)
+class Judged(Run):
+    """A run whose group has a setting without a default."""
+
+    folds: Folds = field(default_factory=lambda: Folds(5))
+
+
+@dataclass(frozen=True)
+class Needed:
+    """Its group has none at all."""
+
+    folds: Folds
+    epochs: int = 1
+
+    def __post_init__(self):
+        if self.epochs < self.folds.count:
+            raise ValueError(f"epochs is {self.epochs}, expected {self.folds.count}")
+
+
+def test_a_group_that_is_refused_hides_no_mistake_beside_it(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text("folds:\n  first: 7\nepochs: -1\n")
+    with pytest.raises(ValueError, match="expected") as caught:
+        load(Judged, ["--config", str(path)])
+    assert str(caught.value).splitlines() == [
+        f"{path}:2: folds.first is 7, expected below 5",
+        f"{path}:3: epochs is -1, expected 0 or more",
+    ]
+    with pytest.raises(ValueError, match="^folds.first is 7, expected below 2$"):
+        load(Needed, ["--folds.first", "7", "--folds.count", "2"])  # has no default to check by
+    assert load(Needed, ["--folds.count", "2", "--epochs", "2"]).folds == Folds(2)

@@ -29,6 +29,12 @@ def test_what_differs_as_a_table_and_as_json(runs, capsys):
     assert found == {"training.ema_decay": [None, 0.999], "training.seed": [3, 42]}
 
 
+def test_a_key_that_is_no_text_is_told(tmp_path, capsys):
+    (tmp_path / "a.yaml").write_text("? [a, b]\n: 1\n")
+    assert main(["config", "diff", str(tmp_path / "a.yaml"), str(tmp_path / "a.yaml")]) == 2
+    assert "a.yaml:1: a list or dict as a key, expected text" in capsys.readouterr().err
+
+
 def test_the_same_spelled_otherwise_is_the_same(tmp_path, capsys):
     (tmp_path / "base.yaml").write_text("optimizer: {learning_rate: 2e-5, type: sgd}\n")
     (tmp_path / "a.yaml").write_text("include: base.yaml\nkaggle: {cv_folds: 3}\n")

@@ -1,6 +1,7 @@
 """create_trainer: a model and settings become a run, which its own config.yaml starts again."""
 
 import json
+from pathlib import Path
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -10,8 +11,9 @@ import pytest
 from toy import Classifier, Points, loaders, same, weights
 
 import audiotrain
-from audiotrain import OptimizerConfig, TrainModule, create_trainer, register_trainer
-from audiotrain.callbacks import Callback
+from audiotrain import OptimizerConfig, TrainModule, configured, create_trainer, register_trainer
+from audiotrain.adapters import as_dataset
+from audiotrain.callbacks import EMA, Callback, ModelCheckpoint
 from audiotrain.configured import ConfiguredTrainer
 from audiotrain.schedulers import WarmupCosineScheduler
 
@@ -75,6 +77,31 @@ def test_train_evaluate_predict_save_load(tmp_path):
     best = run.predict(Points(20), checkpoint="best")
     other.load_checkpoint(tmp_path / "run")
     np.testing.assert_array_equal(np.concatenate(other.predict(Points(20))), np.concatenate(best))
+
+
+@pytest.mark.parametrize("dirpath", [None, "elsewhere"])
+def test_best_is_what_a_saver_of_ones_own_kept(tmp_path, monkeypatch, dirpath):
+    monkeypatch.chdir(tmp_path)
+    saver = ModelCheckpoint(dirpath, "top-{epoch}", monitor="val_loss", mode="max", save_top_k=1)
+    run = create_trainer(Plain, {}, [saver], **quiet(tmp_path))
+    result = run.train(Points(40), Points(20))
+    kept = tmp_path / (dirpath or "run/checkpoints") / "top-0"
+    assert result.best_checkpoint.absolute() == kept
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["best_checkpoint"] == (str(kept) if dirpath else "checkpoints/top-0")
+    assert metrics["best_score"] == max(row["val_loss"] for row in result.history)
+    worst = run.evaluate(Points(20), "best")["test_loss"]
+    assert worst == pytest.approx(metrics["best_score"], rel=1e-5)
+    assert run.evaluate(Points(20), "last")["test_loss"] < worst
+    new = create_trainer(Plain, **quiet(tmp_path, output_dir=tmp_path / "new"))
+    assert new.evaluate(Points(20), tmp_path / "run")["test_loss"] == worst
+
+
+def test_the_newest_is_no_best_score(tmp_path):
+    run = create_trainer(Plain, {}, [ModelCheckpoint()], **quiet(tmp_path))
+    result = run.train(Points(40), Points(20))
+    assert result.best_score is None
+    assert result.best_checkpoint.name == "epoch-001-step-000004"
 
 
 @pytest.mark.parametrize("preset", ["production", "development"])
@@ -170,7 +197,7 @@ def test_the_modules_own_optimizer_is_taken_when_asked(tmp_path):
     assert run.trainer.optimizer_config.lr_schedule_name == "test"
 
 
-@pytest.mark.parametrize("batches", ["arrays", "loaders"])
+@pytest.mark.parametrize("batches", ["arrays", "mlx", "loaders"])
 def test_a_plain_module_and_a_loss(tmp_path, batches):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(64, 4)).astype(np.float32)
@@ -183,12 +210,26 @@ def test_a_plain_module_and_a_loss(tmp_path, batches):
     run = create_trainer(
         nn.Linear(4, 1), {}, loss=loss, **quiet(tmp_path, num_epochs=60), learning_rate=0.1
     )
-    data = (x, y) if batches == "arrays" else [(mx.array(x), mx.array(y))] * 2
+    both = mx.array(x), mx.array(y)
+    data = {"arrays": (x, y), "mlx": both, "loaders": [both] * 2}[batches]
     run.train(data, data)
     metrics = run.evaluate(data)
     assert metrics["test_mae"] < 0.1
     (first, *_) = run.predict((x[:5], y[:5]))
     assert first.shape == (5, 1)
+
+
+@pytest.mark.parametrize("kind", [mx.float32, mx.bfloat16, mx.int32])
+def test_rows_of_mlx_arrays(kind):
+    array = mx.arange(6).reshape(3, 2).astype(kind)
+    for data in (array, (array, array), {"x": array}):
+        rows = as_dataset(data)
+        assert len(rows) == 3
+        (item, *_) = rows[1].values() if isinstance(data, dict) else np.atleast_2d(rows[1])
+        np.testing.assert_array_equal(item, [2, 3])
+    assert as_dataset((array, np.zeros(3)))[2][1] == 0.0
+    with pytest.raises(ValueError, match="an array without axes, expected a row for each item"):
+        as_dataset(mx.array(3))
 
 
 def test_validation_by_steps_and_early_stopping(tmp_path):
@@ -230,6 +271,30 @@ def test_a_stopped_run_continues_exactly(tmp_path):
     other = create_trainer(Plain, tmp_path / "half", learning_rate=0.5)
     with pytest.raises(ValueError, match="resume: optimizer.learning_rate is 0.5, expected 0.001"):
         other.train(Points(40), Points(20), resume=True)
+    for options, told in (
+        ({"betas": [0.5, 0.6]}, r"betas is \[0.5, 0.6\], expected nothing as in the run"),
+        ({"eps": None}, "eps is None, expected nothing as in the run"),
+    ):
+        other = create_trainer(Plain, tmp_path / "half", optimizer={"options": options})
+        with pytest.raises(ValueError, match=f"resume: optimizer.options.{told}"):
+            other.train(Points(40), Points(20), resume=True)
+    assert "betas" not in (tmp_path / "half" / "config.yaml").read_text()
+
+
+def test_a_run_in_a_folder_of_the_trainers_choice_continues_from_there(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    first = create_trainer(Plain, {}, num_epochs=1, progress=False, run_name="mine")
+    result = first.train(Points(40), Points(20))
+    assert result.run.parent.name == "runs"
+    monkeypatch.setattr(configured, "run_name", lambda config: Path("runs/later"))
+    more = create_trainer(Plain, result.run, num_epochs=3)
+    with pytest.raises(ValueError, match="runs/mine.*: holds a run already"):
+        more.train(Points(40), Points(20))
+    assert more.train(Points(40), Points(20), resume=True).run == result.run
+    whole = create_trainer(Plain, {}, **quiet(tmp_path, num_epochs=3))
+    whole.train(Points(40), Points(20))
+    assert same(weights(whole.module), weights(more.module))
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == [result.run.name]
 
 
 class Tuned(ConfiguredTrainer):
@@ -242,6 +307,10 @@ def test_trainers_of_ones_own():
     assert isinstance(create_trainer(Plain, trainer=f"{__name__}.Tuned"), Tuned)
     with pytest.raises(ValueError, match="trainer is 'tunde' .did you mean tuned"):
         create_trainer(Plain, trainer="tunde")
+    with pytest.raises(
+        ValueError, match="trainer is 'mlx.nn.Linear', expected a ConfiguredTrainer"
+    ):
+        create_trainer(Plain, trainer="mlx.nn.Linear")
     with pytest.raises(ValueError, match="'default' is audiotrain's own"):
         register_trainer("default", Tuned)
 
@@ -285,6 +354,21 @@ def test_settings_that_cannot_be(tmp_path, settings, message):
     with pytest.raises(ValueError, match=message) as caught:
         create_trainer(Plain, {}, **quiet(tmp_path), **settings).train(Points(40), Points(20))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("callbacks", "message"),
+    [
+        ("EMA", "callbacks is 'EMA', expected a list of Callbacks or dicts"),
+        (None, "callbacks is None, expected a list"),
+        (EMA(), "callbacks is <audiotrain.callbacks.EMA object"),
+        ([Rates(), EMA], "callbacks: number 2 is <class 'audiotrain.callbacks.EMA'>, expected a C"),
+        (["EMA"], "callbacks: number 1 is 'EMA', expected a Callback such as"),
+    ],
+)
+def test_callbacks_that_are_none(callbacks, message):
+    with pytest.raises(ValueError, match=message):
+        create_trainer(Plain, {}, callbacks)
 
 
 def test_models_and_loaders_that_cannot_be(tmp_path):

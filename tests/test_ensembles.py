@@ -35,6 +35,17 @@ def test_voting_by_hand():
     assert np.allclose(vote([a, b], how="geometric"), roots / roots.sum(axis=1, keepdims=True))
 
 
+@pytest.mark.parametrize("wrong", [-2.0, 1.5, np.nan])
+def test_a_geometric_mean_is_one_of_probabilities(wrong):
+    given = np.array([[0.5, 0.5], [wrong, 0.3]])
+    with pytest.raises(
+        ValueError, match=f"geometric: a member gives {wrong:g}, expected probabilities, 0 to 1"
+    ):
+        vote([given, given], how="geometric")
+    rounded = np.array([[1 + 1e-7, -1e-8]])  # as float32 gives them
+    assert np.allclose(vote([rounded, rounded], how="geometric"), [[1, 0]])
+
+
 @pytest.mark.parametrize("how", ["mean", "geometric", "majority"])
 def test_equal_members_are_one(how):
     (first, *_), _ = members()

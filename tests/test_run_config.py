@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from audiotrain import callbacks, named
 from audiotrain.config import to_plain
 from audiotrain.run_config import PRESETS, OptimizerSettings, TrainerConfig, get_trainer_config
 from audiotrain.yaml_files import VERSION, preset_names
@@ -123,6 +124,19 @@ def test_overrides_go_over_files_by_name(tmp_path):
         ({"layer_decay": 0.5}, "layer_decay is 0.5, but layers, which it is for, is empty"),
         ({"register_model": True, "loggers": ["mlflow"]}, "register_model is true, but model_na"),
         ({"log_models": True}, "log_models or register_model is true, but loggers does not have"),
+        ({"learning_rate": float("inf")}, "learning_rate is inf, expected a finite number"),
+        ({"weight_decay": float("inf")}, "weight_decay is inf, expected a finite number"),
+        ({"max_time": "abc"}, "max_time is 'abc', expected days:hours:minutes:seconds"),
+        ({"max_time": 0}, "max_time is 0.0, expected more than 0 seconds"),
+        ({"limit_train_batches": -1}, "limit_train_batches is -1, expected 1 or more batches, or"),
+        ({"limit_train_batches": 0}, "limit_train_batches is 0, expected 1 or more batches"),
+        ({"limit_val_batches": 1.5}, "limit_val_batches is 1.5, expected 0 or more batches, or a"),
+        ({"limit_val_batches": 0.0}, "limit_val_batches is 0.0, expected 0 or more batches, or a"),
+        ({"seed": -1}, "seed is -1, expected 0 or more"),
+        ({"trainer": "defalt"}, "trainer is 'defalt' (did you mean default?), expected one of de"),
+        ({"kaggle": {"cv_folds": 1}}, "cv_folds is 1, expected above 1"),
+        ({"kagle": {"cv_folds": 3}}, "kagle: no such setting"),
+        ({"optimizer": {1: 2}}, "optimizer.1: no such setting"),
     ],
 )
 def test_overrides_that_cannot_be(override, message):
@@ -148,6 +162,58 @@ def test_all_mistakes_of_a_file_are_told_with_their_lines(tmp_path):
         f"{path}:2: learning_rate is -2.0, expected above 0",
         f"{path}:5: cv_folds is 1, expected above 1",
     ]
+
+
+def test_misspelt_names_of_a_file_are_told_at_once_with_their_lines(tmp_path):
+    path = file(
+        tmp_path,
+        "optimizer:\n  type: adamv\nscheduler: {type: cosin}\ntrainer: defalt\n"
+        "callbacks:\n- type: EMA\n- type: EarlyStoping\ntraining:\n  limit_val_batches: -1\n"
+        "  max_time: abc\nmodel: {width: 3}\n",
+    )
+    told = [line.partition(", expected")[0] for line in problems(path, trainers="default")]
+    assert told == [
+        f"trainers: no such setting{' (did you mean trainer?)'}",
+        f"{path}:2: optimizer.type is 'adamv' (did you mean adam?)",
+        f"{path}:3: scheduler.type is 'cosin' (did you mean cosine?)",
+        f"{path}:10: max_time is 'abc'",
+        f"{path}:9: limit_val_batches is -1",
+        f"{path}:4: trainer is 'defalt' (did you mean default?)",
+        f"{path}:11: model has no type, an import path",
+        f"{path}:5: callbacks: number 2: type is 'EarlyStoping' (did you mean EarlyStopping?)",
+    ]
+
+
+def test_mistakes_of_a_dict_and_of_overrides_are_told_together():
+    given = {"optimizer": {"type": "adamv"}, "data": {"batch_size": 0}, "speed": 1}
+    told = problems(given, learning_rate=-1, trainer="defalt", sed=3)
+    assert [line.partition(" ")[0] for line in told] == [
+        "speed:", "sed:", "optimizer.type", "learning_rate", "batch_size", "trainer",
+    ]  # fmt: skip
+
+
+def test_names_with_a_dot_are_looked_for_when_they_are_needed():
+    config = get_trainer_config({"optimizer": {"type": "no.such.Thing"}, "trainer": "mine.Own"})
+    assert (config.optimizer.type, config.trainer) == ("no.such.Thing", "mine.Own")
+
+
+def test_all_callbacks_have_short_names():
+    others = {"Callback", "default_callbacks"}
+    assert sorted(named.CALLBACKS) == sorted(set(callbacks.__all__) - others)
+
+
+@pytest.mark.parametrize("config", ["production", TrainerConfig(), {"kaggle": {"cv_folds": 4}}])
+def test_kaggle_is_another_name_of_competition_everywhere(config):
+    found = get_trainer_config(config, kaggle={"competition_name": "titanic"})
+    assert found.competition.competition_name == "titanic"
+    assert found.competition.cv_folds == (4 if isinstance(config, dict) else 5)
+    assert get_trainer_config(config, **{"kaggle.cv_folds": 7}).competition.cv_folds == 7
+
+
+@pytest.mark.parametrize("config", [None, 3, ["production"]])
+def test_what_is_no_config(config):
+    (told,) = problems(config)
+    assert told.startswith(f"config is {config!r}, expected a preset's name, a file, a run folder,")
 
 
 def test_a_file_goes_over_what_it_includes(tmp_path):
@@ -176,6 +242,11 @@ def test_a_file_goes_over_what_it_includes(tmp_path):
         ({"run": "version: new\n"}, "run.yaml:1: version: expected a whole number"),
         ({"run": "- a\n"}, "run.yaml:1: expected lines of `key: value`"),
         ({"run": "include: a.yaml", "a": "data: [\n"}, "a.yaml:2: not valid YAML"),
+        ({"run": "data: {}\n? [a, b]\n: 1\n"}, "run.yaml:2: a list or dict as a key, expected te"),
+        ({"run": "data:\n  ? {a: b}\n  : 1\n"}, "run.yaml:2: a list or dict as a key, expected"),
+        ({"run": "model: {a: [{? [b] : 1}]}\n"}, "run.yaml:1: a list or dict as a key, expected"),
+        ({"run": "model: &a {type: x, b: *a}\n"}, "run.yaml:1: an anchor's alias is inside it"),
+        ({"run": "\nmodel: {b: &a [1, [*a]]}\n"}, "run.yaml:2: an anchor's alias is inside it"),
     ],
 )
 def test_files_that_cannot_be_read(tmp_path, files, message):
@@ -183,6 +254,11 @@ def test_files_that_cannot_be_read(tmp_path, files, message):
         file(tmp_path, text, f"{name}.yaml")
     (told,) = problems(tmp_path / "run.yaml")
     assert told.removeprefix(f"{tmp_path}/").startswith(message.replace("FOLDER", str(tmp_path)))
+
+
+def test_an_alias_of_what_is_beside_it_is_taken(tmp_path):
+    path = file(tmp_path, "model: {type: a.B, first: &a [1, 2], second: *a}\n")
+    assert get_trainer_config(path).model["second"] == [1, 2]
 
 
 def test_two_ways_to_one_file_are_no_circle(tmp_path):

@@ -189,6 +189,15 @@ def test_an_unfinished_run_says_where_it_is(tmp_path, capsys):
     assert read_run(tmp_path / "stopped").scores["best.val_loss"] == 1.0
 
 
+def test_where_a_run_is_is_no_difference(tmp_path):
+    for name, seed in (("a", 1), ("b", 2)):
+        (tmp_path / name).mkdir()
+        training = f"training: {{output_dir: runs/{name}, seed: {seed}}}\n"
+        (tmp_path / name / "config.yaml").write_text(training)
+        (tmp_path / name / "metrics.json").write_text('{"val_loss": 1.0}')
+    assert list(differing(find_runs(tmp_path))) == ["training.seed"]
+
+
 def test_only_settings_that_differ_are_told(tmp_path, capsys):
     for name, rate in (("a", 0.001), ("b", 0.001), ("c", 0.005)):
         chords_run(tmp_path / name, rate=rate)

@@ -99,6 +99,13 @@ def test_a_bad_sample_is_refused(tmp_path, text, message):
         write_submission(["a"], ["p"], [0.5], tmp_path / "s.csv", tmp_path / "out.csv")
 
 
+def test_a_mean_of_nine_that_are_sure_is_a_probability(tmp_path):
+    (value,) = np.tensordot(np.full(9, 1 / 9), np.ones((9, 1)), 1)
+    assert value > 1  # by one bit
+    write_submission(["a"], ["p"], [value], None, tmp_path / "s.csv")
+    assert (tmp_path / "s.csv").read_text() == "id,p\na,1\n"
+
+
 def test_numbers_that_are_no_probabilities_are_written_when_asked(tmp_path):
     path = write_submission(["a"], ["dB"], [-12.5], None, tmp_path / "s.csv", probabilities=False)
     assert path.read_text() == "id,dB\na,-12.5\n"
