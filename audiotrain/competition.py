@@ -195,9 +195,11 @@ class CompetitionTrainer(ConfiguredTrainer):
         model = self.module if isinstance(self._model, nn.Module) else self._model
         loss = None if model is self.module else self._loss
         number = parent.run_id if parent else None
-        return ConfiguredTrainer(
+        fold = ConfiguredTrainer(
             model, config, self._callbacks, loss, self.stated, self.run.name, number
         )
+        fold.trainer.how_to_continue = "train_with_cv(..., resume=True)"
+        return fold
 
     def _train_fold(
         self,

@@ -26,12 +26,13 @@ from audiotrain.run_folder import begun
 from audiotrain.trackers import best_checkpoint, run_loggers
 from audiotrain.trainer import Trainer
 
-# What a continued run may have otherwise than before, by how its name begins: where numbers go,
-# how long it trains, and, of a cross-validation, how its models are used.
+# What a continued run may have otherwise than before, by how its name begins: how long it trains,
+# unless it is a cross-validation, whose folds are trained alike; where numbers go; and, of a
+# cross-validation, how its models are used.
+LENGTH = "training.num_epochs", "training.max_steps", "training.max_time"
 CHANGEABLE = (
     "tracking.", "data.num_workers",
-    "training.num_epochs", "training.max_steps", "training.max_time", "training.log_steps",
-    "training.progress", "training.output_dir",
+    "training.log_steps", "training.progress", "training.output_dir",
     "competition.competition_name", "competition.enable_ensemble", "competition.ensemble_method",
     "competition.sample_submission",
 )  # fmt: skip
@@ -72,6 +73,7 @@ class ConfiguredTrainer:
         self.module = as_module(model, config, loss)
         loggers = run_loggers(config.tracking, self.run, group, parent)
         self.trainer = _trainer(config, self.run, list(callbacks), loggers)
+        self.trainer.how_to_continue = "train(..., resume=True)"
         self._loaded: Path | None = None
 
     def train(self, train_loader: Any, val_loader: Any = None, resume: bool = False) -> TrainResult:
@@ -90,7 +92,7 @@ class ConfiguredTrainer:
             )
         train_loader = self.loader(train_loader, shuffle=self.config.data.shuffle)
         val_loader = None if val_loader is None else self.loader(val_loader)
-        last = self._open(resume)
+        last = self._open(resume, CHANGEABLE + LENGTH)
         trainer.fit(self.module, train_loader, val_loader, ckpt_path=last)
         self._loaded = None
         result = self._result()
@@ -147,8 +149,9 @@ class ConfiguredTrainer:
             seed=self.config.training.seed,
         )
 
-    def _open(self, resume: bool) -> Path | None:
-        """Write config.yaml to the run folder; the checkpoint to continue from, if any."""
+    def _open(self, resume: bool, changeable: tuple[str, ...] = CHANGEABLE) -> Path | None:
+        """Write config.yaml to the run folder; the checkpoint to continue from, if any. A resumed
+        run differs in nothing but what is `changeable`, by how its name begins."""
         saved = self.run / "config.yaml"
         if not resume:
             if (found := begun(self.run)) and not self.trainer.step:
@@ -159,7 +162,8 @@ class ConfiguredTrainer:
         else:
             if not saved.exists():
                 raise ValueError(f"{self.run}: no config.yaml, so there is no run to resume")
-            _check_same(flat(to_plain(get_trainer_config(saved))), flat(to_plain(self.config)))
+            before, now = get_trainer_config(saved), self.config
+            _check_same(flat(to_plain(before)), flat(to_plain(now)), changeable)
         if self.trainer.is_global_zero:
             try:
                 self.run.mkdir(parents=True, exist_ok=True)
@@ -309,8 +313,8 @@ def _callback(settings: Mapping[str, Any], setting: str) -> Callback:
     return made
 
 
-def _check_same(before: dict, now: dict) -> None:
+def _check_same(before: dict, now: dict, changeable: tuple[str, ...]) -> None:
     for name, pair in differences(before, now).items():
-        if not name.startswith(CHANGEABLE):
+        if not name.startswith(changeable):
             was, found = ("nothing" if one is ABSENT else repr(one) for one in pair)
             raise ValueError(f"resume: {name} is {found}, expected {was} as in the run")

@@ -107,7 +107,8 @@ class FitLoop:
         """Where the run stands, for the one line of its sudden end."""
         trainer, saver = self.trainer, self.trainer.checkpoint_callback
         last = None if saver is None else saver.folder(trainer) / "last"
-        told = f'; to continue: fit(..., ckpt_path="{last}")' if last and last.exists() else ""
+        how = trainer.how_to_continue.format(path=last)
+        told = f"; to continue: {how}" if last and last.exists() else ""
         return f"at step {trainer.global_step}{told}"
 
     def _epoch(self) -> None:
@@ -356,10 +357,8 @@ class FitLoop:
             message = "stopped; nothing was saved, because enable_checkpointing is False"
         else:
             path = saver.write_last(trainer)
-            message = (
-                f"stopped at step {trainer.global_step} and saved; to continue: "
-                f'fit(..., ckpt_path="{path}")'
-            )
+            how = trainer.how_to_continue.format(path=path)
+            message = f"stopped at step {trainer.global_step} and saved; to continue: {how}"
         if trainer.is_global_zero:
             print(message, file=sys.stderr, flush=True)
         self.ranks.gather(None, saving=True)  # a launcher ends all once the first is gone

@@ -144,6 +144,7 @@ class Trainer:
         self.train_loader = self.val_loader = None
         self.sanity_checking = False
         self.guard = self.latest = self.loop = None
+        self.how_to_continue = 'fit(..., ckpt_path="{path}")'  # what an interrupted run says
         self.records = Records()
         self._evaluation_steps: dict[str, EvaluationStep] = {}
         self._resume_from: Path | None = None

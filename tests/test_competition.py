@@ -219,6 +219,9 @@ def test_an_interrupted_cross_validation_goes_on(tmp_path, monkeypatch):
         again.train_with_cv(Points(40), GROUPS)
     with pytest.raises(ValueError, match="folds of other data"):
         again.train_with_cv(Points(40), resume=True)
+    longer = competition(tmp_path, output_dir=tmp_path / "half", num_epochs=9)
+    with pytest.raises(ValueError, match="resume: training.num_epochs is 9, expected"):
+        longer.train_with_cv(Points(40), GROUPS, resume=True)
     result = again.train_with_cv(Points(40), GROUPS, resume=True)
     assert trained == ["fold-0", "fold-1", "fold-1", "fold-2"]
     np.testing.assert_array_equal(result.predictions, whole.predictions)

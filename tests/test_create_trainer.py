@@ -1,6 +1,7 @@
 """create_trainer: a model and settings become a run, which its own config.yaml starts again."""
 
 import json
+import signal
 from pathlib import Path
 
 import mlx.core as mx
@@ -393,3 +394,18 @@ def test_the_public_names():
     for name in audiotrain.__all__:
         assert getattr(audiotrain, name) is not None
     assert audiotrain.OptimizerConfig is OptimizerConfig
+
+
+class Interrupts(Callback):
+    """Ctrl-C at the third step."""
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+        if trainer.global_step == 3:
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_an_interrupted_run_says_how_it_continues_here(tmp_path, capsys):
+    run = create_trainer(Plain, callbacks=[Interrupts()], **quiet(tmp_path))
+    with pytest.raises(SystemExit):
+        run.train(Points(400), Points(20))
+    assert "saved; to continue: train(..., resume=True)" in capsys.readouterr().err
