@@ -25,7 +25,6 @@ from audiotrain.tokenizer import Tokenizer
 OUTPUTS = ("mel", "waveform")
 KEYS = (
     "mel", "waveform", "input_ids", "attention_mask", "is_longer", "group", "second_group", "share",
-    "contrary_ids", "contrary_mask", "ordered",
 )  # fmt: skip
 BLENDED = 8.0  # dB that the one of two blended clips is louder at most
 SYNTHESIS = 1  # raise it when the same scene sounds otherwise
@@ -36,9 +35,7 @@ class ClipAugmentation:
     """What training does to clips besides drawing a crop and a caption; all off by default.
 
     `gain` up to so many dB louder or softer; `mix` and `join` the shares of samples that are two
-    clips at once ("... and ...") and two clips composed ("... then ...", "... while ..."). With
-    `join` a sample has "contrary_ids" and "contrary_mask", the caption of the other order, and
-    "ordered", 1 where there is one and 0 where these are its own words.
+    clips at once ("... and ...") and two clips composed ("... then ...", "... while ...");
     `blend` the share of samples that are two clips whose captions both fit, by their loudness.
     `tilt` dB of a random EQ, `shift` mels up or down, `roll` the share that is turned around in
     time (composed clips never: their captions tell an order); SpecAugment's masks by number and
@@ -139,14 +136,14 @@ class CaptionedClips(Dataset):
         kept = self.keeps(index)  # then there is no crop to draw
         audio, longer = (None, False) if kept else self._excerpt(clip, rng)
         caption, concept = str(rng.choice(clip.captions)), clip.concept
-        kind, composed, contrary = rng.random(), False, None
+        kind, composed = rng.random(), False
         if kind < change.mix + change.join:
             other = self.clips[int(rng.integers(len(self.clips)))]
             second = (self._excerpt(other, rng)[0], str(rng.choice(other.captions)))
             if meaning(second[1], other.concept) != meaning(caption, concept):
                 both = self._mixed if kind < change.mix else self._joined
                 audio = self._excerpt(clip, rng)[0] if kept else audio
-                audio, caption, contrary = both((audio, caption), second, rng)
+                audio, caption = both((audio, caption), second, rng)
                 longer, concept, composed = False, "", kind >= change.mix
         gain = rng.uniform(-change.gain, change.gain)
         if audio is None:
@@ -154,10 +151,6 @@ class CaptionedClips(Dataset):
         else:
             sound = self._input(audio * np.float32(augment.decibels_to_ratio(gain)), rng)
         words = self.words(caption, concept)
-        if change.join:
-            other = words if contrary is None else self.words(contrary)
-            words |= {"contrary_ids": other["input_ids"], "contrary_mask": other["attention_mask"]}
-            words["ordered"] = np.array(contrary is not None, np.float32)
         if change.changes_mels:
             sound["mel"] = self._varied(sound["mel"], rng, in_order=composed)
         if change.blend:
@@ -198,12 +191,12 @@ class CaptionedClips(Dataset):
     def _mixed(self, first: tuple, second: tuple, rng: np.random.Generator):
         settings = self.features.settings
         audio = scenes.overlay(first[0], second[0], rng, settings.rate, settings.samples)
-        return audio, scenes.and_caption(first[1], second[1]), None
+        return audio, scenes.and_caption(first[1], second[1])
 
     def _joined(self, first: tuple, second: tuple, rng: np.random.Generator):
         settings = self.features.settings
         found = scenes.compose_clips((first, second), rng, settings.rate, seconds=settings.seconds)
-        return found.audio, found.caption, found.reversed_caption
+        return found.audio, found.caption
 
     def keeps(self, index: int) -> bool:
         """Whether a clip's input is one for `mels`."""

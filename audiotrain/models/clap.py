@@ -86,11 +86,11 @@ class CLAP(Buffered):
 
     def embed_audio(self, audio: mx.array, is_longer: mx.array | None = None) -> mx.array:
         """Embeddings of length 1, float32 (clips, projection_dim); see HTSAT for what goes in."""
-        return normalized(self.audio_projection(self.audio_encoder(audio, is_longer)))
+        return _normalized(self.audio_projection(self.audio_encoder(audio, is_longer)))
 
     def embed_text(self, input_ids: mx.array, attention_mask: mx.array | None = None) -> mx.array:
         """Embeddings of length 1, float32 (texts, projection_dim); see RoBERTa for what goes in."""
-        return normalized(self.text_projection(self.text_encoder(input_ids, attention_mask)))
+        return _normalized(self.text_projection(self.text_encoder(input_ids, attention_mask)))
 
     @classmethod
     def from_pretrained(cls, name: str | Path) -> "CLAP":
@@ -137,8 +137,7 @@ class CLAP(Buffered):
         return arrays
 
 
-def normalized(x: mx.array) -> mx.array:
-    """Vectors (..., width) at length 1, float32."""
+def _normalized(x: mx.array) -> mx.array:
     x = x.astype(mx.float32)
     return x * mx.rsqrt(mx.maximum(mx.square(x).sum(axis=-1, keepdims=True), 1e-24))
 

@@ -43,17 +43,13 @@ class Library:
         return DataLoader(dataset, batch_size, num_workers=self.workers, collate_fn=collate)
 
 
-TOKENS = {"input_ids", "attention_mask", "contrary_ids", "contrary_mask"}
-
-
 def collate(samples: list[Sample]) -> Sample:
     """A batch of samples, without the columns of tokens that are padding in all of them."""
     batch = default_collate(samples)
-    masks = [batch[name] for name in ("attention_mask", "contrary_mask") if name in batch]
-    if masks:
-        used = max(int(mask.sum(axis=1).max()) for mask in masks)
+    if "attention_mask" in batch:
+        used = int(batch["attention_mask"].sum(axis=1).max())
         length = -(-used // TOKEN_STEP) * TOKEN_STEP
-        for name in TOKENS & set(batch):
+        for name in ("input_ids", "attention_mask"):
             batch[name] = batch[name][:, :length]
     return batch
 
@@ -132,7 +128,7 @@ def with_text_vector(sample: Sample, vectors: Vectors) -> Sample:
     """The sample with "text_vector" in place of tokens, where text vectors are known."""
     if vectors.text is None:
         return sample
-    rest = {n: a for n, a in sample.items() if n not in TOKENS}
+    rest = {n: a for n, a in sample.items() if n not in ("input_ids", "attention_mask")}
     return rest | {"text_vector": vectors.text[sample["input_ids"].tobytes()]}
 
 

@@ -11,7 +11,7 @@ from mlx.utils import tree_flatten
 from audiotrain.contrastive import Blended, ContrastiveLoss, SigLIPLoss
 from audiotrain.gradcache import in_micro_batches
 from audiotrain.memory import checkpoint_layers
-from audiotrain.models.clap import CLAP, logit_scale, normalized
+from audiotrain.models.clap import CLAP, logit_scale
 from audiotrain.models.htsat import BatchNorm, CountingBatchNorm
 from audiotrain.module import OptimizerConfig, TrainModule
 from audiotrain.recipes.clap_modes import LoraSettings, Mode, choose_trained
@@ -19,8 +19,7 @@ from audiotrain.recipes.clap_rates import OptimizationSettings, optimizer_config
 from audiotrain.schedulers import WarmupLinearScheduler
 
 Batch = dict[str, mx.array]
-# of a batch: what matches, not what is heard
-MEANINGS = ("group", "second_group", "share", "ordered")
+MEANINGS = ("group", "second_group", "share")  # of a batch: what matches, not what is heard
 
 
 @dataclass(frozen=True)
@@ -95,10 +94,7 @@ class CLAPTraining(CLAPTrainModule):
 
     A batch has "mel" and "is_longer", or "audio_vector" (rows, width) that a frozen audio tower
     gave; "input_ids" and "attention_mask", or "text_vector"; and "group", equal where rows match,
-    with "second_group" and "share" where clips are blended. With "contrary_ids", "contrary_mask"
-    and "ordered", captions that tell two events in the other order are to be further off: softplus
-    of how much nearer they are is added to the loss (as hard negatives, Yuksekgonul et al. 2023,
-    arXiv:2210.01936).
+    with "second_group" and "share" where clips are blended.
     `predict_step` gives the embeddings, of length 1, of a batch's clips or captions.
 
     A tower that does not train is in eval mode. BatchNorm keeps to its statistics with micro
@@ -154,14 +150,9 @@ class CLAPTraining(CLAPTrainModule):
                 part.eval()
         return self
 
-    def embed(self, batch: Batch) -> tuple[mx.array, ...]:
-        """Embeddings of a batch's clips and captions, and of contrary captions where it has them,
-        (rows, projection_dim), of any length."""
-        embeddings = self.embed_audio(batch), self.embed_text(batch)
-        if "contrary_ids" not in batch:
-            return embeddings
-        words = {"input_ids": batch["contrary_ids"], "attention_mask": batch["contrary_mask"]}
-        return *embeddings, self.embed_text(words)
+    def embed(self, batch: Batch) -> tuple[mx.array, mx.array]:
+        """Embeddings of a batch's clips and captions, (rows, projection_dim), of any length."""
+        return self.embed_audio(batch), self.embed_text(batch)
 
     def embed_audio(self, batch: Batch) -> mx.array:
         """(rows, projection_dim) of clips."""
@@ -183,24 +174,11 @@ class CLAPTraining(CLAPTrainModule):
         rows = len(batch["group"])
         micro = self._memory.micro_batch
         if self.training and 0 < micro < rows:
-            audio, text, *contrary = in_micro_batches(self, self.embed, inputs, micro)
+            audio, text = in_micro_batches(self, self.embed, inputs, micro)
         else:
-            audio, text, *contrary = self.embed(inputs)
+            audio, text = self.embed(inputs)
         blended = (batch["second_group"], batch["share"]) if "share" in batch else None
-        loss, metrics = self.loss_of(audio, text, batch["group"], blended)
-        if not contrary:
-            return loss, metrics
-        order_loss, order_acc = self._order(audio, text, contrary[0], batch["ordered"])
-        return loss + order_loss, metrics | {"order_loss": order_loss, "order_acc": order_acc}
-
-    def _order(self, audio: mx.array, text: mx.array, contrary: mx.array, ordered: mx.array):
-        """The loss of contrary captions, a mean over all rows, and how many of the `ordered` ones
-        (rows,) are nearer to their own caption."""
-        audio, text, contrary = map(normalized, (audio, text, contrary))
-        nearer = (audio * (contrary - text)).sum(axis=-1)
-        losses = ordered * nn.softplus(logit_scale(self.clap.logit_scale_a) * nearer)
-        right = (ordered * (nearer < 0)).sum() / mx.maximum(ordered.sum(), 1)
-        return losses.mean(), right
+        return self.loss_of(audio, text, batch["group"], blended)
 
     def loss_of(
         self, audio: mx.array, text: mx.array, groups: mx.array, blended: Blended | None = None
