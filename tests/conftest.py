@@ -3,11 +3,16 @@
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
 
-os.environ.setdefault("MLX_BFS_MAX_WIDTH", "20")  # MLX's own, whatever recipes run first
-
 import audiotrain  # noqa: F401  (loads the BLAS before any test imports MLX)
+
+# The same draws everywhere; `--hypothesis-profile explore` looks for others.
+hypothesis.settings.register_profile("same", derandomize=True)
+hypothesis.settings.register_profile("explore")
+hypothesis.settings.load_profile("same")
+os.environ.setdefault("MLX_BFS_MAX_WIDTH", "20")  # MLX's own, whatever recipes run first
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from audiotrain import crossval
@@ -14,6 +14,7 @@ GROUPS = [f"song{number // 3}" for number in range(30)]
 
 
 @settings(deadline=None, max_examples=60)
+@example([0, 0, 0, 1, 1, 1, 2, 5], 4, True, 0)
 @given(
     st.lists(st.integers(0, 12), min_size=8, max_size=60), st.integers(2, 4), st.booleans(),
     st.integers(0, 3),
@@ -22,6 +23,10 @@ def test_folds_have_every_row_once_and_no_group_twice(groups, folds, stratified,
     labels = [group % 3 for group in groups] if stratified else None
     if len(set(groups)) < folds:
         with pytest.raises(ValueError, match="as many groups as folds"):
+            make_folds(groups, folds, labels, seed)
+        return
+    if stratified and max(labels.count(label) for label in labels) < folds:
+        with pytest.raises(ValueError, match="expected as many as folds, or folds without labels"):
             make_folds(groups, folds, labels, seed)
         return
     found = make_folds(groups, folds, labels, seed)

@@ -313,6 +313,10 @@ def laid_out(pieces):
     return spans
 
 
+@example(
+    [(1.1538329450967577, "C"), (1.6692119656617264, "C"), (5.807803606403246, "C")],
+    [(1.1538329450967577, "C"), (5.807803606403246, "C"), (1.6692119656617261, "C")],
+)
 @given(songs, songs)
 def test_agreement_covers_the_reference_and_is_right_everywhere(one, other):
     reference, estimate = laid_out(one), laid_out(other)
@@ -325,6 +329,8 @@ def test_agreement_covers_the_reference_and_is_right_everywhere(one, other):
 
     for start, end, same in parts:
         middle = (start + end) / 2
+        if not start < middle < end:  # neighbouring numbers have none in between
+            continue
         assert same == (label(reference, middle) == label(estimate, middle))
     assert all(same for _, _, same in agreement(reference, reference))
     assert not parts or 0 <= share_agreed(parts) <= 1
