@@ -25,9 +25,12 @@ _OF_THREAD = threading.local()  # MLX's streams belong to the thread that made t
 
 
 def use_all_cores() -> None:
-    """From now on cut batches into parts. To be called before MLX computes anything: it reads its
-    variable MLX_BFS_MAX_WIDTH, which is set here unless the user did, only once."""
-    os.environ.setdefault(WIDTH, str(WIDE))
+    """From now on cut batches into parts, on a CPU of several cores. To be called before MLX
+    computes anything: it reads its variable MLX_BFS_MAX_WIDTH, which is set here unless the user
+    did, only once."""
+    count = os.environ.get(VARIABLE, str(blas.cores()))
+    if mx.default_device() == mx.Device(mx.cpu) and count != "1":
+        os.environ.setdefault(WIDTH, str(WIDE))
 
 
 def wanted() -> bool:
@@ -81,5 +84,5 @@ def by_parts(function: Callable, *batch: mx.array):
     return tree_map(lambda *arrays: mx.concatenate(arrays), parts[0], *parts[1:])
 
 
-if os.environ.get(VARIABLE, "1") != "1":
+if VARIABLE in os.environ:
     use_all_cores()

@@ -32,22 +32,20 @@ def places_of(parameters) -> Places:
     return found
 
 
-def at(places: Places, name: str | None) -> contextlib.AbstractContextManager:
-    """Compute inside the block where the parameter `name` has its place."""
+def at(places: Mapping, name: str | int | None) -> contextlib.AbstractContextManager:
+    """Compute inside the block where `name` has its place."""
     return mx.stream(places[name]) if name in places else contextlib.nullcontext()
 
 
 @contextlib.contextmanager
-def applied_at(optimizer: optim.Optimizer, streams: Mapping[int, mx.Stream]) -> Iterator[None]:
-    """Have the optimizer, or those that it consists of, apply gradients on the streams that the
-    ids of these gradients have."""
+def applied_at(optimizer: optim.Optimizer, places: Mapping[int, mx.Stream]) -> Iterator[None]:
+    """Have the optimizer, or those that it consists of, apply gradients where they have their
+    places, by the `id` of each gradient."""
     several = optimizer.optimizers if isinstance(optimizer, optim.MultiOptimizer) else [optimizer]
 
     def placed(apply_single):
         def apply(gradient, *rest):
-            if id(gradient) not in streams:
-                return apply_single(gradient, *rest)
-            with mx.stream(streams[id(gradient)]):
+            with at(places, id(gradient)):
                 return apply_single(gradient, *rest)
 
         return apply

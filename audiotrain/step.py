@@ -202,8 +202,8 @@ class TrainStep:
 
         gradients = tree_map_with_path(scaled, gradients)
         arrays = arrays_of(gradients)
-        streams = {id(arrays[name]): stream for name, stream in self._places.items()}
-        with applied_at(self.optimizer, streams):
+        places = {id(arrays[name]): stream for name, stream in self._places.items()}
+        with applied_at(self.optimizer, places):
             self.optimizer.update(self.module, gradients)
 
     def _keep_if(self, finite: mx.array, old_model: dict, old_optimizer: dict) -> None:

@@ -135,7 +135,8 @@ def test_what_hooks_log_at_an_epochs_end_is_in_its_row(tmp_path):
     assert "20.0" in (tmp_path / "part/metrics.csv").read_text()
 
 
-def test_loaded_weights_are_the_ones_tested(tmp_path):
+def trained_further(tmp_path):
+    """A run with averages, beyond the checkpoint "early"; and the loss of that."""
     train, val = loaders()
     run = trainer(tmp_path, max_epochs=2, ema_decay=0.9)
     run.fit(Classifier(), train, val)
@@ -144,6 +145,11 @@ def test_loaded_weights_are_the_ones_tested(tmp_path):
     run.max_epochs = 6
     run.fit(run.module, train, val, ckpt_path=tmp_path / "early")
     assert run.test(run.module, val)["test_loss"] != expected
+    return run, val, expected
+
+
+def test_loaded_weights_are_the_ones_tested(tmp_path):
+    run, val, expected = trained_further(tmp_path)
     run.load_checkpoint(tmp_path / "early")
     assert run.test(run.module, val)["test_loss"] == expected
     other = trainer(tmp_path / "other")
@@ -152,13 +158,7 @@ def test_loaded_weights_are_the_ones_tested(tmp_path):
 
 
 def test_weights_put_into_the_module_by_hand_are_the_ones_tested(tmp_path):
-    train, val = loaders()
-    run = trainer(tmp_path, max_epochs=2, ema_decay=0.9)
-    run.fit(Classifier(), train, val)
-    run.save_checkpoint(tmp_path / "early")
-    expected = run.test(run.module, val)["test_loss"]
-    run.max_epochs = 6
-    run.fit(run.module, train, val)
+    run, val, expected = trained_further(tmp_path)
     checkpoint.load_weights(run.module, tmp_path / "early")
     assert run.test(run.module, val)["test_loss"] == expected
 

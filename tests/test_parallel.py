@@ -153,6 +153,20 @@ def test_as_many_streams_as_asked_for(cut):
         parallel.streams()
 
 
+@pytest.mark.parametrize("why", ["GPU", "one core", "one stream"])
+def test_mlx_queues_as_ever_where_nothing_can_be_cut(monkeypatch, why):
+    monkeypatch.delenv(parallel.WIDTH)
+    monkeypatch.delenv(parallel.VARIABLE, raising=False)
+    if why == "GPU":
+        monkeypatch.setattr(parallel.mx, "default_device", lambda: mx.Device(mx.gpu))
+    elif why == "one core":
+        monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    else:
+        monkeypatch.setenv(parallel.VARIABLE, "1")
+    parallel.use_all_cores()
+    assert parallel.WIDTH not in os.environ
+
+
 def test_a_process_of_one_thread_has_one_stream():
     code = "import audiotrain.parallel as p; print(len(p.streams()), p.blas.cores(), p.wanted())"
     assert of_process(code, OMP_NUM_THREADS="1") == ["1", "1", "False"]
@@ -166,9 +180,10 @@ def test_the_variable_asks_for_it():
 def test_the_chord_recipe_asks_for_it():
     code = (
         "import os; from audiotrain.recipes import chords; assert chords.main(['cv', '--x']) == 2\n"
-        "print(os.environ['MLX_BFS_MAX_WIDTH'])"
+        "print(os.environ.get('MLX_BFS_MAX_WIDTH'))"
     )
-    assert of_process(code) == ["1000"]
+    assert of_process(code) == ["1000" if blas.cores() > 1 else "None"]
+    assert of_process(code, MLX_BFS_MAX_WIDTH="30") == ["30"]
 
 
 def of_process(code, **variables):
