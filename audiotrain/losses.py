@@ -5,6 +5,8 @@ from collections.abc import Mapping
 
 import mlx.core as mx
 
+from audiotrain.functions import logsumexp
+
 
 def masked_cross_entropy(
     logits: mx.array,
@@ -29,7 +31,7 @@ def masked_cross_entropy(
     logits = logits.astype(mx.float32)
     valid = (targets >= 0).astype(mx.float32)
     chosen = mx.clip(targets, 0, logits.shape[-1] - 1)  # past them MLX reads and writes anything
-    normalizer = mx.logsumexp(logits, axis=-1)
+    normalizer = logsumexp(logits)
     loss = normalizer - mx.take_along_axis(logits, chosen[..., None], axis=-1)[..., 0]
     if label_smoothing:
         if similarity is None:

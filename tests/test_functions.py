@@ -1,4 +1,4 @@
-"""Softmax, GELU and attention: polynomials and MLX's own kernels, against PyTorch in float64."""
+"""What is written for a CPU, and MLX's own kernels, against PyTorch in float64."""
 
 import math
 
@@ -7,11 +7,26 @@ import mlx.nn as nn
 import numpy as np
 import pytest
 
-from audiotrain.models import functions
-from audiotrain.models.functions import attend, gelu, softmax
+from audiotrain import functions
+from audiotrain.functions import (
+    attend,
+    convolve,
+    exp,
+    gelu,
+    layer_norm,
+    logsumexp,
+    relu,
+    softmax,
+)
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: audiotrain[reference]")
-CASES = {"softmax": (softmax, lambda x: torch.softmax(x, -1)), "gelu": (gelu, torch.nn.GELU())}
+CASES = {
+    "softmax": (softmax, lambda x: torch.softmax(x, -1)),
+    "gelu": (gelu, torch.nn.GELU()),
+    "relu": (relu, torch.relu),
+    "exp": (lambda x: exp(0.1 * x), lambda x: torch.exp(0.1 * x)),
+    "logsumexp": (lambda x: logsumexp(x)[..., None], lambda x: torch.logsumexp(x, -1, True)),
+}
 
 
 @pytest.fixture(params=["as here", "no polynomials"])
@@ -19,6 +34,7 @@ def way(request, monkeypatch):
     """Both ways of computing, where this machine has both."""
     if request.param == "no polynomials":
         monkeypatch.setattr(functions, "_by_polynomials", lambda x: False)
+        monkeypatch.setattr(functions, "on_cpu", lambda x: False)
 
 
 @pytest.mark.usefixtures("way")
@@ -28,7 +44,8 @@ def test_values_and_gradients_equal_pytorchs(name, compiled):
     ours, theirs = CASES[name]
     rng = np.random.default_rng(0)
     x = np.concatenate([np.linspace(-30, 30, 999), rng.normal(0, 2, 1001)]).reshape(20, 100)
-    x, cotangent = x.astype(np.float32), rng.standard_normal((20, 100)).astype(np.float32)
+    x = x.astype(np.float32)
+    cotangent = rng.standard_normal(ours(mx.array(x)).shape).astype(np.float32)
 
     def both(x):
         values, gradients = mx.vjp(ours, [x], [mx.array(cotangent)])
@@ -41,6 +58,47 @@ def test_values_and_gradients_equal_pytorchs(name, compiled):
     scale = np.maximum(1, np.abs(x))
     np.testing.assert_allclose(value / scale, expected.detach().numpy() / scale, atol=1e-6)
     np.testing.assert_allclose(gradient, reference.grad.numpy(), rtol=1e-6, atol=2e-6)
+
+
+LAYERS = {
+    "layer norm": (
+        lambda x, w, b: layer_norm(x, w, b, 1e-5),
+        lambda x, w, b: torch.nn.functional.layer_norm(x, (8,), w, b),
+        [(3, 5, 8), (8,), (8,)],
+    ),
+    "convolution": (
+        lambda x, w: convolve(x, w),
+        lambda x, w: torch.nn.functional.conv1d(x.mT, w.permute(2, 1, 0), padding=2).mT,
+        [(3, 7, 8), (5, 8, 4)],
+    ),
+    "a convolution of fewer times than places": (
+        lambda x, w: convolve(x, w),
+        lambda x, w: torch.nn.functional.conv1d(x.mT, w.permute(2, 1, 0), padding=3).mT,
+        [(2, 2, 3), (7, 3, 4)],
+    ),
+}
+
+
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("name", LAYERS)
+def test_layers_and_their_gradients_equal_pytorchs(name, compiled):
+    ours, theirs, shapes = LAYERS[name]
+    rng = np.random.default_rng(0)
+    given = [(3 + 2 * rng.standard_normal(shape)).astype(np.float32) for shape in shapes]
+    cotangent = rng.standard_normal(ours(*map(mx.array, given)).shape).astype(np.float32)
+
+    def both(*given):
+        values, gradients = mx.vjp(ours, given, [mx.array(cotangent)])
+        return values + gradients
+
+    found = (mx.compile(both) if compiled else both)(*map(mx.array, given))
+    reference = [torch.tensor(v, dtype=torch.float64, requires_grad=True) for v in given]
+    expected = theirs(*reference)
+    expected.backward(torch.tensor(cotangent, dtype=torch.float64))
+    np.testing.assert_allclose(found[0], expected.detach().numpy(), rtol=1e-5, atol=1e-5)
+    for gradient, theirs_ in zip(found[1:], reference, strict=True):
+        np.testing.assert_allclose(gradient, theirs_.grad.numpy(), rtol=1e-5, atol=2e-5)
 
 
 @pytest.mark.usefixtures("way")
@@ -79,3 +137,21 @@ def test_types_stay():
         x = mx.random.normal((2, 3, 4, 8)).astype(kind)
         assert softmax(x).dtype == gelu(x).dtype == kind
         assert attend(x, x, x, mx.zeros((4, 4))).dtype == kind
+
+
+def test_gradients_are_computed_on_the_stream_of_their_function():
+    seen = []
+
+    def gradient(_, cotangent, __):
+        seen.append(str(mx.default_stream(mx.default_device())))
+        return 3 * cotangent
+
+    tripled = functions.with_gradient(gradient)(lambda x: 3 * x)
+    other = mx.new_stream(mx.default_device())
+
+    def loss(x):
+        with mx.stream(other):
+            return tripled(x).sum()
+
+    assert mx.grad(loss)(mx.array([1.0, 2.0])).tolist() == [3.0, 3.0]
+    assert seen == [str(other)]

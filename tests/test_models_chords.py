@@ -8,6 +8,7 @@ import pytest
 from mlx.utils import tree_flatten
 
 from audiotrain.checkpoint import arrays_of
+from audiotrain.functions import convolve
 from audiotrain.harmony import HEADS
 from audiotrain.losses import ChordRecognitionLoss
 from audiotrain.models.btc import BidirectionalBlock, sinusoids
@@ -24,7 +25,6 @@ from audiotrain.models.equivariant import (
     PitchLinear,
     pitch_product,
     same_chord,
-    tied,
 )
 
 BINS = 48
@@ -141,25 +141,36 @@ def test_pitch_classes_see_each_other_by_their_interval(layer):
         np.testing.assert_allclose(np.array(run(given)), expected, atol=2e-6)
 
 
-@pytest.mark.parametrize("halvings", [1, 2])
-def test_half_of_the_multiplications_give_the_same_product_and_gradients(halvings):
+def dense(weight):
+    """Tied weights, written out: (classes * out, …, classes * in)."""
+    turned = [mx.roll(weight, number, axis=-2) for number in range(weight.shape[-2])]
+    return mx.stack(turned).reshape(-1, *weight.shape[1:-2], weight.shape[-2] * weight.shape[-1])
+
+
+@pytest.mark.parametrize("halve", [False, True])
+@pytest.mark.parametrize("convolution", [False, True])
+def test_half_of_the_multiplications_give_the_same_product_and_gradients(halve, convolution):
     rng = np.random.default_rng(0)
-    arrays = [mx.array(rng.normal(size=s).astype(np.float32)) for s in ((5, 24), (3, 12, 2))]
-    cotangent = mx.array(rng.normal(size=(5, 36)).astype(np.float32))
+    weight = (3, 5, 12, 2) if convolution else (3, 12, 2)
+    x, weight, cotangent = (
+        mx.array(rng.normal(size=s).astype(np.float32)) for s in ((2, 7, 24), weight, (2, 7, 36))
+    )
+    product = convolve if convolution else lambda x, w: x.reshape(*x.shape[:-3], 14, -1) @ w
 
-    def loss(x, weight, halvings):
-        return (pitch_product(x, weight, lambda x, w: x @ w.T, halvings) * cotangent).sum()
+    def ours(x, weight):
+        found = pitch_product(x, weight, product, halve)
+        return (found.reshape(2, 7, 36) * cotangent).sum()
 
-    np.testing.assert_allclose(
-        np.array(pitch_product(*arrays, lambda x, w: x @ w.T)),
-        np.array(arrays[0] @ tied(arrays[1]).T), atol=1e-6,
-    )  # fmt: skip
-    run = mx.compile(lambda x, w: mx.value_and_grad(loss, (0, 1))(x, w, halvings))
-    value, found = run(*arrays)
-    dense, expected = mx.value_and_grad(loss, (0, 1))(*arrays, 0)
-    assert value.item() == pytest.approx(dense.item(), rel=1e-5)
-    for ours, theirs in zip(found, expected, strict=True):
-        np.testing.assert_allclose(np.array(ours), np.array(theirs), rtol=1e-5, atol=1e-5)
+    def plainly(x, weight):
+        if convolution:
+            return (mx.conv1d(x, dense(weight), padding=2) * cotangent).sum()
+        return ((x @ dense(weight).T) * cotangent).sum()
+
+    value, found = mx.compile(lambda x, w: mx.value_and_grad(ours, (0, 1))(x, w))(x, weight)
+    wanted, expected = mx.value_and_grad(plainly, (0, 1))(x, weight)
+    assert value.item() == pytest.approx(wanted.item(), rel=1e-5)
+    for mine, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(np.array(mine), np.array(other), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("semitones", [1, 5, 7])

@@ -5,7 +5,7 @@ Chord Recognition", arXiv:1907.02698): one self-attention sees the past, the oth
 import mlx.core as mx
 import mlx.nn as nn
 
-from audiotrain.models.layers import Attention
+from audiotrain.models.layers import Attention, LayerNorm
 
 
 class _Direction(nn.Module):
@@ -13,7 +13,7 @@ class _Direction(nn.Module):
 
     def __init__(self, width: int, heads: int, hidden: int, kernel: int, dropout: float):
         super().__init__()
-        self.attention_norm, self.convolution_norm = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.attention_norm, self.convolution_norm = LayerNorm(width), LayerNorm(width)
         self.attention = Attention(width, heads)
         self.first = nn.Conv1d(width, hidden, kernel, padding=kernel // 2)
         self.second = nn.Conv1d(hidden, width, kernel, padding=kernel // 2)

@@ -23,7 +23,7 @@ from audiotrain.models.equivariant import (
     PitchNorm,
     PitchStem,
 )
-from audiotrain.models.layers import ConformerBlock, EncoderBlock
+from audiotrain.models.layers import ConformerBlock, EncoderBlock, LayerNorm
 from audiotrain.parallel import by_parts
 
 ARCHITECTURES = ("equivariant", "relu-transformer", "transformer", "conv", "conformer", "btc")
@@ -124,7 +124,7 @@ class Trunk(Buffered):
             self.norm = PitchNorm(channels)
         else:
             self.stem = Stem(bins, settings.width, settings.patch)
-            self.norm = nn.LayerNorm(settings.width)
+            self.norm = LayerNorm(settings.width)
         self.blocks = [_block(settings) for _ in range(settings.blocks)]
         pools = settings.pools if settings.architecture == "equivariant" else 0
         self.pools = [

@@ -7,46 +7,87 @@ layer is a dense product of which one twelfth of the weights is learned.
 """
 
 from collections.abc import Callable
-from functools import partial
 
 import mlx.core as mx
 import mlx.nn as nn
+import numpy as np
 
+from audiotrain.functions import convolve, exp, layer_norm, on_cpu, relu, softmax, with_gradient
 from audiotrain.models.layers import Dropout
 
 PITCH_CLASSES = 12
+SIGNS = (1, -1)
 Product = Callable[[mx.array, mx.array], mx.array]
 
 
-def tied(weight: mx.array, around: int = 1) -> mx.array:
-    """Weights (out, …, classes, in) of pitch class 0 to those of all, (classes * out, …,
-    classes * in). `around` -1 changes the sign of what has passed the last class."""
-    out, *between, classes, inputs = weight.shape
-    twice = mx.concatenate([around * weight, weight], axis=-2)
-    turned = [twice[..., classes - number : 2 * classes - number, :] for number in range(classes)]
-    return mx.stack(turned).reshape(classes * out, *between, classes * inputs)
+# fold and unfold are each other's gradient, which spares what MLX makes of a slice's.
 
 
-def pitch_product(x: mx.array, weight: mx.array, product: Product, halvings: int = 0) -> mx.array:
-    """`product(x, tied(weight))` of activations (…, classes * in), linear in both.
+@with_gradient(lambda _, cotangent, __: unfold(cotangent))
+def fold(x: mx.array) -> mx.array:
+    """Sum and difference of the last axis's halves (…, 2 * half), as (2, …, half)."""
+    low, high = mx.moveaxis(x.reshape(*x.shape[:-1], 2, -1), -2, 0)
+    return low + mx.array(SIGNS, x.dtype).reshape(2, *[1] * x.ndim) * high
 
-    Each of the `halvings` needs half of the multiplications for a part: of classes that lie half
-    way around from each other only the sums meet in the sum of an output's two halves, only the
-    differences in their difference (x^12 - 1 is (x^6 - 1)(x^6 + 1)).
+
+@with_gradient(lambda _, cotangent, __: fold(cotangent))
+def unfold(x: mx.array) -> mx.array:
+    """Of (2, …, half) sum and difference, one after the other, as (…, 2 * half)."""
+    sums, differences = x[0, ..., None, :], x[1, ..., None, :]
+    both = sums + mx.array(SIGNS, x.dtype)[:, None] * differences
+    return both.reshape(*x.shape[1:-1], -1)
+
+
+def tied(weight: mx.array) -> mx.array:
+    """Weights (kinds, out, …, classes, in) of pitch class 0 to those of all, (kinds, …, classes *
+    in, classes * out). In the second kind, the sign changes past the last class."""
+    kinds, out, *between, classes, inputs = shape = weight.shape
+    number = np.arange(classes)
+    interval = number[:, None] - number  # to an input's class (rows) from an output's
+    back = (number + number[:, None]) % classes * classes + number  # pairs, by interval
+    passed = (interval < 0) & (np.arange(kinds) == 1)[:, None, None]
+    signs = mx.array(np.where(passed, -1, 1).reshape(-1, 1), weight.dtype)
+
+    def rows(of_kind: np.ndarray, count: int) -> mx.array:
+        return mx.array((np.arange(kinds)[:, None] * count + of_kind.reshape(-1)).reshape(-1))
+
+    def untie(_, cotangent: mx.array, __) -> mx.array:
+        pairs = cotangent.reshape(kinds, -1, classes, inputs, classes, out)
+        pairs = pairs.transpose(0, 2, 4, 1, 3, 5).reshape(kinds * classes**2, -1) * signs
+        total = pairs[rows(back, classes**2)].reshape(kinds * classes, classes, -1).sum(axis=1)
+        total = total.reshape(kinds, classes, -1, inputs, out)
+        return total.transpose(0, 4, 2, 1, 3).reshape(shape)
+
+    @with_gradient(untie)
+    def tie(weight: mx.array) -> mx.array:
+        weight = weight.reshape(kinds, out, -1, classes, inputs).transpose(0, 3, 2, 4, 1)
+        pairs = weight.reshape(kinds * classes, -1)[rows(interval % classes, classes)] * signs
+        pairs = pairs.reshape(kinds, classes, classes, -1, inputs, out).transpose(0, 3, 1, 4, 2, 5)
+        return pairs.reshape(kinds, *between, classes * inputs, classes * out)
+
+    return tie(weight)
+
+
+def pitch_product(x: mx.array, weight: mx.array, product: Product, halve: bool = False) -> mx.array:
+    """`product(x, weight)` of activations (…, classes * in) with weights (out, …, classes, in) that
+    are `tied`, linear in both.
+
+    With `halve` it takes half of the multiplications: of classes that lie half way around from each
+    other only the sums meet in the sum of an output's two halves, only the differences in their
+    difference (x^12 - 1 is (x^6 - 1)(x^6 + 1)). Then `product` is given both, along a first axis.
+    A GPU rather has one large product.
     """
-    if not halvings:
-        return product(x, tied(weight))
-    middle, half = x.shape[-1] // 2, weight.shape[-2] // 2
-    low, high = x[..., :middle], x[..., middle:]  # mx.split breaks mx.compile (MLX 0.32)
-    weight_low, weight_high = 0.5 * weight[..., :half, :], 0.5 * weight[..., half:, :]
-    sums = pitch_product(low + high, weight_low + weight_high, product, halvings - 1)
-    differences = product(low - high, tied(weight_low - weight_high, around=-1))
-    return mx.concatenate([sums + differences, sums - differences], axis=-1)
+    if not halve:
+        return product(x, tied(weight[None])[0])
+    *axes, classes, inputs = weight.shape
+    halves = fold(0.5 * weight.reshape(*axes, -1)).reshape(2, *axes, classes // 2, inputs)
+    return unfold(product(fold(x), tied(halves)))
 
 
-def _halvings(wished: int) -> int:
-    """As wished on a CPU, where multiplications count; a GPU rather has one large product."""
-    return wished if mx.default_device() == mx.Device(mx.cpu) else 0
+def _product(x: mx.array, weight: mx.array) -> mx.array:
+    """(…, batch, time, in) by (…, in, out)."""
+    rows = x.reshape(*x.shape[:-3], -1, x.shape[-1]) @ weight
+    return rows.reshape(*x.shape[:-1], -1)
 
 
 class PitchStem(nn.Linear):
@@ -84,7 +125,7 @@ class PitchLinear(nn.Linear):
         self.weight = self.weight.reshape(outputs, PITCH_CLASSES, inputs)
 
     def __call__(self, x: mx.array) -> mx.array:
-        mixed = pitch_product(x, self.weight, lambda x, w: x @ w.T, _halvings(1))
+        mixed = pitch_product(x, self.weight, _product, on_cpu(x))
         return mixed + mx.tile(self.bias, PITCH_CLASSES)
 
 
@@ -96,8 +137,7 @@ class PitchConvolution(nn.Conv1d):
         self.weight = self.weight.reshape(outputs, kernel, PITCH_CLASSES, inputs)
 
     def __call__(self, x: mx.array) -> mx.array:
-        convolve = partial(mx.conv1d, padding=self.padding)
-        mixed = pitch_product(x, self.weight, convolve, _halvings(2))
+        mixed = pitch_product(x, self.weight, convolve, on_cpu(x))
         return mixed + mx.tile(self.bias, PITCH_CLASSES)
 
 
@@ -106,7 +146,7 @@ class PitchNorm(nn.LayerNorm):
 
     def __call__(self, x: mx.array) -> mx.array:
         weight, bias = (mx.tile(v, PITCH_CLASSES) for v in (self.weight, self.bias))
-        return mx.fast.layer_norm(x, weight, bias, self.eps)
+        return layer_norm(x, weight, bias, self.eps)
 
 
 class PitchBlock(nn.Module):
@@ -120,7 +160,7 @@ class PitchBlock(nn.Module):
         self.dropout = Dropout(dropout)
 
     def __call__(self, x: mx.array) -> mx.array:
-        return x + self.dropout(self.outer(nn.relu(self.inner(self.norm(x)))))
+        return x + self.dropout(self.outer(relu(self.inner(self.norm(x)))))
 
 
 class ChordPool(nn.Module):
@@ -147,9 +187,9 @@ class ChordPool(nn.Module):
         the step before and this one."""
         batch, steps, _ = x.shape
         normed = self.norm(x)
-        clues = nn.relu(self.changing(normed)).reshape(batch, steps, PITCH_CLASSES, -1)
+        clues = relu(self.changing(normed)).reshape(batch, steps, PITCH_CLASSES, -1)
         change = self.change(clues.mean(axis=2))[..., 0]
-        own = nn.relu(self.inner(normed))
+        own = relu(self.inner(normed))
         of_chord = same_chord(change) @ own
         both = [v.reshape(batch, steps, PITCH_CLASSES, -1) for v in (of_chord, own)]
         joined = mx.concatenate(both, axis=-1).reshape(batch, steps, -1)
@@ -162,7 +202,7 @@ def same_chord(change: mx.array) -> mx.array:
     -log(1 - sigmoid(logit)) is softplus(logit), so the product over steps is a difference of sums.
     """
     passed = mx.cumsum(nn.softplus(change), axis=1)
-    weights = mx.exp(-mx.abs(passed[:, :, None] - passed[:, None, :]))
+    weights = exp(-mx.abs(passed[:, :, None] - passed[:, None, :]))
     return weights / weights.sum(axis=-1, keepdims=True)
 
 
@@ -179,10 +219,12 @@ class PitchHeads(nn.Module):
         """(batch, steps, 12 * channels) to logits (batch, steps * frames, classes) by head."""
         batch, steps, width = x.shape
         x = x.reshape(batch, steps, PITCH_CLASSES, width // PITCH_CLASSES)
-        logits = self.linear(x).reshape(batch, steps, PITCH_CLASSES, self.frames, self.types + 2)
-        logits = logits.swapaxes(2, 3).reshape(
-            batch, steps * self.frames, PITCH_CLASSES, self.types + 2
-        )
-        root, bass, types = logits[..., 0], logits[..., 1], logits[..., 2:]
-        share = mx.softmax(root, axis=-1, precise=True)[..., None]
-        return {"chord_type": (share * types).sum(axis=-2), "root": root, "bass_note": bass}
+        weight = self.linear.weight.reshape(self.frames, self.types + 2, -1)
+        bias = self.linear.bias.reshape(self.frames, self.types + 2)
+        # The shares add up to one: features are averaged, not logits, a tenth of the work.
+        notes = x @ weight[:, :2].reshape(2 * self.frames, -1).T + bias[:, :2].reshape(-1)
+        notes = notes.reshape(batch, steps, PITCH_CLASSES, self.frames, 2).transpose(4, 0, 1, 3, 2)
+        heard = softmax(notes[0]) @ x
+        types = mx.einsum("bsfc,ftc->bsft", heard, weight[:, 2:]) + bias[:, 2:]
+        root, bass, types = (v.reshape(batch, steps * self.frames, -1) for v in (*notes, types))
+        return {"chord_type": types, "root": root, "bass_note": bass}

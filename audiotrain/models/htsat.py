@@ -12,8 +12,9 @@ import mlx.nn as nn
 import numpy as np
 
 from audiotrain.buffers import Buffered
+from audiotrain.functions import attend, gelu
 from audiotrain.models.clap_config import HTSATConfig
-from audiotrain.models.functions import attend, gelu
+from audiotrain.models.layers import LayerNorm
 from audiotrain.parallel import by_parts
 
 CROPS = 3  # of a long clip, beside the whole
@@ -88,7 +89,7 @@ class PatchEmbedding(nn.Module):
         self.bands = config.spec_size // config.num_mel_bins
         width = config.patch_embeds_hidden_size
         self.proj = nn.Linear(side * side, width)
-        self.norm = nn.LayerNorm(width)
+        self.norm = LayerNorm(width)
         self.enable_fusion = config.enable_fusion
         if config.enable_fusion:
             self.mel_conv2d = nn.Linear(3 * side * side, width)
@@ -166,9 +167,9 @@ class SwinBlock(nn.Module):
     def __init__(self, width: int, heads: int, shifted: bool, skipped: float, config: HTSATConfig):
         super().__init__()
         hidden = int(config.mlp_ratio * width)
-        self.layernorm_before = nn.LayerNorm(width, config.layer_norm_eps)
+        self.layernorm_before = LayerNorm(width, config.layer_norm_eps)
         self.attention = WindowAttention(width, heads, shifted, config)
-        self.layernorm_after = nn.LayerNorm(width, config.layer_norm_eps)
+        self.layernorm_after = LayerNorm(width, config.layer_norm_eps)
         self.intermediate, self.output = nn.Linear(width, hidden), nn.Linear(hidden, width)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
         self.drop_path = DropPath(skipped)
@@ -198,7 +199,7 @@ class PatchMerging(nn.Module):
 
     def __init__(self, width: int):
         super().__init__()
-        self.norm = nn.LayerNorm(4 * width)
+        self.norm = LayerNorm(4 * width)
         self.reduction = nn.Linear(4 * width, 2 * width, bias=False)
 
     def __call__(self, x: mx.array) -> mx.array:
@@ -247,7 +248,7 @@ class HTSAT(Buffered):
             for last in [len(config.depths) - 1]
             for number, (depth, width, heads) in enumerate(stages)
         ]
-        self.norm = nn.LayerNorm(config.hidden_size)
+        self.norm = LayerNorm(config.hidden_size)
 
     def __call__(self, audio: mx.array, is_longer: mx.array | None = None) -> mx.array:
         """Log-mel spectrograms in dB, audio (batch, chunks, frames, mels) or (…, mels, frames), to

@@ -9,6 +9,8 @@ import math
 import mlx.core as mx
 import mlx.nn as nn
 
+from audiotrain.functions import layer_norm, relu
+
 
 class Dropout(nn.Module):
     """Dropout of whole channels over all frames of an example: one draw for (batch, 1, width).
@@ -28,7 +30,14 @@ class Dropout(nn.Module):
             return x
         batch, _, width = x.shape
         kept = mx.random.bernoulli(1 - self.rate, (batch, 1, width))
-        return x * (kept.astype(x.dtype) * (1 / (1 - self.rate)))
+        return x * mx.contiguous(kept.astype(x.dtype) * (1 / (1 - self.rate)))
+
+
+class LayerNorm(nn.LayerNorm):
+    """Over the last axis, fast on a CPU too."""
+
+    def __call__(self, x: mx.array) -> mx.array:
+        return layer_norm(x, self.weight, self.bias, self.eps)
 
 
 class Attention(nn.Module):
@@ -80,7 +89,7 @@ class FeedForward(nn.Module):
         self.outer = nn.Linear(hidden, width)
 
     def __call__(self, x: mx.array) -> mx.array:
-        return self.outer(nn.relu(self.inner(x)))
+        return self.outer(relu(self.inner(x)))
 
 
 class EncoderBlock(nn.Module):
@@ -91,10 +100,10 @@ class EncoderBlock(nn.Module):
     ):
         super().__init__()
         if heads:
-            self.attention_norm = nn.LayerNorm(width)
+            self.attention_norm = LayerNorm(width)
             self.attention = Attention(width, heads, weighting)
         self.heads = heads
-        self.feed_forward_norm = nn.LayerNorm(width)
+        self.feed_forward_norm = LayerNorm(width)
         self.feed_forward = FeedForward(width, hidden, kernel)
         self.dropout = Dropout(dropout)
 
@@ -115,7 +124,7 @@ class ConvolutionModule(nn.Module):
         super().__init__()
         self.gated = nn.Linear(width, 2 * width)
         self.depthwise = nn.Conv1d(width, width, kernel, padding=kernel // 2, groups=width)
-        self.norm = nn.LayerNorm(width)
+        self.norm = LayerNorm(width)
         self.pointwise = nn.Linear(width, width)
 
     def __call__(self, x: mx.array) -> mx.array:
@@ -128,7 +137,7 @@ class ConformerBlock(nn.Module):
 
     def __init__(self, width: int, heads: int, hidden: int, kernel: int, dropout: float):
         super().__init__()
-        self.norms = [nn.LayerNorm(width) for _ in range(5)]
+        self.norms = [LayerNorm(width) for _ in range(5)]
         self.first, self.second = FeedForward(width, hidden), FeedForward(width, hidden)
         self.attention = Attention(width, heads)
         self.convolution = ConvolutionModule(width, kernel)

@@ -3,8 +3,9 @@
 import mlx.core as mx
 import mlx.nn as nn
 
+from audiotrain.functions import attend, gelu
 from audiotrain.models.clap_config import RoBERTaConfig
-from audiotrain.models.functions import attend, gelu
+from audiotrain.models.layers import LayerNorm
 from audiotrain.parallel import by_parts
 
 MASKED = -1e9  # added to the scores of tokens that are not looked at
@@ -20,7 +21,7 @@ class Embeddings(nn.Module):
         self.word_embeddings = nn.Embedding(config.vocab_size, width)
         self.position_embeddings = nn.Embedding(config.max_position_embeddings, width)
         self.token_type_embeddings = nn.Embedding(1, width)
-        self.norm = nn.LayerNorm(width, config.layer_norm_eps)
+        self.norm = LayerNorm(width, config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def __call__(self, input_ids: mx.array) -> mx.array:
@@ -47,7 +48,7 @@ class SelfAttention(nn.Module):
         self.heads = config.num_attention_heads
         self.query, self.key = nn.Linear(width, width), nn.Linear(width, width)
         self.value, self.output = nn.Linear(width, width), nn.Linear(width, width)
-        self.norm = nn.LayerNorm(width, config.layer_norm_eps)
+        self.norm = LayerNorm(width, config.layer_norm_eps)
         rate = config.attention_probs_dropout_prob
         self.weights_dropout = nn.Dropout(rate) if rate else None
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
@@ -72,7 +73,7 @@ class Layer(nn.Module):
         self.attention = SelfAttention(config)
         self.intermediate = nn.Linear(width, config.intermediate_size)
         self.output = nn.Linear(config.intermediate_size, width)
-        self.norm = nn.LayerNorm(width, config.layer_norm_eps)
+        self.norm = LayerNorm(width, config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def __call__(self, x: mx.array, bias: mx.array) -> mx.array:
