@@ -40,7 +40,7 @@ class Embeddings(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Multi-head self-attention, added to its input, then normed."""
+    """Multi-head self-attention, added to its input, then normed; of the first `count` tokens."""
 
     def __init__(self, config: RoBERTaConfig):
         super().__init__()
@@ -53,19 +53,21 @@ class SelfAttention(nn.Module):
         self.weights_dropout = nn.Dropout(rate) if rate else None
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
-    def __call__(self, x: mx.array, bias: mx.array) -> mx.array:
-        batch, tokens, width = x.shape
+    def __call__(self, x: mx.array, bias: mx.array, count: int | None = None) -> mx.array:
+        batch, _, width = x.shape
+        own = x[:, :count]
         query, key, value = (
-            linear(x).reshape(batch, tokens, self.heads, -1).swapaxes(1, 2)
-            for linear in (self.query, self.key, self.value)
+            linear(tokens).reshape(batch, tokens.shape[1], self.heads, -1).swapaxes(1, 2)
+            for linear, tokens in ((self.query, own), (self.key, x), (self.value, x))
         )
         mixed = attend(query, key, value, bias, self.weights_dropout)
-        mixed = mixed.swapaxes(1, 2).reshape(batch, tokens, width)
-        return self.norm(x + self.dropout(self.output(mixed)))
+        mixed = mixed.swapaxes(1, 2).reshape(batch, -1, width)
+        return self.norm(own + self.dropout(self.output(mixed)))
 
 
 class Layer(nn.Module):
-    """Attention, then a feed-forward with GELU, each added to its input and normed."""
+    """Attention, then a feed-forward with GELU, each added to its input and normed; of the first
+    `count` tokens."""
 
     def __init__(self, config: RoBERTaConfig):
         super().__init__()
@@ -76,8 +78,8 @@ class Layer(nn.Module):
         self.norm = LayerNorm(width, config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
-    def __call__(self, x: mx.array, bias: mx.array) -> mx.array:
-        x = self.attention(x, bias)
+    def __call__(self, x: mx.array, bias: mx.array, count: int | None = None) -> mx.array:
+        x = self.attention(x, bias, count)
         return self.norm(x + self.dropout(self.output(gelu(self.intermediate(x)))))
 
 
@@ -115,9 +117,10 @@ class RoBERTa(nn.Module):
         return by_parts(self._tower, self.embeddings(input_ids), bias)
 
     def _tower(self, x: mx.array, bias: mx.array) -> mx.array:
-        for layer in self.layers:
+        *layers, last = self.layers
+        for layer in layers:
             x = layer(x, bias)
-        return mx.tanh(self.pooler(x[:, 0]))
+        return mx.tanh(self.pooler(last(x, bias, count=1)[:, 0]))  # the first token is all it takes
 
 
 def check_tokens(input_ids: mx.array, vocab_size: int) -> None:
