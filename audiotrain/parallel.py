@@ -36,7 +36,7 @@ def use_all_cores() -> None:
 def wanted() -> bool:
     """Whether batches are cut: after `use_all_cores`, or with AUDIOTRAIN_STREAMS."""
     width = os.environ.get(WIDTH, "")
-    return _count() > 1 and width.isdecimal() and int(width) >= WIDE
+    return count() > 1 and width.isdecimal() and int(width) >= WIDE
 
 
 def streams() -> list[mx.Stream]:
@@ -45,12 +45,14 @@ def streams() -> list[mx.Stream]:
     if mx.default_device() != mx.Device(mx.cpu):
         return [mx.default_stream(mx.default_device())]
     if not hasattr(_OF_THREAD, "streams"):
-        further = [mx.new_stream(mx.cpu) for _ in range(_count() - 1)]
+        further = [mx.new_stream(mx.cpu) for _ in range(count() - 1)]
         _OF_THREAD.streams = [mx.default_stream(mx.cpu), *further]
     return _OF_THREAD.streams
 
 
-def _count() -> int:
+def count() -> int:
+    """Streams of a thread: as AUDIOTRAIN_STREAMS says, else one for each core up to MOST.
+    ValueError when it says no number."""
     given = os.environ.get(VARIABLE)
     if given is None:
         return min(MOST, blas.cores())

@@ -32,6 +32,8 @@ __all__ = [
 
 # --- confusion matrices
 
+MANY = 16  # classes; more are printed smaller
+
 
 def confusion_picture(
     matrix: np.ndarray,
@@ -44,26 +46,33 @@ def confusion_picture(
     """PNG of a confusion matrix (classes, classes), rows the reference, columns the prediction.
 
     Colour is the share of the row, counts stand where they fit. `scale` "sqrt" shows rare
-    confusions, "linear" the shares as they are. Rows without reference stay white.
+    confusions, "linear" the shares as they are. Rows without reference stay white; of more than
+    MANY classes those are left out that neither occur nor are predicted.
     """
     from matplotlib.colors import LinearSegmentedColormap, PowerNorm
 
     matrix = _square(matrix, names)
     if scale not in ("sqrt", "linear"):
         raise ValueError(f"scale={scale!r}: expected 'sqrt' or 'linear'")
+    left_out = 0
+    if len(names) > MANY and matrix.any():
+        kept = np.flatnonzero(matrix.sum(axis=0) + matrix.sum(axis=1))
+        left_out = len(names) - len(kept)
+        matrix, names = matrix[np.ix_(kept, kept)], [names[number] for number in kept]
     classes = len(names)
     support = matrix.sum(axis=1)
     shares = matrix / np.maximum(support, 1)[:, None]
-    side = max(3.6, 0.36 * classes if classes > 16 else 0.5 * classes)
+    side = max(3.6, 0.36 * classes if classes > MANY else 0.5 * classes)
     figure, (axes,) = new_figure(side + 2, side + 1.5)
     norm = PowerNorm(0.5 if scale == "sqrt" else 1.0, 0, 1)
     colors = LinearSegmentedColormap.from_list("white to navy", WHITE_TO_NAVY)
     image = axes.imshow(shares, cmap=colors, norm=norm, aspect="equal")
-    _write_counts(axes, matrix, norm(shares), 7.5 if classes <= 16 else 5.5)
-    _name_classes(axes, names, shares, support, 9 if classes <= 16 else 7.5)
+    _write_counts(axes, matrix, norm(shares), 7.5 if classes <= MANY else 5.5)
+    _name_classes(axes, names, shares, support, 9 if classes <= MANY else 7.5)
     _scale_bar(figure, axes, image, side, scale)
     total = matrix.sum()
     correct = f"{np.trace(matrix) / total:.1%} of {total:,.0f} {unit} correct" if total else "empty"
+    correct += f", {left_out} classes do not occur" if left_out else ""
     add_title(axes, title, correct)
     save(figure, path)
 

@@ -16,6 +16,7 @@ from audiotrain.models.chords import ChordModelSettings, FrameChordModel
 from audiotrain.models.clap import CLAP
 from audiotrain.models.clap_config import CLAPConfig
 from audiotrain.parallel import by_parts
+from audiotrain.recipes import chords
 
 
 @pytest.fixture
@@ -194,3 +195,11 @@ def of_process(code, **variables):
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
     )
     return done.stdout.split()
+
+
+def test_a_wrong_number_of_streams_is_told_before_any_work(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv(parallel.VARIABLE, "two")
+    assert chords.main(["--output", str(tmp_path / "run")]) == 2
+    expected = "error: AUDIOTRAIN_STREAMS=two, expected a number of streams, 1 or more\n"
+    assert capsys.readouterr().err == expected
+    assert not (tmp_path / "run").exists()

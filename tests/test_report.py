@@ -87,6 +87,17 @@ def test_confusion_shows_shares_and_counts(tmp_path, figures, classes, scale):
     assert min(size(path)) > 400
 
 
+def test_of_many_classes_those_that_do_not_occur_are_left_out(tmp_path, figures):
+    matrix = np.zeros((32, 32), int)
+    matrix[3, 3], matrix[3, 9], matrix[20, 20] = 8, 1, 1
+    confusion_picture(matrix, [f"class {i}" for i in range(32)], tmp_path / "a.png")
+    axes = figures[0].axes[0]
+    shown = [label.get_text() for label in axes.get_yticklabels()]
+    assert shown == ["class 3", "class 9", "class 20"]
+    assert "90.0% of 10 frames correct, 29 classes do not occur" in texts(axes)
+    assert len(np.asarray(axes.images[0].get_array())) == 3
+
+
 def test_confusion_without_any_count_is_still_a_picture(tmp_path, figures):
     confusion_picture(np.zeros((3, 3), int), "abc", tmp_path / "a.png")
     assert texts(figures[0].axes[0]).count("none") == 3

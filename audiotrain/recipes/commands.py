@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from typing import NamedTuple
 
-from audiotrain import config, distributed
+from audiotrain import config, distributed, parallel
 from audiotrain.recipes.runs import PRESETS, settings_of_resumed
 from audiotrain.recipes.terminal import exit_code
 
@@ -32,6 +32,7 @@ def main(recipe: str, commands: Mapping[str, Command], argv: Sequence[str] | Non
     def run() -> None:
         name, rest = config.choose_command(words, tuple(commands), "train")
         settings = load_settings(recipe, commands, name, rest)
+        parallel.count()  # what is wrong with its variable is told before any work
         if trains(commands[name]) or distributed.join().rank == 0:
             commands[name].function(settings)
 
