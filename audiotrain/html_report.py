@@ -21,7 +21,9 @@ from audiotrain.files import write
 from audiotrain.history import finite_or_none
 from audiotrain.listening import songs_and_sounds
 from audiotrain.recipes.terminal import exit_code
+from audiotrain.report import MANY
 from audiotrain.run_reading import (
+    CV,
     Run,
     differing,
     find_runs,
@@ -80,11 +82,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def chosen_runs(folders: Sequence[Path]) -> list[Run]:
-    """The runs of the folders, each once, in their order; ValueError for a folder without any."""
+    """The runs of the folders, each once, in their order, a cross-validation's folds after it;
+    ValueError for a folder without any."""
     found: dict[Path, Run] = {}
     for folder in folders:
         evaluated = (folder / "metrics.json").is_file()  # a run, or what `evaluate` wrote of one
         runs = [read_run(folder)] if evaluated or is_run(folder) else find_runs(folder)
+        if len(runs) == 1 and runs[0].kind.endswith(CV):
+            inside = [run for run in find_runs(folder) if run.folder.resolve() != folder.resolve()]
+            runs += sorted(inside, key=lambda run: run.name)
         if not runs:
             raise ValueError(f"{folder}: no run in it, expected a run folder or a folder of runs")
         for run in runs:
@@ -175,8 +181,9 @@ def series(rows: Sequence[Mapping[str, float]]) -> dict[str, dict[str, list[floa
 
 
 def confusions(folder: Path) -> list[dict[str, Any]]:
-    """Confusion matrices of a run's CSV files, cells as [reference, predicted, count]."""
-    found = []
+    """Confusion matrices of a run's CSV files, cells as [reference, predicted, count], those that
+    know most classes first."""
+    found: list[tuple[int, dict[str, Any]]] = []
     for path in sorted(folder.glob("confusion*.csv")):
         lines = _csv(path)
         classes = [str(name) for name in lines[0][1:]] if lines else []
@@ -189,9 +196,14 @@ def confusions(folder: Path) -> list[dict[str, Any]]:
             if isinstance(count, float) and count > 0
         ]
         if classes and square:
+            known = len(classes)
+            if known > MANY and cells:  # those neither there nor predicted are left out
+                kept = sorted({place for cell in cells for place in cell[:2]})
+                classes = [classes[place] for place in kept]
+                cells = [[kept.index(r), kept.index(c), count] for r, c, count in cells]
             name = path.stem.removeprefix("confusion").removeprefix("-") or "classes"
-            found.append({"name": name, "classes": classes, "cells": cells})
-    return sorted(found, key=lambda matrix: -len(matrix["classes"]))
+            found.append((known, {"name": name, "classes": classes, "cells": cells}))
+    return [matrix for _, matrix in sorted(found, key=lambda pair: -pair[0])]
 
 
 def tables(folder: Path) -> list[dict[str, Any]]:

@@ -23,6 +23,7 @@ from run_folders import (
 
 from audiotrain import __main__ as door
 from audiotrain import audio, html_report, listening
+from audiotrain.report import confusion_csv
 from audiotrain.run_reading import read_run
 
 EVIL = "</script><script>window.hacked=1</script><img src=x onerror=window.hacked=1>"
@@ -190,6 +191,26 @@ def test_an_evaluation_is_reported_as_a_run_is(tmp_path):
         (folder / name).unlink()
     (run,) = html_report.chosen_runs([folder])
     assert (run.name, run.kind, run.state) == ("evaluation-songs", "chords", "finished")
+
+
+def test_a_cross_validation_brings_its_folds(tmp_path):
+    for name in ("second", "cv/fold-1", "cv/fold-0", "cv"):
+        (tmp_path / name).mkdir(parents=True, exist_ok=True)
+        (tmp_path / name / "history.json").write_text('{"rows": [{"step": 1, "loss": 2.0}]}')
+    (tmp_path / "cv" / "folds.json").write_text("{}")
+    found = html_report.chosen_runs([tmp_path / "cv", tmp_path / "second"])
+    assert [run.name for run in found] == ["cv", "fold-0", "fold-1", "second"]
+    assert found[0].kind == "trainer cv"
+
+
+def test_of_many_classes_those_that_occur_are_drawn(tmp_path):
+    names = [f"class {number}" for number in range(20)]
+    counts = np.zeros((20, 20), int)
+    counts[3, 3], counts[3, 17] = 4, 1
+    confusion_csv(counts, names, tmp_path / "confusion.csv")
+    (matrix,) = html_report.confusions(tmp_path)
+    assert matrix["classes"] == ["class 3", "class 17"]
+    assert matrix["cells"] == [[0, 0, 4.0], [0, 1, 1.0]]
 
 
 def test_runs_of_one_name_are_told_apart(tmp_path):
