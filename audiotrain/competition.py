@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -97,26 +97,28 @@ class CompetitionTrainer(ConfiguredTrainer):
         for name, found in (("ids", ids), ("groups", groups)):
             if len(found) != len(data):
                 raise ValueError(f"{len(found)} {name} for {len(data)} items, expected one each")
-        settings = self.config.competition
+        settings, ranks = self.config.competition, self.trainer.ranks
         folds = make_folds(groups, settings.cv_folds, labels, self.config.training.seed)
         if labels is not None and self.trainer.is_global_zero:
             for line in missing_labels(folds, labels):
                 print(line)
-        self._open(resume)
-        store = OutOfFold(self.run, ids, folds)
-        parent = self._parent()
+        self.open(resume)
+        store = ranks.first_goes_first(lambda: OutOfFold(self.run, ids, folds))
+        parent = self._parent() if self.trainer.is_global_zero else None
         made = [self._fold(k, parent) for k in range(len(folds))]
         rows = []
         for k, (fold, tested) in enumerate(zip(made, folds, strict=True)):
-            if not store.done(k):
+            if not ranks.from_first(lambda k=k: store.done(k)):
                 self._train_fold(k, fold, data, tested, groups, store)
-            rows.append(json.loads((fold.run / "scores.json").read_text(encoding="utf-8")))
+            file = fold.run / "scores.json"
+            rows.append(ranks.from_first(lambda file=file: _read(file)))
         summary = summarize(rows)
-        write_json(self.run / "metrics.json", summary)
+        if self.trainer.is_global_zero:
+            write_json(self.run / "metrics.json", summary)
         if parent is not None:
             parent.log_metrics({f"mean_{name}": v for name, v in summary["mean"].items()}, 0)
             parent.finish()
-        predictions = store.load()["predictions"]
+        predictions = ranks.first_goes_first(store.load)["predictions"]
         self.folds = made
         return CVResult(self.run, *summary.values(), predictions)
 
@@ -139,9 +141,8 @@ class CompetitionTrainer(ConfiguredTrainer):
             return super().predict(loader, checkpoint)
         loader = self.loader(loader)
         if not self.config.competition.enable_ensemble:
-            best = self._best_fold()
-            return _joined(best.predict(loader, best_or_last(best.run)))
-        said = [_joined(fold.predict(loader, best_or_last(fold.run))) for fold in self.folds]
+            return _predict(self._best_fold(), loader)
+        said = [_predict(fold, loader) for fold in self.folds]
         return vote(said, how=self.config.competition.ensemble_method)
 
     def create_submission(
@@ -170,7 +171,10 @@ class CompetitionTrainer(ConfiguredTrainer):
         if isinstance(predictions, list):
             predictions = _joined(predictions)
         target = Path(path or self.run / "submission.csv")
-        return write_submission(ids, columns, predictions, sample, target, **options)
+        self.trainer.ranks.from_first(
+            lambda: str(write_submission(ids, columns, predictions, sample, target, **options))
+        )
+        return target
 
     def upload(self, path: str | os.PathLike, message: str = "audiotrain") -> None:
         """Submit a file by the `kaggle` command; ValueError when it is missing or refuses."""
@@ -217,18 +221,20 @@ class CompetitionTrainer(ConfiguredTrainer):
             valid = Part(data, chosen)
         if fold.module is self.module:  # one model that all folds share begins anew
             checkpoint.put_arrays(self.module, self._first)
-        fold.train(Part(data, trained), valid, resume=(fold.run / "config.yaml").exists())
+        begun = self.trainer.ranks.from_first((fold.run / "config.yaml").exists)
+        fold.train(Part(data, trained), valid, resume=begun)
         test = Part(data, tested)
         scores = fold.evaluate(test, best_or_last(fold.run))
-        write_json(fold.run / "scores.json", scores)
-        store.save(k, {"predictions": _joined(fold.predict(test, best_or_last(fold.run)))})
+        predictions = _predict(fold, fold.loader(test))
+        if self.trainer.is_global_zero:
+            write_json(fold.run / "scores.json", scores)
+            store.save(k, {"predictions": predictions})
         for logger in fold.trainer.loggers:
             logger.finish()
 
     def _best_fold(self) -> ConfiguredTrainer:
         """The fold whose best checkpoint has the best validation."""
-        files = [fold.run / "metrics.json" for fold in self.folds]
-        scores = [json.loads(file.read_text(encoding="utf-8"))["best_score"] for file in files]
+        scores = [_read(fold.run / "metrics.json")["best_score"] for fold in self.folds]
         if None in scores:
             raise ValueError(NO_BEST)
         pick = np.argmin if self.trainer.checkpoint_callback.mode == "min" else np.argmax
@@ -308,6 +314,35 @@ def _held_out(rows: np.ndarray, groups: Sequence[str], seed: int) -> tuple[np.nd
         )
     chosen = make_folds(own, min(10, len(set(own))), seed=seed)[0]
     return np.delete(rows, chosen), rows[chosen]
+
+
+def _read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+class _Whole:
+    """A loader that is not shared out: each of several ranks has all rows, in their order."""
+
+    def __init__(self, loader: Iterable):
+        self.loader = loader
+        if hasattr(loader, "shard"):
+            loader.shard(0, 1)
+
+    def __iter__(self) -> Iterator:
+        return iter(self.loader)
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def shard(self, rank: int, world_size: int) -> None:
+        """Stay whole."""
+
+
+def _predict(fold: ConfiguredTrainer, loader: Iterable) -> np.ndarray:
+    """What the best model of a fold says of all rows, on each rank."""
+    if fold.trainer.world_size > 1:
+        loader = _Whole(loader)
+    return _joined(fold.predict(loader, best_or_last(fold.run)))
 
 
 def _joined(outputs: Sequence) -> np.ndarray:

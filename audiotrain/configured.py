@@ -14,6 +14,7 @@ from audiotrain import checkpoint
 from audiotrain.adapters import as_dataset, as_module
 from audiotrain.config import to_plain
 from audiotrain.config_diff import ABSENT, differences
+from audiotrain.distributed import join
 from audiotrain.history import Row, write_json
 from audiotrain.hooks import Callback
 from audiotrain.imports import called, imported
@@ -66,7 +67,8 @@ class ConfiguredTrainer:
         group: str | None = None,
         parent: str | None = None,
     ):
-        self.run = config.training.output_dir or run_name(config)
+        named = join().from_first(lambda: str(config.training.output_dir or run_name(config)))
+        self.run = Path(named)
         # The run's own file names its folder, so that it can be continued from there.
         config = replace(config, training=replace(config.training, output_dir=self.run))
         self.config, self.stated = config, stated
@@ -92,7 +94,7 @@ class ConfiguredTrainer:
             )
         train_loader = self.loader(train_loader, shuffle=self.config.data.shuffle)
         val_loader = None if val_loader is None else self.loader(val_loader)
-        last = self._open(resume, CHANGEABLE + LENGTH)
+        last = self.open(resume, CHANGEABLE + LENGTH)
         trainer.fit(self.module, train_loader, val_loader, ckpt_path=last)
         self._loaded = None
         result = self._result()
@@ -149,9 +151,14 @@ class ConfiguredTrainer:
             seed=self.config.training.seed,
         )
 
-    def _open(self, resume: bool, changeable: tuple[str, ...] = CHANGEABLE) -> Path | None:
+    def open(self, resume: bool, changeable: tuple[str, ...] = CHANGEABLE) -> Path | None:
         """Write config.yaml to the run folder; the checkpoint to continue from, if any. A resumed
-        run differs in nothing but what is `changeable`, by how its name begins."""
+        run differs in nothing but what is `changeable`, by how its name begins. Of several ranks
+        the first looks and writes."""
+        last = self.trainer.ranks.from_first(lambda: self._opened(resume, changeable))
+        return None if last is None else Path(last)
+
+    def _opened(self, resume: bool, changeable: tuple[str, ...]) -> str | None:
         saved = self.run / "config.yaml"
         if not resume:
             if (found := begun(self.run)) and not self.trainer.step:
@@ -164,14 +171,13 @@ class ConfiguredTrainer:
                 raise ValueError(f"{self.run}: no config.yaml, so there is no run to resume")
             before, now = get_trainer_config(saved), self.config
             _check_same(flat(to_plain(before)), flat(to_plain(now)), changeable)
-        if self.trainer.is_global_zero:
-            try:
-                self.run.mkdir(parents=True, exist_ok=True)
-                self.config.save(saved)
-            except OSError as error:
-                raise ValueError(f"output_dir {self.run}: cannot write: {error.strerror}") from None
+        try:
+            self.run.mkdir(parents=True, exist_ok=True)
+            self.config.save(saved)
+        except OSError as error:
+            raise ValueError(f"output_dir {self.run}: cannot write: {error.strerror}") from None
         last = self.trainer.checkpoint_callback.folder(self.trainer) / "last"
-        return last if resume and checkpoint.exists(last) else None
+        return str(last) if resume and checkpoint.exists(last) else None
 
     def _best(self, result: TrainResult) -> dict[str, Any]:
         """What metrics.json says of the best checkpoint; its place relative to the run folder, if

@@ -20,7 +20,13 @@ import tiny_chords
 import tiny_clap
 from toy import Classifier, Points, trainer, weights
 
-from audiotrain import DataLoader, Dataset, OptimizerConfig, TrainModule
+from audiotrain import (
+    DataLoader,
+    Dataset,
+    OptimizerConfig,
+    TrainModule,
+    create_competition_trainer,
+)
 from audiotrain.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from audiotrain.contrastive import ContrastiveLoss
 from audiotrain.gradcache import in_micro_batches
@@ -299,10 +305,33 @@ def clap(folder, size):
     return weights(modules[0]) | {"code": code, "said": said.getvalue()}
 
 
+def competition(folder, size):
+    """A cross-validation, continued when it is done, and its submission."""
+    mx.random.seed(0)
+    points = [Points(46)[number] for number in range(46)]
+    x, y = (np.stack([point[name] for point in points]) for name in "xy")
+
+    def loss(model, x, y):
+        return nn.losses.cross_entropy(model(x), y).mean()
+
+    run = create_competition_trainer(
+        nn.Linear(8, 3), "tones", (x[40:], y[40:]), {}, loss=loss, output_dir=folder / "run",
+        progress=False, num_epochs=3, cv_folds=3, batch_size=BATCH // size, learning_rate=0.05,
+    )  # fmt: skip
+    first = run.train_with_cv((x[:40], y[:40]))
+    again = run.train_with_cv((x[:40], y[:40]), resume=True)
+    np.testing.assert_array_equal(again.predictions, first.predictions)
+    names = ["c0", "c1", "c2"]
+    path = run.create_submission(ids=list("abcdef"), columns=names, probabilities=False)
+    return first.mean | {
+        "predictions": first.predictions, "tested": run.predict(), "written": path.read_text(),
+    }  # fmt: skip
+
+
 SCENARIOS = [chords, norm, norm_accumulated, spoiled, spoiled_accumulated]
 SCENARIOS += [spoiled_at_one, spoiled_at_one_accumulated]
 SCENARIOS += [contrastive, contrastive_accumulated]
-SCENARIOS += [whole, interrupted, asked, timed, early, killed, recipe, clap]
+SCENARIOS += [whole, interrupted, asked, timed, early, killed, recipe, clap, competition]
 
 
 def run(scenario, folder: Path) -> None:

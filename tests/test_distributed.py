@@ -28,7 +28,7 @@ from audiotrain.samplers import BucketSampler, DistributedSampler, WeightedRando
 EQUAL = ["chords", "norm", "norm_accumulated", "spoiled", "spoiled_accumulated"]
 EQUAL += ["spoiled_at_one", "spoiled_at_one_accumulated"]
 EQUAL += ["contrastive", "contrastive_accumulated"]
-OTHERS = ["whole", "interrupted", "asked", "timed", "early"]
+OTHERS = ["whole", "interrupted", "asked", "timed", "early", "competition"]
 NOT_RESULTS = ("examples_per_second", "peak_memory_mb")
 
 
@@ -103,6 +103,17 @@ def test_ranks_end_with_the_same_weights_and_numbers(together, name):
     assert first.keys() == second.keys()
     for key in first:
         np.testing.assert_array_equal(first[key], second[key], err_msg=key)
+
+
+def test_a_cross_validation_on_two_ranks_is_that_of_one_process(together, tmp_path):
+    scenarios.run(scenarios.competition, tmp_path)
+    alone, ranks = read(tmp_path, "competition"), read(together, "competition")
+    assert alone["predictions"].shape == (40, 3)
+    for name in ("predictions", "tested", "test_loss"):
+        np.testing.assert_allclose(ranks[name], alone[name], rtol=1e-4, atol=1e-5, err_msg=name)
+    left = [sorted(path.relative_to(folder) for path in (folder / "competition").rglob("*"))
+            for folder in (tmp_path, together)]  # fmt: skip
+    assert left[0] == left[1]
 
 
 def test_a_signal_at_one_rank_stops_all_after_one_step_and_a_new_run_continues_exactly(together):
