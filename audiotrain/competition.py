@@ -102,7 +102,7 @@ class CompetitionTrainer(ConfiguredTrainer):
         if labels is not None and self.trainer.is_global_zero:
             for line in missing_labels(folds, labels):
                 print(line)
-        self.open(resume)
+        self.open_run(resume)
         store = ranks.first_goes_first(lambda: OutOfFold(self.run, ids, folds))
         parent = self._parent() if self.trainer.is_global_zero else None
         made = [self._fold(k, parent) for k in range(len(folds))]

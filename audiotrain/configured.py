@@ -94,7 +94,7 @@ class ConfiguredTrainer:
             )
         train_loader = self.loader(train_loader, shuffle=self.config.data.shuffle)
         val_loader = None if val_loader is None else self.loader(val_loader)
-        last = self.open(resume, CHANGEABLE + LENGTH)
+        last = self.open_run(resume, CHANGEABLE + LENGTH)
         trainer.fit(self.module, train_loader, val_loader, ckpt_path=last)
         self._loaded = None
         result = self._result()
@@ -151,7 +151,7 @@ class ConfiguredTrainer:
             seed=self.config.training.seed,
         )
 
-    def open(self, resume: bool, changeable: tuple[str, ...] = CHANGEABLE) -> Path | None:
+    def open_run(self, resume: bool, changeable: tuple[str, ...] = CHANGEABLE) -> Path | None:
         """Write config.yaml to the run folder; the checkpoint to continue from, if any. A resumed
         run differs in nothing but what is `changeable`, by how its name begins. Of several ranks
         the first looks and writes."""

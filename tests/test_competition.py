@@ -295,7 +295,7 @@ def test_labels_that_a_fold_has_none_of_are_told(tmp_path, monkeypatch, capsys):
     def stops(self, resume):
         raise InterruptedError
 
-    monkeypatch.setattr(ConfiguredTrainer, "_open", stops)
+    monkeypatch.setattr(ConfiguredTrainer, "open_run", stops)
     with pytest.raises(InterruptedError):
         competition(tmp_path).train_with_cv(Points(40), labels=["a"] * 38 + ["b", "c"])
     told = capsys.readouterr().out.splitlines()
