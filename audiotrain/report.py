@@ -119,7 +119,10 @@ def _name_classes(
         count = support[place]
         label.set_color(INK if count else PALE)
         recall = f"{shares[place, place]:.0%} of {_compact(count)}" if count else "none"
-        axes.text(len(names) - 0.3, place, recall, va="center", fontsize=points - 1, color=PALE)
+        axes.annotate(
+            recall, (1, place), (6, 0), axes.get_yaxis_transform(), "offset points",
+            va="center", fontsize=points - 1, color=PALE,
+        )  # fmt: skip
 
 
 def confusion_csv(matrix: np.ndarray, names: Sequence[str], path: str | os.PathLike) -> None:
