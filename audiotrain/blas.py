@@ -11,6 +11,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -20,6 +21,7 @@ VARIABLE = "AUDIOTRAIN_BLAS"
 LIBRARIES = {"MKL": "libmkl_rt.so", "OpenBLAS": "libopenblas.so", "BLIS": "libblis.so"}
 
 
+_threads: int | None = None  # as use_threads was told
 THREAD_VARIABLES = "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"
 
 
@@ -90,6 +92,22 @@ def cores() -> int:
 
 def use_threads(count: int) -> None:
     """Let BLAS use `count` threads for a matrix product; nothing where it cannot be told."""
+    global _threads
+    _threads = count
+    _tell_threads(count)
+
+
+@contextmanager
+def shared_by(streams: int) -> Iterator[None]:
+    """For a while, leave the products of each of `streams` only its share of the cores."""
+    _tell_threads(max(1, cores() // streams))
+    try:
+        yield
+    finally:
+        _tell_threads(_threads or cores())
+
+
+def _tell_threads(count: int) -> None:
     if not load().path:
         return
     library = ctypes.CDLL(load().path)

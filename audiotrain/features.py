@@ -4,16 +4,17 @@ Frame i is centred at i * hop / rate seconds and there are 1 + samples // hop fr
 """
 
 import math
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
 
 from audiotrain import audio as audio_files
+from audiotrain import blas
 from audiotrain.cqt import CQT, CQTSettings, frame_count
 from audiotrain.parallel import streams
 
@@ -162,23 +163,31 @@ def feature_blocks(
     margin = transform.context // hop + 1  # frames
     seconds = transform.block_seconds if block_seconds is None else block_seconds
     size = max(1, round(seconds * settings.rate / hop))  # frames
+    chosen = streams()
     if isinstance(audio, np.ndarray):
         if audio.ndim != 1 or not len(audio):
             raise ValueError(f"audio of shape {audio.shape}, expected (samples,), at least one")
+        frames = frame_count(len(audio), hop)
+        if frames > size:  # as many blocks for each stream
+            size = -(-frames // (-(-frames // (size * len(chosen))) * len(chosen)))
         slabs = _slabs_of_array(audio, hop, size, margin)
     else:
         pieces = audio_files.stream(audio, settings.rate, size * hop / settings.rate)
         slabs = _slabs_of_stream(pieces, hop, size, margin)
-    chosen = streams()
-    pending: deque[mx.array] = deque()
-    for i, (slab, first, stop) in enumerate(slabs):
-        with mx.stream(chosen[i % len(chosen)]):
-            pending.append(transform.frames(mx.array(slab)[None], first, stop)[0])
-        mx.async_eval(pending[-1])
-        if len(pending) == len(chosen):
-            yield np.array(pending.popleft())
-    for block in pending:
-        yield np.array(block)
+    ready: list[mx.array] = []
+    given = ((mx.array(slab)[None], first, stop) for slab, first, stop in slabs)
+    with blas.shared_by(len(chosen)):
+        # One call for a block on each stream: of two calls, MLX begins the second at the end of
+        # the first.
+        while group := list(islice(given, len(chosen))):
+            blocks = []
+            for stream, (slab, first, stop) in zip(chosen, group, strict=False):
+                with mx.stream(stream):
+                    blocks.append(transform.frames(slab, first, stop)[0])
+            mx.async_eval(blocks)
+            yield from map(np.array, ready)
+            ready = blocks
+        yield from map(np.array, ready)
 
 
 def _slabs_of_array(

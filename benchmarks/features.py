@@ -21,6 +21,7 @@ from audiotrain.cache import FeatureCache
 from audiotrain.cqt import CQTSettings
 from audiotrain.datasets import synthesis
 from audiotrain.features import LogMelSettings, extract
+from audiotrain.parallel import use_all_cores
 
 import librosa  # isort: skip (it takes seconds, and is only for the comparison)
 
@@ -154,6 +155,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="settings whose name contains this text")
     parser.add_argument("--clips", type=Path, default=shared, help="where the short ones are")
     arguments = parser.parse_args()
+    use_all_cores()  # as the recipe of chords does
     warnings.filterwarnings("ignore", "n_fft=.* is too large for input signal")
     for name in [name for name in SETTINGS if arguments.only not in name]:
         del SETTINGS[name]

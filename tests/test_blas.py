@@ -136,19 +136,41 @@ def test_products_are_right():
     np.testing.assert_allclose(product, a.astype(np.float64) @ b, atol=1e-4)
 
 
-@ONLY_LINUX
-def test_threads_of_the_library_can_be_set():
+def threads_of_the_library():
     library = ctypes.CDLL(blas.load().path or None)
     names = ("MKL_Get_Max_Threads", "openblas_get_num_threads", "bli_thread_get_num_threads")
     count = next((getattr(library, name) for name in names if hasattr(library, name)), None)
     if count is None or blas.cores() < 2:
         pytest.skip("no BLAS of more than one thread here")
+    return count
+
+
+@ONLY_LINUX
+def test_threads_of_the_library_can_be_set():
+    count = threads_of_the_library()
     try:
         blas.use_threads(1)
         assert count() == 1
     finally:
         blas.use_threads(blas.cores())
     assert count() == blas.cores()
+
+
+@ONLY_LINUX
+@pytest.mark.parametrize("own", [1, 2])
+def test_streams_share_the_cores_for_a_while(own):
+    count = threads_of_the_library()
+    blas.use_threads(own)
+    try:
+        with blas.shared_by(2):
+            assert count() == max(1, blas.cores() // 2)
+        assert count() == own
+        with pytest.raises(KeyError), blas.shared_by(100):
+            assert count() == 1
+            raise KeyError
+        assert count() == own
+    finally:
+        blas.use_threads(blas.cores())
 
 
 def test_cores_are_no_more_than_the_variables_say(monkeypatch):
