@@ -4,7 +4,7 @@ Frame i is centred at i * hop / rate seconds and there are 1 + samples // hop fr
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
@@ -142,20 +142,22 @@ def front_end(settings: Settings) -> CQT | LogMel:
 
 
 def extract(
-    audio: str | Path | np.ndarray, settings: Settings, block_seconds: float | None = None
-) -> np.ndarray:
+    audio: str | Path | np.ndarray, settings: Settings, block_seconds: float | None = None,
+    heard: Callable[[np.ndarray], None] = lambda samples: None,
+) -> np.ndarray:  # fmt: skip
     """Features (frames, bins) float32 of a file or of mono samples (samples,) at settings.rate.
 
     Works in blocks of about `block_seconds` (None: what is fastest), so memory besides the result
-    does not depend on the length. Frames equal those of the whole file at once. AudioError as
-    from audio.read.
+    does not depend on the length. Frames equal those of the whole file at once. `heard` is given
+    all samples once, in order. AudioError as from audio.read.
     """
-    return np.concatenate(list(feature_blocks(audio, settings, block_seconds)))
+    return np.concatenate(list(feature_blocks(audio, settings, block_seconds, heard)))
 
 
 def feature_blocks(
-    audio: str | Path | np.ndarray, settings: Settings, block_seconds: float | None = None
-) -> Iterator[np.ndarray]:
+    audio: str | Path | np.ndarray, settings: Settings, block_seconds: float | None = None,
+    heard: Callable[[np.ndarray], None] = lambda samples: None,
+) -> Iterator[np.ndarray]:  # fmt: skip
     """The features of `extract` as consecutive blocks (frames, bins)."""
     if getattr(settings, "top_db", None) is not None:
         raise ValueError("top_db depends on the whole recording: extract needs top_db=None")
@@ -170,10 +172,11 @@ def feature_blocks(
         frames = frame_count(len(audio), hop)
         if frames > size:  # as many blocks for each stream
             size = -(-frames // (-(-frames // (size * len(chosen))) * len(chosen)))
+        heard(audio)
         slabs = _slabs_of_array(audio, hop, size, margin)
     else:
         pieces = audio_files.stream(audio, settings.rate, size * hop / settings.rate)
-        slabs = _slabs_of_stream(pieces, hop, size, margin)
+        slabs = _slabs_of_stream(_told(pieces, heard), hop, size, margin)
     ready: list[mx.array] = []
     given = ((mx.array(slab)[None], first, stop) for slab, first, stop in slabs)
     with blas.shared_by(len(chosen)):
@@ -188,6 +191,14 @@ def feature_blocks(
             yield from map(np.array, ready)
             ready = blocks
         yield from map(np.array, ready)
+
+
+def _told(
+    pieces: Iterator[np.ndarray], heard: Callable[[np.ndarray], None]
+) -> Iterator[np.ndarray]:
+    for piece in pieces:
+        heard(piece)
+        yield piece
 
 
 def _slabs_of_array(

@@ -7,7 +7,7 @@ nothing to judge. Times are seconds. `spelling.py` reads the text of a label.
 import codecs
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -238,11 +238,12 @@ def frames_to_segments(
     frame_seconds: float,
     duration: float,
     bass: BassRule = "any",
+    moved: Callable[[np.ndarray], np.ndarray] = lambda times: times,
 ) -> list[Segment]:
     """Runs of equal frames, labels [frames] or class triples (frames, 3), as segments.
 
     Frame i spans (i - 0.5) to (i + 0.5) times `frame_seconds`; the first begins at 0 and the last
-    ends at `duration` seconds.
+    ends at `duration` seconds. `moved` gives better times (n,) for those of the changes between.
     """
     if isinstance(labels, np.ndarray) and labels.ndim == 2:
         labels = [_decode(*triple, bass) for triple in labels.tolist()]
@@ -251,7 +252,7 @@ def frames_to_segments(
         return segments
     names = np.asarray(labels)
     changes = np.flatnonzero(names[1:] != names[:-1]) + 1
-    bounds = np.concatenate([[0.0], (changes - 0.5) * frame_seconds, [duration]])
+    bounds = np.concatenate([[0.0], moved((changes - 0.5) * frame_seconds), [duration]])
     for first, start, end in zip([0, *changes], bounds[:-1], bounds[1:], strict=True):
         end = min(end, duration)
         if end > start:

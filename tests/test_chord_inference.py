@@ -156,7 +156,12 @@ def test_what_was_heard_is_told_as_it_goes(ours):
     assert sum(told) == pytest.approx(10, abs=FEATURES.frame_seconds)
 
 
-def test_changes_are_half_way_between_frames(ours):
+@pytest.fixture
+def no_onsets(monkeypatch):
+    monkeypatch.setattr(chord_inference, "to_onsets", lambda times, *_: times)
+
+
+def test_changes_are_half_way_between_frames(ours, no_onsets):
     prediction = ours.predict(noise(60_000), viterbi=False)
     assert len(prediction.segments) > 3
     for segment in prediction.segments[1:]:
@@ -170,7 +175,17 @@ def test_silence_has_chords_too(ours):
     assert np.isfinite(prediction.confidences).all()
 
 
-def test_confidence_is_the_mean_of_the_frames(ours):
+def test_changes_are_at_onsets(ours):
+    samples = 0.01 * noise(90_000)
+    clicks = np.arange(0.2, 4.0, 0.2)
+    samples[(clicks * FEATURES.rate).astype(int)] = 1
+    changes = [segment.start for segment in ours.predict(samples, viterbi=False).segments[1:]]
+    assert len(changes) > 3
+    apart = np.abs(np.array(changes)[:, None] - clicks).min(axis=1)
+    assert np.mean(apart < 0.03) > 0.8
+
+
+def test_confidence_is_the_mean_of_the_frames(ours, no_onsets):
     samples = noise(50_000)
     prediction = ours.predict(samples, viterbi=False)
     from audiotrain import features as extraction
@@ -211,10 +226,10 @@ def test_joined_chords_have_the_mean_of_their_confidences():
     waiting = runs.take(classes[:2], [heads[:3]])  # as they are decided
     assert [len(part) for part in waiting] == [1]
     runs.take(classes[2:], [*waiting, heads[3:]])
-    found = runs.prediction(0.35)
+    found = runs.prediction(0.35, moved=lambda times: times - 0.01)
     assert [segment.label for segment in found.segments] == ["C:maj", "C:min"]
     assert found.confidences == pytest.approx([sure[:3].mean(), sure[3]], rel=1e-5)
-    assert found.segments[0].end == pytest.approx(0.25)
+    assert found.segments[0].end == found.segments[1].start == pytest.approx(0.24)
     assert found.seconds == found.segments[-1].end == pytest.approx(0.35)
 
 

@@ -8,6 +8,7 @@ cropping costs nothing and wraps nothing around.
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,12 +20,14 @@ from audiotrain.cache import FeatureCache
 from audiotrain.datasets import arrangement, chords, progressions, synthesis
 from audiotrain.harmony import Segment
 from audiotrain.loader import Dataset
+from audiotrain.onsets import Onsets
 from audiotrain.recipes import chord_tuning
 from audiotrain.recipes.terminal import progress
 
 FLOOR = 1e-4  # added to magnitudes before the logarithm
 ACCOMPANIED = 0.25  # share of composed songs that are one instrument's free accompaniment
 SYNTHESIS = 3  # raise it when the same seed gives another song
+ONSETS = 1  # raise it when onset strengths change
 ISOLATED = 0.2  # share of varied training windows that are a short clip in silence
 SILENCE = -80.0  # dB of FLOOR: the feature of a silent bin
 
@@ -81,12 +84,14 @@ class FeatureSettings:
 
 
 class Song(NamedTuple):
-    """Features (frames, bins + spare) float16, classes (frames, 3) int16, its labels in seconds."""
+    """Features (frames, bins + spare) float16, classes (frames, 3) int16, its labels in seconds,
+    and its onset strengths (steps,); without those its chords change between frames."""
 
     name: str
     features: np.ndarray
     classes: np.ndarray
     segments: list[Segment]
+    onsets: np.ndarray = np.zeros(0, np.float16)
 
     def seconds(self, settings: FeatureSettings) -> float:
         """Length by its frames."""
@@ -128,16 +133,18 @@ class Library:
             raise ValueError(f"{item.id}: labels without audio")
         if not item.audio.is_file():
             raise ValueError(f"{item.audio}: no such file")
-        spec = {"floor": FLOOR, "cqt": asdict(self.settings.cqt(spare=True))}
+        spec = self._spec()
         if tuned:
             spec["tuned"] = [chord_tuning.SECONDS, chord_tuning.STEP]
         if item.midi:
             spec["rendering"] = [SYNTHESIS, self.seed, rendering]
         else:
             spec["span"] = [item.start, item.end]
-        values = self._features.get(item.audio, spec, lambda: self._extract(item, rendering, tuned))
+        values, onsets = self._get(
+            item.audio, spec, lambda: self._source(item, rendering), tuned=tuned
+        )
         segments = chords.segments(item, len(values) * self.settings.frame_seconds)
-        return Song(item.id, values, self._frame_classes(segments, len(values)), segments)
+        return Song(item.id, values, self._frame_classes(segments, len(values)), segments, onsets)
 
     def composed(self, number: int, seconds: float, borrowed: Sequence[list[Segment]]) -> Song:
         """The `number`-th synthesised song of a seed, its chords from a grammar or from one of
@@ -146,17 +153,16 @@ class Library:
         self._composers[name] = lambda: self._compose(number, seconds, borrowed)
         made: list[list[Segment]] = []
 
-        def extract() -> np.ndarray:
+        def play() -> np.ndarray:
             audio, segments = self._composers[name]()
             made.append(segments)
-            return self._log_cqt(audio)
+            return audio
 
         source = f"{SYNTHESIS} {self.seed} {number} {seconds} {self._fingerprint(borrowed)}"
-        spec = {"floor": FLOOR, "cqt": asdict(self.settings.cqt(spare=True))}
-        values = self._features.get(source, spec, extract)
+        values, onsets = self._get(source, self._spec(), play)
         if not made:  # the features came from the cache: the labels alone are quick
             made.append(self._composition(number, seconds, borrowed)[1])
-        return Song(name, values, self._frame_classes(made[0], len(values)), made[0])
+        return Song(name, values, self._frame_classes(made[0], len(values)), made[0], onsets)
 
     def audio_of(self, name: str, item: chords.Item | None, rendering: int = 0) -> np.ndarray:
         """Samples of a composed song, or of a rendering of a MIDI file."""
@@ -206,23 +212,39 @@ class Library:
             audio = degrade(audio, self.settings.rate, rng)
         return audio
 
-    def _extract(self, item: chords.Item, rendering: int, tuned: bool) -> np.ndarray:
+    def _source(self, item: chords.Item, rendering: int) -> np.ndarray | Path:
         if item.midi:
-            source = self._audio_of_midi(item, rendering)
-        elif not item.start and item.end is None:
-            source = item.audio
-        else:
-            source = self.span_of(item)
-        tuning = chord_tuning.tuning_of(source, self.settings.rate) if tuned else 0.0
-        return self._log_cqt(source, tuning)
+            return self._audio_of_midi(item, rendering)
+        if not item.start and item.end is None:
+            return item.audio
+        return self.span_of(item)
+
+    def _spec(self) -> dict:
+        """What features depend on besides their source."""
+        return {"floor": FLOOR, "cqt": asdict(self.settings.cqt(spare=True))}
+
+    def _get(
+        self, source: Path | str, spec: dict, audio: Callable[[], np.ndarray | Path],
+        tuned: bool = False,
+    ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+        """Log-magnitude features and onset strengths of a source, heard once for both."""
+        settings = self.settings
+
+        @cache
+        def made() -> tuple[np.ndarray, np.ndarray]:
+            samples, onsets = audio(), Onsets(settings.rate, settings.hop)
+            tuning = chord_tuning.tuning_of(samples, settings.rate) if tuned else 0.0
+            transform = settings.cqt(spare=True, tuning=tuning)
+            magnitudes = features.extract(samples, transform, heard=onsets.add)
+            return decibels(magnitudes), onsets.strengths()
+
+        values = self._features.get(source, spec, lambda: made()[0])
+        return values, self._features.get(source, spec | {"onsets": ONSETS}, lambda: made()[1])
 
     def span_of(self, item: chords.Item) -> np.ndarray:
         """Samples of the part of a recording that is the item."""
         length = None if item.end is None else item.end - item.start
         return audio_files.read(item.audio, self.settings.rate, item.start, length)
-
-    def _log_cqt(self, audio: np.ndarray | Path, tuning: float = 0.0) -> np.ndarray:
-        return decibels(features.extract(audio, self.settings.cqt(spare=True, tuning=tuning)))
 
 
 def load_songs(

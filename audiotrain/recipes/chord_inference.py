@@ -13,9 +13,10 @@ import numpy as np
 
 from audiotrain import audio as audio_files
 from audiotrain import checkpoint, features
-from audiotrain.harmony import HEAD_SIZES, BassRule, Segment, decode
+from audiotrain.harmony import HEAD_SIZES, BassRule, Segment, decode, frames_to_segments
 from audiotrain.history import write_json
 from audiotrain.models.chords import ChordModelSettings, FrameChordModel
+from audiotrain.onsets import Onsets, step_of, to_onsets
 from audiotrain.recipes import chord_decoding
 from audiotrain.recipes.chord_data import SILENCE, FeatureSettings, Song, decibels
 
@@ -88,12 +89,15 @@ class FrameRecognizer:
         heard: Callable[[float], None] = lambda seconds: None,
         tuning: float = 0.0,
     ) -> Prediction:
-        """The chords of a file, or of mono samples at the model's rate, of any length.
+        """The chords of a file, or of mono samples at the model's rate, of any length; they change
+        where a note begins.
 
         `tuning` is in semitones above A = 440 Hz. `heard` is told now and then how many more
         seconds were listened to. AudioError, one line with the file, when it cannot be read.
         """
-        blocks = features.feature_blocks(audio, self.settings.cqt(self.spare, tuning))
+        onsets = Onsets(self.settings.rate, self.settings.hop)
+        transform = self.settings.cqt(self.spare, tuning)
+        blocks = features.feature_blocks(audio, transform, heard=onsets.add)
         decoder = chord_decoding.Decoder(self.switching_cost if viterbi else None)
         runs = _Runs(self.settings.frame_seconds, bass)
         waiting: list[np.ndarray] = []
@@ -106,7 +110,17 @@ class FrameRecognizer:
             seconds = len(audio) / self.settings.rate
         else:
             seconds = audio_files.info(audio).seconds
-        return runs.prediction(seconds)
+        return runs.prediction(seconds, self._to(onsets.strengths()))
+
+    def segments(self, classes: np.ndarray, onsets: np.ndarray, seconds: float) -> list[Segment]:
+        """Classes of frames (frames, 3) as chords that change at a song's onsets, given by their
+        strengths (steps,)."""
+        frame_seconds = self.settings.frame_seconds
+        return frames_to_segments(classes, frame_seconds, seconds, moved=self._to(onsets))
+
+    def _to(self, onsets: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+        step = step_of(self.settings.rate, self.settings.hop)
+        return lambda times: to_onsets(times, onsets, step)
 
 
 class Recognizer(FrameRecognizer):
@@ -195,8 +209,9 @@ class _Runs:
             self.frames += len(part)
         return [heads[len(classes) :]]
 
-    def prediction(self, seconds: float) -> Prediction:
-        """What has been taken from `seconds` of audio, neighbours of equal label joined."""
+    def prediction(self, seconds: float, moved: Callable[[np.ndarray], np.ndarray]) -> Prediction:
+        """What has been taken from `seconds` of audio, neighbours of equal label joined; `moved`
+        gives better times of their changes."""
         # The header of an mp3 may be wrong; the audio ends within a hop after the last centre.
         shortest = (self.frames - 1) * self.frame_seconds
         seconds = min(max(seconds, shortest), self.frames * self.frame_seconds)
@@ -209,13 +224,11 @@ class _Runs:
                 joined[-1] = (label, begun, stop, before + total)
             else:
                 joined.append((label, first, stop, total))
+        changes = np.array([first - 0.5 for _, first, _, _ in joined[1:]]) * self.frame_seconds
+        bounds = [0.0, *moved(changes).tolist(), seconds]
         segments = [
-            Segment(
-                max(0.0, (first - 0.5) * self.frame_seconds) if first else 0.0,
-                seconds if stop == self.frames else (stop - 0.5) * self.frame_seconds,
-                label,
-            )
-            for label, first, stop, _ in joined
+            Segment(start, end, label)
+            for start, end, (label, *_) in zip(bounds, bounds[1:], joined, strict=False)
         ]
         sure = [min(1.0, total / (stop - first)) for _, first, stop, total in joined]
         return Prediction(segments, sure, seconds)

@@ -16,7 +16,6 @@ from audiotrain.harmony import (
     Segment,
     decode,
     encode,
-    frames_to_segments,
 )
 from audiotrain.history import finite_or_none, write_json
 from audiotrain.recipes import chord_decoding
@@ -63,7 +62,7 @@ class Scores:
         costs = {"viterbi": self.recognizer.switching_cost, "argmax": None}
         for name, cost in costs.items():
             classes = chord_decoding.decode(heads, cost)
-            estimate = frames_to_segments(classes, settings.frame_seconds, seconds)
+            estimate = self.recognizer.segments(classes, song.onsets, seconds)
             scores = metrics.chord_scores(song.segments, estimate)
             self.by_decoding[name].append(scores)
             self.quality[name] += metrics.quality_seconds(song.segments, estimate)
@@ -207,7 +206,7 @@ def choose_decoding(
         scores = []
         for song, values in heads:
             classes = chord_decoding.decode(chord_decoding.offset_types(values, offsets), cost)
-            estimate = frames_to_segments(classes, settings.frame_seconds, song.seconds(settings))
+            estimate = recognizer.segments(classes, song.onsets, song.seconds(settings))
             scores.append(metrics.chord_scores(song.segments, estimate))
         corpus = metrics.aggregate_scores(scores)["corpus"]
         return sum(corpus[name] for name in CHOSEN_BY)
