@@ -1,5 +1,7 @@
 """Songs of a library, its cache, and training windows whose labels move with their bins."""
 
+from dataclasses import replace
+
 import numpy as np
 import pretty_midi
 import pytest
@@ -129,6 +131,21 @@ def test_a_span_is_its_part_of_the_recording(tmp_path):
     assert len(song.features) == 1 + round(1.5 * 22050) // SMALL.hop
     assert {tuple(row) for row in song.classes.tolist()} == {encode("B:maj")}
     assert song.features[3].argmax() == 6 + 59 - 24
+
+
+def test_a_span_of_a_midi_file_is_its_part_of_the_rendering(tmp_path):
+    whole, rate = midi(tmp_path), SMALL.rate
+    span = replace(whole, id="x.mid@1-1.5", start=1.0, end=1.5)
+    made = library(tmp_path)
+    made.song(whole)  # what is cached of it is not that of the span
+    song = made.song(span)
+    samples = made.audio_of(whole.id, whole)[rate : round(1.5 * rate)]
+    np.testing.assert_array_equal(made.audio_of(span.id, span), samples)
+    expected = chord_data.decibels(features.extract(samples, SMALL.cqt(spare=True)))
+    np.testing.assert_allclose(song.features, expected, atol=0.1)
+    assert song.segments == [Segment(0.0, 0.5, "C:maj")]
+    with pytest.raises(ValueError, match=r"x\.mid: span starts at 60 s, but the MIDI ends at"):
+        made.song(replace(whole, start=60.0))
 
 
 def test_a_short_span_of_a_long_file_does_not_read_it_all(tmp_path, monkeypatch):

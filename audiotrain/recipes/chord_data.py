@@ -138,7 +138,7 @@ class Library:
             spec["tuned"] = [chord_tuning.SECONDS, chord_tuning.STEP]
         if item.midi:
             spec["rendering"] = [SYNTHESIS, self.seed, rendering]
-        else:
+        if not item.midi or item.start or item.end is not None:
             spec["span"] = [item.start, item.end]
         values, onsets = self._get(
             item.audio, spec, lambda: self._source(item, rendering), tuned=tuned
@@ -165,7 +165,7 @@ class Library:
         return Song(name, values, self._frame_classes(made[0], len(values)), made[0], onsets)
 
     def audio_of(self, name: str, item: chords.Item | None, rendering: int = 0) -> np.ndarray:
-        """Samples of a composed song, or of a rendering of a MIDI file."""
+        """Samples of a composed song, or of a rendering of the item's span of a MIDI file."""
         return self._composers[name]()[0] if item is None else self._audio_of_midi(item, rendering)
 
     def _composition(self, number: int, seconds: float, borrowed: Sequence[list[Segment]]):
@@ -202,6 +202,17 @@ class Library:
         return np.random.default_rng([self.seed, zlib.crc32(repr(parts).encode())])
 
     def _audio_of_midi(self, item: chords.Item, rendering: int) -> np.ndarray:
+        audio, rate = self._rendered(item, rendering), self.settings.rate
+        if item.start >= len(audio) / rate:
+            raise ValueError(
+                f"{item.audio}: span starts at {item.start:g} s, but the MIDI ends at "
+                f"{len(audio) / rate:.3f} s"
+            )
+        last = None if item.end is None else round(item.end * rate)
+        return audio[round(item.start * rate) : last]
+
+    def _rendered(self, item: chords.Item, rendering: int) -> np.ndarray:
+        """Samples of a whole MIDI file."""
         parts = synthesis.read_midi(item.audio)
         if not rendering:
             return synthesis.render(parts, self.settings.rate)
