@@ -264,6 +264,8 @@ def frames_to_segments(
 
 _NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
 _ROW = re.compile(rf"({_NUMBER})[\s,;]+({_NUMBER})[\s,;]+(.+)")
+# Where a further column begins after a label: at a tab, or before a number that is not in brackets.
+_COLUMN = re.compile(rf"\t|[\s,;]+(?={_NUMBER}(?:[\s,;]|$))(?![^(]*\))")
 _HEADER = re.compile(r"(?i)\W*(start|onset|begin|time|t0)")
 _BYTE_ORDER_MARKS = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 # Rounding of times makes gaps and overlaps up to this long, in seconds; they are closed in silence.
@@ -313,7 +315,7 @@ def parse_lab(text: str, name: str, pop_spellings: bool = False) -> Annotation:
 
 def _read_label(text: str, pop_spellings: bool) -> str:
     """The label at the beginning of `text`, which may have quotes and further columns."""
-    text = text.strip("\"' \t,;")
+    text = _COLUMN.split(text.strip("\"' \t,;"), maxsplit=1)[0].strip("\"' ")
     try:
         return spelling.repair(text, pop_spellings)
     except ValueError:

@@ -336,6 +336,26 @@ def test_faults_are_mended_and_named(text, segments, problem):
     assert any(f"song.lab{problem}" in found for found in read.problems), read.problems
 
 
+@pytest.mark.parametrize("pop_spellings", [False, True])
+@pytest.mark.parametrize(
+    ("line", "label"),
+    [
+        ("0\t2\tC\t4", "C:maj"),
+        ("0\t2\tG:min\t7", "G:min"),
+        ("0\t2\t'D:maj'\t6\tverse", "D:maj"),
+        ("0 2 G:min 7", "G:min"),
+        ("0 2 C 0.5 4", "C:maj"),
+        ("0,2,C,4", "C:maj"),
+        ("0\t2\tC\tmin", "C:maj"),
+        ("0 2 A min7", "A:min7"),
+        ("0 2 C:maj (9, 11, 13)", "C:maj(9,11,13)"),
+        ("0\t2\tC:sus4( b7, 9 )\t4", "C:sus4(b7,9)"),
+    ],
+)
+def test_a_further_column_is_no_part_of_the_label(line, label, pop_spellings):
+    assert parse_lab(line, "a.lab", pop_spellings) == ([Segment(0, 2, label)], [])
+
+
 def test_pop_spellings_in_a_file():
     assert parse_lab("0 1 Cm7b5\n1 2 A minor", "a.lab", pop_spellings=True) == (
         [Segment(0, 1, "C:hdim7"), Segment(1, 2, "A:min")],
