@@ -268,8 +268,8 @@ _ROW = re.compile(rf"({_NUMBER})[\s,;]+({_NUMBER})[\s,;]+(.+)")
 _COLUMN = re.compile(rf"\t|[\s,;]+(?={_NUMBER}(?:[\s,;]|$))(?![^(]*\))")
 _HEADER = re.compile(r"(?i)\W*(start|onset|begin|time|t0)")
 _BYTE_ORDER_MARKS = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
-# Rounding of times makes gaps and overlaps up to this long, in seconds; they are closed in silence.
-_ROUNDING = 0.0005
+# Rounding of times makes gaps and overlaps up to this long; they are closed in silence.
+ROUNDING_SECONDS = 0.0005
 
 
 def read_lab(path: str | os.PathLike, pop_spellings: bool = False) -> Annotation:
@@ -342,9 +342,9 @@ def _in_order(rows: list[tuple[int, Segment]], name: str, problems: list[str]) -
         before = segments[-1].end if segments else 0.0
         if start - before >= 1:
             problems.append(f"{where} nothing is labelled from {before:.3f} to {start:.3f} s")
-        if before - start > _ROUNDING:
+        if before - start > ROUNDING_SECONDS:
             problems.append(f"{where} overlaps the label before it, which is cut")
-        if segments and start - before <= _ROUNDING:
+        if segments and start - before <= ROUNDING_SECONDS:
             segments[-1] = segments[-1]._replace(end=start)
             if segments[-1].start == start:
                 segments.pop()

@@ -194,6 +194,68 @@ def test_spans_of_one_recording_become_one_song(tmp_path):
     assert (clip.id, clip.clip_label, clip.end) == ("y.wav@0-1", "E:maj", 1.0)
 
 
+@pytest.mark.parametrize(
+    "table",
+    [
+        "file,chord,start\nx.wav,C,0\nx.wav,Am,3\nx.wav,G,1\n",
+        "file,chord,onset,duration\nx.wav,C,0,1\nx.wav,G,1,2\nx.wav,Am,3,\n",
+        "file,chord,start,end\nx.wav,C,0,1\nx.wav,G,1,\nx.wav,Am,3,\n",
+        "file,chord,start,group\nx.wav,C,0,a\nx.wav,G,1,a\nx.wav,Am,3,a\n",
+    ],
+)
+def test_an_open_end_is_the_next_onset(tmp_path, table):
+    corpus = chords.discover(grow(tmp_path, "x.wav", f"chords.csv={table}"))
+    (song,) = corpus.items
+    assert (song.id, song.start, song.end) == ("x.wav", 0.0, None)
+    assert chords.segments(song, 8.0) == [
+        Segment(0, 1, "C:maj"), Segment(1, 3, "G:maj"), Segment(3, 8.0, "A:min"),
+    ]  # fmt: skip
+    assert corpus.problems == []
+
+
+def test_a_duration_alone_is_that_of_the_file(tmp_path):
+    table = "file,chord,duration\nx.wav,C,4.2\n"
+    (item,) = chords.discover(grow(tmp_path, "x.wav", f"chords.csv={table}")).items
+    assert (item.id, item.end, item.columns) == ("x.wav", None, {"duration": "4.2"})
+
+
+@pytest.mark.parametrize(
+    ("table", "segments", "told"),
+    [
+        (
+            "start,end\nx.wav,C,0,5\nx.wav,G,2,8\n",
+            [(0, 2, "C:maj"), (2, 8, "G:maj")],
+            "chords.csv:3: overlaps chords.csv:2, which is cut",
+        ),
+        (
+            "start,end\nx.wav,C,0,5\nx.wav,G,2,\n",
+            [(0, 2, "C:maj"), (2, 8, "G:maj")],
+            "chords.csv:3: overlaps chords.csv:2, which is cut",
+        ),
+        (
+            "start,end\nx.wav,C,0,\nx.wav,G,0,\nx.wav,F,1,\n",
+            [(0, 1, "G:maj"), (1, 8, "F:maj")],
+            "chords.csv:3: overlaps chords.csv:2, which is cut",
+        ),
+        (
+            "start,end\nx.wav,C,,\nx.wav,G,0,2\nx.wav,F,2,4\n",
+            [(0, 2, "G:maj"), (2, 4, "F:maj")],
+            "chords.csv:2: found no start, expected one as in chords.csv:3",
+        ),
+        (
+            "start,duration\nx.wav,C,0,2\nx.wav,D,2,long\nx.wav,F,2,3\n",
+            [(0, 2, "C:maj"), (2, 5, "F:maj")],
+            "chords.csv:3: found duration 'long', expected seconds",
+        ),
+    ],
+)
+def test_times_of_a_table_that_do_not_fit_are_told(tmp_path, table, segments, told):
+    corpus = chords.discover(grow(tmp_path, "x.wav", f"chords.csv=file,chord,{table}"))
+    (song,) = corpus.items
+    assert chords.segments(song, 8.0) == [Segment(*segment) for segment in segments]
+    assert [problem.text for problem in corpus.problems] == [told]
+
+
 @pytest.mark.parametrize("named", ["x.wav", "sub/x.wav", "x", "sub\\x.wav", "../data/sub/x.wav"])
 def test_tables_name_files_in_many_ways(tmp_path, named):
     grow(tmp_path / "data", "sub/x.wav", f"meta/labels.csv=file,chord\n{named},C\n")

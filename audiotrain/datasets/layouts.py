@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from tqdm import tqdm
 
 from audiotrain.audio import AUDIO_SUFFIXES
-from audiotrain.datasets import manifest, pairing
+from audiotrain.datasets import manifest, pairing, spans
 from audiotrain.datasets.annotations import READ_SUFFIXES
 from audiotrain.datasets.corpus import (
     MIDI_SUFFIXES,
@@ -130,15 +130,18 @@ class _Search:
                 self.folder, PurePosixPath(table).parent, self.audio + self.midi,
                 (*AUDIO_SUFFIXES, *MIDI_SUFFIXES),
             )  # fmt: skip
-            spans: dict[tuple, list[Item]] = defaultdict(list)
+            by_recording: dict[Path, list[spans.Line]] = defaultdict(list)
             for row in rows:
                 item = self.item_of_row(table, row, find)
                 if item is not None:
-                    spans[item.audio, item.split, item.group, item.end is None].append(item)
-            for found in spans.values():
-                joined = _joined(found)
-                for item in joined:
-                    self.add(item, relative(item.audio, self.folder))
+                    whole = row.start is None and row.end is None
+                    line = spans.Line(f"{table}:{row.line}", item, whole)
+                    by_recording[item.audio].append(line)
+            for audio, lines in by_recording.items():
+                items, problems = spans.songs(lines)
+                self.problems += problems
+                for item in items:
+                    self.add(item, relative(audio, self.folder))
 
     def item_of_row(self, table: str, row: manifest.Row, find: Finder) -> Item | None:
         where = f"{table}:{row.line}"
@@ -168,11 +171,9 @@ class _Search:
         if row.split and split is None:
             text = f"{where}: found {row.split!r}, expected train, valid or test"
             self.problem("unknown splits, taken as none", text)
-        whole = not start and row.end is None
-        span = "" if whole else f"@{start:g}-{'' if row.end is None else f'{row.end:g}'}"
         group = row.group or without_suffix(annotation if isinstance(annotation, str) else audio)
         return self.item(
-            audio + span, audio, annotation, group,
+            spans.span_name(audio, start, row.end), audio, annotation, group,
             start=start, end=row.end, split=split, columns=row.columns,
         )  # fmt: skip
 
@@ -293,16 +294,3 @@ class _Search:
         told = sorted(self.problems, key=lambda problem: problem.kind.startswith("audio"))
         first = f" ({told[0].kind}: {told[0].text})" if told else ""
         return f"{self.folder}: found {found}, but no pair{first}; known layouts: {LAYOUTS}"
-
-
-def _joined(items: list[Item]) -> list[Item]:
-    """Labelled spans of one recording as one item, so that its frames keep their context."""
-    if len(items) < 2 or any(item.clip_label is None or item.end is None for item in items):
-        return items
-    spans = sorted(item.annotation[0] for item in items)
-    ends = [*(span.start for span in spans[1:]), math.inf]
-    kept = [span._replace(end=min(span.end, end)) for span, end in zip(spans, ends, strict=True)]
-    first = items[0]
-    name = first.id.split("@")[0] + (f"@{first.split}" if first.split else "")
-    segments = tuple(span for span in kept if span.end > span.start)
-    return [replace(first, id=name, annotation=segments, start=0.0, end=None, columns={})]

@@ -1,7 +1,7 @@
 """Tables that list recordings and their chords: CSV, TSV, JSON lines; `labels.csv` is one of them.
 
 A table needs a column for the audio and one for the label, which is a chord or the path of an
-annotation. It may say start and end (seconds of the recording), split and group.
+annotation. It may say start and end or duration (seconds of the recording), split and group.
 """
 
 import csv
@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from audiotrain.datasets.annotations import read_text
+from audiotrain.datasets.annotations import DURATION_COLUMNS, read_text
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl")
 AUDIO_COLUMNS = (
@@ -73,7 +73,7 @@ def read_manifest(path: Path, group_column: str | None = None) -> Manifest:
         columns = {name: cell_text(cell) for name, cell in raw.items()}
         cells = {key: columns.get(name, "") if name else "" for key, name in names.items()}
         try:
-            start, end = span(cells["start"], cells["end"])
+            start, end = span(cells["start"], cells["end"], cells["duration"])
         except ValueError as error:
             problems.append(f"{path}:{line}: {error}")
             continue
@@ -93,11 +93,14 @@ def _column_names(
 ) -> dict[str, str | None]:
     """The table's own name for each of our columns, None where it has no such column."""
     check_group_column(path, columns, group_column)
+    start = find_column(columns, START_COLUMNS)
     return {
         "audio": find_column(columns, AUDIO_COLUMNS),
         "label": find_column(columns, LABEL_COLUMNS),
-        "start": find_column(columns, START_COLUMNS),
+        "start": start,
         "end": find_column(columns, END_COLUMNS),
+        # without a start it is the length of the file
+        "duration": find_column(columns, DURATION_COLUMNS) if start else None,
         "split": find_column(columns, SPLIT_COLUMNS),
         "group": group_column or find_column(columns, GROUP_COLUMNS),
     }
@@ -179,9 +182,14 @@ def cell_text(cell: object) -> str:
     return "" if cell is None else str(cell)
 
 
-def span(start_cell: str, end_cell: str) -> tuple[float | None, float | None]:
-    """Start and end in seconds, None where the cell is empty. ValueError for anything else."""
+def span(
+    start_cell: str, end_cell: str, duration_cell: str = ""
+) -> tuple[float | None, float | None]:
+    """Start and end in seconds, None where the cell is empty; the duration counts where there is a
+    start and no end. ValueError for anything else."""
     start, end = _seconds(start_cell, "start"), _seconds(end_cell, "end")
+    if start is not None and end is None and duration_cell:
+        end = start + (_seconds(duration_cell, "duration") or 0.0)
     if end is not None and end <= (start or 0.0):
         raise ValueError(f"end {end:g} is not after start {start or 0.0:g}")
     return start, end
