@@ -11,6 +11,7 @@ import pytest
 from audiotrain import audio
 from audiotrain.datasets import chords, pairing
 from audiotrain.datasets.corpus import chord_of_name
+from audiotrain.datasets.midi_length import midi_seconds
 from audiotrain.harmony import CHORD_TYPES, IGNORE, Segment, encode
 
 LAB = "0 1 C:maj\n1 2 G:7/3\n"
@@ -485,6 +486,45 @@ def test_report_counts_problems_with_file_and_line(faulty):
     ):
         assert re.search(pattern, text), f"{pattern}\n{text}"
     assert max(map(len, text.splitlines())) < 200
+
+
+def test_labels_past_the_end_are_told_wherever_they_stand(tmp_path):
+    import pretty_midi
+
+    midi = pretty_midi.PrettyMIDI(initial_tempo=90)
+    midi.instruments = [pretty_midi.Instrument(0)]
+    midi.instruments[0].notes = [pretty_midi.Note(90, 60, 1.0, 4.0)]
+    midi.write(str(tmp_path / "m.mid"))
+    for name in "abcd":
+        tone(tmp_path / f"{name}.wav", 4.0)
+    rows = "a,C,0,2\na,G,2,9\nb,C,0,9\nc,C,0,4.4\nd,C,0,2\nd,G,2,\n".replace(",C", ".wav,C")
+    rows = rows.replace(",G", ".wav,G")
+    grow(tmp_path, f"t.csv=file,chord,start,end\n{rows}", "m.lab=0 6 C\n6 9 G\n")
+    told = chords.survey(chords.check(chords.discover(tmp_path))).problems
+    assert {problem.kind for problem in told} == {"labels past the end of the audio"}
+    assert sorted(problem.text for problem in told) == [
+        f"{name}: last label ends at 9.00 s, the audio at 4.00 s"
+        for name in ("a.wav", "b.wav@0-9", "m.mid")
+    ]
+
+
+def test_a_midi_file_lasts_until_its_last_note(shared_data):
+    import pretty_midi
+
+    paths = sorted((shared_data / "pop909").glob("*.mid"))[::100]
+    assert paths
+    for path in paths:
+        notes = [n for i in pretty_midi.PrettyMIDI(str(path)).instruments for n in i.notes]
+        assert midi_seconds(path) == pytest.approx(max(note.end for note in notes))
+
+
+@pytest.mark.parametrize("end", [0, 3, 13, 20, 30])
+def test_a_damaged_midi_file_has_no_length(tmp_path, end):
+    whole = MIDI + b"MTrk\x00\x00\x00\x0c\x00\x90\x3c\x50\x60\x80\x3c\x00\x00\xff\x2f\x00"
+    (tmp_path / "x.mid").write_bytes(whole)
+    assert midi_seconds(tmp_path / "x.mid") == 0.5
+    (tmp_path / "x.mid").write_bytes(whole[:end])
+    assert midi_seconds(tmp_path / "x.mid") in (None, 0.0)
 
 
 def test_report_shows_three_examples_of_many(tmp_path):

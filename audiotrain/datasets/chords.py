@@ -3,6 +3,7 @@
 The report counts time, not files: hours by chord type and root are what a model learns from.
 """
 
+import math
 from collections import Counter
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -20,6 +21,7 @@ from audiotrain.datasets.corpus import (
     segments,
 )
 from audiotrain.datasets.layouts import LAYOUTS, discover
+from audiotrain.datasets.midi_length import midi_seconds
 from audiotrain.datasets.reporting import (
     count,
     duration,
@@ -37,6 +39,7 @@ __all__ = [
 ]  # fmt: skip
 
 PAST_SECONDS = 0.5  # a last label longer past the audio's end than this is told
+RINGING_SECONDS = 2.0  # after the last note of a MIDI file its chord still sounds
 SMALL_SHARE = 0.001  # of the time; rarer chord types share a line
 
 # Kinds of the problems that the readers of label files tell, by their words.
@@ -142,7 +145,8 @@ def survey(corpus: Corpus) -> Survey:
             continue
         if item.annotation not in told:
             told.add(item.annotation)
-            problems += _label_problems(item, annotation, seconds, corpus.folder)
+            problems += _label_problems(annotation, corpus.folder)
+        problems += _past_the_end(item, annotation, seconds)
         times.add(item, seconds)
     items = corpus.items
     return Survey(
@@ -186,22 +190,28 @@ class _Times:
         self.unlabelled += max(0.0, seconds - float(lengths.sum())) if np.isfinite(seconds) else 0.0
 
 
-def _label_problems(
-    item: Item, annotation: Annotation, seconds: float | None, folder: Path
-) -> list[Problem]:
-    """What the reader of an item's labels told, and how they fit its audio."""
+def _label_problems(annotation: Annotation, folder: Path) -> list[Problem]:
+    """What the reader of labels told."""
     problems = []
     for text in annotation.problems:
         kind = next((kind for words, kind in _KINDS if words in text), _OTHER_KIND)
         problems.append(Problem(kind, text.removeprefix(f"{folder}/")))
-    if not isinstance(item.annotation, Path) or not annotation.segments:
-        return problems
-    last = annotation.segments[-1]
-    end = None if seconds is None or item.end is not None else item.start + seconds
-    if end is not None and last.end > end + PAST_SECONDS:
-        text = f"{item.id}: last label ends at {last.end:.2f} s, the audio at {end:.2f} s"
-        problems.append(Problem("labels past the end of the audio", text))
     return problems
+
+
+def _past_the_end(item: Item, annotation: Annotation, seconds: float | None) -> list[Problem]:
+    """A problem when the labels, or the span, of an item end well after what sounds."""
+    if item.midi:
+        whole, slack = midi_seconds(item.audio), PAST_SECONDS + RINGING_SECONDS
+    else:
+        whole, slack = None if seconds is None else item.start + seconds, PAST_SECONDS
+    if whole is None or not annotation.segments:
+        return []
+    last = annotation.segments[-1].end if item.end is None else item.end
+    if not whole + slack < last < math.inf:
+        return []
+    text = f"{item.id}: last label ends at {last:.2f} s, the audio at {whole:.2f} s"
+    return [Problem("labels past the end of the audio", text)]
 
 
 # ---- text
