@@ -605,6 +605,25 @@ def test_groups_stay_together():
     assert sum(map(len, groups)) == len(set().union(*groups)) == 7
 
 
+def test_spans_of_one_recording_stay_together(tmp_path):
+    rows = ["a,C,0,2,1", "a,G,2,4,2", "b,x.lab,0,1,2", "b,y.lab,1,2,3", "c,C,0,1,4", "d,C,0,1,5"]
+    table = "\n".join(
+        ["file,chord,start,end,artist", *(row.replace(",", ".wav,", 1) for row in rows)]
+    )
+    grow(tmp_path, "a.wav", "b.wav", "c.wav", "d.wav", "x.lab", "y.lab", f"t.csv={table}\n")
+    corpus = chords.discover(tmp_path, group="artist")
+    assert [item.id for item in corpus.items] == [
+        "a.wav", "b.wav@0-1", "b.wav@1-2", "c.wav@0-1", "d.wav@0-1"
+    ]  # fmt: skip
+    groups = [item.group for item in corpus.items]
+    assert len(set(groups[:3])) == 1
+    assert len(set(groups)) == 3
+    assert [(p.kind, p.text) for p in corpus.problems] == [
+        ("recordings in several groups, which are taken as one", text)
+        for text in ("a.wav@0-2 in 1, a.wav@2-4 in 2", "b.wav@0-1 in 2, b.wav@1-2 in 3")
+    ]
+
+
 def test_declared_splits_stay_and_valid_is_taken_from_train():
     corpus = corpus_of(*songs(range(90), "train"), *songs(range(90, 120), "test"))
     parts = ids(chords.split(corpus))

@@ -99,6 +99,14 @@ def test_what_is_wrong_is_told_with_its_line(place):
         assert text in told, text
 
 
+def test_spans_of_one_recording_stay_together(place):
+    table(place, [["file", "label", "start", "end", "group"], ["0.wav", "a", "0", "0.1", "x"],
+                  ["0.wav", "b", "0.1", "0.2", "y"], ["1.wav", "b", "", "", "y"]])  # fmt: skip
+    found = labelled.check(discover(place))
+    assert len({clip.group for clip in found.items}) == 1
+    assert "0.wav@0-0.1 in x, audio/0.wav@0.1-0.2 in y" in labelled.report(found)
+
+
 def test_refusals(place, clips):
     with pytest.raises(ValueError, match="gone: no such folder or table"):
         discover(place / "gone")

@@ -17,7 +17,7 @@ from audiotrain.datasets.clips import Clip, normalised
 from audiotrain.datasets.corpus import Corpus, Problem
 from audiotrain.datasets.reporting import count, duration, leaks, problem_lines, progress
 from audiotrain.datasets.scenes import Scene, random_scene
-from audiotrain.datasets.splits import SPLITS, split
+from audiotrain.datasets.splits import SPLITS, join_groups, join_spans, split
 
 __all__ = [
     "LAYOUTS", "SPLITS", "TEMPLATES", "Clip", "Corpus", "Problem", "Survey", "check", "composed",
@@ -72,9 +72,9 @@ def composed(number: int, seed: int = 0) -> Corpus[Clip]:
 def check(corpus: Corpus[Clip], strict: bool = False, decode: bool = False) -> Corpus[Clip]:
     """The corpus without clips whose audio can't be opened; they are among its problems instead.
 
-    With `decode` all audio is read through, which finds damage after the header. Clips with equal
-    audio files get one group, so that no split tears them apart. ValueError, naming the first
-    clip, when none is left, or when `strict` and there is any.
+    With `decode` all audio is read through, which finds damage after the header. Clips of one
+    audio file, or of equal ones, get one group, so that no split tears them apart. ValueError,
+    naming the first clip, when none is left, or when `strict` and there is any.
     """
     clips, problems = [], list(corpus.problems)
     faults: dict[audio.AudioPath, str] = {}  # by file: spans of one are opened once
@@ -90,8 +90,9 @@ def check(corpus: Corpus[Clip], strict: bool = False, decode: bool = False) -> C
             f"{corpus.folder}: {broken} of {len(corpus.items)} clips can't be read, first "
             f"{problems[len(corpus.problems)].text}"
         )
+    clips, shared = join_spans(clips)
     clips, twins = _grouped_twins(clips)
-    return replace(corpus, items=clips, problems=problems + twins)
+    return replace(corpus, items=clips, problems=problems + shared + twins)
 
 
 def _fault(clip: Clip, decode: bool, known: dict[audio.AudioPath, str]) -> str:
@@ -123,13 +124,6 @@ def _grouped_twins(clips: list[Clip]) -> tuple[list[Clip], list[Problem]]:
             by_size[_size(clip.audio)].add(clip.audio)
     suspects = [path for paths in by_size.values() if len(paths) > 1 for path in paths]
     digests = {path: _digest(path) for path in progress(suspects, "looking for duplicates")}
-    home: dict[str, str] = {}  # group -> the group that it joins
-
-    def root(group: str) -> str:
-        while group in home:
-            group = home[group]
-        return group
-
     first: dict[bytes, Clip] = {}
     problems = []
     told: set[audio.AudioPath] = set()
@@ -141,10 +135,7 @@ def _grouped_twins(clips: list[Clip]) -> tuple[list[Clip], list[Problem]]:
             told.add(clip.audio)
             problems.append(Problem("files equal to another, put into its group",
                                     f"{clip.id}: equal to {twin.id}"))  # fmt: skip
-        mine, its = root(clip.group), root(twin.group)
-        if mine != its:
-            home[mine] = its
-    return [replace(clip, group=root(clip.group)) for clip in clips] if home else clips, problems
+    return join_groups(clips, [digests.get(clip.audio) for clip in clips]), problems
 
 
 def _size(path: audio.AudioPath) -> int:

@@ -6,13 +6,14 @@ Names here are paths relative to the folder, with `/` between the parts.
 import math
 import os
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from tqdm import tqdm
 
 from audiotrain.audio import AUDIO_SUFFIXES
-from audiotrain.datasets import manifest, pairing, spans
+from audiotrain.datasets import manifest, pairing, spans, splits
 from audiotrain.datasets.annotations import READ_SUFFIXES
 from audiotrain.datasets.corpus import (
     MIDI_SUFFIXES,
@@ -65,9 +66,9 @@ def discover(
     search.tell_unused()
     if not search.items:
         raise ValueError(search.failure())
-    splits = split_folders(search.items)
+    by_folder = split_folders(search.items)
     items = [
-        replace(item, split=item.split or splits.get(item.id)) for item in search.items.values()
+        replace(item, split=item.split or by_folder.get(item.id)) for item in search.items.values()
     ]
     return Corpus(search.folder, sorted(items, key=lambda item: item.id), search.problems)
 
@@ -121,27 +122,34 @@ class _Search:
     # ---- tables
 
     def use_tables(self) -> None:
+        lines: list[tuple[str, spans.Line]] = []
         for table in self.tables:
             self.used.add(table)
-            rows, problems = manifest.read_manifest(self.folder / table, self.group)
-            for text in problems:
-                self.problem("lines of a table not used", text)
-            find = Finder(
-                self.folder, PurePosixPath(table).parent, self.audio + self.midi,
-                (*AUDIO_SUFFIXES, *MIDI_SUFFIXES),
-            )  # fmt: skip
-            by_recording: dict[Path, list[spans.Line]] = defaultdict(list)
-            for row in rows:
-                item = self.item_of_row(table, row, find)
-                if item is not None:
-                    whole = row.start is None and row.end is None
-                    line = spans.Line(f"{table}:{row.line}", item, whole)
-                    by_recording[item.audio].append(line)
-            for audio, lines in by_recording.items():
-                items, problems = spans.songs(lines)
-                self.problems += problems
-                for item in items:
-                    self.add(item, relative(audio, self.folder))
+            lines += [(table, line) for line in self.lines_of(table)]
+        items, problems = splits.join_spans([line.item for _, line in lines])
+        self.problems += problems
+        by_recording: dict[tuple, list[spans.Line]] = defaultdict(list)
+        for (table, line), item in zip(lines, items, strict=True):
+            by_recording[table, item.audio].append(line._replace(item=item))
+        for (_, audio), own in by_recording.items():
+            items, problems = spans.songs(own)
+            self.problems += problems
+            for item in items:
+                self.add(item, relative(audio, self.folder))
+
+    def lines_of(self, table: str) -> Iterator[spans.Line]:
+        rows, problems = manifest.read_manifest(self.folder / table, self.group)
+        for text in problems:
+            self.problem("lines of a table not used", text)
+        find = Finder(
+            self.folder, PurePosixPath(table).parent, self.audio + self.midi,
+            (*AUDIO_SUFFIXES, *MIDI_SUFFIXES),
+        )  # fmt: skip
+        for row in rows:
+            item = self.item_of_row(table, row, find)
+            if item is not None:
+                whole = row.start is None and row.end is None
+                yield spans.Line(f"{table}:{row.line}", item, whole)
 
     def item_of_row(self, table: str, row: manifest.Row, find: Finder) -> Item | None:
         where = f"{table}:{row.line}"

@@ -7,10 +7,12 @@ by a hash of seed and name; a saved split is reused, and only new groups are pla
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from audiotrain.datasets.corpus import Corpus, Item
+from audiotrain.datasets.corpus import AnyItem, Corpus, Item, Problem
 from audiotrain.files import write
 
 SPLITS = ("train", "valid", "test")
@@ -52,6 +54,45 @@ def split(
     if path:
         _save(Path(path), seed, fractions, places, parts)
     return parts
+
+
+def join_groups(items: Sequence[AnyItem], keys: Iterable[Hashable]) -> list[AnyItem]:
+    """The items, those of equal keys in one group, which all others of their groups join.
+
+    The keys are in the order of the items; None is equal to nothing.
+    """
+    home: dict[str, str] = {}  # group -> the group that it joins
+    first: dict[Hashable, str] = {}
+
+    def root(group: str) -> str:
+        while group in home:
+            group = home[group]
+        return group
+
+    for item, key in zip(items, keys, strict=True):
+        if key is not None:
+            mine, its = root(item.group), root(first.setdefault(key, item.group))
+            if mine != its:
+                home[mine] = its
+    return [replace(item, group=root(item.group)) for item in items] if home else list(items)
+
+
+def join_spans(items: Sequence[AnyItem]) -> tuple[list[AnyItem], list[Problem]]:
+    """The items, spans of one recording in one group, and a problem for each recording that was in
+    several: its spans sound alike, so they may not be in several parts of a split."""
+    groups: dict[Hashable, dict[str, str]] = defaultdict(dict)  # recording -> group -> an item
+    for item in items:
+        if item.audio is not None:
+            groups[item.audio].setdefault(item.group, item.id)
+    problems = [
+        Problem(
+            "recordings in several groups, which are taken as one",
+            ", ".join(f"{name} in {group}" for group, name in own.items()),
+        )
+        for own in groups.values()
+        if len(own) > 1
+    ]
+    return join_groups(items, [item.audio for item in items]), problems
 
 
 def _checked(fractions: Sequence[float]) -> tuple[float, ...]:
