@@ -104,6 +104,11 @@ def refused(capsys, place, monkeypatch):
         (["--optimization.gradient-clip", "0"], "gradient_clip=0.0, expected more than 0"),
         (["--optimization.ema-decay", "1"], "ema_decay=1.0, expected 0 or more and less than 1"),
         (["--optimization.beta2", "1"], "beta2=1.0, expected 0 or more and less than 1"),
+        (["--group", "artist"], "group=artist without data, expected nothing"),
+        (["--selector", "1"], "selector=1 without data, expected nothing"),
+        (["--progressions", "x"], "progressions=x: no such folder"),
+        (["--data", "x", "--progressions", "."], "progressions=. without composed songs, expected"),
+        (["cv", "--data", "x", "--progressions", "x"], "progressions=x without composed songs"),
         (["--resume"], "--resume: needs --output, the run folder to continue"),
         (["--preset", "nosuch"], "--preset: no preset 'nosuch'"),
         (["--config", "/nosuch.yaml"], "/nosuch.yaml: cannot be read: No such file"),
@@ -215,9 +220,16 @@ def test_a_file_as_data_that_is_no_table(refused, tmp_path):
     assert f"{tmp_path}: found 0 audio" in line
 
 
-def test_progressions_that_are_not_there(refused, tmp_path):
-    words = ["--progressions", tmp_path / "none", "--output", tmp_path / "run", "--cache", tmp_path]
-    assert "none: no such folder" in refused(*words, *TINY)
+def test_choices_that_the_data_do_not_have(refused, place, run, tmp_path):
+    words = ["--data", place / "data", "--cache", place / "cache"]
+    training = [*words, "--output", tmp_path / "new"]
+    for verb in (training, ["evaluate", *words, "--checkpoint", run]):
+        assert "data: found no JAMS file to select annotation 'Ann' of" in refused(
+            *verb, "--selector", "Ann"
+        )
+    assert "data: found no table with a column 'artist' to group by" in refused(
+        *training, "--group", "artist"
+    )
 
 
 # ---- run folders

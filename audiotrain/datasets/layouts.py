@@ -38,6 +38,7 @@ LAYOUTS = (
     "x.wav beside x.lab (or .jams, .csv, .txt), audio/x.wav and annotations/x.lab, a table with "
     "columns audio and label, one folder a chord, x.mid beside x.lab, label files alone"
 )
+JAMS_SUFFIXES = (".jams", ".json")
 # Share of its labels that must be readable in a file that is surely, or perhaps, a label file.
 READABLE_SHARES = {".lab": 0.2, ".jams": 0.2}
 READABLE_SHARE = 0.5
@@ -53,7 +54,8 @@ def discover(
 
     `selector` picks the chord annotation in JAMS files, `group` names the column of a table whose
     equal values must stay in one split, `pop_spellings` allows labels such as `Cm7b5`. ValueError
-    when there is no such folder or nothing in it can be used.
+    when there is no such folder or nothing in it can be used, and when there are no JAMS files to
+    select from or no tables to group by.
     """
     folder = Path(folder)
     if not folder.exists():
@@ -66,6 +68,10 @@ def discover(
     search.tell_unused()
     if not search.items:
         raise ValueError(search.failure())
+    if group is not None and not search.tables:
+        raise ValueError(f"{folder}: found no table with a column {group!r} to group by")
+    if selector is not None and not search.has_jams():
+        raise ValueError(f"{folder}: found no JAMS file to select annotation {selector!r} of")
     by_folder = split_folders(search.items)
     items = [
         replace(item, split=item.split or by_folder.get(item.id)) for item in search.items.values()
@@ -118,6 +124,10 @@ class _Search:
             pop_spellings=self.pop_spellings,
             **more,
         )
+
+    def has_jams(self) -> bool:
+        sources = [item.annotation for item in self.items.values()]
+        return any(isinstance(p, Path) and p.suffix.lower() in JAMS_SUFFIXES for p in sources)
 
     # ---- tables
 

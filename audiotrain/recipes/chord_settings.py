@@ -271,3 +271,18 @@ def check_training(settings: TrainSettings) -> None:
             raise ValueError(f"{name}={value}, expected 0 or more and less than 1")
     if settings.data is None and settings.composed_songs < 3:
         raise ValueError(f"composed={settings.composed} without data, expected 3 songs or more")
+
+
+def check_effect(settings: TrainSettings) -> None:
+    """ValueError naming the first setting of a new run that would do nothing."""
+    if settings.data is None:
+        for name in ("group", "selector"):
+            if getattr(settings, name) is not None:
+                raise ValueError(f"{name}={getattr(settings, name)} without data, expected nothing")
+    if (folder := settings.progressions) is not None:
+        if not settings.composed_songs:
+            raise ValueError(
+                f"progressions={folder} without composed songs, expected composed of 1 or more"
+            )
+        if not folder.exists():
+            raise ValueError(f"progressions={folder}: no such folder")

@@ -42,6 +42,7 @@ from audiotrain.recipes.chord_settings import (
     EvaluateSettings,
     PredictSettings,
     TrainSettings,
+    check_effect,
 )
 from audiotrain.recipes.chord_songs import (
     find,
@@ -137,7 +138,9 @@ def score_unseen(
 
 def sized(settings: TrainSettings) -> TrainSettings:
     """The settings with the features and the model of `pretrained`. ValueError, one line, for
-    others that were chosen beside it."""
+    others that were chosen beside it, and for settings that would do nothing."""
+    if not settings.resume:
+        check_effect(settings)
     if settings.pretrained is None:
         return settings
     run = chord_ensemble.newest_run(settings.pretrained, "--pretrained")
