@@ -636,6 +636,18 @@ def test_declared_splits_stay_and_valid_is_taken_from_train():
     assert len(parts["test"]) == 2
 
 
+def test_a_test_part_is_taken_from_train_where_the_data_name_all_others(tmp_path):
+    named = [*songs(range(80), "train"), *songs(range(80, 90), "valid")]
+    parts = ids(chords.split(corpus_of(*named), path=tmp_path / "split.json"))
+    assert [len(parts[name]) for name in chords.SPLITS] == [71, 10, 9]
+    assert parts["valid"] == {f"{n}.wav" for n in range(80, 90)}
+    more = corpus_of(*named, *songs(range(90, 95)))  # these have no split
+    again = ids(chords.split(more, path=tmp_path / "split.json"))
+    assert all(parts[name] <= again[name] for name in chords.SPLITS)
+    parts = ids(chords.split(corpus_of(*songs(range(100), "train"))))
+    assert [len(parts[name]) for name in chords.SPLITS] == [80, 10, 10]
+
+
 def test_saved_split_keeps_its_places(tmp_path):
     path = tmp_path / "split.json"
     before = ids(chords.split(corpus_of(*songs(range(40))), path=path))

@@ -27,7 +27,8 @@ def split(
     """Items by "train", "valid" and "test", all items of a group in one of them.
 
     `fractions` of the groups go to the three. A split that the data name stays as it is, but where
-    they name train and no valid, a part of train becomes valid. With `path`, a JSON file, the split
+    they name train and no valid, a part of train becomes valid; so of test, where they name a split
+    of all items. With `path`, a JSON file, the split
     is saved there and reused: groups keep their place, new ones are placed by their hash.
     ValueError when `path` holds a split of other settings.
     """
@@ -43,14 +44,20 @@ def split(
         for name, fraction in zip(SPLITS, fractions, strict=True)
     ]
     places |= _place(free - set(places), wanted, seed, first_run)
-    if "valid" not in declared:
+    carved = {"valid", *([] if free else ["test"])} - declared
+    if carved:
         trained = {group for group, name in named.items() if name == "train"}
-        places |= _place(trained - set(places), (*fractions[:2], 0.0), seed, first_run)
+        taken = [
+            fraction if name == "train" or name in carved else 0.0
+            for name, fraction in zip(SPLITS, fractions, strict=True)
+        ]
+        places |= _place(trained - set(places), taken, seed, first_run)
     parts: dict[str, list[Item]] = {name: [] for name in SPLITS}
     for item in corpus.items:
         place = places.get(item.group)
-        carved = item.split == "train" and place == "valid" and "valid" not in declared
-        parts["valid" if carved else item.split or named.get(item.group) or place].append(item)
+        own = item.split or named.get(item.group) or place
+        is_carved = item.split == "train" and place in {"valid", "test"} - declared
+        parts[place if is_carved else own].append(item)
     if path:
         _save(Path(path), seed, fractions, places, parts)
     return parts
