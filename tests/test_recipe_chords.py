@@ -539,6 +539,34 @@ def test_a_group_stays_together(quick, place, tmp_path):
     assert len(set.union(*artists)) == 3
 
 
+def test_a_split_says_how_many_songs_it_leaves_out(quick, run, data, place, tmp_path, capsys):
+    parts = read_json(run / "split.json")["items"]
+    left = parts["train"].pop()
+    (tmp_path / "split.json").write_text(json.dumps({"items": parts}))
+    output = tmp_path / "run"
+    words = ["--data", data, "--output", output, "--cache", place / "cache", *TINY, "--steps", 2]
+    assert command(*words, "--split", tmp_path / "split.json") == 0
+    assert "left out 1 of 6 songs that --split " in capsys.readouterr().out
+    assert left not in sum(read_json(output / "split.json")["items"].values(), [])
+
+
+def test_folders_of_train_and_valid_are_enough(quick, data, place, tmp_path):
+    for number, part in enumerate(["train"] * 4 + ["valid"]):
+        (tmp_path / "data" / part).mkdir(parents=True, exist_ok=True)
+        for name in (f"song{number}.wav", f"song{number}.lab"):
+            (tmp_path / "data" / part / name).symlink_to(data / name)
+    output = tmp_path / "run"
+    words = ["--data", tmp_path / "data", "--output", output, "--cache", place / "cache"]
+    assert command(*words, *TINY, "--steps", 2) == 0
+    parts = read_json(output / "split.json")["items"]
+    assert {part: len(names) for part, names in parts.items()} == {
+        "train": 3,
+        "valid": 1,
+        "test": 1,
+    }
+    assert parts["valid"] == ["valid/song4.wav"]
+
+
 def test_spans_of_recordings_are_songs(quick, place, tmp_path):
     folder = sung(tmp_path / "data", 3, 5.0)
     rows = ["audio,label,start,end", *(f"song{n}.wav,song{n}.lab,2,3.5" for n in range(3))]

@@ -41,6 +41,7 @@ def prepare(
         if missing := sorted({name for own in chosen.values() for name in own} - set(items)):
             raise ValueError(f"{settings.data}: no {missing[0]}, which rank 0 or --split has")
         split = {part: [items[name] for name in own] for part, own in chosen.items()}
+        tell_unnamed(settings, len(items), chosen)
         try:
             parts = ranks.first_goes_first(lambda: load_parts(settings, library, split))
         except ValueError:
@@ -51,6 +52,7 @@ def prepare(
         return parts, items
     composed = ranks.first_goes_first(lambda: compose(settings, library))
     if given := ranks.from_first(lambda: given_split(settings, run / "split.json")):
+        tell_unnamed(settings, len(composed), given)
         return parts_of(composed, given), items
     return spread(composed, settings.valid, settings.test), items
 
@@ -170,6 +172,13 @@ def tell(problems: list[str], total: int) -> None:
     if problems:
         print(f"left out {len(problems)} of {total} recordings that cannot be read, such as")
         print("\n".join(f"  {problem}" for problem in problems[:5]), flush=True)
+
+
+def tell_unnamed(settings: TrainSettings, total: int, split: dict[str, list[str]]) -> None:
+    """Say how many songs `settings.split` leaves out."""
+    unnamed = total - len({name for own in split.values() for name in own})
+    if settings.split is not None and unnamed > 0:
+        print(f"left out {unnamed} of {total} songs that --split {settings.split} does not name")
 
 
 def first_renderings(songs: list[list[Song]]) -> list[Song]:
