@@ -17,7 +17,7 @@ import mlx.core as mx
 
 from audiotrain.datasets import chords
 from audiotrain.models.chords import ChordModelSettings
-from audiotrain.recipes import chord_data
+from audiotrain.recipes import chord_data, chord_windows
 from audiotrain.recipes.chord_data import FeatureSettings, Library, Song
 from audiotrain.recipes.chord_settings import TrainSettings
 from audiotrain.recipes.chord_training import ChordTraining, LossSettings, OptimizationSettings
@@ -100,9 +100,9 @@ def main() -> None:
     recipe, features = TrainSettings(), FeatureSettings()
     songs = songs_of(settings, features)
     batch_size = recipe.batch_size
-    some = len(chord_data.Windows(songs, recipe.window, features))
+    some = len(chord_windows.Windows(songs, recipe.window, features))
     repeats = -(-settings.steps * batch_size // some)  # an epoch as long as the measurement
-    windows = chord_data.Windows(songs * repeats, recipe.window, features)
+    windows = chord_windows.Windows(songs * repeats, recipe.window, features)
     print(f"{len(songs)} songs, batches of {batch_size} windows")
     ready = next(iter(DataLoader(windows, batch_size)))
     mx.eval(ready)

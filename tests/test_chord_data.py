@@ -15,12 +15,10 @@ from audiotrain.recipes.chord_data import (
     SILENCE,
     FeatureSettings,
     Library,
-    Sequential,
     Song,
-    Windows,
-    cut,
 )
 from audiotrain.recipes.chord_songs import spread
+from audiotrain.recipes.chord_windows import Sequential, Windows, cut
 
 SMALL = FeatureSettings(hop=4096, bins=48, bins_per_octave=12, spare=6)
 STILL = FeatureSettings(hop=4096, bins=48, bins_per_octave=12, spare=0)  # never transposed

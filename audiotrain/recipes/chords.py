@@ -30,6 +30,7 @@ from audiotrain.recipes import (
     chord_ensemble,
     chord_inference,
     chord_scoring,
+    chord_windows,
     commands,
     runs,
 )
@@ -174,14 +175,16 @@ def make_module(settings: TrainSettings, songs: list[list[Song]]) -> ChordTraini
 
 def make_trainer(settings: TrainSettings, parts: dict[str, list[list[Song]]], run: Path):
     """The Trainer of a run, and its loaders for training and validation."""
-    windows = chord_data.Windows(parts["train"], settings.window, settings.features, settings.plain)
+    windows = chord_windows.Windows(
+        parts["train"], settings.window, settings.features, settings.plain
+    )
     ranks = distributed.join()
     batch = min(settings.batch_size, max(1, len(windows) // ranks.size))
     train_loader = DataLoader(
         windows, batch, shuffle=True, num_workers=settings.workers, drop_last=True,
         seed=settings.seed, persistent_workers=True,
     )  # fmt: skip
-    valid = chord_data.Sequential(
+    valid = chord_windows.Sequential(
         first_renderings(parts["valid"]), settings.window, settings.features
     )
     val_loader = DataLoader(valid, batch, num_workers=settings.workers)
