@@ -88,6 +88,22 @@ def test_what_ran_is_saved_and_can_be_given_back(run, data, place):
     assert saved.features.hop == 4096
 
 
+def test_what_is_saved_means_the_same_in_any_folder(
+    quick, data, place, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(place)
+    words = ["--data", data.name, "--cache", "cache", "--output", tmp_path / "run", *TINY]
+    assert command(*words, "--steps", 2) == 0
+    assert command(*words, "--steps", 3, "--resume") == 0
+    saved = config.load(TrainSettings, ["--config", str(tmp_path / "run" / "config.yaml")])
+    assert (saved.data, saved.cache, saved.output) == (data, place / "cache", tmp_path / "run")
+    monkeypatch.chdir(tmp_path)
+    assert command("--output", "run", "--resume", "--steps", 4) == 0
+    capsys.readouterr()
+    assert command("evaluate", "--data", data, "--checkpoint", "run", "--cache", saved.cache) == 0
+    assert "5 of 6 songs were in the training of the run" in capsys.readouterr().out
+
+
 def test_training_goes_on_from_a_trained_run(quick, run, place, data, capsys):
     words = ["--data", data, "--cache", place / "cache", *STEPS]
     begun = place / "begun"

@@ -54,10 +54,24 @@ def open_run(settings, kind: str) -> Path:
         raise ValueError(f"{run}: holds a run already ({found}); --resume continues it")
     try:
         run.mkdir(parents=True, exist_ok=True)
-        config.save(replace(settings, resume=False), run / "config.yaml")
+        config.save(resolved(replace(settings, resume=False)), run / "config.yaml")
     except OSError as error:
         raise ValueError(f"run folder {run}: {error.strerror}; --output names another") from None
     return run
+
+
+def resolved(settings: Settings) -> Settings:
+    """The settings with paths that mean the same in any working directory; those from the home
+    folder (`~`) do already."""
+
+    def whole(value):
+        if isinstance(value, tuple):
+            return tuple(map(whole, value))
+        is_relative = isinstance(value, Path) and not str(value).startswith("~")
+        return value.resolve() if is_relative else value
+
+    names = [field.name for field in fields(settings) if field.init]
+    return replace(settings, **{name: whole(getattr(settings, name)) for name in names})
 
 
 def trainer_of(
@@ -127,8 +141,8 @@ def settings_of_resumed(
         raise ValueError(f"{output}: no config.yaml, so there is no run to resume")
     alike = fold_group(output) or any(field.name in ALIKE for field in fields(kind))
     changeable = CHANGEABLE if alike else CHANGEABLE + LONGER
-    saved = config.load(kind, ["--config", str(own)])
-    wanted = config.load(kind, ["--config", str(own), *words], presets=presets)
+    saved = resolved(config.load(kind, ["--config", str(own)]))
+    wanted = resolved(config.load(kind, ["--config", str(own), *words], presets=presets))
     for field in fields(kind):
         before, now = getattr(saved, field.name), getattr(wanted, field.name)
         if before != now and field.name not in changeable:
