@@ -25,6 +25,7 @@ PLATFORM_SUFFIXES = (".m4a", ".mp4", ".aac")  # libsndfile cannot read these
 
 _FILTER_REACH = 512  # samples at the lower of two rates which soxr's HQ filter can see, and more
 _READ_SECONDS = 30  # native audio decoded at a time
+_LARGEST_PAGE = 65307  # bytes of an Ogg page at most
 _UNKNOWN_LENGTH = 0x7FFF0000  # bytes; what wav headers of a stream say, or more
 
 
@@ -231,6 +232,7 @@ class _SndfileSource(_Source):
         self.frames, self.rate = self._file.frames, self._file.samplerate
         self.channels = self._file.channels
         self._refuse_short_data()
+        self._refuse_short_page(file)
 
     def blocks(self, first: int = 0, count: int | None = None) -> Iterator[np.ndarray]:
         stop = self.frames if count is None else min(self.frames, first + count)
@@ -262,6 +264,17 @@ class _SndfileSource(_Source):
             self._file.close()
             raise AudioError(f"{self.path}: cut short: {present} of {promised} bytes of samples")
 
+    def _refuse_short_page(self, file: Path | io.BytesIO) -> None:
+        """AudioError for an Ogg file that ends within a page."""
+        if self._file.format != "OGG":
+            return
+        _, mark, page = _tail(file, _LARGEST_PAGE).rpartition(b"OggS\0")
+        count = page[21] if len(page) > 21 else 0  # of the page's segments, whose lengths follow
+        promised = 22 + count + sum(page[22 : 22 + count])
+        if mark and len(page) < promised:
+            self._file.close()
+            raise AudioError(f"{self.path}: cut short: {len(page)} of {promised} bytes of a page")
+
     def _refuse_cut_short(self, decoded: int) -> None:
         # The header of an mp3 counts its padding, up to a few frames of 1152 samples.
         if decoded < self.frames - 4 * 1152:
@@ -281,11 +294,15 @@ class _PlatformSource(_Source):
         import audioread
 
         self.path = path
+        _refuse_short_boxes(path)
         try:
             with warnings.catch_warnings():  # it looks for decoders in deprecated modules
                 warnings.simplefilter("ignore", DeprecationWarning)
                 self._file = audioread.audio_open(str(path))
         except audioread.NoBackendError:
+            others = {one.__name__ for one in audioread.available_backends()} - {"RawAudioFile"}
+            if others:
+                raise AudioError(f"{path}: not readable as audio by any decoder here") from None
             raise AudioError(
                 f"{path}: no decoder for {path.suffix} here: install ffmpeg or convert it to flac"
             ) from None
@@ -310,6 +327,34 @@ class _PlatformSource(_Source):
 
     def close(self) -> None:
         self._file.close()
+
+
+def _tail(file: Path | io.BytesIO, size: int) -> bytes:
+    """The last bytes of a file, `size` of them at most."""
+    if isinstance(file, io.BytesIO):
+        return file.getvalue()[-size:]
+    with open(file, "rb") as opened:
+        opened.seek(max(0, file.stat().st_size - size))
+        return opened.read()
+
+
+def _refuse_short_boxes(path: Path) -> None:
+    """AudioError for an MP4 (m4a) file that ends within one of its boxes."""
+    whole, place = path.stat().st_size, 0
+    with open(path, "rb") as file:
+        while place + 8 <= whole:
+            file.seek(place)
+            head = file.read(16)
+            if place == 0 and head[4:8] != b"ftyp":
+                return
+            size = int.from_bytes(head[:4], "big")
+            if size == 1:  # a long box has its size after its name
+                size = int.from_bytes(head[8:], "big")
+            if size < 8:  # 0: up to the end
+                return
+            place += size
+    if place > whole:
+        raise AudioError(f"{path}: cut short: {whole} of {place} bytes")
 
 
 def _reason(error: Exception) -> str:

@@ -140,6 +140,10 @@ BAD_FILES = {
         lambda p: cut(wav(p / "x.flac", chirp(3, 8000), 8000, subtype="PCM_16"), 0.5),
         r"damaged after 0.000 s of 3.000 s",
     ),
+    "cut ogg": (
+        lambda p: cut(wav(p / "x.ogg", chirp(9, 8000), 8000, subtype="VORBIS"), 0.7),
+        r"cut short: \d+ of \d+ bytes of a page",
+    ),
     "nan": (
         lambda p: spoilt(p / "x.wav", 1.25, np.nan),
         "6000 NaN or Inf samples, the first at 1.250 s",
@@ -182,13 +186,17 @@ def test_a_wav_header_of_a_stream_that_knows_no_length_is_accepted(tmp_path):
     assert len(audio.read(path, 8000)) == 8000
 
 
-def test_m4a_is_read_where_the_platform_can(tmp_path):
+def m4a(folder, *options):
     if shutil.which("ffmpeg") is None:
         pytest.skip("no ffmpeg to make an m4a with")
-    source = wav(tmp_path / "x.wav", chirp(3.0, 44100, 2), 44100)
-    path = tmp_path / "x.m4a"
-    command = ["ffmpeg", "-loglevel", "error", "-i", source, "-c:a", "aac", path]
-    subprocess.run(command, check=True)
+    source = wav(folder / "x.wav", chirp(3.0, 44100, 2), 44100)
+    command = ["ffmpeg", "-loglevel", "error", "-i", source, "-c:a", "aac", *options]
+    subprocess.run([*command, folder / "x.m4a"], check=True)
+    return folder / "x.m4a"
+
+
+def test_m4a_is_read_where_the_platform_can(tmp_path):
+    path = m4a(tmp_path)
     whole = audio.read(path, 22050)
     assert len(whole) / 22050 == pytest.approx(3.0, abs=0.1)
     assert np.sqrt(np.mean(whole**2)) == pytest.approx(0.375 / np.sqrt(2), rel=0.1)
@@ -196,16 +204,34 @@ def test_m4a_is_read_where_the_platform_can(tmp_path):
     assert audio.info(path).channels == 2
 
 
-def test_m4a_without_a_decoder_says_what_to_do(tmp_path, monkeypatch):
+@pytest.mark.parametrize("options", [(), ("-movflags", "faststart")])
+def test_a_cut_m4a_is_told(tmp_path, options):
+    path = m4a(tmp_path, *options)
+    assert len(audio.read(path, 22050))
+    size = path.stat().st_size
+    with pytest.raises(AudioError, match=rf"x\.m4a: cut short: {size // 2} of \d+ bytes"):
+        audio.read(cut(path, 0.5), 22050)
+
+
+@pytest.mark.parametrize(
+    ("backends", "message"),
+    [
+        (["RawAudioFile"], "no decoder for .m4a here: install ffmpeg"),
+        (["RawAudioFile", "FFmpegAudioFile"], "not readable as audio by any decoder here"),
+    ],
+)
+def test_m4a_that_no_decoder_takes(tmp_path, monkeypatch, backends, message):
     audioread = pytest.importorskip("audioread")
 
     def refuse(path):
         raise audioread.NoBackendError
 
     monkeypatch.setattr(audioread, "audio_open", refuse)
+    kinds = [type(name, (), {}) for name in backends]
+    monkeypatch.setattr(audioread, "available_backends", lambda: kinds)
     path = tmp_path / "x.m4a"
     path.write_bytes(b"anything")
-    with pytest.raises(AudioError, match="no decoder for .m4a here: install ffmpeg"):
+    with pytest.raises(AudioError, match=message):
         audio.read(path, 22050)
 
 
