@@ -1,6 +1,7 @@
 """One run at a time in a run folder: two would tear each other's tables and checkpoints."""
 
 import contextlib
+import errno
 import fcntl
 import os
 from collections.abc import Iterator, Mapping
@@ -31,6 +32,8 @@ def only_run_in(folders: Mapping[Path, str]) -> Iterator[None]:
 def _locked(folder: Path, setting: str) -> int:
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         handle = os.open(folder, os.O_RDONLY)
     except OSError as error:
         raise ValueError(f"{setting} {folder}: cannot write ({error.strerror})") from None

@@ -202,7 +202,7 @@ def test_several_runs_evaluate_and_predict_as_one(quick, runs, place, tmp_path):
     cache = ["--cache", place / "cache"]
     assert command("evaluate", "--data", place / "data", "--checkpoint", a, b, "--split", "test",
                    "--tta", "transpose", "tuning", *cache) == 0  # fmt: skip
-    assert (a / "evaluation-data-of-2" / "metrics.json").is_file()
+    assert (a / "evaluation-data-test-of-2" / "metrics.json").is_file()
     song = place / "data" / "song0.wav"
     out = ["--output", tmp_path / "out"]
     assert command("predict", "--tta", "tuning", "--checkpoint", a, b, song, *out) == 0

@@ -420,6 +420,9 @@ def test_evaluate_scores_a_folder(quick, run, data, place, tmp_path, capsys):
     assert "whole chord" in capsys.readouterr().out
     assert command(*words, "--output", tmp_path / "test", "--split", "test") == 0
     again, trained = read_json(tmp_path / "test" / "metrics.json"), read_json(run / "metrics.json")
+    assert again.pop("evaluated") == {
+        "data": str(data), "split": "test", "checkpoint": [str(run)], "tta": []
+    }  # fmt: skip
     assert again == trained
 
 
@@ -430,6 +433,11 @@ def test_evaluate_writes_into_the_run_by_default_and_leaves_its_own_files(
     assert command("evaluate", "--data", data, "--checkpoint", begun.parent, "--cache",
                    place / "cache") == 0  # fmt: skip
     assert (begun / "evaluation-data" / "songs.csv").exists()
+    assert command("evaluate", "--data", data, "--checkpoint", begun, "--split", "test", "--tta",
+                   "tuning", "--cache", place / "cache") == 0  # fmt: skip
+    told = [read_json(begun / f"evaluation-data{part}" / "metrics.json") for part in ("", "-test")]
+    assert [one["songs"] for one in told] == [6, 1]
+    assert [one["evaluated"]["tta"] for one in told] == [[], ["tuning"]]
     assert before == {p.name: p.read_bytes() for p in begun.iterdir() if p.is_file()}
 
 

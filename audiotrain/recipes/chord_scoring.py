@@ -49,6 +49,7 @@ class Scores:
             head: np.zeros((len(names), len(names)), np.int64) for head, names in NAMES.items()
         }
         self.intervals = np.zeros((len(CHORD_TYPES), 12), np.int64)
+        self.evaluated: dict = {}  # what of, where it is not the run's own test
         self.right: dict[str, float] = {}
         self.frames: dict[str, int] = {}
 
@@ -109,7 +110,7 @@ class Scores:
         result["frames"] = {
             name: self.right[name] / max(self.frames[name], 1) for name in self.right
         }
-        return result
+        return result | ({"evaluated": self.evaluated} if self.evaluated else {})
 
     def write(self, folder: Path, recordings: Mapping[str, dict] | None = None) -> None:
         """metrics.json, songs.csv, timelines.json, and the confusion matrices as PNG and CSV, in

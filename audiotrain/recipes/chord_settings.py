@@ -127,7 +127,8 @@ class EvaluateSettings:
     tta: tuple[Literal["transpose", "tuning"], ...] = ()
     """hear each recording transposed, too; find its tuning first"""
     output: Path | None = None
-    """folder for metrics.json, songs.csv and pictures; nothing: RUN/evaluation-NAME"""
+    """folder for metrics.json, songs.csv and pictures; nothing: RUN/evaluation-NAME, and -SPLIT of
+    a part"""
     split: Literal["train", "valid", "test"] | None = None
     """only this part of the run's own split; nothing: everything in the folder"""
     cache: Path = CACHE

@@ -58,6 +58,7 @@ from audiotrain.recipes.chord_trainer import TrainingConfig as TrainingConfig
 from audiotrain.recipes.chord_training import ChordTraining, count_types, type_weights
 from audiotrain.recipes.commands import Command
 from audiotrain.recipes.runs import makers, open_run
+from audiotrain.run_folder import only_run_in
 
 LOGGERS = makers("audiotrain-chords")
 
@@ -236,6 +237,21 @@ def evaluate(settings: EvaluateSettings) -> dict:
     if settings.split is not None:
         for run in runs:
             items = part_of(corpus, items, run / "split.json", settings.split)
+    # One run's scores go into it; those of several into the first place that is named.
+    place = runs[0] if len(runs) == 1 else places[0]
+    name = f"evaluation-{settings.data.resolve().name}"
+    part = "" if settings.split is None else f"-{settings.split}"
+    count = f"-of-{len(runs)}" if len(places) > 1 else ""
+    output = settings.output or place / (name + part + count)
+    with only_run_in({output: "--output"}):  # refused before hours of scoring
+        return score_items(settings, recognizer, runs, items, output)
+
+
+def score_items(
+    settings: EvaluateSettings, recognizer: chord_inference.FrameRecognizer, runs: Sequence[Path],
+    items: Sequence[chords.Item], output: Path,
+) -> dict:  # fmt: skip
+    """Score items and fill `output`; what metrics.json says."""
     library = Library(recognizer.settings, settings.cache.expanduser(), settings.seed)
     songs, problems = chord_data.load_songs(
         library, items, "reading", [settings.rendering], "tuning" in settings.tta
@@ -245,11 +261,12 @@ def evaluate(settings: EvaluateSettings) -> dict:
         raise ValueError(f"none of {len(items)} recordings can be read, such as {problems[0]}")
     tell_trained_on(runs, settings.data, {renderings[0].name for renderings in songs})
     scores = chord_scoring.score(recognizer, first_renderings(songs), "scoring")
-    # One run's scores go into it; those of several into the first place that is named.
-    place = runs[0] if len(runs) == 1 else places[0]
-    count = f"-of-{len(runs)}" if len(places) > 1 else ""
-    output = settings.output or place / f"evaluation-{settings.data.resolve().name}{count}"
-    output.mkdir(parents=True, exist_ok=True)
+    scores.evaluated = {
+        "data": str(settings.data.resolve()),
+        "split": settings.split,
+        "checkpoint": [str(run.resolve()) for run in runs],
+        "tta": list(settings.tta),
+    }
     scores.write(output, chord_scoring.recordings_of(items))
     result = scores.as_dict()
     print(f"\n{len(songs)} songs, {result['seconds'] / 60:.0f} minutes:")
