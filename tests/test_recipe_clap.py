@@ -1,14 +1,13 @@
-"""The CLAP recipe from end to end, in small: train, resume, export."""
+"""The CLAP recipe from end to end, in small: train, resume."""
 
 import csv
-import shutil
 import signal
 
 import mlx.core as mx
 import numpy as np
 import pytest
 import tiny_clap
-from tiny_clap import STEPS, TINY, captioned, command, make_quick, read_json
+from tiny_clap import TINY, captioned, command, make_quick, read_json, tuned
 
 from audiotrain import checkpoint, config
 from audiotrain.checkpoint import arrays_of
@@ -35,16 +34,6 @@ def data(place):
 @pytest.fixture(scope="module")
 def start(place):
     return tiny_clap.pretrained(place / "start")
-
-
-def words(place, output, *more):
-    return ["--data", place / "data", "--cache", place / "cache", "--output", output, *TINY, *more]
-
-
-def tuned(place, output, *more):
-    """Words of a run that starts from `start`, with rates at which 4 steps change something."""
-    rates = ["--optimization.learning-rate", 0.01, "--optimization.head-rate", 0.01]
-    return words(place, output, "--pretrained", place / "start", *rates, *STEPS, *more)
 
 
 @pytest.fixture(scope="module")
@@ -323,51 +312,3 @@ def test_ctrl_c_saves_and_says_how_to_continue(quick, place, tmp_path, monkeypat
     assert stopped.value.code == 130
     assert f"--output {tmp_path / 'run'} --resume" in capsys.readouterr().err
     assert 2 <= checkpoint.load_meta(tmp_path / "run" / "checkpoints" / "last")["global_step"] <= 3
-
-
-# ---- export
-
-
-def test_export_lies_between_start_and_end(run, place, tmp_path, capsys):
-    before, after = (arrays_of(CLAP.from_pretrained(f)) for f in (place / "start", run / "model"))
-    for share in (0, 0.25, 1):
-        output = tmp_path / str(share)
-        assert command("export", "--checkpoint", run, "--output", output, "--share", share) == 0
-        found = arrays_of(CLAP.from_pretrained(output))
-        for name, array in found.items():
-            wanted = (1 - share) * before[name] + share * after[name]
-            np.testing.assert_allclose(array, wanted, atol=1e-6, err_msg=name)
-    assert command("export", "--checkpoint", run.parent, "--output", tmp_path / "newest") == 0
-    assert command("export", "--checkpoint", run, "--output", tmp_path / "1") == 2
-    assert "exists already" in capsys.readouterr().err
-
-
-def test_a_stopped_run_is_exported_from_its_best(run, place, tmp_path):
-    shutil.copytree(run, tmp_path / "run")
-    shutil.rmtree(tmp_path / "run" / "model")
-    assert command("export", "--checkpoint", tmp_path / "run", "--output", tmp_path / "out") == 0
-    for name in ("model.safetensors", "config.json"):
-        assert (tmp_path / "out" / name).read_bytes() == (run / "model" / name).read_bytes()
-
-
-def test_transformers_reads_what_is_exported(quick, place, tmp_path):
-    transformers = pytest.importorskip("transformers", reason="audiotrain[reference]")
-    torch = pytest.importorskip("torch", reason="audiotrain[reference]")
-    assert command(*tuned(place, tmp_path / "run", "--mode", "lora")) == 0
-    output = tmp_path / "out"
-    command("export", "--checkpoint", tmp_path / "run", "--output", output, "--share", 0.5)
-    ours = CLAP.from_pretrained(output)
-    theirs, told = transformers.ClapModel.from_pretrained(output, output_loading_info=True)
-    assert not told["missing_keys"]
-    assert not told["unexpected_keys"]
-    tokenizer = transformers.RobertaTokenizerFast.from_pretrained(output)
-    captions = ["a shrill tone number 3", "tone 4, low"]
-    ids, mask = Tokenizer.read(output, 24)(captions)
-    encoded = tokenizer(captions, padding="max_length", max_length=24, return_tensors="pt")
-    np.testing.assert_array_equal(encoded["input_ids"], ids)
-    mel = np.random.default_rng(0).normal(-40, 10, (2, 1, 51, 16)).astype(np.float32)
-    with torch.no_grad():
-        wanted = theirs.eval()(input_features=torch.tensor(mel), **encoded)
-    found = ours(mx.array(mel), mx.array(ids), mx.array(mask))
-    np.testing.assert_allclose(found["logits_per_audio"], wanted.logits_per_audio, atol=2e-4)
-    np.testing.assert_allclose(found["text_embeds"], wanted.text_embeds, atol=1e-5)

@@ -70,6 +70,17 @@ def captioned(folder, count: int = 20, seconds: float = 0.8):
     return folder
 
 
+def words(place, output, *more):
+    """Words of a run on `data` in the folder `place`, with the cache there."""
+    return ["--data", place / "data", "--cache", place / "cache", "--output", output, *TINY, *more]
+
+
+def tuned(place, output, *more):
+    """Words of a run from `start` in `place`, with rates at which 4 steps change something."""
+    rates = ["--optimization.learning-rate", 0.01, "--optimization.head-rate", 0.01]
+    return words(place, output, "--pretrained", place / "start", *rates, *STEPS, *more)
+
+
 def command(*words) -> int:
     """The exit code of the recipe for these words."""
     return recipe.main([str(word) for word in words])

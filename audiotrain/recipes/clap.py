@@ -25,7 +25,7 @@ from audiotrain.loader import DataLoader
 from audiotrain.recipes import clap_clips, clap_use, commands
 from audiotrain.recipes.clap_data import Library, Pairs, Vectors, collate
 from audiotrain.recipes.clap_embedding import Embedder
-from audiotrain.recipes.clap_export import export, write_best
+from audiotrain.recipes.clap_export import export, withdraw, write_best
 from audiotrain.recipes.clap_scoring import score_clips
 from audiotrain.recipes.clap_settings import ExportSettings, TrainSettings
 from audiotrain.recipes.clap_start import Start, make_module, take_statistics
@@ -62,6 +62,8 @@ def train(settings: TrainSettings) -> dict:
         module = make_module(settings, start)
         vectors = begin(settings, module, start, library, parts)
     trainer, loaders = make_trainer(settings, library, parts, vectors, run)
+    if ranks.rank == 0:
+        withdraw(run)
     with resumable(run):
         if not fit(settings, trainer, module, loaders, run):
             return {}

@@ -19,6 +19,7 @@ import numpy as np
 from mlx.utils import tree_flatten
 from tqdm import tqdm
 
+from audiotrain import checkpoint
 from audiotrain.audio import AudioError, AudioPath, TarMember
 from audiotrain.clap_features import ClapFeatures, ClapFeatureSettings
 from audiotrain.compiled import can_compile
@@ -247,6 +248,11 @@ def model_folder(name: str | Path, setting: str = "--checkpoint") -> Path:
     runs = sorted(folder.glob(f"*/{MODEL}/{CONFIG}"), key=lambda path: path.stat().st_mtime)
     if runs:
         return runs[-1].parent
+    if checkpoint.exists(folder / "checkpoints" / "best"):
+        raise ValueError(
+            f"{setting} {name}: a run that was stopped, without a model yet: --output {name} "
+            f"--resume finishes it, `export --checkpoint {name} --output FOLDER` writes its best"
+        )
     if folder.is_dir() or "/" not in str(name):
         raise ValueError(
             f"{setting} {name}: found no {CONFIG} of a model and no trained run there; "

@@ -6,8 +6,9 @@ from audiotrain import checkpoint, config
 from audiotrain.checkpoint import arrays_of, put_arrays
 from audiotrain.clap_features import SETTINGS_FILE, ClapFeatureSettings
 from audiotrain.models.clap import CLAP
-from audiotrain.models.clap_weights import SAFETENSORS, pretrained_folder
+from audiotrain.models.clap_weights import CONFIG, SAFETENSORS, pretrained_folder
 from audiotrain.models.lora import lora_parameters, merge_lora
+from audiotrain.recipes.clap_embedding import MODEL
 from audiotrain.recipes.clap_settings import ExportSettings, TrainSettings
 from audiotrain.recipes.clap_start import Start, make_module
 from audiotrain.recipes.clap_training import CLAPTraining
@@ -17,12 +18,25 @@ from audiotrain.weights import interpolate
 
 def write_best(module: CLAPTraining, start: Start, run: Path) -> Path:
     """Write `model/`, the run's best weights with LoRA merged; the module has them from then on."""
+    best = best_of(module, run)
+    write_model(best, start.tokenizer, start.features, run / MODEL, start.folder)
+    return run / MODEL
+
+
+def withdraw(run: Path) -> None:
+    """Take away the model of a run that goes on: what is best may change, and the checkpoint that
+    it was written from stays."""
+    for name in (CONFIG, SAFETENSORS):
+        (run / MODEL / name).unlink(missing_ok=True)
+
+
+def best_of(module: CLAPTraining, run: Path) -> CLAP:
+    """The module's CLAP with the run's best weights, LoRA merged."""
     checkpoint.load_weights(module, run / "checkpoints" / "best")
     if lora_parameters(module.clap):
         merge_lora(module.clap)
     module.eval()
-    write_model(module.clap, start.tokenizer, start.features, run / "model", start.folder)
-    return run / "model"
+    return module.clap
 
 
 def write_model(
@@ -47,11 +61,14 @@ def export(settings: ExportSettings) -> Path:
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ValueError(f"{output}: exists already, expected a new or empty folder")
     trained = config.load(TrainSettings, ["--config", str(run / "config.yaml")])
-    model = run / "model"
-    if not (model / SAFETENSORS).is_file():  # of a run that was stopped
+    if (run / MODEL / SAFETENSORS).is_file():
+        source = run / MODEL
+        clap, features = CLAP.from_pretrained(source), ClapFeatureSettings.read(source)
+        tokenizer = Tokenizer.read(source)
+    else:  # of a run that was stopped
         start = Start.resumed(trained, run)
-        write_best(make_module(trained, start), start, run)
-    clap = CLAP.from_pretrained(model)
+        clap = best_of(make_module(trained, start), run)
+        tokenizer, features, source = start.tokenizer, start.features, start.folder
     if settings.share < 1:
         if trained.pretrained is None:
             raise ValueError(
@@ -60,8 +77,7 @@ def export(settings: ExportSettings) -> Path:
             )
         before = arrays_of(CLAP.from_pretrained(pretrained_folder(trained.pretrained)))
         put_arrays(clap, interpolate(before, arrays_of(clap), settings.share))
-    features = ClapFeatureSettings.read(model)
-    write_model(clap, Tokenizer.read(model), features, output, model)
+    write_model(clap, tokenizer, features, output, source)
     print(f"{output}: the model of {run}, share {settings.share:g} of the way from its start")
     if trained.loss.kind == "siglip":
         print("siglip's bias is not part of it: ClapModel has none; similarities need none")
