@@ -37,7 +37,7 @@ class EarlyStopping(Monitor):
     """Ends training once `monitor` has not improved by `min_delta` for `patience` checks.
 
     A check is a validation (an epoch for other metrics). NaN or infinity stops at once with
-    `check_finite`.
+    `check_finite`. A lower value of the metric `tie` counts where `monitor` stays the same.
     """
 
     def __init__(
@@ -48,8 +48,9 @@ class EarlyStopping(Monitor):
         mode: str = "min",
         verbose: bool = True,
         check_finite: bool = True,
+        tie: str | None = None,
     ):
-        super().__init__(monitor, mode)
+        super().__init__(monitor, mode, tie)
         if patience < 1 or min_delta < 0:
             raise ValueError(
                 f"patience is {patience!r} and min_delta {min_delta!r}, expected 1 and 0, or more"
@@ -60,6 +61,7 @@ class EarlyStopping(Monitor):
 
     def _forget(self) -> None:
         self.best_score = math.inf if self.mode == "min" else -math.inf
+        self.best_tie = math.inf
         self.wait_count, self.stopped_epoch, self.stopped = 0, None, False
 
     def setup(self, trainer, module) -> None:
@@ -82,11 +84,11 @@ class EarlyStopping(Monitor):
             self._check(trainer)
 
     def _check(self, trainer) -> None:
-        value = self.value(trainer)
+        value, tie = self.value(trainer), self.tie_value(trainer)
         if self.check_finite and not math.isfinite(value):
             self._stop(trainer, f"{self.monitor} is {value}")
-        elif self.better(value, self.best_score, self.min_delta):
-            self.best_score, self.wait_count = value, 0
+        elif self.beats((value, tie), (self.best_score, self.best_tie), self.min_delta):
+            self.best_score, self.best_tie, self.wait_count = value, tie, 0
         else:
             self.wait_count += 1
             if self.wait_count >= self.patience:
@@ -103,11 +105,13 @@ class EarlyStopping(Monitor):
             )
 
     def state_dict(self) -> dict:
-        return {name: self.__dict__[name] for name in ("best_score", "wait_count", "stopped")}
+        names = ("best_score", "best_tie", "wait_count", "stopped")
+        return {name: self.__dict__[name] for name in names}
 
     def load_state_dict(self, state: dict) -> None:
         self.best_score, self.wait_count = state["best_score"], state["wait_count"]
-        self.stopped = state.get("stopped", False)  # older checkpoints lack it
+        self.best_tie = state.get("best_tie", math.inf)  # older checkpoints lack these
+        self.stopped = state.get("stopped", False)
 
 
 class Timer(Callback):

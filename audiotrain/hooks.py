@@ -6,6 +6,8 @@ A metric is a key of `trainer.callback_metrics`: val_loss, val_…, train_loss, 
 import math
 from typing import Any
 
+Score = tuple[float, float]  # a monitored value, and what decides where it is the same
+
 
 class Callback:
     """Base class: override the moments needed. `outputs["loss"]` and such are plain floats.
@@ -73,14 +75,15 @@ class Callback:
 
 
 class Monitor(Callback):
-    """Reads one metric, at the moment it is new."""
+    """Reads one metric, at the moment it is new. Where that is the same as before, the lower value
+    of the metric `tie`, if there is one, is the better."""
 
-    def __init__(self, monitor: str | None, mode: str):
+    def __init__(self, monitor: str | None, mode: str, tie: str | None = None):
         if mode not in ("min", "max"):
             raise ValueError(f"mode is {mode!r}, expected 'min' or 'max'")
         if monitor is not None and not isinstance(monitor, str):
             raise ValueError(f"monitor is {monitor!r}, expected the name of a metric")
-        self.monitor, self.mode = monitor, mode
+        self.monitor, self.mode, self.tie = monitor, mode, tie
 
     @property
     def by_validation(self) -> bool:
@@ -89,16 +92,28 @@ class Monitor(Callback):
 
     def value(self, trainer) -> float:
         """The monitored number now; ValueError naming those that exist."""
+        return self._metric(trainer, self.monitor)
+
+    def tie_value(self, trainer) -> float:
+        """What decides between equal values; 0 where nothing does."""
+        return 0.0 if self.tie is None else self._metric(trainer, self.tie)
+
+    def _metric(self, trainer, name: str | None) -> float:
         metrics = trainer.callback_metrics
-        if self.monitor not in metrics:
+        if name not in metrics:
             raise ValueError(
-                f"{type(self).__name__}: no metric {self.monitor!r}, "
-                f"there are {', '.join(sorted(metrics))}"
+                f"{type(self).__name__}: no metric {name!r}, there are {', '.join(sorted(metrics))}"
             )
-        return metrics[self.monitor]
+        return metrics[name]
 
     def better(self, value: float, than: float, by: float = 0.0) -> bool:
         """Whether `value` improves on `than` by more than `by`; NaN never does."""
         if math.isnan(value) or math.isnan(than):
             return not math.isnan(value)
         return value < than - by if self.mode == "min" else value > than + by
+
+    def beats(self, found: Score, than: Score, by: float = 0.0) -> bool:
+        """As `better`, of values with their ties."""
+        if self.tie is not None and found[0] == than[0]:
+            return found[1] < than[1] - by
+        return self.better(found[0], than[0], by)

@@ -1,11 +1,13 @@
 """ModelCheckpoint: when checkpoints are written, which are kept, what they are called."""
 
+import math
 import string
 import warnings
 from pathlib import Path
+from typing import NamedTuple
 
 from audiotrain import checkpoint
-from audiotrain.hooks import Monitor
+from audiotrain.hooks import Monitor, Score
 
 
 class _ByName(string.Formatter):
@@ -15,14 +17,22 @@ class _ByName(string.Formatter):
         return kwargs[field_name], field_name
 
 
+class Kept(NamedTuple):
+    """One of the best checkpoints."""
+
+    score: Score
+    path: str
+
+
 class ModelCheckpoint(Monitor):
     """Writes checkpoints: the `save_top_k` best by `monitor` (-1: all), and `last`.
 
     `filename` may use epoch, step and any metric with a format, "model-{epoch:02d}-{val_loss:.2f}".
     Without a monitor the newest count as best. `dirpath` is the run folder's checkpoints/ by
     default. Best ones are chosen after each validation (or epoch) of every `every_n_epochs`-th
-    epoch; `every_n_steps` writes in between. Only what it wrote is ever deleted, and an older
-    run's `last` becomes `last-v1`.
+    epoch; `every_n_steps` writes in between. Of equal ones the first counts as better; with `tie`,
+    a metric, the one of its lower value, then the last. Only what it wrote is ever deleted, and an
+    older run's `last` becomes `last-v1`.
     """
 
     def __init__(
@@ -36,8 +46,9 @@ class ModelCheckpoint(Monitor):
         every_n_epochs: int = 1,
         every_n_steps: int | None = None,
         save_on_exception: bool = False,
+        tie: str | None = None,
     ):
-        super().__init__(monitor, mode)
+        super().__init__(monitor, mode, tie)
         for name, value in (("every_n_epochs", every_n_epochs), ("every_n_steps", every_n_steps)):
             if value is not None and value < 1:
                 raise ValueError(f"{name} is {value!r}, expected 1 or more")
@@ -54,19 +65,19 @@ class ModelCheckpoint(Monitor):
         if "" in fields:
             raise ValueError(f"filename is {filename!r}, expected a name in each pair of braces")
         self._fields = {name for name in fields if name is not None}
-        self.kept: list[tuple[float, str]] = []  # best first
+        self.kept: list[Kept] = []  # best first
         self.written: tuple[int, int] | None = None  # step and epoch of `last`
         self.resumable = Path(dirpath or ".")  # where the kept ones of a resumed run are
 
     @property
     def best_model_path(self) -> Path | None:
         """The best checkpoint, None before one is written."""
-        return Path(self.kept[0][1]) if self.kept else None
+        return Path(self.kept[0].path) if self.kept else None
 
     @property
     def best_model_score(self) -> float | None:
         """The monitored value of the best checkpoint."""
-        return self.kept[0][0] if self.kept else None
+        return self.kept[0].score[0] if self.kept else None
 
     def folder(self, trainer) -> Path:
         """Where checkpoints go."""
@@ -139,23 +150,27 @@ class ModelCheckpoint(Monitor):
         if self.by_validation and trainer.val_loader is None:
             return []
         newest = -float(trainer.global_step) if self.mode == "min" else float(trainer.global_step)
-        value = self.value(trainer) if self.monitor else newest
-        if not self.monitor and any(score == value for score, _ in self.kept):
+        score = self.value(trainer) if self.monitor else newest, self.tie_value(trainer)
+        if not self.monitor and any(one.score == score for one in self.kept):
             return []  # every_n_steps and the epoch's end meet
         full = 0 < self.save_top_k <= len(self.kept)
-        if full and not self.better(value, self.kept[-1][0]):
+        if full and not self._wins(score, self.kept[-1].score):
             return []
         before = list(self.kept)
-        dropped = [self.kept.pop()[1]] if full else []
+        dropped = [self.kept.pop().path] if full else []
         path = trainer.ranks.from_first(lambda: str(self._path(trainer, reusable=dropped)))
-        place = sum(not self.better(value, score) for score, _ in self.kept)
-        self.kept.insert(place, (value, path))
+        place = sum(not self._wins(score, one.score) for one in self.kept)
+        self.kept.insert(place, Kept(score, path))
         try:
             trainer.save_checkpoint(path)
         except checkpoint.CheckpointError:
             self.kept = before
             raise
         return [old for old in dropped if old != path]
+
+    def _wins(self, score: Score, than: Score) -> bool:
+        """Whether what is new is better than what is kept."""
+        return self.beats(score, than) or self.tie is not None and score == than
 
     def _path(self, trainer, reusable: list[str]) -> Path:
         """The next name by `filename`; "-v1", "-v2"… when another checkpoint has it."""
@@ -185,9 +200,13 @@ class ModelCheckpoint(Monitor):
         return checkpoint.load_meta(path)["global_step"] == trainer.global_step
 
     def state_dict(self) -> dict:
-        return {"kept": [(value, Path(path).name) for value, path in self.kept]}
+        return {"kept": [(one.score[0], Path(one.path).name, one.score[1]) for one in self.kept]}
 
     def load_state_dict(self, state: dict) -> None:
+        self.kept = []
         # By name: a run folder may have been moved, or be a copy, whose original is not ours.
-        paths = [(value, self.resumable / Path(path).name) for value, path in state["kept"]]
-        self.kept = [(v, str(path)) for v, path in paths if (path / checkpoint.STATE).is_file()]
+        # Older checkpoints have no tie.
+        for value, name, *tie in state["kept"]:
+            path = self.resumable / Path(name).name
+            if (path / checkpoint.STATE).is_file():
+                self.kept.append(Kept((value, *(tie or [math.inf])), str(path)))

@@ -103,6 +103,18 @@ def test_the_model_folder_has_the_best_weights_and_one_logit_scale(run, start):
         assert (run / "model" / name).read_bytes() == (start / name).read_bytes()
 
 
+def test_one_validation_clip_lets_the_last_step_win(quick, place, tmp_path, capsys):
+    """Its retrieval is perfect at every check."""
+    data = captioned(tmp_path / "data", 6)
+    more = ["--data", data, "--validations", 4, "--patience", 1]
+    assert command(*tuned(place, tmp_path / "run", *more)) == 0
+    told = [line for line in capsys.readouterr().err.splitlines() if "all mean the same" in line]
+    assert len(told) == 1
+    steps = [checkpoint.load_meta(tmp_path / "run" / "checkpoints" / name)["global_step"]
+             for name in ("best", "last")]  # fmt: skip
+    assert steps == [4, 4]
+
+
 def test_scores_are_of_the_unseen_clips(run):
     result = read_json(run / "metrics.json")
     assert (result["clips"], result["captions"]) == (2, 4)

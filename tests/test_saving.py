@@ -37,6 +37,29 @@ def test_a_fixed_name_still_means_the_best(tmp_path, mode, best, k, kept):
     assert len([name for name in names(tmp_path) if name.startswith("best")]) == kept
 
 
+class Tied(Callback):
+    """Records the same score at each validation."""
+
+    def on_validation_end(self, trainer, module):
+        trainer.record("val_score", 1.0)
+
+
+@pytest.mark.parametrize(
+    ("losses", "best"), [([3.0, 1.0, 2.0, 4.0], 1), ([0.0, 0.0, 0.0], 2), ([2.0, 1.0, 1.0], 2)]
+)
+def test_the_lower_loss_and_then_the_later_step_decide_between_equals(tmp_path, losses, best):
+    saver = ModelCheckpoint(tmp_path, "best", "val_score", "max", save_top_k=1, tie="val_loss")
+    stopping = EarlyStopping("val_score", 2, mode="max", tie="val_loss", verbose=False)
+    run = fit_on(tmp_path / "run", losses, Tied(), saver, stopping)
+    assert checkpoint.load_meta(saver.best_model_path)["history"]["rows"][-1]["epoch"] == best
+    assert stopping.wait_count == min(2, len(losses) - 1 - losses.index(min(losses)))
+    again = ModelCheckpoint(tmp_path, "best", "val_score", "max", save_top_k=1, tie="val_loss")
+    again.resumable = tmp_path
+    again.load_state_dict(saver.state_dict())
+    assert again.kept == saver.kept
+    assert len(run.history.rows) == len(losses)
+
+
 def test_nan_is_never_the_best(tmp_path):
     saver = ModelCheckpoint(tmp_path, "{val_loss:.1f}", "val_loss", save_top_k=1)
     fit_on(tmp_path / "run", [math.nan, 2.0, math.nan], saver)

@@ -16,6 +16,7 @@ writes and prints.
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from audiotrain import distributed
@@ -38,6 +39,10 @@ from audiotrain.recipes.runs import fit, makers, open_run, resumable, trainer_of
 
 LOGGERS = makers("audiotrain-clap")
 STEPS = 600  # without data
+UNTOLD = (
+    "the validation clips all mean the same, so retrieval tells no checkpoint from another: the "
+    "one of the lowest loss, or else the last, is kept, and patience does not stop the run"
+)
 HEARD_FOR_STATISTICS = 200  # clips
 
 
@@ -144,11 +149,24 @@ def make_trainer(
     )  # fmt: skip
     ranks.shard(train_loader)  # how many batches there are depends on it
     retrieval = Retrieval(parts["valid"], library, vectors, batch * ranks.size, at_once(settings))
+    if not retrieval.tells:
+        if ranks.rank == 0:
+            print(f"{UNTOLD}; --valid takes more", file=sys.stderr)
+        settings = replace(settings, patience=0)
     steps = settings.steps
     if steps is None:
         steps = STEPS if settings.data is None else settings.epochs * len(train_loader)
     trainer = trainer_of(
-        settings, run, steps, LOGGERS, {}, MONITOR, "max", [retrieval], precision=settings.precision
+        settings,
+        run,
+        steps,
+        LOGGERS,
+        {},
+        MONITOR,
+        "max",
+        [retrieval],
+        tie="val_loss",
+        precision=settings.precision,
     )
     return trainer, (train_loader, retrieval.loader)
 

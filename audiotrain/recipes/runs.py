@@ -77,16 +77,17 @@ def resolved(settings: Settings) -> Settings:
 def trainer_of(
     settings, run: Path, steps: int, loggers: Mapping[str, Callable[[Path], Logger]],
     described: Mapping, monitor: str, mode: str = "min", callbacks: Sequence[Callback] = (),
-    **more,
+    tie: str | None = None, **more,
 ) -> Trainer:  # fmt: skip
     """The Trainer of a run folder, which keeps the best checkpoint by `monitor`, and stops when
-    that gets no better for `patience`. `described` goes into checkpoints, `more` to the Trainer."""
+    that gets no better for `patience`; where it stays the same, a lower `tie` is better.
+    `described` goes into checkpoints, `more` to the Trainer."""
     callbacks = [
         *callbacks,
-        ModelCheckpoint(run / "checkpoints", "best", monitor=monitor, mode=mode, save_top_k=1),
+        ModelCheckpoint(run / "checkpoints", "best", monitor, mode, save_top_k=1, tie=tie),
     ]
     if settings.patience:
-        callbacks.append(EarlyStopping(monitor, patience=settings.patience, mode=mode))
+        callbacks.append(EarlyStopping(monitor, settings.patience, mode=mode, tie=tie))
     return Trainer(
         max_steps=steps,
         max_time=None if settings.max_minutes is None else settings.max_minutes * 60,
