@@ -126,17 +126,26 @@ def test_pairs_of_one_group_match(tmp_path, kind):
     assert "clap.logit_scale_t" not in trained
 
 
+def drawn_for_each_row(share, shape):
+    """Dropout's mask, the same for all rows, so that it does not depend on how many there are."""
+    rng = np.random.default_rng(sum(shape[1:]))
+    return mx.array(np.broadcast_to(rng.uniform(size=shape[1:]) < float(share), shape))
+
+
 @pytest.mark.parametrize("fused", [False, True])
-@pytest.mark.parametrize("dropout", [0.0, 0.2])
-def test_micro_batches_have_the_gradients_of_the_whole(tmp_path, fused, dropout):
-    """With dropout, too: of the same draws, which a batch of as many rows makes in one go."""
-    found = []
-    for micro in (2, ROWS):
-        clap = tiny_clap.model(fused=fused, dropout=dropout if micro == 2 else 0.0)
-        module = attached(CLAPTraining(clap, memory=Memory(micro)), tmp_path)
-        if dropout and micro == 2:
-            module.clap.eval()  # the same numbers as without
+@pytest.mark.parametrize("mode", ["full", "audio", "text", "last-n"])
+def test_micro_batches_are_the_whole_batch(tmp_path, fused, mode, monkeypatch):
+    """Loss, gradients and the norm's statistics, with dropout."""
+    monkeypatch.setattr(mx.random, "bernoulli", drawn_for_each_row)
+    found, statistics = [], []
+    for micro in (2, 0):
+        clap = tiny_clap.model(fused=fused, dropout=0.2)
+        before = clap.audio_encoder.batch_norm.running_mean
+        module = attached(CLAPTraining(clap, mode, memory=Memory(micro)), tmp_path)
         found.append(gradients(module, batch(fused=fused)))
+        statistics.append(clap.audio_encoder.batch_norm.running_mean)
+    np.testing.assert_allclose(*statistics, atol=1e-5)
+    assert bool(mx.any(statistics[0] != before)) == (mode in ("full", "audio"))
     assert found[0][0].item() == pytest.approx(found[1][0].item(), abs=1e-5)
     assert found[0][2].keys() == found[1][2].keys()
     for name, gradient in found[0][2].items():

@@ -81,7 +81,7 @@ class TrainSettings:
     """clips of a batch, for each process under mlx.launch; each is compared with all others"""
     micro_batch: int = 0
     """clips that are embedded at a time, for large batches on small memory; 0: all. The gradients
-    are those of the whole batch"""
+    are those of the whole batch, and so are the statistics of the input's norm"""
     checkpoint_blocks: bool = False
     """compute the towers' blocks twice to keep less in memory"""
     precision: Literal["32-true", "bf16-mixed"] = "32-true"

@@ -12,7 +12,7 @@ from audiotrain.contrastive import Blended, ContrastiveLoss, SigLIPLoss
 from audiotrain.gradcache import in_micro_batches
 from audiotrain.memory import checkpoint_layers
 from audiotrain.models.clap import CLAP, logit_scale
-from audiotrain.models.htsat import BatchNorm, CountingBatchNorm
+from audiotrain.models.htsat import CountingBatchNorm
 from audiotrain.module import OptimizerConfig, TrainModule
 from audiotrain.recipes.clap_modes import LoraSettings, Mode, choose_trained
 from audiotrain.recipes.clap_rates import OptimizationSettings, optimizer_config
@@ -97,8 +97,8 @@ class CLAPTraining(CLAPTrainModule):
     with "second_group" and "share" where clips are blended.
     `predict_step` gives the embeddings, of length 1, of a batch's clips or captions.
 
-    A tower that does not train is in eval mode. BatchNorm keeps to its statistics with micro
-    batches, whose own would differ, and in fusion, where few clips are long.
+    A tower that does not train is in eval mode. The norm of the input takes its statistics from the
+    whole batch, with micro batches, too; those of fusion keep to theirs, since few clips are long.
     """
 
     def __init__(
@@ -144,9 +144,8 @@ class CLAPTraining(CLAPTrainModule):
             self.clap.audio_encoder.eval()
         if self.text_is_frozen:
             self.clap.text_encoder.eval()
-        kept = BatchNorm if self._memory.micro_batch else CountingBatchNorm
         for part in self.clap.audio_encoder.modules():
-            if isinstance(part, kept):
+            if isinstance(part, CountingBatchNorm):
                 part.eval()
         return self
 
@@ -174,11 +173,26 @@ class CLAPTraining(CLAPTrainModule):
         rows = len(batch["group"])
         micro = self._memory.micro_batch
         if self.training and 0 < micro < rows:
-            audio, text = in_micro_batches(self, self.embed, inputs, micro)
+            audio, text = self._embed_in_micro_batches(inputs, micro)
         else:
             audio, text = self.embed(inputs)
         blended = (batch["second_group"], batch["share"]) if "share" in batch else None
         return self.loss_of(audio, text, batch["group"], blended)
+
+    def _embed_in_micro_batches(self, inputs: Batch, micro: int) -> tuple[mx.array, mx.array]:
+        norm = self.clap.audio_encoder.batch_norm
+        if "mel" not in inputs or not norm.training:
+            return in_micro_batches(self, self.embed, inputs, micro)
+
+        def embed_normed(part: Batch) -> tuple[mx.array, mx.array]:
+            self.clap.audio_encoder.batch_norm = nn.Identity()
+            try:
+                return self.embed(part)
+            finally:
+                self.clap.audio_encoder.batch_norm = norm
+
+        inputs = inputs | {"mel": norm(inputs["mel"])}  # of all rows: those of a few would differ
+        return in_micro_batches(self, embed_normed, inputs, micro)
 
     def loss_of(
         self, audio: mx.array, text: mx.array, groups: mx.array, blended: Blended | None = None
