@@ -169,6 +169,49 @@ def test_huggingface_audiofolder_with_split_folders(tmp_path):
     assert [clip.split for clip in corpus.items] == ["test", "train"]
 
 
+def splits(corpus) -> dict[str, str | None]:
+    return {clip.id: clip.split for clip in corpus.items}
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("train", "val", "test"),
+        ("clotho_captions_development", "clotho_captions_validation", "clotho_captions_evaluation"),
+    ],
+)
+def test_names_of_tables_say_splits(tmp_path, names):
+    """But for what a row says; and one table alone may be called so for another reason."""
+    for name in names:
+        wav(tmp_path / f"audio/{name}.wav")
+        write(tmp_path / f"{name}.csv", f"file_name,caption_1,split\n{name}.wav,a {name},\n")
+    wav(tmp_path / "audio/other.wav")
+    write(tmp_path / f"{names[0]}.csv", f"file_name,caption_1,split\n{names[0]}.wav,a,\n"
+          "other.wav,b,test\n")  # fmt: skip
+    found = splits(captions.discover(tmp_path))
+    expected = zip((f"audio/{name}.wav" for name in names), captions.SPLITS, strict=True)
+    assert found == {**dict(expected), "audio/other.wav": "test"}
+    for name in names[1:]:
+        (tmp_path / f"{name}.csv").unlink()
+    assert splits(captions.discover(tmp_path))[f"audio/{names[0]}.wav"] is None
+
+
+def test_folders_of_clotho_say_splits(tmp_path):
+    for number, name in enumerate(("development", "validation", "evaluation")):
+        wav(tmp_path / f"{name}/{number}.wav")
+        write(tmp_path / f"{name}/{number}.txt", f"sound {number}")
+    assert [*splits(captions.discover(tmp_path)).values()] == ["train", "test", "valid"]
+
+
+def test_names_of_tars_say_splits(tmp_path):
+    for number, name in enumerate(("train-000000", "train-000001", "test-000000")):
+        shard(tmp_path / f"{name}.tar", {"a.wav": encoded("WAV"), "a.txt": f"{number}".encode()})
+    assert splits(captions.discover(tmp_path)) == {
+        "train-000000.tar/a.wav": "train", "train-000001.tar/a.wav": "train",
+        "test-000000.tar/a.wav": "test",
+    }  # fmt: skip
+
+
 def test_a_folder_a_class(tmp_path):
     wav(tmp_path / "train/dog_bark/1.wav")
     wav(tmp_path / "train/rain/1.wav")

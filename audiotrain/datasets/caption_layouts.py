@@ -19,6 +19,7 @@ from audiotrain.datasets.folders import (
     OTHER_AUDIO_SUFFIXES,
     SPLIT_NAMES,
     Finder,
+    split_files,
     split_folders,
     walk,
     without_suffix,
@@ -92,6 +93,7 @@ class _Search:
         tables = [name for suffix in manifest.TABLE_SUFFIXES for name in by_suffix[suffix]]
         self.tables = [n for n in tables if caption_files.is_caption_table(self.folder / n)]
         self.sidecars = [n for s in caption_files.SIDECAR_SUFFIXES for n in by_suffix[s]]
+        self.splits = split_files([*self.tables, *self.tars])  # that their names tell
         self.captioned = False  # whether something besides names of folders says captions
 
     def problem(self, kind: str, text: str) -> None:
@@ -149,7 +151,10 @@ class _Search:
             self.problem("audio without captions", where)
             return
         self.captioned = True
-        self.add(f"{shard}/{audio.name}", audio, captions, "", group=without_suffix(where))
+        self.add(
+            f"{shard}/{audio.name}", audio, captions, "", group=without_suffix(where),
+            split=self.splits.get(shard),
+        )  # fmt: skip
 
     # ---- tables
 
@@ -169,7 +174,7 @@ class _Search:
         if audio is None:
             self.problem("captions without audio", f"{where}: found no file {row.audio!r}")
             return
-        split = SPLIT_NAMES.get(row.split.lower())
+        split = SPLIT_NAMES.get(row.split.lower()) if row.split else self.splits.get(table)
         if row.split and split is None:
             text = f"{where}: found {row.split!r}, expected train, valid or test"
             self.problem("unknown splits, taken as none", text)

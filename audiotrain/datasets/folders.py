@@ -2,14 +2,15 @@
 
 import os
 import posixpath
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
 SPLIT_NAMES = {
-    **dict.fromkeys(("train", "training", "train_set", "training_set"), "train"),
+    **dict.fromkeys(("train", "training", "train_set", "training_set", "development"), "train"),
     **dict.fromkeys(("valid", "val", "validation", "dev", "validation_set"), "valid"),
-    **dict.fromkeys(("test", "testing", "eval", "test_set"), "test"),
+    **dict.fromkeys(("test", "testing", "eval", "evaluation", "test_set"), "test"),
 }
 OTHER_AUDIO_SUFFIXES = (".aif", ".aiff", ".opus", ".wma", ".aac", ".mp4", ".webm")
 
@@ -52,6 +53,23 @@ def split_folders(names: Iterable[str]) -> dict[str, str]:
         if len(set(splits.values())) > 1:  # one folder called Train may be the band
             return splits
     return {}
+
+
+def split_files(names: Iterable[str]) -> dict[str, str]:
+    """Split by name of file, where names have a word such as train and test in them.
+
+    >>> split_files(["captions_train.csv", "a/captions_test.csv", "more.csv"])
+    {'captions_train.csv': 'train', 'a/captions_test.csv': 'test'}
+    >>> split_files(["test.csv"])
+    {}
+    """
+    found = {}
+    for name in names:
+        words = re.split(r"[^a-z]+", PurePosixPath(name).stem.lower())
+        splits = {SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES}
+        if len(splits) == 1:
+            found |= {name: splits.pop()}
+    return found if len(set(found.values())) > 1 else {}
 
 
 class Finder:
