@@ -4,6 +4,7 @@
 """
 
 import json
+import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 from audiotrain import files
 
 LENGTH = 77  # tokens of a caption, as CLAP's checkpoints were trained
+PADDING = 128  # vocabularies are padded to a multiple of it at most
 PAD_ID = 1  # the text encoder counts positions by it
 SPECIAL_TOKENS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 SMALLEST_VOCABULARY = len(SPECIAL_TOKENS) + 256  # every byte is a token
@@ -83,11 +85,18 @@ class Tokenizer:
         return self._backend.decode([int(number) for number in ids])
 
     def check(self, vocabulary: int) -> None:
-        """ValueError unless a text encoder with that many embeddings knows every id."""
+        """ValueError unless a text encoder with that many embeddings knows every id; a warning
+        where it knows more than a vocabulary that is padded."""
         if self.size > vocabulary:
             raise ValueError(
                 f"{self.source}: found {self.size} tokens, but the text encoder has a "
                 f"vocabulary of {vocabulary}: it belongs to another checkpoint"
+            )
+        if vocabulary - self.size >= PADDING:
+            warnings.warn(
+                f"{self.source}: found {self.size} tokens, but the text encoder has a vocabulary "
+                f"of {vocabulary}: does it belong to another checkpoint?",
+                stacklevel=2,
             )
 
     def save(self, folder: str | Path) -> None:
