@@ -54,6 +54,29 @@ def test_export_lies_between_start_and_end(run, place, tmp_path, capsys):
     assert "exists already" in capsys.readouterr().err
 
 
+def test_the_start_is_found_from_anywhere_and_must_be_the_same(
+    quick, place, tmp_path, monkeypatch, capsys
+):
+    """Named relative to where training ran; and its folder may hold other weights by now."""
+    start = tmp_path / "start"
+    shutil.copytree(place / "start", start)
+    monkeypatch.chdir(tmp_path)
+    assert command(*tuned(place, "run", "--pretrained", "start")) == 0
+    monkeypatch.chdir(place)
+    export = ["export", "--checkpoint", tmp_path / "run", "--share", 0.5, "--output"]
+    assert command(*export, tmp_path / "out") == 0
+    tiny_clap.model(seed=1).save_pretrained(start)
+    capsys.readouterr()
+    assert command(*export, tmp_path / "more") == 2
+    assert command("--output", tmp_path / "run", "--resume") == 2
+    told = capsys.readouterr().err.strip().splitlines()
+    assert len(told) == 2
+    for line in told:
+        assert line.startswith(f"error: {start}: its weights have digest ")
+        assert line.endswith(": they were replaced")
+    assert not (tmp_path / "more").exists()
+
+
 def test_a_stopped_run_is_exported_from_its_best(run, place, tmp_path):
     shutil.copytree(run, tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "model")

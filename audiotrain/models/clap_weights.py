@@ -3,6 +3,7 @@
 `pytorch_model.bin` is read without PyTorch and without running what is pickled in it.
 """
 
+import hashlib
 import json
 import math
 import os
@@ -122,18 +123,28 @@ def read_weights(folder: Path) -> tuple[Path, Arrays]:
 
     ValueError naming the folder or file when there is none or it cannot be read.
     """
-    file = folder / SAFETENSORS
-    if file.is_file():
-        try:
-            arrays = mx.load(str(file))
-            mx.eval(arrays)  # lazy otherwise, and the file may be replaced before
-        except RuntimeError as error:
-            raise ValueError(f"{file}: damaged ({error})") from None
-        return file, arrays
-    file = folder / BIN
-    if not file.is_file():
-        raise ValueError(f"{folder}: neither {SAFETENSORS} nor {BIN} in it")
-    return file, read_bin(file)
+    file = _weights_file(folder)
+    if file.name == BIN:
+        return file, read_bin(file)
+    try:
+        arrays = mx.load(str(file))
+        mx.eval(arrays)  # lazy otherwise, and the file may be replaced before
+    except RuntimeError as error:
+        raise ValueError(f"{file}: damaged ({error})") from None
+    return file, arrays
+
+
+def weights_digest(folder: Path) -> str:
+    """What tells a folder's file of weights from another, 32 characters."""
+    with open(_weights_file(folder), "rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+def _weights_file(folder: Path) -> Path:
+    for name in (SAFETENSORS, BIN):
+        if (folder / name).is_file():
+            return folder / name
+    raise ValueError(f"{folder}: neither {SAFETENSORS} nor {BIN} in it")
 
 
 def write_folder(folder: Path, config: Mapping, arrays: Arrays, source: Path | None) -> None:

@@ -6,7 +6,7 @@ from audiotrain import checkpoint, config
 from audiotrain.checkpoint import arrays_of, put_arrays
 from audiotrain.clap_features import SETTINGS_FILE, ClapFeatureSettings
 from audiotrain.models.clap import CLAP
-from audiotrain.models.clap_weights import CONFIG, SAFETENSORS, pretrained_folder
+from audiotrain.models.clap_weights import CONFIG, SAFETENSORS
 from audiotrain.models.lora import lora_parameters, merge_lora
 from audiotrain.recipes.clap_embedding import MODEL
 from audiotrain.recipes.clap_settings import ExportSettings, TrainSettings
@@ -75,7 +75,7 @@ def export(settings: ExportSettings) -> Path:
                 f"share={settings.share}: the run in {run} began from scratch, expected one with "
                 "--pretrained, between whose weights and its own there is something"
             )
-        before = arrays_of(CLAP.from_pretrained(pretrained_folder(trained.pretrained)))
+        before = arrays_of(CLAP.from_pretrained(Start.resumed(trained, run).folder))
         put_arrays(clap, interpolate(before, arrays_of(clap), settings.share))
     write_model(clap, tokenizer, features, output, source)
     print(f"{output}: the model of {run}, share {settings.share:g} of the way from its start")

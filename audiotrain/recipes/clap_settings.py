@@ -1,6 +1,7 @@
 """Settings of CLAP's training and export; their defaults are stated here and nowhere else."""
 
 import math
+import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -114,6 +115,9 @@ class TrainSettings:
     """sizes where there is no --pretrained; the vocabulary is the tokenizer's"""
 
     def __post_init__(self):
+        if self.pretrained is not None and (folder := Path(self.pretrained).expanduser()).is_dir():
+            # The run remembers it, and may be resumed or exported from another folder.
+            object.__setattr__(self, "pretrained", os.path.abspath(folder))
         check_training(self)
 
     @property

@@ -1,5 +1,6 @@
 """What a run of CLAP starts from: weights or sizes, tokenizer, front end; its module."""
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,12 +9,15 @@ import mlx.core as mx
 import numpy as np
 
 from audiotrain.clap_features import ClapFeatureSettings
+from audiotrain.history import write_json
 from audiotrain.models.clap import CLAP
 from audiotrain.models.clap_config import CLAPConfig
-from audiotrain.models.clap_weights import pretrained_folder, read_config
+from audiotrain.models.clap_weights import pretrained_folder, read_config, weights_digest
 from audiotrain.recipes.clap_settings import TrainSettings
 from audiotrain.recipes.clap_training import CLAPTraining, Memory
 from audiotrain.tokenizer import LENGTH, Tokenizer, train_bpe
+
+START = "start.json"  # of a run: the name of --pretrained and the digest of its weights
 
 
 @dataclass(frozen=True)
@@ -27,7 +31,11 @@ class Start:
 
     @classmethod
     def of(cls, settings: TrainSettings, captions: Iterable[str], run: Path) -> "Start":
-        """From --pretrained, else with a tokenizer learnt from `captions`, kept in `run`."""
+        """From --pretrained, whose weights' digest is kept in `run`, else with a tokenizer learnt
+        from `captions`, kept there."""
+        if settings.pretrained is not None and not (settings.resume and (run / START).is_file()):
+            digest = weights_digest(pretrained_folder(settings.pretrained))
+            write_json(run / START, {"pretrained": settings.pretrained, "weights": digest})
         if settings.pretrained is None and not (run / "tokenizer").is_dir():
             tokenizer = train_bpe(captions, settings.vocabulary, _length(settings.model))
             tokenizer.save(run / "tokenizer")
@@ -35,9 +43,11 @@ class Start:
 
     @classmethod
     def resumed(cls, settings: TrainSettings, run: Path) -> "Start":
-        """As `of` left it."""
+        """As `of` left it. ValueError when the weights of --pretrained are others by now."""
         if settings.pretrained is not None:
-            return cls.pretrained(settings.pretrained)
+            start = cls.pretrained(settings.pretrained)
+            _check_same(start.folder, run / START)
+            return start
         tokenizer = Tokenizer.read(run / "tokenizer", _length(settings.model))
         text = replace(settings.model.text_config, vocab_size=tokenizer.size)
         return cls(replace(settings.model, text_config=text), tokenizer, settings.features)
@@ -64,6 +74,21 @@ class Start:
                 f"{audio.frames}"
             )
         return cls(config, tokenizer, features, folder)
+
+
+def _check_same(folder: Path, saved: Path) -> None:
+    if not saved.is_file():  # of an older run
+        return
+    found = weights_digest(folder)
+    try:
+        expected = json.loads(saved.read_text("utf-8"))["weights"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{saved}: not a run's start ({error!r})") from None
+    if found != expected:
+        raise ValueError(
+            f"{folder}: its weights have digest {found}, but the run in {saved.parent} started "
+            f"from {expected}: they were replaced"
+        )
 
 
 def _length(config: CLAPConfig) -> int:
