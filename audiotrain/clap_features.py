@@ -6,6 +6,7 @@ the truncation: `rand_trunc` has Slaney filters and one channel, `fusion` HTK fi
 """
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,10 +68,16 @@ class ClapFeatureSettings:
     padding: str = "repeatpad"
 
     def __post_init__(self):
-        for name in ("rate", "n_fft", "hop", "mels", "seconds"):
+        for name in ("rate", "n_fft", "hop", "mels"):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0:
-                raise ValueError(f"{_NAMES[name]}={value!r}, expected a number above 0")
+            if type(value) is not int or value <= 0:
+                raise ValueError(f"{_NAMES[name]}={value!r}, expected a whole number above 0")
+        for name, lowest in (("seconds", math.ulp(0.0)), ("fmin", 0.0), ("fmax", 0.0)):
+            value = getattr(self, name)
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not number or not lowest <= value < math.inf:
+                expected = "0 or more" if lowest == 0 else "a number above 0"
+                raise ValueError(f"{_NAMES[name]}={value!r}, expected {expected}")
         for name, known in (("truncation", TRUNCATIONS), ("padding", PADDINGS)):
             value = getattr(self, name)
             if value not in known:
@@ -143,6 +150,9 @@ class ClapFeatureSettings:
         if kind != "ClapFeatureExtractor":
             raise ValueError(f"{path}: found {kind}, expected a ClapFeatureExtractor")
         values = {ours: content.get(name, _DEFAULTS[name]) for ours, name in _NAMES.items()}
+        for name in ("rate", "n_fft", "hop", "mels"):
+            if isinstance(values[name], float) and values[name].is_integer():  # 8000.0
+                values[name] = int(values[name])
         try:
             return cls(**values)
         except ValueError as error:

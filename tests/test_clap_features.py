@@ -223,6 +223,8 @@ def test_settings_of_a_sparse_file_and_of_a_processor(tmp_path):
     hugging_face = extractor(truncation="rand_trunc", frequency_min=0)
     found = ClapFeatureSettings.read(tmp_path)
     assert (found.fmin, found.fmax) == (hugging_face.frequency_min, hugging_face.frequency_max)
+    (tmp_path / "preprocessor_config.json").write_text('{"sampling_rate": 8000.0}')
+    assert type(ClapFeatureSettings.read(tmp_path).rate) is int
     (tmp_path / "preprocessor_config.json").unlink()
     content = {"feature_extractor": {"truncation": "fusion", "frequency_min": 50}}
     (tmp_path / "processor_config.json").write_text(json.dumps(content))
@@ -234,7 +236,12 @@ def test_settings_of_a_sparse_file_and_of_a_processor(tmp_path):
     [
         ('{"truncation": "middle"}', "truncation='middle', expected one of rand_trunc, fusion"),
         ('{"padding": true}', "padding=True, expected one of"),
-        ('{"sampling_rate": 0}', "sampling_rate=0, expected a number above 0"),
+        ('{"sampling_rate": 0}', "sampling_rate=0, expected a whole number above 0"),
+        ('{"sampling_rate": 8000.5}', "sampling_rate=8000.5, expected a whole number above 0"),
+        ('{"hop_length": "160.0"}', "hop_length='160.0', expected a whole number above 0"),
+        ('{"frequency_min": "a"}', "frequency_min='a', expected 0 or more"),
+        ('{"frequency_min": null}', "frequency_min=None, expected 0 or more"),
+        ('{"max_length_s": NaN}', "max_length_s=nan, expected a number above 0"),
         ('{"max_length_s": 0.01}', "max_length_s=0.01: 480 samples, expected more than half"),
         ('{"feature_extractor_type": "WhisperFeatureExtractor"}', "expected a ClapFeatureExtr"),
         ("[1]", "expected a JSON object"),

@@ -15,6 +15,8 @@ FIXED_AUDIO = {
     "projection_hidden_act": "relu",
 }
 FIXED_TEXT = {"hidden_act": "gelu", "type_vocab_size": 1, "projection_hidden_act": "relu"}
+# Far above what a model has; more is a damaged file, which no memory could hold.
+LARGEST = {"spec_size": 4096, "depths": 1000, "num_hidden_layers": 1000}
 RATES = ("hidden_dropout_prob", "attention_probs_dropout_prob", "drop_path_rate")
 
 
@@ -176,7 +178,7 @@ class CLAPConfig:
         kind = values.get("model_type", "clap")
         if kind != "clap":
             raise ValueError(f"{place}: model_type={kind!r}, expected 'clap'")
-        audio, text = values.get("audio_config") or {}, values.get("text_config") or {}
+        audio, text = (_section(values, name, place) for name in ("audio_config", "text_config"))
         fusion = audio.get("fusion_type")
         if audio.get("enable_fusion") and fusion not in (None, "aff_2d"):
             raise ValueError(f"{place}: fusion_type={fusion!r}, expected 'aff_2d'")
@@ -229,6 +231,13 @@ class CLAPConfig:
         }
 
 
+def _section(values: Mapping, name: str, place: str) -> Mapping:
+    section = values.get(name) or {}
+    if not isinstance(section, Mapping):
+        raise ValueError(f"{place}: {name}={section!r:.40}, expected an object")
+    return section
+
+
 def _known(values: Mapping, kind: type) -> dict:
     """The values that `kind` has fields for; lists become tuples, a square its side."""
     names = {field.name for field in fields(kind)}
@@ -259,11 +268,11 @@ def _check_numbers(config, section: str) -> None:
         several = value if isinstance(value, tuple) else (value,)
         if setting.type in (int, tuple[int, ...]):
             lowest = 0 if setting.name == "pad_token_id" else 1
-            right = all(type(v) is int and v >= lowest for v in several)
+            highest = LARGEST.get(setting.name, 1_000_000)
+            right = all(type(v) is int and lowest <= v <= highest for v in several)
             right = right and isinstance(value, tuple) == (setting.type is not int) and several
-            expected = (
-                f"{'a whole number' if setting.type is int else 'whole numbers'}, {lowest} up"
-            )
+            kind = "a whole number" if setting.type is int else "whole numbers"
+            expected = f"{kind}, {lowest} up to {highest}"
         elif setting.name in RATES:
             right, expected = isinstance(value, int | float) and 0 <= value < 1, "0 <= rate < 1"
         elif setting.type is float:

@@ -313,6 +313,8 @@ def _array(archive: zipfile.ZipFile, root: str, name: str, tensor: _Tensor) -> m
     whole = all(type(n) is int and n >= 0 for n in (tensor.offset, *tensor.shape, *tensor.strides))
     if not whole or 0 not in tensor.shape and tensor.offset + reach >= len(numbers):
         raise ValueError(f"{name!r} reaches beyond its {len(numbers)} numbers")
+    if math.prod(tensor.shape) > len(numbers):  # by a stride of 0: a few bytes would fill memory
+        raise ValueError(f"{name!r} has shape {tensor.shape}, but {len(numbers)} numbers")
     strides = [stride * dtype.itemsize for stride in tensor.strides]
     view = np.lib.stride_tricks.as_strided(numbers[tensor.offset :], tensor.shape, strides)
     array = mx.array(np.ascontiguousarray(view).reshape(tensor.shape))
