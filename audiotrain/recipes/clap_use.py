@@ -5,15 +5,16 @@ that can't be read is named and left out.
 """
 
 import json
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import scipy.special
 
-from audiotrain import probes, report
+from audiotrain import config, probes, report
 from audiotrain.datasets import captions
 from audiotrain.datasets.clips import Clip, meaning
 from audiotrain.datasets.recordings import recordings
@@ -23,6 +24,7 @@ from audiotrain.recipes import clap_cv
 from audiotrain.recipes.clap_embedding import MODEL, Embedder
 from audiotrain.recipes.clap_index import Index, build, check_suffix
 from audiotrain.recipes.clap_scoring import embed_prompts, score_clips
+from audiotrain.recipes.clap_settings import TrainSettings
 from audiotrain.recipes.clap_use_settings import (
     ClassifySettings,
     CvSettings,
@@ -49,7 +51,10 @@ def evaluate(settings: EvaluateSettings) -> dict:
     corpus = captions.check(corpus, settings.strict)
     print(captions.report(corpus), flush=True)
     run = run_of(embedder)
-    tested, training, validation = parts_of(corpus, run, settings.split)
+    own = placed(corpus, own_parts(run))
+    tested, training, validation = parts_of(corpus, own, settings.split)
+    if settings.split is None:
+        tell_trained(own.values(), len(tested), "; --split test scores others")
     refuse_alike(tested, settings.data)
     output = output_folder(settings, run, "evaluation")
     output.mkdir(parents=True, exist_ok=True)
@@ -70,7 +75,9 @@ def cv(settings: CvSettings) -> dict:
     corpus = captions.check(corpus, settings.strict)
     print(captions.report(corpus), flush=True)
     clips = [clip for clip in corpus.items if clip.label]
-    output = output_folder(settings, run_of(embedder), "cv")
+    run = run_of(embedder)
+    tell_trained(placed(corpus, own_parts(run)).values(), len(corpus.items))
+    output = output_folder(settings, run, "cv")
     return clap_cv.cross_validate(settings, embedder, clips, output)
 
 
@@ -91,25 +98,54 @@ def output_folder(settings: EvaluateSettings | CvSettings, run: Path | None, wha
     return Path("runs") / f"{what}-{Path(settings.checkpoint).resolve().name}-{name}"
 
 
-def parts_of(corpus: captions.Corpus[Clip], run: Path | None, name: str | None) -> Parts:
+def own_parts(run: Path | None) -> dict[str, str]:
+    """The part that the clips of a run's data had in it, by their whole names; empty for none."""
+    split = {} if run is None else saved_split(run)
+    data = (
+        config.load(TrainSettings, ["--config", str(run / "config.yaml")]).data if split else None
+    )
+    if data is None:
+        return {}
+    folder = (data if data.is_dir() else data.parent).resolve()
+    return {f"{folder / name}": part for name, part in split.items()}
+
+
+def placed(corpus: captions.Corpus[Clip], own: dict[str, str]) -> dict[str, str]:
+    """The part of a corpus' clips, by id, of those that are a run's `own`."""
+    folder = corpus.folder.resolve()
+    whole = {clip.id: f"{folder / clip.id}" for clip in corpus.items}
+    return {name: own[path] for name, path in whole.items() if path in own}
+
+
+def tell_trained(parts: Iterable[str | None], total: int, advice: str = "") -> None:
+    """Say how many of the clips the model was trained on."""
+    if trained := sum(part == "train" for part in parts):
+        print(f"{trained} of {total} clips were trained on{advice}", file=sys.stderr)
+
+
+def parts_of(corpus: captions.Corpus[Clip], own: dict[str, str], name: str | None) -> Parts:
     """The clips to test, those that a probe may learn from, and those to choose it by.
 
-    A part is what the run's split says, or else the data. ValueError when neither names it.
+    A part is what the run's split says of its `own` clips, by id, or where it has none here, what
+    the data say. ValueError when neither names it.
     """
     if name is None:
         return corpus.items, (), ()
-    places = {clip.id: clip.split for clip in corpus.items}
-    saved = None if run is None else run / "split.json"
-    if saved is not None and saved.is_file():
-        own = _saved_split(saved)
-        if own.keys() & places.keys():
-            places = own
+    said = [own.get(clip.id) for clip in corpus.items]
+    if any(said):
+        if unplaced := said.count(None):
+            print(
+                f"{unplaced} of {len(said)} clips are in no part of the run's split: left out",
+                file=sys.stderr,
+            )
+    else:
+        said = [clip.split for clip in corpus.items]
     parts = {
-        part: [clip for clip in corpus.items if places.get(clip.id) == part]
+        part: [clip for clip, place in zip(corpus.items, said, strict=True) if place == part]
         for part in captions.SPLITS
     }
     if not parts[name]:
-        where = f"neither the data nor {saved}" if saved else "the data do not"
+        where = "neither the data nor the run's split" if own else "the data do not"
         raise ValueError(
             f"--split {name}: {where} name any of the {len(corpus.items)} clips in {corpus.folder}"
         )
@@ -117,8 +153,11 @@ def parts_of(corpus: captions.Corpus[Clip], run: Path | None, name: str | None) 
     return parts[name], training, parts["valid"] if name == "test" else ()
 
 
-def _saved_split(path: Path) -> dict[str, str]:
-    """The part of each clip in a run's split.json."""
+def saved_split(run: Path) -> dict[str, str]:
+    """The part of each clip in a run's split.json; empty without one."""
+    path = run / "split.json"
+    if not path.is_file():
+        return {}
     try:
         items = json.loads(path.read_text("utf-8"))["items"]
         return {name: part for part in captions.SPLITS for name in items[part]}
@@ -216,6 +255,8 @@ def classify(settings: ClassifySettings) -> list[dict]:
     ]
     embedder = _embedder(settings)
     prompts = embed_prompts(embedder, names, settings.templates)
+    own = own_parts(run_of(embedder))
+    tell_trained([own.get(os.path.realpath(clip.id)) for clip in clips], len(clips))
     heard = embedder.listen(clips, "listening", settings.strict)
     cosines = probes.zero_shot(heard.embeddings, prompts)
     scale = logit_scale(embedder.model.logit_scale_a).item()

@@ -13,7 +13,7 @@ from audiotrain.datasets import labelled
 from audiotrain.datasets.clips import Clip
 from audiotrain.datasets.recordings import recordings
 from audiotrain.files import write
-from audiotrain.recipes.clap_use import parts_of
+from audiotrain.recipes.clap_use import parts_of, saved_split
 from audiotrain.recipes.clap_use_settings import refuse_existing
 from audiotrain.recipes.classify_clips import tell_left_out
 from audiotrain.recipes.classify_ensemble import Ensemble, load
@@ -33,7 +33,7 @@ def evaluate(settings: EvaluateSettings) -> Scores:
             f"--split {settings.split}: {len(ensemble.runs)} runs have each their own split, "
             "expected one run"
         )
-    clips = list(parts_of(corpus, run, settings.split)[0])
+    clips = list(parts_of(corpus, saved_split(run), settings.split)[0])
     ensemble.task.targets(clips)  # refuses classes of other data before anything is heard
     clips, probabilities, problems = ensemble(clips)
     if settings.split is None and (known := len(trained_on(ensemble.runs, clips))):
