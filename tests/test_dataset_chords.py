@@ -285,6 +285,30 @@ def test_lines_of_a_table_that_cannot_be_used_are_told(tmp_path):
     assert "listed twice" in kinds(corpus)
 
 
+def test_a_table_of_other_labels_gives_way_to_label_files(tmp_path):
+    table = "file,label\nx.wav,verse\ny.wav,A\nz.wav,chorus\n"
+    grow(tmp_path, "x.wav", "y.wav", "z.wav", "x.lab", "y.lab", f"parts.csv={table}")
+    corpus = chords.discover(tmp_path)
+    assert pairs(corpus) == {"x.wav": "x.lab", "y.wav": "y.lab"}
+    assert [tuple(problem) for problem in corpus.problems] == [
+        (
+            "tables not used, but the label files beside their audio",
+            "parts.csv:2: found 'verse', expected a chord",
+        ),
+        ("audio without labels", "z.wav"),
+    ]
+
+
+@pytest.mark.parametrize("column", ["label", "chord"])
+def test_label_files_that_a_table_replaces_are_told(tmp_path, column):
+    table = f"file,{column}\nx.wav,A\ny.wav,B\n"
+    grow(tmp_path, "x.wav", "y.wav", "x.lab", "y.txt=no chords\n", f"grades.csv={table}")
+    corpus = chords.discover(tmp_path)
+    assert [item.clip_label for item in corpus.items] == ["A:maj", "B:maj"]
+    told = ("label files that a table replaces", "x.lab: grades.csv is used")
+    assert tuple(corpus.problems[0]) == told
+
+
 def test_group_column_by_name(tmp_path):
     grow(tmp_path, "x.wav", "labels.csv=file,chord,guitar\nx.wav,C,3\n")
     assert chords.discover(tmp_path, group="guitar").items[0].group == "3"

@@ -101,6 +101,9 @@ class _Search:
         self.tables = [name for name in tables if manifest.is_manifest(self.folder / name)]
         candidates = [name for suffix in READ_SUFFIXES for name in by_suffix[suffix]]
         self.label_files = [name for name in candidates if name not in set(self.tables)]
+        self.label_files_by_stem: dict[str, list[str]] = defaultdict(list)
+        for name in self.label_files:
+            self.label_files_by_stem[without_suffix(name)].append(name)
         self.unreadable: dict[str, str] = {}  # why a label file names no chords
         self.labels: list[str] = []  # those that do
 
@@ -141,11 +144,15 @@ class _Search:
         by_recording: dict[tuple, list[spans.Line]] = defaultdict(list)
         for (table, line), item in zip(lines, items, strict=True):
             by_recording[table, item.audio].append(line._replace(item=item))
-        for (_, audio), own in by_recording.items():
+        for (table, path), own in by_recording.items():
             items, problems = spans.songs(own)
             self.problems += problems
+            audio = relative(path, self.folder)
             for item in items:
-                self.add(item, relative(audio, self.folder))
+                self.add(item, audio)
+            for name in self.beside(audio):
+                self.used.add(name)
+                self.problem("label files that a table replaces", f"{name}: {table} is used")
 
     def lines_of(self, table: str) -> Iterator[spans.Line]:
         rows, problems = manifest.read_manifest(self.folder / table, self.group)
@@ -155,11 +162,34 @@ class _Search:
             self.folder, PurePosixPath(table).parent, self.audio + self.midi,
             (*AUDIO_SUFFIXES, *MIDI_SUFFIXES),
         )  # fmt: skip
+        if self.says_no_chords(table, rows) and any(
+            self.beside(audio) for row in rows if (audio := find(row.audio))
+        ):
+            text = f"{table}:{rows[0].line}: found {rows[0].label!r}, expected a chord"
+            self.problem("tables not used, but the label files beside their audio", text)
+            return
         for row in rows:
             item = self.item_of_row(table, row, find)
             if item is not None:
                 whole = row.start is None and row.end is None
                 yield spans.Line(f"{table}:{row.line}", item, whole)
+
+    def says_no_chords(self, table: str, rows: list[manifest.Row]) -> bool:
+        """Whether most labels of a table are neither chords nor label files."""
+        columns = manifest.first_record(self.folder / table)
+        if manifest.find_column(columns, manifest.CHORD_COLUMNS):
+            return False
+        readable = sum(
+            chord_of_name(row.label) is not None
+            or PurePosixPath(row.label).suffix.lower() in READ_SUFFIXES
+            for row in rows
+        )
+        return readable < READABLE_SHARE * len(rows)
+
+    def beside(self, audio: str) -> list[str]:
+        """Label files that name chords, have the name of a recording and are not used."""
+        named = self.label_files_by_stem.get(without_suffix(audio), ())
+        return [name for name in named if name not in self.used and self.names_chords(name)]
 
     def item_of_row(self, table: str, row: manifest.Row, find: Finder) -> Item | None:
         where = f"{table}:{row.line}"

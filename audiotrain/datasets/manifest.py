@@ -25,6 +25,7 @@ AUDIO_COLUMNS = (
     "path",
     "midi",
 )
+CHORD_COLUMNS = ("chord", "harte")  # what nothing but chords stands in
 LABEL_COLUMNS = ("chord", "label", "labels", "annotation", "lab", "label_path", "harte", "class")
 START_COLUMNS = ("start", "start_time", "onset", "begin")
 END_COLUMNS = ("end", "end_time", "offset", "stop")
