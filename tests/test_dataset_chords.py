@@ -65,6 +65,8 @@ def kinds(corpus):
         (["queen/audio/x.wav", "queen/chords/x.lab", "abba/audio/x.wav", "abba/chords/x.lab"],
          {"queen/audio/x.wav": "queen/chords/x.lab", "abba/audio/x.wav": "abba/chords/x.lab"}),
         (["music/deep/er/x.wav", "lab/x.lab"], {"music/deep/er/x.wav": "lab/x.lab"}),
+        (["music/x.wav", "music/deep/er/y.wav", "lab/x.lab", "lab/y.lab"],
+         {"music/x.wav": "lab/x.lab", "music/deep/er/y.wav": "lab/y.lab"}),
         # names with additions
         (["mic/x_mic.wav", "ann/x.lab"], {"mic/x_mic.wav": "ann/x.lab"}),
         (["x.wav", "x_chords.txt"], {"x.wav": "x_chords.txt"}),
@@ -99,6 +101,11 @@ def test_label_files_find_their_recordings(tmp_path, files, expected):
         (["a/x.wav", "b/x.wav", "lab/x.lab", "o.wav", "o.lab"], "a/x.wav"),
         (["x.wav", "y.lab", "o.wav", "o.lab"], "x.wav"),
         (["x_2.wav", "x.lab", "o.wav", "o.lab"], "x_2.wav"),
+        # names that say nothing beyond their folder
+        ([*(f"audio/{n}.wav" for n in ("dog/1", "dog/2", "dog/3", "cat/1", "cat/2")),
+          *(f"text/{n}.lab" for n in ("dog/1", "dog/2", "cat/1", "cat/2", "cat/3"))],
+         "audio/dog/3.wav"),
+        (["a/x.wav", "a/b/x.wav", "lab/b/x.lab", "lab/q/x.lab"], "a/x.wav"),
         (["audio/x.wav", "one/x.lab", "two/x.lab", "audio/o.wav", "one/o.lab"], "audio/x.wav"),
     ],
 )  # fmt: skip

@@ -2,7 +2,8 @@
 
 Names are paths relative to the data folder, with `/` between the parts. The surest rule goes first:
 same folder and stem; same path but for one folder (`audio/a/x.mp3`, `chords/a/x.lab`); the only
-recording in a folder of its own (`0004/audio.flac`, `0004/salami_chords.txt`); same stem anywhere.
+recording in a folder of its own (`0004/audio.flac`, `0004/salami_chords.txt`); same stem anywhere,
+if no other recording has it.
 """
 
 import re
@@ -45,7 +46,10 @@ def pair(songs: Iterable[str], labels: Iterable[str]) -> Pairs:
         candidates = {
             label for label in free if not (only_apart and _folder(label) in song_folders)
         }
-        _apply(keys, only_one, [s for s in songs if s not in pairs.labels], candidates, pairs)
+        anywhere = only_apart and only_one
+        rivals = songs if anywhere else [s for s in songs if s not in pairs.labels]
+        fit = _fitting(songs, pairs) if anywhere else lambda song, label: True
+        _apply(keys, only_one, fit, rivals, candidates, pairs)
         free -= set(pairs.labels.values()) | {spare for _, spare in pairs.spare}
     for song in pairs.labels:
         pairs.ambiguous.pop(song, None)
@@ -59,8 +63,32 @@ def preference(label: str) -> tuple:
     return "chord" not in str(path), LABEL_PREFERENCE.index(path.suffix), generic, label
 
 
-def _apply(keys: Keys, only_one: bool, songs: list[str], labels: set[str], pairs: Pairs) -> None:
-    """Pair what one rule gives the same key."""
+def _fitting(songs: list[str], pairs: Pairs) -> Callable[[str, str], bool]:
+    """Whether a recording's folder and a label's may belong together, as earlier pairs show.
+
+    Where several folders have recordings of the same names (`dog/1.wav`, `cat/1.wav`), the labels
+    in a folder belong to the recordings of those folders that have some of them already.
+    """
+    folders: dict[str, set[str]] = defaultdict(set)  # of recordings, by stem
+    for song in songs:
+        folders[_stem(song)[0][0]].add(_folder(song))
+    numbered = set().union(*(found for found in folders.values() if len(found) > 1))
+    homes: dict[str, set[str]] = defaultdict(set)  # of label folders
+    for song, label in pairs.labels.items():
+        homes[_folder(label)].add(_folder(song))
+
+    def fit(song: str, label: str) -> bool:
+        home, own = homes.get(_folder(label)), _folder(song)
+        return not home or own in home or own not in numbered
+
+    return fit
+
+
+def _apply(
+    keys: Keys, only_one: bool, fit: Callable[[str, str], bool], songs: list[str],
+    labels: set[str], pairs: Pairs,
+) -> None:  # fmt: skip
+    """Pair what one rule gives the same key; recordings that have a label count, too."""
     index: dict[tuple[str, ...], list[str]] = defaultdict(list)
     for label in labels:
         for key in keys(label):
@@ -68,11 +96,15 @@ def _apply(keys: Keys, only_one: bool, songs: list[str], labels: set[str], pairs
     crowd = Counter(key for song in songs for key in keys(song))
     twins = Counter((key, _name(song)) for song in songs for key in keys(song))
     for song in songs:
+        if song in pairs.labels:
+            continue
         found = {
             label
             for key in keys(song)
             for label in index.get(key, ())
-            if not (only_one and crowd[key] > 1) and twins[key, _name(song)] == 1
+            if not (only_one and crowd[key] > 1)
+            and twins[key, _name(song)] == 1
+            and fit(song, label)
         }
         if not found:
             continue
