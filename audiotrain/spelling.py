@@ -46,6 +46,7 @@ REPAIRED_SHORTHANDS = {
     "6": ("maj6", ()),
 }
 NO_CHORD_WORDS = {"n", "nc", "n.c.", "n.c", "&pause", "*", "z", "silence", "nochord", "none"}
+UNREADABLE = "unreadable chord label"  # what all messages say of one
 UNKNOWN_WORDS = {"x", "?", "unknown"}
 
 _DEGREE = r"(?:b*|#*)(?:1[0-3]|[1-9])"
@@ -103,9 +104,9 @@ def repair(label: str, pop_spellings: bool = False) -> str:
         repaired = reader(text)
         if repaired:
             return repaired
-    raise ValueError(
-        f"unreadable chord label {label[:40]!r}, expected root:type(degrees)/bass, N or X"
-    )
+    known = "" if pop_spellings else _repair_pop(text)
+    hint = f"; --pop-spellings reads {known}" if known else ""
+    raise ValueError(f"{UNREADABLE} {label[:40]!r}, expected root:type(degrees)/bass, N or X{hint}")
 
 
 def _repair_harte(text: str) -> str:

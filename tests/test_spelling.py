@@ -98,6 +98,14 @@ def test_unreadable_labels_are_named(label, pop_spellings):
         encode(label, pop_spellings)
 
 
+def test_what_pop_spellings_would_read_is_said():
+    for label, chord in (("Cm", "C:min"), ("Am7", "A:min7"), ("F/A", "F:maj/3")):
+        with pytest.raises(ValueError, match=f"N or X; --pop-spellings reads {chord}$"):
+            spelling.repair(label)
+    with pytest.raises(ValueError, match="N or X$"):
+        spelling.repair("verse")
+
+
 @settings(deadline=None)
 @given(
     st.text(max_size=12) | st.from_regex(r"[A-Ha-h][mM#b0-9(),/sudijnaΔø°+-]{0,9}"), st.booleans()
