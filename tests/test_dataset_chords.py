@@ -138,6 +138,13 @@ def test_what_is_left_over_is_told_by_kind(tmp_path):
     assert "y.lab:1: unreadable chord label 'verse'" in str(corpus.problems)
 
 
+def test_a_label_file_may_say_that_nothing_is_known(tmp_path):
+    corpus = chords.discover(grow(tmp_path, "x.wav", "x.lab=0 1 X\n1 2 X\n", "y.wav", "y.lab"))
+    assert pairs(corpus) == {"x.wav": "x.lab", "y.wav": "y.lab"}
+    assert chords.load(corpus.items[0]).segments == [Segment(0, 1, "X"), Segment(1, 2, "X")]
+    assert corpus.problems == []
+
+
 def test_jams_selector_goes_to_the_reader(tmp_path, shared_data):
     folder = shared_data / "guitarset-clip"
     (instructed,), (performed,) = (chords.discover(folder, selector=s).items for s in (None, 1))

@@ -32,6 +32,7 @@ from audiotrain.datasets.reporting import (
 )
 from audiotrain.datasets.splits import SPLITS, split
 from audiotrain.harmony import CHORD_TYPES, PITCH_NAMES, Annotation, encode_labels
+from audiotrain.spelling import UNREADABLE
 
 __all__ = [
     "LAYOUTS", "SPLITS", "Corpus", "Item", "Problem", "Survey", "check", "check_audio", "discover",
@@ -45,7 +46,7 @@ SMALL_SHARE = 0.001  # of the time; rarer chord types share a line
 # Kinds of the problems that the readers of label files tell, by their words.
 _KINDS = (
     ("read as Latin-1", "label files not in UTF-8, read as Latin-1"),
-    ("unreadable chord label", "unreadable labels, taken as unknown"),
+    (UNREADABLE, "unreadable labels, taken as unknown"),
     ("overlaps the label", "overlapping labels, the first one cut"),
     ("cut at 0", "labels that start before 0 s, cut"),
     ("left out", "labels of no length, left out"),

@@ -33,6 +33,7 @@ from audiotrain.datasets.folders import (
     without_suffix,
 )
 from audiotrain.harmony import Segment
+from audiotrain.spelling import UNREADABLE
 
 LAYOUTS = (
     "x.wav beside x.lab (or .jams, .csv, .txt), audio/x.wav and annotations/x.lab, a table with "
@@ -258,7 +259,8 @@ class _Search:
         except ValueError as error:
             self.unreadable[name] = str(error)
             return False
-        unreadable = sum(segment.label == "X" for segment in segments)
+        # what is written as unknown is no doubt about the file
+        unreadable = min(len(segments), sum(UNREADABLE in problem for problem in problems))
         share = READABLE_SHARES.get(path.suffix.lower(), READABLE_SHARE)
         if segments and len(segments) - unreadable >= share * len(segments):
             return True
