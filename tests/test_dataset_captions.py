@@ -3,6 +3,7 @@
 import io
 import json
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -466,6 +467,27 @@ def test_split_keeps_groups_together_and_is_reused(tmp_path):
 
 
 # ---- composed, and real folders
+
+
+@pytest.mark.parametrize(
+    ("said", "sizes"),
+    [
+        ("train", (8, 1, 1)),
+        ("train valid", (8, 1, 1)),
+        ("train test", (8, 1, 1)),
+        ("train valid test", (8, 1, 1)),
+    ],
+)
+def test_parts_that_the_data_do_not_name_come_from_train(said, sizes):
+    names = said.split()
+    clips = [
+        replace(clip, split=names[max(0, place - 10 + len(names))])
+        for place, clip in enumerate(captions.composed(10).items)
+    ]
+    parts = captions.split(captions.Corpus(Path(), clips, []))
+    assert tuple(len(parts[name]) for name in captions.SPLITS) == sizes
+    for name in set(names) - {"train"}:
+        assert [clip.split for clip in parts[name]] == [name]
 
 
 def test_composed_clips_are_the_same_for_the_same_seed():
