@@ -115,9 +115,7 @@ class TrainSettings:
     """sizes where there is no --pretrained; the vocabulary is the tokenizer's"""
 
     def __post_init__(self):
-        # The run remembers both, and may be resumed, exported or evaluated from another folder.
-        if self.data is not None:
-            object.__setattr__(self, "data", Path(os.path.abspath(self.data.expanduser())))
+        # A folder or a hub's name, so no Path, which a run would remember in full by itself.
         if self.pretrained is not None and (folder := Path(self.pretrained).expanduser()).is_dir():
             object.__setattr__(self, "pretrained", os.path.abspath(folder))
         check_training(self)
