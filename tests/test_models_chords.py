@@ -23,6 +23,7 @@ from audiotrain.models.equivariant import (
     ChordPool,
     PitchConvolution,
     PitchLinear,
+    PitchStem,
     pitch_product,
     same_chord,
 )
@@ -249,14 +250,28 @@ def test_more_pools_than_blocks_are_refused():
         settings("equivariant", pools=3)
 
 
-def test_each_pitch_class_sees_the_bins_from_its_own_lowest_one():
-    stem = FrameChordModel(144, settings("equivariant")).trunk.stem
+@pytest.mark.parametrize("hidden", [0, 5])
+def test_each_pitch_class_sees_the_bins_from_its_own_lowest_one(hidden):
+    stem = FrameChordModel(144, settings("equivariant", stem_hidden=hidden)).trunk.stem
     x = np.zeros((1, 2, 144), np.float32)
     x[0, :, 40:60] = np.random.default_rng(0).normal(size=(2, 20))
     seen = np.array(stem(mx.array(x))).reshape(12, 4)
     moved = np.array(stem(mx.array(np.roll(x, 6, axis=-1)))).reshape(12, 4)  # 3 semitones
     np.testing.assert_allclose(moved[3:], seen[:9], atol=1e-5)
     assert np.abs(moved[:3] - seen[9:]).max() > 0.01
+
+
+def test_a_stem_with_units_adds_them_to_the_linear_map():
+    stem = PitchStem(BINS, 24, channels=3, patch=2, hidden=5)
+    x = np.array(features(1, 4))
+    weight, bias = np.array(stem.weight), np.array(stem.bias)
+    for pitch_class in range(12):
+        seen = x.reshape(2, 2, BINS)[:, :, 2 * pitch_class :][:, :, : weight.shape[-1]]
+        both = seen.reshape(2, -1) @ weight.reshape(8, -1).T + bias
+        units = np.maximum(both[:, :5], 0) @ np.array(stem.outer.weight).T
+        expected = both[:, 5:] + units + np.array(stem.outer.bias)
+        ours = np.array(stem(mx.array(x))).reshape(2, 12, 3)[:, pitch_class]
+        np.testing.assert_allclose(ours, expected, atol=1e-5)
 
 
 def test_standardising_undoes_gain_and_offset_of_the_features():
@@ -305,6 +320,7 @@ def test_frames_that_patches_do_not_divide_are_refused():
         ({"blocks": -1}, "blocks=-1, expected 1 or more"),
         ({"width": 0}, "width=0, expected 1 or more"),
         ({"hidden": 0}, "hidden=0, expected 1 or more"),
+        ({"stem_hidden": -1}, "stem_hidden=-1, expected 0 or more"),
         ({"heads": 0}, "heads=0, expected 1 or more"),
         ({"dropout": 1.0}, "dropout=1.0, expected 0 <= dropout < 1"),
         ({"width": 33, "heads": 3, "architecture": "btc"}, "width=33, expected an even number"),

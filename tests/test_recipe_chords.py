@@ -7,6 +7,7 @@ import re
 import shutil
 import sys
 
+import mlx.core as mx
 import numpy as np
 import pytest
 from mlx.utils import tree_flatten
@@ -202,6 +203,22 @@ def test_every_architecture_trains(quick, place, data, architecture):
     words = ["--data", data, "--output", output, "--cache", place / "cache", *TINY]
     assert command(*words, "--steps", 2, "--model.architecture", architecture) == 0
     assert read_json(output / "metrics.json")["songs"] == 1
+
+
+def test_muon_trains_what_is_between_stem_and_heads(quick, place, data):
+    output = place / "muon"
+    words = ["--data", data, "--output", output, "--cache", place / "cache", *TINY, "--steps", 2,
+             "--model.stem-hidden", 8, "--optimization.optimizer", "muon",
+             "--optimization.learning-rate", 1e-30]  # fmt: skip
+    assert command(*words) == 0
+    saved = output / "checkpoints" / "last" / "model.safetensors"
+    before = mx.load(str(saved))
+    assert command("--output", output, "--resume", "--steps", 4) == 0
+    after = mx.load(str(saved))
+    moved = {name for name in after if not mx.allclose(before[name], after[name], atol=1e-9)}
+    parts = ("blocks.0.inner", "blocks.0.outer", "pools.0.inner", "pools.0.outer",
+             "pools.0.changing")  # fmt: skip
+    assert moved == {f"model.trunk.{part}.weight" for part in parts}
 
 
 def test_options_of_the_loss_train(quick, place, data):

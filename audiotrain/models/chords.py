@@ -47,6 +47,9 @@ class ChordModelSettings:
     """steps that a feed-forward sees"""
     patch: int = 2
     """frames that become one step of the trunk"""
+    stem_hidden: int = 0
+    """relu units between the bins and each pitch class's channels of equivariant, beside a linear
+    map; 0: that map alone"""
     pools: int = 2
     """how often, evenly between the blocks, equivariant averages over each chord"""
     dropout: float = 0.1
@@ -56,6 +59,8 @@ class ChordModelSettings:
         for name in ("width", "blocks", "heads", "hidden", "kernel", "patch"):
             if getattr(self, name) < 1:
                 raise ValueError(f"model: {name}={getattr(self, name)}, expected 1 or more")
+        if self.stem_hidden < 0:
+            raise ValueError(f"model: stem_hidden={self.stem_hidden}, expected 0 or more")
         if self.architecture not in ARCHITECTURES:
             expected = ", ".join(ARCHITECTURES)
             raise ValueError(f"architecture={self.architecture!r}, expected one of {expected}")
@@ -120,7 +125,9 @@ class Trunk(Buffered):
         self.feature_mean, self.feature_std = mx.array(0.0), mx.array(1.0)
         if settings.architecture == "equivariant":
             channels = settings.width // PITCH_CLASSES
-            self.stem = PitchStem(bins, bins_per_octave, channels, settings.patch)
+            self.stem = PitchStem(
+                bins, bins_per_octave, channels, settings.patch, settings.stem_hidden
+            )
             self.norm = PitchNorm(channels)
         else:
             self.stem = Stem(bins, settings.width, settings.patch)

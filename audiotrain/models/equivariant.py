@@ -92,18 +92,24 @@ def _product(x: mx.array, weight: mx.array) -> mx.array:
 
 class PitchStem(nn.Linear):
     """Frames of bins (batch, frames, bins) to (batch, frames / patch, 12 * channels): each pitch
-    class sees the bins from its own lowest one on, `patch` frames at a time."""
+    class sees the bins from its own lowest one on, `patch` frames at a time.
 
-    def __init__(self, bins: int, bins_per_octave: int, channels: int, patch: int):
+    With `hidden` units the map is a linear one and a layer of those, with relu, side by side: so
+    that a channel can tell a note of the accompaniment from one of a melody above it.
+    """
+
+    def __init__(self, bins: int, bins_per_octave: int, channels: int, patch: int, hidden: int = 0):
         if bins_per_octave % PITCH_CLASSES:
             raise ValueError(f"bins_per_octave={bins_per_octave}, expected a multiple of 12")
         if bins < 2 * bins_per_octave:
             raise ValueError(f"{bins} bins, expected two octaves of {bins_per_octave} or more")
         step = bins_per_octave // PITCH_CLASSES
         seen = bins - (PITCH_CLASSES - 1) * step
-        super().__init__(patch * seen, channels)
-        self.step = step
-        self.weight = self.weight.reshape(channels, patch, seen)
+        super().__init__(patch * seen, hidden + channels)
+        self.step, self.hidden = step, hidden
+        self.weight = self.weight.reshape(hidden + channels, patch, seen)
+        if hidden:
+            self.outer = nn.Linear(hidden, channels)
 
     def __call__(self, x: mx.array) -> mx.array:
         batch, frames, bins = x.shape
@@ -114,7 +120,12 @@ class PitchStem(nn.Linear):
         ]
         weight = mx.stack(moved).reshape(-1, patch * bins)
         x = x.reshape(batch, frames // patch, patch * bins)
-        return x @ weight.T + mx.tile(self.bias, PITCH_CLASSES)
+        x = x @ weight.T + mx.tile(self.bias, PITCH_CLASSES)
+        if not self.hidden:
+            return x
+        x = x.reshape(batch, frames // patch, PITCH_CLASSES, -1)
+        units, linear = x[..., : self.hidden], x[..., self.hidden :]
+        return (linear + self.outer(relu(units))).reshape(batch, frames // patch, -1)
 
 
 class PitchLinear(nn.Linear):

@@ -137,8 +137,9 @@ class Library:
             spec["rendering"] = [SYNTHESIS, self.seed, rendering]
         if not item.midi or item.start or item.end is not None:
             spec["span"] = [item.start, item.end]
+        # Further renderings are trained on alone, so nobody asks where their notes begin.
         values, onsets = self._get(
-            item.audio, spec, lambda: self._source(item, rendering), tuned=tuned
+            item.audio, spec, lambda: self._source(item, rendering), tuned, onsets=not rendering
         )
         segments = chords.segments(item, len(values) * self.settings.frame_seconds)
         return Song(item.id, values, self._frame_classes(segments, len(values)), segments, onsets)
@@ -233,20 +234,24 @@ class Library:
 
     def _get(
         self, source: Path | str, spec: dict, audio: Callable[[], np.ndarray | Path],
-        tuned: bool = False,
+        tuned: bool = False, onsets: bool = True,
     ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
-        """Log-magnitude features and onset strengths of a source, heard once for both."""
+        """Log-magnitude features and onset strengths of a source, heard once for both; without
+        `onsets` no strengths."""
         settings = self.settings
 
         @cache
         def made() -> tuple[np.ndarray, np.ndarray]:
-            samples, onsets = audio(), Onsets(settings.rate, settings.hop)
+            samples, heard = audio(), Onsets(settings.rate, settings.hop)
             tuning = chord_tuning.tuning_of(samples, settings.rate) if tuned else 0.0
             transform = settings.cqt(spare=True, tuning=tuning)
-            magnitudes = features.extract(samples, transform, heard=onsets.add)
-            return decibels(magnitudes), onsets.strengths()
+            told = {"heard": heard.add} if onsets else {}
+            magnitudes = features.extract(samples, transform, **told)
+            return decibels(magnitudes), heard.strengths()
 
         values = self._features.get(source, spec, lambda: made()[0])
+        if not onsets:
+            return values, np.zeros(0, np.float16)
         return values, self._features.get(source, spec | {"onsets": ONSETS}, lambda: made()[1])
 
     def span_of(self, item: chords.Item) -> np.ndarray:

@@ -2,16 +2,19 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import mlx.core as mx
 import mlx.nn as nn
 import mlx.optimizers as optim
 import numpy as np
 
+from audiotrain.checkpoint import arrays_of
 from audiotrain.harmony import CHORD_TYPES, HEAD_SIZES, HEADS, IGNORE, chord_pitch_classes
 from audiotrain.losses import ChordRecognitionLoss, inverse_power_weights
 from audiotrain.models.chords import ChordModelSettings, FrameChordModel
 from audiotrain.module import OptimizerConfig, TrainModule
+from audiotrain.parameter_groups import parameter_groups
 from audiotrain.recipes.chord_data import FeatureSettings
 from audiotrain.schedulers import WarmupCosineScheduler
 
@@ -40,16 +43,20 @@ class LossSettings:
 
 @dataclass(frozen=True)
 class OptimizationSettings:
-    """AdamW with linear warm-up and cosine decay."""
+    """AdamW, or Muon for the matrices of blocks and pools, with linear warm-up and cosine decay."""
 
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """adamw, or muon: orthogonal steps for the matrices of blocks and pools, AdamW for the rest"""
     learning_rate: float = 1e-3
-    """peak learning rate"""
+    """peak learning rate of AdamW"""
+    muon_rate: float = 0.02
+    """peak learning rate of Muon"""
     final_share: float = 0.02
     """learning rate at the end as a share of the peak"""
     warmup_steps: int = 200
     """optimizer steps of linear warm-up, at most a tenth of all"""
     weight_decay: float = 0.01
-    """decoupled weight decay"""
+    """decoupled weight decay of AdamW"""
     gradient_clip: float = 1.0
     """largest norm of the gradients"""
     beta2: float = 0.98
@@ -103,18 +110,35 @@ class ChordTraining(TrainModule):
 
     def configure_optimizers(self) -> OptimizerConfig:
         chosen, steps = self._optimization, self.trainer.estimated_total_steps
-        schedule = WarmupCosineScheduler(
-            peak_lr=chosen.learning_rate,
-            warmup_steps=min(chosen.warmup_steps, steps // 10),
-            total_steps=steps,
-            min_lr=chosen.learning_rate * chosen.final_share,
-        )
+
+        def schedule(peak: float) -> WarmupCosineScheduler:
+            return WarmupCosineScheduler(
+                peak_lr=peak,
+                warmup_steps=min(chosen.warmup_steps, steps // 10),
+                total_steps=steps,
+                min_lr=peak * chosen.final_share,
+            )
+
         optimizer = optim.AdamW(
-            learning_rate=schedule,
+            learning_rate=schedule(chosen.learning_rate),
             betas=[0.9, chosen.beta2],
             weight_decay=chosen.weight_decay,
         )
+        if chosen.optimizer == "muon":
+            muon = optim.Muon(learning_rate=schedule(chosen.muon_rate), weight_decay=0.0)
+            arrays = arrays_of(self.trainable_parameters())
+            inner = [name for name, array in arrays.items() if _is_inner_matrix(name, array)]
+            others = [name for name in arrays if name not in inner]
+            groups = {"others": (others, optimizer), "matrices": (inner, muon)}
+            optimizer = parameter_groups(self, groups)
         return OptimizerConfig(optimizer=optimizer, lr_schedule_name="warmup_cosine")
+
+
+def _is_inner_matrix(name: str, array: mx.array) -> bool:
+    """Whether Muon is made for a parameter: a matrix between two layers of the trunk (Jordan et
+    al. 2024, kellerjordan.github.io/posts/muon)."""
+    inside = ".blocks." in name or ".pools." in name
+    return inside and array.ndim > 1 and len(array) > 1
 
 
 def change_loss(logits: mx.array, classes: mx.array) -> mx.array:
