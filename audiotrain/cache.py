@@ -17,8 +17,14 @@ from pathlib import Path
 
 import numpy as np
 
+try:
+    import resource
+except ImportError:  # Windows, which has no such limit
+    resource = None
+
 VERSION = 1  # raise it when a transform's numbers change for the same settings
 
+OPEN_FILES = (1 << 20, 1 << 16, 10240)  # tried one after the other where the limit is not told
 _PARTIAL = ".partial-"
 _PARTIAL_SECONDS = 3600  # a partial entry older than this was left by a killed process
 
@@ -39,6 +45,7 @@ class FeatureCache:
         self.dtype = np.dtype(dtype)
         self._digests: dict[tuple, str] = {}
         self._checked: set[tuple] = set()
+        _allow_open_files()
         with _reported(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             _remove_partial(self.folder)
@@ -118,6 +125,20 @@ class FeatureCache:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(partial)
                 raise
+
+
+def _allow_open_files() -> None:
+    """As many open files as the system lets a process have: each entry in use is one, and macOS
+    starts with 256."""
+    if resource is None:
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for wanted in (hard, *OPEN_FILES):
+        if wanted == resource.RLIM_INFINITY or soft == resource.RLIM_INFINITY or wanted <= soft:
+            continue
+        with contextlib.suppress(OSError, ValueError):  # macOS refuses what its kernel has not
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+            return
 
 
 def _plain(value: object) -> object:

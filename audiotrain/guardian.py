@@ -3,7 +3,7 @@
 import contextlib
 import os
 import re
-import select
+import selectors
 import signal
 import threading
 import time
@@ -52,9 +52,13 @@ class Guardian:
             self.since = None
 
     def _guard(self) -> None:
+        with selectors.DefaultSelector() as selector:  # select ends at 1024 open files
+            selector.register(self.woken, selectors.EVENT_READ)
+            self._watch(selector)
+
+    def _watch(self, selector: selectors.BaseSelector) -> None:
         while True:
-            ready, _, _ = select.select([self.woken], [], [], 1.0)
-            if ready:
+            if selector.select(1.0):
                 numbers = os.read(self.woken, 64)
                 if not numbers:
                     return

@@ -3,6 +3,8 @@
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -33,6 +35,22 @@ def test_an_entry_is_made_once_and_memory_mapped(tmp_path):
     assert not again.flags.writeable
     np.testing.assert_array_equal(made, values())
     np.testing.assert_array_equal(again, values())
+
+
+def test_more_entries_are_in_use_than_files_may_be_open(tmp_path):
+    """macOS lets a process open 256 files unless it asks for more."""
+    code = (
+        "import resource, sys\n"
+        "_, hard = resource.getrlimit(resource.RLIMIT_NOFILE)\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))\n"
+        "import numpy as np\n"
+        "from audiotrain.cache import FeatureCache\n"
+        "cache = FeatureCache(sys.argv[1])\n"
+        "held = [cache.get(f'entry {k}', {}, lambda: np.full(3, k)) for k in range(100)]\n"
+        "assert [entry[0] for entry in held] == list(range(100))\n"
+    )
+    run = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
 
 
 def test_a_file_is_known_by_its_bytes(tmp_path):

@@ -5,6 +5,7 @@ The ranks run tests/ranks.py under mlx.launch, all scenarios in one launch.
 
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -227,6 +228,21 @@ def test_a_rank_that_hangs_is_given_up_after_a_signal():
     assert run.returncode == 1
     assert run.stderr == "rank 1: no answer from the other ranks for 0.5 s; stopped at step 7\n"
     assert time.monotonic() - began < 45
+
+
+def test_a_guardian_watches_when_a_thousand_files_are_open(tmp_path):
+    held = []
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, hard), hard))
+        held = [open(os.devnull) for _ in range(1100)]  # noqa: SIM115
+        with guardian.Guardian(0, lambda: "") as own:
+            time.sleep(0.1)
+            assert own.thread.is_alive()
+    finally:
+        for file in held:
+            file.close()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_a_guardian_leaves_a_short_wait_alone_and_nothing_behind(monkeypatch):
