@@ -140,13 +140,16 @@ def tied(weight: torch.Tensor) -> torch.Tensor:
 
 
 class PitchStem(nn.Module):
-    """Each pitch class sees the bins from its own lowest one on."""
+    """Each pitch class sees the bins from its own lowest one on, through a linear map and units."""
 
-    def __init__(self, bins: int, step: int, channels: int, patch: int):
+    def __init__(self, bins: int, step: int, channels: int, patch: int, hidden: int):
         super().__init__()
         self.step, seen = step, bins - (PITCH_CLASSES - 1) * step
-        self.weight = nn.Parameter(torch.zeros(channels, patch, seen))
-        self.bias = nn.Parameter(torch.zeros(channels))
+        self.hidden = hidden
+        self.weight = nn.Parameter(torch.zeros(hidden + channels, patch, seen))
+        self.bias = nn.Parameter(torch.zeros(hidden + channels))
+        if hidden:
+            self.outer = nn.Linear(hidden, channels)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         batch, frames, bins = x.shape
@@ -156,7 +159,11 @@ class PitchStem(nn.Module):
             for number in range(PITCH_CLASSES)
         ]
         x = x.reshape(batch, frames // patch, patch * bins)
-        return F.linear(x, torch.stack(moved).reshape(-1, patch * bins), self.bias.repeat(12))
+        x = F.linear(x, torch.stack(moved).reshape(-1, patch * bins), self.bias.repeat(12))
+        if not self.hidden:
+            return x
+        x = x.unflatten(-1, (PITCH_CLASSES, -1))
+        return (x[..., self.hidden :] + self.outer(F.relu(x[..., : self.hidden]))).flatten(-2)
 
 
 class PitchLayer(nn.Module):
@@ -268,7 +275,7 @@ class Trunk(nn.Module):
         equivariant = settings.architecture == "equivariant"
         if equivariant:
             channels = settings.width // PITCH_CLASSES
-            self.stem = PitchStem(bins, 2, channels, settings.patch)
+            self.stem = PitchStem(bins, 2, channels, settings.patch, settings.stem_hidden)
         else:
             self.stem = nn.Linear(bins * settings.patch, settings.width)
         make = BLOCKS[settings.architecture]

@@ -27,6 +27,7 @@ CASES = {
     "conv": SMALL,
     "btc": replace(SMALL, patch=1),
     "pools after every block": replace(SMALL, architecture="equivariant", width=48, patch=4),
+    "units in the stem": replace(SMALL, architecture="equivariant", width=48, stem_hidden=5),
     "linear feed-forward": replace(SMALL, architecture="relu-transformer", kernel=1, patch=4),
     "default": replace(ChordModelSettings(), dropout=0.0),
 }
