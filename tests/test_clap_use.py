@@ -94,7 +94,7 @@ def test_evaluate_takes_the_runs_split_and_folder(place, tmp_path, no_pictures, 
     (run / "split.json").write_text(json.dumps({"items": items}))
     words = ["--data", place / "data", "--checkpoint", tmp_path / "runs", "--split", "test"]
     assert command("evaluate", *words)["clips"] == 2
-    rows = csv.DictReader((run / "evaluation-data/clips.csv").read_text().splitlines())
+    rows = csv.DictReader((run / "evaluation-data-test/clips.csv").read_text().splitlines())
     assert {row["clip"] for row in rows} == {"clips/2.wav", "clips/3.wav"}
     told = "2 of 6 clips are in no part of the run's split: left out"
     assert told in capsys.readouterr().err.splitlines()
@@ -107,7 +107,7 @@ def test_evaluate_takes_the_runs_split_and_folder(place, tmp_path, no_pictures, 
     (run / "config.yaml").write_text(f"data: {tmp_path}\n")  # with clips of the same names
     command("evaluate", *words)  # of other data: what these say themselves
     assert "of 6 clips" not in capsys.readouterr().err
-    rows = csv.DictReader((run / "evaluation-data/clips.csv").read_text().splitlines())
+    rows = csv.DictReader((run / "evaluation-data-test/clips.csv").read_text().splitlines())
     assert {row["clip"] for row in rows} == {"clips/4.wav", "clips/5.wav"}
 
 

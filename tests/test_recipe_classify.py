@@ -176,7 +176,7 @@ def test_evaluate_by_one_and_by_several(quick, place, tmp_path, capsys):
     more = ["--data", place / "data", "--cache", place / "cache"]
     run = ["--checkpoint", place / "run"]
     assert command("evaluate", *more, *run, "--split", "test") == 0
-    found = read_json(place / "run" / "evaluation-data" / "metrics.json")
+    found = read_json(place / "run" / "evaluation-data-test" / "metrics.json")
     trained = read_json(place / "run" / "metrics.json")
     assert {name: trained[name] for name in found} == found
     assert command("evaluate", *more, *run, place / "run", "--output", tmp_path / "both") == 0

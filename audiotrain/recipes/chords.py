@@ -57,7 +57,7 @@ from audiotrain.recipes.chord_trainer import ChordTrainer as ChordTrainer
 from audiotrain.recipes.chord_trainer import TrainingConfig as TrainingConfig
 from audiotrain.recipes.chord_training import ChordTraining, count_types, type_weights
 from audiotrain.recipes.commands import Command
-from audiotrain.recipes.runs import makers, open_run
+from audiotrain.recipes.runs import evaluation_name, makers, open_run
 from audiotrain.run_folder import only_run_in
 
 LOGGERS = makers("audiotrain-chords")
@@ -239,10 +239,8 @@ def evaluate(settings: EvaluateSettings) -> dict:
             items = part_of(corpus, items, run / "split.json", settings.split)
     # One run's scores go into it; those of several into the first place that is named.
     place = runs[0] if len(runs) == 1 else places[0]
-    name = f"evaluation-{settings.data.resolve().name}"
-    part = "" if settings.split is None else f"-{settings.split}"
     count = f"-of-{len(runs)}" if len(places) > 1 else ""
-    output = settings.output or place / (name + part + count)
+    output = settings.output or place / (evaluation_name(settings.data, settings.split) + count)
     with only_run_in({output: "--output"}):  # refused before hours of scoring
         return score_items(settings, recognizer, runs, items, output)
 

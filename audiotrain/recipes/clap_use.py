@@ -36,6 +36,7 @@ from audiotrain.recipes.clap_use_settings import (
     refuse_existing,
 )
 from audiotrain.recipes.commands import Command
+from audiotrain.recipes.runs import evaluation_name
 
 WIDEST = 48  # characters of a file's name in a table
 Parts = tuple[Sequence[Clip], Sequence[Clip], Sequence[Clip]]
@@ -56,7 +57,7 @@ def evaluate(settings: EvaluateSettings) -> dict:
     if settings.split is None:
         tell_trained(own.values(), len(tested), "; --split test scores others")
     refuse_alike(tested, settings.data)
-    output = output_folder(settings, run, "evaluation")
+    output = output_folder(settings, run, evaluation_name(settings.data, settings.split))
     output.mkdir(parents=True, exist_ok=True)
     scores = score_clips(
         embedder, tested, training, validation, settings.templates, settings.linear_probe,
@@ -77,7 +78,7 @@ def cv(settings: CvSettings) -> dict:
     clips = [clip for clip in corpus.items if clip.label]
     run = run_of(embedder)
     tell_trained(placed(corpus, own_parts(run)).values(), len(corpus.items))
-    output = output_folder(settings, run, "cv")
+    output = output_folder(settings, run, f"cv-{settings.data.resolve().stem}")
     return clap_cv.cross_validate(settings, embedder, clips, output)
 
 
@@ -88,14 +89,13 @@ def run_of(embedder: Embedder) -> Path | None:
     return folder.parent if is_run else None
 
 
-def output_folder(settings: EvaluateSettings | CvSettings, run: Path | None, what: str) -> Path:
-    """Where results go: where the settings say, else into the model's run if it has one."""
+def output_folder(settings: EvaluateSettings | CvSettings, run: Path | None, name: str) -> Path:
+    """Where results go: where the settings say, else `name` in the model's run if it has one."""
     if settings.output is not None:
         return settings.output
-    name = settings.data.resolve().stem
     if run is not None:
-        return run / f"{what}-{name}"
-    return Path("runs") / f"{what}-{Path(settings.checkpoint).resolve().name}-{name}"
+        return run / name
+    return Path("runs") / f"{name}-of-{Path(settings.checkpoint).resolve().name}"
 
 
 def own_parts(run: Path | None) -> dict[str, str]:

@@ -20,8 +20,8 @@ class EvaluateSettings:
     checkpoint: str = "runs"
     """run folder, folder of runs (its newest), folder of a Hugging Face CLAP, or its hub id"""
     output: Path | None = None
-    """folder for metrics.json, tables and pictures; nothing: RUN/evaluation-NAME, or
-    runs/evaluation-MODEL-NAME for a model from elsewhere"""
+    """folder for metrics.json, tables and pictures; nothing: RUN/evaluation-NAME, and -SPLIT
+    of a part, or runs/evaluation-NAME-of-MODEL for a model from elsewhere"""
     split: Literal["train", "valid", "test"] | None = None
     """only this part, of the run's own split or as the data say; nothing: everything"""
     group: str | None = None
@@ -51,7 +51,7 @@ class CvSettings:
     """run folder, folder of runs (its newest), folder of a Hugging Face CLAP, or its hub id"""
     output: Path | None = None
     """folder for folds.json, oof, metrics.json, tables; nothing: RUN/cv-NAME, or
-    runs/cv-MODEL-NAME for a model from elsewhere"""
+    runs/cv-NAME-of-MODEL for a model from elsewhere"""
     folds: int = 5
     """parts of the clips, by group, each with about the same share of every class"""
     fold_column: str | None = None

@@ -130,7 +130,8 @@ class EvaluateSettings:
     """how several models' probabilities are joined: their mean, geometric mean, or by majority;
     nothing: their mean, or as an ensemble's folder says"""
     output: Path | None = None
-    """folder for metrics.json, tables and pictures; nothing: RUN/evaluation-NAME"""
+    """folder for metrics.json, tables and pictures; nothing: RUN/evaluation-NAME, and -SPLIT of a
+    part"""
     split: Literal["train", "valid", "test"] | None = None
     """only this part, of the run's own split or as the data say; nothing: everything"""
     group: str | None = None

@@ -19,6 +19,7 @@ from audiotrain.recipes.classify_clips import tell_left_out
 from audiotrain.recipes.classify_ensemble import Ensemble, load
 from audiotrain.recipes.classify_scoring import SURE, Scores
 from audiotrain.recipes.classify_settings import EvaluateSettings, PredictSettings
+from audiotrain.recipes.runs import evaluation_name
 from audiotrain.submission import read_sample, write_submission
 
 
@@ -42,7 +43,7 @@ def evaluate(settings: EvaluateSettings) -> Scores:
     scores = Scores(
         ensemble.task, [clip.id for clip in clips], ensemble.task.targets(clips), probabilities
     )
-    name = f"evaluation-{settings.data.resolve().stem}"
+    name = evaluation_name(settings.data, settings.split)
     output = settings.output or (run if len(ensemble.runs) == 1 else run.parent) / name
     output.mkdir(parents=True, exist_ok=True)
     scores.write(output)
