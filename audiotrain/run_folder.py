@@ -1,4 +1,4 @@
-"""One run at a time in a run folder: two would tear each other's tables and checkpoints."""
+"""Run folders: what is in them, and one run at a time, for two would tear each other's files."""
 
 import contextlib
 import errno
@@ -14,6 +14,17 @@ BEGUN = ("checkpoints", "metrics.csv", "metrics.json", "folds.json", "rounds.jso
 def begun(folder: Path) -> str | None:
     """What says that a run in `folder` has begun, None when nothing does."""
     return next((name for name in BEGUN if (folder / name).exists()), None)
+
+
+def evaluation_name(data: Path, split: str | None) -> str:
+    """The name of the folder in a run for what it scores on data, or on a part of a split of them.
+
+    >>> evaluation_name(Path("clips/songs.csv"), "test")
+    'evaluation-songs-test'
+    """
+    data = data.resolve()
+    name = data.name if data.is_dir() else data.stem
+    return f"evaluation-{name}" + (f"-{split}" if split else "")
 
 
 @contextlib.contextmanager

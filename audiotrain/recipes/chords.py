@@ -57,8 +57,8 @@ from audiotrain.recipes.chord_trainer import ChordTrainer as ChordTrainer
 from audiotrain.recipes.chord_trainer import TrainingConfig as TrainingConfig
 from audiotrain.recipes.chord_training import ChordTraining, count_types, type_weights
 from audiotrain.recipes.commands import Command
-from audiotrain.recipes.runs import evaluation_name, makers, open_run
-from audiotrain.run_folder import only_run_in
+from audiotrain.recipes.runs import makers, open_run
+from audiotrain.run_folder import evaluation_name, only_run_in
 
 LOGGERS = makers("audiotrain-chords")
 

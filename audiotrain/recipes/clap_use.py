@@ -36,7 +36,7 @@ from audiotrain.recipes.clap_use_settings import (
     refuse_existing,
 )
 from audiotrain.recipes.commands import Command
-from audiotrain.recipes.runs import evaluation_name
+from audiotrain.run_folder import evaluation_name
 
 WIDEST = 48  # characters of a file's name in a table
 Parts = tuple[Sequence[Clip], Sequence[Clip], Sequence[Clip]]

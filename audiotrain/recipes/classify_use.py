@@ -19,7 +19,7 @@ from audiotrain.recipes.classify_clips import tell_left_out
 from audiotrain.recipes.classify_ensemble import Ensemble, load
 from audiotrain.recipes.classify_scoring import SURE, Scores
 from audiotrain.recipes.classify_settings import EvaluateSettings, PredictSettings
-from audiotrain.recipes.runs import evaluation_name
+from audiotrain.run_folder import evaluation_name
 from audiotrain.submission import read_sample, write_submission
 
 

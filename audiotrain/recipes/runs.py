@@ -60,17 +60,6 @@ def open_run(settings, kind: str) -> Path:
     return run
 
 
-def evaluation_name(data: Path, split: str | None) -> str:
-    """The name of the folder in a run for what it scores on data, or on a part of a split of them.
-
-    >>> evaluation_name(Path("clips/songs.csv"), "test")
-    'evaluation-songs-test'
-    """
-    data = data.resolve()
-    name = data.name if data.is_dir() else data.stem
-    return f"evaluation-{name}" + (f"-{split}" if split else "")
-
-
 def resolved(settings: Settings) -> Settings:
     """The settings with paths that mean the same in any working directory; those from the home
     folder (`~`) do already."""
