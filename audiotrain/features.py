@@ -41,6 +41,7 @@ class LogMelSettings:
 
 
 Settings = CQTSettings | LogMelSettings
+Listener = Callable[[np.ndarray], None]
 
 
 class LogMel:
@@ -143,20 +144,20 @@ def front_end(settings: Settings) -> CQT | LogMel:
 
 def extract(
     audio: str | Path | np.ndarray, settings: Settings, block_seconds: float | None = None,
-    heard: Callable[[np.ndarray], None] = lambda samples: None,
+    listener: Listener = lambda samples: None,
 ) -> np.ndarray:  # fmt: skip
     """Features (frames, bins) float32 of a file or of mono samples (samples,) at settings.rate.
 
     Works in blocks of about `block_seconds` (None: what is fastest), so memory besides the result
-    does not depend on the length. Frames equal those of the whole file at once. `heard` is given
+    does not depend on the length. Frames equal those of the whole file at once. `listener` is given
     all samples once, in order. AudioError as from audio.read.
     """
-    return np.concatenate(list(feature_blocks(audio, settings, block_seconds, heard)))
+    return np.concatenate(list(feature_blocks(audio, settings, block_seconds, listener)))
 
 
 def feature_blocks(
     audio: str | Path | np.ndarray, settings: Settings, block_seconds: float | None = None,
-    heard: Callable[[np.ndarray], None] = lambda samples: None,
+    listener: Listener = lambda samples: None,
 ) -> Iterator[np.ndarray]:  # fmt: skip
     """The features of `extract` as consecutive blocks (frames, bins)."""
     if getattr(settings, "top_db", None) is not None:
@@ -172,11 +173,11 @@ def feature_blocks(
         frames = frame_count(len(audio), hop)
         if frames > size:  # as many blocks for each stream
             size = -(-frames // (-(-frames // (size * len(chosen))) * len(chosen)))
-        heard(audio)
+        listener(audio)
         slabs = _slabs_of_array(audio, hop, size, margin)
     else:
         pieces = audio_files.stream(audio, settings.rate, size * hop / settings.rate)
-        slabs = _slabs_of_stream(_told(pieces, heard), hop, size, margin)
+        slabs = _slabs_of_stream(_told(pieces, listener), hop, size, margin)
     ready: list[mx.array] = []
     given = ((mx.array(slab)[None], first, stop) for slab, first, stop in slabs)
     with blas.shared_by(len(chosen)):
@@ -193,11 +194,9 @@ def feature_blocks(
         yield from map(np.array, ready)
 
 
-def _told(
-    pieces: Iterator[np.ndarray], heard: Callable[[np.ndarray], None]
-) -> Iterator[np.ndarray]:
+def _told(pieces: Iterator[np.ndarray], listener: Listener) -> Iterator[np.ndarray]:
     for piece in pieces:
-        heard(piece)
+        listener(piece)
         yield piece
 
 

@@ -252,6 +252,14 @@ def test_renderings_are_other_sounds_of_the_same_notes(tmp_path):
     np.testing.assert_array_equal(ours.audio_of(item.id, item), ours._audio_of_midi(item, 0))
 
 
+@pytest.mark.parametrize("numbers", [(0, 1), (1,)])
+def test_onsets_are_found_in_what_is_scored_and_not_in_what_is_only_trained_on(tmp_path, numbers):
+    item = midi(tmp_path)
+    [(first, *others)], _ = chord_data.load_songs(library(tmp_path), [item], "reading", numbers)
+    assert len(first.onsets) > len(first.features)
+    assert all(not len(song.onsets) for song in others)
+
+
 def test_the_first_rendering_is_the_midi_as_written(tmp_path):
     ours, item = library(tmp_path), midi(tmp_path)
     written = synthesis.render(synthesis.read_midi(item.audio), SMALL.rate)

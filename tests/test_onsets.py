@@ -63,7 +63,7 @@ def test_features_pass_on_what_they_hear(tmp_path):
     audio.write(tmp_path / "a.flac", samples, RATE)
     for source in (samples, tmp_path / "a.flac"):
         heard = []
-        extract(source, CQTSettings(), heard=heard.append)
+        extract(source, CQTSettings(), listener=heard.append)
         np.testing.assert_allclose(np.concatenate(heard), samples, atol=1e-4)
 
 

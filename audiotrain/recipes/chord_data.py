@@ -119,10 +119,12 @@ class Library:
         self._borrowed: tuple[Sequence[list[Segment]], int] = ((), 0)  # with their fingerprint
         self._composers: dict[str, Callable[[], tuple[np.ndarray, list[Segment]]]] = {}
 
-    def song(self, item: chords.Item, rendering: int = 0, tuned: bool = False) -> Song:
+    def song(
+        self, item: chords.Item, rendering: int = 0, tuned: bool = False, onsets: bool = True
+    ) -> Song:
         """A labelled recording, or a MIDI file: played as written in rendering 0, on instruments
         drawn for it, in another tuning, half of them degraded, in each further one. `tuned` finds
-        its tuning and moves the transform there.
+        its tuning and moves the transform there. Songs that are only trained on need no `onsets`.
 
         AudioError or ValueError, one line with the file, when it cannot be read.
         """
@@ -137,12 +139,13 @@ class Library:
             spec["rendering"] = [SYNTHESIS, self.seed, rendering]
         if not item.midi or item.start or item.end is not None:
             spec["span"] = [item.start, item.end]
-        # Further renderings are trained on alone, so nobody asks where their notes begin.
-        values, onsets = self._get(
-            item.audio, spec, lambda: self._source(item, rendering), tuned, onsets=not rendering
+        values, strengths = self._get(
+            item.audio, spec, lambda: self._source(item, rendering), tuned, onsets
         )
         segments = chords.segments(item, len(values) * self.settings.frame_seconds)
-        return Song(item.id, values, self._frame_classes(segments, len(values)), segments, onsets)
+        return Song(
+            item.id, values, self._frame_classes(segments, len(values)), segments, strengths
+        )
 
     def composed(self, number: int, seconds: float, borrowed: Sequence[list[Segment]]) -> Song:
         """The `number`-th synthesised song of a seed, its chords from a grammar or from one of
@@ -242,12 +245,12 @@ class Library:
 
         @cache
         def made() -> tuple[np.ndarray, np.ndarray]:
-            samples, heard = audio(), Onsets(settings.rate, settings.hop)
+            samples, found = audio(), Onsets(settings.rate, settings.hop)
             tuning = chord_tuning.tuning_of(samples, settings.rate) if tuned else 0.0
             transform = settings.cqt(spare=True, tuning=tuning)
-            told = {"heard": heard.add} if onsets else {}
-            magnitudes = features.extract(samples, transform, **told)
-            return decibels(magnitudes), heard.strengths()
+            listener = {"listener": found.add} if onsets else {}
+            magnitudes = features.extract(samples, transform, **listener)
+            return decibels(magnitudes), found.strengths()
 
         values = self._features.get(source, spec, lambda: made()[0])
         if not onsets:
@@ -264,13 +267,15 @@ def load_songs(
     library: Library, items: Sequence[chords.Item], text: str, renderings: Sequence[int] = (0,),
     tuned: bool = False,
 ) -> tuple[list[list[Song]], list[str]]:  # fmt: skip
-    """Each item in those renderings (a recording is there once), and a line for each that cannot
-    be read."""
+    """Each item in those renderings (a recording is there once), the first with onsets, and a line
+    for each that cannot be read."""
     songs, problems = [], []
     for item in progress(items, text):
         try:
             numbers = renderings if item.midi else (0,)
-            songs.append([library.song(item, number, tuned) for number in numbers])
+            songs.append(
+                [library.song(item, number, tuned, number == numbers[0]) for number in numbers]
+            )
         except (audio_files.AudioError, ValueError) as error:
             problems.append(str(error))
     return songs, problems

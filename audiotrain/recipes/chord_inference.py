@@ -97,7 +97,7 @@ class FrameRecognizer:
         """
         onsets = Onsets(self.settings.rate, self.settings.hop)
         transform = self.settings.cqt(self.spare, tuning)
-        blocks = features.feature_blocks(audio, transform, heard=onsets.add)
+        blocks = features.feature_blocks(audio, transform, listener=onsets.add)
         decoder = chord_decoding.Decoder(self.switching_cost if viterbi else None)
         runs = _Runs(self.settings.frame_seconds, bass)
         waiting: list[np.ndarray] = []
