@@ -215,7 +215,7 @@ def test_what_changes_the_features_is_extracted_anew(tmp_path, monkeypatch):
         lambda: ours.song(Item(item.id, item.audio, item.annotation, start=0.5)),
         lambda: ours.song(song, 0),
         lambda: ours.song(song, 1),
-        lambda: library(tmp_path, seed=1).song(song, 0),
+        lambda: library(tmp_path, seed=1).song(song, 1),
         lambda: ours.composed(0, 3.0, []),
         lambda: ours.composed(1, 3.0, []),
         lambda: ours.composed(0, 3.5, []),
@@ -258,6 +258,17 @@ def test_onsets_are_found_in_what_is_scored_and_not_in_what_is_only_trained_on(t
     [(first, *others)], _ = chord_data.load_songs(library(tmp_path), [item], "reading", numbers)
     assert len(first.onsets) > len(first.features)
     assert all(not len(song.onsets) for song in others)
+
+
+def test_songs_as_written_are_the_same_entry_for_every_seed(tmp_path, monkeypatch):
+    calls, item = extracted(monkeypatch), midi(tmp_path)
+    one, other = library(tmp_path), library(tmp_path, seed=1)
+    for ours in (one, other):
+        ours.song(item)
+    assert len(calls) == 1
+    for ours in (one, other):
+        ours.song(item, 1)
+    assert len(calls) == 3
 
 
 def test_the_first_rendering_is_the_midi_as_written(tmp_path):

@@ -136,7 +136,8 @@ class Library:
         if tuned:
             spec["tuned"] = [chord_tuning.SECONDS, chord_tuning.STEP]
         if item.midi:
-            spec["rendering"] = [SYNTHESIS, self.seed, rendering]
+            drawn = self.seed if rendering else 0  # as written, nothing is drawn
+            spec["rendering"] = [SYNTHESIS, drawn, rendering]
         if not item.midi or item.start or item.end is not None:
             spec["span"] = [item.start, item.end]
         values, strengths = self._get(
