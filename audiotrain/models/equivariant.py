@@ -94,8 +94,7 @@ class PitchStem(nn.Linear):
     """Frames of bins (batch, frames, bins) to (batch, frames / patch, 12 * channels): each pitch
     class sees the bins from its own lowest one on, `patch` frames at a time.
 
-    With `hidden` units the map is a linear one and a layer of those, with relu, side by side: so
-    that a channel can tell a note of the accompaniment from one of a melody above it.
+    The map is linear; a layer of `hidden` units, with relu, is added to it where there are any.
     """
 
     def __init__(self, bins: int, bins_per_octave: int, channels: int, patch: int, hidden: int = 0):
