@@ -108,7 +108,8 @@ def test_what_is_saved_means_the_same_in_any_folder(
 def test_training_goes_on_from_a_trained_run(quick, run, place, data, capsys):
     words = ["--data", data, "--cache", place / "cache", *STEPS]
     begun = place / "begun"
-    still = ["--optimization.learning-rate", 1e-12, "--window", 16]
+    still = ["--optimization.learning-rate", 1e-12, "--optimization.muon-rate", 1e-12]
+    still += ["--window", 16]
     assert command(*words, "--pretrained", run, "--output", begun, *still) == 0
     before, after = (Recognizer.from_checkpoint(folder) for folder in (run, begun))
     assert after.settings == before.settings
@@ -208,8 +209,7 @@ def test_every_architecture_trains(quick, place, data, architecture):
 def test_muon_trains_what_is_between_stem_and_heads(quick, place, data):
     output = place / "muon"
     words = ["--data", data, "--output", output, "--cache", place / "cache", *TINY, "--steps", 2,
-             "--model.stem-hidden", 8, "--optimization.optimizer", "muon",
-             "--optimization.learning-rate", 1e-30]  # fmt: skip
+             "--model.stem-hidden", 8, "--optimization.learning-rate", 1e-30]  # fmt: skip
     assert command(*words) == 0
     saved = output / "checkpoints" / "last" / "model.safetensors"
     before = mx.load(str(saved))

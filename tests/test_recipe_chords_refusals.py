@@ -100,6 +100,7 @@ def refused(capsys, place, monkeypatch):
         (["--loss.root-weight", "-1"], "loss.root_weight=-1.0, expected 0 or more"),
         (["--loss.class-power", "nan"], "loss.class_power=nan, expected 0 or more"),
         (["--optimization.learning-rate", "0"], "learning_rate=0.0, expected more than 0"),
+        (["--optimization.muon-rate", "0"], "muon_rate=0.0, expected more than 0"),
         (["--optimization.learning-rate", "nan"], "learning_rate=nan, expected more than 0"),
         (["--optimization.gradient-clip", "0"], "gradient_clip=0.0, expected more than 0"),
         (["--optimization.ema-decay", "1"], "ema_decay=1.0, expected 0 or more and less than 1"),

@@ -251,6 +251,7 @@ def check_training(settings: TrainSettings) -> None:
         "composed_seconds": settings.composed_seconds,
         "max_minutes": settings.max_minutes,
         "optimization.learning_rate": optimization.learning_rate,
+        "optimization.muon_rate": optimization.muon_rate,
         "optimization.gradient_clip": optimization.gradient_clip,
         "loss.largest_class_weight": settings.loss.largest_class_weight,
     }

@@ -43,11 +43,11 @@ class LossSettings:
 
 @dataclass(frozen=True)
 class OptimizationSettings:
-    """AdamW, or Muon for the matrices of blocks and pools, with linear warm-up and cosine decay."""
+    """Muon for matrices of blocks and pools, AdamW for the rest; linear warm-up, cosine decay."""
 
-    optimizer: Literal["adamw", "muon"] = "adamw"
-    """adamw, or muon: orthogonal steps for the matrices of blocks and pools, AdamW for the rest"""
-    learning_rate: float = 1e-3
+    optimizer: Literal["muon", "adamw"] = "muon"
+    """muon: orthogonal steps for the matrices of blocks and pools, AdamW for the rest; or adamw"""
+    learning_rate: float = 2e-3
     """peak learning rate of AdamW"""
     muon_rate: float = 0.02
     """peak learning rate of Muon"""
