@@ -105,9 +105,26 @@ def test_a_run_that_goes_on_has_no_model_until_its_end(quick, run, tmp_path, cap
 
 def test_resuming_withdraws_the_model(quick, run, tmp_path, monkeypatch):
     shutil.copytree(run, tmp_path / "run")
-    monkeypatch.setattr(recipe, "fit", lambda *a: False)  # as if stopped
-    assert command("--output", tmp_path / "run", "--resume") == 0
+
+    def stopped(*_):
+        raise ValueError("stopped")
+
+    monkeypatch.setattr(recipe, "write_best", stopped)
+    assert command("--output", tmp_path / "run", "--resume") == 2
     assert not (tmp_path / "run" / "model" / "config.json").exists()
+
+
+def test_a_resume_that_is_refused_changes_nothing(quick, run, tmp_path, capsys):
+    going = tmp_path / "run"
+    shutil.copytree(run, going)
+    arrays, meta = checkpoint.load(going / "checkpoints" / "last")
+    name = next(iter(arrays["model"]))
+    arrays["model"][name] = arrays["model"][name][:1]
+    checkpoint.save(going / "checkpoints" / "last", arrays, meta)
+    before = {p: p.read_bytes() for p in going.rglob("*") if p.is_file()}
+    assert command("--output", going, "--resume", "--steps", 99) == 2
+    assert name in capsys.readouterr().err
+    assert before == {p: p.read_bytes() for p in going.rglob("*") if p.is_file()}
 
 
 def test_transformers_reads_what_is_exported(quick, place, tmp_path):

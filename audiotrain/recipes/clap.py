@@ -35,7 +35,7 @@ from audiotrain.recipes.clap_training import CLAPTraining
 from audiotrain.recipes.clap_training import CLAPTrainModule as CLAPTrainModule
 from audiotrain.recipes.clap_validation import MONITOR, Retrieval
 from audiotrain.recipes.commands import Command
-from audiotrain.recipes.runs import fit, makers, open_run, resumable, trainer_of
+from audiotrain.recipes.runs import AtTrainStart, fit, makers, open_run, resumable, trainer_of
 
 LOGGERS = makers("audiotrain-clap")
 STEPS = 600  # without data
@@ -67,8 +67,6 @@ def train(settings: TrainSettings) -> dict:
         module = make_module(settings, start)
         vectors = begin(settings, module, start, library, parts)
     trainer, loaders = make_trainer(settings, library, parts, vectors, run)
-    if ranks.rank == 0:
-        withdraw(run)
     with resumable(run):
         if not fit(settings, trainer, module, loaders, run):
             return {}
@@ -164,7 +162,7 @@ def make_trainer(
         {},
         MONITOR,
         "max",
-        [retrieval],
+        [retrieval, AtTrainStart(lambda: withdraw(run))],
         tie="val_loss",
         precision=settings.precision,
     )

@@ -45,7 +45,10 @@ def makers(project: str) -> dict[str, Callable[[Path], Logger]]:
 
 
 def open_run(settings, kind: str) -> Path:
-    """The run folder with the settings in it. ValueError when it holds a run already."""
+    """The run folder, with its settings unless these wait for `last` to be loaded (`AtTrainStart`).
+
+    ValueError when it holds a run already.
+    """
     for name in settings.loggers:
         if importlib.util.find_spec(name) is None:
             raise ImportError(f"--loggers {name}: not installed: pip install {name}")
@@ -54,10 +57,34 @@ def open_run(settings, kind: str) -> Path:
         raise ValueError(f"{run}: holds a run already ({found}); --resume continues it")
     try:
         run.mkdir(parents=True, exist_ok=True)
-        config.save(resolved(replace(settings, resume=False)), run / "config.yaml")
+        if not continues(settings, run):
+            save_settings(settings, run)
     except OSError as error:
         raise ValueError(f"run folder {run}: {error.strerror}; --output names another") from None
     return run
+
+
+def continues(settings, run: Path) -> bool:
+    """Whether training goes on from the run's last checkpoint."""
+    return settings.resume and checkpoint.exists(run / "checkpoints" / "last")
+
+
+def save_settings(settings, run: Path) -> None:
+    """Write config.yaml, with which `--resume` goes on."""
+    config.save(resolved(replace(settings, resume=False)), run / "config.yaml")
+
+
+class AtTrainStart(Callback):
+    """Calls `change` once training begins, when a checkpoint to go on from has been loaded: what
+    a run holds stays as it was when that one is refused."""
+
+    rank_zero_only = True
+
+    def __init__(self, change: Callable[[], None]):
+        self.change = change
+
+    def on_train_start(self, trainer, module) -> None:
+        self.change()
 
 
 def resolved(settings: Settings) -> Settings:
@@ -83,6 +110,7 @@ def trainer_of(
     that gets no better for `patience`; where it stays the same, a lower `tie` is better.
     `described` goes into checkpoints, `more` to the Trainer."""
     callbacks = [
+        AtTrainStart(lambda: save_settings(settings, run)),
         *callbacks,
         ModelCheckpoint(run / "checkpoints", "best", monitor, mode, save_top_k=1, tie=tie),
     ]
@@ -106,9 +134,8 @@ def trainer_of(
 def fit(settings, trainer: Trainer, module: TrainModule, loaders: Sequence, run: Path) -> bool:
     """Train, from `last` where a run is resumed, and leave history.json and curves.png; whether
     this rank is the one that goes on to test and write."""
+    goes_on = distributed.join().from_first(lambda: continues(settings, run))
     last = run / "checkpoints" / "last"
-    ranks = distributed.join()
-    goes_on = ranks.from_first(lambda: settings.resume and checkpoint.exists(last))
     trainer.fit(module, *loaders, ckpt_path=last if goes_on else None)
     if not trainer.is_global_zero:
         return False
