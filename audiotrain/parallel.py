@@ -50,6 +50,13 @@ def streams() -> list[mx.Stream]:
     return _OF_THREAD.streams
 
 
+def part() -> int:
+    """Which of `streams` this thread computes on now, 0 where it has but one."""
+    chosen = getattr(_OF_THREAD, "streams", ())
+    now = mx.default_stream(mx.default_device())
+    return chosen.index(now) if now in chosen else 0
+
+
 def count() -> int:
     """Streams of a thread: as AUDIOTRAIN_STREAMS says, else one for each core up to MOST.
     ValueError when it says no number."""

@@ -1,8 +1,9 @@
 """Forward, and forward with backward, of a CLAP of full size beside PyTorch's, in one run.
 
 The same random weights and batch, dropout off. Each side has a process of its own and they take
-turns; printed are medians. Seconds of CPU tell more on a busy machine, with --threads 1.
-Run: python benchmarks/clap_step.py [--clips 4] [--rounds 5] [--threads 2] [--small]
+turns of some steps, MLX's each begun before the last one has ended, as the Trainer's are; printed
+are medians of a step. Seconds of CPU tell more on a busy machine, with --threads 1.
+Run: python benchmarks/clap_step.py [--clips 4] [--rounds 5] [--steps 4] [--threads 2] [--small]
 """
 
 import argparse
@@ -13,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 from audiotrain.blas import VARIABLE  # isort: skip (BLAS before MLX)
 import mlx.core as mx
@@ -46,8 +48,8 @@ def batch(config: CLAPConfig, clips: int) -> tuple[np.ndarray, np.ndarray]:
     return audio, rng.integers(4, config.text_config.vocab_size, (clips, 77))
 
 
-def mlx_work(config: CLAPConfig, clips: int) -> dict[str, Callable[[], None]]:
-    """What MLX does, compiled."""
+def mlx_work(config: CLAPConfig, clips: int) -> dict[str, Callable[[int], None]]:
+    """What MLX does so many times, compiled."""
     mx.random.seed(0)
     model = CLAP(config)
     mx.eval(model.parameters())
@@ -65,18 +67,21 @@ def mlx_work(config: CLAPConfig, clips: int) -> dict[str, Callable[[], None]]:
     forward = compiled(forward, inputs=model.state, outputs=model.state)
     backward = compiled(lambda *b: gradient(*b), inputs=model.state, outputs=model.state)
 
-    def run_forward():
-        model.eval()
-        mx.eval(forward(audio, ids))
+    def run(step, steps: int) -> None:
+        before = None
+        for _ in range(steps):
+            now = step(audio, ids)
+            mx.async_eval(now)
+            mx.eval(before)
+            before = now
+        mx.eval(before)
 
-    def run_backward():
-        mx.eval(backward(audio, ids))
-
-    return dict(zip(WORKS, (run_forward, run_backward), strict=True))
+    model.eval()
+    return {work: partial(run, step) for work, step in zip(WORKS, (forward, backward), strict=True)}
 
 
-def torch_work(config: CLAPConfig, clips: int) -> dict[str, Callable[[], None]]:
-    """What PyTorch does, eager."""
+def torch_work(config: CLAPConfig, clips: int) -> dict[str, Callable[[int], None]]:
+    """What PyTorch does so many times, eager."""
     import torch
     from transformers import ClapConfig, ClapModel
 
@@ -85,25 +90,28 @@ def torch_work(config: CLAPConfig, clips: int) -> dict[str, Callable[[], None]]:
     audio, ids = (torch.from_numpy(array) for array in batch(config, clips))
     inputs = {"input_features": audio, "input_ids": ids, "attention_mask": torch.ones_like(ids)}
 
-    def run_forward():
+    def run_forward(steps: int) -> None:
         with torch.no_grad():
-            model(**inputs)
+            for _ in range(steps):
+                model(**inputs)
 
-    def run_backward():
-        model.zero_grad(set_to_none=True)
-        logits = model(**inputs).logits_per_audio
-        torch.nn.functional.cross_entropy(logits, torch.arange(clips)).backward()
+    def run_backward(steps: int) -> None:
+        for _ in range(steps):
+            model.zero_grad(set_to_none=True)
+            logits = model(**inputs).logits_per_audio
+            torch.nn.functional.cross_entropy(logits, torch.arange(clips)).backward()
 
     return dict(zip(WORKS, (run_forward, run_backward), strict=True))
 
 
-def serve(side: str, config: CLAPConfig, clips: int) -> None:
-    """Do the work that each line on stdin names; print its seconds and seconds of CPU."""
+def serve(side: str, config: CLAPConfig, clips: int, steps: int) -> None:
+    """Do the work that each line on stdin names; print seconds and seconds of CPU of a step."""
     works = (torch_work if side == "PyTorch" else mlx_work)(config, clips)
     for line in sys.stdin:
         wall, cpu = time.perf_counter(), time.process_time()
-        works[line.strip()]()
-        print(time.perf_counter() - wall, time.process_time() - cpu, flush=True)
+        works[line.strip()](steps)
+        spent = time.perf_counter() - wall, time.process_time() - cpu
+        print(*(seconds / steps for seconds in spent), flush=True)
 
 
 def measure(chosen: argparse.Namespace) -> dict[tuple[str, str], tuple[float, float]]:
@@ -112,6 +120,7 @@ def measure(chosen: argparse.Namespace) -> dict[tuple[str, str], tuple[float, fl
     for name, variables in SIDES.items():
         pools = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
         command = [sys.executable, __file__, "--side", name, "--clips", str(chosen.clips)]
+        command += ["--steps", str(chosen.steps)]
         sides[name] = subprocess.Popen(
             command + ["--small"] * chosen.small,
             stdin=subprocess.PIPE,
@@ -144,12 +153,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--clips", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=4, help="one after the other, in a turn")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--small", action="store_true", help="CLAPConfig.small() instead")
     parser.add_argument("--side", help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if chosen.side is not None:
-        return serve(chosen.side, config_of(chosen.small), chosen.clips)
+        return serve(chosen.side, config_of(chosen.small), chosen.clips, chosen.steps)
     found = measure(chosen)
     print(f"{chosen.clips} clips of 10 s and texts of 77 tokens, {chosen.threads} threads")
     for work in WORKS:

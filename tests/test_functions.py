@@ -7,13 +7,14 @@ import mlx.nn as nn
 import numpy as np
 import pytest
 
-from audiotrain import functions
+from audiotrain import functions, parallel
 from audiotrain.functions import (
     attend,
     convolve,
     exp,
     gelu,
     layer_norm,
+    linear,
     logsumexp,
     relu,
     softmax,
@@ -60,7 +61,17 @@ def test_values_and_gradients_equal_pytorchs(name, compiled):
     np.testing.assert_allclose(gradient, reference.grad.numpy(), rtol=1e-6, atol=2e-6)
 
 
+def test_parts_of_a_batch_share_no_number_of_gelu():
+    """What MLX would join, on whichever stream it is."""
+    for odd in (functions.SHARE, functions.SLOPE):
+        found = [functions._numbers(odd, part) for part in range(parallel.MOST)]
+        sets = [{np.float32(number) for number in (end, *p, *q)} for end, p, q in found]
+        assert len(set.union(*sets)) == sum(map(len, sets)) == 13 * parallel.MOST
+
+
 LAYERS = {
+    "linear": (linear, torch.nn.functional.linear, [(3, 5, 8), (4, 8), (4,)]),
+    "linear of one row": (linear, torch.nn.functional.linear, [(8,), (4, 8), (4,)]),
     "layer norm": (
         lambda x, w, b: layer_norm(x, w, b, 1e-5),
         lambda x, w, b: torch.nn.functional.layer_norm(x, (8,), w, b),

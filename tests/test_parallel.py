@@ -12,6 +12,7 @@ import pytest
 from mlx.utils import tree_flatten
 
 from audiotrain import blas, parallel
+from audiotrain.functions import gelu
 from audiotrain.models.chords import ChordModelSettings, FrameChordModel
 from audiotrain.models.clap import CLAP
 from audiotrain.models.clap_config import CLAPConfig
@@ -77,6 +78,21 @@ def test_each_part_has_a_stream_and_all_examples_their_place(cut):
     assert len({str(stream) for stream, *_ in seen}) == 3
     assert mx.array_equal(twice, 2 * x)
     assert mx.array_equal(others["sum"], x + y)
+
+
+def test_gelu_is_the_same_in_every_part(cut):
+    cut(4)
+    x = mx.random.normal((8, 33)) * 3
+
+    def slopes(x):
+        return mx.grad(lambda x: by_parts(gelu, x).sum())(x)
+
+    for whole, parts in (
+        (gelu, lambda x: by_parts(gelu, x)),
+        (mx.grad(lambda x: gelu(x).sum()), slopes),
+    ):
+        np.testing.assert_array_equal(whole(x), parts(x))
+        np.testing.assert_array_equal(mx.compile(whole)(x), mx.compile(parts)(x))
 
 
 def test_compiled_steps_are_the_same_bit_for_bit_each_time(cut):

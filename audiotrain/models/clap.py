@@ -22,6 +22,7 @@ from audiotrain.models.clap_weights import (
     write_folder,
 )
 from audiotrain.models.htsat import HTSAT, relative_positions
+from audiotrain.models.layers import Linear
 from audiotrain.models.roberta import RoBERTa
 
 LARGEST_LOGIT_SCALE = 100.0
@@ -32,7 +33,7 @@ class Projection(nn.Module):
 
     def __init__(self, width: int, embedding: int):
         super().__init__()
-        self.linear1, self.linear2 = nn.Linear(width, embedding), nn.Linear(embedding, embedding)
+        self.linear1, self.linear2 = Linear(width, embedding), Linear(embedding, embedding)
 
     def __call__(self, x: mx.array) -> mx.array:
         return self.linear2(nn.relu(self.linear1(x)))

@@ -14,7 +14,7 @@ import numpy as np
 from audiotrain.buffers import Buffered
 from audiotrain.functions import attend, gelu
 from audiotrain.models.clap_config import HTSATConfig
-from audiotrain.models.layers import LayerNorm
+from audiotrain.models.layers import LayerNorm, Linear
 from audiotrain.parallel import by_parts
 
 CROPS = 3  # of a long clip, beside the whole
@@ -57,8 +57,8 @@ class ChannelAttention(nn.Module):
 
     def __init__(self, width: int, reduced: int):
         super().__init__()
-        self.reduce, self.reduce_norm = nn.Linear(width, reduced), CountingBatchNorm(reduced)
-        self.expand, self.expand_norm = nn.Linear(reduced, width), CountingBatchNorm(width)
+        self.reduce, self.reduce_norm = Linear(width, reduced), CountingBatchNorm(reduced)
+        self.expand, self.expand_norm = Linear(reduced, width), CountingBatchNorm(width)
 
     def __call__(self, x: mx.array, longer: mx.array) -> mx.array:
         x = nn.relu(self.reduce_norm(self.reduce(x), longer))
@@ -88,11 +88,11 @@ class PatchEmbedding(nn.Module):
         self.side = side = config.patch_size
         self.bands = config.spec_size // config.num_mel_bins
         width = config.patch_embeds_hidden_size
-        self.proj = nn.Linear(side * side, width)
+        self.proj = Linear(side * side, width)
         self.norm = LayerNorm(width)
         self.enable_fusion = config.enable_fusion
         if config.enable_fusion:
-            self.mel_conv2d = nn.Linear(3 * side * side, width)
+            self.mel_conv2d = Linear(3 * side * side, width)
             self.fusion_model = AttentionalFusion(width, width // config.aff_block_r)
 
     def __call__(self, x: mx.array, longer: mx.array | None) -> mx.array:
@@ -125,10 +125,10 @@ class WindowAttention(nn.Module):
     def __init__(self, width: int, heads: int, shifted: bool, config: HTSATConfig):
         super().__init__()
         self.heads, self.window, self.shifted = heads, config.window_size, shifted
-        self.query = nn.Linear(width, width, bias=config.qkv_bias)
-        self.key = nn.Linear(width, width, bias=config.qkv_bias)
-        self.value = nn.Linear(width, width, bias=config.qkv_bias)
-        self.output = nn.Linear(width, width)
+        self.query = Linear(width, width, bias=config.qkv_bias)
+        self.key = Linear(width, width, bias=config.qkv_bias)
+        self.value = Linear(width, width, bias=config.qkv_bias)
+        self.output = Linear(width, width)
         self.relative_position_bias_table = mx.zeros(((2 * self.window - 1) ** 2, heads))
         self.dropout = nn.Dropout(config.attention_probs_dropout_prob)
 
@@ -170,7 +170,7 @@ class SwinBlock(nn.Module):
         self.layernorm_before = LayerNorm(width, config.layer_norm_eps)
         self.attention = WindowAttention(width, heads, shifted, config)
         self.layernorm_after = LayerNorm(width, config.layer_norm_eps)
-        self.intermediate, self.output = nn.Linear(width, hidden), nn.Linear(hidden, width)
+        self.intermediate, self.output = Linear(width, hidden), Linear(hidden, width)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
         self.drop_path = DropPath(skipped)
 
@@ -200,7 +200,7 @@ class PatchMerging(nn.Module):
     def __init__(self, width: int):
         super().__init__()
         self.norm = LayerNorm(4 * width)
-        self.reduction = nn.Linear(4 * width, 2 * width, bias=False)
+        self.reduction = Linear(4 * width, 2 * width, bias=False)
 
     def __call__(self, x: mx.array) -> mx.array:
         batch, rows, columns, width = x.shape

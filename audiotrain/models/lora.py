@@ -17,8 +17,10 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from audiotrain.files import replacing
+from audiotrain.models.layers import Linear
 
 PARTS = ("lora_a", "lora_b")
+PLAIN = (nn.Linear.__call__, Linear.__call__)
 
 
 def add_lora(
@@ -140,7 +142,7 @@ def _linear_layers(module: nn.Module) -> dict[str, nn.Linear]:
     """By name, each layer once, those that compute what nn.Linear does."""
     found: dict[int, tuple[str, nn.Linear]] = {}
     for name, part in sorted(module.named_modules(), key=lambda named: named[0]):
-        plain = isinstance(part, nn.Linear) and type(part).__call__ is nn.Linear.__call__
+        plain = isinstance(part, nn.Linear) and type(part).__call__ in PLAIN
         if plain or "lora_a" in part:
             found.setdefault(id(part), (name, part))
     return dict(found.values())

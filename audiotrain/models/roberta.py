@@ -5,7 +5,7 @@ import mlx.nn as nn
 
 from audiotrain.functions import attend, gelu
 from audiotrain.models.clap_config import RoBERTaConfig
-from audiotrain.models.layers import LayerNorm
+from audiotrain.models.layers import LayerNorm, Linear
 from audiotrain.parallel import by_parts
 
 MASKED = -1e9  # added to the scores of tokens that are not looked at
@@ -46,8 +46,8 @@ class SelfAttention(nn.Module):
         super().__init__()
         width = config.hidden_size
         self.heads = config.num_attention_heads
-        self.query, self.key = nn.Linear(width, width), nn.Linear(width, width)
-        self.value, self.output = nn.Linear(width, width), nn.Linear(width, width)
+        self.query, self.key = Linear(width, width), Linear(width, width)
+        self.value, self.output = Linear(width, width), Linear(width, width)
         self.norm = LayerNorm(width, config.layer_norm_eps)
         rate = config.attention_probs_dropout_prob
         self.weights_dropout = nn.Dropout(rate) if rate else None
@@ -73,8 +73,8 @@ class Layer(nn.Module):
         super().__init__()
         width = config.hidden_size
         self.attention = SelfAttention(config)
-        self.intermediate = nn.Linear(width, config.intermediate_size)
-        self.output = nn.Linear(config.intermediate_size, width)
+        self.intermediate = Linear(width, config.intermediate_size)
+        self.output = Linear(config.intermediate_size, width)
         self.norm = LayerNorm(width, config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
@@ -96,7 +96,7 @@ class RoBERTa(nn.Module):
         self.config = config
         self.embeddings = Embeddings(config)
         self.layers = [Layer(config) for _ in range(config.num_hidden_layers)]
-        self.pooler = nn.Linear(config.hidden_size, config.hidden_size)
+        self.pooler = Linear(config.hidden_size, config.hidden_size)
 
     def __call__(self, input_ids: mx.array, attention_mask: mx.array | None = None) -> mx.array:
         """input_ids (batch, tokens) and attention_mask (batch, tokens), 1 where a token is looked
