@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import scipy.optimize
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score, confusion_matrix
 
@@ -68,6 +69,20 @@ def test_a_probe_that_does_not_converge_says_so():
     embeddings, targets, _ = clouds(1)
     with pytest.warns(UserWarning, match="has not converged after 2 iterations, gradient"):
         fit_linear_probe(embeddings, targets, max_iterations=2)
+
+
+def test_a_search_that_gains_nothing_more_has_converged(monkeypatch):
+    """L-BFGS says that it failed where float64 ends before its tolerance, as with a small C."""
+    minimize = scipy.optimize.minimize
+
+    def at_the_end_of_float64(*args, **options):
+        found = minimize(*args, **options)
+        found.success = False
+        return found
+
+    monkeypatch.setattr(scipy.optimize, "minimize", at_the_end_of_float64)
+    embeddings, targets, _ = clouds(1)
+    fit_linear_probe(embeddings, targets, 1e-4)  # warnings are errors here
 
 
 @pytest.mark.parametrize(
