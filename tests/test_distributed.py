@@ -5,6 +5,7 @@ The ranks run tests/ranks.py under mlx.launch, all scenarios in one launch.
 
 import json
 import os
+import re
 import resource
 import signal
 import socket
@@ -198,8 +199,8 @@ def test_a_killed_rank_ends_the_run_with_one_line_and_a_checkpoint(tmp_path):
     said = launch(tmp_path, "killed", limit=120)
     assert time.monotonic() - began < 120
     last = tmp_path / "killed" / "checkpoints" / "last"
-    told = [line for line in said.splitlines() if line.startswith("rank 0: ")]
-    assert len(told) == 1
+    told = re.findall(r"rank 0: .*", said)  # the launcher's own warnings may share the line
+    assert len(told) == 1, said
     assert "[ring] connection to a peer was lost; stopped at step" in told[0]
     assert f'fit(..., ckpt_path="{last}")' in told[0]
     assert "Traceback" not in said
