@@ -230,7 +230,7 @@ def _logsumexp_gradient(x: mx.array, cotangent: mx.array, _) -> mx.array:
 @with_gradient(_logsumexp_gradient)
 def _logsumexp(x: mx.array) -> mx.array:
     most, _, total = _exponentials(x)
-    return (most + mx.log(total))[..., 0]
+    return (most + mx.log(total)).squeeze(-1)
 
 
 @mx.compile
@@ -285,7 +285,7 @@ def _linear_gradient(given: tuple, cotangent: mx.array, _) -> tuple:
     x, weight, _ = given
     outputs, inputs = weight.shape
     rows = cotangent.reshape(-1, outputs)
-    of_bias = (mx.ones((1, len(rows))) @ rows)[0]
+    of_bias = (mx.ones((1, len(rows))) @ rows).squeeze(0)
     return cotangent @ weight, rows.T @ x.reshape(-1, inputs), of_bias
 
 
@@ -312,7 +312,8 @@ def _layer_norm_gradient(given: tuple, cotangent: mx.array, _) -> tuple:
     offset = mx.contiguous((cotangent @ share) * scale)
     slope = mx.contiguous((times @ share) * scale)
     of_x = mx.contiguous(cotangent * weight) * scale - offset - standard * slope
-    return of_x.reshape(x.shape), (ones @ times)[0], (ones @ cotangent)[0], mx.zeros_like(eps)
+    of_weight, of_bias = ((ones @ rows).squeeze(0) for rows in (times, cotangent))
+    return of_x.reshape(x.shape), of_weight, of_bias, mx.zeros_like(eps)
 
 
 @with_gradient(_layer_norm_gradient)

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pretty_midi
 import pytest
+import tiny_soundfont
 
 from audiotrain import audio, features
 from audiotrain.datasets import chords, synthesis
@@ -275,6 +276,28 @@ def test_the_first_rendering_is_the_midi_as_written(tmp_path):
     ours, item = library(tmp_path), midi(tmp_path)
     written = synthesis.render(synthesis.read_midi(item.audio), SMALL.rate)
     np.testing.assert_array_equal(ours.audio_of(item.id, item), written)
+
+
+def test_soundfonts_play_where_instruments_are_drawn_and_have_entries_of_their_own(tmp_path):
+    fonts = [
+        tiny_soundfont.make(tmp_path / f"{program}.sf2", [{54: 1}], program=program).path
+        for program in range(128)
+    ]
+    plain, item = library(tmp_path), midi(tmp_path)
+    ours = Library(SMALL, tmp_path / "cache", soundfonts=fonts)
+    np.testing.assert_array_equal(ours.song(item).features, plain.song(item).features)
+    numbers, differ = range(8), 0
+    for number in numbers:
+        ours_, plains = (one.composed(number, 4.0, []) for one in (ours, plain))
+        assert ours_.segments == plains.segments
+        shared = min(len(ours_.features), len(plains.features))
+        differ += (ours_.features[:shared] != plains.features[:shared]).any()
+    assert differ > 4
+    assert (ours.song(item, 1).features != plain.song(item, 1).features).any()
+    again = Library(SMALL, tmp_path / "other", soundfonts=fonts)
+    np.testing.assert_array_equal(
+        again.composed(3, 4.0, []).features, ours.composed(3, 4.0, []).features
+    )
 
 
 def test_composed_songs_depend_on_seed_and_number_alone(tmp_path):

@@ -110,6 +110,8 @@ def refused(capsys, place, monkeypatch):
         (["--progressions", "x"], "progressions=x: no such folder"),
         (["--data", "x", "--progressions", "."], "progressions=. without composed songs, expected"),
         (["cv", "--data", "x", "--progressions", "x"], "progressions=x without composed songs"),
+        (["--soundfonts", "x.sf2"], "x.sf2: soundfont can't be read: No such file"),
+        (["--soundfonts", "/dev/null"], "/dev/null: no SoundFont 2 file"),
         (["--resume"], "--resume: needs --output, the run folder to continue"),
         (["--preset", "nosuch"], "--preset: no preset 'nosuch'"),
         (["--config", "/nosuch.yaml"], "/nosuch.yaml: cannot be read: No such file"),

@@ -1,59 +1,15 @@
 """The SoundFont player: a soundfont made here against closed forms, General MIDI against pitch."""
 
 import math
-import struct
 
 import numpy as np
 import pytest
+from tiny_soundfont import PERIOD, RATE, ROOT, make
 
 from audiotrain.datasets import soundfont
 from audiotrain.datasets.soundfont import LONGEST_NOTE, SILENT_RELEASE, SoundFont, general_midi
 
-RATE = 22050
-PERIOD = 50  # samples of the sine in the soundfont made here: 441 Hz at RATE
-ROOT = 69
-
-
 # ---- a soundfont of one sine
-
-
-def chunk(name, data):
-    return name + struct.pack("<I", len(data)) + data + b"\0" * (len(data) % 2)
-
-
-def make(path, zones, preset=(), wave=None, loop=(0, 1000), bank=0, cents=0):
-    """An .sf2 file with one preset; `zones` and `preset` are lists of {generator: value}."""
-    if wave is None:
-        wave = 16384 * np.sin(2 * np.pi * np.arange(2000) / PERIOD)
-    samples = np.asarray(wave).round().astype("<i2")
-    start, end = loop
-
-    def bags(groups):
-        bag, generators = b"", b""
-        for group in groups:
-            bag += struct.pack("<HH", len(generators) // 4, 0)
-            generators += b"".join(struct.pack("<Hh", number, v) for number, v in group)
-        count = len(generators) // 4
-        return bag + struct.pack("<HH", count, 0), generators + struct.pack("<Hh", 0, 0)
-
-    inside = [[*zone.items(), (53, 0)] if zone.pop("sample", True) else [*zone.items()]
-              for zone in map(dict, zones)]  # fmt: skip
-    ibag, igen = bags(inside)
-    pbag, pgen = bags([[*dict(preset).items(), (41, 0)]])
-    head = struct.pack("<20sHHHIII", b"preset", 5, bank, 0, 0, 0, 0)
-    phdr = head + struct.pack("<20sHHHIII", b"EOP", 0, 0, 1, 0, 0, 0)
-    inst = struct.pack("<20sH", b"sine", 0) + struct.pack("<20sH", b"EOI", len(inside))
-    shdr = struct.pack(
-        "<20sIIIIIBbHH", b"sine", 0, len(samples), start, end, RATE, ROOT, cents, 0, 1
-    ) + struct.pack("<20sIIIIIBbHH", b"EOS", 0, 0, 0, 0, 0, 0, 0, 0, 0)
-    parts = {b"phdr": phdr, b"pbag": pbag, b"pgen": pgen, b"inst": inst, b"ibag": ibag,
-             b"igen": igen, b"shdr": shdr}  # fmt: skip
-    pdta = b"pdta" + b"".join(chunk(name, data) for name, data in parts.items())
-    sdta = b"sdta" + chunk(b"smpl", samples.tobytes())
-    body = b"sfbk" + chunk(b"LIST", sdta) + chunk(b"LIST", pdta)
-    path.write_bytes(chunk(b"RIFF", body))
-    return SoundFont(path)
-
 
 LOOPED = {54: 1}
 ENVELOPE = (33, 34, 35, 36, 38)  # delay, attack, hold, decay, release in timecents
@@ -239,6 +195,37 @@ def test_other_files_are_refused(tmp_path, content):
     (tmp_path / "x.sf2").write_bytes(content)
     with pytest.raises(ValueError, match=r"x\.sf2: no SoundFont 2 file"):
         SoundFont(tmp_path / "x.sf2")
+
+
+def test_missing_damaged_and_compressed_files_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"none\.sf2: soundfont can't be read: No such file"):
+        SoundFont(tmp_path / "none.sf2")
+    with pytest.raises(ValueError, match="soundfont can't be read: Is a directory"):
+        SoundFont(tmp_path)
+    whole = make(tmp_path / "a.sf2", [LOOPED]).path.read_bytes()
+    for size in (12, 1000, len(whole) - 1):
+        (tmp_path / "cut.sf2").write_bytes(whole[:size])
+        with pytest.raises(ValueError, match=rf"cut\.sf2: cut short, {size} of {len(whole)} bytes"):
+            SoundFont(tmp_path / "cut.sf2")
+    for name in (b"pbag", b"igen", b"shdr"):
+        (tmp_path / "bad.sf2").write_bytes(whole.replace(name, b"xxxx"))
+        with pytest.raises(
+            ValueError, match=rf"bad\.sf2: SoundFont 2 file is damaged \(b'{name.decode()}'\)"
+        ):
+            SoundFont(tmp_path / "bad.sf2")
+    (tmp_path / "x.sf3").write_bytes(whole.replace(b"ifil\4\0\0\0\2", b"ifil\4\0\0\0\3"))
+    with pytest.raises(ValueError, match=r"x\.sf3: SoundFont version 3, expected 2 \(\.sf2\)"):
+        SoundFont(tmp_path / "x.sf3")
+
+
+def test_a_soundfont_says_what_it_has_and_is_known_by_its_content(tmp_path):
+    font, kit = (
+        make(tmp_path / "a.sf2", [LOOPED]),
+        make(tmp_path / "b.sf2", [{}], bank=128, program=0),
+    )
+    assert [font.has(program, False) for program in (4, 5)] == [False, True]
+    assert [one.has(5, True) for one in (font, kit)] == [False, True]
+    assert make(tmp_path / "c.sf2", [LOOPED]).fingerprint == font.fingerprint != kit.fingerprint
 
 
 def test_the_wheel_that_brings_the_soundfont_is_named(monkeypatch):

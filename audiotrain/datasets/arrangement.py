@@ -21,6 +21,7 @@ PROGRAMS = {
     "pluck": [8, 11, 12, 13, 15, 45, 46, 104, 105, 106, 107, 108],
     "lead": [40, 41, 42, 56, 57, 60, 61, 64, 65, 66, 68, 71, 72, 73, 75, 80, 81, 85, 87],
 }
+RINGING = 1.5  # seconds that released notes may be heard for
 CHORD_PROGRAMS = [
     p for name in ("piano", "guitar", "organ", "pad", "pluck") for p in PROGRAMS[name]
 ]
@@ -47,7 +48,7 @@ class Part(NamedTuple):
 def compose(
     progression: Sequence[Beat], rng: np.random.Generator, tempo: float | None = None
 ) -> tuple[list[Part], list[Segment]]:
-    """Arrange a progression for random instruments: (parts, exact labels in seconds).
+    """Arrange a progression for random instruments: (parts, labels in seconds).
 
     `tempo` in beats a minute, drawn from 60-180 when None. One to three chord parts (block,
     arpeggio, strum, broken or held), mostly a bass, sometimes a melody and drums.
@@ -67,7 +68,7 @@ def compose(
     if rng.random() < 0.5:
         start = next(s.start for s in segments if s.start or s.label != "N")
         parts.append(_drum_part(rng, start, segments[-1].end, beat))
-    return parts, merge_equal(segments)
+    return parts, fading(merge_equal(segments))
 
 
 def accompany(
@@ -80,7 +81,25 @@ def accompany(
     """
     segments, beat = _timed(progression, rng, tempo)
     chords = [s for s in segments if s.label != "N"]
-    return [_comping_part(rng, chords, beat)], merge_equal(segments)
+    return [_comping_part(rng, chords, beat)], fading(merge_equal(segments))
+
+
+def fading(segments: Sequence[Segment]) -> list[Segment]:
+    """The same annotation with X, not N, while a chord's released notes may still be heard: an
+    annotator hears the chord there, and so do recordings of chords that die away.
+
+    >>> fading([Segment(0, 4, "C:maj"), Segment(4, 8, "N")])[1:]
+    [Segment(start=4, end=5.5, label='X'), Segment(start=5.5, end=8, label='N')]
+    """
+    found: list[Segment] = []
+    for segment in segments:
+        if segment.label == "N" and found:
+            fades = min(segment.end, segment.start + RINGING)
+            found.append(Segment(segment.start, fades, "X"))
+            segment = Segment(fades, segment.end, "N")
+        if segment.end > segment.start:
+            found.append(segment)
+    return found
 
 
 def _timed(progression, rng, tempo: float | None) -> tuple[list[Segment], float]:

@@ -8,6 +8,7 @@ specification, whose generator numbers stand in the code.
 
 import importlib.util
 import struct
+import zlib
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
@@ -29,6 +30,7 @@ DEFAULTS = {
 }  # fmt: skip
 NEVER_ADDED = {46, 54, 58, 43, 44, 53, 41, 0, 1, 2, 3, 4, 12, 45, 50}  # a preset cannot change them
 KEYS, VELOCITIES, INSTRUMENT, SAMPLE = 43, 44, 41, 53
+CHUNKS = (b"smpl", b"phdr", b"pbag", b"pgen", b"inst", b"ibag", b"igen", b"shdr")
 
 
 class Sample(NamedTuple):
@@ -53,26 +55,47 @@ class Zone(NamedTuple):
 
 
 class SoundFont:
-    """The presets of an .sf2 file; `render` plays notes. ValueError when it is no SoundFont 2."""
+    """The presets of an .sf2 file; `render` plays notes. ValueError, one line, when it cannot be
+    read as a SoundFont 2. Samples stay on disk until they are played."""
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
-        data = self.path.read_bytes()
-        if data[:4] != b"RIFF" or data[8:12] != b"sfbk":
+        try:
+            data = np.memmap(self.path, np.uint8, "r") if self.path.stat().st_size else np.zeros(0)
+        except OSError as error:
+            raise ValueError(f"{path}: soundfont can't be read: {error.strerror}") from None
+        if bytes(data[:4]) != b"RIFF" or bytes(data[8:12]) != b"sfbk":
             raise ValueError(f"{path}: no SoundFont 2 file")
-        chunks = _chunks(data, 12, len(data))
-        self._data = np.frombuffer(chunks[b"smpl"], "<i2")
+        if (wanted := 8 + int(data[4:8].view("<u4")[0])) > len(data):
+            raise ValueError(f"{path}: cut short, {len(data)} of {wanted} bytes")
+        try:
+            chunks = _chunks(data, 12, wanted)
+            if b"ifil" in chunks and (version := int(chunks[b"ifil"][0])) != 2:
+                raise ValueError(f"{path}: SoundFont version {version}, expected 2 (.sf2)")
+            self._read({name: chunks[name] for name in CHUNKS})
+        except (KeyError, IndexError, struct.error) as error:
+            raise ValueError(f"{path}: SoundFont 2 file is damaged ({error})") from None
+        self._voice = lru_cache(maxsize=1024)(self._make_voice)
+
+    def _read(self, chunks: dict[bytes, np.ndarray]) -> None:
+        samples = chunks.pop(b"smpl")
+        self._data = samples[: len(samples) // 2 * 2].view("<i2")
+        tables = {name: chunk.tobytes() for name, chunk in chunks.items()}
+        self.fingerprint = zlib.crc32(repr(tables).encode())  # what another soundfont has not
         self._samples = [
             Sample(*row[1:6], row[6], row[7])
-            for row in struct.iter_unpack("<20sIIIIIBbHH", chunks[b"shdr"])
+            for row in struct.iter_unpack("<20sIIIIIBbHH", tables[b"shdr"])
         ][:-1]
-        instruments = _zones(chunks, b"inst", b"ibag", b"igen", "<20sH", SAMPLE)
-        presets = _zones(chunks, b"phdr", b"pbag", b"pgen", "<20sHHHIII", INSTRUMENT)
+        instruments = _zones(tables, b"inst", b"ibag", b"igen", "<20sH", SAMPLE)
+        presets = _zones(tables, b"phdr", b"pbag", b"pgen", "<20sHHHIII", INSTRUMENT)
         self._presets = {
             (bank, program): [z for outer in zones for z in _combine(outer, instruments)]
             for (_, program, bank, *_), zones in presets
         }
-        self._voice = lru_cache(maxsize=4096)(self._make_voice)
+
+    def has(self, program: int, is_drum: bool) -> bool:
+        """Whether it has the instrument itself, or a drum kit."""
+        return ((DRUM_BANK, 0) if is_drum else (0, program)) in self._presets
 
     def render(
         self, notes: Iterable[tuple[float, float, int, int]], program: int, is_drum: bool,
@@ -168,11 +191,11 @@ def general_midi() -> SoundFont:
     return SoundFont(Path(next(iter(spec.submodule_search_locations))) / "TimGM6mb.sf2")
 
 
-def _chunks(data: bytes, position: int, stop: int) -> dict[bytes, bytes]:
+def _chunks(data: np.ndarray, position: int, stop: int) -> dict[bytes, np.ndarray]:
     """All RIFF chunks by name, those inside lists too."""
     found = {}
     while position + 8 <= stop:
-        name, size = data[position : position + 4], struct.unpack_from("<I", data, position + 4)[0]
+        name, size = struct.unpack("<4sI", bytes(data[position : position + 8]))
         if name == b"LIST":
             found |= _chunks(data, position + 12, position + 8 + size)
         else:

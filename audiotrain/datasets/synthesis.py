@@ -1,4 +1,4 @@
-"""Audio from notes: MIDI files read, and parts played by a General MIDI soundfont."""
+"""Audio from notes: MIDI files read, and parts played by soundfonts."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,21 +6,37 @@ from pathlib import Path
 import numpy as np
 
 from audiotrain.datasets.arrangement import Note, Part
-from audiotrain.datasets.soundfont import general_midi
+from audiotrain.datasets.soundfont import SoundFont, general_midi
 
 MAXIMUM_TUNING = 30.0  # cents
 
 
-def render(parts: Sequence[Part], rate: int, cents: float = 0.0) -> np.ndarray:
-    """An arrangement played: mono float32 (samples,) at `rate` Hz, `cents` above A440, peak 0.5."""
+def render(
+    parts: Sequence[Part], rate: int, cents: float = 0.0, fonts: Sequence[SoundFont] = ()
+) -> np.ndarray:
+    """An arrangement played: mono float32 (samples,) at `rate` Hz, `cents` above A440, peak 0.5.
+
+    `fonts` has one for each part; without them all are played by `general_midi`.
+    """
     played = [
-        general_midi().render(part.notes, part.program, part.is_drum, rate, cents) for part in parts
+        font.render(part.notes, part.program, part.is_drum, rate, cents)
+        for part, font in zip(parts, fonts or [general_midi()] * len(parts), strict=True)
     ]
     mix = np.zeros(max((len(audio) for audio in played), default=0), np.float32)
     for audio in played:
         mix[: len(audio)] += audio
     peak = float(np.abs(mix).max()) if mix.size else 0.0
     return mix * (0.5 / peak if peak > 0 else 1.0)
+
+
+def cast(
+    parts: Sequence[Part], fonts: Sequence[SoundFont], rng: np.random.Generator
+) -> list[SoundFont]:
+    """For each part a soundfont that has its instrument, `general_midi` and `fonts` alike."""
+    if not fonts:
+        return []
+    able = [[font for font in fonts if font.has(p.program, p.is_drum)] for p in parts]
+    return [([general_midi(), *own])[int(rng.integers(len(own) + 1))] for own in able]
 
 
 def read_midi(path: str | Path) -> list[Part]:

@@ -25,7 +25,14 @@ from audiotrain.recipes import chord_data
 from audiotrain.recipes.chord_data import Library, Song
 from audiotrain.recipes.chord_scoring import SHOWN
 from audiotrain.recipes.chord_settings import CvSettings, TrainSettings
-from audiotrain.recipes.chord_songs import compose, find, parts_of, tell, write_split
+from audiotrain.recipes.chord_songs import (
+    compose,
+    find,
+    library_of,
+    parts_of,
+    tell,
+    write_split,
+)
 from audiotrain.recipes.runs import open_run, resumable
 
 
@@ -53,7 +60,7 @@ def cross_validate(settings: CvSettings, fit: Callable) -> dict:
     begun = time.monotonic()
     ranks = distributed.join()
     folder = Path(ranks.from_first(lambda: str(open_run(settings, "chords-cv"))))
-    library = Library(settings.features, settings.cache.expanduser(), settings.seed)
+    library = library_of(settings)
     with ranks.hush():
         material = ranks.first_goes_first(lambda: gather(settings, library))
     folds = crossval.make_folds(material.groups, settings.folds, material.labels, settings.seed)

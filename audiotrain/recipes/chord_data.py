@@ -17,6 +17,7 @@ from audiotrain import audio as audio_files
 from audiotrain import augment, features, harmony
 from audiotrain.cache import FeatureCache
 from audiotrain.datasets import arrangement, chords, progressions, synthesis
+from audiotrain.datasets.soundfont import SoundFont
 from audiotrain.harmony import Segment
 from audiotrain.onsets import Onsets
 from audiotrain.recipes import chord_tuning
@@ -112,8 +113,11 @@ def degrade(audio: np.ndarray, rate: int, rng: np.random.Generator) -> np.ndarra
 class Library:
     """Makes songs, from files or from seeds, through a cache on disk."""
 
-    def __init__(self, settings: FeatureSettings, cache: Path, seed: int = 0):
+    def __init__(
+        self, settings: FeatureSettings, cache: Path, seed: int = 0, soundfonts: Sequence[Path] = ()
+    ):
         self.settings, self.seed = settings, seed
+        self._fonts = [SoundFont(path.expanduser()) for path in soundfonts]
         features.front_end(settings.cqt(spare=True))  # refuses bins that the rate does not reach
         self._features = FeatureCache(cache, dtype=np.float16)
         self._borrowed: tuple[Sequence[list[Segment]], int] = ((), 0)  # with their fingerprint
@@ -138,6 +142,7 @@ class Library:
         if item.midi:
             drawn = self.seed if rendering else 0  # as written, nothing is drawn
             spec["rendering"] = [SYNTHESIS, drawn, rendering]
+            spec |= self._played() if rendering else {}
         if not item.midi or item.start or item.end is not None:
             spec["span"] = [item.start, item.end]
         values, strengths = self._get(
@@ -161,7 +166,7 @@ class Library:
             return audio
 
         source = f"{SYNTHESIS} {self.seed} {number} {seconds} {self._fingerprint(borrowed)}"
-        values, onsets = self._get(source, self._spec(), play)
+        values, onsets = self._get(source, self._spec() | self._played(), play)
         if not made:  # the features came from the cache: the labels alone are quick
             made.append(self._composition(number, seconds, borrowed)[1])
         return Song(name, values, self._frame_classes(made[0], len(values)), made[0], onsets)
@@ -192,10 +197,18 @@ class Library:
 
     def _compose(self, number: int, seconds: float, borrowed: Sequence[list[Segment]]):
         parts, segments, rng = self._composition(number, seconds, borrowed)
-        audio = synthesis.render(parts, self.settings.rate, synthesis.random_cents(rng))
-        if rng.random() < 0.5:
-            audio = degrade(audio, self.settings.rate, rng)
-        return audio, segments
+        return self._perform(parts, rng), segments
+
+    def _perform(self, parts: Sequence[arrangement.Part], rng: np.random.Generator) -> np.ndarray:
+        """Parts played on soundfonts drawn for each, in a tuning of their own, half of the pieces
+        degraded."""
+        fonts = synthesis.cast(parts, self._fonts, rng)
+        audio = synthesis.render(parts, self.settings.rate, synthesis.random_cents(rng), fonts)
+        return degrade(audio, self.settings.rate, rng) if rng.random() < 0.5 else audio
+
+    def _played(self) -> dict:
+        """What drawn instruments depend on: in the cache's keys, where there are soundfonts."""
+        return {"soundfonts": [f.fingerprint for f in self._fonts]} if self._fonts else {}
 
     def _frame_classes(self, segments: list[Segment], frames: int) -> np.ndarray:
         return harmony.segments_to_frames(segments, frames, self.settings.frame_seconds)
@@ -219,11 +232,7 @@ class Library:
         if not rendering:
             return synthesis.render(parts, self.settings.rate)
         rng = self._rng("rendering", item.id, rendering)
-        parts = arrangement.reorchestrate(parts, rng)
-        audio = synthesis.render(parts, self.settings.rate, synthesis.random_cents(rng))
-        if rng.random() < 0.5:
-            audio = degrade(audio, self.settings.rate, rng)
-        return audio
+        return self._perform(arrangement.reorchestrate(parts, rng), rng)
 
     def _source(self, item: chords.Item, rendering: int) -> np.ndarray | Path:
         if item.midi:

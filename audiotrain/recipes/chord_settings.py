@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from audiotrain.datasets.soundfont import SoundFont
 from audiotrain.models.chords import ChordModelSettings
 from audiotrain.recipes.chord_data import FeatureSettings
 from audiotrain.recipes.chord_training import LossSettings, OptimizationSettings
@@ -52,6 +53,9 @@ class TrainSettings:
     """length of a synthesised song in seconds"""
     progressions: Path | None = None
     """folder of chord labels whose progressions synthesised songs borrow"""
+    soundfonts: tuple[Path, ...] = ()
+    """.sf2 files whose instruments play, too, wherever instruments are drawn: in synthesised songs
+    and in renderings other than as written"""
     window: int = 128
     """frames of a training window, 12 s"""
     batch_size: int = 24
@@ -288,3 +292,10 @@ def check_effect(settings: TrainSettings) -> None:
             )
         if not folder.exists():
             raise ValueError(f"progressions={folder}: no such folder")
+    for path in settings.soundfonts:
+        SoundFont(path.expanduser())  # refuses what it cannot read
+    if settings.soundfonts and not settings.composed_songs and settings.renderings < 2:
+        raise ValueError(
+            f"soundfonts={settings.soundfonts[0]} without composed songs and with renderings=1, "
+            "expected composed of 1 or more, or renderings of 2 or more"
+        )

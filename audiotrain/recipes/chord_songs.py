@@ -14,6 +14,12 @@ from audiotrain.recipes.chord_settings import TrainSettings
 from audiotrain.recipes.terminal import progress
 
 
+def library_of(settings: TrainSettings) -> Library:
+    """What makes a run's songs."""
+    cache = settings.cache.expanduser()
+    return Library(settings.features, cache, settings.seed, settings.soundfonts)
+
+
 def prepare(
     settings: TrainSettings, library: Library, run: Path
 ) -> tuple[dict[str, list[list[Song]]], dict[str, chords.Item]]:

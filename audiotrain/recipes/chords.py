@@ -49,6 +49,7 @@ from audiotrain.recipes.chord_songs import (
     find,
     first_classes,
     first_renderings,
+    library_of,
     prepare,
     read_split,
     tell,
@@ -81,7 +82,7 @@ def train(settings: TrainSettings) -> dict:
     ranks = distributed.join()
     settings = sized(settings)
     run = Path(ranks.from_first(lambda: str(open_run(settings, "chords"))))
-    library = Library(settings.features, settings.cache.expanduser(), settings.seed)
+    library = library_of(settings)
     with ranks.hush():
         parts, items = prepare(settings, library, run)
     with runs.resumable(run):
