@@ -75,7 +75,7 @@ class SoundFont:
             self._read({name: chunks[name] for name in CHUNKS})
         except (KeyError, IndexError, struct.error) as error:
             raise ValueError(f"{path}: SoundFont 2 file is damaged ({error})") from None
-        self._voice = lru_cache(maxsize=1024)(self._make_voice)
+        self._voice = lru_cache(maxsize=512)(self._make_voice)
 
     def _read(self, chunks: dict[bytes, np.ndarray]) -> None:
         samples = chunks.pop(b"smpl")

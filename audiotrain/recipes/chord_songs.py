@@ -70,7 +70,11 @@ def spread(songs: list[list[Song]], valid: float, test: float) -> dict[str, list
     counts = [min(max(1, round(count * share)), count - 2) for share in (valid, test)]
     held = min(sum(counts), count - 1)
     tested = held * counts[1] // sum(counts)
-    order = sorted(songs, key=lambda own: (len({s.label for s in own[0].segments}), own[0].name))
+
+    def kinds(own: list[Song]) -> int:
+        return len({s.label.replace("X", "N") for s in own[0].segments})
+
+    order = sorted(songs, key=lambda own: (kinds(own), own[0].name))
     parts: dict[str, list[list[Song]]] = {"train": [], "valid": [], "test": []}
 
     def chosen(place: int, some: int, of: int) -> bool:
