@@ -69,9 +69,9 @@ def merged(spans: Spans) -> list[tuple[float, float, str]]:
 
 def agreement(reference: Spans, estimate: Spans) -> list[tuple[float, float, bool]]:
     """(start, end, whether both give the same label) over the reference, from boundary to boundary;
-    a gap of the estimate counts as N.
+    a gap of the estimate counts as N, and X of the reference is no label that scores know.
 
-    >>> agreement([(0, 2, "C")], [(0, 1.5, "C:maj"), (1.5, 2, "G")])
+    >>> agreement([(0, 2, "C"), (2, 3, "X")], [(0, 1.5, "C:maj"), (1.5, 3, "G")])
     [(0, 1.5, True), (1.5, 2, False)]
     """
     estimate = sorted(estimate)
@@ -79,6 +79,8 @@ def agreement(reference: Spans, estimate: Spans) -> list[tuple[float, float, boo
     times = sorted({time for span in estimate for time in span[:2]})
     parts: list[tuple[float, float, bool]] = []
     for start, end, label in reference:
+        if label == "X":
+            continue
         inside = times[bisect.bisect_right(times, start) : bisect.bisect_left(times, end)]
         for left, right in itertools.pairwise([start, *inside, end]):
             at = bisect.bisect_right(starts, left) - 1
@@ -154,7 +156,7 @@ def timeline(
     text = ("\n" if len(bands) == 1 else "\n\n").join(blocks)
     if start < end:
         text += f"\n… and {clock(end - start)} more"
-    if reference is not None:
+    if parts:
         seconds = sum(right - left for left, right, _ in parts)
         text += f"\n\nsame label in {share_agreed(parts):.1%} of {clock(seconds)}"
     return text

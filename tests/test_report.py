@@ -347,6 +347,14 @@ def test_agreement_covers_the_reference_and_is_right_everywhere(one, other):
     assert not parts or 0 <= share_agreed(parts) <= 1
 
 
+def test_x_of_a_reference_agrees_with_nothing_and_differs_from_nothing():
+    reference, estimate = [(0, 4, "C:maj"), (4, 6, "X"), (6, 8, "G:maj")], [(0, 8, "C:maj")]
+    assert agreement(reference, estimate) == [(0, 4, True), (6, 8, False)]
+    text = timeline.timeline(estimate, reference, width=50, color=False)
+    assert "same label in 66.7% of 0:06" in text
+    assert "same label" not in timeline.timeline(estimate, [(0, 8, "X")], width=50, color=False)
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [(0, "0:00"), (59.96, "1:00"), (61.5, "1:01.5"), (3599.99, "1:00:00"), (36000, "10:00:00")],
