@@ -1,11 +1,12 @@
 """Train audio models on one's own machine with MLX: chord recognition, CLAP, and your own.
 
-Importing the package loads a fast BLAS where MLX lacks one, so import it before `mlx.core`.
+Importing the package loads a fast BLAS where MLX lacks one, so import it before `mlx.core`; there
+MLX's kernels are then compiled to faster ones, too.
 """
 
 from importlib import import_module
 
-from audiotrain import blas
+from audiotrain import blas, kernels
 
 __version__ = "0.1.0"
 
@@ -48,6 +49,7 @@ __all__ = [
 
 if blas.load().name != "GPU":
     blas.keep_freed_memory()
+    kernels.vectorise()
 
 
 def __getattr__(name: str):

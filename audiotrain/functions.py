@@ -9,7 +9,7 @@ a comparison there (relu) branches: both are written around here.
 
 import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache, wraps
 from typing import NamedTuple
 
@@ -174,37 +174,45 @@ def _exp(x: mx.array) -> mx.array:
     return mx.view(bits, mx.float32)
 
 
-def _numbers(odd: Odd, part: int) -> tuple[float, list[float], list[float]]:
-    """`end`, P and Q of `odd` for x times 2^part, such that x P / (2 Q) is odd(x).
-
-    MLX joins equal numbers of a compiled function, and what it fills with them, though they be on
-    different streams; then one stream's kernels read whole arrays of one number. So each part of a
-    batch has numbers of its own, in powers of two, which change no result.
-    """
-    scale = 2.0**part
-    p, q = (
-        [c * first / (2 * scale) ** (2 * n) for n, c in enumerate(coefficients)]
-        for coefficients, first in ((odd.p, 0.5 / scale**2), (odd.q, 0.5 / scale))
-    )
-    return odd.end * scale, p, q
+def _of_twice(coefficients: Sequence[float]) -> list[float]:
+    """Of a polynomial of x^2 those of the one that has its values for twice x."""
+    return [c / 4**n for n, c in enumerate(coefficients)]
 
 
-def _times_half_plus(factor: mx.array, x: mx.array, odd: Odd, part: int) -> mx.array:
-    """factor (1/2 + odd(x)), for |x| up to 1e7; `part` as for `_numbers`."""
-    end, *both = _numbers(odd, part)
-    if part:
-        x = x * 2.0**part
-    x = mx.abs(x + end) - mx.abs(x - end)  # twice x, clipped; comparisons end vector code
+def _times_half_plus(factor: mx.array, x: mx.array, odd: Odd) -> mx.array:
+    """factor (1/2 + odd(x)), for |x| up to 1e7."""
+    x = mx.abs(x + odd.end) - mx.abs(x - odd.end)  # twice x, clipped; comparisons end vector code
     square = x * x
     fourth = square * square
     eighth = fourth * fourth
     p, q = (
         ((c0 + c1 * square) + (c2 + c3 * square) * fourth) + (c4 + c5 * square) * eighth
-        for c0, c1, c2, c3, c4, c5 in both
+        for c0, c1, c2, c3, c4, c5 in (_of_twice(odd.p), _of_twice(odd.q))
     )
     return factor * (q + x * p) / (q + q)
 
 
+def _apart(function: Callable) -> Callable:
+    """Decorator of a compiled function of arrays, element by element: on each stream of a thread it
+    computes with arrays of another shape.
+
+    MLX joins equal parts of a compiled step though they be on different streams, and so what it
+    fills with a number (constants are arrays, too). The other stream's kernels would then read
+    whole arrays of one number, at half the speed.
+    """
+
+    @wraps(function)
+    def call(*arrays: mx.array) -> mx.array:
+        axes = [1] * part()
+        if not axes:
+            return function(*arrays)
+        out = function(*(array.reshape(*axes, *array.shape) for array in arrays))
+        return out.reshape(out.shape[len(axes) :])
+
+    return call
+
+
+@_apart
 @mx.compile
 def _exp_difference(x: mx.array, y: mx.array) -> mx.array:
     return _exp(x - y)
@@ -249,36 +257,40 @@ def _softmax(x: mx.array) -> mx.array:
     return exponentials / total
 
 
+@_apart
 @mx.compile
-def _gelu_value(x: mx.array, part: int) -> mx.array:
-    return _times_half_plus(x, x, SHARE, part)
+def _gelu_value(x: mx.array) -> mx.array:
+    return _times_half_plus(x, x, SHARE)
 
 
+@_apart
 @mx.compile
-def _gelu_slope(x: mx.array, cotangent: mx.array, part: int) -> mx.array:
-    return _times_half_plus(cotangent, x, SLOPE, part)
+def _gelu_slope(x: mx.array, cotangent: mx.array) -> mx.array:
+    return _times_half_plus(cotangent, x, SLOPE)
 
 
-def _gelu_gradient(x: mx.array, cotangent: mx.array, _) -> mx.array:
-    return _gelu_slope(x, cotangent, part())
-
-
-@with_gradient(_gelu_gradient)
+@with_gradient(lambda x, cotangent, _: _gelu_slope(x, cotangent))
 def _gelu(x: mx.array) -> mx.array:
-    return _gelu_value(x, part())
+    return _gelu_value(x)
 
 
 # mx.contiguous copies nothing here: it ends a kernel, so that what stands before it is computed
 # once for each row and not once for each number of the row.
 
 
-def _relu_gradient(_, cotangent: mx.array, out: mx.array) -> mx.array:
+@_apart
+def _relu_value(x: mx.array) -> mx.array:
+    return 0.5 * (x + mx.abs(x))
+
+
+@_apart
+def _relu_slope(out: mx.array, cotangent: mx.array) -> mx.array:
     return cotangent * (out > 0)
 
 
-@with_gradient(_relu_gradient)
+@with_gradient(lambda _, cotangent, out: _relu_slope(out, cotangent))
 def _relu(x: mx.array) -> mx.array:
-    return 0.5 * (x + mx.abs(x))
+    return _relu_value(x)
 
 
 def _linear_gradient(given: tuple, cotangent: mx.array, _) -> tuple:

@@ -18,7 +18,7 @@ from audiotrain.distributed import Alone
 from audiotrain.finite import gradient_norm, keep_if
 from audiotrain.module import check_trainable
 from audiotrain.precision import Bfloat16Mixed, Float32
-from audiotrain.spread import applied_at, at, places_of
+from audiotrain.spread import applied_at, at, in_rows, places_of
 
 
 class TrainStep:
@@ -137,7 +137,7 @@ class TrainStep:
 
         with self.ranks.layers(self.module), self.precision.layers(self.module):
             numbers, gradients = nn.value_and_grad(self.module, loss_and_metrics)(batch)
-        return *numbers[1:], gradients
+        return *numbers[1:], in_rows(gradients, self._places)
 
     def _update(self, batch) -> dict:
         old_model, old_optimizer = arrays_of(self.module.state), arrays_of(self.optimizer.state)

@@ -1,8 +1,9 @@
-"""Forward, and forward with backward, of a CLAP of full size beside PyTorch's, in one run.
+"""A training step of a CLAP of full size beside PyTorch's, and parts of it, in one run.
 
-The same random weights and batch, dropout off. Each side has a process of its own and they take
-turns of some steps, MLX's each begun before the last one has ended, as the Trainer's are; printed
-are medians of a step. Seconds of CPU tell more on a busy machine, with --threads 1.
+The same random weights and batch, dropout off. The training step is the Trainer's: forward,
+backward, clipping and AdamW. Each side has a process of its own and they take turns of some steps,
+MLX's each begun before the last one has ended, as the Trainer's are; printed are medians of a step.
+Seconds of CPU tell more on a busy machine, with --threads 1.
 Run: python benchmarks/clap_step.py [--clips 4] [--rounds 5] [--steps 4] [--threads 2] [--small]
 """
 
@@ -19,14 +20,21 @@ from functools import partial
 from audiotrain.blas import VARIABLE  # isort: skip (BLAS before MLX)
 import mlx.core as mx
 import mlx.nn as nn
+import mlx.optimizers as optim
 import numpy as np
 
+from audiotrain import Trainer
 from audiotrain.compiled import can_compile
+from audiotrain.distributed import Alone
 from audiotrain.models.clap import CLAP
 from audiotrain.models.clap_config import CLAPConfig
+from audiotrain.precision import Float32
+from audiotrain.recipes.clap_training import CLAPTrainModule
+from audiotrain.step import TrainStep
 
 SIDES = {"MLX": {}, "PyTorch": {VARIABLE: "off"}}
-WORKS = ("forward", "forward and backward")
+WORKS = ("forward", "forward and backward", "training step")
+RATE, DECAY, CLIP = 1e-5, 0.01, 1.0
 PAUSE = 0.3  # seconds; the threads of a BLAS go on spinning for 0.2 s
 NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 
@@ -67,17 +75,36 @@ def mlx_work(config: CLAPConfig, clips: int) -> dict[str, Callable[[int], None]]
     forward = compiled(forward, inputs=model.state, outputs=model.state)
     backward = compiled(lambda *b: gradient(*b), inputs=model.state, outputs=model.state)
 
+    module = CLAPTrainModule(freeze_text=False, clap=model)
+    module.attach(Trainer(max_steps=1, logger=False))
+    module.eval()
+    update = TrainStep(
+        module,
+        optim.AdamW(RATE, weight_decay=DECAY, bias_correction=True),
+        clip_value=CLIP,
+        clip_algorithm="norm",
+        accumulate=False,
+        ema_decay=None,
+        precision=Float32(),
+        ranks=Alone(),
+        compile=can_compile(),
+    )
+
+    def train(audio, ids):
+        return update((audio, ids, mx.ones_like(ids))).vector, update.state()
+
     def run(step, steps: int) -> None:
         before = None
         for _ in range(steps):
             now = step(audio, ids)
             mx.async_eval(now)
             mx.eval(before)
-            before = now
+            before = now[0] if isinstance(now, tuple) else now  # the state is replaced meanwhile
         mx.eval(before)
+        mx.synchronize()
 
-    model.eval()
-    return {work: partial(run, step) for work, step in zip(WORKS, (forward, backward), strict=True)}
+    steps = forward, backward, train
+    return {work: partial(run, step) for work, step in zip(WORKS, steps, strict=True)}
 
 
 def torch_work(config: CLAPConfig, clips: int) -> dict[str, Callable[[int], None]]:
@@ -101,7 +128,20 @@ def torch_work(config: CLAPConfig, clips: int) -> dict[str, Callable[[int], None
             logits = model(**inputs).logits_per_audio
             torch.nn.functional.cross_entropy(logits, torch.arange(clips)).backward()
 
-    return dict(zip(WORKS, (run_forward, run_backward), strict=True))
+    parameters = list(model.parameters())
+    optimizer = torch.optim.AdamW(parameters, RATE, weight_decay=DECAY, fused=True)
+
+    def run_training(steps: int) -> None:
+        for _ in range(steps):
+            model.zero_grad(set_to_none=True)
+            outputs, targets = model(**inputs), torch.arange(clips)
+            loss = torch.nn.functional.cross_entropy(outputs.logits_per_audio, targets)
+            loss = loss + torch.nn.functional.cross_entropy(outputs.logits_per_text, targets)
+            (loss / 2).backward()
+            torch.nn.utils.clip_grad_norm_(parameters, CLIP)
+            optimizer.step()
+
+    return dict(zip(WORKS, (run_forward, run_backward, run_training), strict=True))
 
 
 def serve(side: str, config: CLAPConfig, clips: int, steps: int) -> None:

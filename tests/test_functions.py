@@ -1,6 +1,8 @@
 """What is written for a CPU, and MLX's own kernels, against PyTorch in float64."""
 
 import math
+import re
+from collections import Counter
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -61,12 +63,34 @@ def test_values_and_gradients_equal_pytorchs(name, compiled):
     np.testing.assert_allclose(gradient, reference.grad.numpy(), rtol=1e-6, atol=2e-6)
 
 
-def test_parts_of_a_batch_share_no_number_of_gelu():
-    """What MLX would join, on whichever stream it is."""
-    for odd in (functions.SHARE, functions.SLOPE):
-        found = [functions._numbers(odd, part) for part in range(parallel.MOST)]
-        sets = [{np.float32(number) for number in (end, *p, *q)} for end, p, q in found]
-        assert len(set.union(*sets)) == sum(map(len, sets)) == 13 * parallel.MOST
+ELEMENTS = {"softmax": softmax, "gelu": gelu, "relu": relu, "logsumexp": logsumexp}
+
+
+@pytest.mark.parametrize("name", ELEMENTS)
+def test_no_streams_kernel_reads_what_anothers_was_filled_with(name, monkeypatch, tmp_path):
+    """MLX joins equal numbers of a compiled step, on whichever stream they are."""
+    if mx.default_device() != mx.Device(mx.cpu):
+        pytest.skip("a GPU has one stream")
+    x = mx.random.normal((6, 256, 128))
+    mx.eval(x)
+    seen = []
+
+    def both(x):
+        out = parallel.by_parts(ELEMENTS[name], x)
+        _, (gradient,) = mx.vjp(lambda x: parallel.by_parts(ELEMENTS[name], x), [x], [out])
+        return out, gradient
+
+    for count in (1, 3):
+        monkeypatch.setenv(parallel.VARIABLE, str(count))
+        monkeypatch.setenv(parallel.WIDTH, str(parallel.WIDE))
+        monkeypatch.setattr(parallel, "_OF_THREAD", parallel.threading.local())
+        found = mx.compile(both)(x)
+        mx.export_to_dot(str(tmp_path / "graph.dot"), *found)
+        labels = re.findall(r'label ="(\w+)"', (tmp_path / "graph.dot").read_text())
+        seen.append((found, Counter(label for label in labels if label.startswith("Compiled"))))
+    (whole, alone), (parts, apart) = seen
+    assert apart == {label: 3 * number for label, number in alone.items()}
+    assert all(mx.array_equal(one, other) for one, other in zip(whole, parts, strict=True))
 
 
 LAYERS = {

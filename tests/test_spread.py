@@ -9,7 +9,7 @@ from toy import same, trainer, weights
 
 from audiotrain import OptimizerConfig, TrainModule, parallel
 from audiotrain.parameter_groups import parameter_groups
-from audiotrain.spread import applied_at, places_of
+from audiotrain.spread import applied_at, in_rows, places_of
 
 
 @pytest.fixture
@@ -96,11 +96,22 @@ def test_streams_have_as_much_to_do(streams):
     assert set(places) == set(sizes) - {"small"}
     assert str(places["a"]) != str(places["b"])
     assert str(places["b"]) == str(places["c"])
-    assert str(places["d"]) != str(places["e"])
+    assert str(places["d"]) == str(places["e"])  # those of one shape are together
+    assert str(places["d"]) == str(places["a"])
     streams(1)
     assert places_of(arrays) == {}
     streams(2)
     assert places_of({"a": mx.zeros(400_000)}) == {}  # nothing to share
+
+
+def test_gradients_are_laid_out_as_their_parameters():
+    if mx.default_device() != mx.Device(mx.cpu):
+        pytest.skip("a GPU takes them as they are")
+    given = mx.random.normal((90, 80))
+    found = in_rows({"layer": {"weight": given.T, "bias": mx.zeros(3)}}, {})
+    assert not memoryview(given.T).c_contiguous
+    assert memoryview(found["layer"]["weight"]).c_contiguous
+    assert mx.array_equal(found["layer"]["weight"], given.T)
 
 
 def test_an_optimizer_is_left_as_it_was(streams):
