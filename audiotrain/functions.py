@@ -310,7 +310,7 @@ def _standardised(x: mx.array, eps: mx.array) -> tuple[mx.array, mx.array]:
     """Rows less their mean (rows, width), over their deviation, and one over that (rows, 1)."""
     mean = mx.full((x.shape[-1], 1), 1 / x.shape[-1])  # products are the fastest sums
     centred = mx.contiguous(x - x @ mean)
-    scale = mx.contiguous(mx.rsqrt(mx.contiguous(centred * centred) @ mean + eps))
+    scale = mx.contiguous(mx.rsqrt(centred * centred @ mean + eps))
     return mx.contiguous(centred * scale), scale
 
 
@@ -319,7 +319,7 @@ def _layer_norm_gradient(given: tuple, cotangent: mx.array, _) -> tuple:
     width = x.shape[-1]
     standard, scale = _standardised(x.reshape(-1, width), eps)
     cotangent = cotangent.reshape(-1, width)
-    times = mx.contiguous(cotangent * standard)
+    times = cotangent * standard
     share, ones = (weight / width)[:, None], mx.ones((1, len(cotangent)))
     offset = mx.contiguous((cotangent @ share) * scale)
     slope = mx.contiguous((times @ share) * scale)

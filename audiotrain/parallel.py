@@ -87,10 +87,12 @@ def by_parts(function: Callable, *batch: mx.array):
     blas.use_threads(max(1, blas.cores() // len(chosen)))
     ends = [examples * number // len(chosen) for number in range(len(chosen) + 1)]
     parts = []
-    for stream, start, stop in zip(chosen, ends, ends[1:], strict=False):
-        with mx.stream(stream):  # slices, since mx.split breaks mx.compile (MLX 0.32)
-            parts.append(function(*(array[start:stop] for array in batch)))
-    return tree_map(lambda *arrays: mx.concatenate(arrays), parts[0], *parts[1:])
+    # The first part last: parts' gradients of weights are added up where the first one made is, and
+    # the first stream, the default, has the rest of a step to do.
+    for number in reversed(range(len(chosen))):
+        with mx.stream(chosen[number]):  # slices, since mx.split breaks mx.compile (MLX 0.32)
+            parts.append(function(*(array[ends[number] : ends[number + 1]] for array in batch)))
+    return tree_map(lambda *arrays: mx.concatenate(arrays[::-1]), *parts)
 
 
 if VARIABLE in os.environ:

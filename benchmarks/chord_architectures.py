@@ -18,8 +18,8 @@ import numpy as np
 from audiotrain.callbacks import Callback
 from audiotrain.models.chords import ChordModelSettings
 from audiotrain.recipes import chords
-from audiotrain.recipes.chord_data import Library
 from audiotrain.recipes.chord_settings import TrainSettings
+from audiotrain.recipes.chord_songs import library_of
 
 CANDIDATES = {
     "equivariant (default)": ChordModelSettings(),
@@ -79,7 +79,7 @@ def main() -> None:
         data=options.data, cache=options.cache, valid=0.02, test=0.0825, renderings=2,
         validations=1,
     )  # fmt: skip
-    library = Library(base.features, base.cache.expanduser(), base.seed)
+    library = library_of(base)
     with tempfile.TemporaryDirectory() as folder:
         parts, _ = chords.prepare(base, library, Path(folder))
     rows = {}

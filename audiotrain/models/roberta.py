@@ -1,4 +1,7 @@
-"""RoBERTa (Liu et al. 2019, arXiv:1907.11692): tokens (batch, tokens) to one vector a text."""
+"""RoBERTa (Liu et al. 2019, arXiv:1907.11692): tokens (batch, tokens) to one vector a text.
+
+Between its layers tokens are rows (batch * tokens, width), which spares many views of arrays.
+"""
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -40,7 +43,10 @@ class Embeddings(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Multi-head self-attention, added to its input, then normed; of the first `count` tokens."""
+    """Multi-head self-attention, added to its input, then normed; of the first `count` tokens.
+
+    `bias` (batch, 1, 1, tokens) is added to the scores of tokens.
+    """
 
     def __init__(self, config: RoBERTaConfig):
         super().__init__()
@@ -54,14 +60,16 @@ class SelfAttention(nn.Module):
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def __call__(self, x: mx.array, bias: mx.array, count: int | None = None) -> mx.array:
-        batch, _, width = x.shape
-        own = x[:, :count]
+        batch, tokens, width = bias.shape[0], bias.shape[-1], x.shape[-1]
+        own = x
+        if count is not None:
+            own = x.reshape(batch, tokens, width)[:, :count].reshape(-1, width)
         query, key, value = (
-            linear(tokens).reshape(batch, tokens.shape[1], self.heads, -1).swapaxes(1, 2)
-            for linear, tokens in ((self.query, own), (self.key, x), (self.value, x))
+            linear(rows).reshape(batch, -1, self.heads, width // self.heads).swapaxes(1, 2)
+            for linear, rows in ((self.query, own), (self.key, x), (self.value, x))
         )
         mixed = attend(query, key, value, bias, self.weights_dropout)
-        mixed = mixed.swapaxes(1, 2).reshape(batch, -1, width)
+        mixed = mixed.swapaxes(1, 2).reshape(-1, width)
         return self.norm(own + self.dropout(self.output(mixed)))
 
 
@@ -118,9 +126,10 @@ class RoBERTa(nn.Module):
 
     def _tower(self, x: mx.array, bias: mx.array) -> mx.array:
         *layers, last = self.layers
+        x = x.reshape(-1, x.shape[-1])
         for layer in layers:
             x = layer(x, bias)
-        return mx.tanh(self.pooler(last(x, bias, count=1)[:, 0]))  # the first token is all it takes
+        return mx.tanh(self.pooler(last(x, bias, count=1)))  # the first token is all it takes
 
 
 def check_tokens(input_ids: mx.array, vocab_size: int) -> None:
