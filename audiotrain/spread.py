@@ -27,7 +27,7 @@ def places_of(parameters) -> Places:
 
     Parameters of one shape are on one stream: MLX joins equal parts of a compiled step though they
     be on different streams, and so what an optimizer's numbers are filled to. The other stream
-    would read whole arrays of one number, which makes AdamW's update three times as slow.
+    would read whole arrays of one number, which makes AdamW's update twice as slow.
     """
     chosen = streams()
     shapes = defaultdict(list)

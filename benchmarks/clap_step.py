@@ -91,7 +91,9 @@ def mlx_work(config: CLAPConfig, clips: int) -> dict[str, Callable[[int], None]]
     )
 
     def train(audio, ids):
-        return update((audio, ids, mx.ones_like(ids))).vector, update.state()
+        numbers = update((audio, ids, mx.ones_like(ids))).vector
+        mx.async_eval(numbers, update.state())
+        return numbers
 
     def run(step, steps: int) -> None:
         before = None
@@ -99,9 +101,9 @@ def mlx_work(config: CLAPConfig, clips: int) -> dict[str, Callable[[int], None]]
             now = step(audio, ids)
             mx.async_eval(now)
             mx.eval(before)
-            before = now[0] if isinstance(now, tuple) else now  # the state is replaced meanwhile
+            before = now
         mx.eval(before)
-        mx.synchronize()
+        mx.synchronize()  # the last step's state
 
     steps = forward, backward, train
     return {work: partial(run, step) for work, step in zip(WORKS, steps, strict=True)}
