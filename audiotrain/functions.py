@@ -77,8 +77,9 @@ def relu(x: mx.array) -> mx.array:
 
 
 def linear(x: mx.array, weight: mx.array, bias: mx.array) -> mx.array:
-    """x (…, in) times weight (out, in) transposed, plus bias (out,). On a CPU the gradient of the
-    bias is a product, too, which takes half as long as MLX's sum."""
+    """x (…, in) times weight (out, in) transposed, plus bias (out,). On a CPU the bias is added
+    afterwards, since MLX's addmm first writes it to each row, which takes longer; and its gradient
+    is a product, too, which takes half as long as MLX's sum."""
     if on_cpu(x):
         return _linear(x, weight, bias)
     return mx.addmm(bias, x, weight.T)
@@ -254,7 +255,7 @@ def _softmax_gradient(_, cotangent: mx.array, weights: mx.array) -> mx.array:
 @with_gradient(_softmax_gradient)
 def _softmax(x: mx.array) -> mx.array:
     _, exponentials, total = _exponentials(x)
-    return exponentials / total
+    return exponentials / _repeated(total, x.shape)
 
 
 @_apart
@@ -276,6 +277,17 @@ def _gelu(x: mx.array) -> mx.array:
 
 # mx.contiguous copies nothing here: it ends a kernel, so that what stands before it is computed
 # once for each row and not once for each number of the row.
+
+
+def _repeated(x: mx.array, shape: tuple[int, ...]) -> mx.array:
+    """`x` broadcast to `shape`, for one operation alone. mx.compile makes a kernel even of one and
+    its broadcast, which takes up to twice as long as the operation by itself."""
+    ones = (1,) * (len(shape) - x.ndim)
+    steps, step = [], 1
+    for size in (*ones, *x.shape)[::-1]:
+        steps.append(0 if size == 1 else step)
+        step *= size
+    return mx.as_strided(x, shape, steps[::-1])
 
 
 @_apart
@@ -303,15 +315,16 @@ def _linear_gradient(given: tuple, cotangent: mx.array, _) -> tuple:
 
 @with_gradient(_linear_gradient)
 def _linear(x: mx.array, weight: mx.array, bias: mx.array) -> mx.array:
-    return mx.addmm(bias, x, weight.T)
+    out = x @ weight.T
+    return out + _repeated(bias, out.shape)
 
 
 def _standardised(x: mx.array, eps: mx.array) -> tuple[mx.array, mx.array]:
     """Rows less their mean (rows, width), over their deviation, and one over that (rows, 1)."""
     mean = mx.full((x.shape[-1], 1), 1 / x.shape[-1])  # products are the fastest sums
-    centred = mx.contiguous(x - x @ mean)
+    centred = mx.contiguous(x - _repeated(x @ mean, x.shape))
     scale = mx.contiguous(mx.rsqrt(centred * centred @ mean + eps))
-    return mx.contiguous(centred * scale), scale
+    return mx.contiguous(centred * _repeated(scale, x.shape)), scale
 
 
 def _layer_norm_gradient(given: tuple, cotangent: mx.array, _) -> tuple:
@@ -323,7 +336,7 @@ def _layer_norm_gradient(given: tuple, cotangent: mx.array, _) -> tuple:
     share, ones = (weight / width)[:, None], mx.ones((1, len(cotangent)))
     offset = mx.contiguous((cotangent @ share) * scale)
     slope = mx.contiguous((times @ share) * scale)
-    of_x = mx.contiguous(cotangent * weight) * scale - offset - standard * slope
+    of_x = mx.contiguous(cotangent * _repeated(weight, cotangent.shape)) * scale - offset - standard * slope
     of_weight, of_bias = ((ones @ rows).squeeze(0) for rows in (times, cotangent))
     return of_x.reshape(x.shape), of_weight, of_bias, mx.zeros_like(eps)
 
