@@ -336,7 +336,8 @@ def _layer_norm_gradient(given: tuple, cotangent: mx.array, _) -> tuple:
     share, ones = (weight / width)[:, None], mx.ones((1, len(cotangent)))
     offset = mx.contiguous((cotangent @ share) * scale)
     slope = mx.contiguous((times @ share) * scale)
-    of_x = mx.contiguous(cotangent * _repeated(weight, cotangent.shape)) * scale - offset - standard * slope
+    weighted = mx.contiguous(cotangent * _repeated(weight, cotangent.shape))
+    of_x = weighted * scale - offset - standard * slope
     of_weight, of_bias = ((ones @ rows).squeeze(0) for rows in (times, cotangent))
     return of_x.reshape(x.shape), of_weight, of_bias, mx.zeros_like(eps)
 

@@ -12,7 +12,7 @@ import mlx.nn as nn
 import numpy as np
 
 from audiotrain.buffers import Buffered
-from audiotrain.functions import attend, gelu
+from audiotrain.functions import attend, gelu, with_gradient
 from audiotrain.models.clap_config import HTSATConfig
 from audiotrain.models.layers import LayerNorm, Linear
 from audiotrain.parallel import by_parts
@@ -120,64 +120,55 @@ class PatchEmbedding(nn.Module):
 
 
 class WindowAttention(nn.Module):
-    """Self-attention inside square windows, which lie half a window further when `shifted`."""
+    """Self-attention inside square windows: rows (batch * patches, width), window after window."""
 
-    def __init__(self, width: int, heads: int, shifted: bool, config: HTSATConfig):
+    def __init__(self, width: int, heads: int, config: HTSATConfig):
         super().__init__()
-        self.heads, self.window, self.shifted = heads, config.window_size, shifted
+        self.heads, self.window = heads, config.window_size
         self.query = Linear(width, width, bias=config.qkv_bias)
         self.key = Linear(width, width, bias=config.qkv_bias)
         self.value = Linear(width, width, bias=config.qkv_bias)
         self.output = Linear(width, width)
         self.relative_position_bias_table = mx.zeros(((2 * self.window - 1) ** 2, heads))
-        self.dropout = nn.Dropout(config.attention_probs_dropout_prob)
+        rate = config.attention_probs_dropout_prob
+        self.weights_dropout = nn.Dropout(rate) if rate else None
+        self.dropout = nn.Dropout(rate)
 
-    def __call__(self, x: mx.array) -> mx.array:
-        batch, rows, columns, width = x.shape
-        window, shift = self.window, self.window // 2
-        shifted = self.shifted and min(rows, columns) > window
-        if shifted:
-            x = mx.roll(x, (-shift, -shift), (1, 2))
-        query, key, value = (self._windows(f(x)) for f in (self.query, self.key, self.value))
-        bias = self.relative_position_bias_table[mx.array(relative_positions(window))]
+    def __call__(self, x: mx.array, mask: mx.array | None) -> mx.array:
+        """`mask` (windows, window², window²) is added to the scores of each example's windows."""
+        bias = self.relative_position_bias_table[mx.array(relative_positions(self.window))]
         bias = bias.transpose(2, 0, 1)
-        if shifted:
-            bias = bias + mx.array(region_mask(rows, columns, window))[:, None]
-        mixed = attend(query, key, value, bias, self.dropout)
-        mixed = mixed.reshape(
-            batch, rows // window, columns // window, self.heads, window, window, -1
+        windows = ()
+        if mask is not None:
+            bias = bias + mask[:, None]
+            windows = mask.shape[:1]
+        heads = -1, *windows, self.window**2, self.heads, x.shape[-1] // self.heads
+        query, key, value = (
+            linear(x).reshape(heads).swapaxes(-2, -3)
+            for linear in (self.query, self.key, self.value)
         )
-        mixed = mixed.transpose(0, 1, 4, 2, 5, 3, 6).reshape(batch, rows, columns, width)
-        x = self.dropout(self.output(mixed))
-        return mx.roll(x, (shift, shift), (1, 2)) if shifted else x
-
-    def _windows(self, x: mx.array) -> mx.array:
-        """(batch, rows, columns, width) to (batch, windows, heads, patches, width of a head)."""
-        batch, rows, columns, width = x.shape
-        window = self.window
-        x = x.reshape(
-            batch, rows // window, window, columns // window, window, self.heads, -1
-        ).transpose(0, 1, 3, 5, 2, 4, 6)
-        return x.reshape(batch, -1, self.heads, window * window, width // self.heads)
+        mixed = attend(query, key, value, bias, self.weights_dropout)
+        return self.dropout(self.output(mixed.swapaxes(-2, -3).reshape(x.shape)))
 
 
 class SwinBlock(nn.Module):
     """Window attention, then a feed-forward with GELU, each normed and added to its input."""
 
-    def __init__(self, width: int, heads: int, shifted: bool, skipped: float, config: HTSATConfig):
+    def __init__(self, width: int, heads: int, skipped: float, config: HTSATConfig):
         super().__init__()
         hidden = int(config.mlp_ratio * width)
         self.layernorm_before = LayerNorm(width, config.layer_norm_eps)
-        self.attention = WindowAttention(width, heads, shifted, config)
+        self.attention = WindowAttention(width, heads, config)
         self.layernorm_after = LayerNorm(width, config.layer_norm_eps)
         self.intermediate, self.output = Linear(width, hidden), Linear(hidden, width)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
         self.drop_path = DropPath(skipped)
 
-    def __call__(self, x: mx.array) -> mx.array:
-        x = x + self.drop_path(self.attention(self.layernorm_before(x)))
+    def __call__(self, x: mx.array, batch: int, mask: mx.array | None) -> mx.array:
+        """Rows (batch * patches, width), window after window; for `mask` see WindowAttention."""
+        x = x + self.drop_path(self.attention(self.layernorm_before(x), mask), batch)
         hidden = gelu(self.intermediate(self.layernorm_after(x)))
-        return x + self.drop_path(self.dropout(self.output(hidden)))
+        return x + self.drop_path(self.dropout(self.output(hidden)), batch)
 
 
 class DropPath(nn.Module):
@@ -187,15 +178,16 @@ class DropPath(nn.Module):
         super().__init__()
         self.rate = rate
 
-    def __call__(self, x: mx.array) -> mx.array:
+    def __call__(self, x: mx.array, batch: int) -> mx.array:
+        """Rows (batch * patches, width), an example's one after the other."""
         if self.rate == 0 or not self.training:
             return x
-        kept = mx.random.bernoulli(1 - self.rate, (x.shape[0], *[1] * (x.ndim - 1)))
-        return x * (kept.astype(x.dtype) / (1 - self.rate))
+        kept = mx.random.bernoulli(1 - self.rate, (batch, 1)).astype(x.dtype)
+        return (x.reshape(batch, -1) * (kept / (1 - self.rate))).reshape(x.shape)
 
 
 class PatchMerging(nn.Module):
-    """Squares of four patches become one, twice as wide."""
+    """Squares of four patches become one, twice as wide: (batch, rows, columns, width)."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -209,20 +201,33 @@ class PatchMerging(nn.Module):
 
 
 class Stage(nn.Module):
-    """Blocks of one width; every second one has its windows shifted. Then `downsample`."""
+    """Blocks of one width, (batch, rows, columns, width), then `downsample`.
+
+    In every second block the windows lie half a window further, where there are several of them.
+    """
 
     def __init__(self, width: int, heads: int, skipped: list[float], last: bool, config):
         super().__init__()
-        self.blocks = [
-            SwinBlock(width, heads, number % 2 == 1, rate, config)
-            for number, rate in enumerate(skipped)
-        ]
+        self.window = config.window_size
+        self.blocks = [SwinBlock(width, heads, rate, config) for rate in skipped]
         if not last:
             self.downsample = PatchMerging(width)
 
     def __call__(self, x: mx.array) -> mx.array:
-        for block in self.blocks:
-            x = block(x)
+        batch, rows, columns, width = x.shape
+        window = self.window
+        squares = batch, rows // window, window, columns // window, window, width
+        x = x.reshape(squares).swapaxes(2, 3).reshape(-1, width)
+        several = min(rows, columns) > window
+        shift, back = shifted_order(batch, rows, columns, window) if several else (None, None)
+        mask = mx.array(region_mask(rows, columns, window)) if several else None
+        for number, block in enumerate(self.blocks):
+            if several and number % 2:
+                x = reordered(block(reordered(x, shift, back), batch, mask), back, shift)
+            else:
+                x = block(x, batch, None)
+        squares = batch, rows // window, columns // window, window, window, width
+        x = x.reshape(squares).swapaxes(2, 3).reshape(batch, rows, columns, width)
         return self.downsample(x) if "downsample" in self else x
 
 
@@ -325,6 +330,31 @@ def relative_positions(window: int) -> np.ndarray:
     down = row[:, None] - row + window - 1
     right = column[:, None] - column + window - 1
     return (down * (2 * window - 1) + right).astype(np.int32)
+
+
+def reordered(x: mx.array, order: np.ndarray, back: np.ndarray) -> mx.array:
+    """Rows of `x` in another order, which `back` undoes; its gradient is a gather, too."""
+
+    @with_gradient(lambda _, cotangent, out: cotangent[mx.array(back)])
+    def gather(x: mx.array) -> mx.array:
+        return x[mx.array(order)]
+
+    return gather(x)
+
+
+@cache
+def shifted_order(batch: int, rows: int, columns: int, window: int) -> tuple[np.ndarray, ...]:
+    """Where the patches of shifted windows are in those that are not, and the other way round.
+
+    Both (batch * rows * columns,), window after window; the image's ends are joined.
+    """
+    patches = np.arange(batch * rows * columns, dtype=np.int32)
+    squares = patches.reshape(batch, rows // window, columns // window, window, window)
+    image = squares.swapaxes(2, 3).reshape(batch, rows, columns)
+    image = np.roll(image, (-(window // 2), -(window // 2)), (1, 2))
+    squares = image.reshape(batch, rows // window, window, columns // window, window)
+    order = squares.swapaxes(2, 3).reshape(-1)
+    return order, np.argsort(order).astype(np.int32)
 
 
 @cache
