@@ -199,7 +199,8 @@ def _apart(function: Callable) -> Callable:
 
     MLX joins equal parts of a compiled step though they be on different streams, and so what it
     fills with a number (constants are arrays, too). The other stream's kernels would then read
-    whole arrays of one number, at half the speed.
+    whole arrays of one number, at half the speed. All streams have as many operations in a row, so
+    that MLX hands them out in turns.
     """
 
     @wraps(function)

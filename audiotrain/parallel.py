@@ -20,7 +20,7 @@ from audiotrain import blas
 MOST = 4  # parts: each has gradients of all weights, which are added up
 LEAST = 1 << 17  # numbers in a batch: less is done before a second thread has begun
 VARIABLE = "AUDIOTRAIN_STREAMS"
-WIDTH, WIDE = "MLX_BFS_MAX_WIDTH", 1000
+WIDTH, WIDE = "MLX_BFS_MAX_WIDTH", 10**6  # wider than any step: a narrower turn is one stream's
 _OF_THREAD = threading.local()  # MLX's streams belong to the thread that made them
 
 
@@ -51,10 +51,10 @@ def streams() -> list[mx.Stream]:
 
 
 def part() -> int:
-    """Which of `streams` this thread computes on now, 0 where it has but one."""
+    """Which of several `streams` this thread computes on now, from 1; 0 where it has but one."""
     chosen = getattr(_OF_THREAD, "streams", ())
     now = mx.default_stream(mx.default_device())
-    return chosen.index(now) if now in chosen else 0
+    return chosen.index(now) + 1 if len(chosen) > 1 and now in chosen else 0
 
 
 def count() -> int:

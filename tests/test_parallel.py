@@ -80,6 +80,14 @@ def test_each_part_has_a_stream_and_all_examples_their_place(cut):
     assert mx.array_equal(others["sum"], x + y)
 
 
+def test_each_part_knows_which_it_is(cut):
+    for count, parts in ((1, [0]), (3, [1, 2, 3])):
+        cut(count)
+        seen = []
+        by_parts(lambda x, seen=seen: seen.append(parallel.part()) or x, mx.zeros((8, 10)))
+        assert sorted(seen) == parts
+
+
 def test_gelu_is_the_same_in_every_part(cut):
     cut(4)
     x = mx.random.normal((8, 33)) * 3
@@ -199,7 +207,7 @@ def test_the_chord_recipe_asks_for_it():
         "import os; from audiotrain.recipes import chords; assert chords.main(['cv', '--x']) == 2\n"
         "print(os.environ.get('MLX_BFS_MAX_WIDTH'))"
     )
-    assert of_process(code) == ["1000" if blas.cores() > 1 else "None"]
+    assert of_process(code) == [str(parallel.WIDE) if blas.cores() > 1 else "None"]
     assert of_process(code, MLX_BFS_MAX_WIDTH="30") == ["30"]
 
 
