@@ -20,6 +20,7 @@ from audiotrain.parallel import part
 
 EXP2 = [math.log(2) ** n / math.factorial(n) for n in range(7)]  # Taylor's, for |x| <= 1/2
 LEAST = -80.0  # power of 2 that exp ends at: products of less are denormal, a hundred times as slow
+LONG = 2**17  # numbers of an operation that is worth one more for a view of what it broadcasts
 ROUNDING = 1.5 * 2**23  # added to a float32 and taken away, it leaves the nearest whole number
 
 
@@ -282,7 +283,9 @@ def _gelu(x: mx.array) -> mx.array:
 
 def _repeated(x: mx.array, shape: tuple[int, ...]) -> mx.array:
     """`x` broadcast to `shape`, for one operation alone. mx.compile makes a kernel even of one and
-    its broadcast, which takes up to twice as long as the operation by itself."""
+    its broadcast, which takes up to twice as long as the operation by itself where it is long."""
+    if math.prod(shape) < LONG:
+        return x
     ones = (1,) * (len(shape) - x.ndim)
     steps, step = [], 1
     for size in (*ones, *x.shape)[::-1]:

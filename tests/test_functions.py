@@ -71,7 +71,7 @@ def test_no_streams_kernel_reads_what_anothers_was_filled_with(name, monkeypatch
     """MLX joins equal numbers of a compiled step, on whichever stream they are."""
     if mx.default_device() != mx.Device(mx.cpu):
         pytest.skip("a GPU has one stream")
-    x = mx.random.normal((6, 256, 128))
+    x = mx.random.normal((6, 512, 256))
     mx.eval(x)
     seen = []
 
