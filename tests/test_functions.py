@@ -190,3 +190,24 @@ def test_gradients_are_computed_on_the_stream_of_their_function():
 
     assert mx.grad(loss)(mx.array([1.0, 2.0])).tolist() == [3.0, 3.0]
     assert seen == [str(other)]
+
+
+@pytest.mark.parametrize("shape", [(5, 8), (2, 3, 8)])
+def test_long_operations_give_what_short_ones_do(shape, monkeypatch):
+    if mx.default_device() != mx.Device(mx.cpu):
+        pytest.skip("a GPU has its own kernels")
+    x, weight = mx.random.normal(shape), mx.random.normal((8, 8))
+    scale, shift = mx.random.normal((8,)), mx.random.normal((8,))
+
+    def numbers(x, weight, scale, shift):
+        out = softmax(layer_norm(linear(x, weight, shift), scale, shift, 1e-5))
+        return (out * mx.arange(8)).sum()
+
+    seen = []
+    for least in (1, 10**9):
+        monkeypatch.setattr(functions, "LONG", least)
+        seen.append(mx.value_and_grad(numbers, argnums=(0, 1, 2, 3))(x, weight, scale, shift))
+    (long, of_long), (short, of_short) = seen
+    np.testing.assert_allclose(long, short, rtol=1e-6)
+    for one, other in zip(of_long, of_short, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
