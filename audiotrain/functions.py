@@ -112,7 +112,8 @@ def attend(
 ) -> mx.array:
     """Values mixed by softmax(query key / sqrt(width) + bias): (…, heads, tokens, width) each.
 
-    `bias` broadcasts to (…, heads, tokens, tokens). `dropout` is applied to the weights.
+    `bias` broadcasts to (…, heads, tokens, tokens). `dropout` is applied to the weights. On a GPU
+    queries of four axes take MLX's fused attention, which has no gradient for a bias.
     """
     scale = 1 / math.sqrt(query.shape[-1])
     bias = None if bias is None else bias.astype(query.dtype)

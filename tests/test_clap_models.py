@@ -15,7 +15,15 @@ from audiotrain.checkpoint import arrays_of
 from audiotrain.models.clap import CLAP, logit_scale
 from audiotrain.models.clap_config import CLAPConfig, HTSATConfig, RoBERTaConfig
 from audiotrain.models.clap_weights import from_hf, to_hf
-from audiotrain.models.htsat import HTSAT, CountingBatchNorm, relative_positions, stretch
+from audiotrain.models.htsat import (
+    HTSAT,
+    CountingBatchNorm,
+    WindowAttention,
+    relative_positions,
+    shifted_order,
+    stretch,
+    to_windows,
+)
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: audiotrain[reference]")
 pytest.importorskip("transformers", reason="not installed: audiotrain[reference]")
@@ -239,6 +247,25 @@ def test_stretching_equals_pytorchs_bicubic():
             torch.from_numpy(x), (1024, 5), mode="bicubic", align_corners=True
         )
         np.testing.assert_allclose(stretch(mx.array(x), 1024), expected.numpy(), atol=1e-5)
+
+
+def test_windows_attention_trains_its_bias_on_a_gpu(monkeypatch):
+    """MLX's fused attention has no gradient for it."""
+    attention = WindowAttention(8, 2, HTSATConfig(window_size=2))
+    monkeypatch.setattr(mx, "default_device", lambda: mx.Device(mx.gpu))
+    monkeypatch.delattr(mx.fast, "scaled_dot_product_attention")
+    for mask in (None, mx.zeros((3, 4, 4))):
+        assert attention(mx.zeros((12, 8)), mask).shape == (12, 8)
+
+
+def test_shifted_windows_hold_the_rolled_images_patches():
+    rows, columns, window = 4, 8, 2
+    image = mx.random.normal((3, rows, columns, 5))
+    straight, shifted = (
+        to_windows(x, window).reshape(3, -1, 5) for x in (image, mx.roll(image, (-1, -1), (1, 2)))
+    )
+    order = mx.array(shifted_order(rows, columns, window))
+    assert mx.array_equal(straight[:, order], shifted)
 
 
 def test_relative_positions_by_hand():

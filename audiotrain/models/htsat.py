@@ -135,14 +135,17 @@ class WindowAttention(nn.Module):
         self.dropout = nn.Dropout(rate)
 
     def __call__(self, x: mx.array, mask: mx.array | None) -> mx.array:
-        """`mask` (windows, window², window²) is added to the scores of each example's windows."""
+        """`mask` (windows, window², window²) is added to the scores of each example's windows.
+
+        The bias is trained: five axes, even without a mask, so that no GPU fuses the attention.
+        """
         bias = self.relative_position_bias_table[mx.array(relative_positions(self.window))]
         bias = bias.transpose(2, 0, 1)
-        windows = ()
+        windows = 1
         if mask is not None:
             bias = bias + mask[:, None]
-            windows = mask.shape[:1]
-        heads = -1, *windows, self.window**2, self.heads, x.shape[-1] // self.heads
+            windows = len(mask)
+        heads = -1, windows, self.window**2, self.heads, x.shape[-1] // self.heads
         query, key, value = (
             linear(x).reshape(heads).swapaxes(-2, -3)
             for linear in (self.query, self.key, self.value)
@@ -216,18 +219,21 @@ class Stage(nn.Module):
     def __call__(self, x: mx.array) -> mx.array:
         batch, rows, columns, width = x.shape
         window = self.window
-        squares = batch, rows // window, window, columns // window, window, width
-        x = x.reshape(squares).swapaxes(2, 3).reshape(-1, width)
+        squares = to_windows(x, window)
+        x = squares.reshape(-1, width)
         several = min(rows, columns) > window
-        shift, back = shifted_order(batch, rows, columns, window) if several else (None, None)
-        mask = mx.array(region_mask(rows, columns, window)) if several else None
+        if several:
+            order = shifted_order(rows, columns, window)
+            inverse = np.argsort(order).astype(np.int32)
+            first = rows * columns * np.arange(batch, dtype=np.int32)[:, None]  # of each example
+            shift, back = (mx.array((first + o).reshape(-1)) for o in (order, inverse))
+            mask = mx.array(region_mask(rows, columns, window))
         for number, block in enumerate(self.blocks):
             if several and number % 2:
                 x = reordered(block(reordered(x, shift, back), batch, mask), back, shift)
             else:
                 x = block(x, batch, None)
-        squares = batch, rows // window, columns // window, window, window, width
-        x = x.reshape(squares).swapaxes(2, 3).reshape(batch, rows, columns, width)
+        x = x.reshape(squares.shape).swapaxes(2, 3).reshape(batch, rows, columns, width)
         return self.downsample(x) if "downsample" in self else x
 
 
@@ -332,29 +338,29 @@ def relative_positions(window: int) -> np.ndarray:
     return (down * (2 * window - 1) + right).astype(np.int32)
 
 
-def reordered(x: mx.array, order: np.ndarray, back: np.ndarray) -> mx.array:
+def to_windows(x, window: int):
+    """(batch, rows, columns, …) to (batch, rows // window, columns // window, window, window, …),
+    of MLX or NumPy."""
+    batch, rows, columns, *rest = x.shape
+    squares = batch, rows // window, window, columns // window, window, *rest
+    return x.reshape(squares).swapaxes(2, 3)
+
+
+def reordered(x: mx.array, order: mx.array, back: mx.array) -> mx.array:
     """Rows of `x` in another order, which `back` undoes; its gradient is a gather, too."""
-
-    @with_gradient(lambda _, cotangent, out: cotangent[mx.array(back)])
-    def gather(x: mx.array) -> mx.array:
-        return x[mx.array(order)]
-
+    gather = with_gradient(lambda _, cotangent, out: cotangent[back])(lambda x: x[order])
     return gather(x)
 
 
 @cache
-def shifted_order(batch: int, rows: int, columns: int, window: int) -> tuple[np.ndarray, ...]:
-    """Where the patches of shifted windows are in those that are not, and the other way round.
-
-    Both (batch * rows * columns,), window after window; the image's ends are joined.
-    """
-    patches = np.arange(batch * rows * columns, dtype=np.int32)
-    squares = patches.reshape(batch, rows // window, columns // window, window, window)
-    image = squares.swapaxes(2, 3).reshape(batch, rows, columns)
-    image = np.roll(image, (-(window // 2), -(window // 2)), (1, 2))
-    squares = image.reshape(batch, rows // window, window, columns // window, window)
-    order = squares.swapaxes(2, 3).reshape(-1)
-    return order, np.argsort(order).astype(np.int32)
+def shifted_order(rows: int, columns: int, window: int) -> np.ndarray:
+    """Where each patch of shifted windows is in those that are not, (rows * columns,), window after
+    window; the image's ends are joined."""
+    patches = np.arange(rows * columns, dtype=np.int32)
+    squares = patches.reshape(1, rows // window, columns // window, window, window)
+    image = squares.swapaxes(2, 3).reshape(1, rows, columns)
+    shift = window // 2
+    return to_windows(np.roll(image, (-shift, -shift), (1, 2)), window).reshape(-1)
 
 
 @cache
@@ -369,7 +375,6 @@ def region_mask(rows: int, columns: int, window: int) -> np.ndarray:
         return (place >= length - window).astype(int) + (place >= length - window // 2)
 
     region = 3 * regions(rows)[:, None] + regions(columns)
-    region = region.reshape(rows // window, window, columns // window, window).swapaxes(1, 2)
-    region = region.reshape(-1, window * window)
+    region = to_windows(region[None], window).reshape(-1, window * window)
     other = region[:, None] != region[:, :, None]
     return np.where(other, np.float32(OTHER_REGION), np.float32(0))
