@@ -16,7 +16,7 @@ from typing import NamedTuple
 import mlx.core as mx
 import mlx.nn as nn
 
-from audiotrain.parallel import part
+from audiotrain.parallel import cut, part
 
 EXP2 = [math.log(2) ** n / math.factorial(n) for n in range(7)]  # Taylor's, for |x| <= 1/2
 LEAST = -80.0  # power of 2 that exp ends at: products of less are denormal, a hundred times as slow
@@ -81,9 +81,14 @@ def linear(x: mx.array, weight: mx.array, bias: mx.array) -> mx.array:
     """x (…, in) times weight (out, in) transposed, plus bias (out,). On a CPU the bias is added
     afterwards, since MLX's addmm first writes it to each row, which takes longer; and its gradient
     is a product, too, which takes half as long as MLX's sum."""
-    if on_cpu(x):
-        return _linear(x, weight, bias)
-    return mx.addmm(bias, x, weight.T)
+    if not on_cpu(x):
+        return mx.addmm(bias, x, weight.T)
+    whole = cut()
+    outputs, inputs = weight.shape
+    if whole and len(whole.streams) * x.size // inputs * (inputs + outputs) < 2 * weight.size:
+        weight, known = whole.share(weight, _weights_gradient)
+        return _linear(x, weight, bias, known)
+    return _linear(x, weight, bias)
 
 
 def layer_norm(x: mx.array, weight: mx.array, bias: mx.array, eps: float) -> mx.array:
@@ -310,18 +315,33 @@ def _relu(x: mx.array) -> mx.array:
     return _relu_value(x)
 
 
-def _linear_gradient(given: tuple, cotangent: mx.array, _) -> tuple:
-    x, weight, _ = given
-    outputs, inputs = weight.shape
-    rows = cotangent.reshape(-1, outputs)
-    of_bias = (mx.ones((1, len(rows))) @ rows).squeeze(0)
-    return cotangent @ weight, rows.T @ x.reshape(-1, inputs), of_bias
+def _weights_gradient(known: list[tuple[mx.array, mx.array]]) -> mx.array:
+    cotangents, inputs = (mx.concatenate(rows) for rows in zip(*known, strict=True))
+    return cotangents.T @ inputs
 
 
-@with_gradient(_linear_gradient)
-def _linear(x: mx.array, weight: mx.array, bias: mx.array) -> mx.array:
-    out = x @ weight.T
-    return out + _repeated(bias, out.shape)
+def _linear(x: mx.array, weight: mx.array, bias: mx.array, known: list | None = None) -> mx.array:
+    """With `known` the weight is a copy that a part of a batch got of `Cut.share`."""
+
+    def gradient(given: tuple, cotangent: mx.array, _) -> tuple:
+        x, weight, _ = given
+        outputs, inputs = weight.shape
+        rows = cotangent.reshape(-1, outputs)
+        of_bias = (mx.ones((1, len(rows))) @ rows).squeeze(0)
+        pair = rows, x.reshape(-1, inputs)
+        if known is None:
+            of_weight = _weights_gradient([pair])
+        else:
+            known.append(pair)
+            of_weight = mx.zeros_like(weight)  # which nobody reads
+        return cotangent @ weight, of_weight, of_bias
+
+    @with_gradient(gradient)
+    def affine(x: mx.array, weight: mx.array, bias: mx.array) -> mx.array:
+        out = x @ weight.T
+        return out + _repeated(bias, out.shape)
+
+    return affine(x, weight, bias)
 
 
 def _standardised(x: mx.array, eps: mx.array) -> tuple[mx.array, mx.array]:

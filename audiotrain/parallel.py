@@ -4,13 +4,14 @@ MLX computes a CPU stream's operations one after the other on one thread; only m
 more. So halves of a batch on two streams take little more than half of the time, where much is no
 matrix product. MLX must then queue work of both in turns, which costs memory in training, up to a
 third more (and more than twice as much of what gradient checkpointing leaves): so it is done where
-a process asks for it by `use_all_cores`, as the chord recipe does, or the user by a variable. On a
-GPU there is one stream, and nothing is cut.
+a process asks for it by `use_all_cores`, as the recipes for chords and CLAP do, or the user by a
+variable. On a GPU there is one stream, and nothing is cut.
 """
 
+import contextlib
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import mlx.core as mx
 from mlx.utils import tree_map
@@ -87,12 +88,59 @@ def by_parts(function: Callable, *batch: mx.array):
     blas.use_threads(max(1, blas.cores() // len(chosen)))
     ends = [examples * number // len(chosen) for number in range(len(chosen) + 1)]
     parts = []
-    # The first part last: parts' gradients of weights are added up where the first one made is, and
-    # the first stream, the default, has the rest of a step to do.
-    for number in reversed(range(len(chosen))):
-        with mx.stream(chosen[number]):  # slices, since mx.split breaks mx.compile (MLX 0.32)
-            parts.append(function(*(array[ends[number] : ends[number + 1]] for array in batch)))
+    with _cutting(Cut(chosen)):
+        # The first part last: parts' gradients of weights are added up where the first one made is,
+        # and the first stream, the default, has the rest of a step to do.
+        for number in reversed(range(len(chosen))):
+            with mx.stream(chosen[number]):  # slices, since mx.split breaks mx.compile (MLX 0.32)
+                parts.append(function(*(array[ends[number] : ends[number + 1]] for array in batch)))
     return tree_map(lambda *arrays: mx.concatenate(arrays[::-1]), *parts)
+
+
+class Cut:
+    """A batch of which `streams` compute a part each."""
+
+    def __init__(self, streams: list[mx.Stream]):
+        self.streams = streams
+        self._shared: dict[int, tuple[mx.array, list[mx.array], list]] = {}
+
+    def share(self, weight: mx.array, gradient: Callable) -> tuple[mx.array, list]:
+        """This part's copy of a weight that several parts use, and a list of all of them.
+
+        Who uses the copy appends to the list when it is differentiated, and gives no gradient for
+        the copy. `gradient` makes the weight's of the list, once. Where examples are few beside the
+        weight that saves most of the work: each part would write an array of the weight's size, and
+        a sum read and write them again.
+        """
+        if id(weight) not in self._shared:
+            known = []
+            stream = self.streams[len(self._shared) % len(self.streams)]
+
+            def backward(*_) -> mx.array:
+                with mx.stream(stream):
+                    of_weight = gradient(known)
+                known.clear()  # it would keep itself: its arrays are made by what has it
+                return of_weight
+
+            copies = mx.custom_function(lambda weight: [weight] * len(self.streams))
+            copies.vjp(backward)
+            self._shared[id(weight)] = weight, copies(weight), known
+        _, copies, known = self._shared[id(weight)]
+        return copies[part() - 1], known
+
+
+def cut() -> Cut | None:
+    """The batch of which this thread makes parts now; None outside `by_parts`."""
+    return getattr(_OF_THREAD, "cut", None)
+
+
+@contextlib.contextmanager
+def _cutting(now: Cut) -> Iterator[None]:
+    before, _OF_THREAD.cut = cut(), now
+    try:
+        yield
+    finally:
+        _OF_THREAD.cut = before
 
 
 if VARIABLE in os.environ:

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten
 
-from audiotrain import blas, parallel
-from audiotrain.functions import gelu
+from audiotrain import blas, functions, parallel
+from audiotrain.functions import gelu, linear
+from audiotrain.memory import checkpoint_layers
 from audiotrain.models.chords import ChordModelSettings, FrameChordModel
 from audiotrain.models.clap import CLAP
 from audiotrain.models.clap_config import CLAPConfig
@@ -139,6 +140,56 @@ def test_clap_by_parts(cut):
         np.testing.assert_allclose(value, whole[name], rtol=1e-4, atol=1e-5, err_msg=name)
 
 
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("twice", [False, True])
+def test_claps_gradients_by_parts(cut, compiled, twice):
+    """Of short texts, whose rows are few beside the weights, and of blocks computed twice."""
+    mx.random.seed(0)
+    model = CLAP(CLAPConfig.small(vocab_size=50)).eval()
+    if twice:
+        checkpoint_layers(model.text_encoder.layers)
+    audio = mx.random.normal((3, 1, 501, 64), key=mx.random.key(1))
+    ids = mx.array([[0, 7, 2, 1], [0, 8, 9, 2], [0, 2, 1, 1]])
+
+    def found():
+        gradient = nn.value_and_grad(model, lambda *batch: model(*batch)["logits_per_text"].std())
+        return dict(tree_flatten((mx.compile(gradient) if compiled else gradient)(audio, ids)[1]))
+
+    cut(1)
+    whole = found()
+    cut(2)
+    for name, value in found().items():
+        np.testing.assert_allclose(value, whole[name], rtol=1e-3, atol=1e-5, err_msg=name)
+
+
+def test_a_weights_gradient_is_one_product_where_rows_are_few(cut, monkeypatch):
+    made = []
+    product = functions._weights_gradient
+    monkeypatch.setattr(
+        functions, "_weights_gradient", lambda known: made.append(len(known)) or product(known)
+    )
+    cut(3)
+    bias = mx.zeros(30)
+
+    def gradients(x, weight):
+        def of(x, weight):
+            out = by_parts(lambda part: linear(linear(part, weight, bias), weight, bias), x)
+            return mx.square(out).sum()
+
+        return mx.grad(of, (0, 1))(x, weight)
+
+    weight = mx.random.normal((30, 30), key=mx.random.key(0))
+    few, many = (mx.random.normal((n, 30), key=mx.random.key(n)) for n in (27, 30))
+    found = gradients(few, weight)
+    assert made == [6]  # used twice in three parts
+    made.clear()
+    gradients(many, weight)
+    assert made == [1] * 6
+    cut(1)
+    for array, expected in zip(found, gradients(few, weight), strict=True):
+        np.testing.assert_allclose(array, expected, rtol=1e-4, atol=1e-4)
+
+
 def test_batch_norm_counts_the_whole_batch(cut):
     model = CLAP(CLAPConfig.small(vocab_size=50)).train()
     audio = 10 + 3 * mx.random.normal((4, 1, 1001, 64), key=mx.random.key(1))
@@ -202,12 +253,26 @@ def test_the_variable_asks_for_it():
     assert of_process(code, AUDIOTRAIN_STREAMS="3") == ["3", "True"]
 
 
-def test_the_chord_recipe_asks_for_it():
+@pytest.mark.parametrize(
+    ("words", "asks"),
+    [
+        ("chords", True),
+        ("chords evaluate", True),
+        ("clap", True),
+        ("clap evaluate", True),
+        ("clap --checkpoint-blocks", False),  # to save memory
+        ("classify", False),
+    ],
+)
+def test_recipes_that_ask_for_it(tmp_path, words, asks):
+    recipe, *words = words.split()
+    words += ["--data", str(tmp_path / "nowhere")]
     code = (
-        "import os; from audiotrain.recipes import chords; assert chords.main(['cv', '--x']) == 2\n"
+        f"import os; from audiotrain.recipes import {recipe}; assert {recipe}.main({words}) == 2\n"
         "print(os.environ.get('MLX_BFS_MAX_WIDTH'))"
     )
-    assert of_process(code) == [str(parallel.WIDE) if blas.cores() > 1 else "None"]
+    asks = asks and blas.cores() > 1
+    assert of_process(code) == [str(parallel.WIDE) if asks else "None"]
     assert of_process(code, MLX_BFS_MAX_WIDTH="30") == ["30"]
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 import mlx.core as mx
 
 from audiotrain import audio as audio_files
-from audiotrain import config, distributed, parallel, report
+from audiotrain import config, distributed, report
 from audiotrain.datasets import annotation_writers, chords
 from audiotrain.loader import DataLoader
 from audiotrain.recipes import (
@@ -66,8 +66,7 @@ LOGGERS = makers("audiotrain-chords")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; 2 and one line a mistake on stderr when the user has to change something."""
-    parallel.use_all_cores()
-    return commands.main("chords", COMMANDS, argv)
+    return commands.main("chords", COMMANDS, argv, all_cores=lambda settings: True)
 
 
 # ---------------------------------------------------------------- train

@@ -48,7 +48,13 @@ HEARD_FOR_STATISTICS = 200  # clips
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; 2 and one line a mistake on stderr when the user has to change something."""
-    return commands.main("clap", COMMANDS, argv)
+    return commands.main("clap", COMMANDS, argv, all_cores=worth_its_memory)
+
+
+def worth_its_memory(settings) -> bool:
+    """Whether batches are cut: not where blocks are computed twice to save memory, more than twice
+    as much of which parts would take."""
+    return not getattr(settings, "checkpoint_blocks", False)
 
 
 # ---------------------------------------------------------------- train

@@ -25,14 +25,24 @@ def trains(command: Command) -> bool:
     return "resume" in {field.name for field in fields(command.settings)}
 
 
-def main(recipe: str, commands: Mapping[str, Command], argv: Sequence[str] | None = None) -> int:
-    """Run a command; 2 and one line a mistake on stderr when the user has to change something."""
+def main(
+    recipe: str,
+    commands: Mapping[str, Command],
+    argv: Sequence[str] | None = None,
+    all_cores: Callable[[object], bool] = lambda settings: False,
+) -> int:
+    """Run a command; 2 and one line a mistake on stderr when the user has to change something.
+
+    `all_cores` says of a command's settings whether batches are cut, see `parallel`.
+    """
     words = list(sys.argv[1:] if argv is None else argv)
 
     def run() -> None:
         name, rest = config.choose_command(words, tuple(commands), "train")
         settings = load_settings(recipe, commands, name, rest)
         parallel.count()  # what is wrong with its variable is told before any work
+        if all_cores(settings):
+            parallel.use_all_cores()
         if trains(commands[name]) or distributed.join().rank == 0:
             commands[name].function(settings)
 
