@@ -23,7 +23,7 @@ import mlx.nn as nn
 import mlx.optimizers as optim
 import numpy as np
 
-from audiotrain import Trainer
+from audiotrain import Trainer, parallel
 from audiotrain.compiled import can_compile
 from audiotrain.distributed import Alone
 from audiotrain.models.clap import CLAP
@@ -148,6 +148,7 @@ def torch_work(config: CLAPConfig, clips: int) -> dict[str, Callable[[int], None
 
 def serve(side: str, config: CLAPConfig, clips: int, steps: int) -> None:
     """Do the work that each line on stdin names; print seconds and seconds of CPU of a step."""
+    parallel.use_all_cores()  # as the recipe does
     works = (torch_work if side == "PyTorch" else mlx_work)(config, clips)
     for line in sys.stdin:
         wall, cpu = time.perf_counter(), time.process_time()

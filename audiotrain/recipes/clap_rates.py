@@ -23,9 +23,9 @@ class OptimizationSettings:
     """AdamW with linear warm-up and cosine decay; towers and heads have rates of their own."""
 
     learning_rate: float | None = None
-    """peak rate of the towers; nothing: 1e-5 with --pretrained, 2e-3 from scratch"""
+    """peak rate of the towers; nothing: 1e-5 with --pretrained, 1e-3 from scratch"""
     head_rate: float | None = None
-    """peak rate of projections, LoRA updates and logit scale; nothing: 1e-4 with --pretrained, 2e-3
+    """peak rate of projections, LoRA updates and logit scale; nothing: 1e-4 with --pretrained, 1e-3
     from scratch"""
     layer_decay: float = 1.0
     """what a layer's rate is multiplied with for each layer between it and the tower's end"""
@@ -65,8 +65,8 @@ def optimizer_config(
     module: nn.Module, clap: CLAP, settings: OptimizationSettings, steps: int, pretrained: bool
 ) -> OptimizerConfig:
     """An optimizer for what `module`, which calls its model `clap`, trains, over `steps` steps."""
-    tower_rate = settings.learning_rate or (1e-5 if pretrained else 2e-3)
-    head_rate = settings.head_rate or (1e-4 if pretrained else 2e-3)
+    tower_rate = settings.learning_rate or (1e-5 if pretrained else 1e-3)
+    head_rate = settings.head_rate or (1e-4 if pretrained else 1e-3)
     rules: dict[str, Rule] = {}
     for name, (places, share) in groups(clap, settings.layer_decay).items():
         rate = (head_rate if name in HEADS else tower_rate) * share
