@@ -97,6 +97,13 @@ def by_parts(function: Callable, *batch: mx.array):
     return tree_map(lambda *arrays: mx.concatenate(arrays[::-1]), *parts)
 
 
+def even(examples: int) -> int:
+    """`examples` or some more, so many that `by_parts` cuts them into parts of one size: an
+    example's numbers are then the same, bit for bit, in whichever part it is."""
+    parts = min(count(), examples) if wanted() else 1
+    return -(-examples // parts) * parts
+
+
 class Cut:
     """A batch of which `streams` compute a part each."""
 

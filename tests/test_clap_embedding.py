@@ -5,6 +5,7 @@ import sys
 import textwrap
 import threading
 
+import mlx.core as mx
 import numpy as np
 import pytest
 import soundfile
@@ -12,7 +13,7 @@ from clap_folders import CAPTIONS, save_model, sound, write_clip
 from hypothesis import given
 from hypothesis import strategies as st
 
-from audiotrain import audio
+from audiotrain import audio, blas, parallel
 from audiotrain.audio import AudioError
 from audiotrain.clap_features import ClapFeatures
 from audiotrain.datasets.clips import Clip
@@ -141,6 +142,26 @@ def test_the_same_caption_gives_the_same_bits_in_any_batch(embedder):
     order = np.random.default_rng(0).permutation(len(captions))
     np.testing.assert_array_equal(embedder.text([captions[n] for n in order]), found[order])
     np.testing.assert_array_equal(embedder.text([captions[2]])[0], found[2])
+
+
+def test_batches_are_cut_into_parts_of_one_size(folder, recordings, monkeypatch):
+    """Products of other shapes may have other bits."""
+    if mx.default_device() != mx.Device(mx.cpu):
+        pytest.skip("a GPU is not cut")
+    monkeypatch.setenv(parallel.VARIABLE, "3")
+    monkeypatch.setenv(parallel.WIDTH, str(parallel.WIDE))
+    monkeypatch.setattr(parallel, "_OF_THREAD", parallel.threading.local())
+    embedder = Embedder.from_folder(folder, batch_size=4, workers=1)
+    sizes = []
+    for name in ("_embed_audio", "_embed_text"):
+        embed = getattr(embedder, name)
+        monkeypatch.setattr(
+            embedder, name, lambda x, *rest, embed=embed: sizes.append(len(x)) or embed(x, *rest)
+        )
+    assert len(embedder.audio(recordings, "listening")) == len(recordings)
+    assert len(embedder.text(CAPTIONS)) == len(CAPTIONS)
+    assert set(sizes) == {6, 9}
+    blas.use_threads(blas.cores())
 
 
 def test_a_composed_scene_is_heard(embedder):

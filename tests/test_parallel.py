@@ -209,6 +209,17 @@ def test_small_batches_stay_whole(cut, monkeypatch):
     assert sizes == [8, 4, 4]
 
 
+def test_even_numbers_of_examples_make_parts_of_one_size(cut):
+    cut(3)
+    for examples, even in ((1, 1), (2, 2), (3, 3), (4, 6), (8, 9)):
+        assert parallel.even(examples) == even
+        sizes = []
+        by_parts(lambda x, sizes=sizes: sizes.append(len(x)) or x, mx.zeros((even, 1)))
+        assert len(set(sizes)) == 1
+    cut(1)
+    assert parallel.even(8) == 8
+
+
 def test_nothing_is_cut_unless_asked_for(cut, monkeypatch):
     cut(2)
     monkeypatch.delenv(parallel.WIDTH)

@@ -19,7 +19,7 @@ import numpy as np
 from mlx.utils import tree_flatten
 from tqdm import tqdm
 
-from audiotrain import checkpoint
+from audiotrain import checkpoint, parallel
 from audiotrain.audio import AudioError, AudioPath, TarMember
 from audiotrain.clap_features import ClapFeatures, ClapFeatureSettings
 from audiotrain.compiled import can_compile
@@ -63,8 +63,8 @@ class Embedder:
     """A CLAP in eval mode with its tokenizer and front end.
 
     Recordings longer than the input are heard in windows, each as a short clip, with fusion, too.
-    `batch_size` windows are embedded at once, by default as many as suit the device; `workers`
-    threads decode. `name` stands in errors.
+    `batch_size` windows, or some more so that all cores have as many, are embedded at once, by
+    default as many as suit the device; `workers` threads decode. `name` stands in errors.
 
     >>> embedder = Embedder.from_folder("runs")  # doctest: +SKIP
     >>> embedder.text(["rain on a roof"]) @ embedder.audio(["rain.wav"], "listening").T
@@ -86,7 +86,7 @@ class Embedder:
         for setting, value in (("batch_size", batch_size), ("workers", workers)):
             if value < 1:
                 raise ValueError(f"{setting}={value}, expected 1 or more")
-        self.batch_size = batch_size
+        self.batch_size, self._captions = parallel.even(batch_size), parallel.even(CAPTIONS)
         self.model, self.tokenizer, self.features = model.eval(), tokenizer, features
         self.name, self.workers = name, workers
         _check_parts(self)
@@ -217,9 +217,9 @@ class Embedder:
         ) as bar:
             for length in np.unique(lengths):
                 alike = np.flatnonzero(lengths == length)
-                for first in range(0, len(alike), CAPTIONS):
-                    rows = alike[first : first + CAPTIONS]
-                    filled = np.resize(rows, CAPTIONS)  # one shape: repeated to the end
+                for first in range(0, len(alike), self._captions):
+                    rows = alike[first : first + self._captions]
+                    filled = np.resize(rows, self._captions)  # one shape: repeated to the end
                     chosen = [mx.array(array[filled, :length]) for array in (ids, mask)]
                     found[rows] = np.array(self._embed_text(*chosen))[: len(rows)]
                     bar.update(len(rows))
