@@ -81,14 +81,7 @@ def linear(x: mx.array, weight: mx.array, bias: mx.array) -> mx.array:
     """x (…, in) times weight (out, in) transposed, plus bias (out,). On a CPU the bias is added
     afterwards, since MLX's addmm first writes it to each row, which takes longer; and its gradient
     is a product, too, which takes half as long as MLX's sum."""
-    if not on_cpu(x):
-        return mx.addmm(bias, x, weight.T)
-    whole = cut()
-    outputs, inputs = weight.shape
-    if whole and len(whole.streams) * x.size // inputs * (inputs + outputs) < 2 * weight.size:
-        weight, known = whole.share(weight, _weights_gradient)
-        return _linear(x, weight, bias, known)
-    return _linear(x, weight, bias)
+    return _linear(x, weight, bias) if on_cpu(x) else mx.addmm(bias, x, weight.T)
 
 
 def layer_norm(x: mx.array, weight: mx.array, bias: mx.array, eps: float) -> mx.array:
@@ -320,21 +313,21 @@ def _weights_gradient(known: list[tuple[mx.array, mx.array]]) -> mx.array:
     return cotangents.T @ inputs
 
 
-def _linear(x: mx.array, weight: mx.array, bias: mx.array, known: list | None = None) -> mx.array:
-    """With `known` the weight is a copy that a part of a batch got of `Cut.share`."""
+def _linear(x: mx.array, weight: mx.array, bias: mx.array) -> mx.array:
+    whole, known = cut(), None
+    outputs, inputs = weight.shape
+    if whole and len(whole.streams) * x.size // inputs * (inputs + outputs) < 2 * weight.size:
+        weight, known = whole.share(weight, _weights_gradient)
 
     def gradient(given: tuple, cotangent: mx.array, _) -> tuple:
         x, weight, _ = given
-        outputs, inputs = weight.shape
         rows = cotangent.reshape(-1, outputs)
         of_bias = (mx.ones((1, len(rows))) @ rows).squeeze(0)
         pair = rows, x.reshape(-1, inputs)
         if known is None:
-            of_weight = _weights_gradient([pair])
-        else:
-            known.append(pair)
-            of_weight = mx.zeros_like(weight)  # which nobody reads
-        return cotangent @ weight, of_weight, of_bias
+            return cotangent @ weight, _weights_gradient([pair]), of_bias
+        known.append(pair)
+        return cotangent @ weight, mx.zeros_like(weight), of_bias  # zeros that nobody reads
 
     @with_gradient(gradient)
     def affine(x: mx.array, weight: mx.array, bias: mx.array) -> mx.array:
