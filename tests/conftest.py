@@ -6,7 +6,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-import audiotrain  # noqa: F401  (loads the BLAS before any test imports MLX)
+from audiotrain import blas, parallel  # before any test imports MLX: they load the BLAS
 
 # The same draws everywhere; `--hypothesis-profile explore` looks for others.
 hypothesis.settings.register_profile("same", derandomize=True)
@@ -23,3 +23,17 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip(f"real data not found: {SHARED_DATA} (expected beside the checkout)")
     return SHARED_DATA
+
+
+@pytest.fixture
+def cut(monkeypatch):
+    """`cut(3)`: batches, however small, are cut into parts for so many streams from then on."""
+
+    def with_streams(count: int | str) -> None:
+        monkeypatch.setattr(parallel, "LEAST", 1)
+        monkeypatch.setenv(parallel.VARIABLE, str(count))
+        monkeypatch.setenv(parallel.WIDTH, str(parallel.WIDE))
+        monkeypatch.setattr(parallel, "_OF_THREAD", parallel.threading.local())
+
+    yield with_streams
+    blas.use_threads(blas.cores())

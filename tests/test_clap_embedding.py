@@ -13,13 +13,14 @@ from clap_folders import CAPTIONS, save_model, sound, write_clip
 from hypothesis import given
 from hypothesis import strategies as st
 
-from audiotrain import audio, blas, parallel
+from audiotrain import audio
 from audiotrain.audio import AudioError
 from audiotrain.clap_features import ClapFeatures
 from audiotrain.datasets.clips import Clip
 from audiotrain.datasets.scenes import random_scene
 from audiotrain.recipes.clap_embedding import Embedder
-from audiotrain.recipes.clap_windows import cut, heard, windows
+from audiotrain.recipes.clap_windows import cut as cut_blocks
+from audiotrain.recipes.clap_windows import heard, windows
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +64,7 @@ def recordings(tmp_path_factory):
 def test_windows_cover_whatever_the_header_said(count, size, spare, wrong, cuts):
     samples = np.arange(count)
     blocks = np.split(samples, sorted(int(place * count) for place in cuts))
-    found = list(cut(blocks, max(0, count + wrong), size, spare))
+    found = list(cut_blocks(blocks, max(0, count + wrong), size, spare))
     for start, window in found:
         np.testing.assert_array_equal(window, np.arange(start, start + min(size, count)))
     starts = [start for start, _ in found]
@@ -144,13 +145,11 @@ def test_the_same_caption_gives_the_same_bits_in_any_batch(embedder):
     np.testing.assert_array_equal(embedder.text([captions[2]])[0], found[2])
 
 
-def test_batches_are_cut_into_parts_of_one_size(folder, recordings, monkeypatch):
+def test_batches_are_cut_into_parts_of_one_size(folder, recordings, cut, monkeypatch):
     """Products of other shapes may have other bits."""
     if mx.default_device() != mx.Device(mx.cpu):
         pytest.skip("a GPU is not cut")
-    monkeypatch.setenv(parallel.VARIABLE, "3")
-    monkeypatch.setenv(parallel.WIDTH, str(parallel.WIDE))
-    monkeypatch.setattr(parallel, "_OF_THREAD", parallel.threading.local())
+    cut(3)
     embedder = Embedder.from_folder(folder, batch_size=4, workers=1)
     sizes = []
     for name in ("_embed_audio", "_embed_text"):
@@ -158,10 +157,10 @@ def test_batches_are_cut_into_parts_of_one_size(folder, recordings, monkeypatch)
         monkeypatch.setattr(
             embedder, name, lambda x, *rest, embed=embed: sizes.append(len(x)) or embed(x, *rest)
         )
-    assert len(embedder.audio(recordings, "listening")) == len(recordings)
-    assert len(embedder.text(CAPTIONS)) == len(CAPTIONS)
+    found, texts = embedder.audio(recordings, "listening"), embedder.text(CAPTIONS)
     assert set(sizes) == {6, 9}
-    blas.use_threads(blas.cores())
+    np.testing.assert_array_equal(embedder.audio(recordings[::-1], "listening"), found[::-1])
+    np.testing.assert_array_equal(embedder.text(CAPTIONS[::-1]), texts[::-1])
 
 
 def test_a_composed_scene_is_heard(embedder):

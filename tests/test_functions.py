@@ -67,7 +67,7 @@ ELEMENTS = {"softmax": softmax, "gelu": gelu, "relu": relu, "logsumexp": logsume
 
 
 @pytest.mark.parametrize("name", ELEMENTS)
-def test_no_streams_kernel_reads_what_anothers_was_filled_with(name, monkeypatch, tmp_path):
+def test_no_streams_kernel_reads_what_anothers_was_filled_with(name, cut, tmp_path):
     """MLX joins equal numbers of a compiled step, on whichever stream they are."""
     if mx.default_device() != mx.Device(mx.cpu):
         pytest.skip("a GPU has one stream")
@@ -81,9 +81,7 @@ def test_no_streams_kernel_reads_what_anothers_was_filled_with(name, monkeypatch
         return out, gradient
 
     for count in (1, 3):
-        monkeypatch.setenv(parallel.VARIABLE, str(count))
-        monkeypatch.setenv(parallel.WIDTH, str(parallel.WIDE))
-        monkeypatch.setattr(parallel, "_OF_THREAD", parallel.threading.local())
+        cut(count)
         found = mx.compile(both)(x)
         mx.export_to_dot(str(tmp_path / "graph.dot"), *found)
         labels = re.findall(r'label ="(\w+)"', (tmp_path / "graph.dot").read_text())

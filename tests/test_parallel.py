@@ -21,20 +21,6 @@ from audiotrain.parallel import by_parts
 from audiotrain.recipes import chords
 
 
-@pytest.fixture
-def cut(monkeypatch):
-    """Streams for parts of however small a batch; restored for the other tests."""
-
-    def with_streams(count):
-        monkeypatch.setattr(parallel, "LEAST", 1)
-        monkeypatch.setenv(parallel.VARIABLE, str(count))
-        monkeypatch.setenv(parallel.WIDTH, str(parallel.WIDE))
-        monkeypatch.setattr(parallel, "_OF_THREAD", parallel.threading.local())
-
-    yield with_streams
-    blas.use_threads(blas.cores())
-
-
 @pytest.fixture(autouse=True)
 def on_cpu():
     if mx.default_device() != mx.Device(mx.cpu):

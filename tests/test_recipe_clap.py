@@ -263,13 +263,15 @@ class StopAt(Callback):
         trainer.should_stop = trainer.global_step == self.step
 
 
+@pytest.mark.parametrize("streams", [1, 2])
 @pytest.mark.parametrize("options", [
     ["--optimization.ema-decay", 0.5], ["--mode", "projection"],
     ["--mode", "lora", "--loss.kind", "siglip", "--micro-batch", 2],
 ])  # fmt: skip
 def test_a_resumed_run_is_the_run_that_was_not_stopped(
-    quick, place, tmp_path, options, monkeypatch
+    quick, place, tmp_path, options, streams, cut, monkeypatch
 ):
+    cut(streams)
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     assert command(*tuned(place, whole, *options)) == 0
     make = recipe.make_trainer
