@@ -200,8 +200,13 @@ def main() -> None:
         model, seconds = base / "model", {}
         for name, words in {
             "projection": ["--mode", "projection", "--optimization.head-rate", "1e-3"],
-            "projection, no cache": ["--mode", "projection", "--optimization.head-rate", "1e-3",
-                                     "--no-cache-towers"],
+            "projection, no cache": [
+                "--mode",
+                "projection",
+                "--optimization.head-rate",
+                "1e-3",
+                "--no-cache-towers",
+            ],
             "lora": ["--mode", "lora", "--optimization.head-rate", "1e-3"],
         }.items():
             tuned = folder / name.replace(", ", "-").replace(" ", "-")
