@@ -199,18 +199,13 @@ def main() -> None:
         unheard = [clip for clip in captions.discover(berklee).items if clip.split == "test"]
         model, seconds = base / "model", {}
         for name, words in {
-            "projection": ["--mode", "projection", "--optimization.head-rate", "1e-3"],
-            "projection, no cache": [
-                "--mode",
-                "projection",
-                "--optimization.head-rate",
-                "1e-3",
-                "--no-cache-towers",
-            ],
-            "lora": ["--mode", "lora", "--optimization.head-rate", "1e-3"],
+            "projection": ["--mode", "projection"],
+            "projection, no cache": ["--mode", "projection", "--no-cache-towers"],
+            "lora": ["--mode", "lora"],
         }.items():
             tuned = folder / name.replace(", ", "-").replace(" ", "-")
             seconds[name] = run("--pretrained", model, "--data", berklee, "--epochs", "10",
+                                "--optimization.head-rate", "1e-3",
                                 "--output", tuned, *words)  # fmt: skip
         print(f"\n{len(unheard)} clips of Berklee that no run has heard:")
         recalls("before", model, unheard)
