@@ -29,7 +29,7 @@ from audiotrain.compiled import can_compile
 from audiotrain.finite import gradient_norm
 from audiotrain.harmony import HEAD_SIZES, HEADS, IGNORE
 from audiotrain.models.chords import FrameChordModel
-from audiotrain.recipes.chord_training import change_loss, criterion
+from audiotrain.recipes.chord_training import change_loss, criterion, with_root
 
 SETTINGS = TrainSettings()
 RATE = 1e-4
@@ -64,7 +64,7 @@ def mlx_step(
     def loss_function(features, classes):
         targets = {head: classes[..., number] for number, head in enumerate(HEADS)}
         logits = model(features)
-        loss = loss_of(logits, targets)[0]
+        loss = loss_of(with_root(logits, targets["root"]), targets)[0]
         if "change" in logits:
             loss = loss + SETTINGS.loss.change_weight * change_loss(logits["change"], classes)
         return loss

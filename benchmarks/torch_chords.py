@@ -250,9 +250,10 @@ class PitchHeads(nn.Module):
         logits = self.linear(x.view(batch, steps, PITCH_CLASSES, -1))
         logits = logits.view(batch, steps, PITCH_CLASSES, self.frames, self.outputs)
         logits = logits.transpose(2, 3).reshape(batch, -1, PITCH_CLASSES, self.outputs)
-        root, bass, types = logits[..., 0], logits[..., 1], logits[..., 2:]
-        types = (root.softmax(dim=-1)[..., None] * types).sum(dim=-2)
-        return {"chord_type": types, "root": root, "bass_note": bass}
+        root, bass, of_root = logits[..., 0], logits[..., 1], logits[..., 2:]
+        types = (root.softmax(dim=-1)[..., None] * of_root).sum(dim=-2)
+        known = {"chord_type": types, "root": root, "bass_note": bass}
+        return known | {"chord_type_of_root": of_root}
 
 
 BLOCKS = {
@@ -365,6 +366,12 @@ def chord_loss(
 ) -> torch.Tensor:
     """The recipe's loss with its default weights; classes (batch, frames, 3)."""
     weights = {"chord_type": 1.0, "root": 1.0, "bass_note": 0.5}
+    if "chord_type_of_root" in logits:  # of the true root, where there is one
+        root = classes[..., 1, None]
+        of_root = logits["chord_type_of_root"]
+        types = of_root.gather(2, root.clamp(0)[..., None].expand(-1, -1, 1, of_root.shape[-1]))
+        types = torch.where(root >= 0, types.squeeze(2), logits["chord_type"])
+        logits = logits | {"chord_type": types}
     losses = [
         weight
         * F.cross_entropy(

@@ -3,41 +3,51 @@
 import itertools
 import tracemalloc
 
+import mir_eval
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.special import softmax
 
-from audiotrain.harmony import HEAD_SIZES, IGNORE, decode
+from audiotrain.harmony import CHORD_TYPES, HEAD_SIZES, HEADS, IGNORE, decode
 from audiotrain.recipes import chord_decoding
-from audiotrain.recipes.chord_decoding import AHEAD, BLOCK, STATES, Decoder, viterbi_states
+from audiotrain.recipes.chord_decoding import (
+    AHEAD,
+    BLOCK,
+    CHORDS,
+    STATES,
+    WIDTH,
+    WORTH,
+    Decoder,
+    split_heads,
+    viterbi_states,
+)
 
-WIDTH = sum(HEAD_SIZES)
 
-
-def random_heads(frames, seed=0, scale=3.0, hold=1):
-    """Log-probabilities (frames, 56); logits stay for `hold` frames, with a little noise."""
+def random_known(frames, seed=0, scale=3.0, hold=1):
+    """Log-probabilities (frames, 385); logits stay for `hold` frames, with a little noise."""
     rng = np.random.default_rng(seed)
-    sizes = dict(zip(("chord_type", "root", "bass_note"), HEAD_SIZES, strict=True))
+    shapes = {"chord_type_of_root": (12, 32), "root": (12,), "bass_note": (12,)}
     logits = {}
-    for head, size in sizes.items():
-        steps = rng.normal(0, scale, (-(-frames // hold), size)).repeat(hold, axis=0)[:frames]
+    for head, shape in shapes.items():
+        steps = rng.normal(0, scale, (-(-frames // hold), *shape)).repeat(hold, axis=0)[:frames]
         logits[head] = steps + rng.normal(0, 0.3, steps.shape)
     return chord_decoding.log_probabilities(logits)
 
 
-def whole(heads, cost):
+def whole(known, cost):
     """One Viterbi over all frames at once."""
-    return STATES[viterbi_states(chord_decoding.state_scores(heads), cost)]
+    return STATES[viterbi_states(chord_decoding.state_scores(known), cost)]
 
 
-def in_pieces(heads, cost, sizes):
+def in_pieces(known, cost, sizes):
     decoder = Decoder(cost)
     found, at = [], 0
     for size in itertools.cycle(sizes):
-        if at >= len(heads):
+        if at >= len(known):
             break
-        found.append(decoder.add(heads[at : at + size]))
+        found.append(decoder.add(known[at : at + size]))
         at += size
     return np.concatenate([*found, decoder.finish()])
 
@@ -100,7 +110,7 @@ def test_viterbi_does_not_lose_precision_over_long_songs():
     assert path[16_000:].min() == 1
 
 
-# ---- states and heads
+# ---- chords, states and heads
 
 
 def test_there_is_a_state_for_each_chord():
@@ -110,13 +120,77 @@ def test_there_is_a_state_for_each_chord():
     assert STATES[0].tolist() == [0, IGNORE, IGNORE]
 
 
-def test_a_states_score_is_the_sum_of_its_heads():
-    heads = random_heads(3)
-    scores = chord_decoding.state_scores(heads)
+def one_chord(chord, bass, frames=1, sure=9.0):
+    """Log-probabilities (frames, 385), not normalised, that speak for one chord, such as (5, 3)."""
+    known = np.full((frames, WIDTH), -sure, np.float32)
+    known[:, [CHORDS.tolist().index(list(chord)), len(CHORDS) + bass]] = 0
+    return known
+
+
+def test_a_chord_is_worth_what_mir_eval_gives_for_it():
+    assert WORTH == ("majmin", "tetrads", "mirex")
+    table, rng = chord_decoding.worths(), np.random.default_rng(0)
+    labels = [decode((*chord, chord[1])) for chord in CHORDS[1:].tolist()]
+    for true, said in rng.integers(0, len(labels), (300, 2)):
+        if rng.random() < 0.5:
+            said = said // 12 * 12 + true % 12  # the same root
+        names = [getattr(mir_eval.chord, name) for name in WORTH]
+        right = [max(0, compare([labels[true]], [labels[said]])[0]) for compare in names]
+        expected = 0.9 * np.mean(right) + 0.1 * (true == said)
+        assert table[true, said] == pytest.approx(expected), (labels[true], labels[said])
+
+
+def test_a_states_score_is_what_it_is_expected_to_be_worth():
+    known = random_known(3)
+    scores, chords = chord_decoding.state_scores(known), np.exp(known[:, :373])
     for number in (1, 17, 2000, len(STATES) - 1):
         chord_type, root, bass = STATES[number]
-        expected = heads[:, chord_type] + heads[:, 32 + root] + heads[:, 44 + bass]
-        np.testing.assert_allclose(scores[:, number], expected, rtol=1e-6)
+        column = (chord_type - 1) * 12 + root
+        worth = (chords[:, 1:] * chord_decoding.worths()[:, column]).sum(-1)
+        expected = np.log(worth + 1e-9) + known[:, 373 + bass]
+        np.testing.assert_allclose(scores[:, number], expected, rtol=1e-4)
+    np.testing.assert_allclose(scores[:, 0], known[:, 0] + known[:, 373:].max(-1), rtol=1e-6)
+
+
+def test_viterbi_says_what_is_most_often_right():
+    """Sus4 is the likeliest type, but major or a seventh, both of which major is right by, are
+    likelier than it."""
+    types = np.full(32, -12.0)
+    types[[CHORD_TYPES.index(name) for name in ("sus4", "maj", "7")]] = np.log([0.4, 0.32, 0.28])
+    sure = np.where(np.arange(12) == 7, 0.0, -12.0)
+    known = chord_decoding.log_probabilities(
+        {"chord_type": types[None], "root": sure[None], "bass_note": sure[None]}
+    )
+    assert decode(chord_decoding.decode(known, None)[0]) == "G:sus4"
+    assert decode(chord_decoding.decode(known, 2.0)[0]) == "G:maj"
+
+
+def test_probabilities_of_chords_and_of_heads():
+    """By hand, of a model that knows types by root; and of one that does not."""
+    rng = np.random.default_rng(0)
+    logits = {name: rng.normal(0, 2, (5, 12)) for name in ("root", "bass_note")}
+    given = rng.normal(0, 2, (5, 12, 32))
+    known = chord_decoding.log_probabilities(logits | {"chord_type_of_root": given})
+    roots, types = softmax(logits["root"], -1), softmax(given, -1)
+    for number, (chord_type, root) in enumerate(CHORDS[1:], start=1):
+        expected = roots[:, root] * types[:, root, chord_type]
+        np.testing.assert_allclose(np.exp(known[:, number]), expected, rtol=1e-4)
+    none = (roots * types[:, :, 0]).sum(-1)
+    np.testing.assert_allclose(np.exp(known[:, 0]), none, rtol=1e-4)
+    by_head = [np.exp(part) for part in split_heads(chord_decoding.heads_of(known))]
+    np.testing.assert_allclose(by_head[0], (roots[..., None] * types).sum(1), rtol=1e-4)
+    some = roots * (1 - types[:, :, 0])
+    np.testing.assert_allclose(by_head[1], some / some.sum(-1, keepdims=True), rtol=1e-4)
+    apart = logits | {"chord_type": given[:, 0]}
+    by_head = split_heads(chord_decoding.heads_of(chord_decoding.log_probabilities(apart)))
+    for part, head in zip(by_head, ("chord_type", "root", "bass_note"), strict=True):
+        np.testing.assert_allclose(np.exp(part), softmax(apart[head], -1), rtol=1e-4)
+
+
+def test_a_sum_of_exponentials_is_stable():
+    logits = np.array([[1e4, 0.0, -1e4], [0.0, 0.0, 0.0]], np.float32)
+    np.testing.assert_allclose(chord_decoding.logsumexp(logits, -1), [1e4, np.log(3)], rtol=1e-6)
+    np.testing.assert_allclose(chord_decoding.logsumexp(logits.T, 0), [1e4, np.log(3)], rtol=1e-6)
 
 
 def test_log_softmax_is_normalised_and_stable():
@@ -124,65 +198,81 @@ def test_log_softmax_is_normalised_and_stable():
     logs = chord_decoding.log_softmax(logits)
     np.testing.assert_allclose(np.exp(logs).sum(axis=-1), 1, rtol=1e-6)
     np.testing.assert_allclose(logs[1], -np.log(3), rtol=1e-6)
-    heads = random_heads(4)
-    for part, size in zip(chord_decoding.split_heads(heads), HEAD_SIZES, strict=True):
+    known = random_known(4)
+    assert known.shape == (4, WIDTH)
+    for part, size in zip(chord_decoding.split(known), (373, 12), strict=True):
+        assert part.shape == (4, size)
+        np.testing.assert_allclose(np.exp(part).sum(axis=-1), 1, rtol=1e-5)
+    for part, size in zip(split_heads(chord_decoding.heads_of(known)), HEAD_SIZES, strict=True):
         assert part.shape == (4, size)
         np.testing.assert_allclose(np.exp(part).sum(axis=-1), 1, rtol=1e-5)
 
 
+def test_offsets_of_types_are_added_to_their_logits():
+    rng = np.random.default_rng(0)
+    logits = {n: rng.normal(size=(3, s)) for n, s in zip(HEADS, HEAD_SIZES, strict=True)}
+    offsets = rng.normal(size=32).astype(np.float32)
+    moved = logits | {"chord_type": logits["chord_type"] + offsets}
+    np.testing.assert_allclose(
+        chord_decoding.offset_types(chord_decoding.log_probabilities(logits), offsets),
+        chord_decoding.log_probabilities(moved), rtol=1e-4, atol=1e-5,
+    )  # fmt: skip
+
+
 def test_argmax_ignores_root_and_bass_of_no_chord():
-    heads = np.full((2, WIDTH), -9.0, np.float32)
-    heads[0, [0, 32 + 3, 44 + 4]] = 0  # N
-    heads[1, [5, 32 + 3, 44 + 4]] = 0
-    assert chord_decoding.argmax(heads).tolist() == [[0, IGNORE, IGNORE], [5, 3, 4]]
+    known = np.concatenate([one_chord((0, IGNORE), 4), one_chord((5, 3), 4)])
+    assert chord_decoding.argmax(known).tolist() == [[0, IGNORE, IGNORE], [5, 3, 4]]
 
 
 # ---- decoding a song
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_cost_0_is_argmax(seed):
-    heads = random_heads(300, seed)
-    assert (chord_decoding.argmax(heads)[:, 0] == 0).any()
-    np.testing.assert_array_equal(
-        chord_decoding.decode(heads, 0.0), chord_decoding.decode(heads, None)
-    )
+def test_cost_0_is_the_best_state_of_each_frame(seed):
+    known = random_known(300, seed)
+    best = STATES[chord_decoding.state_scores(known).argmax(-1)]
+    assert (best[:, 0] == 0).any()
+    np.testing.assert_array_equal(chord_decoding.decode(known, 0.0), best)
 
 
 @pytest.mark.parametrize("cost", [0.5, 2.0, 6.0])
 @pytest.mark.parametrize("hold", [1, 20])
 def test_blocks_give_the_path_of_the_whole(cost, hold):
-    heads = random_heads(2 * BLOCK + AHEAD + 70, seed=hold, hold=hold)
-    np.testing.assert_array_equal(chord_decoding.decode(heads, cost), whole(heads, cost))
+    known = random_known(2 * BLOCK + AHEAD + 70, seed=hold, hold=hold)
+    np.testing.assert_array_equal(chord_decoding.decode(known, cost), whole(known, cost))
 
 
 def test_a_block_goes_on_from_the_last_chord():
     """A chord that hardly anything speaks for goes on over the border of two blocks."""
-    heads = np.zeros((2 * BLOCK, WIDTH), np.float32)
-    heads[:, [5, 32 + 3, 44 + 3]] += 0.001
-    heads[:300, [5, 32 + 3, 44 + 3]] += 3
-    assert set(map(tuple, chord_decoding.decode(heads, 6.0).tolist())) == {(5, 3, 3)}
+    nothing = chord_decoding.log_probabilities(
+        {"chord_type": np.zeros((1, 32)), "root": np.zeros((1, 12)), "bass_note": np.zeros((1, 12))}
+    )
+    chord_type = STATES[chord_decoding.state_scores(nothing).argmax()][0]  # all roots are alike
+    known = nothing + one_chord((chord_type, 3), 3, 2 * BLOCK, sure=0.001)
+    known[:300] += one_chord((chord_type, 3), 3, 300, sure=3)
+    found = chord_decoding.decode(known, 6.0)
+    assert set(map(tuple, found.tolist())) == {(chord_type, 3, 3)}
 
 
 @pytest.mark.parametrize("cost", [None, 2.0])
 @pytest.mark.parametrize("sizes", [(1, 2, 3), (64,), (BLOCK + AHEAD,), (5000,)])
 def test_how_frames_arrive_does_not_matter(cost, sizes):
-    heads = random_heads(1500, hold=7)
-    found = in_pieces(heads, cost, sizes)
+    known = random_known(1500, hold=7)
+    found = in_pieces(known, cost, sizes)
     assert found.shape == (1500, 3)
-    np.testing.assert_array_equal(found, chord_decoding.decode(heads, cost))
+    np.testing.assert_array_equal(found, chord_decoding.decode(known, cost))
 
 
 @pytest.mark.parametrize("frames", [0, 1, AHEAD, BLOCK, BLOCK + AHEAD - 1, BLOCK + AHEAD + 1])
 @pytest.mark.parametrize("cost", [None, 1.0])
 def test_every_frame_gets_a_chord(frames, cost):
-    assert chord_decoding.decode(random_heads(frames, hold=5), cost).shape == (frames, 3)
+    assert chord_decoding.decode(random_known(frames, hold=5), cost).shape == (frames, 3)
 
 
 def test_a_higher_cost_changes_chords_less_often():
-    heads = random_heads(400, hold=3, scale=2)
+    known = random_known(400, hold=3, scale=2)
     changes = [
-        np.count_nonzero(np.diff(chord_decoding.decode(heads, cost), axis=0).any(axis=1))
+        np.count_nonzero(np.diff(chord_decoding.decode(known, cost), axis=0).any(axis=1))
         for cost in (0, 1, 3, 9)
     ]
     assert changes == sorted(changes, reverse=True)
@@ -191,11 +281,11 @@ def test_a_higher_cost_changes_chords_less_often():
 
 def test_memory_does_not_grow_with_the_song():
     def peak(blocks):
-        heads = random_heads(BLOCK)
+        known = random_known(BLOCK)
         tracemalloc.start()
         decoder = Decoder(2.0)
         for _ in range(blocks):
-            decoder.add(heads)
+            decoder.add(known)
         decoder.finish()
         found = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
@@ -210,13 +300,14 @@ def test_refuses_a_negative_cost():
 
 
 def test_confidences_are_the_models_probabilities():
-    heads = random_heads(50)
-    classes = chord_decoding.decode(heads, None)
-    found = chord_decoding.confidences(heads, classes)
+    known = random_known(50)
+    classes = chord_decoding.decode(known, None)
+    found = chord_decoding.confidences(known, classes)
     for frame, (chord_type, root, bass) in enumerate(classes):
-        expected = np.exp(heads[frame, chord_type])
+        expected = np.exp(known[frame, 0])
         if chord_type:
-            expected *= np.exp(heads[frame, 32 + root] + heads[frame, 44 + bass])
+            logs = known[frame, 1 + 12 * (chord_type - 1) + root], known[frame, 373 + bass]
+            expected = np.exp(sum(logs))
         assert found[frame] == pytest.approx(expected, rel=1e-5)
     assert (found > 0).all()
     assert (found <= 1).all()

@@ -13,15 +13,27 @@ from audiotrain.models.chords import FrameChordModel
 from audiotrain.recipes import chord_blending, chord_data, chord_decoding, chord_ensemble
 from audiotrain.recipes.chord_cv import Posteriors
 from audiotrain.recipes.chord_data import FeatureSettings
-from audiotrain.recipes.chord_ensemble import Ensemble, join, normalise, transpose_heads
+from audiotrain.recipes.chord_decoding import (
+    CHORDS,
+    WIDTH,
+    log_probabilities,
+    log_softmax,
+    split,
+    split_heads,
+)
+from audiotrain.recipes.chord_ensemble import Ensemble, join, transposed
 from audiotrain.recipes.chord_inference import FrameRecognizer, Recognizer
 from audiotrain.recipes.chord_tuning import tuning_of
 
 FEATURES = FeatureSettings(hop=4096, bins=48, bins_per_octave=12, spare=3)
 
 
-def some_heads(frames=5, seed=0):
-    return normalise(np.random.default_rng(seed).standard_normal((frames, 56), np.float32))
+def normalised(logits):
+    return np.concatenate([log_softmax(part) for part in split(logits)], -1)
+
+
+def some_known(frames=5, seed=0):
+    return normalised(np.random.default_rng(seed).standard_normal((frames, WIDTH), np.float32))
 
 
 def members(count=2):
@@ -42,22 +54,22 @@ def some_features(frames, seed=0):
 
 
 def test_joining_by_hand():
-    a, b = some_heads(seed=0), some_heads(seed=1)
+    a, b = some_known(seed=0), some_known(seed=1)
     weights = np.array([0.25, 0.75])
     mean = join([a, b], weights)
     assert np.allclose(np.exp(mean), 0.25 * np.exp(a) + 0.75 * np.exp(b), atol=1e-6)
     geometric = join([a, b], weights, "geometric")
-    for part, one, two in zip(*map(chord_decoding.split_heads, (geometric, a, b)), strict=True):
+    for part, one, two in zip(*map(split, (geometric, a, b)), strict=True):
         wanted = np.exp(one) ** 0.25 * np.exp(two) ** 0.75
         assert np.allclose(np.exp(part), wanted / wanted.sum(-1, keepdims=True), atol=1e-6)
     assert np.allclose(join([a, b], np.array([1.0, 0.0])), a, atol=1e-6)
 
 
 def test_transposed_probabilities_are_of_transposed_chords():
-    heads = some_heads()
+    known = some_known()
     for semitones in (-3, 1, 12):
-        moved = chord_decoding.argmax(transpose_heads(heads, semitones))
-        wanted = harmony.transpose(chord_decoding.argmax(heads), semitones)
+        moved = chord_decoding.argmax(transposed(known, semitones))
+        wanted = harmony.transpose(chord_decoding.argmax(known), semitones)
         assert np.array_equal(moved, wanted)
 
 
@@ -72,8 +84,8 @@ def test_an_ensemble_of_one_model_twice_is_that_model(how):
 def test_an_ensembles_windows_are_the_mean_of_its_members():
     a, b = members()
     windows = np.stack([some_features(a.window, seed) for seed in range(3)])
-    found = Ensemble([a, b], [3, 1]).heads(windows)
-    wanted = 0.75 * np.exp(a.heads(windows)) + 0.25 * np.exp(b.heads(windows))
+    found = Ensemble([a, b], [3, 1]).hear(windows)
+    wanted = 0.75 * np.exp(a.hear(windows)) + 0.25 * np.exp(b.hear(windows))
     assert np.allclose(np.exp(found), wanted, atol=1e-6)
     a.switching_cost, b.switching_cost = 1.0, 5.0
     assert Ensemble([a, b], [3, 1]).switching_cost == pytest.approx(2.0)
@@ -83,14 +95,13 @@ def test_transpositions_hear_the_spare_bins_and_answer_in_the_songs_key():
     """A member that names the loudest bin's pitch: each transposition says the same."""
 
     class Loudest(Recognizer):
-        def heads(self, windows):
+        def hear(self, windows):
             octave = self.settings.bins_per_octave // 12
             root = windows.argmax(-1) // octave % 12
-            heads = np.full((*windows.shape[:2], 56), -9.0, np.float32)
-            heads[..., 5] = 0
-            np.put_along_axis(heads, 32 + root[..., None], 0, -1)
-            np.put_along_axis(heads, 44 + root[..., None], 0, -1)
-            return normalise(heads)
+            known = np.full((*windows.shape[:2], WIDTH), -9.0, np.float32)
+            np.put_along_axis(known, 1 + 12 * 4 + root[..., None], 0, -1)
+            np.put_along_axis(known, len(CHORDS) + root[..., None], 0, -1)
+            return normalised(known)
 
     plain = members(1)[0]
     member = Loudest(plain.model, plain.settings, plain.window)
@@ -104,7 +115,7 @@ def test_transpositions_hear_the_spare_bins_and_answer_in_the_songs_key():
     values[np.arange(60), settings.spare_bins + pitch * settings.bins_per_semitone] = 0
     song = chord_data.Song("song", values, np.zeros((60, 3), np.int16), [])
     windows = both.inputs(song)[None, : both.window]
-    found = chord_decoding.argmax(both.heads(windows)[0])
+    found = chord_decoding.argmax(both.hear(windows)[0])
     assert np.array_equal(found[:, 1], pitch[: both.window] % 12)
     assert plain.inputs(song).shape[1] == settings.bins
 
@@ -135,7 +146,7 @@ def test_members_that_hear_otherwise_are_refused():
 
 def test_frame_recognizers_need_ears():
     with pytest.raises(NotImplementedError):
-        FrameRecognizer().heads(np.zeros((1, 2, 3)))
+        FrameRecognizer().hear(np.zeros((1, 2, 3)))
 
 
 # ---- tuning
@@ -300,13 +311,22 @@ def told(text):
     return [float(row[0]) for row in rows[:2]], [float(row[1]) for row in rows]
 
 
+def by_head(logits):
+    """Log-probabilities (frames, 56) from logits."""
+    return np.concatenate([log_softmax(part) for part in split_heads(logits)], -1)
+
+
 def cross_entropy(places, weights, how):
-    """Of what cross-validations kept of all songs, joined as an ensemble joins its members."""
+    """Of what cross-validations kept of all songs, head by head, joined as members are."""
     losses = []
     for songs in zip(*map(chord_blending.read_posteriors, places), strict=True):
-        joined = join([normalise(heads) for _, heads, _ in songs], np.array(weights), how)
+        said = [by_head(heads) for _, heads, _ in songs]
+        if how == "geometric":
+            joined = by_head(np.tensordot(weights, said, 1))
+        else:
+            joined = np.log(np.tensordot(weights, np.exp(said), 1))
         classes = songs[0][2].astype(int)
-        for head, part in enumerate(chord_decoding.split_heads(joined)):
+        for head, part in enumerate(split_heads(joined)):
             frames = np.flatnonzero(classes[:, head] >= 0)
             losses.append(-part[frames, classes[frames, head]])
     return np.concatenate(losses).mean()
@@ -324,7 +344,8 @@ def write_drawn(folder, seed, skills):
         for head, begin in enumerate((0, 32, 44)):
             heads[np.arange(25), begin + song.classes[:25, head]] += skill
         store = Posteriors(folder, k)
-        store.keep(song, normalise(heads.astype(np.float32)))
+        logits = dict(zip(harmony.HEADS, split_heads(heads), strict=True))
+        store.keep(song, log_probabilities(logits))
         store.finish()
 
 

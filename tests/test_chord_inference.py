@@ -57,12 +57,12 @@ def reference(ours, values):
     padded = np.full(((count + 1) * step, values.shape[1]), SILENCE, np.float32)
     padded[step : step + len(values)] = values
     ramp = np.minimum(np.arange(window), np.arange(window)[::-1])[:, None] + 0.5
-    total, weight = np.zeros((len(padded), 56)), np.zeros((len(padded), 1))
+    total, weight = np.zeros((len(padded), 385)), np.zeros((len(padded), 1))
     for k in range(count):
         part = slice(k * step, k * step + window)
         logits = ours.model(mx.array(padded[part])[None])
-        heads = chord_decoding.log_probabilities({n: np.array(v)[0] for n, v in logits.items()})
-        total[part] += ramp * heads
+        known = chord_decoding.log_probabilities({n: np.array(v)[0] for n, v in logits.items()})
+        total[part] += ramp * known
         weight[part] += ramp
     return (total / np.maximum(weight, 1e-9))[step : step + len(values)]
 
@@ -71,7 +71,7 @@ def reference(ours, values):
 def test_windows_overlap_and_are_averaged(ours, frames):
     values = features(frames)
     found = ours.song_log_probabilities(values)
-    assert found.shape == (frames, 56)
+    assert found.shape == (frames, 385)
     np.testing.assert_allclose(found, reference(ours, values), atol=2e-4)
 
 
@@ -192,9 +192,9 @@ def test_confidence_is_the_mean_of_the_frames(ours, no_onsets):
     from audiotrain.recipes.chord_data import decibels
 
     values = decibels(extraction.extract(samples, FEATURES.cqt(spare=False)))
-    heads = ours.song_log_probabilities(values)
-    classes = chord_decoding.argmax(heads)
-    sure = chord_decoding.confidences(heads, classes)
+    known = ours.song_log_probabilities(values)
+    classes = chord_decoding.argmax(known)
+    sure = chord_decoding.confidences(known, classes)
     centres = np.arange(len(sure)) * FEATURES.frame_seconds
     assert len(prediction.segments) > 3
     for segment, confidence in zip(prediction.segments, prediction.confidences, strict=True):
@@ -217,15 +217,15 @@ def test_the_bass_rule_joins_chords_that_become_equal(ours):
 def test_joined_chords_have_the_mean_of_their_confidences():
     classes = np.array([[1, 0, 0], [1, 0, 4], [1, 0, 4], [2, 0, 0]], np.int16)
     rng = np.random.default_rng(0)
-    heads = chord_decoding.log_probabilities(
+    known = chord_decoding.log_probabilities(
         {"chord_type": rng.normal(size=(4, 32)), "root": rng.normal(size=(4, 12)),
          "bass_note": rng.normal(size=(4, 12))}
     )  # fmt: skip
-    sure = chord_decoding.confidences(heads, classes)
+    sure = chord_decoding.confidences(known, classes)
     runs = chord_inference._Runs(0.1, "off")
-    waiting = runs.take(classes[:2], [heads[:3]])  # as they are decided
+    waiting = runs.take(classes[:2], [known[:3]])  # as they are decided
     assert [len(part) for part in waiting] == [1]
-    runs.take(classes[2:], [*waiting, heads[3:]])
+    runs.take(classes[2:], [*waiting, known[3:]])
     found = runs.prediction(0.35, moved=lambda times: times - 0.01)
     assert [segment.label for segment in found.segments] == ["C:maj", "C:min"]
     assert found.confidences == pytest.approx([sure[:3].mean(), sure[3]], rel=1e-5)

@@ -196,8 +196,22 @@ def test_transposed_music_is_the_same_chord_transposed(semitones):
         np.testing.assert_allclose(
             after[head], mx.roll(before[head], semitones, axis=-1), atol=1e-5
         )
+    of_root = mx.roll(before["chord_type_of_root"], semitones, axis=-2)
+    np.testing.assert_allclose(after["chord_type_of_root"], of_root, atol=1e-5)
     for kind in ("chord_type", "change"):
         np.testing.assert_allclose(after[kind], before[kind], atol=1e-5)
+
+
+def test_a_certain_roots_types_are_the_types():
+    heads = FrameChordModel(144, settings("equivariant", dropout=0.0)).heads
+    heads.linear.weight = heads.linear.weight * 300
+    logits = heads(mx.random.normal((2, 6, 48)))
+    sure = np.sort(mx.softmax(logits["root"], axis=-1), axis=-1)[..., -1] > 1 - 1e-6
+    best = mx.argmax(logits["root"], axis=-1)[..., None, None]
+    of_best = mx.take_along_axis(logits["chord_type_of_root"], best, axis=-2).squeeze(-2)
+    found, expected = np.array(logits["chord_type"])[sure], np.array(of_best)[sure]
+    assert sure.sum() > 5
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-2)
 
 
 def test_steps_are_weighed_by_the_chance_that_no_chord_begins_between_them():

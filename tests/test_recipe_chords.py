@@ -491,9 +491,8 @@ def test_predict_writes_every_format_for_every_file_of_a_folder(run, data, tmp_p
                     for kind in ("lab", "jams", "csv", "json")}  # fmt: skip
         for kind, annotation in readings.items():
             assert annotation.problems == [], kind
-            assert [s.label for s in annotation.segments] == [
-                s.label for s in readings["lab"].segments
-            ]
+            said = [encode(s.label) for s in annotation.segments]  # JAMS knows no 11, but 9(11)
+            assert said == [encode(s.label) for s in readings["lab"].segments]
             assert annotation.segments[-1].end == pytest.approx(seconds, abs=1e-3)
         jams = read_json(tmp_path / "out" / f"{stem}.jams")
         confidences = [row["confidence"] for row in jams["annotations"][0]["data"]]
@@ -514,7 +513,7 @@ def test_predict_options_reach_the_result(run, data, tmp_path):
     plain = labels("--decoding", "argmax")
     assert any("/" in label for label in plain)
     assert not any("/" in label for label in labels("--decoding", "argmax", "--bass", "off"))
-    assert len(labels()) <= len(plain)
+    assert labels() == labels("--decoding", "viterbi") != plain
 
 
 def test_predict_leaves_out_what_it_cannot_read_with_a_count(run, data, tmp_path, capsys):

@@ -218,7 +218,7 @@ def same_chord(change: mx.array) -> mx.array:
 
 class PitchHeads(nn.Module):
     """Logits by head: root and bass note from each pitch class's channels; the chord type from
-    those of the root, as far as it is known."""
+    those of the root, as far as it is known, and of each root that there may be."""
 
     def __init__(self, channels: int, types: int, frames: int):
         super().__init__()
@@ -226,7 +226,8 @@ class PitchHeads(nn.Module):
         self.linear = nn.Linear(channels, frames * (types + 2))
 
     def __call__(self, x: mx.array) -> dict[str, mx.array]:
-        """(batch, steps, 12 * channels) to logits (batch, steps * frames, classes) by head."""
+        """(batch, steps, 12 * channels) to logits (batch, steps * frames, classes) by head, and
+        "chord_type_of_root" (batch, steps * frames, 12, types)."""
         batch, steps, width = x.shape
         x = x.reshape(batch, steps, PITCH_CLASSES, width // PITCH_CLASSES)
         weight = self.linear.weight.reshape(self.frames, self.types + 2, -1)
@@ -237,4 +238,7 @@ class PitchHeads(nn.Module):
         heard = softmax(notes[0]) @ x
         types = mx.einsum("bsfc,ftc->bsft", heard, weight[:, 2:]) + bias[:, 2:]
         root, bass, types = (v.reshape(batch, steps * self.frames, -1) for v in (*notes, types))
-        return {"chord_type": types, "root": root, "bass_note": bass}
+        of_root = mx.einsum("bsrc,ftc->bsfrt", x, weight[:, 2:]) + bias[:, None, 2:]
+        of_root = of_root.reshape(batch, steps * self.frames, PITCH_CLASSES, self.types)
+        logits = {"chord_type": types, "root": root, "bass_note": bass}
+        return logits | {"chord_type_of_root": of_root}

@@ -12,8 +12,8 @@ from audiotrain import checkpoint, config, crossval, ensembles
 from audiotrain.recipes import chord_data, chord_ensemble, chord_inference, chord_scoring
 from audiotrain.recipes.chord_cv import read_posteriors
 from audiotrain.recipes.chord_data import Library, Song
-from audiotrain.recipes.chord_decoding import split_heads
-from audiotrain.recipes.chord_ensemble import normalise, runs_of
+from audiotrain.recipes.chord_decoding import heads_of, log_softmax, split_heads
+from audiotrain.recipes.chord_ensemble import runs_of
 from audiotrain.recipes.chord_inference import FrameRecognizer, Recognizer
 from audiotrain.recipes.chord_settings import EnsembleSettings, TrainSettings
 from audiotrain.recipes.chord_songs import find, first_renderings, read_split, tell
@@ -125,7 +125,7 @@ def labelled(heads: np.ndarray, classes: np.ndarray) -> list[tuple[np.ndarray, n
     """For each head log-probabilities (frames, its classes) that sum to 1, of the frames that
     `classes` (frames, 3) has a label for, and these labels; heads (frames, 56)."""
     has = classes >= 0
-    parts = split_heads(normalise(heads))
+    parts = (log_softmax(part) for part in split_heads(heads))
     return [(part[has[:, n]], classes[has[:, n], n]) for n, part in enumerate(parts)]
 
 
@@ -139,7 +139,7 @@ def known(heads: np.ndarray, classes: np.ndarray) -> np.ndarray:
 def said_of(recognizers: Sequence[FrameRecognizer], songs: Sequence[Song]) -> Iterator[Said]:
     """What models say of songs, with a progress bar."""
     for song in progress(songs, "blending"):
-        said = [one.song_log_probabilities(one.inputs(song)) for one in recognizers]
+        said = [heads_of(one.song_log_probabilities(one.inputs(song))) for one in recognizers]
         yield said, song.classes
 
 

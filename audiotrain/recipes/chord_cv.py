@@ -23,6 +23,7 @@ from audiotrain.files import write
 from audiotrain.history import write_json
 from audiotrain.recipes import chord_data
 from audiotrain.recipes.chord_data import Library, Song
+from audiotrain.recipes.chord_decoding import heads_of
 from audiotrain.recipes.chord_scoring import SHOWN
 from audiotrain.recipes.chord_settings import CvSettings, TrainSettings
 from audiotrain.recipes.chord_songs import (
@@ -149,9 +150,9 @@ class Posteriors:
         self.folder, self.k = folder / "oof", k
         self._kept: dict[str, str] = {}  # song to file
 
-    def keep(self, song: Song, heads: np.ndarray) -> None:
-        """Save a song's log-probabilities (frames, 56) and its classes (frames, 3)."""
-        buffer = io.BytesIO()
+    def keep(self, song: Song, known: np.ndarray) -> None:
+        """Save a song's log-probabilities, by head (frames, 56), and its classes (frames, 3)."""
+        buffer, heads = io.BytesIO(), heads_of(known)
         np.savez_compressed(
             buffer, log_probabilities=heads.astype(np.float16), classes=song.classes, song=song.name
         )

@@ -1,24 +1,37 @@
-"""From logits of the three heads to chords in time: argmax by frame, or Viterbi over whole chords.
+"""From a model's logits to chords in time: each frame's likeliest, or Viterbi over whole chords.
 
-A chord is one state (type, root, bass); N is a single state. Switching from any state to any other
-costs the same, so a step of Viterbi is one comparison with the best state of all.
+What is known of a frame are log-probabilities (385,) of CHORDS, N and each type on each root, and
+of bass notes. With a bass note a chord is one state of Viterbi's. Switching from any state to any
+other costs the same, so a step is one comparison with the best state of all.
+
+Viterbi looks for the chords that are expected to be worth most, by WORTH, rather than for the
+likeliest ones (minimum Bayes risk): where a seventh is .3, major .3 and sus4 .4 likely, major is
+right by most of what is compared.
 """
 
 from collections.abc import Mapping
+from functools import cache
 
+import mir_eval
 import numpy as np
 
-from audiotrain.harmony import HEAD_SIZES, HEADS
+from audiotrain.harmony import HEAD_SIZES
+from audiotrain.harmony import decode as label_of
 
 BLOCK = 1024  # frames that Viterbi decides at once; it looks AHEAD further frames before it does
 AHEAD = 128
+WORTH = ("majmin", "tetrads", "mirex")  # mir_eval's comparisons that a chord is to be right by
+EXACT = 0.1  # share of a chord's worth for being the very one: WORTH alone knows 7 and 9 as one
+LEAST = 1e-9  # worth of a chord that cannot be
 
 TYPES, ROOTS, BASSES = HEAD_SIZES
+CHORDS = np.array(
+    [(0, -100)] + [(t, r) for t in range(1, TYPES) for r in range(ROOTS)], np.int16
+)  # (type, root)
 STATES = np.array(
-    [(0, -100, -100)]
-    + [(t, r, b) for t in range(1, TYPES) for r in range(ROOTS) for b in range(BASSES)],
-    np.int16,
+    [(0, -100, -100)] + [(t, r, b) for t, r in CHORDS[1:] for b in range(BASSES)], np.int16
 )
+WIDTH = len(CHORDS) + BASSES
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:
@@ -27,43 +40,90 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
     return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
 
 
+def logsumexp(logs: np.ndarray, axis: int) -> np.ndarray:
+    """Logarithm of the sum of exp(logs) over an axis, which goes."""
+    most = logs.max(axis=axis, keepdims=True)
+    return (np.log(np.exp(logs - most).sum(axis=axis, keepdims=True)) + most).squeeze(axis)
+
+
 def log_probabilities(logits: Mapping[str, np.ndarray]) -> np.ndarray:
-    """(frames, 32 + 12 + 12) log-probabilities of the heads side by side, in the order of HEADS."""
-    return np.concatenate([log_softmax(np.asarray(logits[head], np.float32)) for head in HEADS], -1)
+    """(…, 385) log-probabilities of CHORDS and of bass notes, side by side, of a model's logits.
+
+    A type and a root are independent unless there is "chord_type_of_root" (…, 12, 32), which is
+    the type's if the root is this one.
+    """
+    root = log_softmax(np.asarray(logits["root"], np.float32))[..., None]
+    given = logits.get("chord_type_of_root")
+    given = np.asarray(logits["chord_type"])[..., None, :] if given is None else np.asarray(given)
+    both = root + log_softmax(given.astype(np.float32))  # (…, roots, types)
+    chords = both[..., 1:].swapaxes(-1, -2)
+    chords = chords.reshape(*chords.shape[:-2], len(CHORDS) - 1)
+    bass = log_softmax(np.asarray(logits["bass_note"], np.float32))
+    return np.concatenate([logsumexp(both[..., 0], -1)[..., None], chords, bass], axis=-1)
+
+
+def split(known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The chords' (…, 373) and the bass notes' (…, 12) of `log_probabilities`."""
+    return known[..., : len(CHORDS)], known[..., len(CHORDS) :]
+
+
+def by_type(chords: np.ndarray) -> np.ndarray:
+    """Log-probabilities (…, 31, 12) of types on roots, of those (…, 373) of CHORDS."""
+    return chords[..., 1:].reshape(*chords.shape[:-1], TYPES - 1, ROOTS)
+
+
+def heads_of(known: np.ndarray) -> np.ndarray:
+    """Log-probabilities (…, 56) by head, in the order of HEADS, of `log_probabilities`: types
+    whatever the root, roots whatever the type if there is a chord, bass notes."""
+    chords, bass = split(known)
+    types = logsumexp(by_type(chords), -1)
+    roots = log_softmax(logsumexp(by_type(chords), -2))
+    return np.concatenate([chords[..., :1], types, roots, bass], axis=-1)
 
 
 def split_heads(heads: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The three heads of `log_probabilities`."""
+    """The three heads of `heads_of`."""
     chord_type, root, bass = np.split(heads, [TYPES, TYPES + ROOTS], axis=-1)
     return chord_type, root, bass
 
 
-def offset_types(heads: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+def offset_types(known: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     """Log-probabilities after adding offsets (32,) to the logits of the chord types."""
-    heads = heads.copy()
-    heads[..., :TYPES] = log_softmax(heads[..., :TYPES] + offsets)
-    return heads
+    chords, bass = split(known)
+    return np.concatenate([log_softmax(chords + offsets[CHORDS[:, 0]]), bass], axis=-1)
 
 
-def argmax(heads: np.ndarray) -> np.ndarray:
-    """The likeliest class of each head, (frames, 3) int16; root and bass ignored where N is."""
-    classes = np.stack([part.argmax(-1) for part in split_heads(heads)], -1).astype(np.int16)
-    classes[classes[:, 0] == 0, 1:] = -100
-    return classes
+def argmax(known: np.ndarray) -> np.ndarray:
+    """The likeliest chord and bass note, (frames, 3) int16; root and bass ignored where N is."""
+    chords, bass = split(known)
+    found = CHORDS[chords.argmax(-1)]
+    notes = np.where(found[:, 0] > 0, bass.argmax(-1), -100)
+    return np.column_stack([found, notes]).astype(np.int16)
 
 
-def state_scores(heads: np.ndarray) -> np.ndarray:
-    """Joint log-probability (frames, states) of every chord.
+@cache
+def worths() -> np.ndarray:
+    """(372, 372): how right a chord (column) is where another (row) is the true one, 0 to 1, by
+    WORTH and EXACT; both as in CHORDS, without N, which nothing but N is right for."""
+    labels = [label_of((*chord, chord[1])) for chord in CHORDS[1:].tolist()]
+    table = np.zeros((len(labels), len(labels)), np.float32)
+    for column in range(0, len(labels), ROOTS):  # each type on C; on other roots alike
+        said = [labels[column]] * len(labels)
+        right = [getattr(mir_eval.chord, name)(labels, said) for name in WORTH]
+        share = np.maximum(right, 0).mean(0).reshape(-1, ROOTS)  # -1: the true chord is left out
+        for root in range(ROOTS):
+            table[:, column + root] = np.roll(share, root, axis=1).reshape(-1)
+    return (1 - EXACT) * table + EXACT * np.eye(len(labels), dtype=np.float32)
 
-    N has no root and bass; it takes those of the likeliest ones, so that without a switching cost
-    the best state is `argmax`.
-    """
-    chord_type, root, bass = split_heads(heads)
-    chords = (
-        chord_type[:, 1:, None, None] + root[:, None, :, None] + bass[:, None, None, :]
-    ).reshape(len(heads), -1)
-    none = chord_type[:, 0] + root.max(-1) + bass.max(-1)
-    return np.concatenate([none[:, None], chords], axis=1)
+
+def state_scores(known: np.ndarray) -> np.ndarray:
+    """Logarithm (frames, states) of what each chord is expected to be worth, times its bass note's
+    probability; of N, its probability times that of the likeliest bass note."""
+    chords, bass = split(known)
+    worth = np.log(np.exp(chords[:, 1:]) @ worths() + LEAST)
+    states = (worth[:, :, None] + bass[:, None, :]).reshape(len(known), len(STATES) - 1)
+    none = chords[:, 0] + bass.max(-1)
+    return np.concatenate([none[:, None], states], axis=1)
 
 
 def viterbi_states(scores: np.ndarray, cost: float, before: np.ndarray | None = None):
@@ -106,14 +166,14 @@ class Decoder:
         if cost is not None and cost < 0:
             raise ValueError(f"switching cost {cost}, expected 0 or more")
         self.cost = cost
-        self._waiting = np.zeros((0, TYPES + ROOTS + BASSES), np.float32)
+        self._waiting = np.zeros((0, WIDTH), np.float32)
         self._last: int | None = None  # state of the last frame that was decided
 
-    def add(self, heads: np.ndarray) -> np.ndarray:
+    def add(self, known: np.ndarray) -> np.ndarray:
         """Classes (frames, 3) of the frames that are decided now, in order."""
         if self.cost is None:
-            return argmax(heads)
-        self._waiting = np.concatenate([self._waiting, heads])
+            return argmax(known)
+        self._waiting = np.concatenate([self._waiting, known])
         decided = [np.zeros((0, 3), np.int16)]
         while len(self._waiting) >= BLOCK + AHEAD:
             decided.append(self._decide(BLOCK))
@@ -136,17 +196,18 @@ class Decoder:
         return STATES[path]
 
 
-def decode(heads: np.ndarray, cost: float | None) -> np.ndarray:
-    """Classes (frames, 3) of a whole song's log-probabilities (frames, 56)."""
+def decode(known: np.ndarray, cost: float | None) -> np.ndarray:
+    """Classes (frames, 3) of a whole song's log-probabilities (frames, 385)."""
     decoder = Decoder(cost)
-    return np.concatenate([decoder.add(heads), decoder.finish()])
+    return np.concatenate([decoder.add(known), decoder.finish()])
 
 
-def confidences(heads: np.ndarray, classes: np.ndarray) -> np.ndarray:
+def confidences(known: np.ndarray, classes: np.ndarray) -> np.ndarray:
     """Probability (frames,) that the model gives to the chord that was chosen."""
-    parts = split_heads(heads)
-    frames = np.arange(len(heads))
-    known = np.maximum(classes, 0)
-    logs = [part[frames, known[:, head]] for head, part in enumerate(parts)]
-    chord = classes[:, 0] > 0
-    return np.exp(logs[0] + np.where(chord, logs[1] + logs[2], 0.0))
+    chords, bass = split(known)
+    frames = np.arange(len(known))
+    chord_type, root, note = classes.T.astype(int)
+    none = chord_type == 0
+    number = np.where(none, 0, 1 + (chord_type - 1) * ROOTS + root)
+    logs = chords[frames, number] + np.where(none, 0.0, bass[frames, np.where(none, 0, note)])
+    return np.exp(logs)

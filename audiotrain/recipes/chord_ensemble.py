@@ -15,32 +15,28 @@ import numpy as np
 from audiotrain import augment, crossval
 from audiotrain.ensembles import member_weights
 from audiotrain.history import write_json
-from audiotrain.recipes.chord_decoding import log_softmax, split_heads
+from audiotrain.recipes.chord_decoding import by_type, log_softmax, split
 from audiotrain.recipes.chord_inference import FrameRecognizer, Recognizer
 
 SHIFTS = (-2, -1, 0, 1, 2)  # semitones, of test-time transposition
 Join = Literal["mean", "geometric"]
 
 
-def normalise(heads: np.ndarray) -> np.ndarray:
-    """Log-probabilities (..., 56) of which each head's sum to 1."""
-    return np.concatenate([log_softmax(part) for part in split_heads(heads)], -1)
-
-
 def join(members: Sequence[np.ndarray], weights: np.ndarray, how: Join = "mean") -> np.ndarray:
-    """Log-probabilities (..., 56) of an ensemble from its members': the logarithm of the weighted
-    mean of probabilities, or the weighted mean of logarithms, normalised head by head."""
-    chosen = [(heads, w) for heads, w in zip(members, weights, strict=True) if w]
+    """Log-probabilities (..., 385) of an ensemble from its members': the logarithm of the weighted
+    mean of probabilities, or the weighted mean of logarithms, normalised: chords, bass notes."""
+    chosen = [(known, w) for known, w in zip(members, weights, strict=True) if w]
     if how == "geometric":
-        return normalise(sum(np.float32(w) * heads for heads, w in chosen))
-    return np.log(sum(np.float32(w) * np.exp(heads) for heads, w in chosen))
+        joined = sum(np.float32(w) * known for known, w in chosen)
+        return np.concatenate([log_softmax(part) for part in split(joined)], -1)
+    return np.log(sum(np.float32(w) * np.exp(known) for known, w in chosen))
 
 
-def transpose_heads(heads: np.ndarray, semitones: int) -> np.ndarray:
-    """Log-probabilities (..., 56) of music moved up by `semitones`."""
-    chord_type, root, bass = split_heads(heads)
-    moved = [np.roll(part, semitones, axis=-1) for part in (root, bass)]
-    return np.concatenate([chord_type, *moved], axis=-1)
+def transposed(known: np.ndarray, semitones: int) -> np.ndarray:
+    """Log-probabilities (..., 385) of music moved up by `semitones`."""
+    chords, bass = split(known)
+    moved = np.roll(by_type(chords), semitones, axis=-1).reshape(*chords.shape[:-1], -1)
+    return np.concatenate([chords[..., :1], moved, np.roll(bass, semitones, axis=-1)], axis=-1)
 
 
 class Ensemble(FrameRecognizer):
@@ -64,7 +60,7 @@ class Ensemble(FrameRecognizer):
         costs = [member.switching_cost for member in members]
         self.switching_cost = float(np.dot(self.weights, costs))
 
-    def heads(self, windows: np.ndarray) -> np.ndarray:
+    def hear(self, windows: np.ndarray) -> np.ndarray:
         found, weights = [], []
         for shift in self.shifts:
             moved = windows
@@ -74,7 +70,7 @@ class Ensemble(FrameRecognizer):
                 )
             for member, weight in zip(self.members, self.weights, strict=True):
                 if weight:
-                    found.append(transpose_heads(member.heads(moved), -shift))
+                    found.append(transposed(member.hear(moved), -shift))
                     weights.append(weight / len(self.shifts))
         return join(found, weights, self.how)
 

@@ -32,15 +32,16 @@ class Prediction(NamedTuple):
 
 
 class FrameRecognizer:
-    """Chords of audio of any length by whatever tells the chords of windows: `heads`."""
+    """Chords of audio of any length by whatever tells the chords of windows: `hear`."""
 
     settings: FeatureSettings
     window: int  # frames
     switching_cost: float | None = 2.0
-    spare = False  # whether `heads` wants the spare bins, too
+    spare = False  # whether `hear` wants the spare bins, too
 
-    def heads(self, windows: np.ndarray) -> np.ndarray:
-        """Log-probabilities (windows, frames, 56) for features (windows, frames, bins) in dB."""
+    def hear(self, windows: np.ndarray) -> np.ndarray:
+        """Log-probabilities (windows, frames, 385), as chord_decoding's, for features (windows,
+        frames, bins) in dB."""
         raise NotImplementedError
 
     def inputs(self, song: Song) -> np.ndarray:
@@ -49,7 +50,7 @@ class FrameRecognizer:
         return song.features[:, spare : song.features.shape[1] - spare]
 
     def log_probabilities(self, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        """Log-probabilities (frames, 56) in consecutive pieces, for consecutive features
+        """Log-probabilities (frames, 385) in consecutive pieces, for consecutive features
         (frames, bins) in dB. Every frame is the mean of two windows, weighed by how central it is.
         """
         window, step = self.window, self.window // 2
@@ -69,16 +70,16 @@ class FrameRecognizer:
             count = max(0, (len(held) - window) // step + 1)
             for first in range(0, count, WINDOWS_AT_ONCE):
                 chosen = np.arange(first, min(first + WINDOWS_AT_ONCE, count))
-                for heads in self.heads(held[chosen[:, None] * step + places]) * ramp:
+                for known in self.hear(held[chosen[:, None] * step + places]) * ramp:
                     if tail is not None and given < frames:
-                        joined = (tail + heads[:step]) / (ramp[step:] + ramp[:step])
+                        joined = (tail + known[:step]) / (ramp[step:] + ramp[:step])
                         yield joined[: frames - given]
                         given += step
-                    tail = heads[step:]
+                    tail = known[step:]
             held = held[count * step :]
 
     def song_log_probabilities(self, values: np.ndarray) -> np.ndarray:
-        """(frames, 56) of one song's features (frames, bins) in dB."""
+        """(frames, 385) of one song's features (frames, bins) in dB."""
         return np.concatenate(list(self.log_probabilities([np.asarray(values, np.float32)])))
 
     def predict(
@@ -101,10 +102,10 @@ class FrameRecognizer:
         decoder = chord_decoding.Decoder(self.switching_cost if viterbi else None)
         runs = _Runs(self.settings.frame_seconds, bass)
         waiting: list[np.ndarray] = []
-        for heads in self.log_probabilities(decibels(block) for block in blocks):
-            waiting.append(heads)
-            heard(len(heads) * self.settings.frame_seconds)
-            waiting = runs.take(decoder.add(heads), waiting)
+        for known in self.log_probabilities(decibels(block) for block in blocks):
+            waiting.append(known)
+            heard(len(known) * self.settings.frame_seconds)
+            waiting = runs.take(decoder.add(known), waiting)
         runs.take(decoder.finish(), waiting)
         if isinstance(audio, np.ndarray):
             seconds = len(audio) / self.settings.rate
@@ -171,15 +172,15 @@ class Recognizer(FrameRecognizer):
         chosen = read_decoding(decoding) if decoding.is_file() else {}
         return cls(holder.model, settings, window, **chosen)
 
-    def heads(self, windows: np.ndarray) -> np.ndarray:
-        """Log-probabilities (windows, frames, 56)."""
+    def hear(self, windows: np.ndarray) -> np.ndarray:
+        """Log-probabilities (windows, frames, 385)."""
         logits = self.model(mx.array(windows, dtype=mx.float32))
         mx.eval(logits)
         arrays = {head: np.array(values) for head, values in logits.items()}
-        heads = chord_decoding.log_probabilities(arrays)
+        known = chord_decoding.log_probabilities(arrays)
         if self.type_offsets is not None:
-            heads = chord_decoding.offset_types(heads, self.type_offsets)
-        return heads
+            known = chord_decoding.offset_types(known, self.type_offsets)
+        return known
 
 
 class _Runs:
@@ -194,8 +195,8 @@ class _Runs:
         """Add decided frames; gives back the probabilities of those that are not decided yet."""
         if not len(classes):
             return waiting
-        heads = np.concatenate(waiting)
-        certainty = chord_decoding.confidences(heads[: len(classes)], classes)
+        known = np.concatenate(waiting)
+        certainty = chord_decoding.confidences(known[: len(classes)], classes)
         changes = np.flatnonzero(np.any(classes[1:] != classes[:-1], axis=1)) + 1
         for part, sure in zip(
             np.split(classes, changes), np.split(certainty, changes), strict=True
@@ -207,7 +208,7 @@ class _Runs:
             else:
                 self.runs.append((key, self.frames, float(sure.sum())))
             self.frames += len(part)
-        return [heads[len(classes) :]]
+        return [known[len(classes) :]]
 
     def prediction(self, seconds: float, moved: Callable[[np.ndarray], np.ndarray]) -> Prediction:
         """What has been taken from `seconds` of audio, neighbours of equal label joined; `moved`

@@ -25,14 +25,14 @@ from audiotrain.recipes.terminal import progress
 
 COSTS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)  # of a switch, that `choose_decoding` tries
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25)  # of the class weights that it tries to take back
-CHOSEN_BY = ("majmin", "tetrads", "mirex", "seg")  # whose mean it makes large
+CHOSEN_BY = (*chord_decoding.WORTH, "seg")  # whose mean it makes large
 NAMES = {"chord_type": CHORD_TYPES, "root": PITCH_NAMES, "bass_note": PITCH_NAMES}
 SHOWN = (
     "root", "thirds", "triads", "sevenths", "tetrads", "majmin", "mirex", "overseg", "underseg",
     "seg", "acqa",
 )  # fmt: skip
 
-Keep = Callable[[Song, np.ndarray], None]  # told of each song's log-probabilities (frames, 56)
+Keep = Callable[[Song, np.ndarray], None]  # told of each song's log-probabilities (frames, 385)
 NOWHERE = {"audio": None, "start": 0.0, "end": None}  # of a song that can't be heard
 
 
@@ -56,13 +56,13 @@ class Scores:
     def add(self, song: Song) -> None:
         """Predict a song both ways and compare it with its labels."""
         settings = self.recognizer.settings
-        heads = self.recognizer.song_log_probabilities(self.recognizer.inputs(song))
-        self.keep(song, heads)
+        known = self.recognizer.song_log_probabilities(self.recognizer.inputs(song))
+        self.keep(song, known)
         seconds = max(song.seconds(settings), song.segments[-1].end if song.segments else 0.0)
         row = {"song": song.name, "seconds": song.seconds(settings)}
         costs = {"viterbi": self.recognizer.switching_cost, "argmax": None}
         for name, cost in costs.items():
-            classes = chord_decoding.decode(heads, cost)
+            classes = chord_decoding.decode(known, cost)
             estimate = self.recognizer.segments(classes, song.onsets, seconds)
             scores = metrics.chord_scores(song.segments, estimate)
             self.by_decoding[name].append(scores)
@@ -71,12 +71,11 @@ class Scores:
                 row |= {key: scores[key] for key in SHOWN if key in scores}
                 self.timelines.append(_timeline(song, seconds, scores["mirex"], estimate))
         self.songs.append(row)
-        self._add_frames(heads, song.classes)
+        self._add_frames(known, song.classes)
 
-    def _add_frames(self, heads: np.ndarray, classes: np.ndarray) -> None:
-        parts = chord_decoding.split_heads(heads)
+    def _add_frames(self, known: np.ndarray, classes: np.ndarray) -> None:
+        parts = chord_decoding.split_heads(chord_decoding.heads_of(known))
         best = np.stack([part.argmax(-1) for part in parts], -1)
-        known = classes[:, 0] >= 0
         for number, head in enumerate(HEADS):
             chosen, target = parts[number], classes[:, number]
             valid = target >= 0
@@ -87,8 +86,8 @@ class Scores:
             self.confusions[head] += metrics.confusion_matrix(
                 best[:, number], target, len(NAMES[head])
             )
-        joint = ((best == classes) | (classes < 0)).all(-1)[known]
-        self._count("chord_acc", joint)
+        whole = ((chord_decoding.argmax(known) == classes) | (classes < 0)).all(-1)
+        self._count("chord_acc", whole[classes[:, 0] >= 0])
         rooted = classes[:, 1] >= 0
         interval = (best[rooted, 1] - classes[rooted, 1]) % 12
         np.add.at(self.intervals, (classes[rooted, 0], interval), 1)
@@ -170,7 +169,7 @@ def score(
     keep: Keep = lambda song, heads: None,
 ) -> Scores:  # fmt: skip
     """The scores of all songs, with a progress bar; `keep` is given each song's log-probabilities
-    (frames, 56)."""
+    (frames, 385)."""
     scores = Scores(recognizer, keep)
     for song in progress(songs, text):
         scores.add(song)
@@ -199,13 +198,13 @@ def choose_decoding(
     arXiv:2007.07314). Then the cost of a switch.
     """
     recognizer.type_offsets, recognizer.switching_cost = None, 2.0
-    settings, heads = recognizer.settings, []
+    settings, heard = recognizer.settings, []
     for song in progress(list(songs)[:30], "decoding"):
-        heads.append((song, recognizer.song_log_probabilities(recognizer.inputs(song))))
+        heard.append((song, recognizer.song_log_probabilities(recognizer.inputs(song))))
 
     def gain(cost: float, offsets: np.ndarray) -> float:
         scores = []
-        for song, values in heads:
+        for song, values in heard:
             classes = chord_decoding.decode(chord_decoding.offset_types(values, offsets), cost)
             estimate = recognizer.segments(classes, song.onsets, song.seconds(settings))
             scores.append(metrics.chord_scores(song.segments, estimate))

@@ -173,7 +173,7 @@ class PredictSettings:
     formats: tuple[Literal["lab", "jams", "mid", "csv", "json"], ...] = ("lab",)
     """what to write"""
     decoding: Literal["viterbi", "argmax"] = "viterbi"
-    """how frames become chords"""
+    """viterbi: what is right by most comparisons, and steady; argmax: each frame's likeliest"""
     bass: Literal["any", "chord-tone", "off"] = "any"
     """which bass notes a label may show"""
     timeline: bool = True

@@ -93,7 +93,7 @@ class ChordTraining(TrainModule):
         classes = batch["classes"]
         targets = {head: classes[..., number] for number, head in enumerate(HEADS)}
         logits = self(batch["features"])
-        loss, losses = self._criterion(logits, targets)
+        loss, losses = self._criterion(with_root(logits, targets["root"]), targets)
         if "change" in logits:
             losses = losses | {"change_loss": change_loss(logits["change"], classes)}
             loss = loss + self._change_weight * losses["change_loss"]
@@ -139,6 +139,18 @@ def _is_inner_matrix(name: str, array: mx.array) -> bool:
     al. 2024, kellerjordan.github.io/posts/muon)."""
     inside = ".blocks." in name or ".pools." in name
     return inside and array.ndim > 1 and len(array) > 1
+
+
+def with_root(logits: Mapping[str, mx.array], roots: mx.array) -> dict[str, mx.array]:
+    """The logits, those of the chord type given the true roots (batch, frames) where there is one
+    and the model knows types by root: it learns how likely a type is if the root is this one, which
+    is what decoding asks for."""
+    if "chord_type_of_root" not in logits:
+        return dict(logits)
+    true = (roots[..., None] == mx.arange(HEAD_SIZES[1]))[..., None]
+    types = mx.where(true, logits["chord_type_of_root"], 0).sum(axis=-2)
+    known = (roots >= 0)[..., None]
+    return dict(logits) | {"chord_type": mx.where(known, types, logits["chord_type"])}
 
 
 def change_loss(logits: mx.array, classes: mx.array) -> mx.array:
