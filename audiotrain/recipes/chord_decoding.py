@@ -106,14 +106,13 @@ def worths() -> np.ndarray:
     """(372, 372): how right a chord (column) is where another (row) is the true one, 0 to 1, by
     WORTH and EXACT; both as in CHORDS, without N, which nothing but N is right for."""
     labels = [label_of((*chord, chord[1])) for chord in CHORDS[1:].tolist()]
-    table = np.zeros((len(labels), len(labels)), np.float32)
-    for column in range(0, len(labels), ROOTS):  # each type on C; on other roots alike
-        said = [labels[column]] * len(labels)
-        right = [getattr(mir_eval.chord, name)(labels, said) for name in WORTH]
-        share = np.maximum(right, 0).mean(0).reshape(-1, ROOTS)  # -1: the true chord is left out
-        for root in range(ROOTS):
-            table[:, column + root] = np.roll(share, root, axis=1).reshape(-1)
-    return (1 - EXACT) * table + EXACT * np.eye(len(labels), dtype=np.float32)
+    said, roots = labels[::ROOTS], np.arange(ROOTS)  # each type on C; on other roots alike
+    pairs = labels * len(said), [label for label in said for _ in labels]
+    right = [getattr(mir_eval.chord, name)(*pairs) for name in WORTH]
+    share = np.maximum(right, 0).mean(0)  # -1 where a comparison leaves the true chord out
+    share = share.reshape(len(said), -1, ROOTS)[:, :, (roots[:, None] - roots) % ROOTS]
+    table = share.transpose(1, 2, 0, 3).reshape(len(labels), -1)
+    return ((1 - EXACT) * table + EXACT * np.eye(len(labels))).astype(np.float32)
 
 
 def state_scores(known: np.ndarray) -> np.ndarray:
