@@ -25,10 +25,11 @@ from audiotrain.recipes.chord_decoding import (
 )
 
 
-def random_known(frames, seed=0, scale=3.0, hold=1):
+def random_posteriors(frames, seed=0, scale=3.0, hold=1):
     """Log-probabilities (frames, 385); logits stay for `hold` frames, with a little noise."""
     rng = np.random.default_rng(seed)
-    shapes = {"chord_type_of_root": (12, 32), "root": (12,), "bass_note": (12,)}
+    shapes = dict(zip(HEADS, [(size,) for size in HEAD_SIZES], strict=True))
+    shapes["chord_type_of_root"] = 12, 32
     logits = {}
     for head, shape in shapes.items():
         steps = rng.normal(0, scale, (-(-frames // hold), *shape)).repeat(hold, axis=0)[:frames]
@@ -36,18 +37,18 @@ def random_known(frames, seed=0, scale=3.0, hold=1):
     return chord_decoding.log_probabilities(logits)
 
 
-def whole(known, cost):
+def whole(posteriors, cost):
     """One Viterbi over all frames at once."""
-    return STATES[viterbi_states(chord_decoding.state_scores(known), cost)]
+    return STATES[viterbi_states(chord_decoding.state_scores(posteriors), cost)]
 
 
-def in_pieces(known, cost, sizes):
+def in_pieces(posteriors, cost, sizes):
     decoder = Decoder(cost)
     found, at = [], 0
     for size in itertools.cycle(sizes):
-        if at >= len(known):
+        if at >= len(posteriors):
             break
-        found.append(decoder.add(known[at : at + size]))
+        found.append(decoder.add(posteriors[at : at + size]))
         at += size
     return np.concatenate([*found, decoder.finish()])
 
@@ -122,9 +123,9 @@ def test_there_is_a_state_for_each_chord():
 
 def one_chord(chord, bass, frames=1, sure=9.0):
     """Log-probabilities (frames, 385), not normalised, that speak for one chord, such as (5, 3)."""
-    known = np.full((frames, WIDTH), -sure, np.float32)
-    known[:, [CHORDS.tolist().index(list(chord)), len(CHORDS) + bass]] = 0
-    return known
+    posteriors = np.full((frames, WIDTH), -sure, np.float32)
+    posteriors[:, [CHORDS.tolist().index(list(chord)), len(CHORDS) + bass]] = 0
+    return posteriors
 
 
 def test_a_chord_is_worth_what_mir_eval_gives_for_it():
@@ -141,15 +142,17 @@ def test_a_chord_is_worth_what_mir_eval_gives_for_it():
 
 
 def test_a_states_score_is_what_it_is_expected_to_be_worth():
-    known = random_known(3)
-    scores, chords = chord_decoding.state_scores(known), np.exp(known[:, :373])
+    posteriors = random_posteriors(3)
+    scores, chords = chord_decoding.state_scores(posteriors), np.exp(posteriors[:, :373])
     for number in (1, 17, 2000, len(STATES) - 1):
         chord_type, root, bass = STATES[number]
         column = (chord_type - 1) * 12 + root
         worth = (chords[:, 1:] * chord_decoding.worths()[:, column]).sum(-1)
-        expected = np.log(worth + 1e-9) + known[:, 373 + bass]
+        expected = np.log(worth + 1e-9) + posteriors[:, 373 + bass]
         np.testing.assert_allclose(scores[:, number], expected, rtol=1e-4)
-    np.testing.assert_allclose(scores[:, 0], known[:, 0] + known[:, 373:].max(-1), rtol=1e-6)
+    np.testing.assert_allclose(
+        scores[:, 0], posteriors[:, 0] + posteriors[:, 373:].max(-1), rtol=1e-6
+    )
 
 
 def test_viterbi_says_what_is_most_often_right():
@@ -158,33 +161,32 @@ def test_viterbi_says_what_is_most_often_right():
     types = np.full(32, -12.0)
     types[[CHORD_TYPES.index(name) for name in ("sus4", "maj", "7")]] = np.log([0.4, 0.32, 0.28])
     sure = np.where(np.arange(12) == 7, 0.0, -12.0)
-    known = chord_decoding.log_probabilities(
+    posteriors = chord_decoding.log_probabilities(
         {"chord_type": types[None], "root": sure[None], "bass_note": sure[None]}
     )
-    assert decode(chord_decoding.decode(known, None)[0]) == "G:sus4"
-    assert decode(chord_decoding.decode(known, 2.0)[0]) == "G:maj"
+    assert decode(chord_decoding.decode(posteriors, None)[0]) == "G:sus4"
+    assert decode(chord_decoding.decode(posteriors, 2.0)[0]) == "G:maj"
 
 
 def test_probabilities_of_chords_and_of_heads():
     """By hand, of a model that knows types by root; and of one that does not."""
     rng = np.random.default_rng(0)
-    logits = {name: rng.normal(0, 2, (5, 12)) for name in ("root", "bass_note")}
+    logits = {n: rng.normal(0, 2, (5, s)) for n, s in zip(HEADS, HEAD_SIZES, strict=True)}
     given = rng.normal(0, 2, (5, 12, 32))
-    known = chord_decoding.log_probabilities(logits | {"chord_type_of_root": given})
-    roots, types = softmax(logits["root"], -1), softmax(given, -1)
+    posteriors = chord_decoding.log_probabilities(logits | {"chord_type_of_root": given})
+    none = softmax(logits["chord_type"], -1)[:, :1]
+    roots, types = softmax(logits["root"], -1), softmax(given[..., 1:], -1)
+    both = (1 - none)[..., None] * roots[..., None] * types
     for number, (chord_type, root) in enumerate(CHORDS[1:], start=1):
-        expected = roots[:, root] * types[:, root, chord_type]
-        np.testing.assert_allclose(np.exp(known[:, number]), expected, rtol=1e-4)
-    none = (roots * types[:, :, 0]).sum(-1)
-    np.testing.assert_allclose(np.exp(known[:, 0]), none, rtol=1e-4)
-    by_head = [np.exp(part) for part in split_heads(chord_decoding.heads_of(known))]
-    np.testing.assert_allclose(by_head[0], (roots[..., None] * types).sum(1), rtol=1e-4)
-    some = roots * (1 - types[:, :, 0])
-    np.testing.assert_allclose(by_head[1], some / some.sum(-1, keepdims=True), rtol=1e-4)
-    apart = logits | {"chord_type": given[:, 0]}
-    by_head = split_heads(chord_decoding.heads_of(chord_decoding.log_probabilities(apart)))
-    for part, head in zip(by_head, ("chord_type", "root", "bass_note"), strict=True):
-        np.testing.assert_allclose(np.exp(part), softmax(apart[head], -1), rtol=1e-4)
+        expected = both[:, root, chord_type - 1]
+        np.testing.assert_allclose(np.exp(posteriors[:, number]), expected, rtol=1e-4)
+    by_head = [np.exp(part) for part in split_heads(chord_decoding.heads_of(posteriors))]
+    np.testing.assert_allclose(by_head[0][:, :1], none, rtol=1e-4)
+    np.testing.assert_allclose(by_head[0][:, 1:], both.sum(1), rtol=1e-4)
+    np.testing.assert_allclose(by_head[1], roots, rtol=1e-4)
+    by_head = split_heads(chord_decoding.heads_of(chord_decoding.log_probabilities(logits)))
+    for part, head in zip(by_head, HEADS, strict=True):
+        np.testing.assert_allclose(np.exp(part), softmax(logits[head], -1), rtol=1e-4)
 
 
 def test_a_sum_of_exponentials_is_stable():
@@ -198,12 +200,14 @@ def test_log_softmax_is_normalised_and_stable():
     logs = chord_decoding.log_softmax(logits)
     np.testing.assert_allclose(np.exp(logs).sum(axis=-1), 1, rtol=1e-6)
     np.testing.assert_allclose(logs[1], -np.log(3), rtol=1e-6)
-    known = random_known(4)
-    assert known.shape == (4, WIDTH)
-    for part, size in zip(chord_decoding.split(known), (373, 12), strict=True):
+    posteriors = random_posteriors(4)
+    assert posteriors.shape == (4, WIDTH)
+    for part, size in zip(chord_decoding.split(posteriors), (373, 12), strict=True):
         assert part.shape == (4, size)
         np.testing.assert_allclose(np.exp(part).sum(axis=-1), 1, rtol=1e-5)
-    for part, size in zip(split_heads(chord_decoding.heads_of(known)), HEAD_SIZES, strict=True):
+    for part, size in zip(
+        split_heads(chord_decoding.heads_of(posteriors)), HEAD_SIZES, strict=True
+    ):
         assert part.shape == (4, size)
         np.testing.assert_allclose(np.exp(part).sum(axis=-1), 1, rtol=1e-5)
 
@@ -220,8 +224,8 @@ def test_offsets_of_types_are_added_to_their_logits():
 
 
 def test_argmax_ignores_root_and_bass_of_no_chord():
-    known = np.concatenate([one_chord((0, IGNORE), 4), one_chord((5, 3), 4)])
-    assert chord_decoding.argmax(known).tolist() == [[0, IGNORE, IGNORE], [5, 3, 4]]
+    posteriors = np.concatenate([one_chord((0, IGNORE), 4), one_chord((5, 3), 4)])
+    assert chord_decoding.argmax(posteriors).tolist() == [[0, IGNORE, IGNORE], [5, 3, 4]]
 
 
 # ---- decoding a song
@@ -229,17 +233,17 @@ def test_argmax_ignores_root_and_bass_of_no_chord():
 
 @pytest.mark.parametrize("seed", range(3))
 def test_cost_0_is_the_best_state_of_each_frame(seed):
-    known = random_known(300, seed)
-    best = STATES[chord_decoding.state_scores(known).argmax(-1)]
+    posteriors = random_posteriors(300, seed)
+    best = STATES[chord_decoding.state_scores(posteriors).argmax(-1)]
     assert (best[:, 0] == 0).any()
-    np.testing.assert_array_equal(chord_decoding.decode(known, 0.0), best)
+    np.testing.assert_array_equal(chord_decoding.decode(posteriors, 0.0), best)
 
 
 @pytest.mark.parametrize("cost", [0.5, 2.0, 6.0])
 @pytest.mark.parametrize("hold", [1, 20])
 def test_blocks_give_the_path_of_the_whole(cost, hold):
-    known = random_known(2 * BLOCK + AHEAD + 70, seed=hold, hold=hold)
-    np.testing.assert_array_equal(chord_decoding.decode(known, cost), whole(known, cost))
+    posteriors = random_posteriors(2 * BLOCK + AHEAD + 70, seed=hold, hold=hold)
+    np.testing.assert_array_equal(chord_decoding.decode(posteriors, cost), whole(posteriors, cost))
 
 
 def test_a_block_goes_on_from_the_last_chord():
@@ -248,31 +252,31 @@ def test_a_block_goes_on_from_the_last_chord():
         {"chord_type": np.zeros((1, 32)), "root": np.zeros((1, 12)), "bass_note": np.zeros((1, 12))}
     )
     chord_type = STATES[chord_decoding.state_scores(nothing).argmax()][0]  # all roots are alike
-    known = nothing + one_chord((chord_type, 3), 3, 2 * BLOCK, sure=0.001)
-    known[:300] += one_chord((chord_type, 3), 3, 300, sure=3)
-    found = chord_decoding.decode(known, 6.0)
+    posteriors = nothing + one_chord((chord_type, 3), 3, 2 * BLOCK, sure=0.001)
+    posteriors[:300] += one_chord((chord_type, 3), 3, 300, sure=3)
+    found = chord_decoding.decode(posteriors, 6.0)
     assert set(map(tuple, found.tolist())) == {(chord_type, 3, 3)}
 
 
 @pytest.mark.parametrize("cost", [None, 2.0])
 @pytest.mark.parametrize("sizes", [(1, 2, 3), (64,), (BLOCK + AHEAD,), (5000,)])
 def test_how_frames_arrive_does_not_matter(cost, sizes):
-    known = random_known(1500, hold=7)
-    found = in_pieces(known, cost, sizes)
+    posteriors = random_posteriors(1500, hold=7)
+    found = in_pieces(posteriors, cost, sizes)
     assert found.shape == (1500, 3)
-    np.testing.assert_array_equal(found, chord_decoding.decode(known, cost))
+    np.testing.assert_array_equal(found, chord_decoding.decode(posteriors, cost))
 
 
 @pytest.mark.parametrize("frames", [0, 1, AHEAD, BLOCK, BLOCK + AHEAD - 1, BLOCK + AHEAD + 1])
 @pytest.mark.parametrize("cost", [None, 1.0])
 def test_every_frame_gets_a_chord(frames, cost):
-    assert chord_decoding.decode(random_known(frames, hold=5), cost).shape == (frames, 3)
+    assert chord_decoding.decode(random_posteriors(frames, hold=5), cost).shape == (frames, 3)
 
 
 def test_a_higher_cost_changes_chords_less_often():
-    known = random_known(400, hold=3, scale=2)
+    posteriors = random_posteriors(400, hold=3, scale=2)
     changes = [
-        np.count_nonzero(np.diff(chord_decoding.decode(known, cost), axis=0).any(axis=1))
+        np.count_nonzero(np.diff(chord_decoding.decode(posteriors, cost), axis=0).any(axis=1))
         for cost in (0, 1, 3, 9)
     ]
     assert changes == sorted(changes, reverse=True)
@@ -281,11 +285,11 @@ def test_a_higher_cost_changes_chords_less_often():
 
 def test_memory_does_not_grow_with_the_song():
     def peak(blocks):
-        known = random_known(BLOCK)
+        posteriors = random_posteriors(BLOCK)
         tracemalloc.start()
         decoder = Decoder(2.0)
         for _ in range(blocks):
-            decoder.add(known)
+            decoder.add(posteriors)
         decoder.finish()
         found = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
@@ -300,13 +304,17 @@ def test_refuses_a_negative_cost():
 
 
 def test_confidences_are_the_models_probabilities():
-    known = random_known(50)
-    classes = chord_decoding.decode(known, None)
-    found = chord_decoding.confidences(known, classes)
+    posteriors = random_posteriors(50)
+    posteriors[::5, 0] = -0.1  # N is likeliest
+    classes = chord_decoding.decode(posteriors, None)
+    found = chord_decoding.confidences(posteriors, classes)
     for frame, (chord_type, root, bass) in enumerate(classes):
-        expected = np.exp(known[frame, 0])
+        expected = np.exp(posteriors[frame, 0])
         if chord_type:
-            logs = known[frame, 1 + 12 * (chord_type - 1) + root], known[frame, 373 + bass]
+            logs = (
+                posteriors[frame, 1 + 12 * (chord_type - 1) + root],
+                posteriors[frame, 373 + bass],
+            )
             expected = np.exp(sum(logs))
         assert found[frame] == pytest.approx(expected, rel=1e-5)
     assert (found > 0).all()

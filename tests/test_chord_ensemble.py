@@ -32,7 +32,7 @@ def normalised(logits):
     return np.concatenate([log_softmax(part) for part in split(logits)], -1)
 
 
-def some_known(frames=5, seed=0):
+def some_posteriors(frames=5, seed=0):
     return normalised(np.random.default_rng(seed).standard_normal((frames, WIDTH), np.float32))
 
 
@@ -54,7 +54,7 @@ def some_features(frames, seed=0):
 
 
 def test_joining_by_hand():
-    a, b = some_known(seed=0), some_known(seed=1)
+    a, b = some_posteriors(seed=0), some_posteriors(seed=1)
     weights = np.array([0.25, 0.75])
     mean = join([a, b], weights)
     assert np.allclose(np.exp(mean), 0.25 * np.exp(a) + 0.75 * np.exp(b), atol=1e-6)
@@ -66,10 +66,10 @@ def test_joining_by_hand():
 
 
 def test_transposed_probabilities_are_of_transposed_chords():
-    known = some_known()
+    posteriors = some_posteriors()
     for semitones in (-3, 1, 12):
-        moved = chord_decoding.argmax(transposed(known, semitones))
-        wanted = harmony.transpose(chord_decoding.argmax(known), semitones)
+        moved = chord_decoding.argmax(transposed(posteriors, semitones))
+        wanted = harmony.transpose(chord_decoding.argmax(posteriors), semitones)
         assert np.array_equal(moved, wanted)
 
 
@@ -98,10 +98,10 @@ def test_transpositions_hear_the_spare_bins_and_answer_in_the_songs_key():
         def hear(self, windows):
             octave = self.settings.bins_per_octave // 12
             root = windows.argmax(-1) // octave % 12
-            known = np.full((*windows.shape[:2], WIDTH), -9.0, np.float32)
-            np.put_along_axis(known, 1 + 12 * 4 + root[..., None], 0, -1)
-            np.put_along_axis(known, len(CHORDS) + root[..., None], 0, -1)
-            return normalised(known)
+            logits = np.full((*windows.shape[:2], WIDTH), -9.0, np.float32)
+            np.put_along_axis(logits, 1 + 12 * 4 + root[..., None], 0, -1)
+            np.put_along_axis(logits, len(CHORDS) + root[..., None], 0, -1)
+            return normalised(logits)
 
     plain = members(1)[0]
     member = Loudest(plain.model, plain.settings, plain.window)
@@ -317,7 +317,7 @@ def by_head(logits):
 
 
 def cross_entropy(places, weights, how):
-    """Of what cross-validations kept of all songs, head by head, joined as members are."""
+    """Of what cross-validations kept of all songs, joined head by head, as weights are fitted."""
     losses = []
     for songs in zip(*map(chord_blending.read_posteriors, places), strict=True):
         said = [by_head(heads) for _, heads, _ in songs]

@@ -61,8 +61,10 @@ def reference(ours, values):
     for k in range(count):
         part = slice(k * step, k * step + window)
         logits = ours.model(mx.array(padded[part])[None])
-        known = chord_decoding.log_probabilities({n: np.array(v)[0] for n, v in logits.items()})
-        total[part] += ramp * known
+        posteriors = chord_decoding.log_probabilities(
+            {n: np.array(v)[0] for n, v in logits.items()}
+        )
+        total[part] += ramp * posteriors
         weight[part] += ramp
     return (total / np.maximum(weight, 1e-9))[step : step + len(values)]
 
@@ -192,9 +194,9 @@ def test_confidence_is_the_mean_of_the_frames(ours, no_onsets):
     from audiotrain.recipes.chord_data import decibels
 
     values = decibels(extraction.extract(samples, FEATURES.cqt(spare=False)))
-    known = ours.song_log_probabilities(values)
-    classes = chord_decoding.argmax(known)
-    sure = chord_decoding.confidences(known, classes)
+    posteriors = ours.song_log_probabilities(values)
+    classes = chord_decoding.argmax(posteriors)
+    sure = chord_decoding.confidences(posteriors, classes)
     centres = np.arange(len(sure)) * FEATURES.frame_seconds
     assert len(prediction.segments) > 3
     for segment, confidence in zip(prediction.segments, prediction.confidences, strict=True):
@@ -217,15 +219,15 @@ def test_the_bass_rule_joins_chords_that_become_equal(ours):
 def test_joined_chords_have_the_mean_of_their_confidences():
     classes = np.array([[1, 0, 0], [1, 0, 4], [1, 0, 4], [2, 0, 0]], np.int16)
     rng = np.random.default_rng(0)
-    known = chord_decoding.log_probabilities(
+    posteriors = chord_decoding.log_probabilities(
         {"chord_type": rng.normal(size=(4, 32)), "root": rng.normal(size=(4, 12)),
          "bass_note": rng.normal(size=(4, 12))}
     )  # fmt: skip
-    sure = chord_decoding.confidences(known, classes)
+    sure = chord_decoding.confidences(posteriors, classes)
     runs = chord_inference._Runs(0.1, "off")
-    waiting = runs.take(classes[:2], [known[:3]])  # as they are decided
+    waiting = runs.take(classes[:2], [posteriors[:3]])  # as they are decided
     assert [len(part) for part in waiting] == [1]
-    runs.take(classes[2:], [*waiting, known[3:]])
+    runs.take(classes[2:], [*waiting, posteriors[3:]])
     found = runs.prediction(0.35, moved=lambda times: times - 0.01)
     assert [segment.label for segment in found.segments] == ["C:maj", "C:min"]
     assert found.confidences == pytest.approx([sure[:3].mean(), sure[3]], rel=1e-5)

@@ -103,6 +103,21 @@ def test_frames_are_counted_by_head():
     assert result["chord_type_top5"] >= result["chord_type_top3"]
 
 
+def test_whole_chords_are_right_where_the_likeliest_is():
+    """By heads G and a major chord are likeliest, but a major one on C and a minor one on G."""
+    told, ours = Told(), song([Segment(0.0, 16.0, "G:min")], [Segment(0.0, 16.0, "G:min")])
+    major, minor = CHORD_TYPES.index("maj"), CHORD_TYPES.index("min")
+    types = np.full((161, 12, HEAD_SIZES[0]), -12.0)
+    types[:, 0, major] = types[:, 7, minor] = 0
+    types[:, 7, major] = -0.2
+    root = np.full((161, 12), -12.0)
+    root[:, 7], root[:, 0] = 0, -0.8
+    logits = {"root": root, "bass_note": root, "chord_type_of_root": types}
+    told.logits = lambda values: logits | {"chord_type": types[:, 0]}
+    result = score(told, [ours], "scoring").as_dict()["frames"]
+    assert (result["root_acc"], result["chord_type_acc"], result["chord_acc"]) == (1, 0, 1)
+
+
 def test_top_k_is_that_of_the_metrics():
     rng = np.random.default_rng(0)
     told, ours = Told(), song(SEGMENTS)

@@ -27,6 +27,7 @@ from audiotrain.models.equivariant import (
     pitch_product,
     same_chord,
 )
+from audiotrain.recipes.chord_training import with_root
 
 BINS = 48
 
@@ -200,6 +201,16 @@ def test_transposed_music_is_the_same_chord_transposed(semitones):
     np.testing.assert_allclose(after["chord_type_of_root"], of_root, atol=1e-5)
     for kind in ("chord_type", "change"):
         np.testing.assert_allclose(after[kind], before[kind], atol=1e-5)
+
+
+def test_the_loss_is_told_the_root():
+    """Frames with a root, with N, and without a label: types of the root, and else of the whole."""
+    of_root = mx.random.normal((1, 3, 12, 32))
+    logits = {"root": mx.zeros((1, 3, 12)), "chord_type": mx.random.normal((1, 3, 32))}
+    both = with_root(logits | {"chord_type_of_root": of_root}, mx.array([[5, -100, 0]]))
+    expected = mx.stack([of_root[0, 0, 5], logits["chord_type"][0, 1], of_root[0, 2, 0]])
+    np.testing.assert_array_equal(both["chord_type"][0], expected)
+    assert with_root(logits, mx.array([[5, -100, 0]])) == logits
 
 
 def test_a_certain_roots_types_are_the_types():

@@ -2,7 +2,8 @@
 
 Every model here gives {"chord_type": (…, 32), "root": (…, 12), "bass_note": (…, 12)}: the frame
 models for each frame, the clip model for each example. Frame models with pools also give "change"
-(batch, steps, pools), logits of a chord that begins at a step.
+(batch, steps, pools), logits of a chord that begins at a step; equivariant ones
+"chord_type_of_root" (batch, frames, 12, 32), those of the type if the root is this one.
 """
 
 import math

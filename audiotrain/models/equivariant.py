@@ -217,8 +217,8 @@ def same_chord(change: mx.array) -> mx.array:
 
 
 class PitchHeads(nn.Module):
-    """Logits by head: root and bass note from each pitch class's channels; the chord type from
-    those of the root, as far as it is known, and of each root that there may be."""
+    """Logits by head: root and bass note from each pitch class's channels; the chord type's of each
+    root from those of the root, and their mean over roots, as likely as they are."""
 
     def __init__(self, channels: int, types: int, frames: int):
         super().__init__()
@@ -232,13 +232,11 @@ class PitchHeads(nn.Module):
         x = x.reshape(batch, steps, PITCH_CLASSES, width // PITCH_CLASSES)
         weight = self.linear.weight.reshape(self.frames, self.types + 2, -1)
         bias = self.linear.bias.reshape(self.frames, self.types + 2)
-        # The shares add up to one: features are averaged, not logits, a tenth of the work.
         notes = x @ weight[:, :2].reshape(2 * self.frames, -1).T + bias[:, :2].reshape(-1)
         notes = notes.reshape(batch, steps, PITCH_CLASSES, self.frames, 2).transpose(4, 0, 1, 3, 2)
-        heard = softmax(notes[0]) @ x
-        types = mx.einsum("bsfc,ftc->bsft", heard, weight[:, 2:]) + bias[:, 2:]
-        root, bass, types = (v.reshape(batch, steps * self.frames, -1) for v in (*notes, types))
+        root, bass = notes.reshape(2, batch, steps * self.frames, PITCH_CLASSES)
         of_root = mx.einsum("bsrc,ftc->bsfrt", x, weight[:, 2:]) + bias[:, None, 2:]
-        of_root = of_root.reshape(batch, steps * self.frames, PITCH_CLASSES, self.types)
+        of_root = of_root.reshape(*root.shape, self.types)
+        types = (softmax(root)[..., None] * of_root).sum(axis=-2)
         logits = {"chord_type": types, "root": root, "bass_note": bass}
         return logits | {"chord_type_of_root": of_root}

@@ -1,5 +1,6 @@
 """Runs joined to one model: weights fitted on songs that no run was trained on, or a soup.
 
+Weights are fitted to what members say head by head; the ensemble joins what they say of chords.
 The folder that is written is a place for `--checkpoint`: an ensemble.json, or a run's checkpoint.
 """
 
@@ -103,7 +104,7 @@ def fit(places: Sequence[Path], songs: Iterable[Said], how: chord_ensemble.Join)
 def fit_mean(songs: Iterable[Said]) -> Fitted:
     """Weights of the mean of probabilities."""
     observed = np.concatenate(
-        [[known(heads, classes) for heads in said] for said, classes in songs], axis=1
+        [[of_labels(heads, classes) for heads in said] for said, classes in songs], axis=1
     )
     floor = np.maximum(observed, ensembles.TINIEST)
     return ensembles.mixture_weights(observed), lambda w: float(-np.log(w @ floor).mean())
@@ -129,7 +130,7 @@ def labelled(heads: np.ndarray, classes: np.ndarray) -> list[tuple[np.ndarray, n
     return [(part[has[:, n]], classes[has[:, n], n]) for n, part in enumerate(parts)]
 
 
-def known(heads: np.ndarray, classes: np.ndarray) -> np.ndarray:
+def of_labels(heads: np.ndarray, classes: np.ndarray) -> np.ndarray:
     """The probabilities that log-probabilities (frames, 56) give to what classes (frames, 3) say,
     of all heads, wherever there is a label."""
     parts = labelled(heads, classes)

@@ -150,9 +150,9 @@ class Posteriors:
         self.folder, self.k = folder / "oof", k
         self._kept: dict[str, str] = {}  # song to file
 
-    def keep(self, song: Song, known: np.ndarray) -> None:
+    def keep(self, song: Song, posteriors: np.ndarray) -> None:
         """Save a song's log-probabilities, by head (frames, 56), and its classes (frames, 3)."""
-        buffer, heads = io.BytesIO(), heads_of(known)
+        buffer, heads = io.BytesIO(), heads_of(posteriors)
         np.savez_compressed(
             buffer, log_probabilities=heads.astype(np.float16), classes=song.classes, song=song.name
         )

@@ -1,12 +1,13 @@
 """From a model's logits to chords in time: each frame's likeliest, or Viterbi over whole chords.
 
-What is known of a frame are log-probabilities (385,) of CHORDS, N and each type on each root, and
-of bass notes. With a bass note a chord is one state of Viterbi's. Switching from any state to any
+Posteriors of a frame are log-probabilities (385,) of CHORDS, N and each type on each root, and of
+bass notes. With a bass note a chord is one state of Viterbi's. Switching from any state to any
 other costs the same, so a step is one comparison with the best state of all.
 
 Viterbi looks for the chords that are expected to be worth most, by WORTH, rather than for the
-likeliest ones (minimum Bayes risk): where a seventh is .3, major .3 and sus4 .4 likely, major is
-right by most of what is compared.
+likeliest ones (minimum Bayes risk): where a seventh is .28, major .32 and sus4 .4 likely, major is
+right by most of what is compared. Comparisons leave some chords out: what WORTH can't tell is worth
+less, so that sus2 is not named until it is half as likely again as major.
 """
 
 from collections.abc import Mapping
@@ -49,22 +50,23 @@ def logsumexp(logs: np.ndarray, axis: int) -> np.ndarray:
 def log_probabilities(logits: Mapping[str, np.ndarray]) -> np.ndarray:
     """(…, 385) log-probabilities of CHORDS and of bass notes, side by side, of a model's logits.
 
-    A type and a root are independent unless there is "chord_type_of_root" (…, 12, 32), which is
-    the type's if the root is this one.
+    Whether there is a chord says "chord_type"; of which type it is if the root is this one, says
+    "chord_type_of_root" (…, 12, 32) where there is one, else "chord_type" whatever the root.
     """
-    root = log_softmax(np.asarray(logits["root"], np.float32))[..., None]
-    given = logits.get("chord_type_of_root")
-    given = np.asarray(logits["chord_type"])[..., None, :] if given is None else np.asarray(given)
-    both = root + log_softmax(given.astype(np.float32))  # (…, roots, types)
-    chords = both[..., 1:].swapaxes(-1, -2)
-    chords = chords.reshape(*chords.shape[:-2], len(CHORDS) - 1)
+    root = log_softmax(np.asarray(logits["root"], np.float32))
+    types = np.asarray(logits["chord_type"], np.float32)
+    given = np.asarray(logits.get("chord_type_of_root", types[..., None, :]), np.float32)
+    there = log_softmax(types)
+    some = logsumexp(there[..., 1:], -1)[..., None] + root
+    chords = (some[..., None] + log_softmax(given[..., 1:])).swapaxes(-1, -2)
+    chords = chords.reshape(*root.shape[:-1], len(CHORDS) - 1)
     bass = log_softmax(np.asarray(logits["bass_note"], np.float32))
-    return np.concatenate([logsumexp(both[..., 0], -1)[..., None], chords, bass], axis=-1)
+    return np.concatenate([there[..., :1], chords, bass], axis=-1)
 
 
-def split(known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def split(posteriors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The chords' (…, 373) and the bass notes' (…, 12) of `log_probabilities`."""
-    return known[..., : len(CHORDS)], known[..., len(CHORDS) :]
+    return posteriors[..., : len(CHORDS)], posteriors[..., len(CHORDS) :]
 
 
 def by_type(chords: np.ndarray) -> np.ndarray:
@@ -72,10 +74,10 @@ def by_type(chords: np.ndarray) -> np.ndarray:
     return chords[..., 1:].reshape(*chords.shape[:-1], TYPES - 1, ROOTS)
 
 
-def heads_of(known: np.ndarray) -> np.ndarray:
+def heads_of(posteriors: np.ndarray) -> np.ndarray:
     """Log-probabilities (…, 56) by head, in the order of HEADS, of `log_probabilities`: types
     whatever the root, roots whatever the type if there is a chord, bass notes."""
-    chords, bass = split(known)
+    chords, bass = split(posteriors)
     types = logsumexp(by_type(chords), -1)
     roots = log_softmax(logsumexp(by_type(chords), -2))
     return np.concatenate([chords[..., :1], types, roots, bass], axis=-1)
@@ -87,15 +89,16 @@ def split_heads(heads: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return chord_type, root, bass
 
 
-def offset_types(known: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """Log-probabilities after adding offsets (32,) to the logits of the chord types."""
-    chords, bass = split(known)
+def offset_types(posteriors: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """Log-probabilities after adding offsets (32,) to those of the chords of each type: types and
+    with them roots become likelier or less."""
+    chords, bass = split(posteriors)
     return np.concatenate([log_softmax(chords + offsets[CHORDS[:, 0]]), bass], axis=-1)
 
 
-def argmax(known: np.ndarray) -> np.ndarray:
+def argmax(posteriors: np.ndarray) -> np.ndarray:
     """The likeliest chord and bass note, (frames, 3) int16; root and bass ignored where N is."""
-    chords, bass = split(known)
+    chords, bass = split(posteriors)
     found = CHORDS[chords.argmax(-1)]
     notes = np.where(found[:, 0] > 0, bass.argmax(-1), -100)
     return np.column_stack([found, notes]).astype(np.int16)
@@ -115,12 +118,12 @@ def worths() -> np.ndarray:
     return ((1 - EXACT) * table + EXACT * np.eye(len(labels))).astype(np.float32)
 
 
-def state_scores(known: np.ndarray) -> np.ndarray:
+def state_scores(posteriors: np.ndarray) -> np.ndarray:
     """Logarithm (frames, states) of what each chord is expected to be worth, times its bass note's
     probability; of N, its probability times that of the likeliest bass note."""
-    chords, bass = split(known)
+    chords, bass = split(posteriors)
     worth = np.log(np.exp(chords[:, 1:]) @ worths() + LEAST)
-    states = (worth[:, :, None] + bass[:, None, :]).reshape(len(known), len(STATES) - 1)
+    states = (worth[:, :, None] + bass[:, None, :]).reshape(len(posteriors), len(STATES) - 1)
     none = chords[:, 0] + bass.max(-1)
     return np.concatenate([none[:, None], states], axis=1)
 
@@ -168,11 +171,11 @@ class Decoder:
         self._waiting = np.zeros((0, WIDTH), np.float32)
         self._last: int | None = None  # state of the last frame that was decided
 
-    def add(self, known: np.ndarray) -> np.ndarray:
+    def add(self, posteriors: np.ndarray) -> np.ndarray:
         """Classes (frames, 3) of the frames that are decided now, in order."""
         if self.cost is None:
-            return argmax(known)
-        self._waiting = np.concatenate([self._waiting, known])
+            return argmax(posteriors)
+        self._waiting = np.concatenate([self._waiting, posteriors])
         decided = [np.zeros((0, 3), np.int16)]
         while len(self._waiting) >= BLOCK + AHEAD:
             decided.append(self._decide(BLOCK))
@@ -195,16 +198,16 @@ class Decoder:
         return STATES[path]
 
 
-def decode(known: np.ndarray, cost: float | None) -> np.ndarray:
+def decode(posteriors: np.ndarray, cost: float | None) -> np.ndarray:
     """Classes (frames, 3) of a whole song's log-probabilities (frames, 385)."""
     decoder = Decoder(cost)
-    return np.concatenate([decoder.add(known), decoder.finish()])
+    return np.concatenate([decoder.add(posteriors), decoder.finish()])
 
 
-def confidences(known: np.ndarray, classes: np.ndarray) -> np.ndarray:
+def confidences(posteriors: np.ndarray, classes: np.ndarray) -> np.ndarray:
     """Probability (frames,) that the model gives to the chord that was chosen."""
-    chords, bass = split(known)
-    frames = np.arange(len(known))
+    chords, bass = split(posteriors)
+    frames = np.arange(len(posteriors))
     chord_type, root, note = classes.T.astype(int)
     none = chord_type == 0
     number = np.where(none, 0, 1 + (chord_type - 1) * ROOTS + root)

@@ -25,16 +25,17 @@ Join = Literal["mean", "geometric"]
 def join(members: Sequence[np.ndarray], weights: np.ndarray, how: Join = "mean") -> np.ndarray:
     """Log-probabilities (..., 385) of an ensemble from its members': the logarithm of the weighted
     mean of probabilities, or the weighted mean of logarithms, normalised: chords, bass notes."""
-    chosen = [(known, w) for known, w in zip(members, weights, strict=True) if w]
+    chosen = [(posteriors, w) for posteriors, w in zip(members, weights, strict=True) if w]
     if how == "geometric":
-        joined = sum(np.float32(w) * known for known, w in chosen)
+        joined = sum(np.float32(w) * posteriors for posteriors, w in chosen)
         return np.concatenate([log_softmax(part) for part in split(joined)], -1)
-    return np.log(sum(np.float32(w) * np.exp(known) for known, w in chosen))
+    mean = sum(np.float32(w) * np.exp(posteriors) for posteriors, w in chosen)
+    return np.log(np.maximum(mean, np.finfo(np.float32).tiny))
 
 
-def transposed(known: np.ndarray, semitones: int) -> np.ndarray:
+def transposed(posteriors: np.ndarray, semitones: int) -> np.ndarray:
     """Log-probabilities (..., 385) of music moved up by `semitones`."""
-    chords, bass = split(known)
+    chords, bass = split(posteriors)
     moved = np.roll(by_type(chords), semitones, axis=-1).reshape(*chords.shape[:-1], -1)
     return np.concatenate([chords[..., :1], moved, np.roll(bass, semitones, axis=-1)], axis=-1)
 

@@ -70,12 +70,12 @@ class FrameRecognizer:
             count = max(0, (len(held) - window) // step + 1)
             for first in range(0, count, WINDOWS_AT_ONCE):
                 chosen = np.arange(first, min(first + WINDOWS_AT_ONCE, count))
-                for known in self.hear(held[chosen[:, None] * step + places]) * ramp:
+                for posteriors in self.hear(held[chosen[:, None] * step + places]) * ramp:
                     if tail is not None and given < frames:
-                        joined = (tail + known[:step]) / (ramp[step:] + ramp[:step])
+                        joined = (tail + posteriors[:step]) / (ramp[step:] + ramp[:step])
                         yield joined[: frames - given]
                         given += step
-                    tail = known[step:]
+                    tail = posteriors[step:]
             held = held[count * step :]
 
     def song_log_probabilities(self, values: np.ndarray) -> np.ndarray:
@@ -102,10 +102,10 @@ class FrameRecognizer:
         decoder = chord_decoding.Decoder(self.switching_cost if viterbi else None)
         runs = _Runs(self.settings.frame_seconds, bass)
         waiting: list[np.ndarray] = []
-        for known in self.log_probabilities(decibels(block) for block in blocks):
-            waiting.append(known)
-            heard(len(known) * self.settings.frame_seconds)
-            waiting = runs.take(decoder.add(known), waiting)
+        for posteriors in self.log_probabilities(decibels(block) for block in blocks):
+            waiting.append(posteriors)
+            heard(len(posteriors) * self.settings.frame_seconds)
+            waiting = runs.take(decoder.add(posteriors), waiting)
         runs.take(decoder.finish(), waiting)
         if isinstance(audio, np.ndarray):
             seconds = len(audio) / self.settings.rate
@@ -177,10 +177,10 @@ class Recognizer(FrameRecognizer):
         logits = self.model(mx.array(windows, dtype=mx.float32))
         mx.eval(logits)
         arrays = {head: np.array(values) for head, values in logits.items()}
-        known = chord_decoding.log_probabilities(arrays)
+        posteriors = chord_decoding.log_probabilities(arrays)
         if self.type_offsets is not None:
-            known = chord_decoding.offset_types(known, self.type_offsets)
-        return known
+            posteriors = chord_decoding.offset_types(posteriors, self.type_offsets)
+        return posteriors
 
 
 class _Runs:
@@ -195,8 +195,8 @@ class _Runs:
         """Add decided frames; gives back the probabilities of those that are not decided yet."""
         if not len(classes):
             return waiting
-        known = np.concatenate(waiting)
-        certainty = chord_decoding.confidences(known[: len(classes)], classes)
+        posteriors = np.concatenate(waiting)
+        certainty = chord_decoding.confidences(posteriors[: len(classes)], classes)
         changes = np.flatnonzero(np.any(classes[1:] != classes[:-1], axis=1)) + 1
         for part, sure in zip(
             np.split(classes, changes), np.split(certainty, changes), strict=True
@@ -208,7 +208,7 @@ class _Runs:
             else:
                 self.runs.append((key, self.frames, float(sure.sum())))
             self.frames += len(part)
-        return [known[len(classes) :]]
+        return [posteriors[len(classes) :]]
 
     def prediction(self, seconds: float, moved: Callable[[np.ndarray], np.ndarray]) -> Prediction:
         """What has been taken from `seconds` of audio, neighbours of equal label joined; `moved`

@@ -39,7 +39,7 @@ NOWHERE = {"audio": None, "start": 0.0, "end": None}  # of a song that can't be 
 class Scores:
     """Sums what songs add; `as_dict` is metrics.json."""
 
-    def __init__(self, recognizer: FrameRecognizer, keep: Keep = lambda song, heads: None):
+    def __init__(self, recognizer: FrameRecognizer, keep: Keep = lambda *_: None):
         self.recognizer, self.keep = recognizer, keep
         self.songs: list[dict] = []
         self.timelines: list[dict] = []
@@ -56,13 +56,13 @@ class Scores:
     def add(self, song: Song) -> None:
         """Predict a song both ways and compare it with its labels."""
         settings = self.recognizer.settings
-        known = self.recognizer.song_log_probabilities(self.recognizer.inputs(song))
-        self.keep(song, known)
+        posteriors = self.recognizer.song_log_probabilities(self.recognizer.inputs(song))
+        self.keep(song, posteriors)
         seconds = max(song.seconds(settings), song.segments[-1].end if song.segments else 0.0)
         row = {"song": song.name, "seconds": song.seconds(settings)}
         costs = {"viterbi": self.recognizer.switching_cost, "argmax": None}
         for name, cost in costs.items():
-            classes = chord_decoding.decode(known, cost)
+            classes = chord_decoding.decode(posteriors, cost)
             estimate = self.recognizer.segments(classes, song.onsets, seconds)
             scores = metrics.chord_scores(song.segments, estimate)
             self.by_decoding[name].append(scores)
@@ -71,10 +71,10 @@ class Scores:
                 row |= {key: scores[key] for key in SHOWN if key in scores}
                 self.timelines.append(_timeline(song, seconds, scores["mirex"], estimate))
         self.songs.append(row)
-        self._add_frames(known, song.classes)
+        self._add_frames(posteriors, song.classes)
 
-    def _add_frames(self, known: np.ndarray, classes: np.ndarray) -> None:
-        parts = chord_decoding.split_heads(chord_decoding.heads_of(known))
+    def _add_frames(self, posteriors: np.ndarray, classes: np.ndarray) -> None:
+        parts = chord_decoding.split_heads(chord_decoding.heads_of(posteriors))
         best = np.stack([part.argmax(-1) for part in parts], -1)
         for number, head in enumerate(HEADS):
             chosen, target = parts[number], classes[:, number]
@@ -86,7 +86,7 @@ class Scores:
             self.confusions[head] += metrics.confusion_matrix(
                 best[:, number], target, len(NAMES[head])
             )
-        whole = ((chord_decoding.argmax(known) == classes) | (classes < 0)).all(-1)
+        whole = ((chord_decoding.argmax(posteriors) == classes) | (classes < 0)).all(-1)
         self._count("chord_acc", whole[classes[:, 0] >= 0])
         rooted = classes[:, 1] >= 0
         interval = (best[rooted, 1] - classes[rooted, 1]) % 12
@@ -166,7 +166,7 @@ def _timeline(song: Song, seconds: float, score: float, estimate: Sequence[Segme
 
 def score(
     recognizer: FrameRecognizer, songs: Sequence[Song], text: str,
-    keep: Keep = lambda song, heads: None,
+    keep: Keep = lambda *_: None,
 ) -> Scores:  # fmt: skip
     """The scores of all songs, with a progress bar; `keep` is given each song's log-probabilities
     (frames, 385)."""
@@ -200,12 +200,14 @@ def choose_decoding(
     recognizer.type_offsets, recognizer.switching_cost = None, 2.0
     settings, heard = recognizer.settings, []
     for song in progress(list(songs)[:30], "decoding"):
-        heard.append((song, recognizer.song_log_probabilities(recognizer.inputs(song))))
+        posteriors = recognizer.song_log_probabilities(recognizer.inputs(song))
+        heard.append((song, posteriors.astype(np.float16)))
 
     def gain(cost: float, offsets: np.ndarray) -> float:
         scores = []
         for song, values in heard:
-            classes = chord_decoding.decode(chord_decoding.offset_types(values, offsets), cost)
+            posteriors = chord_decoding.offset_types(values.astype(np.float32), offsets)
+            classes = chord_decoding.decode(posteriors, cost)
             estimate = recognizer.segments(classes, song.onsets, song.seconds(settings))
             scores.append(metrics.chord_scores(song.segments, estimate))
         corpus = metrics.aggregate_scores(scores)["corpus"]

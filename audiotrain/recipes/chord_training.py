@@ -67,7 +67,8 @@ class OptimizationSettings:
 
 class ChordTraining(TrainModule):
     """Batches {"features" (batch, frames, bins), "classes" (batch, frames, 3)} to loss and
-    frame accuracies (fractions of the labelled frames)."""
+    frame accuracies (fractions of the labelled frames). The loss of the chord type is told the root
+    (`with_root`), its accuracy is not."""
 
     def __init__(
         self,
@@ -142,15 +143,17 @@ def _is_inner_matrix(name: str, array: mx.array) -> bool:
 
 
 def with_root(logits: Mapping[str, mx.array], roots: mx.array) -> dict[str, mx.array]:
-    """The logits, those of the chord type given the true roots (batch, frames) where there is one
-    and the model knows types by root: it learns how likely a type is if the root is this one, which
-    is what decoding asks for."""
+    """The logits, with the chord type's of the true roots (batch, frames) where there is one and
+    the model knows types by root.
+
+    So it learns how likely a type is if the root is this one, which is what decoding asks for.
+    """
     if "chord_type_of_root" not in logits:
         return dict(logits)
+    rooted = (roots >= 0)[..., None]
     true = (roots[..., None] == mx.arange(HEAD_SIZES[1]))[..., None]
     types = mx.where(true, logits["chord_type_of_root"], 0).sum(axis=-2)
-    known = (roots >= 0)[..., None]
-    return dict(logits) | {"chord_type": mx.where(known, types, logits["chord_type"])}
+    return dict(logits) | {"chord_type": mx.where(rooted, types, logits["chord_type"])}
 
 
 def change_loss(logits: mx.array, classes: mx.array) -> mx.array:

@@ -93,7 +93,7 @@ def train(settings: TrainSettings) -> dict:
 
 def fit(
     settings: TrainSettings, library: Library, parts: dict[str, list[list[Song]]],
-    items: dict[str, chords.Item], run: Path, keep: chord_scoring.Keep = lambda song, heads: None,
+    items: dict[str, chords.Item], run: Path, keep: chord_scoring.Keep = lambda *_: None,
 ) -> dict:  # fmt: skip
     """Train on parts of songs and fill a run folder; what metrics.json says, nothing on other
     ranks. `keep` is told of the test songs' log-probabilities."""
