@@ -150,9 +150,19 @@ def test_a_states_score_is_what_it_is_expected_to_be_worth():
         worth = (chords[:, 1:] * chord_decoding.worths()[:, column]).sum(-1)
         expected = np.log(worth + 1e-9) + posteriors[:, 373 + bass]
         np.testing.assert_allclose(scores[:, number], expected, rtol=1e-4)
-    np.testing.assert_allclose(
-        scores[:, 0], posteriors[:, 0] + posteriors[:, 373:].max(-1), rtol=1e-6
-    )
+    odds = chords[:, 0] / chords[:, 1:].sum(-1)
+    np.testing.assert_allclose(scores[:, 0], scores[:, 1:].max(-1) + np.log(odds), rtol=1e-4)
+    assert scores.dtype == np.float32
+
+
+@pytest.mark.parametrize("none", [0.1, 0.45, 0.55, 0.9, 1 - 1e-12])
+def test_no_chord_is_named_where_it_is_likelier_than_any(none):
+    """However unsure the model is of which chord it would be."""
+    types = np.full(32, np.log((1 - none) / 31))
+    types[0] = np.log(none)
+    heads = {"chord_type": types[None], "root": np.zeros((1, 12)), "bass_note": np.zeros((1, 12))}
+    found = chord_decoding.decode(chord_decoding.log_probabilities(heads), 0.0)
+    assert (found[0, 0] == 0) == (none > 0.5)
 
 
 def test_viterbi_says_what_is_most_often_right():

@@ -10,6 +10,7 @@ right by most of what is compared. Comparisons leave some chords out: what WORTH
 less, so that sus2 is not named until it is half as likely again as major.
 """
 
+import math
 from collections.abc import Mapping
 from functools import cache
 
@@ -120,11 +121,16 @@ def worths() -> np.ndarray:
 
 def state_scores(posteriors: np.ndarray) -> np.ndarray:
     """Logarithm (frames, states) of what each chord is expected to be worth, times its bass note's
-    probability; of N, its probability times that of the likeliest bass note."""
+    probability.
+
+    N has to the best chord's worth the ratio that its probability has to that of any chord at all:
+    it is not named because nobody can tell which chord sounds, as one dies away.
+    """
     chords, bass = split(posteriors)
     worth = np.log(np.exp(chords[:, 1:]) @ worths() + LEAST)
     states = (worth[:, :, None] + bass[:, None, :]).reshape(len(posteriors), len(STATES) - 1)
-    none = chords[:, 0] + bass.max(-1)
+    some = np.maximum(logsumexp(chords[:, 1:], -1), math.log(LEAST))
+    none = chords[:, 0] - some + worth.max(-1) + bass.max(-1)
     return np.concatenate([none[:, None], states], axis=1)
 
 
