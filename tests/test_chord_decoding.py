@@ -161,8 +161,9 @@ def test_no_chord_is_named_where_it_is_likelier_than_any(none):
     types = np.full(32, np.log((1 - none) / 31))
     types[0] = np.log(none)
     heads = {"chord_type": types[None], "root": np.zeros((1, 12)), "bass_note": np.zeros((1, 12))}
-    found = chord_decoding.decode(chord_decoding.log_probabilities(heads), 0.0)
-    assert (found[0, 0] == 0) == (none > 0.5)
+    posteriors = chord_decoding.log_probabilities(heads)
+    for cost in (0.0, None):
+        assert (chord_decoding.decode(posteriors, cost)[0, 0] == 0) == (none > 0.5)
 
 
 def test_viterbi_says_what_is_most_often_right():
@@ -315,7 +316,7 @@ def test_refuses_a_negative_cost():
 
 def test_confidences_are_the_models_probabilities():
     posteriors = random_posteriors(50)
-    posteriors[::5, 0] = -0.1  # N is likeliest
+    posteriors[::5, 1:373] -= 9  # N is likelier than a chord
     classes = chord_decoding.decode(posteriors, None)
     found = chord_decoding.confidences(posteriors, classes)
     for frame, (chord_type, root, bass) in enumerate(classes):

@@ -98,9 +98,11 @@ def offset_types(posteriors: np.ndarray, offsets: np.ndarray) -> np.ndarray:
 
 
 def argmax(posteriors: np.ndarray) -> np.ndarray:
-    """The likeliest chord and bass note, (frames, 3) int16; root and bass ignored where N is."""
+    """The likeliest chord and bass note, (frames, 3) int16; N, its root and bass ignored, where it
+    is likelier than that there is a chord."""
     chords, bass = split(posteriors)
-    found = CHORDS[chords.argmax(-1)]
+    none = chords[:, 0] > logsumexp(chords[:, 1:], -1)
+    found = CHORDS[np.where(none, 0, 1 + chords[:, 1:].argmax(-1))]
     notes = np.where(found[:, 0] > 0, bass.argmax(-1), -100)
     return np.column_stack([found, notes]).astype(np.int16)
 
