@@ -16,8 +16,9 @@ from functools import cache
 
 import mir_eval
 import numpy as np
+from scipy.special import logsumexp
 
-from audiotrain.harmony import HEAD_SIZES
+from audiotrain.harmony import HEAD_SIZES, IGNORE
 from audiotrain.harmony import decode as label_of
 
 BLOCK = 1024  # frames that Viterbi decides at once; it looks AHEAD further frames before it does
@@ -28,10 +29,10 @@ LEAST = 1e-9  # worth of a chord that cannot be
 
 TYPES, ROOTS, BASSES = HEAD_SIZES
 CHORDS = np.array(
-    [(0, -100)] + [(t, r) for t in range(1, TYPES) for r in range(ROOTS)], np.int16
+    [(0, IGNORE)] + [(t, r) for t in range(1, TYPES) for r in range(ROOTS)], np.int16
 )  # (type, root)
 STATES = np.array(
-    [(0, -100, -100)] + [(t, r, b) for t, r in CHORDS[1:] for b in range(BASSES)], np.int16
+    [(0, IGNORE, IGNORE)] + [(t, r, b) for t, r in CHORDS[1:] for b in range(BASSES)], np.int16
 )
 WIDTH = len(CHORDS) + BASSES
 
@@ -40,12 +41,6 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
     """Natural logarithm of the softmax over the last axis."""
     shifted = logits - logits.max(axis=-1, keepdims=True)
     return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
-
-
-def logsumexp(logs: np.ndarray, axis: int) -> np.ndarray:
-    """Logarithm of the sum of exp(logs) over an axis, which goes."""
-    most = logs.max(axis=axis, keepdims=True)
-    return (np.log(np.exp(logs - most).sum(axis=axis, keepdims=True)) + most).squeeze(axis)
 
 
 def log_probabilities(logits: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -103,7 +98,7 @@ def argmax(posteriors: np.ndarray) -> np.ndarray:
     chords, bass = split(posteriors)
     none = chords[:, 0] > logsumexp(chords[:, 1:], -1)
     found = CHORDS[np.where(none, 0, 1 + chords[:, 1:].argmax(-1))]
-    notes = np.where(found[:, 0] > 0, bass.argmax(-1), -100)
+    notes = np.where(found[:, 0] > 0, bass.argmax(-1), IGNORE)
     return np.column_stack([found, notes]).astype(np.int16)
 
 
