@@ -6,6 +6,7 @@ MLX takes the BLAS symbols that are already in the process, so the library must 
 
 import ctypes
 import importlib.metadata
+import importlib.util
 import os
 import subprocess
 import sys
@@ -16,13 +17,31 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-VARIABLE = "AUDIOTRAIN_BLAS"
-# In order of preference: MKL was 4 times faster than OpenBLAS on Intel, 0.85 times as fast on AMD.
-LIBRARIES = {"MKL": "libmkl_rt.so", "OpenBLAS": "libopenblas.so", "BLIS": "libblis.so"}
+from audiotrain.symbols import offer
 
+VARIABLE = "AUDIOTRAIN_BLAS"
+# In order of preference. MKL computes with AVX2 on AMD, OpenBLAS with AVX-512 where there is any:
+# a training step is 1.3 times as fast.
+LIBRARIES = {"MKL": "libmkl_rt.so", "OpenBLAS": "libopenblas.so", "BLIS": "libblis.so"}
+ON_AMD = "OpenBLAS", "MKL", "BLIS"
+
+# SciPy's wheels bring an OpenBLAS whose functions have a prefix, lest they meet another's.
+SCIPY = "libscipy_openblas-", "scipy_"
+# What MLX takes of BLAS and LAPACK.
+FUNCTIONS = """
+    cblas_sgemm cblas_dgemm cblas_cgemm
+    sgetrf_ dgetrf_ sgetri_ dgetri_ strtri_ dtrtri_ spotrf_ dpotrf_ sgeqrf_ dgeqrf_ sorgqr_ dorgqr_
+    sgesdd_ dgesdd_ cgesdd_ sgeev_ dgeev_ cgeev_ ssyevd_ dsyevd_ cheevd_
+""".split()
 
 _threads: int | None = None  # as use_threads was told
 THREAD_VARIABLES = "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"
+SET_THREADS = (
+    "MKL_Set_Num_Threads",
+    "openblas_set_num_threads",
+    "scipy_openblas_set_num_threads",
+    "bli_thread_set_num_threads",
+)
 
 
 class Blas(NamedTuple):
@@ -111,7 +130,7 @@ def _tell_threads(count: int) -> None:
     if not load().path:
         return
     library = ctypes.CDLL(load().path)
-    for name in ("MKL_Set_Num_Threads", "openblas_set_num_threads", "bli_thread_set_num_threads"):
+    for name in SET_THREADS:
         if hasattr(library, name):
             getattr(library, name)(ctypes.c_long(count) if name.startswith("bli") else count)
             return
@@ -121,10 +140,27 @@ def candidates() -> Iterator[tuple[str, str]]:
     """(name, file) of each BLAS on this machine, best first."""
     folders = _folders()
     system = _linker_cache()
-    for name, stem in LIBRARIES.items():
+    for name in ON_AMD if _processor_is_amd() else LIBRARIES:
+        if name == "OpenBLAS":
+            yield from ((name, str(file)) for file in _scipys())
+        stem = LIBRARIES[name]
         for folder in folders:
             yield from ((name, str(file)) for file in sorted(folder.glob(stem + "*"), reverse=True))
         yield from ((name, path) for path in system if Path(path).name.startswith(stem))
+
+
+def _scipys() -> list[Path]:
+    """The OpenBLAS of SciPy's wheel; none where SciPy came another way, which has the system's."""
+    scipy = importlib.util.find_spec("scipy")
+    folders = (scipy and scipy.submodule_search_locations) or []
+    return [file for f in folders for file in Path(f).with_name("scipy.libs").glob(SCIPY[0] + "*")]
+
+
+def _processor_is_amd() -> bool:
+    try:
+        return "AuthenticAMD" in Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
 
 
 def _folders() -> list[Path]:
@@ -157,7 +193,10 @@ def _installed(distribution: str) -> bool:
 
 def _open(path: str) -> bool:
     try:
-        ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL)
-    except OSError:
+        if Path(path).name.startswith(SCIPY[0]):
+            offer(ctypes.CDLL(path), {name: SCIPY[1] + name for name in FUNCTIONS})
+        else:
+            ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL)
+    except (OSError, AttributeError):  # no library; not one with these functions
         return False
     return True

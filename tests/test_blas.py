@@ -84,7 +84,8 @@ def test_a_file_that_is_no_library_does_not_open(tmp_path):
     assert not blas._open(str(tmp_path / "missing.so"))
 
 
-def test_finds_libraries_whatever_the_number_of_their_version(monkeypatch, tmp_path):
+@pytest.mark.parametrize("amd", [False, True])
+def test_finds_libraries_whatever_the_number_of_their_version(monkeypatch, tmp_path, amd):
     (tmp_path / "lib").mkdir()
     for name in ("libopenblas.so.0", "libmkl_rt.so.7", "libmkl_rt.so.3", "libother.so"):
         (tmp_path / "lib" / name).touch()
@@ -95,13 +96,42 @@ def test_finds_libraries_whatever_the_number_of_their_version(monkeypatch, tmp_p
     monkeypatch.setattr(
         blas, "_linker_cache", lambda: ["/usr/lib/libblis.so.4", "/usr/lib/libc.so"]
     )
-    names = [(name, Path(path).name) for name, path in blas.candidates()]
-    assert names == [
-        ("MKL", "libmkl_rt.so.7"),
-        ("MKL", "libmkl_rt.so.3"),
-        ("OpenBLAS", "libopenblas.so.0"),
-        ("BLIS", "libblis.so.4"),
-    ]
+    monkeypatch.setattr(blas, "_scipys", lambda: [Path("/libscipy_openblas-1.so")])
+    monkeypatch.setattr(blas, "_processor_is_amd", lambda: amd)
+    found = [(name, Path(path).name) for name, path in blas.candidates()]
+    mkl = [("MKL", "libmkl_rt.so.7"), ("MKL", "libmkl_rt.so.3")]
+    openblas = [("OpenBLAS", "libscipy_openblas-1.so"), ("OpenBLAS", "libopenblas.so.0")]
+    first, second = (openblas, mkl) if amd else (mkl, openblas)
+    assert found == [*first, *second, ("BLIS", "libblis.so.4")]
+
+
+@ONLY_LINUX
+def test_scipys_own_is_a_blas_for_mlx_too():
+    """Nothing but what audiotrain itself needs is installed: products and LAPACK are right."""
+    library = next(iter(blas._scipys()), None)
+    if library is None:
+        pytest.skip("SciPy is not its wheel here")
+    code = (
+        "import audiotrain, ctypes\n"
+        "import mlx.core as mx, numpy as np\n"
+        "rng = np.random.default_rng(0)\n"
+        "a, b = (rng.normal(size=(2, 130, 130)) + 30 * np.eye(130)).astype(np.float32)\n"
+        "with mx.stream(mx.cpu):\n"
+        "    product, inverse = mx.array(a) @ mx.array(b), mx.linalg.inv(mx.array(a))\n"
+        "    values = mx.linalg.svd(mx.array(a), compute_uv=False)\n"
+        "exact = a.astype(float)\n"
+        "np.testing.assert_allclose(product, exact @ b, rtol=1e-5, atol=1e-3)\n"
+        "np.testing.assert_allclose(inverse, np.linalg.inv(exact), atol=1e-4)\n"
+        "np.testing.assert_allclose(values, np.linalg.svd(exact)[1], atol=1e-4)\n"
+        "audiotrain.blas.use_threads(1)\n"
+        "print(ctypes.CDLL(audiotrain.blas.load().path).scipy_openblas_get_num_threads())"
+    )
+    assert run(code, **{blas.VARIABLE: str(library)})[0] == "1"
+
+
+def test_another_librarys_name_does_not_make_it_scipys(tmp_path):
+    (tmp_path / "libscipy_openblas-0.so").write_text("no library")
+    assert not blas._open(str(tmp_path / "libscipy_openblas-0.so"))
 
 
 @ONLY_LINUX
@@ -138,7 +168,12 @@ def test_products_are_right():
 
 def threads_of_the_library():
     library = ctypes.CDLL(blas.load().path or None)
-    names = ("MKL_Get_Max_Threads", "openblas_get_num_threads", "bli_thread_get_num_threads")
+    names = (
+        "MKL_Get_Max_Threads",
+        "openblas_get_num_threads",
+        "scipy_openblas_get_num_threads",
+        "bli_thread_get_num_threads",
+    )
     count = next((getattr(library, name) for name in names if hasattr(library, name)), None)
     if count is None or blas.cores() < 2:
         pytest.skip("no BLAS of more than one thread here")
