@@ -237,6 +237,11 @@ class PitchHeads(nn.Module):
         root, bass = notes.reshape(2, batch, steps * self.frames, PITCH_CLASSES)
         of_root = mx.einsum("bsrc,ftc->bsfrt", x, weight[:, 2:]) + bias[:, None, 2:]
         of_root = of_root.reshape(*root.shape, self.types)
-        types = (softmax(root)[..., None] * of_root).sum(axis=-2)
+        types = types_of(softmax(root), of_root)
         logits = {"chord_type": types, "root": root, "bass_note": bass}
         return logits | {"chord_type_of_root": of_root}
+
+
+def types_of(roots: mx.array, of_root: mx.array) -> mx.array:
+    """Means (…, types) of logits (…, 12, types) with the shares (…, 12) of the roots."""
+    return (roots[..., None] * of_root).sum(axis=-2)

@@ -10,9 +10,11 @@ import mlx.optimizers as optim
 import numpy as np
 
 from audiotrain.checkpoint import arrays_of
+from audiotrain.functions import softmax
 from audiotrain.harmony import CHORD_TYPES, HEAD_SIZES, HEADS, IGNORE, chord_pitch_classes
 from audiotrain.losses import ChordRecognitionLoss, inverse_power_weights
 from audiotrain.models.chords import ChordModelSettings, FrameChordModel
+from audiotrain.models.equivariant import types_of
 from audiotrain.module import OptimizerConfig, TrainModule
 from audiotrain.parameter_groups import parameter_groups
 from audiotrain.recipes.chord_data import FeatureSettings
@@ -143,17 +145,16 @@ def _is_inner_matrix(name: str, array: mx.array) -> bool:
 
 
 def with_root(logits: Mapping[str, mx.array], roots: mx.array) -> dict[str, mx.array]:
-    """The logits, with the chord type's of the true roots (batch, frames) where there is one and
-    the model knows types by root.
+    """The logits, with the chord type's of the true roots (batch, frames) where there is one, else
+    of the likely ones as they were; the same logits if the model does not know types by root.
 
     So it learns how likely a type is if the root is this one, which is what decoding asks for.
     """
     if "chord_type_of_root" not in logits:
         return dict(logits)
-    rooted = (roots >= 0)[..., None]
-    true = (roots[..., None] == mx.arange(HEAD_SIZES[1]))[..., None]
-    types = mx.where(true, logits["chord_type_of_root"], 0).sum(axis=-2)
-    return dict(logits) | {"chord_type": mx.where(rooted, types, logits["chord_type"])}
+    true = roots[..., None] == mx.arange(HEAD_SIZES[1])
+    weights = mx.where((roots >= 0)[..., None], true, softmax(logits["root"]))
+    return dict(logits) | {"chord_type": types_of(weights, logits["chord_type_of_root"])}
 
 
 def change_loss(logits: mx.array, classes: mx.array) -> mx.array:
