@@ -20,10 +20,11 @@ from typing import NamedTuple
 from audiotrain.symbols import offer
 
 VARIABLE = "AUDIOTRAIN_BLAS"
-# In order of preference. MKL computes with AVX2 on AMD, OpenBLAS with AVX-512 where there is any:
-# a training step is 1.3 times as fast.
+# In order of preference. On AMD MKL computes with AVX2 alone: where there is AVX-512, a training
+# step by OpenBLAS is 1.3 to 1.7 times as fast. By its AVX2 kernels it is no faster, and what a row
+# gives depends in its last bits on the row's place in the matrix.
 LIBRARIES = {"MKL": "libmkl_rt.so", "OpenBLAS": "libopenblas.so", "BLIS": "libblis.so"}
-ON_AMD = "OpenBLAS", "MKL", "BLIS"
+WITH_AVX512_ON_AMD = "OpenBLAS", "MKL", "BLIS"
 
 # SciPy's wheels bring an OpenBLAS whose functions have a prefix, lest they meet another's.
 SCIPY = "libscipy_openblas-", "scipy_"
@@ -140,7 +141,7 @@ def candidates() -> Iterator[tuple[str, str]]:
     """(name, file) of each BLAS on this machine, best first."""
     folders = _folders()
     system = _linker_cache()
-    for name in ON_AMD if _processor_is_amd() else LIBRARIES:
+    for name in WITH_AVX512_ON_AMD if _has_avx512_on_amd() else LIBRARIES:
         if name == "OpenBLAS":
             yield from ((name, str(file)) for file in _scipys())
         stem = LIBRARIES[name]
@@ -156,11 +157,14 @@ def _scipys() -> list[Path]:
     return [file for f in folders for file in Path(f).with_name("scipy.libs").glob(SCIPY[0] + "*")]
 
 
-def _processor_is_amd() -> bool:
+def _has_avx512_on_amd() -> bool:
+    """Whether it is so, and OpenBLAS is not told to compute as for another processor."""
     try:
-        return "AuthenticAMD" in Path("/proc/cpuinfo").read_text()
+        processor = Path("/proc/cpuinfo").read_text()
     except OSError:
         return False
+    found = all(word in processor for word in ("AuthenticAMD", "avx512f"))
+    return found and not os.environ.get("OPENBLAS_CORETYPE")
 
 
 def _folders() -> list[Path]:

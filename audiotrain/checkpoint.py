@@ -14,6 +14,8 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 
+from audiotrain.values import listed
+
 FORMAT = 1
 STATE = "state.json"
 Arrays = dict[str, mx.array]
@@ -45,7 +47,7 @@ def put_arrays(tree, arrays: Arrays, prefix: str = "") -> None:
 
 
 def match(found: Arrays, expected: Arrays, place: str) -> None:
-    """CheckpointError listing every missing, unexpected and misshaped key of `found`."""
+    """CheckpointError naming missing, unexpected and misshaped keys of `found`."""
 
     def kind(array: mx.array) -> str:
         return f"{tuple(array.shape)} {str(array.dtype).removeprefix('mlx.core.')}"
@@ -59,7 +61,7 @@ def match(found: Arrays, expected: Arrays, place: str) -> None:
             if key in found and kind(found[key]) != kind(expected[key])
         ],
     }
-    told = [f"{len(keys)} {name}: {', '.join(keys)}" for name, keys in problems.items() if keys]
+    told = [f"{len(keys)} {name}: {listed(keys)}" for name, keys in problems.items() if keys]
     if told:
         raise CheckpointError(f"{place} does not fit the model: {'; '.join(told)}")
 

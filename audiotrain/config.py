@@ -174,7 +174,9 @@ def _read(
     tokens, files = _take_files(tokens, presets, reading.problems)
     for file in files:
         reading.take_file(file, presets)
-    for name, value in _read_flags(tokens, reading.leaves, positional, reading.problems).items():
+    general = ["--config", "--help", *["--preset"] * (presets is not None)]
+    found = _read_flags(tokens, reading.leaves, positional, reading.problems, general)
+    for name, value in found.items():
         reading.values[name] = value
         reading.places.pop(name, None)
     return reading
@@ -219,8 +221,10 @@ def _read_flags(
     leaves: Mapping[str, Leaf],
     positional: str | None,
     problems: list[str],
+    general: Sequence[str],
 ) -> dict[str, Any]:
-    """Dotted name -> value for each flag; mistakes go to `problems`."""
+    """Dotted name -> value for each flag; mistakes go to `problems`, with the flag that is most
+    like an unknown one, `general` ones too."""
     flags = {leaf.flag: (leaf, True) for leaf in leaves.values()}
     for leaf in leaves.values():
         if leaf.kind is bool:
@@ -240,7 +244,7 @@ def _read_flags(
             end += 1
         name = token.replace("_", "-")
         if name not in flags:
-            problems.append(f"{token}: unknown flag{nearest(name, flags)}")
+            problems.append(f"{token}: unknown flag{nearest(name, [*flags, *general])}")
             at = end
             continue
         leaf, positive = flags[name]

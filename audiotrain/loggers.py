@@ -55,16 +55,22 @@ class WandbLogger(Logger):
                 import wandb
             except ImportError:
                 raise ImportError("WandbLogger needs wandb: pip install wandb") from None
-            self._run = wandb.init(
-                project=self.project,
-                name=self.name,
-                config=self.config,
-                id=self.id,
-                resume="allow" if self.id else None,
-                dir=str(self.save_dir) if self.save_dir else None,
-                mode=self.mode,
-                group=self.group,
-            )
+            try:
+                self._run = wandb.init(
+                    project=self.project,
+                    name=self.name,
+                    config=self.config,
+                    id=self.id,
+                    resume="allow" if self.id else None,
+                    dir=str(self.save_dir) if self.save_dir else None,
+                    mode=self.mode,
+                    group=self.group,
+                )
+            except wandb.Error as error:
+                what = str(error).partition("\n")[0].rstrip(".")
+                raise ValueError(
+                    f"W&B: {what}; `wandb login` once, or WANDB_MODE=offline"
+                ) from None
             self.id = self._run.id
             self._run.define_metric("trainer/global_step")
             self._run.define_metric("*", step_metric="trainer/global_step")

@@ -16,6 +16,17 @@ def begun(folder: Path) -> str | None:
     return next((name for name in BEGUN if (folder / name).exists()), None)
 
 
+def refuse_results(folder: Path | None, overwrite: bool) -> None:
+    """ValueError when a folder that is named for scores has a run in it, or scores that may not be
+    replaced."""
+    if folder is None:
+        return
+    if (folder / "checkpoints").exists():
+        raise ValueError(f"--output {folder}: holds a run, expected a folder for scores alone")
+    if (folder / "metrics.json").exists() and not overwrite:
+        raise ValueError(f"--output {folder}: holds metrics.json already; --overwrite replaces it")
+
+
 def evaluation_name(data: Path, split: str | None) -> str:
     """The name of the folder in a run for what it scores on data, or on a part of a split of them.
 
@@ -46,6 +57,8 @@ def _locked(folder: Path, setting: str) -> int:
         if not os.access(folder, os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         handle = os.open(folder, os.O_RDONLY)
+    except FileExistsError:
+        raise ValueError(f"{setting} {folder}: is a file, expected a folder") from None
     except OSError as error:
         raise ValueError(f"{setting} {folder}: cannot write ({error.strerror})") from None
     try:

@@ -135,6 +135,16 @@ def _choices(kind: Any) -> list[str]:
     return list(map(str, typing.get_args(kind))) if typing.get_origin(kind) is Literal else []
 
 
+def listed(names: Sequence[str], most: int = 12) -> str:
+    """The first `most` names, and how many more there are.
+
+    >>> listed(["a", "b", "c"], 2)
+    'a, b and 1 more'
+    """
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(list(names)[:most]) + more
+
+
 def nearest(name: str, known: Sequence[str] | Mapping[str, Any]) -> str:
     """`, did you mean …?` with the known name most like `name`, the last part of it counting."""
     last = {one: one.rpartition(".")[2].removeprefix("--") for one in known}

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 from audiotrain.blas import VARIABLE  # isort: skip (BLAS before MLX)
 import mlx.core as mx
@@ -36,6 +37,7 @@ SIDES = {"MLX": {}, "PyTorch": {VARIABLE: "off"}}
 WORKS = ("forward", "forward and backward", "training step")
 RATE, DECAY, CLIP = 1e-5, 0.01, 1.0
 PAUSE = 0.3  # seconds; the threads of a BLAS go on spinning for 0.2 s
+CLEAR, STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 
 
@@ -147,18 +149,34 @@ def torch_work(config: CLAPConfig, clips: int) -> dict[str, Callable[[int], None
 
 
 def serve(side: str, config: CLAPConfig, clips: int, steps: int) -> None:
-    """Do the work that each line on stdin names; print seconds and seconds of CPU of a step."""
+    """Do the work that each line on stdin names; print seconds and seconds of CPU of a step, and
+    bytes of memory."""
     parallel.use_all_cores()  # as the recipe does
     works = (torch_work if side == "PyTorch" else mlx_work)(config, clips)
     for line in sys.stdin:
+        forget_peak()
         wall, cpu = time.perf_counter(), time.process_time()
         works[line.strip()](steps)
         spent = time.perf_counter() - wall, time.process_time() - cpu
-        print(*(seconds / steps for seconds in spent), flush=True)
+        print(*(seconds / steps for seconds in spent), peak_memory(), flush=True)
 
 
-def measure(chosen: argparse.Namespace) -> dict[tuple[str, str], tuple[float, float]]:
-    """Median (seconds, seconds of CPU) by (work, side), after one round that traces."""
+def forget_peak() -> None:
+    """Let the process's peak memory begin anew; Linux only."""
+    if CLEAR.exists():
+        CLEAR.write_text("5")
+
+
+def peak_memory() -> float:
+    """Bytes of the process's own memory at the most since then; not a number elsewhere."""
+    status = STATUS.read_text() if STATUS.exists() else ""
+    row = next((line for line in status.splitlines() if line.startswith("VmHWM:")), "VmHWM: nan")
+    return float(row.split()[1]) * 1024
+
+
+def measure(chosen: argparse.Namespace) -> dict[tuple[str, str], tuple[float, ...]]:
+    """Median (seconds, seconds of CPU, bytes at the most) by (work, side), after one round that
+    traces."""
     sides = {}
     for name, variables in SIDES.items():
         pools = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -206,11 +224,15 @@ def main() -> None:
     found = measure(chosen)
     print(f"{chosen.clips} clips of 10 s and texts of 77 tokens, {chosen.threads} threads")
     for work in WORKS:
-        (wall, cpu), (their_wall, their_cpu) = found[work, "MLX"], found[work, "PyTorch"]
+        (wall, cpu, peak), (their_wall, their_cpu, their_peak) = (
+            found[work, "MLX"],
+            found[work, "PyTorch"],
+        )
         print(
             f"  {work:20} MLX {wall * 1e3:7.0f} ms ({cpu * 1e3:7.0f} of CPU), "
             f"PyTorch {their_wall * 1e3:7.0f} ms ({their_cpu * 1e3:7.0f} of CPU): "
-            f"MLX is {their_wall / wall:.2f}x as fast, {their_cpu / cpu:.2f}x by CPU"
+            f"MLX is {their_wall / wall:.2f}x as fast, {their_cpu / cpu:.2f}x by CPU; "
+            f"peak memory {peak / 1e9:.2f} and {their_peak / 1e9:.2f} GB"
         )
 
 

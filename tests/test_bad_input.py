@@ -222,7 +222,7 @@ def test_a_run_that_was_killed_holds_no_folder(tmp_path):
 
 def test_a_run_folder_that_is_a_file_is_told(tmp_path):
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(ValueError, match="default_root_dir .*file: cannot write .File exists"):
+    with pytest.raises(ValueError, match="default_root_dir .*file: is a file, expected a folder"):
         trainer(tmp_path / "file").fit(Line(), [mx.ones((1, 2))])
     assert (tmp_path / "file").read_text() == "mine"
 

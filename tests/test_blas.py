@@ -97,12 +97,33 @@ def test_finds_libraries_whatever_the_number_of_their_version(monkeypatch, tmp_p
         blas, "_linker_cache", lambda: ["/usr/lib/libblis.so.4", "/usr/lib/libc.so"]
     )
     monkeypatch.setattr(blas, "_scipys", lambda: [Path("/libscipy_openblas-1.so")])
-    monkeypatch.setattr(blas, "_processor_is_amd", lambda: amd)
+    monkeypatch.setattr(blas, "_has_avx512_on_amd", lambda: amd)
     found = [(name, Path(path).name) for name, path in blas.candidates()]
     mkl = [("MKL", "libmkl_rt.so.7"), ("MKL", "libmkl_rt.so.3")]
     openblas = [("OpenBLAS", "libscipy_openblas-1.so"), ("OpenBLAS", "libopenblas.so.0")]
     first, second = (openblas, mkl) if amd else (mkl, openblas)
     assert found == [*first, *second, ("BLIS", "libblis.so.4")]
+
+
+@pytest.mark.parametrize(
+    ("processor", "told", "expected"),
+    [
+        ("vendor_id: AuthenticAMD\nflags: avx2 avx512f", "", True),
+        ("vendor_id: AuthenticAMD\nflags: avx2 avx512f", "Haswell", False),
+        ("vendor_id: AuthenticAMD\nflags: avx2", "", False),
+        ("vendor_id: GenuineIntel\nflags: avx2 avx512f", "", False),
+        (None, "", False),
+    ],
+)
+def test_openblas_is_first_where_it_alone_has_avx512(monkeypatch, processor, told, expected):
+    def read(path):
+        if processor is None:
+            raise FileNotFoundError
+        return processor
+
+    monkeypatch.setattr(Path, "read_text", read)
+    monkeypatch.setenv("OPENBLAS_CORETYPE", told)
+    assert blas._has_avx512_on_amd() == expected
 
 
 @ONLY_LINUX

@@ -162,8 +162,9 @@ def test_gradients_and_statistics_equal_transformers(case, training):
     expected = {name: weight.grad.numpy() for name, weight in theirs.named_parameters()}
     assert set(found) == set(expected)
     for name, gradient in expected.items():
-        # Sums over a thousand frames differ by 1.5e-5 from one number of BLAS threads to another.
-        atol = 2e-5 * max(1, np.abs(gradient).max())
+        # In training mode PyTorch itself is up to 4e-5 from its float64, and 1.5e-5 from one number
+        # of threads to another.
+        atol = (2e-5 if training else 1e-5) * max(1, np.abs(gradient).max())
         np.testing.assert_allclose(found[name], gradient, atol=atol, err_msg=name)
     statistics = to_hf(dict(tree_flatten(ours.parameters())))
     compared = 0

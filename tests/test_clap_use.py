@@ -74,6 +74,9 @@ def test_evaluate(place, tmp_path, capsys, no_pictures):
     assert "zero-shot" in told
     assert json.loads((tmp_path / "e/metrics.json").read_text()) == result
     assert (result["clips"], result["distinct_captions"], result["classes"]["clips"]) == (6, 6, 6)
+    with pytest.raises(ValueError, match="e: holds metrics.json already; --overwrite replaces it"):
+        command("evaluate", *words)
+    words.append("--overwrite")
     part = command("evaluate", *words, "--split", "test", "--templates", "{label}", "a {label}")
     assert part["clips"] == 2
     assert part["classes"]["linear_probe"]["how"].startswith("learnt from 4 clips of train")
@@ -128,8 +131,11 @@ def test_evaluate_leaves_out_what_is_broken(place, tmp_path, capsys, no_pictures
     told = capsys.readouterr()
     assert "3.wav: the file is empty" in told.out
     assert "left out 1 of 3 recordings" in told.err
+    header, end = (tmp_path / "e/problems.txt").read_text().splitlines()
+    assert "3.wav: the file is empty" in header
+    assert "2.flac: " in end
     with pytest.raises(ValueError, match=r"3\.wav: the file is empty"):
-        command("evaluate", *words, "--strict")
+        command("evaluate", *words[:-1], tmp_path / "strict", "--strict")
 
 
 def test_evaluate_refuses(place, tmp_path, refused):

@@ -297,6 +297,28 @@ def test_tars_are_read_where_they_lie(tmp_path):
     assert len(found(discover(tmp_path / "train/0000.tar"))) == 2
 
 
+def test_the_files_of_a_tar_lie_in_any_order(tmp_path):
+    names = [f"./sub/k{number}" for number in range(8)]
+    files = {f"{name}.flac": encoded("FLAC", 300 + 50 * k) for k, name in enumerate(names)}
+    files |= {f"{name}.json": json.dumps({"text": name}).encode() for name in reversed(names)}
+    shard(tmp_path / "s.tar", files)
+    corpus = check(discover(tmp_path))
+    assert sorted(found(corpus).values()) == [(name,) for name in names]
+    assert corpus.problems == []
+    for k, clip in enumerate(corpus.items):
+        np.testing.assert_allclose(clip.read(RATE), tone(1.0, 300 + 50 * k), atol=1e-3)
+
+
+def test_of_two_files_in_a_tar_with_one_key_and_suffix_the_later_is_used(tmp_path):
+    files = {"a.1.wav": encoded("WAV"), "a.2.wav": encoded("WAV", 300), "a.txt": b"a tone"}
+    shard(tmp_path / "s.tar", files)
+    corpus = discover(tmp_path)
+    assert found(corpus) == {"s.tar/a.2.wav": ("a tone",)}
+    assert corpus.problems == [
+        ("tars not read whole", "s.tar/a.1.wav: not used, but a.2.wav further on")
+    ]
+
+
 def test_broken_tars_are_named(tmp_path):
     data = {"a.flac": encoded("FLAC"), "a.txt": b"a tone", "b.flac": encoded("FLAC"), "b.txt": b"x"}
     whole = shard(tmp_path / "0.tar", data)
@@ -306,7 +328,7 @@ def test_broken_tars_are_named(tmp_path):
     corpus = discover(tmp_path)
     assert set(found(corpus)) == {"0.tar/a.flac", "0.tar/b.flac", "1.tar/a.flac"}
     told = [(kind, text.split(":")[0]) for kind, text in corpus.problems]
-    assert ("tars that can't be read", "2.tar") in told
+    assert ("tars not read whole", "2.tar") in told
     assert ("compressed tars, not read (expected .tar)", "3.tar.gz") in told
 
 
@@ -343,6 +365,24 @@ def test_captions_that_cannot_be_used_are_told(tmp_path):
         ("caption files that can't be used", "c.json: found '[1]', expected an object"),
         ("captions without audio", "z.txt"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("m.csv", "file,words\na.wav,x\n", "found columns file, words, expected one for captions"),
+        ("m.tsv", "clip\ttext\na.wav\tx\n", "found columns clip, text, expected one for audio"),
+        ("m.jsonl", '{"wave": "a.wav", "words": "x"}', r"wave, words, .* audio .*\) and one for"),
+        ("m.csv", "", "found no rows, expected one for audio"),
+    ],
+)
+def test_tables_without_the_columns_are_named(tmp_path, name, text, told):
+    wav(tmp_path / "a.wav")
+    write(tmp_path / name, text)
+    for path in (tmp_path, tmp_path / name):
+        with pytest.raises(ValueError, match=f"needed: {name}: .*{told}") as caught:
+            discover(path)
+        assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -446,6 +486,24 @@ def test_report_says_it(tmp_path):
     assert "2 captions, 2 a clip, at most 2; 2 of them distinct, 0 clips share theirs" in text
     assert "words in a caption: 1 to 2, median 2; 3 different words" in text
     assert "1 audio without captions\n          b.wav" in text
+
+
+def test_what_a_report_abbreviates_a_file_lists(tmp_path):
+    listed = tmp_path / "run/problems.txt"
+    for number in range(6):
+        wav(tmp_path / f"d/{number}.wav", 0.1 + number / 10)
+    write(tmp_path / "d/0.txt", "rain")
+    assert f"          and 2 more, all in {listed}" in report(discover(tmp_path / "d"), listed)
+    lines = [f"audio without captions: {number}.wav" for number in range(1, 6)]
+    assert listed.read_text().splitlines() == lines
+    for number in range(4, 6):
+        (tmp_path / f"d/{number}.wav").unlink()
+    assert "problems.txt" not in report(discover(tmp_path / "d"), listed)
+    assert listed.read_text().splitlines() == lines[:3]
+    for number in range(1, 4):
+        (tmp_path / f"d/{number}.wav").unlink()
+    report(discover(tmp_path / "d"), listed)
+    assert not listed.exists()
 
 
 def test_split_keeps_groups_together_and_is_reused(tmp_path):

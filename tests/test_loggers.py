@@ -46,6 +46,17 @@ def test_both_files_are_always_there(tmp_path):
     assert {"learning_rate", "gradient_norm", "examples_per_second"} <= set(objects[0])
 
 
+def test_wandb_says_in_a_line_what_it_lacks(monkeypatch, tmp_path):
+    wandb = pytest.importorskip("wandb")
+
+    def refuses(**_):
+        raise wandb.Error("No API key configured.\nUse `wandb login` to log in.")
+
+    monkeypatch.setattr(wandb, "init", refuses)
+    with pytest.raises(ValueError, match="^W&B: No API key configured; `wandb login` once.*e$"):
+        WandbLogger("project", save_dir=tmp_path).log_metrics({"loss": 1.0}, 1)
+
+
 def test_they_can_be_switched_off(tmp_path):
     trainer(tmp_path, logger=False, enable_checkpointing=False).fit(Classifier(), *loaders())
     assert list(tmp_path.iterdir()) == []

@@ -379,7 +379,7 @@ def test_evaluate(refused, run, place, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("mine")
     monkeypatch.setattr(chord_scoring, "score", None)  # it is refused before that
     line = refused("evaluate", "--data", place / "data", *words, "--output", tmp_path / "file")
-    assert f"--output {tmp_path / 'file'}: cannot write" in line
+    assert f"--output {tmp_path / 'file'}: is a file, expected a folder" in line
     assert (tmp_path / "file").read_text() == "mine"
 
 

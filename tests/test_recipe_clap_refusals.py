@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import tiny_clap
+from disk import content
 from tiny_clap import STEPS, TINY, captioned, command, make_quick, read_json
 
 from audiotrain import audio
@@ -55,6 +56,7 @@ def words(place, data, output, *more):
     [
         (["trian"], "unknown command 'trian' (did you mean train?)"),
         (["--mdoe", "full"], "--mdoe: unknown flag (did you mean --mode?)"),
+        (["--prest", "clap-small"], "--prest: unknown flag (did you mean --preset?)"),
         (["--mode", "half"], "--mode: found 'half', expected"),
         (["--mode", "lora"], "mode=lora, expected --pretrained, a model to start from"),
         (["--batch-size", "1"], "batch_size=1, expected 2 or more"),
@@ -165,6 +167,29 @@ def test_bad_clips_are_left_out_with_a_count(place, tmp_path, monkeypatch, capsy
     assert {"short.wav", "long.wav", "fast.wav", "six.wav"} < named
 
 
+def test_all_bad_clips_are_in_a_file(place, tmp_path, monkeypatch, capsys):
+    make_quick(monkeypatch)
+    folder = captioned(tmp_path / "data", 30)
+    for number in range(30, 38):
+        (folder / f"{number}.wav").write_text("no audio")
+        (folder / f"{number}.txt").write_text("noise")
+    for number in range(40, 47):
+        audio.write(folder / f"{number}.wav", np.full(4000 + number, np.nan, np.float32), 8000)
+        (folder / f"{number}.txt").write_text("nothing")
+    listed = tmp_path / "run/problems.txt"
+    assert command(*words(place, folder, tmp_path / "run", "--steps", 1)) == 0
+    told = capsys.readouterr().out
+    assert f"and 5 more, all in {listed}" in told  # by their headers
+    assert f"  and 2 more, all in {listed}" in told  # decoded
+    lines = listed.read_text().splitlines()
+    assert len(lines) == 15
+    for number in (*range(30, 38), *range(40, 47)):
+        assert sum(f"{number}.wav: " in line for line in lines) == 1
+    (clean := tmp_path / "clean").mkdir()
+    assert command(*words(place, place / "data", clean, "--steps", 1)) == 0
+    assert not (clean / "problems.txt").exists()
+
+
 def test_strict_stops_at_the_first_bad_clip(refused, place, tmp_path):
     folder = captioned(tmp_path / "data", 10)
     (folder / "zero.wav").write_bytes(b"")
@@ -244,7 +269,39 @@ def test_runs_are_not_written_over_nor_continued_as_others(refused, place, tmp_p
     assert "--resume: seed is 1, expected 0 as in the run" in line
     line = refused("--output", tmp_path / "none", "--resume")
     assert "no config.yaml, so there is no run to resume" in line
+    for output in (tmp_path / "run", place / "run"):
+        line = refused("evaluate", "--data", place / "data", "--output", output, alone=False)
+        assert f"--output {output}: holds a run, expected a folder for scores alone" in line
     assert before == {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize("own", ["config.yaml", "model"])
+def test_what_a_user_has_in_the_run_folder_stays(refused, place, tmp_path, own):
+    """The weights that are tuned, in the folder that the run would write its own to; settings."""
+    shutil.copytree(place / "run" / "model", tmp_path / "w" / "model")
+    (tmp_path / "w" / "config.yaml").write_text("# mine\nsteps: 1\n")
+    (tmp_path / "w" / "metrics.json").write_text("{}")
+    gone = {"config.yaml", "model"} - {own}
+    for name in gone:
+        (tmp_path / "w" / name).rename(tmp_path / name)
+    line = refused("evaluate", "--data", place / "data", "--output", tmp_path / "w")
+    assert "holds metrics.json already; --overwrite replaces it" in line
+    (tmp_path / "w" / "metrics.json").unlink()
+    before = content(tmp_path)
+    line = refused(*words(place, place / "data", tmp_path / "w"))
+    assert f"holds a run already ({own}); --resume continues it, --output names another" in line
+    assert content(tmp_path) == before
+
+
+def test_a_run_that_is_refused_leaves_no_settings(refused, place, tmp_path):
+    """So the same folder can be used once the mistake is mended; told before audio is read."""
+    for flag, value in (("--mode", "last-n"), ("--lora.targets", "nosuch")):
+        chosen = ["--pretrained", place / "run" / "model", flag, value]
+        chosen += ["--last", 99] if value == "last-n" else ["--mode", "lora"]
+        told = refused(*words(place, place / "data", tmp_path / "run"), *chosen, alone=False)
+        assert "reading" not in told
+        assert "holds a run" not in told
+        assert not (tmp_path / "run" / "config.yaml").exists()
 
 
 def test_between_what_a_run_from_scratch_started_from_there_is_nothing(

@@ -161,7 +161,8 @@ def test_a_full_disk_takes_nothing_that_was_there(refused, place, tmp_path):
     with full_disk(200):
         line = refused("predict", place / "data", *out, "--overwrite")
         assert line == f"error: {tmp_path / 'o'}: cannot write: File too large"
-        line = refused("evaluate", "--data", place / "data", *out[:-1], tmp_path / "scores")
+        scores = ["--data", place / "data", *out[:-1], tmp_path / "scores", "--overwrite"]
+        line = refused("evaluate", *scores)
         assert "cannot write: File too large" in line
     assert content(tmp_path) == before
 

@@ -7,13 +7,19 @@ import os
 import re
 import sys
 import threading
+from types import SimpleNamespace
 
+import mlx.core as mx
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from toy import Losses, Scripted, trainer
 
-from audiotrain import report, timeline
+from audiotrain import checkpoint, report, timeline
+from audiotrain.callbacks import ModelCheckpoint
+from audiotrain.drawing import TRAINING, VALIDATION
+from audiotrain.recipes import runs
 from audiotrain.report import (
     chords_picture,
     confusion_csv,
@@ -146,6 +152,29 @@ def rows(epochs):
     ]
 
 
+def lines_of(figure):
+    """Its lines of metrics by label."""
+    lines = [line for axis in figure.axes for line in axis.lines]
+    return {line.get_label(): line for line in lines if not line.get_label().startswith("_")}
+
+
+def legend_of(axis):
+    return [text.get_text() for text in axis.get_legend().get_texts()]
+
+
+def rules(figure):
+    """Where the vertical lines of each panel are."""
+    return [
+        [line.get_xdata()[0] for line in axis.lines if line.get_linestyle() == ":"]
+        for axis in figure.axes
+    ]
+
+
+def rings(axis):
+    """The places that are marked in a panel."""
+    return [line.get_xydata()[0].tolist() for line in axis.lines if line.get_markersize() == 8]
+
+
 @pytest.mark.parametrize("epochs", [1, 2, 8, 100])
 def test_curves_draw_what_the_history_says(tmp_path, figures, epochs):
     curves_picture(rows(epochs), tmp_path / "a.png", title="Run 1")
@@ -155,13 +184,26 @@ def test_curves_draw_what_the_history_says(tmp_path, figures, epochs):
         "accuracy",
         "learning rate",
     ]
-    lines = {line.get_label(): line for line in [*loss.lines, *accuracy.lines, *rate.lines]}
-    assert {"training", "validation", "root", "accuracy", "learning rate"} <= set(lines)
-    assert lines["training"].get_xdata().tolist() == list(range(1, epochs + 1))
-    assert lines["training"].get_ydata().tolist() == [3 / (e + 1) for e in range(epochs)]
+    lines = lines_of(figures[0])
+    assert set(lines) == {
+        "training loss",
+        "validation loss",
+        "validation root",
+        "validation accuracy",
+        "training learning rate",
+    }
+    assert lines["training loss"].get_xdata().tolist() == list(range(1, epochs + 1))
+    assert lines["training loss"].get_ydata().tolist() == [3 / (e + 1) for e in range(epochs)]
+    assert legend_of(accuracy) == ["accuracy", "root"]
+    assert loss.get_legend() is None  # the picture's own tells training from validation
+    assert [text.get_text() for text in figures[0].legends[0].get_texts()] == [
+        "training",
+        "validation",
+    ]
     assert accuracy.yaxis.get_major_formatter()(0.75, 0) == "75%"
     best = min(epochs, 4)
-    assert any(text.startswith("best ") and text.endswith(f"epoch {best}") for text in texts(loss))
+    assert texts(loss) == [f"best {abs(best - 4) + 1:.3f}, epoch {best}"]
+    assert rules(figures[0]) == [[], [], []]
     ticks = [tick for tick in rate.get_xticks() if 0.5 <= tick <= epochs + 0.5]
     assert ticks
     assert all(float(tick).is_integer() for tick in ticks)
@@ -184,6 +226,135 @@ def test_curves_leave_out_what_is_missing(tmp_path, figures):
 def test_curves_of_nothing_are_an_error(tmp_path, history):
     with pytest.raises(ValueError, match="neither losses nor accuracies nor learning rates"):
         curves_picture(history, tmp_path / "a.png")
+
+
+SCORES = [  # the first best score, then the same with less loss; the least loss is elsewhere
+    {"val_map_at_10": 0.25, "val_loss": 3.0},
+    {"val_map_at_10": 0.75, "val_loss": 2.5},
+    {"val_map_at_10": 0.75, "val_loss": 2.0},
+    {"val_map_at_10": 0.75, "val_loss": 2.0},
+    {"val_map_at_10": 0.5, "val_loss": 1.0},
+    {"val_map_at_10": math.nan, "val_loss": 1.5},
+]
+CLAP = [
+    {"epoch": epoch, "step": 10 * epoch + 10, "train_loss": 4.0 - epoch / 2, "gradient_norm": 1.0}
+    | {"val_text_to_audio_recall_at_1": 0.3, "val_text_R@1": 0.2, "train_logit_scale": 14.0}
+    | {"train_audio_acc": 0.5, "val_audio_acc": 0.25, "learning_rate": 0.1, "val_part_loss": 9.0}
+    | row
+    for epoch, row in enumerate(SCORES)
+]
+
+
+def test_every_metric_of_training_and_validation_has_a_panel(tmp_path, figures):
+    curves_picture(CLAP, tmp_path / "a.png", monitor="val_map_at_10", mode="max")
+    axes = figures[0].axes
+    panels = ["loss", "accuracy", "retrieval", "logit scale", "learning rate"]
+    assert [axis.get_title(loc="left") for axis in axes] == panels
+    assert legend_of(axes[2]) == ["mAP@10", "text R@1", "text to audio R@1"]
+    assert axes[2].yaxis.get_major_formatter()(0.75, 0) == "75%"
+    assert [len({axis.get_position().y0 for axis in row}) for row in (axes[:3], axes[3:])] == [1, 1]
+    width, height = size(tmp_path / "a.png")
+    assert width < 2100  # as three panels in a row
+    assert axes[0].get_position().y0 > axes[3].get_position().y1
+
+
+@pytest.mark.parametrize(
+    ("monitor", "mode", "tie", "panel", "epoch", "text"),
+    [
+        ("val_map_at_10", "max", None, "retrieval", 2, "kept: 75.0%, epoch 2"),
+        ("val_map_at_10", "max", "val_loss", "retrieval", 4, "kept: 75.0%, epoch 4"),
+        ("val_map_at_10", "min", None, "retrieval", 1, "kept: 25.0%, epoch 1"),
+        ("val_loss", "min", None, "loss", 5, "kept: 1.000, epoch 5"),
+        ("train_loss", "min", None, "loss", 6, "kept: 1.500, epoch 6"),
+        ("val_part_loss", "min", None, "loss", 1, "kept: 9.000, epoch 1"),
+        ("gradient_norm", "min", None, "gradient norm", 1, "kept: 1.000, epoch 1"),
+    ],
+)
+def test_what_is_kept_is_marked_where_it_is_decided(
+    tmp_path, figures, monitor, mode, tie, panel, epoch, text
+):
+    curves_picture(CLAP, tmp_path / "a.png", monitor=monitor, mode=mode, tie=tie)
+    axes = {axis.get_title(loc="left"): axis for axis in figures[0].axes}
+    assert {name: texts(axis) for name, axis in axes.items() if axis.texts} == {panel: [text]}
+    assert [name for name, axis in axes.items() if rings(axis)] == [panel]
+    assert rings(axes[panel]) == [[epoch, CLAP[epoch - 1][monitor]]]
+    assert rules(figures[0]) == [[epoch]] * len(axes)
+
+
+def test_nothing_is_marked_where_nothing_was_kept_by_the_monitor(tmp_path, figures):
+    curves_picture(CLAP, tmp_path / "a.png", monitor="val_ranking", mode="max")
+    assert not any(map(rings, figures[0].axes))
+    assert rules(figures[0]) == [[]] * 5
+    with pytest.raises(ValueError, match="mode is 'most', expected 'min' or 'max'"):
+        curves_picture(CLAP, tmp_path / "b.png", monitor="val_loss", mode="most")
+
+
+def test_validations_inside_epochs_are_drawn_where_they_were(tmp_path, figures):
+    """Two in the first epoch, whose row has the second; one in and one after the other epoch."""
+    history = [
+        {"epoch": 0, "step": 8, "train_loss": 3.0, "val_loss": 2.0},
+        {"epoch": 1, "step": 16, "train_loss": 2.0, "val_loss": 1.0},
+    ]
+    log = [
+        {"epoch": 0, "step": 2, "loss": 7.0},
+        {"epoch": 0, "step": 2, "val_loss": 0.5},
+        {"epoch": 0, "step": 6, "val_loss": 2.0},
+        {"epoch": 1, "step": 12, "val_loss": 1.5},
+    ]
+    curves_picture(history, tmp_path / "a.png", log=log, monitor="val_loss")
+    line = lines_of(figures[0])["validation loss"]
+    assert line.get_xydata().tolist() == [[0.25, 0.5], [0.75, 2.0], [1.5, 1.5], [2.0, 1.0]]
+    assert texts(figures[0].axes[0]) == ["kept: 0.500, epoch 1"]
+
+
+@pytest.mark.parametrize("every", [1, 2, 3, 7, 1.0])
+@pytest.mark.parametrize("mode", ["min", "max"])
+def test_the_mark_of_a_run_is_at_the_step_of_its_best_checkpoint(tmp_path, figures, every, mode):
+    losses = [3.0, 5.0, 1.0, 4.0, 1.0, 5.0, 2.0, 3.0, 2.0, 4.0, 3.0, 2.0]
+    saver = ModelCheckpoint(tmp_path / "checkpoints", "best", "val_loss", mode, save_top_k=1)
+    steps = {"max_epochs": 3, "val_check_interval": every, "callbacks": [saver]}
+    run = trainer(tmp_path, compile=False, **steps)
+    data = [[mx.ones((1, 2))] * 4, Losses(losses)]
+    assert runs.fit(SimpleNamespace(resume=False), run, Scripted(), data, tmp_path)
+    step = checkpoint.load_meta(saver.best_model_path)["global_step"]
+    assert rules(figures[0]) == [[step / 4]] * 2
+    assert rings(figures[0].axes[0]) == [[step / 4, saver.best_model_score]]
+
+
+@pytest.mark.parametrize("validated_first", [True, False])
+@pytest.mark.parametrize("kinds", [("root",), ("root", "bass"), ("text", "root", "bass", "audio")])
+def test_training_and_validation_look_the_same_in_every_panel_and_run(
+    tmp_path, figures, validated_first, kinds
+):
+    train = {f"train_{kind}_acc": 0.5 for kind in kinds} | {"train_loss": 1.0, "learning_rate": 1}
+    val = {f"val_{kind}_acc": 0.4 for kind in reversed(kinds)} | {"val_loss": 2.0}
+    first = val | train if validated_first else train
+    curves_picture([{"epoch": 0} | first, {"epoch": 1} | train | val], tmp_path / "a.png")
+    lines = lines_of(figures[0])
+    assert len(lines) == 2 * len(kinds) + 3
+    looks = {}
+    for label, line in lines.items():
+        part = TRAINING if label.startswith("training") else VALIDATION
+        assert line.get_color() in part.shades
+        assert (line.get_linestyle() == "-") == (part is TRAINING)
+        looks[label] = line.get_color(), line.get_marker()
+    for number, kind in enumerate(sorted(kinds)):
+        expected = [(part.shades[number], "os^D"[number]) for part in (TRAINING, VALIDATION)]
+        assert [looks[f"training {kind}"], looks[f"validation {kind}"]] == expected
+    assert looks["training loss"] == looks["training learning rate"] == (TRAINING.shades[0], "o")
+    assert looks["validation loss"] == (VALIDATION.shades[0], "o")
+
+
+@pytest.mark.parametrize("kinds", range(2, 10))
+def test_no_row_of_a_legend_has_one_name_alone(tmp_path, figures, kinds):
+    names = [f"val_kind{number}_acc" for number in range(kinds)]
+    curves_picture([dict.fromkeys(names, 0.5)], tmp_path / "a.png")
+    (axis,) = figures[0].axes
+    heights = [round(text.get_window_extent().y0) for text in axis.get_legend().get_texts()]
+    assert len(heights) == kinds
+    assert all(heights.count(height) > 1 for height in heights)
+    looks = {(line.get_color(), line.get_marker()) for line in lines_of(figures[0]).values()}
+    assert len(looks) == min(kinds, 8)
 
 
 def test_scores_as_bars(tmp_path, figures):

@@ -74,11 +74,18 @@ def read_captions(path: Path) -> tuple[tuple[str, ...], list[str]]:
     return captions, problems
 
 
-def is_caption_table(path: Path) -> bool:
-    """True when the table's first row names a column for audio and one for captions or classes."""
+def lacking_columns(path: Path) -> str:
+    """What a table has in place of a column for audio and one for captions or classes; nothing
+    where its first row names both."""
     columns = manifest.first_record(path)
-    named = caption_columns(columns) or manifest.find_column(columns, CLASS_COLUMNS)
-    return bool(named) and manifest.find_column(columns, AUDIO_COLUMNS) is not None
+    expected = []
+    if manifest.find_column(columns, AUDIO_COLUMNS) is None:
+        expected.append(f"one for audio ({', '.join(AUDIO_COLUMNS)})")
+    if not caption_columns(columns) and not manifest.find_column(columns, CLASS_COLUMNS):
+        names = ", ".join((*CAPTION_COLUMNS, *CLASS_COLUMNS))
+        expected.append(f"one for captions or classes ({names})")
+    found = f"columns {', '.join(columns):.200}" if columns else "no rows"
+    return f"found {found}, expected {' and '.join(expected)}" if expected else ""
 
 
 def caption_columns(columns: Iterable[str]) -> list[str]:

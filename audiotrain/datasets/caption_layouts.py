@@ -91,7 +91,8 @@ class _Search:
         self.tars = [name for suffix in tars.TAR_SUFFIXES for name in by_suffix[suffix]]
         self.compressed = [n for n in files if n.lower().endswith(tars.COMPRESSED_TARS)]
         tables = [name for suffix in manifest.TABLE_SUFFIXES for name in by_suffix[suffix]]
-        self.tables = [n for n in tables if caption_files.is_caption_table(self.folder / n)]
+        self.lacking = {n: caption_files.lacking_columns(self.folder / n) for n in tables}
+        self.tables = [name for name in tables if not self.lacking[name]]
         self.sidecars = [n for s in caption_files.SIDECAR_SUFFIXES for n in by_suffix[s]]
         self.splits = split_files([*self.tables, *self.tars])  # that their names tell
         self.captioned = False  # whether something besides names of folders says captions
@@ -123,10 +124,10 @@ class _Search:
         for shard in tqdm(self.tars, desc="reading tars", unit="tar", delay=2, leave=False):
             self.used.add(shard)
             faults: list[str] = []
-            for key, members in tars.samples(self.folder / shard, faults):
+            for key, members in tars.samples(self.folder / shard, faults).items():
                 self.use_sample(shard, key, members)
             for fault in faults:
-                self.problem("tars that can't be read", fault)
+                self.problem("tars not read whole", fault)
         for name in self.compressed:
             self.problem("compressed tars, not read (expected .tar)", name)
 
@@ -240,6 +241,9 @@ class _Search:
     # ---- what is left
 
     def tell_unused(self) -> None:
+        for table, lacking in self.lacking.items():
+            if lacking:
+                self.problem("tables without the columns that are needed", f"{table}: {lacking}")
         for name in self.audio:
             if name not in self.used:
                 self.problem("audio without captions", name)

@@ -15,7 +15,14 @@ from audiotrain import audio
 from audiotrain.datasets.caption_layouts import LAYOUTS, TEMPLATES, discover
 from audiotrain.datasets.clips import Clip, normalised
 from audiotrain.datasets.corpus import Corpus, Problem
-from audiotrain.datasets.reporting import count, duration, leaks, problem_lines, progress
+from audiotrain.datasets.reporting import (
+    add_problems,
+    count,
+    duration,
+    leaks,
+    problem_lines,
+    progress,
+)
 from audiotrain.datasets.scenes import Scene, random_scene
 from audiotrain.datasets.splits import SPLITS, join_groups, join_spans, split
 
@@ -182,11 +189,19 @@ def _vocabulary(captions: Iterable[str]) -> set[str]:
     }
 
 
-def report(corpus: Corpus[Clip]) -> str:
-    """What is in a corpus and what is wrong with it, to be read in a terminal or a log."""
+def report(corpus: Corpus[Clip], listed: Path | None = None) -> str:
+    """What is in a corpus and what is wrong with it, to be read in a terminal or a log.
+
+    All that is wrong, and not a few examples, goes into the file `listed`, one a line; there is
+    none after it where nothing is. ValueError when that cannot be written.
+    """
     found = survey(corpus)
+    if listed is not None:
+        if listed.is_file():
+            listed.unlink()
+        add_problems(found.problems, listed)
     lines = [f"data in {corpus.folder}", *(f"  {line}" for line in _overview(found))]
-    return "\n".join([*lines, "", *problem_lines(found.problems)])
+    return "\n".join([*lines, "", *problem_lines(found.problems, listed)])
 
 
 def _overview(found: Survey) -> list[str]:

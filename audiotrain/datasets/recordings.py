@@ -10,7 +10,7 @@ from audiotrain.datasets.folders import walk
 
 def recordings(path: Path, problems: list[str]) -> list[Clip]:
     """Clips of a folder, a tar or one recording, in the order of their names, which are relative to
-    the folder. Tars that can't be read are told in `problems`; ValueError when there is no clip.
+    the folder. What of tars can't be read is told in `problems`; ValueError when there is no clip.
     """
     if not path.exists():
         raise ValueError(f"{path}: no such file or folder")
@@ -19,7 +19,7 @@ def recordings(path: Path, problems: list[str]) -> list[Clip]:
     for name in sorted(walk(path)) if path.is_dir() else [path.name]:
         suffix = PurePosixPath(name).suffix.lower()
         if suffix in tars.TAR_SUFFIXES:
-            for _, members in tars.samples(folder / name, problems):
+            for members in tars.samples(folder / name, problems).values():
                 member = tars.audio_of(members)
                 if member is not None:
                     clips.append(Clip(_text(f"{name}/{member.name}"), member, ()))

@@ -2,11 +2,14 @@
 
 from collections import defaultdict
 from collections.abc import Iterable
+from pathlib import Path
 
 from tqdm import tqdm
 
+from audiotrain import files
 from audiotrain.datasets.corpus import Item, Problem
 
+PROBLEMS = "problems.txt"  # in a folder of results: every problem of the data
 EXAMPLES = 3  # problems of one kind that a report prints
 BAR_WIDTH = 32  # characters
 
@@ -61,8 +64,9 @@ def histogram(title: str, rows: list[tuple[str, float]]) -> list[str]:
     return lines
 
 
-def problem_lines(problems: list[Problem]) -> list[str]:
-    """Problems by kind, the most frequent kind first, with a few examples of each."""
+def problem_lines(problems: list[Problem], listed: Path | None = None) -> list[str]:
+    """Problems by kind, the most frequent kind first, with a few examples of each; `listed` is the
+    file that has all."""
     if not problems:
         return ["  no problems found"]
     by_kind: dict[str, list[str]] = defaultdict(list)
@@ -73,8 +77,25 @@ def problem_lines(problems: list[Problem]) -> list[str]:
         lines.append(f"  {len(texts):>7} {kind}")
         lines += [f"          {_printable(text)}" for text in texts[:EXAMPLES]]
         if len(texts) > EXAMPLES:
-            lines.append(f"          and {len(texts) - EXAMPLES} more")
+            lines.append(f"          {and_more(len(texts) - EXAMPLES, listed)}")
     return lines
+
+
+def and_more(number: int, listed: Path | None) -> str:
+    """How many problems are not shown, and the file that has all.
+
+    >>> and_more(6, Path("run/problems.txt"))
+    'and 6 more, all in run/problems.txt'
+    """
+    return f"and {number} more" + (f", all in {listed}" if listed else "")
+
+
+def add_problems(problems: Iterable[Problem], path: Path) -> None:
+    """Put problems at the end of a file, one a line; none leave it as it is, or absent. ValueError
+    when it cannot be written."""
+    lines = [f"{kind}: {_printable(text)}\n" for kind, text in problems]
+    if lines:
+        files.write(path, "".join([path.read_text("utf-8") if path.is_file() else "", *lines]))
 
 
 def _printable(text: str) -> str:

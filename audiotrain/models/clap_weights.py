@@ -18,6 +18,8 @@ from typing import NamedTuple
 import mlx.core as mx
 import numpy as np
 
+from audiotrain.values import listed
+
 Arrays = dict[str, mx.array]
 CONFIG, SAFETENSORS, BIN = "config.json", "model.safetensors", "pytorch_model.bin"
 # What a folder may hold beside the model: the tokenizer and the front end.
@@ -81,7 +83,7 @@ def to_hf(arrays: Arrays) -> Arrays:
 def from_hf(found: Arrays, expected: Arrays, place: str) -> Arrays:
     """Hugging Face's weights by our names, in the shapes and types of `expected`.
 
-    ValueError listing every missing, unexpected and misshaped key by Hugging Face's names.
+    ValueError naming missing, unexpected and misshaped keys as Hugging Face does.
     """
     found = {name: array for name, array in found.items() if not REBUILT.search(name)}
     names = {hf_name(name): name for name in expected}
@@ -95,7 +97,7 @@ def from_hf(found: Arrays, expected: Arrays, place: str) -> Arrays:
             if name in found and tuple(found[name].shape) != shape
         ],
     }
-    told = [f"{len(keys)} {kind}: {', '.join(keys)}" for kind, keys in problems.items() if keys]
+    told = [f"{len(keys)} {kind}: {listed(keys)}" for kind, keys in problems.items() if keys]
     if told:
         raise ValueError(f"{place} does not fit the model: {'; '.join(told)}")
     return {

@@ -18,6 +18,7 @@ import mlx.nn as nn
 
 from audiotrain.files import replacing
 from audiotrain.models.layers import Linear
+from audiotrain.values import listed
 
 PARTS = ("lora_a", "lora_b")
 PLAIN = (nn.Linear.__call__, Linear.__call__)
@@ -53,7 +54,7 @@ def add_lora(
     for target in [targets] if isinstance(targets, str) else targets:
         found = {name: layer for name, layer in linear.items() if fnmatchcase(name, target)}
         if not found:
-            names = ", ".join(linear) or "none"
+            names = listed(list(linear)) or "none"
             raise ValueError(f"LoRA target {target!r} fits no linear layer; there are: {names}")
         chosen |= found
     for name, layer in chosen.items():

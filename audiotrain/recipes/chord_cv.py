@@ -34,7 +34,7 @@ from audiotrain.recipes.chord_songs import (
     tell,
     write_split,
 )
-from audiotrain.recipes.runs import open_run, resumable
+from audiotrain.recipes.runs import open_run, resumable, save_settings
 
 
 class Material(NamedTuple):
@@ -70,6 +70,7 @@ def cross_validate(settings: CvSettings, fit: Callable) -> dict:
             print(line)
     splits = [split_of(settings, material, folds, k) for k in range(len(folds))]
     ranks.from_first(lambda: crossval.keep_folds(folder, [split["test"] for split in splits]))
+    ranks.from_first(lambda: save_settings(settings, folder))
     results = []
     for k, split in enumerate(splits):
         store, run = Posteriors(folder, k), folder / f"fold-{k}"

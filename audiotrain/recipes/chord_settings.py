@@ -133,6 +133,8 @@ class EvaluateSettings:
     output: Path | None = None
     """folder for metrics.json, songs.csv and pictures; nothing: RUN/evaluation-NAME, and -SPLIT of
     a part"""
+    overwrite: bool = False
+    """replace scores that are in --output already"""
     split: Literal["train", "valid", "test"] | None = None
     """only this part of the run's own split; nothing: everything in the folder"""
     cache: Path = CACHE

@@ -59,7 +59,7 @@ from audiotrain.recipes.chord_trainer import TrainingConfig as TrainingConfig
 from audiotrain.recipes.chord_training import ChordTraining, count_types, type_weights
 from audiotrain.recipes.commands import Command
 from audiotrain.recipes.runs import makers, open_run
-from audiotrain.run_folder import evaluation_name, only_run_in
+from audiotrain.run_folder import evaluation_name, only_run_in, refuse_results
 
 LOGGERS = makers("audiotrain-chords")
 
@@ -230,6 +230,7 @@ def show_example(settings, recognizer, library, items, tested: list[Song], run: 
 
 def evaluate(settings: EvaluateSettings) -> dict:
     """Score a model on a folder; what metrics.json says."""
+    refuse_results(settings.output, settings.overwrite)
     places = settings.checkpoint
     recognizer, runs = chord_ensemble.load(places, settings.join, "transpose" in settings.tta)
     corpus = find(settings.data, settings.selector, None, settings.pop_spellings)

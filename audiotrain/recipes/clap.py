@@ -22,6 +22,7 @@ from pathlib import Path
 from audiotrain import distributed
 from audiotrain.clap_features import ClapFeatures
 from audiotrain.datasets.clips import Clip
+from audiotrain.datasets.reporting import PROBLEMS
 from audiotrain.loader import DataLoader
 from audiotrain.recipes import clap_clips, clap_use, commands
 from audiotrain.recipes.clap_data import Library, Pairs, Vectors, collate
@@ -69,8 +70,7 @@ def train(settings: TrainSettings) -> dict:
     ranks = distributed.join()
     run = Path(ranks.from_first(lambda: str(open_run(settings, "clap"))))
     with ranks.hush():
-        start, library, parts = prepare(settings, run)
-        module = make_module(settings, start)
+        start, module, library, parts = prepare(settings, run)
         vectors = begin(settings, module, start, library, parts)
     trainer, loaders = make_trainer(settings, library, parts, vectors, run)
     with resumable(run):
@@ -94,25 +94,32 @@ def score_unseen(settings: TrainSettings, model: Path, clips: Sequence[Clip], ru
     return scores.as_dict()
 
 
-def prepare(settings: TrainSettings, run: Path) -> tuple[Start, Library, clap_clips.Parts]:
-    """What the run starts from, what makes its samples, and its clips that can be read."""
+def prepare(
+    settings: TrainSettings, run: Path
+) -> tuple[Start, CLAPTraining, Library, clap_clips.Parts]:
+    """What the run starts from, what it trains, what makes its samples, and its clips that can be
+    read."""
     ranks = distributed.join()
     if settings.pretrained is not None:
         Start.pretrained(settings.pretrained)  # refuses before the data are looked at
     saved = run / "split.json"
     is_new = not saved.exists()
+    listed = run / PROBLEMS if ranks.rank == 0 else None
     try:
-        parts = clap_clips.divide(settings, clap_clips.find(settings), saved)
+        parts = clap_clips.divide(settings, clap_clips.find(settings, listed), saved)
         texts = [text for clip in parts["train"] for text in clip.captions]
         start = ranks.first_goes_first(lambda: Start.of(settings, texts, run))
+        module = make_module(settings, start)  # refuses settings before all audio is read
         features = ClapFeatures(start.features)
         library = Library(features, start.tokenizer, settings.cache.expanduser(), settings.workers)
-        parts = ranks.first_goes_first(lambda: clap_clips.readable(parts, library.clips, settings))
+        parts = ranks.first_goes_first(
+            lambda: clap_clips.readable(parts, library.clips, settings, listed)
+        )
     except ValueError:
         if is_new and ranks.rank == 0:
             saved.unlink(missing_ok=True)  # worth nothing, and would keep later clips' places
         raise
-    return start, library, parts
+    return start, module, library, parts
 
 
 def begin(
@@ -151,6 +158,8 @@ def make_trainer(
         pairs, batch, shuffle=True, num_workers=settings.workers, collate_fn=collate,
         drop_last=True, seed=settings.seed, persistent_workers=True,
     )  # fmt: skip
+    if batch < settings.batch_size and ranks.rank == 0:
+        print(f"batches of {batch}: there are {len(pairs)} clips to train on", flush=True)
     ranks.shard(train_loader)  # how many batches there are depends on it
     retrieval = Retrieval(parts["valid"], library, vectors, batch * ranks.size, at_once(settings))
     if not retrieval.tells:

@@ -4,6 +4,7 @@ The probe learns from clips of other groups than those it is judged on.
 """
 
 import hashlib
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -170,7 +171,9 @@ def _classifier(training: Labelled, classes: int, strength: float):
     present, targets = np.unique(training.targets, return_inverse=True)
     centre = training.embeddings.mean(axis=0, dtype=np.float64)
     spread = max(float((training.embeddings - centre).std()), 1e-12)  # one for all directions
-    fitted = probes.fit_linear_probe((training.embeddings - centre) / spread, targets, strength)
+    with warnings.catch_warnings():  # one that is stopped early is regularised the more
+        warnings.simplefilter("ignore", UserWarning)
+        fitted = probes.fit_linear_probe((training.embeddings - centre) / spread, targets, strength)
 
     def score(embeddings: np.ndarray) -> np.ndarray:
         scores = np.full((len(embeddings), classes), -np.inf)

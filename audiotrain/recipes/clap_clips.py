@@ -12,28 +12,33 @@ from audiotrain import audio, distributed
 from audiotrain.cache import FeatureCache
 from audiotrain.datasets import captions
 from audiotrain.datasets.captioned import CaptionedClips, source_of
-from audiotrain.datasets.captions import Clip, Corpus
+from audiotrain.datasets.captions import UNREADABLE, Clip, Corpus, Problem
 from audiotrain.datasets.clips import meaning
+from audiotrain.datasets.reporting import add_problems, and_more
 from audiotrain.datasets.scenes import Scene
 from audiotrain.recipes.clap_settings import TrainSettings
 from audiotrain.recipes.terminal import progress
 
 Parts = dict[str, list[Clip]]
+EXAMPLES = 5  # clips that can't be read, named in the terminal
 
 
-def find(settings: TrainSettings) -> Corpus[Clip]:
-    """The clips of the data folder or composed ones, after printing what they are."""
+def find(settings: TrainSettings, listed: Path | None) -> Corpus[Clip]:
+    """The clips of the data folder or composed ones, after printing what they are; the file
+    `listed` gets every problem."""
     if settings.data is None:
         corpus = compose(settings.composed_clips, settings.seed)
     else:
         corpus = captions.discover(settings.data, settings.templates, settings.group)
         corpus = captions.check(corpus, settings.strict)
-    print(captions.report(corpus), flush=True)
+    print(captions.report(corpus, listed), flush=True)
     meanings = {meaning(text, clip.concept) for clip in corpus.items for text in clip.captions}
     if len(meanings) < 2:
+        count = len(corpus.items)
+        what = "1 clip" if count == 1 else f"all captions of {count} clips are equal"
         raise ValueError(
-            f"{corpus.folder}: all captions of {len(corpus.items)} clips are equal "
-            f"({corpus.items[0].captions[0]!r:.60}), expected some to be told apart"
+            f"{corpus.folder}: {what} ({corpus.items[0].captions[0]!r:.60}), "
+            f"expected some to be told apart"
         )
     return corpus
 
@@ -71,12 +76,15 @@ def divide(settings: TrainSettings, corpus: Corpus[Clip], saved: Path) -> Parts:
 
 
 def readable(
-    parts: Parts, dataset: Callable[[Sequence[Clip]], CaptionedClips], settings: TrainSettings
+    parts: Parts,
+    dataset: Callable[[Sequence[Clip]], CaptionedClips],
+    settings: TrainSettings,
+    listed: Path | None,
 ) -> Parts:
     """The clips that can be decoded to their end; the inputs of short ones are cached by it.
 
-    The others are counted and named. ValueError when a part loses all its clips, or any when
-    `strict`.
+    The others are counted and named, all of them in the file `listed`. ValueError when a part loses
+    all its clips, or any when `strict`.
     """
     kept, problems = {}, []
     tried = FeatureCache(settings.cache.expanduser() / "tried")
@@ -94,7 +102,12 @@ def readable(
     if problems:
         total = sum(map(len, parts.values()))
         print(f"left out {len(problems)} of {total} clips that can't be read, such as")
-        print("\n".join(f"  {problem}" for problem in problems[:5]), flush=True)
+        lines = problems[:EXAMPLES]
+        if len(problems) > EXAMPLES:
+            lines.append(and_more(len(problems) - EXAMPLES, listed))
+        print("\n".join(f"  {line}" for line in lines), flush=True)
+    if listed is not None:
+        add_problems([Problem(UNREADABLE, text) for text in problems], listed)
     return kept
 
 

@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from audiotrain import crossval, probes
+from audiotrain.datasets.captions import UNREADABLE, Problem
 from audiotrain.datasets.clips import Clip
+from audiotrain.datasets.reporting import PROBLEMS, add_problems
 from audiotrain.history import write_json
 from audiotrain.recipes.clap_classes import ClassScores, Judged, Labelled, fit_probe
 from audiotrain.recipes.clap_embedding import Embedder
@@ -59,6 +61,7 @@ def cross_validate(
     write_json(output / "metrics.json", summary | {"classes": scores.as_dict()})
     for problem in heard.problems:
         print(f"left out: {problem}")
+    add_problems([Problem(UNREADABLE, text) for text in heard.problems], output / PROBLEMS)
     print(f"\n{crossval.summary_table(summary)}\n\n{output}")
     return summary
 

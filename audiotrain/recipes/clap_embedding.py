@@ -64,7 +64,9 @@ class Embedder:
 
     Recordings longer than the input are heard in windows, each as a short clip, with fusion, too.
     `batch_size` windows, or some more so that all cores have as many, are embedded at once, by
-    default as many as suit the device; `workers` threads decode. `name` stands in errors.
+    default as many as suit the device; `workers` threads decode. `name` stands in errors. What is
+    embedded together with it does not change an embedding in any bit (in the last ones, where
+    OpenBLAS has only AVX2).
 
     >>> embedder = Embedder.from_folder("runs")  # doctest: +SKIP
     >>> embedder.text(["rain on a roof"]) @ embedder.audio(["rain.wav"], "listening").T

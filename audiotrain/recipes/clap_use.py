@@ -16,8 +16,10 @@ import scipy.special
 
 from audiotrain import config, probes, report
 from audiotrain.datasets import captions
+from audiotrain.datasets.captions import UNREADABLE, Problem
 from audiotrain.datasets.clips import Clip, meaning
 from audiotrain.datasets.recordings import recordings
+from audiotrain.datasets.reporting import PROBLEMS, add_problems
 from audiotrain.history import write_json
 from audiotrain.models.clap import logit_scale
 from audiotrain.recipes import clap_cv
@@ -36,7 +38,7 @@ from audiotrain.recipes.clap_use_settings import (
     refuse_existing,
 )
 from audiotrain.recipes.commands import Command
-from audiotrain.run_folder import evaluation_name
+from audiotrain.run_folder import evaluation_name, refuse_results
 
 WIDEST = 48  # characters of a file's name in a table
 Parts = tuple[Sequence[Clip], Sequence[Clip], Sequence[Clip]]
@@ -47,17 +49,16 @@ Parts = tuple[Sequence[Clip], Sequence[Clip], Sequence[Clip]]
 
 def evaluate(settings: EvaluateSettings) -> dict:
     """Score a model on a captioned folder; what metrics.json says."""
+    refuse_results(settings.output, settings.overwrite)
     embedder = _embedder(settings)
-    corpus = captions.discover(settings.data, settings.templates, settings.group)
-    corpus = captions.check(corpus, settings.strict)
-    print(captions.report(corpus), flush=True)
     run = run_of(embedder)
+    output = output_folder(settings, run, evaluation_name(settings.data, settings.split))
+    corpus = checked(settings, output)
     own = placed(corpus, own_parts(run))
     tested, training, validation = parts_of(corpus, own, settings.split)
     if settings.split is None:
         tell_trained(own.values(), len(tested), "; --split test scores others")
     refuse_alike(tested, settings.data)
-    output = output_folder(settings, run, evaluation_name(settings.data, settings.split))
     output.mkdir(parents=True, exist_ok=True)
     scores = score_clips(
         embedder, tested, training, validation, settings.templates, settings.linear_probe,
@@ -65,21 +66,30 @@ def evaluate(settings: EvaluateSettings) -> dict:
     )  # fmt: skip
     scores.write(output)
     tell_left_out(scores.left_out, len(tested))
+    add_problems([Problem(UNREADABLE, text) for text in scores.left_out], output / PROBLEMS)
     print(f"\n{scores.table()}\n\n{output}")
     return scores.as_dict()
 
 
 def cv(settings: CvSettings) -> dict:
     """Cross-validate zero-shot and a linear probe; what metrics.json says."""
+    refuse_results(settings.output, settings.overwrite)
     embedder = _embedder(settings)
+    run = run_of(embedder)
+    output = output_folder(settings, run, f"cv-{settings.data.resolve().stem}")
+    corpus = checked(settings, output)
+    clips = [clip for clip in corpus.items if clip.label]
+    tell_trained(placed(corpus, own_parts(run)).values(), len(corpus.items))
+    return clap_cv.cross_validate(settings, embedder, clips, output)
+
+
+def checked(settings: EvaluateSettings | CvSettings, output: Path) -> captions.Corpus[Clip]:
+    """The clips of the data, after printing what they are; what is wrong with them is in the folder
+    `output`."""
     corpus = captions.discover(settings.data, settings.templates, settings.group)
     corpus = captions.check(corpus, settings.strict)
-    print(captions.report(corpus), flush=True)
-    clips = [clip for clip in corpus.items if clip.label]
-    run = run_of(embedder)
-    tell_trained(placed(corpus, own_parts(run)).values(), len(corpus.items))
-    output = output_folder(settings, run, f"cv-{settings.data.resolve().stem}")
-    return clap_cv.cross_validate(settings, embedder, clips, output)
+    print(captions.report(corpus, output / PROBLEMS), flush=True)
+    return corpus
 
 
 def run_of(embedder: Embedder) -> Path | None:

@@ -1,6 +1,7 @@
 """Settings of the commands that use a trained CLAP; their defaults are stated here and nowhere
 else."""
 
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ class EvaluateSettings:
     output: Path | None = None
     """folder for metrics.json, tables and pictures; nothing: RUN/evaluation-NAME, and -SPLIT
     of a part, or runs/evaluation-NAME-of-MODEL for a model from elsewhere"""
+    overwrite: bool = False
+    """replace scores that are in --output already"""
     split: Literal["train", "valid", "test"] | None = None
     """only this part, of the run's own split or as the data say; nothing: everything"""
     group: str | None = None
@@ -52,6 +55,8 @@ class CvSettings:
     output: Path | None = None
     """folder for folds.json, oof, metrics.json, tables; nothing: RUN/cv-NAME, or
     runs/cv-NAME-of-MODEL for a model from elsewhere"""
+    overwrite: bool = False
+    """replace scores that are in --output already"""
     folds: int = 5
     """parts of the clips, by group, each with about the same share of every class"""
     fold_column: str | None = None
@@ -205,6 +210,10 @@ def refuse_existing(path: Path, overwrite: bool) -> None:
     above = next(folder for folder in path.absolute().parents if folder.exists())
     if not above.is_dir():
         raise ValueError(f"--output {path}: {above} is a file, expected a folder")
+    try:
+        tempfile.TemporaryFile(dir=above).close()
+    except OSError as error:
+        raise ValueError(f"--output {path}: cannot write: {error.strerror}") from None
 
 
 def _check_templates(templates: Sequence[str]) -> None:

@@ -16,7 +16,7 @@ from audiotrain.recipes.classify_clips import find, folds_of, task_of, tell_left
 from audiotrain.recipes.classify_data import Listener
 from audiotrain.recipes.classify_scoring import Scores
 from audiotrain.recipes.classify_settings import CrossValidateSettings, TrainSettings
-from audiotrain.recipes.runs import open_run
+from audiotrain.recipes.runs import open_run, save_settings
 
 
 def cross_validate(settings: CrossValidateSettings, train: Callable) -> Scores:
@@ -34,6 +34,7 @@ def cross_validate(settings: CrossValidateSettings, train: Callable) -> Scores:
     ids = [clip.id for clip in heard.clips]
     folds = folds_of(settings, heard.clips)
     store = OutOfFold(folder, ids, folds)
+    save_settings(settings, folder)
     corpus = replace(corpus, items=heard.clips)
     for number, rows in enumerate(folds):
         if store.done(number):

@@ -26,7 +26,7 @@ from audiotrain.recipes.classify_clips import find, task_of
 from audiotrain.recipes.classify_data import Task
 from audiotrain.recipes.classify_ensemble import ROUNDS, Ensemble
 from audiotrain.recipes.classify_settings import PseudoSettings, TrainSettings
-from audiotrain.recipes.runs import open_run
+from audiotrain.recipes.runs import open_run, save_settings
 
 SHARPNESS = (0.5, 3.0)  # smallest, largest
 Named = list[tuple[Clip, tuple[str, ...], float]]  # clips, their believed classes, how sure
@@ -47,6 +47,7 @@ def pseudo(settings: PseudoSettings, train: Callable) -> dict:
     thresholds = thresholds_of(settings, task)
     strangers = free(strangers, corpus)
     folder = open_run(settings, "classify-pseudo")
+    save_settings(settings, folder)
     print(f"\n{len(strangers)} unlabelled clips in {settings.unlabelled}", flush=True)
     rounds: list[dict] = []
     believed: Named = []

@@ -132,6 +132,8 @@ class EvaluateSettings:
     output: Path | None = None
     """folder for metrics.json, tables and pictures; nothing: RUN/evaluation-NAME, and -SPLIT of a
     part"""
+    overwrite: bool = False
+    """replace scores that are in --output already"""
     split: Literal["train", "valid", "test"] | None = None
     """only this part, of the run's own split or as the data say; nothing: everything"""
     group: str | None = None

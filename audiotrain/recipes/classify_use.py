@@ -19,12 +19,13 @@ from audiotrain.recipes.classify_clips import tell_left_out
 from audiotrain.recipes.classify_ensemble import Ensemble, load
 from audiotrain.recipes.classify_scoring import SURE, Scores
 from audiotrain.recipes.classify_settings import EvaluateSettings, PredictSettings
-from audiotrain.run_folder import evaluation_name
+from audiotrain.run_folder import evaluation_name, refuse_results
 from audiotrain.submission import read_sample, write_submission
 
 
 def evaluate(settings: EvaluateSettings) -> Scores:
     """Scores of a model, or of the mean of several, on labelled clips, written and printed."""
+    refuse_results(settings.output, settings.overwrite)
     ensemble = ensemble_of(settings)
     corpus = labelled.check(labelled.discover(settings.data, settings.group), settings.strict)
     print(labelled.report(corpus), flush=True)

@@ -49,6 +49,12 @@ def main(
     return exit_code(run)
 
 
+def _others(commands: Mapping[str, Command], name: str) -> str:
+    """What --help of a command says of the others."""
+    others = ", ".join(other for other in commands if other != name)
+    return f"Other commands: {others}; each has its own --help." if others else ""
+
+
 def load_settings(recipe: str, commands: Mapping[str, Command], name: str, words: Sequence[str]):
     """Settings of a command from its words; a resumed run's are its own, then the words."""
     kind, _, positional = commands[name]
@@ -62,6 +68,6 @@ def load_settings(recipe: str, commands: Mapping[str, Command], name: str, words
         words,
         presets=presets,
         prog=f"audiotrain {recipe} {name}",
-        description=kind.__doc__ or "",
+        description=f"{kind.__doc__} {_others(commands, name)}",
         positional=positional,
     )

@@ -13,7 +13,7 @@ from audiotrain import checkpoint, config, distributed, report
 from audiotrain.callbacks import Callback, EarlyStopping
 from audiotrain.loggers import Logger, MLflowLogger, TensorBoardLogger, WandbLogger
 from audiotrain.module import TrainModule
-from audiotrain.run_folder import begun
+from audiotrain.run_folder import begun, only_run_in
 from audiotrain.saving import ModelCheckpoint
 from audiotrain.trackers import fold_group, parent_run
 from audiotrain.trainer import Trainer
@@ -22,6 +22,7 @@ PRESETS = Path(__file__).parent / "presets"  # a folder for each recipe
 # What a resumed run may have otherwise than before: it changes nothing of what was learned.
 CHANGEABLE = ("output", "resume", "cache", "workers", "loggers")
 LONGER = ("steps", "epochs", "max_minutes", "validations", "patience")  # may, too, of a run alone
+OWN = "config.yaml", "model"  # what else a run writes
 ALIKE = ("folds", "rounds")  # settings of what trains several runs, which are compared
 Settings = TypeVar("Settings")  # of training: with output, resume and loggers
 
@@ -45,23 +46,21 @@ def makers(project: str) -> dict[str, Callable[[Path], Logger]]:
 
 
 def open_run(settings, kind: str) -> Path:
-    """The run folder, with its settings unless these wait for `last` to be loaded (`AtTrainStart`).
+    """The run folder, empty: it gets its settings once the data are accepted (`save_settings`).
 
-    ValueError when it holds a run already.
+    ValueError when it holds a run already, or what a run would replace.
     """
     for name in settings.loggers:
         if importlib.util.find_spec(name) is None:
             raise ImportError(f"--loggers {name}: not installed: pip install {name}")
     run = settings.output or Path("runs") / time.strftime(f"{kind}-%Y%m%d-%H%M%S")
-    if (found := begun(run)) and not settings.resume:
-        raise ValueError(f"{run}: holds a run already ({found}); --resume continues it")
-    try:
-        run.mkdir(parents=True, exist_ok=True)
-        if not continues(settings, run):
-            save_settings(settings, run)
-    except OSError as error:
-        raise ValueError(f"run folder {run}: {error.strerror}; --output names another") from None
-    return run
+    found = begun(run) or next((name for name in OWN if (run / name).exists()), None)
+    if found and not settings.resume:
+        raise ValueError(
+            f"{run}: holds a run already ({found}); --resume continues it, --output names another"
+        )
+    with only_run_in({run: "run folder"}):  # refused before the data are read
+        return run
 
 
 def continues(settings, run: Path) -> bool:
@@ -140,7 +139,11 @@ def fit(settings, trainer: Trainer, module: TrainModule, loaders: Sequence, run:
     if not trainer.is_global_zero:
         return False
     trainer.export_history(run / "history.json")
-    report.curves_picture(trainer.history.rows, run / "curves.png")
+    history, kept = trainer.history, trainer.checkpoint_callback
+    report.curves_picture(
+        history.rows, run / "curves.png", log=history.log, monitor=kept.monitor, mode=kept.mode,
+        tie=kept.tie,
+    )  # fmt: skip
     return True
 
 
