@@ -84,6 +84,11 @@ def linear(x: mx.array, weight: mx.array, bias: mx.array) -> mx.array:
     return _linear(x, weight, bias) if on_cpu(x) else mx.addmm(bias, x, weight.T)
 
 
+def add_bias(x: mx.array, bias: mx.array) -> mx.array:
+    """x (…, width) plus bias (width,), whose gradient on a CPU is a product, see `linear`."""
+    return _add_bias(x, bias) if on_cpu(x) else x + bias
+
+
 def layer_norm(x: mx.array, weight: mx.array, bias: mx.array, eps: float) -> mx.array:
     """Layer norm over the last axis: mean 0, variance 1, times `weight`, plus `bias` (width,)."""
     if on_cpu(x):
@@ -308,6 +313,17 @@ def _relu(x: mx.array) -> mx.array:
     return _relu_value(x)
 
 
+def _sum_of_rows(x: mx.array) -> mx.array:
+    """(…, width) summed to (width,)."""
+    rows = x.reshape(-1, x.shape[-1])
+    return (mx.ones((1, len(rows))) @ rows).squeeze(0)
+
+
+@with_gradient(lambda _, cotangent, __: (cotangent, _sum_of_rows(cotangent)))
+def _add_bias(x: mx.array, bias: mx.array) -> mx.array:
+    return x + _repeated(bias, x.shape)
+
+
 def _weights_gradient(known: list[tuple[mx.array, mx.array]]) -> mx.array:
     cotangents, inputs = (mx.concatenate(rows) for rows in zip(*known, strict=True))
     return cotangents.T @ inputs
@@ -321,9 +337,8 @@ def _linear(x: mx.array, weight: mx.array, bias: mx.array) -> mx.array:
 
     def gradient(given: tuple, cotangent: mx.array, _) -> tuple:
         x, weight, _ = given
-        rows = cotangent.reshape(-1, outputs)
-        of_bias = (mx.ones((1, len(rows))) @ rows).squeeze(0)
-        pair = rows, x.reshape(-1, inputs)
+        of_bias = _sum_of_rows(cotangent)
+        pair = cotangent.reshape(-1, outputs), x.reshape(-1, inputs)
         if known is None:
             return cotangent @ weight, _weights_gradient([pair]), of_bias
         known.append(pair)
@@ -351,13 +366,13 @@ def _layer_norm_gradient(given: tuple, cotangent: mx.array, _) -> tuple:
     standard, scale = _standardised(x.reshape(-1, width), eps)
     cotangent = cotangent.reshape(-1, width)
     times = cotangent * standard
-    share, ones = (weight / width)[:, None], mx.ones((1, len(cotangent)))
+    share = (weight / width)[:, None]
     offset = mx.contiguous((cotangent @ share) * scale)
     slope = mx.contiguous((times @ share) * scale)
     weighted = mx.contiguous(cotangent * _repeated(weight, cotangent.shape))
     of_x = weighted * scale - offset - standard * slope
-    of_weight, of_bias = ((ones @ rows).squeeze(0) for rows in (times, cotangent))
-    return of_x.reshape(x.shape), of_weight, of_bias, mx.zeros_like(eps)
+    sums = map(_sum_of_rows, (times, cotangent))
+    return of_x.reshape(x.shape), *sums, mx.zeros_like(eps)
 
 
 @with_gradient(_layer_norm_gradient)

@@ -11,6 +11,7 @@ import pytest
 
 from audiotrain import functions, parallel
 from audiotrain.functions import (
+    add_bias,
     attend,
     convolve,
     exp,
@@ -94,6 +95,8 @@ def test_no_streams_kernel_reads_what_anothers_was_filled_with(name, cut, tmp_pa
 LAYERS = {
     "linear": (linear, torch.nn.functional.linear, [(3, 5, 8), (4, 8), (4,)]),
     "linear of one row": (linear, torch.nn.functional.linear, [(8,), (4, 8), (4,)]),
+    "bias": (add_bias, torch.add, [(3, 5, 8), (8,)]),
+    "bias of one row": (add_bias, torch.add, [(8,), (8,)]),
     "layer norm": (
         lambda x, w, b: layer_norm(x, w, b, 1e-5),
         lambda x, w, b: torch.nn.functional.layer_norm(x, (8,), w, b),

@@ -12,7 +12,16 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from audiotrain.functions import convolve, exp, layer_norm, on_cpu, relu, softmax, with_gradient
+from audiotrain.functions import (
+    add_bias,
+    convolve,
+    exp,
+    layer_norm,
+    on_cpu,
+    relu,
+    softmax,
+    with_gradient,
+)
 from audiotrain.models.layers import Dropout
 
 PITCH_CLASSES = 12
@@ -119,7 +128,7 @@ class PitchStem(nn.Linear):
         ]
         weight = mx.stack(moved).reshape(-1, patch * bins)
         x = x.reshape(batch, frames // patch, patch * bins)
-        x = x @ weight.T + mx.tile(self.bias, PITCH_CLASSES)
+        x = add_bias(x @ weight.T, mx.tile(self.bias, PITCH_CLASSES))
         if not self.hidden:
             return x
         x = x.reshape(batch, frames // patch, PITCH_CLASSES, -1)
@@ -136,7 +145,7 @@ class PitchLinear(nn.Linear):
 
     def __call__(self, x: mx.array) -> mx.array:
         mixed = pitch_product(x, self.weight, _product, on_cpu(x))
-        return mixed + mx.tile(self.bias, PITCH_CLASSES)
+        return add_bias(mixed, mx.tile(self.bias, PITCH_CLASSES))
 
 
 class PitchConvolution(nn.Conv1d):
@@ -148,7 +157,7 @@ class PitchConvolution(nn.Conv1d):
 
     def __call__(self, x: mx.array) -> mx.array:
         mixed = pitch_product(x, self.weight, convolve, on_cpu(x))
-        return mixed + mx.tile(self.bias, PITCH_CLASSES)
+        return add_bias(mixed, mx.tile(self.bias, PITCH_CLASSES))
 
 
 class PitchNorm(nn.LayerNorm):
