@@ -4,7 +4,7 @@ MLX writes C++ for what mx.compile joins and calls `g++ -O3`. That computes one 
 where a square root may set errno, or where more than ten pairs of arrays might overlap, which is
 every optimizer's update: AdamW's took twice as long. Where an array is a view or repeats numbers
 (a bias, a mean), steps from one number to the next are known only when it runs, so that it is one
-number at a time again, and each address anew: 3 to 5 times as long. Nothing here changes a result.
+number at a time again, and each address anew: 3 to 4 times as long. Nothing here changes a result.
 """
 
 import os
