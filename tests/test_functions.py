@@ -9,11 +9,11 @@ import mlx.nn as nn
 import numpy as np
 import pytest
 
-from audiotrain import functions, parallel
+from audiotrain import convolution, functions, parallel
+from audiotrain.convolution import convolve
 from audiotrain.functions import (
     add_bias,
     attend,
-    convolve,
     exp,
     gelu,
     layer_norm,
@@ -38,7 +38,8 @@ def way(request, monkeypatch):
     """Both ways of computing, where this machine has both."""
     if request.param == "no polynomials":
         monkeypatch.setattr(functions, "_by_polynomials", lambda x: False)
-        monkeypatch.setattr(functions, "on_cpu", lambda x: False)
+        for module in (functions, convolution):
+            monkeypatch.setattr(module, "on_cpu", lambda x: False)
 
 
 @pytest.mark.usefixtures("way")

@@ -8,7 +8,7 @@ import pytest
 from mlx.utils import tree_flatten
 
 from audiotrain.checkpoint import arrays_of
-from audiotrain.functions import convolve
+from audiotrain.convolution import convolve
 from audiotrain.harmony import HEADS
 from audiotrain.losses import ChordRecognitionLoss
 from audiotrain.models.btc import BidirectionalBlock, sinusoids

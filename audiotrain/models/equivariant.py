@@ -12,16 +12,8 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from audiotrain.functions import (
-    add_bias,
-    convolve,
-    exp,
-    layer_norm,
-    on_cpu,
-    relu,
-    softmax,
-    with_gradient,
-)
+from audiotrain.convolution import convolve
+from audiotrain.functions import add_bias, exp, layer_norm, on_cpu, relu, softmax, with_gradient
 from audiotrain.models.layers import Dropout
 
 PITCH_CLASSES = 12
