@@ -80,6 +80,11 @@ class Tokenizer:
         mask = np.array([one.attention_mask for one in encoded], np.int32).reshape(shape)
         return ids, mask
 
+    def longer(self, captions: Sequence[str]) -> list[str]:
+        """Those of more than `length` tokens, of which the end is not read."""
+        encoded = self._backend.encode_batch(list(captions))
+        return [text for text, one in zip(captions, encoded, strict=True) if one.overflowing]
+
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids, special tokens left out."""
         return self._backend.decode([int(number) for number in ids])

@@ -44,6 +44,14 @@ def test_shape_padding_and_mask(tokenizer):
     assert ids[2, -1] == 2, "a long caption keeps its end token"
 
 
+def test_those_that_are_cut_are_told(tokenizer):
+    """Start and end are tokens, too."""
+    fit = next(n for n in range(300, 0, -1) if not tokenizer.longer(["x" * n]))
+    assert tokenizer(["x" * fit])[1].all()
+    assert tokenizer.longer(["x" * fit, "", "x" * (fit + 1)]) == ["x" * (fit + 1)]
+    assert tokenizer.longer([]) == []
+
+
 def test_no_captions_are_no_rows(tokenizer):
     ids, mask = tokenizer([])
     assert ids.shape == mask.shape == (0, 77)

@@ -37,6 +37,7 @@ from audiotrain.recipes.clap_training import CLAPTrainModule as CLAPTrainModule
 from audiotrain.recipes.clap_validation import MONITOR, Retrieval
 from audiotrain.recipes.commands import Command
 from audiotrain.recipes.runs import AtTrainStart, fit, makers, open_run, resumable, trainer_of
+from audiotrain.tokenizer import Tokenizer
 
 LOGGERS = makers("audiotrain-clap")
 STEPS = 600  # without data
@@ -110,6 +111,7 @@ def prepare(
         texts = [text for clip in parts["train"] for text in clip.captions]
         start = ranks.first_goes_first(lambda: Start.of(settings, texts, run))
         module = make_module(settings, start)  # refuses settings before all audio is read
+        tell_longer(start.tokenizer, [clip for part in parts.values() for clip in part])
         features = ClapFeatures(start.features)
         library = Library(features, start.tokenizer, settings.cache.expanduser(), settings.workers)
         parts = ranks.first_goes_first(
@@ -120,6 +122,15 @@ def prepare(
             saved.unlink(missing_ok=True)  # worth nothing, and would keep later clips' places
         raise
     return start, module, library, parts
+
+
+def tell_longer(tokenizer: Tokenizer, clips: Sequence[Clip]) -> None:
+    """Say which captions are not read to their ends."""
+    texts = [text for clip in clips for text in clip.captions]
+    longer = tokenizer.longer(texts) if distributed.join().rank == 0 else []
+    if longer:
+        tokens = f"more than {tokenizer.length} tokens, of which the end is not read"
+        print(f"{len(longer)} of {len(texts)} captions have {tokens}: {longer[0]:.40}…")
 
 
 def begin(
