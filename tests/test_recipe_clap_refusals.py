@@ -158,7 +158,7 @@ def test_bad_clips_are_left_out_with_a_count(place, tmp_path, monkeypatch, capsy
     listed = told.split("  problems")[1]
     for name in ("zero.wav", "cut.wav", "bytes.mp3", "nocaption.wav", "noaudio.txt", "01"):
         assert name in listed, name
-    assert "1 of 17 captions have more than 24 tokens, of which the end is not read: wor" in told
+    assert "1 of 28 captions have more than 24 tokens, of which the end is not read: wor" in told
     assert "left out 2 of " in told
     assert "nan.wav: " in told
     assert "nanlong.wav: " in told
