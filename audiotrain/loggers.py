@@ -68,9 +68,7 @@ class WandbLogger(Logger):
                 )
             except wandb.Error as error:
                 what = str(error).partition("\n")[0].rstrip(".")
-                raise ValueError(
-                    f"W&B: {what}; `wandb login` once, or WANDB_MODE=offline"
-                ) from None
+                raise ValueError(f"W&B: {what}; WANDB_MODE=offline does without") from None
             self.id = self._run.id
             self._run.define_metric("trainer/global_step")
             self._run.define_metric("*", step_metric="trainer/global_step")

@@ -13,7 +13,12 @@ BEGUN = ("checkpoints", "metrics.csv", "metrics.json", "folds.json", "rounds.jso
 
 def begun(folder: Path) -> str | None:
     """What says that a run in `folder` has begun, None when nothing does."""
-    return next((name for name in BEGUN if (folder / name).exists()), None)
+    return next((name for name in BEGUN if holds(folder / name)), None)
+
+
+def holds(path: Path) -> bool:
+    """Whether there is a file, or a folder with something in it."""
+    return any(path.iterdir()) if path.is_dir() else path.exists()
 
 
 def refuse_results(folder: Path | None, overwrite: bool) -> None:
@@ -21,7 +26,7 @@ def refuse_results(folder: Path | None, overwrite: bool) -> None:
     replaced."""
     if folder is None:
         return
-    if (folder / "checkpoints").exists():
+    if holds(folder / "checkpoints"):
         raise ValueError(f"--output {folder}: holds a run, expected a folder for scores alone")
     if (folder / "metrics.json").exists() and not overwrite:
         raise ValueError(f"--output {folder}: holds metrics.json already; --overwrite replaces it")

@@ -305,6 +305,19 @@ def test_a_run_that_is_refused_leaves_no_settings(refused, place, tmp_path):
         assert not (tmp_path / "run" / "config.yaml").exists()
 
 
+def test_a_run_that_its_logger_refused_can_be_started_again(refused, place, tmp_path, monkeypatch):
+    wandb = pytest.importorskip("wandb")
+
+    def refuses(**_):
+        raise wandb.Error("No API key configured. Use `wandb login` to log in.")
+
+    monkeypatch.setattr(wandb, "init", refuses)
+    given = words(place, place / "data", tmp_path / "run", "--epochs", 1)
+    line = refused(*given, "--loggers", "wandb", alone=False)
+    assert "W&B: No API key configured. Use `wandb login` to log in; WANDB_MODE=offline" in line
+    assert command(*given) == 0
+
+
 def test_between_what_a_run_from_scratch_started_from_there_is_nothing(
     refused, tmp_path, monkeypatch
 ):

@@ -13,7 +13,7 @@ from audiotrain import checkpoint, config, distributed, report
 from audiotrain.callbacks import Callback, EarlyStopping
 from audiotrain.loggers import Logger, MLflowLogger, TensorBoardLogger, WandbLogger
 from audiotrain.module import TrainModule
-from audiotrain.run_folder import begun, only_run_in
+from audiotrain.run_folder import begun, holds, only_run_in
 from audiotrain.saving import ModelCheckpoint
 from audiotrain.trackers import fold_group, parent_run
 from audiotrain.trainer import Trainer
@@ -54,7 +54,7 @@ def open_run(settings, kind: str) -> Path:
         if importlib.util.find_spec(name) is None:
             raise ImportError(f"--loggers {name}: not installed: pip install {name}")
     run = settings.output or Path("runs") / time.strftime(f"{kind}-%Y%m%d-%H%M%S")
-    found = begun(run) or next((name for name in OWN if (run / name).exists()), None)
+    found = begun(run) or next((name for name in OWN if holds(run / name)), None)
     if found and not settings.resume:
         raise ValueError(
             f"{run}: holds a run already ({found}); --resume continues it, --output names another"
