@@ -27,7 +27,7 @@ LIBRARIES = {"MKL": "libmkl_rt.so", "OpenBLAS": "libopenblas.so", "BLIS": "libbl
 WITH_AVX512_ON_AMD = "OpenBLAS", "MKL", "BLIS"
 
 # SciPy's wheels bring an OpenBLAS whose functions have a prefix, lest they meet another's.
-SCIPY = "libscipy_openblas-", "scipy_"
+SCIPY, PREFIX = "libscipy_openblas-", "scipy_"
 # What MLX takes of BLAS and LAPACK.
 FUNCTIONS = """
     cblas_sgemm cblas_dgemm cblas_cgemm
@@ -154,7 +154,7 @@ def _scipys() -> list[Path]:
     """The OpenBLAS of SciPy's wheel; none where SciPy came another way, which has the system's."""
     scipy = importlib.util.find_spec("scipy")
     folders = (scipy and scipy.submodule_search_locations) or []
-    return [file for f in folders for file in Path(f).with_name("scipy.libs").glob(SCIPY[0] + "*")]
+    return [file for f in folders for file in Path(f).with_name("scipy.libs").glob(SCIPY + "*")]
 
 
 def _has_avx512_on_amd() -> bool:
@@ -197,8 +197,8 @@ def _installed(distribution: str) -> bool:
 
 def _open(path: str) -> bool:
     try:
-        if Path(path).name.startswith(SCIPY[0]):
-            offer(ctypes.CDLL(path), {name: SCIPY[1] + name for name in FUNCTIONS})
+        if Path(path).name.startswith(SCIPY):
+            offer(ctypes.CDLL(path), {name: PREFIX + name for name in FUNCTIONS})
         else:
             ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL)
     except (OSError, AttributeError):  # no library; not one with these functions
