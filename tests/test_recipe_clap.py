@@ -15,7 +15,7 @@ from audiotrain.clap_features import ClapFeatures, ClapFeatureSettings
 from audiotrain.hooks import Callback
 from audiotrain.models.clap import CLAP
 from audiotrain.recipes import clap as recipe
-from audiotrain.recipes import clap_towers, runs
+from audiotrain.recipes import clap_towers, clap_validation, runs
 from audiotrain.recipes.clap_settings import TrainSettings
 from audiotrain.tokenizer import Tokenizer
 
@@ -113,6 +113,22 @@ def test_one_validation_clip_lets_the_last_step_win(quick, place, tmp_path, caps
     steps = [checkpoint.load_meta(tmp_path / "run" / "checkpoints" / name)["global_step"]
              for name in ("best", "last")]  # fmt: skip
     assert steps == [4, 4]
+
+
+def test_training_stops_when_retrieval_gets_no_better(quick, place, tmp_path, monkeypatch):
+    """By mAP@10, the more the better: two validations worse than the second are the end."""
+    scores = iter((0.2, 0.5, 0.4, 0.45, 0.9))
+    real = clap_validation.retrieval_scores
+
+    def scored(found):
+        return dict.fromkeys(real(found), next(scores))
+
+    monkeypatch.setattr(clap_validation, "retrieval_scores", scored)
+    more = ["--steps", 10, "--validations", 10, "--patience", 2]
+    assert command(*tuned(place, tmp_path / "run", *more)) == 0
+    steps = [checkpoint.load_meta(tmp_path / "run" / "checkpoints" / name)["global_step"]
+             for name in ("best", "last")]  # fmt: skip
+    assert steps == [2, 4]
 
 
 def test_scores_are_of_the_unseen_clips(run):
