@@ -30,7 +30,8 @@ def _places(x: mx.array, kernel: int) -> mx.array:
 def _correlate(places: mx.array, weight: mx.array, shape: tuple[int, ...]) -> mx.array:
     """Sum over places of their rows times their weights (…, kernel, in, out), less the margins."""
     *axes, time, _ = shape
-    return (places @ weight).sum(axis=-3).reshape(*axes, -1, weight.shape[-1])[..., :time, :]
+    summed = (places @ weight).sum(axis=-3, keepdims=True)
+    return summed.reshape(*axes, -1, weight.shape[-1])[..., :time, :]
 
 
 def _convolve_gradient(given: tuple, cotangent: mx.array, _) -> tuple:
@@ -38,7 +39,7 @@ def _convolve_gradient(given: tuple, cotangent: mx.array, _) -> tuple:
     kernel = weight.shape[-3]
     places, back = _places(x, kernel), _places(cotangent, kernel)
     of_x = _correlate(back, weight[..., ::-1, :, :].swapaxes(-1, -2), x.shape)
-    middle = back[..., kernel // 2, None, :, :].swapaxes(-1, -2)
+    middle = back[..., kernel // 2 : kernel // 2 + 1, :, :].swapaxes(-1, -2)
     return of_x, (middle @ places).swapaxes(-1, -2)
 
 

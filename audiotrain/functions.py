@@ -303,13 +303,13 @@ def _relu(x: mx.array) -> mx.array:
     return _relu_value(x)
 
 
-def _sum_of_rows(x: mx.array) -> mx.array:
+def sum_of_rows(x: mx.array) -> mx.array:
     """(…, width) summed to (width,)."""
     rows = x.reshape(-1, x.shape[-1])
     return (mx.ones((1, len(rows))) @ rows).squeeze(0)
 
 
-@with_gradient(lambda _, cotangent, __: (cotangent, _sum_of_rows(cotangent)))
+@with_gradient(lambda _, cotangent, __: (cotangent, sum_of_rows(cotangent)))
 def _add_bias(x: mx.array, bias: mx.array) -> mx.array:
     return x + _repeated(bias, x.shape)
 
@@ -327,7 +327,7 @@ def _linear(x: mx.array, weight: mx.array, bias: mx.array) -> mx.array:
 
     def gradient(given: tuple, cotangent: mx.array, _) -> tuple:
         x, weight, _ = given
-        of_bias = _sum_of_rows(cotangent)
+        of_bias = sum_of_rows(cotangent)
         pair = cotangent.reshape(-1, outputs), x.reshape(-1, inputs)
         if known is None:
             return cotangent @ weight, _weights_gradient([pair]), of_bias
@@ -342,30 +342,28 @@ def _linear(x: mx.array, weight: mx.array, bias: mx.array) -> mx.array:
     return affine(x, weight, bias)
 
 
-def _standardised(x: mx.array, eps: mx.array) -> tuple[mx.array, mx.array]:
-    """Rows less their mean (rows, width), over their deviation, and one over that (rows, 1)."""
+def _centred(x: mx.array, eps: mx.array) -> tuple[mx.array, mx.array]:
+    """Rows less their mean (rows, width), and one over their deviation (rows, 1)."""
     mean = mx.full((x.shape[-1], 1), 1 / x.shape[-1])  # products are the fastest sums
-    centred = mx.contiguous(x - _repeated(x @ mean, x.shape))
-    scale = mx.contiguous(mx.rsqrt(centred * centred @ mean + eps))
-    return mx.contiguous(centred * _repeated(scale, x.shape)), scale
+    centred = mx.contiguous(x - mx.contiguous(x @ mean))
+    return centred, mx.contiguous(mx.rsqrt(centred * centred @ mean + eps))
 
 
 def _layer_norm_gradient(given: tuple, cotangent: mx.array, _) -> tuple:
     x, weight, bias, eps = given
     width = x.shape[-1]
-    standard, scale = _standardised(x.reshape(-1, width), eps)
+    centred, scale = _centred(x.reshape(-1, width), eps)
     cotangent = cotangent.reshape(-1, width)
-    times = cotangent * standard
+    times = mx.contiguous(cotangent * centred)
     share = (weight / width)[:, None]
     offset = mx.contiguous((cotangent @ share) * scale)
-    slope = mx.contiguous((times @ share) * scale)
-    weighted = mx.contiguous(cotangent * _repeated(weight, cotangent.shape))
-    of_x = weighted * scale - offset - standard * slope
-    sums = map(_sum_of_rows, (times, cotangent))
-    return of_x.reshape(x.shape), *sums, mx.zeros_like(eps)
+    slope = mx.contiguous((times @ share) * (scale * scale * scale))
+    of_x = cotangent * weight * scale - offset - centred * slope
+    of_weight = (scale.T @ times).squeeze(0)
+    return of_x.reshape(x.shape), of_weight, sum_of_rows(cotangent), mx.zeros_like(eps)
 
 
 @with_gradient(_layer_norm_gradient)
 def _layer_norm(x: mx.array, weight: mx.array, bias: mx.array, eps: mx.array) -> mx.array:
-    standard, _ = _standardised(x.reshape(-1, x.shape[-1]), eps)
-    return (standard * weight + bias).reshape(x.shape)
+    centred, scale = _centred(x.reshape(-1, x.shape[-1]), eps)
+    return (centred * scale * weight + bias).reshape(x.shape)

@@ -110,6 +110,7 @@ class Cut:
     def __init__(self, streams: list[mx.Stream]):
         self.streams = streams
         self._shared: dict[int, tuple[mx.array, list[mx.array], list]] = {}
+        self._made: dict[tuple[Callable, int], tuple[mx.array, mx.array]] = {}
 
     def share(self, weight: mx.array, gradient: Callable) -> tuple[mx.array, list]:
         """This part's copy of a weight that several parts use, and a list of all of them.
@@ -134,6 +135,21 @@ class Cut:
             self._shared[id(weight)] = weight, copies(weight), known
         _, copies, known = self._shared[id(weight)]
         return copies[part() - 1], known
+
+    def once(self, function: Callable[[mx.array], mx.array], weight: mx.array) -> mx.array:
+        """`function(weight)`, made for all parts the first time that one asks for it."""
+        key = function, id(weight)
+        if key not in self._made:
+            with mx.stream(self.streams[len(self._made) % len(self.streams)]):
+                self._made[key] = weight, function(weight)
+        return self._made[key][1]
+
+
+def once(function: Callable[[mx.array], mx.array], weight: mx.array) -> mx.array:
+    """`function(weight)`. Where parts of a batch are computed it is made once for all of them, and
+    so is the weight's gradient, of the sum of the parts'."""
+    whole = cut()
+    return whole.once(function, weight) if whole else function(weight)
 
 
 def cut() -> Cut | None:

@@ -154,22 +154,26 @@ def dense(weight):
 def test_half_of_the_multiplications_give_the_same_product_and_gradients(halve, convolution):
     rng = np.random.default_rng(0)
     weight = (3, 5, 12, 2) if convolution else (3, 12, 2)
-    x, weight, cotangent = (
-        mx.array(rng.normal(size=s).astype(np.float32)) for s in ((2, 7, 24), weight, (2, 7, 36))
+    x, weight, bias, cotangent = (
+        mx.array(rng.normal(size=s).astype(np.float32))
+        for s in ((2, 7, 24), weight, (3,), (2, 7, 36))
     )
     product = convolve if convolution else lambda x, w: x.reshape(*x.shape[:-3], 14, -1) @ w
 
-    def ours(x, weight):
-        found = pitch_product(x, weight, product, halve)
+    def ours(x, weight, bias):
+        found = pitch_product(x, weight, bias, product, halve)
         return (found.reshape(2, 7, 36) * cotangent).sum()
 
-    def plainly(x, weight):
+    def plainly(x, weight, bias):
         if convolution:
-            return (mx.conv1d(x, dense(weight), padding=2) * cotangent).sum()
-        return ((x @ dense(weight).T) * cotangent).sum()
+            product = mx.conv1d(x, dense(weight), padding=2)
+        else:
+            product = x @ dense(weight).T
+        return ((product + mx.tile(bias, 12)) * cotangent).sum()
 
-    value, found = mx.compile(lambda x, w: mx.value_and_grad(ours, (0, 1))(x, w))(x, weight)
-    wanted, expected = mx.value_and_grad(plainly, (0, 1))(x, weight)
+    each = 0, 1, 2
+    value, found = mx.compile(lambda *of: mx.value_and_grad(ours, each)(*of))(x, weight, bias)
+    wanted, expected = mx.value_and_grad(plainly, each)(x, weight, bias)
     assert value.item() == pytest.approx(wanted.item(), rel=1e-5)
     for mine, other in zip(found, expected, strict=True):
         np.testing.assert_allclose(np.array(mine), np.array(other), rtol=1e-5, atol=1e-5)

@@ -41,14 +41,53 @@ def gradients(model, features):
     return nn.value_and_grad(model, loss_of)(features)
 
 
-def test_parts_have_the_values_and_gradients_of_the_whole(cut):
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("twice", [False, True])
+def test_parts_have_the_values_and_gradients_of_the_whole(cut, compiled, twice):
     features = mx.random.normal((5, 32, 48), key=mx.random.key(1))
     model = chord_model().eval()
+    if twice:
+        checkpoint_layers(model.trunk.blocks)
+
+    def found():
+        def of(features):
+            return gradients(model, features)
+
+        return dict(tree_flatten((mx.compile(of) if compiled else of)(features)))
+
     cut(1)
-    whole = dict(tree_flatten(gradients(model, features)))
+    whole = found()
     cut(3)
-    for name, value in tree_flatten(gradients(model, features)):
+    for name, value in found().items():
         np.testing.assert_allclose(value, whole[name], rtol=1e-4, atol=1e-6, err_msg=name)
+
+
+def test_what_parts_make_of_a_weight_is_made_once_and_so_is_its_gradient(cut):
+    made, asked = [], []
+
+    def backward(_, cotangent, __):
+        asked.append(len(cotangent))
+        return cotangent[0]
+
+    def repeated(weight):
+        made.append(parallel.part())
+        copies = functions.with_gradient(backward)(lambda weight: mx.stack([weight, 0 * weight]))
+        return copies(weight)
+
+    def loss(x, weight):
+        def of(x):
+            return x * parallel.once(repeated, weight)[0] + parallel.once(repeated, weight)[1]
+
+        return mx.square(by_parts(of, x)).sum()
+
+    x, weight = mx.arange(24.0).reshape(8, 3), mx.array([1.0, 2.0, 3.0])
+    for count in (3, 1):
+        cut(count)
+        made.clear(), asked.clear()
+        gradient = mx.grad(loss, argnums=1)(x, weight)
+        times = 1 if count > 1 else 2
+        assert len(made) == len(asked) == times
+        np.testing.assert_allclose(gradient, 2 * mx.square(x).sum(axis=0) * weight, rtol=1e-6)
 
 
 def test_each_part_has_a_stream_and_all_examples_their_place(cut):

@@ -13,8 +13,18 @@ import mlx.nn as nn
 import numpy as np
 
 from audiotrain.convolution import convolve
-from audiotrain.functions import add_bias, exp, layer_norm, on_cpu, relu, softmax, with_gradient
+from audiotrain.functions import (
+    add_bias,
+    exp,
+    layer_norm,
+    on_cpu,
+    relu,
+    softmax,
+    sum_of_rows,
+    with_gradient,
+)
 from audiotrain.models.layers import Dropout
+from audiotrain.parallel import once
 
 PITCH_CLASSES = 12
 SIGNS = (1, -1)
@@ -27,16 +37,31 @@ Product = Callable[[mx.array, mx.array], mx.array]
 @with_gradient(lambda _, cotangent, __: unfold(cotangent))
 def fold(x: mx.array) -> mx.array:
     """Sum and difference of the last axis's halves (…, 2 * half), as (2, …, half)."""
-    low, high = mx.moveaxis(x.reshape(*x.shape[:-1], 2, -1), -2, 0)
-    return low + mx.array(SIGNS, x.dtype).reshape(2, *[1] * x.ndim) * high
+    half = x.shape[-1] // 2
+    return x[..., :half] + _signs(x, x.ndim + 1, 0) * x[..., half:]
 
 
 @with_gradient(lambda _, cotangent, __: fold(cotangent))
 def unfold(x: mx.array) -> mx.array:
     """Of (2, …, half) sum and difference, one after the other, as (…, 2 * half)."""
-    sums, differences = x[0, ..., None, :], x[1, ..., None, :]
-    both = sums + mx.array(SIGNS, x.dtype)[:, None] * differences
-    return both.reshape(*x.shape[1:-1], -1)
+    return _both(x).reshape(*x.shape[1:-1], -1)
+
+
+def _both(x: mx.array) -> mx.array:
+    """Of (2, …, half) sum and difference, (…, 2, half)."""
+    x = mx.moveaxis(x, 0, -2)
+    return x[..., :1, :] + _signs(x, x.ndim, -2) * x[..., 1:, :]
+
+
+def _signs(like: mx.array, axes: int, along: int) -> mx.array:
+    """1 and -1 along one of so many axes."""
+    return mx.array(np.moveaxis(np.reshape(SIGNS, (2, *[1] * (axes - 1))), 0, along), like.dtype)
+
+
+@with_gradient(lambda _, cotangent, __: (fold(cotangent), sum_of_rows(cotangent).reshape(2, -1)))
+def unfold_and_add(x: mx.array, bias: mx.array) -> mx.array:
+    """`unfold` of (2, …, half) plus bias (2, half)."""
+    return (_both(x) + bias).reshape(*x.shape[1:-1], -1)
 
 
 def tied(weight: mx.array) -> mx.array:
@@ -69,9 +94,11 @@ def tied(weight: mx.array) -> mx.array:
     return tie(weight)
 
 
-def pitch_product(x: mx.array, weight: mx.array, product: Product, halve: bool = False) -> mx.array:
+def pitch_product(
+    x: mx.array, weight: mx.array, bias: mx.array, product: Product, halve: bool = False
+) -> mx.array:
     """`product(x, weight)` of activations (…, classes * in) with weights (out, …, classes, in) that
-    are `tied`, linear in both.
+    are `tied`, linear in both, plus bias (out,) in each class.
 
     With `halve` it takes half of the multiplications: of classes that lie half way around from each
     other only the sums meet in the sum of an output's two halves, only the differences in their
@@ -79,10 +106,26 @@ def pitch_product(x: mx.array, weight: mx.array, product: Product, halve: bool =
     A GPU rather has one large product.
     """
     if not halve:
-        return product(x, tied(weight[None])[0])
+        return product(x, tied(weight[None])[0]) + _of_all(bias)
+    return unfold_and_add(product(fold(x), once(_halves, weight)), once(_of_halves, bias))
+
+
+def _halves(weight: mx.array) -> mx.array:
+    """What a weight (out, …, classes, in) does to sums and to differences: (2, …, classes / 2 * in,
+    classes / 2 * out)."""
     *axes, classes, inputs = weight.shape
-    halves = fold(0.5 * weight.reshape(*axes, -1)).reshape(2, *axes, classes // 2, inputs)
-    return unfold(product(fold(x), tied(halves)))
+    folded = fold(0.5 * weight.reshape(*axes, -1))
+    return tied(folded.reshape(2, *axes, classes // 2, inputs))
+
+
+def _of_all(channels: mx.array) -> mx.array:
+    """(channels,) once for each pitch class."""
+    return mx.tile(channels, PITCH_CLASSES)
+
+
+def _of_halves(channels: mx.array) -> mx.array:
+    """(channels,) once for each pitch class of either half: (2, 6 * channels)."""
+    return mx.tile(channels, (2, PITCH_CLASSES // 2))
 
 
 def _product(x: mx.array, weight: mx.array) -> mx.array:
@@ -120,7 +163,7 @@ class PitchStem(nn.Linear):
         ]
         weight = mx.stack(moved).reshape(-1, patch * bins)
         x = x.reshape(batch, frames // patch, patch * bins)
-        x = add_bias(x @ weight.T, mx.tile(self.bias, PITCH_CLASSES))
+        x = add_bias(x @ weight.T, once(_of_all, self.bias))
         if not self.hidden:
             return x
         x = x.reshape(batch, frames // patch, PITCH_CLASSES, -1)
@@ -136,8 +179,7 @@ class PitchLinear(nn.Linear):
         self.weight = self.weight.reshape(outputs, PITCH_CLASSES, inputs)
 
     def __call__(self, x: mx.array) -> mx.array:
-        mixed = pitch_product(x, self.weight, _product, on_cpu(x))
-        return add_bias(mixed, mx.tile(self.bias, PITCH_CLASSES))
+        return pitch_product(x, self.weight, self.bias, _product, on_cpu(x))
 
 
 class PitchConvolution(nn.Conv1d):
@@ -148,15 +190,14 @@ class PitchConvolution(nn.Conv1d):
         self.weight = self.weight.reshape(outputs, kernel, PITCH_CLASSES, inputs)
 
     def __call__(self, x: mx.array) -> mx.array:
-        mixed = pitch_product(x, self.weight, convolve, on_cpu(x))
-        return add_bias(mixed, mx.tile(self.bias, PITCH_CLASSES))
+        return pitch_product(x, self.weight, self.bias, convolve, on_cpu(x))
 
 
 class PitchNorm(nn.LayerNorm):
     """Layer norm over pitch classes and channels; scale and offset are a channel's."""
 
     def __call__(self, x: mx.array) -> mx.array:
-        weight, bias = (mx.tile(v, PITCH_CLASSES) for v in (self.weight, self.bias))
+        weight, bias = (once(_of_all, values) for values in (self.weight, self.bias))
         return layer_norm(x, weight, bias, self.eps)
 
 
