@@ -48,12 +48,21 @@ def only_run_in(folders: Mapping[Path, str]) -> Iterator[None]:
     """Hold `folders`, each with the setting that named it, inside the block; ValueError when
     another run holds one.
 
-    The system lets go of them when the process ends, however that happens.
+    The system lets go of them when the process ends, however that happens. A folder that is made
+    here and left empty goes again.
     """
     with contextlib.ExitStack() as held:
         for folder, setting in folders.items():
+            is_new = not folder.exists()
             held.callback(os.close, _locked(folder, setting))
+            if is_new:
+                held.callback(_remove_empty, folder)
         yield
+
+
+def _remove_empty(folder: Path) -> None:
+    with contextlib.suppress(OSError):  # it holds something
+        folder.rmdir()
 
 
 def _locked(folder: Path, setting: str) -> int:

@@ -22,6 +22,7 @@ from audiotrain.callbacks import (
 )
 from audiotrain.checkpoint import CheckpointError
 from audiotrain.losses import masked_cross_entropy
+from audiotrain.run_folder import only_run_in
 
 
 class Takes(Line):
@@ -218,6 +219,17 @@ def test_a_run_that_was_killed_holds_no_folder(tmp_path):
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
     assert done.returncode == -9
     trainer(tmp_path).fit(Line(), [mx.ones((1, 2))])
+
+
+def test_a_new_folder_that_a_run_left_empty_goes_again(tmp_path):
+    with only_run_in({tmp_path / "new": "--output", tmp_path: "--cache"}):
+        assert (tmp_path / "new").is_dir()
+    assert list(tmp_path.iterdir()) == []
+    with only_run_in({tmp_path / "new": "--output"}):
+        (tmp_path / "new" / "split.json").touch()
+    with only_run_in({tmp_path / "new": "--output"}):
+        (tmp_path / "new" / "split.json").unlink()
+    assert (tmp_path / "new").is_dir()  # it was there before
 
 
 def test_a_run_folder_that_is_a_file_is_told(tmp_path):

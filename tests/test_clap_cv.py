@@ -49,7 +49,9 @@ def test_a_column_says_the_folds(place, tmp_path, capsys):
     assert saved["mean"] == found["mean"]
     accuracies = [row["zero_shot_accuracy"] for row in saved["folds"]]
     assert found["mean"]["zero_shot_accuracy"] == pytest.approx(np.mean(accuracies))
-    assert "zero_shot_accuracy" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "zero_shot_accuracy" in said
+    assert "fold 0 is fold 1, 1 is fold 2, 2 is fold 3\n" in said
     assert saved["classes"]["clips"] == 12
 
 

@@ -189,7 +189,7 @@ def embedder(tmp_path_factory):
     return Embedder.from_folder(save_model(tmp_path_factory.mktemp("clap") / "model"))
 
 
-def test_clips_are_scored(embedder, tmp_path):
+def test_clips_are_scored(embedder, tmp_path, capsys):
     labels = ["dog", "rain", "dog", "rain", "dog", "rain", None]
     clips = [
         Clip(f"{n}", write_clip(tmp_path / f"{n}.wav", 1, seed=n % 2), (f"sound {n}", "a sound"),
@@ -213,6 +213,10 @@ def test_clips_are_scored(embedder, tmp_path):
     assert list(without.classes.judged) == ["zero_shot"]
     taught = score_clips(embedder, clips[:2], training=clips[2:], templates=templates)
     assert "learnt from 4 clips" in taught.table()
+    capsys.readouterr()
+    untaught = score_clips(embedder, clips[:2], training=clips[2:3])
+    assert list(untaught.classes.judged) == ["zero_shot"]
+    assert "no linear probe: the labelled clips" in capsys.readouterr().out
     with pytest.raises(ValueError, match=r"bad\.wav: not readable"):
         score_clips(embedder, [clips[0], bad], strict=True)
     alone = score_clips(embedder, clips[:1])

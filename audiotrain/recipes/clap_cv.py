@@ -35,6 +35,11 @@ def cross_validate(
     heard = embedder.listen(clips, "embedding clips", settings.strict)
     clips, known = heard.clips, labelled(heard, names)
     folds = folds_of(settings, clips)
+    if column := settings.fold_column:
+        named = [
+            f"{k} is {column} {clips[rows[0]].columns[column]}" for k, rows in enumerate(folds)
+        ]
+        print(f"fold {', '.join(named)}")
     store = crossval.OutOfFold(output, [clip.id for clip in clips], folds)
     for line in crossval.missing_labels(folds, [clip.label for clip in clips]):
         print(line)

@@ -228,6 +228,8 @@ def score_classes(
         learnt = probe(tested, len(names), *known)
         if learnt is not None:
             judged["linear_probe"] = learnt
+        else:
+            print("no linear probe: the labelled clips to learn from are of less than two classes")
     return ClassScores(names, tested.targets, judged)
 
 
