@@ -334,8 +334,13 @@ def test_bad_recordings_are_left_out_with_a_count(quick, place, tmp_path, capsys
         "noaudio.lab",
     ):
         assert any(found.strip().startswith(line) for found in listed), line
-    assert "left out 1 of 11 recordings that cannot be read, such as" in told.out
+    assert "left out 1 of 11 recordings that can't be read, such as" in told.out
     assert "nan.wav: 1 NaN or Inf samples, the first at 0.045 s" in told.out
+    lines = (output / "problems.txt").read_text().splitlines()
+    lines = [line for line in lines if not line.startswith("labels past the end")]
+    assert len(lines) == 6
+    for name in ("cut", "zero", "bytes", "nolabels", "noaudio", "nan"):
+        assert sum(f": {name}." in line or f"/{name}." in line for line in lines) == 1, name
     named = itertools.chain(*read_json(output / "split.json")["items"].values())
     assert {"short.wav", "six.wav", "fast.wav", "slow.wav", "quiet.flac"} < set(named)
 

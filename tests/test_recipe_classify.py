@@ -157,6 +157,11 @@ def test_clips_that_cannot_be_read_are_named_and_left_out(quick, tmp_path, capsy
     assert "cut.wav" in told
     parts = read_json(tmp_path / "run" / "split.json")["items"]
     assert "low/tiny.wav" in {name for part in parts.values() for name in part}
+    run = ["--checkpoint", tmp_path / "run", "--output", tmp_path / "scores"]
+    assert command("evaluate", *base[:4], *run) == 0
+    for folder in ("run", "scores"):
+        lines = (tmp_path / folder / "problems.txt").read_text().splitlines()
+        assert sorted(line.split(".wav")[0].rpartition("/")[2] for line in lines) == ["cut", "zero"]
     assert command(*base, "--output", tmp_path / "strict", "--strict") == 2
 
 

@@ -16,7 +16,7 @@ from audiotrain.datasets.caption_layouts import LAYOUTS, TEMPLATES, discover
 from audiotrain.datasets.clips import Clip, normalised
 from audiotrain.datasets.corpus import Corpus, Problem
 from audiotrain.datasets.reporting import (
-    add_problems,
+    UNREADABLE,
     count,
     duration,
     leaks,
@@ -32,7 +32,6 @@ __all__ = [
 ]  # fmt: skip
 
 CLASSES = 8  # that a report names
-UNREADABLE = "audio that can't be read, left out"
 _SEEDS = 1_000_000  # scenes of one seed at most
 
 
@@ -190,16 +189,9 @@ def _vocabulary(captions: Iterable[str]) -> set[str]:
 
 
 def report(corpus: Corpus[Clip], listed: Path | None = None) -> str:
-    """What is in a corpus and what is wrong with it, to be read in a terminal or a log.
-
-    All that is wrong, and not a few examples, goes into the file `listed`, one a line; there is
-    none after it where nothing is. ValueError when that cannot be written.
-    """
+    """What is in a corpus and what is wrong with it, to be read in a terminal or a log; all that is
+    wrong in the file `listed`, as `problem_lines` says."""
     found = survey(corpus)
-    if listed is not None:
-        if listed.is_file():
-            listed.unlink()
-        add_problems(found.problems, listed)
     lines = [f"data in {corpus.folder}", *(f"  {line}" for line in _overview(found))]
     return "\n".join([*lines, "", *problem_lines(found.problems, listed)])
 

@@ -218,8 +218,9 @@ def _past_the_end(item: Item, annotation: Annotation, seconds: float | None) -> 
 # ---- text
 
 
-def report(corpus: Corpus) -> str:
-    """What is in a corpus and what is wrong with it, to be read in a terminal or a log."""
+def report(corpus: Corpus, listed: Path | None = None) -> str:
+    """What is in a corpus and what is wrong with it, to be read in a terminal or a log; all that is
+    wrong in the file `listed`, as `problem_lines` says."""
     found = survey(corpus)
     lines = [f"data in {corpus.folder}", *(f"  {line}" for line in _overview(found))]
     labelled = found.types.sum()
@@ -231,7 +232,7 @@ def report(corpus: Corpus) -> str:
             rows.append((f"{rare.sum()} rarer", found.types[rare].sum()))
         lines += ["", *histogram("chord type", rows)]
         lines += ["", *histogram("root", list(zip(PITCH_NAMES, found.roots, strict=True)))]
-    lines += ["", *problem_lines(found.problems)]
+    lines += ["", *problem_lines(found.problems, listed)]
     return "\n".join(lines)
 
 

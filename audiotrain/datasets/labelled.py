@@ -215,8 +215,9 @@ def classes_of(clips: Iterable[Clip]) -> tuple[str, ...]:
     return tuple(sorted({label for clip in clips for label in clip.labels}))
 
 
-def report(corpus: Corpus[Clip]) -> str:
-    """What is in a corpus and what is wrong with it, to be read in a terminal or a log."""
+def report(corpus: Corpus[Clip], listed: Path | None = None) -> str:
+    """What is in a corpus and what is wrong with it, to be read in a terminal or a log; all that is
+    wrong in the file `listed`, as `problem_lines` says."""
     lengths, clips, problems = [], [], list(corpus.problems)
     for clip in corpus.items:
         try:
@@ -242,7 +243,7 @@ def report(corpus: Corpus[Clip]) -> str:
             if found:
                 parts = ", ".join(f"{name} {number}" for name, number in sorted(found.items()))
                 lines.append(f"  {title}: {parts}")
-    return "\n".join([*lines, "", *problem_lines(problems + leaks(clips))])
+    return "\n".join([*lines, "", *problem_lines(problems + leaks(clips), listed)])
 
 
 def _class_lines(clips: list[Clip]) -> list[str]:

@@ -1,7 +1,7 @@
 """Lines that reports of data share: counts, durations, bar charts, problems by kind."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
@@ -10,7 +10,9 @@ from audiotrain import files
 from audiotrain.datasets.corpus import Item, Problem
 
 PROBLEMS = "problems.txt"  # in a folder of results: every problem of the data
+UNREADABLE = "audio that can't be read, left out"
 EXAMPLES = 3  # problems of one kind that a report prints
+NAMED = 5  # recordings left out that are printed
 BAR_WIDTH = 32  # characters
 
 
@@ -65,8 +67,15 @@ def histogram(title: str, rows: list[tuple[str, float]]) -> list[str]:
 
 
 def problem_lines(problems: list[Problem], listed: Path | None = None) -> list[str]:
-    """Problems by kind, the most frequent kind first, with a few examples of each; `listed` is the
-    file that has all."""
+    """Problems by kind, the most frequent kind first, with a few examples of each.
+
+    All of them, one a line, are what the file `listed` holds afterwards; there is none where there
+    are no problems. ValueError when it cannot be written.
+    """
+    if listed is not None:
+        if listed.is_file():
+            listed.unlink()
+        add_problems(problems, listed)
     if not problems:
         return ["  no problems found"]
     by_kind: dict[str, list[str]] = defaultdict(list)
@@ -96,6 +105,22 @@ def add_problems(problems: Iterable[Problem], path: Path) -> None:
     lines = [f"{kind}: {_printable(text)}\n" for kind, text in problems]
     if lines:
         files.write(path, "".join([path.read_text("utf-8") if path.is_file() else "", *lines]))
+
+
+def left_out(
+    problems: Sequence[str], total: int, what: str, listed: Path | None = None
+) -> list[str]:
+    """Lines that say which of `total` recordings can't be read, with a few examples; none where all
+    can. The others are put at the end of the file `listed`."""
+    if listed is not None:
+        add_problems([Problem(UNREADABLE, problem) for problem in problems], listed)
+    if not problems:
+        return []
+    lines = [f"left out {len(problems)} of {total} {what} that can't be read, such as"]
+    lines += [f"  {_printable(problem)}" for problem in problems[:NAMED]]
+    if len(problems) > NAMED:
+        lines.append(f"  {and_more(len(problems) - NAMED, listed)}")
+    return lines
 
 
 def _printable(text: str) -> str:

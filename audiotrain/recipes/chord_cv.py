@@ -19,6 +19,7 @@ import numpy as np
 
 from audiotrain import crossval, distributed
 from audiotrain.datasets import chords
+from audiotrain.datasets.reporting import PROBLEMS
 from audiotrain.files import write
 from audiotrain.history import write_json
 from audiotrain.recipes import chord_data
@@ -63,7 +64,8 @@ def cross_validate(settings: CvSettings, fit: Callable) -> dict:
     folder = Path(ranks.from_first(lambda: str(open_run(settings, "chords-cv"))))
     library = library_of(settings)
     with ranks.hush():
-        material = ranks.first_goes_first(lambda: gather(settings, library))
+        listed = folder / PROBLEMS if ranks.rank == 0 else None
+        material = ranks.first_goes_first(lambda: gather(settings, library, listed))
     folds = crossval.make_folds(material.groups, settings.folds, material.labels, settings.seed)
     if material.labels is not None and ranks.rank == 0:
         for line in crossval.missing_labels(folds, material.labels):
@@ -102,20 +104,21 @@ def _fit_fold(settings, fit, library, material: Material, split, run: Path, stor
         store.finish()
 
 
-def gather(settings: CvSettings, library: Library) -> Material:
-    """All songs of the folder, or composed ones."""
+def gather(settings: CvSettings, library: Library, listed: Path | None = None) -> Material:
+    """All songs of the folder, or composed ones; all that is wrong with them in the file
+    `listed`."""
     composed = compose(settings, library)
     if settings.data is None:
         names = [renderings[0].name for renderings in composed]
         return Material(composed, names, None, [], {})
-    corpus = find(settings.data, settings.selector, settings.group, settings.pop_spellings)
+    corpus = find(settings.data, settings.selector, settings.group, settings.pop_spellings, listed)
     items = {item.id: item for item in corpus.items}
     renderings = range(settings.renderings)
     chosen = corpus.items
     if settings.songs is not None and settings.songs < len(chosen):
         chosen = [chosen[n * len(chosen) // settings.songs] for n in range(settings.songs)]
     songs, problems = chord_data.load_songs(library, chosen, "reading", renderings)
-    tell(problems, len(chosen))
+    tell(problems, len(chosen), listed)
     if not songs:
         raise ValueError(f"none of {len(chosen)} recordings can be read, such as {problems[0]}")
     own = [items[found[0].name] for found in songs]

@@ -7,6 +7,7 @@ import numpy as np
 
 from audiotrain import distributed
 from audiotrain.datasets import chords
+from audiotrain.datasets.reporting import PROBLEMS, left_out
 from audiotrain.history import write_json
 from audiotrain.recipes import chord_data
 from audiotrain.recipes.chord_data import Library, Song
@@ -30,7 +31,10 @@ def prepare(
     ranks = distributed.join()
     items: dict[str, chords.Item] = {}
     if settings.data is not None:
-        corpus = find(settings.data, settings.selector, settings.group, settings.pop_spellings)
+        listed = run / PROBLEMS if ranks.rank == 0 else None
+        corpus = find(
+            settings.data, settings.selector, settings.group, settings.pop_spellings, listed
+        )
         items = {item.id: item for item in corpus.items}
         shares = (1 - settings.valid - settings.test, settings.valid, settings.test)
         saved = run / "split.json"
@@ -49,7 +53,7 @@ def prepare(
         split = {part: [items[name] for name in own] for part, own in chosen.items()}
         tell_unnamed(settings, len(items), chosen)
         try:
-            parts = ranks.first_goes_first(lambda: load_parts(settings, library, split))
+            parts = ranks.first_goes_first(lambda: load_parts(settings, library, split, listed))
         except ValueError:
             if is_new and ranks.rank == 0:
                 saved.unlink()  # it is worth nothing, and would keep later songs' places
@@ -127,9 +131,11 @@ def write_split(path: Path, parts: dict[str, list[str]]) -> None:
 
 
 def load_parts(
-    settings: TrainSettings, library: Library, split: dict[str, list[chords.Item]]
-) -> dict[str, list[list[Song]]]:
-    """The songs of each part of a split. ValueError when one is empty that may not be."""
+    settings: TrainSettings, library: Library, split: dict[str, list[chords.Item]],
+    listed: Path | None = None,
+) -> dict[str, list[list[Song]]]:  # fmt: skip
+    """The songs of each part of a split; those that cannot be read are named, all of them in the
+    file `listed`. ValueError when a part is empty that may not be."""
     needed = [name for name in split if name != "train" or not settings.composed_songs]
     total = sum(map(len, split.values()))
     for name in needed:
@@ -145,16 +151,20 @@ def load_parts(
         problems += found
         if name in needed and not parts[name]:
             raise ValueError(f"none of {len(chosen)} {name} recordings can be read: {found[0]}")
-    tell(problems, total)
+    tell(problems, total, listed)
     return parts
 
 
-def find(data: Path, selector: str | None, group: str | None, pop_spellings: bool) -> chords.Corpus:
-    """The labelled recordings of a folder, after printing what is in it."""
+def find(
+    data: Path, selector: str | None, group: str | None, pop_spellings: bool,
+    listed: Path | None = None,
+) -> chords.Corpus:  # fmt: skip
+    """The labelled recordings of a folder, after printing what is in it; all that is wrong with
+    them is in the file `listed`."""
     chosen = int(selector) if selector is not None and selector.isdigit() else selector
     corpus = chords.discover(data, chosen, group, pop_spellings)
     corpus = chords.check(corpus)
-    print(chords.report(corpus), flush=True)
+    print(chords.report(corpus, listed), flush=True)
     if not any(item.audio is not None for item in corpus.items):
         raise ValueError(f"{data}: labels of {len(corpus.items)} songs but no audio to train on")
     return corpus
@@ -177,11 +187,10 @@ def compose(settings: TrainSettings, library: Library) -> list[list[Song]]:
     return [[library.composed(index, seconds, borrowed)] for index in songs]
 
 
-def tell(problems: list[str], total: int) -> None:
-    """Say which recordings are left out."""
-    if problems:
-        print(f"left out {len(problems)} of {total} recordings that cannot be read, such as")
-        print("\n".join(f"  {problem}" for problem in problems[:5]), flush=True)
+def tell(problems: list[str], total: int, listed: Path | None = None) -> None:
+    """Say which recordings are left out; all of them in the file `listed`."""
+    for line in left_out(problems, total, "recordings", listed):
+        print(line, flush=True)
 
 
 def tell_unnamed(settings: TrainSettings, total: int, split: dict[str, list[str]]) -> None:

@@ -23,6 +23,7 @@ import mlx.core as mx
 from audiotrain import audio as audio_files
 from audiotrain import config, distributed, report
 from audiotrain.datasets import annotation_writers, chords
+from audiotrain.datasets.reporting import PROBLEMS
 from audiotrain.loader import DataLoader
 from audiotrain.recipes import (
     chord_cv,
@@ -233,16 +234,18 @@ def evaluate(settings: EvaluateSettings) -> dict:
     refuse_results(settings.output, settings.overwrite)
     places = settings.checkpoint
     recognizer, runs = chord_ensemble.load(places, settings.join, "transpose" in settings.tta)
-    corpus = find(settings.data, settings.selector, None, settings.pop_spellings)
-    items = corpus.items
-    if settings.split is not None:
-        for run in runs:
-            items = part_of(corpus, items, run / "split.json", settings.split)
     # One run's scores go into it; those of several into the first place that is named.
     place = runs[0] if len(runs) == 1 else places[0]
     count = f"-of-{len(runs)}" if len(places) > 1 else ""
     output = settings.output or place / (evaluation_name(settings.data, settings.split) + count)
     with only_run_in({output: "--output"}):  # refused before hours of scoring
+        corpus = find(
+            settings.data, settings.selector, None, settings.pop_spellings, output / PROBLEMS
+        )
+        items = corpus.items
+        if settings.split is not None:
+            for run in runs:
+                items = part_of(corpus, items, run / "split.json", settings.split)
         return score_items(settings, recognizer, runs, items, output)
 
 
@@ -255,7 +258,7 @@ def score_items(
     songs, problems = chord_data.load_songs(
         library, items, "reading", [settings.rendering], "tuning" in settings.tta
     )
-    tell(problems, len(items))
+    tell(problems, len(items), output / PROBLEMS)
     if not songs:
         raise ValueError(f"none of {len(items)} recordings can be read, such as {problems[0]}")
     tell_trained_on(runs, settings.data, {renderings[0].name for renderings in songs})

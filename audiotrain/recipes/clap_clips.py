@@ -12,15 +12,14 @@ from audiotrain import audio, distributed
 from audiotrain.cache import FeatureCache
 from audiotrain.datasets import captions
 from audiotrain.datasets.captioned import CaptionedClips, source_of
-from audiotrain.datasets.captions import UNREADABLE, Clip, Corpus, Problem
+from audiotrain.datasets.captions import Clip, Corpus
 from audiotrain.datasets.clips import meaning
-from audiotrain.datasets.reporting import add_problems, and_more
+from audiotrain.datasets.reporting import left_out
 from audiotrain.datasets.scenes import Scene
 from audiotrain.recipes.clap_settings import TrainSettings
 from audiotrain.recipes.terminal import progress
 
 Parts = dict[str, list[Clip]]
-EXAMPLES = 5  # clips that can't be read, named in the terminal
 
 
 def find(settings: TrainSettings, listed: Path | None) -> Corpus[Clip]:
@@ -99,15 +98,8 @@ def readable(
         if broken and (settings.strict or len(kept[name]) < (2 if name == "train" else 1)):
             count = f"{len(broken)} of {len(clips)}"
             raise ValueError(f"{count} {name} clips can't be read: {broken[0]}")
-    if problems:
-        total = sum(map(len, parts.values()))
-        print(f"left out {len(problems)} of {total} clips that can't be read, such as")
-        lines = problems[:EXAMPLES]
-        if len(problems) > EXAMPLES:
-            lines.append(and_more(len(problems) - EXAMPLES, listed))
-        print("\n".join(f"  {line}" for line in lines), flush=True)
-    if listed is not None:
-        add_problems([Problem(UNREADABLE, text) for text in problems], listed)
+    for line in left_out(problems, sum(map(len, parts.values())), "clips", listed):
+        print(line, flush=True)
     return kept
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from audiotrain import crossval, probes
-from audiotrain.datasets.captions import UNREADABLE, Problem
 from audiotrain.datasets.clips import Clip
-from audiotrain.datasets.reporting import PROBLEMS, add_problems
+from audiotrain.datasets.corpus import Problem
+from audiotrain.datasets.reporting import PROBLEMS, UNREADABLE, add_problems
 from audiotrain.history import write_json
 from audiotrain.recipes.clap_classes import ClassScores, Judged, Labelled, fit_probe
 from audiotrain.recipes.clap_embedding import Embedder

@@ -16,10 +16,10 @@ import scipy.special
 
 from audiotrain import config, probes, report
 from audiotrain.datasets import captions
-from audiotrain.datasets.captions import UNREADABLE, Problem
 from audiotrain.datasets.clips import Clip, meaning
+from audiotrain.datasets.corpus import Problem
 from audiotrain.datasets.recordings import recordings
-from audiotrain.datasets.reporting import PROBLEMS, add_problems
+from audiotrain.datasets.reporting import PROBLEMS, UNREADABLE, add_problems
 from audiotrain.history import write_json
 from audiotrain.models.clap import logit_scale
 from audiotrain.recipes import clap_cv

@@ -23,6 +23,7 @@ import numpy as np
 from audiotrain import config, distributed
 from audiotrain.datasets.clips import Clip
 from audiotrain.datasets.corpus import Corpus
+from audiotrain.datasets.reporting import PROBLEMS
 from audiotrain.history import write_json
 from audiotrain.loader import DataLoader
 from audiotrain.recipes import (
@@ -73,7 +74,7 @@ def train(
     begun, ranks = time.monotonic(), distributed.join()
     run = Path(ranks.from_first(lambda: str(open_run(settings, "classify"))))
     with ranks.hush():
-        corpus = corpus or find(settings)
+        corpus = corpus or find(settings, run / PROBLEMS if ranks.rank == 0 else None)
         task = task_of(settings, corpus)
         listener = Listener(settings.hearing, settings.cache.expanduser(), settings.workers)
         parts = read_parts(settings, corpus, listener, run)

@@ -11,6 +11,7 @@ from audiotrain.crossval import make_folds, missing_labels, read_folds
 from audiotrain.datasets import labelled
 from audiotrain.datasets.clips import Clip
 from audiotrain.datasets.corpus import Corpus
+from audiotrain.datasets.reporting import PROBLEMS, left_out
 from audiotrain.datasets.splits import SPLITS, split
 from audiotrain.recipes.classify_data import Heard, Listener, Task
 from audiotrain.recipes.classify_settings import CrossValidateSettings, TrainSettings
@@ -18,14 +19,15 @@ from audiotrain.recipes.classify_settings import CrossValidateSettings, TrainSet
 Parts = dict[str, Heard]
 
 
-def find(settings: TrainSettings) -> Corpus[Clip]:
-    """The clips of the data or synthesised ones, after printing what they are."""
+def find(settings: TrainSettings, listed: Path | None = None) -> Corpus[Clip]:
+    """The clips of the data or synthesised ones, after printing what they are; all that is wrong
+    with them is in the file `listed`."""
     if settings.data is None:
         corpus = labelled.synthesised(settings.synthesised, settings.seed)
     else:
         corpus = labelled.discover(settings.data, settings.group)
         corpus = labelled.check(corpus, settings.strict)
-    print(labelled.report(corpus), flush=True)
+    print(labelled.report(corpus, listed), flush=True)
     return corpus
 
 
@@ -77,9 +79,9 @@ def read_parts(
             parts[name] = ranks.first_goes_first(
                 lambda own=own, name=name: listener.listen(own, f"reading {name}")
             )
-        tell_left_out(
-            [line for part in parts.values() for line in part.problems], len(clips), settings.strict
-        )
+        problems = [line for part in parts.values() for line in part.problems]
+        listed = run / PROBLEMS if ranks.rank == 0 else None
+        tell_left_out(problems, len(clips), settings.strict, listed)
     except ValueError:
         if is_new and ranks.rank == 0:
             saved.unlink(missing_ok=True)  # worth nothing, and would keep later clips' places
@@ -87,13 +89,15 @@ def read_parts(
     return parts
 
 
-def tell_left_out(problems: Sequence[str], total: int, strict: bool = False) -> None:
-    """Say which clips can't be read. ValueError when `strict` and there is any."""
+def tell_left_out(
+    problems: Sequence[str], total: int, strict: bool = False, listed: Path | None = None
+) -> None:
+    """Say which clips can't be read, all of them in the file `listed`. ValueError when `strict` and
+    there is any."""
     if problems and strict:
         raise ValueError(f"{len(problems)} of {total} clips can't be read: {problems[0]}")
-    if problems:
-        print(f"left out {len(problems)} of {total} clips that can't be read, such as")
-        print("\n".join(f"  {problem}" for problem in problems[:5]), flush=True)
+    for line in left_out(problems, total, "clips", listed):
+        print(line, flush=True)
 
 
 # ---- folds

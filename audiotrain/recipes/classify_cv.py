@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from audiotrain.crossval import OutOfFold, summarize, summary_table
+from audiotrain.datasets.reporting import PROBLEMS
 from audiotrain.history import write_json
 from audiotrain.recipes.classify_clips import find, folds_of, task_of, tell_left_out
 from audiotrain.recipes.classify_data import Listener
@@ -26,11 +27,11 @@ def cross_validate(settings: CrossValidateSettings, train: Callable) -> Scores:
     if settings.test_fold is not None:
         raise ValueError(f"test_fold={settings.test_fold}: expected none, each fold is tested")
     folder = open_run(settings, "classify-cv")
-    corpus = find(settings)
+    corpus = find(settings, folder / PROBLEMS)
     task = task_of(settings, corpus)
     listener = Listener(settings.hearing, settings.cache.expanduser(), settings.workers)
     heard = listener.listen(corpus.items)
-    tell_left_out(heard.problems, len(corpus.items), settings.strict)
+    tell_left_out(heard.problems, len(corpus.items), settings.strict, folder / PROBLEMS)
     ids = [clip.id for clip in heard.clips]
     folds = folds_of(settings, heard.clips)
     store = OutOfFold(folder, ids, folds)

@@ -12,6 +12,7 @@ import numpy as np
 from audiotrain.datasets import labelled
 from audiotrain.datasets.clips import Clip
 from audiotrain.datasets.recordings import recordings
+from audiotrain.datasets.reporting import PROBLEMS
 from audiotrain.files import write
 from audiotrain.recipes.clap_use import parts_of, saved_split
 from audiotrain.recipes.clap_use_settings import refuse_existing
@@ -28,8 +29,10 @@ def evaluate(settings: EvaluateSettings) -> Scores:
     refuse_results(settings.output, settings.overwrite)
     ensemble = ensemble_of(settings)
     corpus = labelled.check(labelled.discover(settings.data, settings.group), settings.strict)
-    print(labelled.report(corpus), flush=True)
     run = ensemble.runs[0]
+    name = evaluation_name(settings.data, settings.split)
+    output = settings.output or (run if len(ensemble.runs) == 1 else run.parent) / name
+    print(labelled.report(corpus, output / PROBLEMS), flush=True)
     if settings.split is not None and len(ensemble.runs) > 1:
         raise ValueError(
             f"--split {settings.split}: {len(ensemble.runs)} runs have each their own split, "
@@ -40,12 +43,10 @@ def evaluate(settings: EvaluateSettings) -> Scores:
     clips, probabilities, problems = ensemble(clips)
     if settings.split is None and (known := len(trained_on(ensemble.runs, clips))):
         print(f"\n{known} of {len(clips)} clips have names that the models were trained on")
-    tell_left_out(problems, len(clips) + len(problems), settings.strict)
+    tell_left_out(problems, len(clips) + len(problems), settings.strict, output / PROBLEMS)
     scores = Scores(
         ensemble.task, [clip.id for clip in clips], ensemble.task.targets(clips), probabilities
     )
-    name = evaluation_name(settings.data, settings.split)
-    output = settings.output or (run if len(ensemble.runs) == 1 else run.parent) / name
     output.mkdir(parents=True, exist_ok=True)
     scores.write(output)
     of = f", by {len(ensemble.runs)} models" if len(ensemble.runs) > 1 else ""
