@@ -97,7 +97,8 @@ def similarity_picture(
         )
     if matches is None:
         matches = np.eye(rows, columns) if rows == columns else np.zeros((rows, columns))
-    cell = 0.26 if max(rows, columns) <= MOST_NAMED else 6.5 / max(rows, columns)
+    most = max(rows, columns)
+    cell = min(0.8, max(0.26, 3.6 / columns)) if most <= MOST_NAMED else 6.5 / most  # inches
     figure, (axis,) = new_figure(max(2.4, cell * columns) + 2.6, max(1.8, cell * rows) + 2.0)
     colors = LinearSegmentedColormap.from_list("white to navy", WHITE_TO_NAVY)
     image = axis.imshow(similarities, cmap=colors, aspect="equal", interpolation="nearest")
