@@ -4,7 +4,7 @@ import contextlib
 import errno
 import fcntl
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 # What a run folder, or a folder of folds or rounds, holds once it began.
@@ -48,21 +48,22 @@ def only_run_in(folders: Mapping[Path, str]) -> Iterator[None]:
     """Hold `folders`, each with the setting that named it, inside the block; ValueError when
     another run holds one.
 
-    The system lets go of them when the process ends, however that happens. A folder that is made
-    here and left empty goes again.
+    The system lets go of them when the process ends, however that happens. Folders that are made
+    here, those around them, too, and are left empty go again.
     """
+    all_of_them = {place for folder in folders for place in (folder, *folder.parents)}
+    made = [place for place in all_of_them if not os.path.lexists(place)]
     with contextlib.ExitStack() as held:
+        held.callback(_remove_empty, made)
         for folder, setting in folders.items():
-            is_new = not folder.exists()
             held.callback(os.close, _locked(folder, setting))
-            if is_new:
-                held.callback(_remove_empty, folder)
         yield
 
 
-def _remove_empty(folder: Path) -> None:
-    with contextlib.suppress(OSError):  # it holds something
-        folder.rmdir()
+def _remove_empty(folders: Sequence[Path]) -> None:
+    for folder in sorted(folders, key=lambda folder: len(folder.parts), reverse=True):
+        with contextlib.suppress(OSError):  # it holds something
+            folder.rmdir()
 
 
 def _locked(folder: Path, setting: str) -> int:
@@ -84,4 +85,7 @@ def _locked(folder: Path, setting: str) -> int:
         ) from None
     except OSError:  # a file system without locks
         pass
+    if not os.fstat(handle).st_nlink:  # another run left it empty, and removed it, meanwhile
+        os.close(handle)
+        return _locked(folder, setting)
     return handle

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from toy import Classifier, Line, Scripted, loaders, same, trainer, weights
 
-from audiotrain import DataLoader, checkpoint
+from audiotrain import DataLoader, checkpoint, run_folder
 from audiotrain.callbacks import (
     Callback,
     EarlyStopping,
@@ -222,14 +222,36 @@ def test_a_run_that_was_killed_holds_no_folder(tmp_path):
 
 
 def test_a_new_folder_that_a_run_left_empty_goes_again(tmp_path):
-    with only_run_in({tmp_path / "new": "--output", tmp_path: "--cache"}):
-        assert (tmp_path / "new").is_dir()
+    inner = tmp_path / "new" / "run" / "checkpoints"
+    with only_run_in({inner: "dirpath", inner.parent: "--output", tmp_path: "--cache"}):
+        assert inner.is_dir()
     assert list(tmp_path.iterdir()) == []
     with only_run_in({tmp_path / "new": "--output"}):
         (tmp_path / "new" / "split.json").touch()
     with only_run_in({tmp_path / "new": "--output"}):
         (tmp_path / "new" / "split.json").unlink()
     assert (tmp_path / "new").is_dir()  # it was there before
+
+
+def test_a_folder_that_went_before_it_was_held_is_made_again(tmp_path, monkeypatch):
+    """By a run that left it empty, between this one's opening it and its lock."""
+    folder, locks = tmp_path / "new", []
+
+    def late(handle, operation):
+        if not locks:
+            folder.rmdir()
+        locks.append(handle)
+
+    monkeypatch.setattr(run_folder.fcntl, "flock", late)
+    with only_run_in({folder: "--output"}):
+        assert folder.is_dir()
+    assert len(locks) == 2
+
+
+def test_a_name_that_cannot_be_is_told(tmp_path):
+    with pytest.raises(ValueError, match=r"--output .*: cannot write \(File name too long\)"):
+        with only_run_in({tmp_path / ("x" * 300): "--output"}):
+            pass
 
 
 def test_a_run_folder_that_is_a_file_is_told(tmp_path):

@@ -163,6 +163,11 @@ def test_clips_that_cannot_be_read_are_named_and_left_out(quick, tmp_path, capsy
         lines = (tmp_path / folder / "problems.txt").read_text().splitlines()
         assert sorted(line.split(".wav")[0].rpartition("/")[2] for line in lines) == ["cut", "zero"]
     assert command(*base, "--output", tmp_path / "strict", "--strict") == 2
+    kept = (tmp_path / "scores" / "problems.txt").read_text()
+    (data / "other").mkdir()
+    tone(data / "other" / "new.wav", 150)
+    assert command("evaluate", *base[:4], *run, "--overwrite") == 2  # another class
+    assert (tmp_path / "scores" / "problems.txt").read_text() == kept
 
 
 def test_recorded_sounds_of_an_unseen_fold(quick, shared_data, tmp_path):

@@ -73,8 +73,10 @@ def problem_lines(problems: list[Problem], listed: Path | None = None) -> list[s
     are no problems. ValueError when it cannot be written.
     """
     if listed is not None:
-        if listed.is_file():
-            listed.unlink()
+        try:
+            listed.unlink(missing_ok=True)
+        except OSError as error:
+            raise ValueError(f"{listed}: cannot be replaced ({error.strerror})") from None
         add_problems(problems, listed)
     if not problems:
         return ["  no problems found"]
@@ -111,7 +113,7 @@ def left_out(
     problems: Sequence[str], total: int, what: str, listed: Path | None = None
 ) -> list[str]:
     """Lines that say which of `total` recordings can't be read, with a few examples; none where all
-    can. The others are put at the end of the file `listed`."""
+    can. All that can't are put at the end of the file `listed`."""
     if listed is not None:
         add_problems([Problem(UNREADABLE, problem) for problem in problems], listed)
     if not problems:

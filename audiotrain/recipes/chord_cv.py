@@ -4,6 +4,7 @@ FOLDER/folds.json        songs that each fold is tested on
 FOLDER/fold-K/           the run that was not trained on them
 FOLDER/oof/K-N.npz       log-probabilities of one of them, by that run
 FOLDER/metrics.json      mean and deviation of all scores, and the folds'
+FOLDER/problems.txt      all that is wrong with the data
 """
 
 import io

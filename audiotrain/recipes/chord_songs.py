@@ -32,8 +32,10 @@ def prepare(
     items: dict[str, chords.Item] = {}
     if settings.data is not None:
         listed = run / PROBLEMS if ranks.rank == 0 else None
-        corpus = find(
-            settings.data, settings.selector, settings.group, settings.pop_spellings, listed
+        corpus = ranks.first_goes_first(
+            lambda: find(
+                settings.data, settings.selector, settings.group, settings.pop_spellings, listed
+            )
         )
         items = {item.id: item for item in corpus.items}
         shares = (1 - settings.valid - settings.test, settings.valid, settings.test)
@@ -150,24 +152,37 @@ def load_parts(
         parts[name], found = chord_data.load_songs(library, chosen, name, renderings)
         problems += found
         if name in needed and not parts[name]:
+            tell(problems, total, listed)
             raise ValueError(f"none of {len(chosen)} {name} recordings can be read: {found[0]}")
     tell(problems, total, listed)
     return parts
+
+
+def discover(
+    data: Path, selector: str | None, group: str | None, pop_spellings: bool
+) -> chords.Corpus:
+    """The labelled recordings of a folder."""
+    chosen = int(selector) if selector is not None and selector.isdigit() else selector
+    return chords.check(chords.discover(data, chosen, group, pop_spellings))
 
 
 def find(
     data: Path, selector: str | None, group: str | None, pop_spellings: bool,
     listed: Path | None = None,
 ) -> chords.Corpus:  # fmt: skip
-    """The labelled recordings of a folder, after printing what is in it; all that is wrong with
-    them is in the file `listed`."""
-    chosen = int(selector) if selector is not None and selector.isdigit() else selector
-    corpus = chords.discover(data, chosen, group, pop_spellings)
-    corpus = chords.check(corpus)
+    """The labelled recordings of a folder, after `tell_data`."""
+    corpus = discover(data, selector, group, pop_spellings)
+    tell_data(corpus, listed)
+    return corpus
+
+
+def tell_data(corpus: chords.Corpus, listed: Path | None = None) -> None:
+    """Print what is in a folder; all that is wrong with it is in the file `listed`. ValueError when
+    it has no audio."""
     print(chords.report(corpus, listed), flush=True)
     if not any(item.audio is not None for item in corpus.items):
-        raise ValueError(f"{data}: labels of {len(corpus.items)} songs but no audio to train on")
-    return corpus
+        songs = len(corpus.items)
+        raise ValueError(f"{corpus.folder}: labels of {songs} songs but no audio to train on")
 
 
 def compose(settings: TrainSettings, library: Library) -> list[list[Song]]:

@@ -47,13 +47,14 @@ from audiotrain.recipes.chord_settings import (
     check_effect,
 )
 from audiotrain.recipes.chord_songs import (
-    find,
+    discover,
     first_classes,
     first_renderings,
     library_of,
     prepare,
     read_split,
     tell,
+    tell_data,
 )
 from audiotrain.recipes.chord_trainer import ChordTrainer as ChordTrainer
 from audiotrain.recipes.chord_trainer import TrainingConfig as TrainingConfig
@@ -239,13 +240,12 @@ def evaluate(settings: EvaluateSettings) -> dict:
     count = f"-of-{len(runs)}" if len(places) > 1 else ""
     output = settings.output or place / (evaluation_name(settings.data, settings.split) + count)
     with only_run_in({output: "--output"}):  # refused before hours of scoring
-        corpus = find(
-            settings.data, settings.selector, None, settings.pop_spellings, output / PROBLEMS
-        )
+        corpus = discover(settings.data, settings.selector, None, settings.pop_spellings)
         items = corpus.items
         if settings.split is not None:
             for run in runs:
                 items = part_of(corpus, items, run / "split.json", settings.split)
+        tell_data(corpus, output / PROBLEMS)
         return score_items(settings, recognizer, runs, items, output)
 
 

@@ -107,7 +107,8 @@ def prepare(
     is_new = not saved.exists()
     listed = run / PROBLEMS if ranks.rank == 0 else None
     try:
-        parts = clap_clips.divide(settings, clap_clips.find(settings, listed), saved)
+        corpus = ranks.first_goes_first(lambda: clap_clips.find(settings, listed))
+        parts = clap_clips.divide(settings, corpus, saved)
         texts = [text for clip in parts["train"] for text in clip.captions]
         start = ranks.first_goes_first(lambda: Start.of(settings, texts, run))
         module = make_module(settings, start)  # refuses settings before all audio is read

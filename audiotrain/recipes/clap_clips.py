@@ -97,6 +97,7 @@ def readable(
         problems += broken
         if broken and (settings.strict or len(kept[name]) < (2 if name == "train" else 1)):
             count = f"{len(broken)} of {len(clips)}"
+            left_out(problems, len(clips), "clips", listed)
             raise ValueError(f"{count} {name} clips can't be read: {broken[0]}")
     for line in left_out(problems, sum(map(len, parts.values())), "clips", listed):
         print(line, flush=True)

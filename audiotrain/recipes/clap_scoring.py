@@ -229,7 +229,7 @@ def score_classes(
         if learnt is not None:
             judged["linear_probe"] = learnt
         else:
-            print("no linear probe: the labelled clips to learn from are of less than two classes")
+            print("no linear probe: too few classes or groups of clips to learn it from")
     return ClassScores(names, tested.targets, judged)
 
 

@@ -74,7 +74,8 @@ def train(
     begun, ranks = time.monotonic(), distributed.join()
     run = Path(ranks.from_first(lambda: str(open_run(settings, "classify"))))
     with ranks.hush():
-        corpus = corpus or find(settings, run / PROBLEMS if ranks.rank == 0 else None)
+        listed = run / PROBLEMS if ranks.rank == 0 else None
+        corpus = corpus or ranks.first_goes_first(lambda: find(settings, listed))
         task = task_of(settings, corpus)
         listener = Listener(settings.hearing, settings.cache.expanduser(), settings.workers)
         parts = read_parts(settings, corpus, listener, run)

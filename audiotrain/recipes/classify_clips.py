@@ -81,7 +81,7 @@ def read_parts(
             )
         problems = [line for part in parts.values() for line in part.problems]
         listed = run / PROBLEMS if ranks.rank == 0 else None
-        tell_left_out(problems, len(clips), settings.strict, listed)
+        ranks.first_goes_first(lambda: tell_left_out(problems, len(clips), settings.strict, listed))
     except ValueError:
         if is_new and ranks.rank == 0:
             saved.unlink(missing_ok=True)  # worth nothing, and would keep later clips' places
@@ -95,6 +95,7 @@ def tell_left_out(
     """Say which clips can't be read, all of them in the file `listed`. ValueError when `strict` and
     there is any."""
     if problems and strict:
+        left_out(problems, total, "clips", listed)
         raise ValueError(f"{len(problems)} of {total} clips can't be read: {problems[0]}")
     for line in left_out(problems, total, "clips", listed):
         print(line, flush=True)

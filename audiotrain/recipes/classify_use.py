@@ -32,14 +32,14 @@ def evaluate(settings: EvaluateSettings) -> Scores:
     run = ensemble.runs[0]
     name = evaluation_name(settings.data, settings.split)
     output = settings.output or (run if len(ensemble.runs) == 1 else run.parent) / name
-    print(labelled.report(corpus, output / PROBLEMS), flush=True)
     if settings.split is not None and len(ensemble.runs) > 1:
         raise ValueError(
             f"--split {settings.split}: {len(ensemble.runs)} runs have each their own split, "
             "expected one run"
         )
     clips = list(parts_of(corpus, saved_split(run), settings.split)[0])
-    ensemble.task.targets(clips)  # refuses classes of other data before anything is heard
+    ensemble.task.targets(clips)  # refuses classes of other data before anything is written
+    print(labelled.report(corpus, output / PROBLEMS), flush=True)
     clips, probabilities, problems = ensemble(clips)
     if settings.split is None and (known := len(trained_on(ensemble.runs, clips))):
         print(f"\n{known} of {len(clips)} clips have names that the models were trained on")
