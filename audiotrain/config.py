@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from audiotrain.files import replacing
+from audiotrain.files import write
 from audiotrain.reading import REQUIRED, Leaf, Reading, reported, to_plain
 from audiotrain.values import BOOLEANS, Scalar, convert, describe, is_sequence, nearest
 from audiotrain.yaml_files import (
@@ -122,7 +122,8 @@ def read(
 def save(settings: Any, path: str | os.PathLike) -> None:
     """Write every value of the dataclass instance as YAML, or JSON where `path` ends so.
 
-    `load` with `--config path` gives an equal instance. The file appears whole or not at all.
+    `load` with `--config path` gives an equal instance. The file appears whole or not at all, in a
+    folder that is made. ValueError when it cannot be written.
     """
     import yaml
 
@@ -143,8 +144,7 @@ def save(settings: Any, path: str | os.PathLike) -> None:
         text = yaml.dump(
             content, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=float("inf")
         )
-    with replacing(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+    write(path, text)
 
 
 def choose_command(
