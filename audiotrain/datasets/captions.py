@@ -20,6 +20,7 @@ from audiotrain.datasets.reporting import (
     count,
     duration,
     leaks,
+    list_problems,
     problem_lines,
     progress,
 )
@@ -190,8 +191,9 @@ def _vocabulary(captions: Iterable[str]) -> set[str]:
 
 def report(corpus: Corpus[Clip], listed: Path | None = None) -> str:
     """What is in a corpus and what is wrong with it, to be read in a terminal or a log; all that is
-    wrong in the file `listed`, as `problem_lines` says."""
+    wrong is in the file `listed`, as `list_problems` says."""
     found = survey(corpus)
+    list_problems(found.problems, listed)
     lines = [f"data in {corpus.folder}", *(f"  {line}" for line in _overview(found))]
     return "\n".join([*lines, "", *problem_lines(found.problems, listed)])
 

@@ -27,6 +27,7 @@ from audiotrain.datasets.reporting import (
     duration,
     histogram,
     leaks,
+    list_problems,
     problem_lines,
     progress,
 )
@@ -220,8 +221,9 @@ def _past_the_end(item: Item, annotation: Annotation, seconds: float | None) -> 
 
 def report(corpus: Corpus, listed: Path | None = None) -> str:
     """What is in a corpus and what is wrong with it, to be read in a terminal or a log; all that is
-    wrong in the file `listed`, as `problem_lines` says."""
+    wrong is in the file `listed`, as `list_problems` says."""
     found = survey(corpus)
+    list_problems(found.problems, listed)
     lines = [f"data in {corpus.folder}", *(f"  {line}" for line in _overview(found))]
     labelled = found.types.sum()
     if labelled:

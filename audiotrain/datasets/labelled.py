@@ -19,7 +19,14 @@ from audiotrain.datasets.captions import check as check
 from audiotrain.datasets.clips import Clip
 from audiotrain.datasets.corpus import Corpus, Problem
 from audiotrain.datasets.folders import SPLIT_NAMES, Finder, split_folders, walk, without_suffix
-from audiotrain.datasets.reporting import BAR_WIDTH, count, duration, leaks, problem_lines
+from audiotrain.datasets.reporting import (
+    BAR_WIDTH,
+    count,
+    duration,
+    leaks,
+    list_problems,
+    problem_lines,
+)
 from audiotrain.datasets.scenes import Scene
 
 LAYOUTS = (
@@ -217,7 +224,7 @@ def classes_of(clips: Iterable[Clip]) -> tuple[str, ...]:
 
 def report(corpus: Corpus[Clip], listed: Path | None = None) -> str:
     """What is in a corpus and what is wrong with it, to be read in a terminal or a log; all that is
-    wrong in the file `listed`, as `problem_lines` says."""
+    wrong is in the file `listed`, as `list_problems` says."""
     lengths, clips, problems = [], [], list(corpus.problems)
     for clip in corpus.items:
         try:
@@ -243,7 +250,9 @@ def report(corpus: Corpus[Clip], listed: Path | None = None) -> str:
             if found:
                 parts = ", ".join(f"{name} {number}" for name, number in sorted(found.items()))
                 lines.append(f"  {title}: {parts}")
-    return "\n".join([*lines, "", *problem_lines(problems + leaks(clips), listed)])
+    problems += leaks(clips)
+    list_problems(problems, listed)
+    return "\n".join([*lines, "", *problem_lines(problems, listed)])
 
 
 def _class_lines(clips: list[Clip]) -> list[str]:

@@ -67,17 +67,8 @@ def histogram(title: str, rows: list[tuple[str, float]]) -> list[str]:
 
 
 def problem_lines(problems: list[Problem], listed: Path | None = None) -> list[str]:
-    """Problems by kind, the most frequent kind first, with a few examples of each.
-
-    All of them, one a line, are what the file `listed` holds afterwards; there is none where there
-    are no problems. ValueError when it cannot be written.
-    """
-    if listed is not None:
-        try:
-            listed.unlink(missing_ok=True)
-        except OSError as error:
-            raise ValueError(f"{listed}: cannot be replaced ({error.strerror})") from None
-        add_problems(problems, listed)
+    """Problems by kind, the most frequent kind first, with a few examples of each; `listed` is the
+    file that has all."""
     if not problems:
         return ["  no problems found"]
     by_kind: dict[str, list[str]] = defaultdict(list)
@@ -101,28 +92,44 @@ def and_more(number: int, listed: Path | None) -> str:
     return f"and {number} more" + (f", all in {listed}" if listed else "")
 
 
-def add_problems(problems: Iterable[Problem], path: Path) -> None:
-    """Put problems at the end of a file, one a line; none leave it as it is, or absent. ValueError
-    when it cannot be written."""
+def list_problems(problems: Iterable[Problem], listed: Path | None) -> None:
+    """Make `listed` a file of problems, one a line; there is none where there are no problems.
+    ValueError when it cannot be written. Nothing without a file."""
+    if listed is None:
+        return
+    try:
+        listed.unlink(missing_ok=True)
+    except OSError as error:
+        raise ValueError(f"{listed}: cannot be replaced ({error.strerror})") from None
+    _add(problems, listed)
+
+
+def list_unreadable(problems: Iterable[str], listed: Path | None) -> None:
+    """Put recordings that can't be read at the end of `listed`, as `list_problems` does."""
+    if listed is not None:
+        _add([Problem(UNREADABLE, problem) for problem in problems], listed)
+
+
+def _add(problems: Iterable[Problem], listed: Path) -> None:
     lines = [f"{kind}: {_printable(text)}\n" for kind, text in problems]
     if lines:
-        files.write(path, "".join([path.read_text("utf-8") if path.is_file() else "", *lines]))
+        before = listed.read_text("utf-8") if listed.is_file() else ""
+        files.write(listed, "".join([before, *lines]))
 
 
-def left_out(
+def tell_left_out(
     problems: Sequence[str], total: int, what: str, listed: Path | None = None
-) -> list[str]:
-    """Lines that say which of `total` recordings can't be read, with a few examples; none where all
-    can. All that can't are put at the end of the file `listed`."""
-    if listed is not None:
-        add_problems([Problem(UNREADABLE, problem) for problem in problems], listed)
+) -> None:
+    """Print which of `total` recordings can't be read, a few examples of them; all go into
+    `listed`."""
+    list_unreadable(problems, listed)
     if not problems:
-        return []
+        return
     lines = [f"left out {len(problems)} of {total} {what} that can't be read, such as"]
     lines += [f"  {_printable(problem)}" for problem in problems[:NAMED]]
     if len(problems) > NAMED:
         lines.append(f"  {and_more(len(problems) - NAMED, listed)}")
-    return lines
+    print("\n".join(lines), flush=True)
 
 
 def _printable(text: str) -> str:

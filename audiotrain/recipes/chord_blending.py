@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from audiotrain import checkpoint, config, crossval, ensembles
+from audiotrain.datasets.reporting import tell_left_out
 from audiotrain.recipes import chord_data, chord_ensemble, chord_inference, chord_scoring
 from audiotrain.recipes.chord_cv import read_posteriors
 from audiotrain.recipes.chord_data import Library, Song
@@ -17,7 +18,7 @@ from audiotrain.recipes.chord_decoding import heads_of, log_softmax, split_heads
 from audiotrain.recipes.chord_ensemble import runs_of
 from audiotrain.recipes.chord_inference import FrameRecognizer, Recognizer
 from audiotrain.recipes.chord_settings import EnsembleSettings, TrainSettings
-from audiotrain.recipes.chord_songs import find, first_renderings, read_split, tell
+from audiotrain.recipes.chord_songs import find, first_renderings, read_split
 from audiotrain.recipes.terminal import progress
 
 Said = tuple[Sequence[np.ndarray], np.ndarray]  # of a song: see `fit`
@@ -188,7 +189,7 @@ def validation_songs(settings: EnsembleSettings, runs: Sequence[Path]) -> list[S
     items = [item for item in corpus.items if item.id in names]
     library = Library(trained.features, settings.cache.expanduser(), trained.seed)
     songs, problems = chord_data.load_songs(library, items, "reading")
-    tell(problems, len(items))
+    tell_left_out(problems, len(items), "recordings")
     if not songs:
         raise ValueError(f"{data}: none of the {len(names)} songs that all runs validated on")
     return first_renderings(songs)

@@ -20,7 +20,7 @@ import numpy as np
 
 from audiotrain import crossval, distributed
 from audiotrain.datasets import chords
-from audiotrain.datasets.reporting import PROBLEMS
+from audiotrain.datasets.reporting import PROBLEMS, tell_left_out
 from audiotrain.files import write
 from audiotrain.history import write_json
 from audiotrain.recipes import chord_data
@@ -33,7 +33,6 @@ from audiotrain.recipes.chord_songs import (
     find,
     library_of,
     parts_of,
-    tell,
     write_split,
 )
 from audiotrain.recipes.runs import open_run, resumable, save_settings
@@ -119,7 +118,7 @@ def gather(settings: CvSettings, library: Library, listed: Path | None = None) -
     if settings.songs is not None and settings.songs < len(chosen):
         chosen = [chosen[n * len(chosen) // settings.songs] for n in range(settings.songs)]
     songs, problems = chord_data.load_songs(library, chosen, "reading", renderings)
-    tell(problems, len(chosen), listed)
+    tell_left_out(problems, len(chosen), "recordings", listed)
     if not songs:
         raise ValueError(f"none of {len(chosen)} recordings can be read, such as {problems[0]}")
     own = [items[found[0].name] for found in songs]

@@ -7,7 +7,7 @@ import numpy as np
 
 from audiotrain import distributed
 from audiotrain.datasets import chords
-from audiotrain.datasets.reporting import PROBLEMS, left_out
+from audiotrain.datasets.reporting import PROBLEMS, tell_left_out
 from audiotrain.history import write_json
 from audiotrain.recipes import chord_data
 from audiotrain.recipes.chord_data import Library, Song
@@ -152,9 +152,9 @@ def load_parts(
         parts[name], found = chord_data.load_songs(library, chosen, name, renderings)
         problems += found
         if name in needed and not parts[name]:
-            tell(problems, total, listed)
+            tell_left_out(problems, total, "recordings", listed)
             raise ValueError(f"none of {len(chosen)} {name} recordings can be read: {found[0]}")
-    tell(problems, total, listed)
+    tell_left_out(problems, total, "recordings", listed)
     return parts
 
 
@@ -200,12 +200,6 @@ def compose(settings: TrainSettings, library: Library) -> list[list[Song]]:
     seconds = settings.composed_seconds
     songs = progress(range(number), "composing")
     return [[library.composed(index, seconds, borrowed)] for index in songs]
-
-
-def tell(problems: list[str], total: int, listed: Path | None = None) -> None:
-    """Say which recordings are left out; all of them in the file `listed`."""
-    for line in left_out(problems, total, "recordings", listed):
-        print(line, flush=True)
 
 
 def tell_unnamed(settings: TrainSettings, total: int, split: dict[str, list[str]]) -> None:

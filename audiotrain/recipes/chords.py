@@ -23,7 +23,7 @@ import mlx.core as mx
 from audiotrain import audio as audio_files
 from audiotrain import config, distributed, report
 from audiotrain.datasets import annotation_writers, chords
-from audiotrain.datasets.reporting import PROBLEMS
+from audiotrain.datasets.reporting import PROBLEMS, tell_left_out
 from audiotrain.loader import DataLoader
 from audiotrain.recipes import (
     chord_cv,
@@ -53,7 +53,6 @@ from audiotrain.recipes.chord_songs import (
     library_of,
     prepare,
     read_split,
-    tell,
     tell_data,
 )
 from audiotrain.recipes.chord_trainer import ChordTrainer as ChordTrainer
@@ -258,7 +257,7 @@ def score_items(
     songs, problems = chord_data.load_songs(
         library, items, "reading", [settings.rendering], "tuning" in settings.tta
     )
-    tell(problems, len(items), output / PROBLEMS)
+    tell_left_out(problems, len(items), "recordings", output / PROBLEMS)
     if not songs:
         raise ValueError(f"none of {len(items)} recordings can be read, such as {problems[0]}")
     tell_trained_on(runs, settings.data, {renderings[0].name for renderings in songs})

@@ -14,7 +14,7 @@ from audiotrain.datasets import captions
 from audiotrain.datasets.captioned import CaptionedClips, source_of
 from audiotrain.datasets.captions import Clip, Corpus
 from audiotrain.datasets.clips import meaning
-from audiotrain.datasets.reporting import left_out
+from audiotrain.datasets.reporting import list_unreadable, tell_left_out
 from audiotrain.datasets.scenes import Scene
 from audiotrain.recipes.clap_settings import TrainSettings
 from audiotrain.recipes.terminal import progress
@@ -97,10 +97,9 @@ def readable(
         problems += broken
         if broken and (settings.strict or len(kept[name]) < (2 if name == "train" else 1)):
             count = f"{len(broken)} of {len(clips)}"
-            left_out(problems, len(clips), "clips", listed)
+            list_unreadable(problems, listed)
             raise ValueError(f"{count} {name} clips can't be read: {broken[0]}")
-    for line in left_out(problems, sum(map(len, parts.values())), "clips", listed):
-        print(line, flush=True)
+    tell_left_out(problems, sum(map(len, parts.values())), "clips", listed)
     return kept
 
 

@@ -11,8 +11,7 @@ import numpy as np
 
 from audiotrain import crossval, probes
 from audiotrain.datasets.clips import Clip
-from audiotrain.datasets.corpus import Problem
-from audiotrain.datasets.reporting import PROBLEMS, UNREADABLE, add_problems
+from audiotrain.datasets.reporting import PROBLEMS, list_unreadable
 from audiotrain.history import write_json
 from audiotrain.recipes.clap_classes import ClassScores, Judged, Labelled, fit_probe
 from audiotrain.recipes.clap_embedding import Embedder
@@ -66,7 +65,7 @@ def cross_validate(
     write_json(output / "metrics.json", summary | {"classes": scores.as_dict()})
     for problem in heard.problems:
         print(f"left out: {problem}")
-    add_problems([Problem(UNREADABLE, text) for text in heard.problems], output / PROBLEMS)
+    list_unreadable(heard.problems, output / PROBLEMS)
     print(f"\n{crossval.summary_table(summary)}\n\n{output}")
     return summary
 

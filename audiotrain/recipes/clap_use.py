@@ -17,9 +17,8 @@ import scipy.special
 from audiotrain import config, probes, report
 from audiotrain.datasets import captions
 from audiotrain.datasets.clips import Clip, meaning
-from audiotrain.datasets.corpus import Problem
 from audiotrain.datasets.recordings import recordings
-from audiotrain.datasets.reporting import PROBLEMS, UNREADABLE, add_problems
+from audiotrain.datasets.reporting import PROBLEMS, list_unreadable
 from audiotrain.history import write_json
 from audiotrain.models.clap import logit_scale
 from audiotrain.recipes import clap_cv
@@ -66,7 +65,7 @@ def evaluate(settings: EvaluateSettings) -> dict:
     )  # fmt: skip
     scores.write(output)
     tell_left_out(scores.left_out, len(tested))
-    add_problems([Problem(UNREADABLE, text) for text in scores.left_out], output / PROBLEMS)
+    list_unreadable(scores.left_out, output / PROBLEMS)
     print(f"\n{scores.table()}\n\n{output}")
     return scores.as_dict()
 

@@ -11,7 +11,7 @@ from audiotrain.crossval import make_folds, missing_labels, read_folds
 from audiotrain.datasets import labelled
 from audiotrain.datasets.clips import Clip
 from audiotrain.datasets.corpus import Corpus
-from audiotrain.datasets.reporting import PROBLEMS, left_out
+from audiotrain.datasets.reporting import PROBLEMS, list_unreadable, tell_left_out
 from audiotrain.datasets.splits import SPLITS, split
 from audiotrain.recipes.classify_data import Heard, Listener, Task
 from audiotrain.recipes.classify_settings import CrossValidateSettings, TrainSettings
@@ -81,7 +81,9 @@ def read_parts(
             )
         problems = [line for part in parts.values() for line in part.problems]
         listed = run / PROBLEMS if ranks.rank == 0 else None
-        ranks.first_goes_first(lambda: tell_left_out(problems, len(clips), settings.strict, listed))
+        ranks.first_goes_first(
+            lambda: tell_unreadable(problems, len(clips), settings.strict, listed)
+        )
     except ValueError:
         if is_new and ranks.rank == 0:
             saved.unlink(missing_ok=True)  # worth nothing, and would keep later clips' places
@@ -89,16 +91,15 @@ def read_parts(
     return parts
 
 
-def tell_left_out(
+def tell_unreadable(
     problems: Sequence[str], total: int, strict: bool = False, listed: Path | None = None
 ) -> None:
     """Say which clips can't be read, all of them in the file `listed`. ValueError when `strict` and
     there is any."""
     if problems and strict:
-        left_out(problems, total, "clips", listed)
+        list_unreadable(problems, listed)
         raise ValueError(f"{len(problems)} of {total} clips can't be read: {problems[0]}")
-    for line in left_out(problems, total, "clips", listed):
-        print(line, flush=True)
+    tell_left_out(problems, total, "clips", listed)
 
 
 # ---- folds

@@ -13,7 +13,7 @@ import numpy as np
 from audiotrain.crossval import OutOfFold, summarize, summary_table
 from audiotrain.datasets.reporting import PROBLEMS
 from audiotrain.history import write_json
-from audiotrain.recipes.classify_clips import find, folds_of, task_of, tell_left_out
+from audiotrain.recipes.classify_clips import find, folds_of, task_of, tell_unreadable
 from audiotrain.recipes.classify_data import Listener
 from audiotrain.recipes.classify_scoring import Scores
 from audiotrain.recipes.classify_settings import CrossValidateSettings, TrainSettings
@@ -31,7 +31,7 @@ def cross_validate(settings: CrossValidateSettings, train: Callable) -> Scores:
     task = task_of(settings, corpus)
     listener = Listener(settings.hearing, settings.cache.expanduser(), settings.workers)
     heard = listener.listen(corpus.items)
-    tell_left_out(heard.problems, len(corpus.items), settings.strict, folder / PROBLEMS)
+    tell_unreadable(heard.problems, len(corpus.items), settings.strict, folder / PROBLEMS)
     ids = [clip.id for clip in heard.clips]
     folds = folds_of(settings, heard.clips)
     store = OutOfFold(folder, ids, folds)

@@ -16,7 +16,7 @@ from audiotrain.datasets.reporting import PROBLEMS
 from audiotrain.files import write
 from audiotrain.recipes.clap_use import parts_of, saved_split
 from audiotrain.recipes.clap_use_settings import refuse_existing
-from audiotrain.recipes.classify_clips import tell_left_out
+from audiotrain.recipes.classify_clips import tell_unreadable
 from audiotrain.recipes.classify_ensemble import Ensemble, load
 from audiotrain.recipes.classify_scoring import SURE, Scores
 from audiotrain.recipes.classify_settings import EvaluateSettings, PredictSettings
@@ -43,7 +43,7 @@ def evaluate(settings: EvaluateSettings) -> Scores:
     clips, probabilities, problems = ensemble(clips)
     if settings.split is None and (known := len(trained_on(ensemble.runs, clips))):
         print(f"\n{known} of {len(clips)} clips have names that the models were trained on")
-    tell_left_out(problems, len(clips) + len(problems), settings.strict, output / PROBLEMS)
+    tell_unreadable(problems, len(clips) + len(problems), settings.strict, output / PROBLEMS)
     scores = Scores(
         ensemble.task, [clip.id for clip in clips], ensemble.task.targets(clips), probabilities
     )
