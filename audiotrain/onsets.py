@@ -11,12 +11,13 @@ import scipy.fft
 from audiotrain.features import LogMelSettings, mel_filters
 
 LONGEST_STEP = 0.012  # seconds between strengths
-WINDOW = 0.046  # seconds that a strength hears, to the nearest power of two in samples
+WINDOW = 0.0464  # seconds that a strength hears, or a little more
 MELS, FMAX, FLOOR = 40, 6000.0, 1e-4  # bands, their end in Hz, power below which nothing is heard
 AT_ONCE = 1 << 19  # samples: memory does not grow with a recording
 REACH = 0.12  # seconds that a time moves at most
 SPREAD = 0.084  # seconds: deviation of the bell by which nearer onsets count more
 CLEAR, LEAST = 2.0, 0.3  # an onset is so many times the median, and so many dB, at least
+EARLY = 0.003  # seconds that a window rises before the notes of rendered songs, their median
 
 
 def step_of(rate: int, hop: int) -> float:
@@ -40,7 +41,7 @@ class Onsets:
     def __init__(self, rate: int, hop: int):
         self.step = step_of(rate, hop)
         self._hop = round(self.step * rate)
-        size = 2 ** round(np.log2(WINDOW * rate))
+        size = 2 * scipy.fft.next_fast_len(int(np.ceil(WINDOW * rate / 2)))
         mels = LogMelSettings(rate, size, self._hop, MELS, fmax=min(FMAX, rate / 2))
         self._filters = mel_filters(mels).astype(np.float32)
         self._window = (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(size) / size)).astype(np.float32)
@@ -80,7 +81,7 @@ def to_onsets(times: np.ndarray, strengths: np.ndarray, step: float) -> np.ndarr
     None moves by more than REACH, nor past the middle between it and its neighbour: order stays.
 
     >>> to_onsets(np.array([0.49, 0.8]), np.array([0, 0, 0, 0, 9.0, 0, 0, 0, 0]), step=0.125)
-    array([0.5, 0.8])
+    array([0.4405, 0.8   ])
     """
     if not len(times) or not len(strengths):
         return times
@@ -98,4 +99,22 @@ def to_onsets(times: np.ndarray, strengths: np.ndarray, step: float) -> np.ndarr
     weighed = np.where(clear, found * np.exp(-0.5 * np.square((at - times[:, None]) / SPREAD)), 0)
     best = weighed.argmax(axis=1)
     rows = np.arange(len(times))
-    return np.where(weighed[rows, best] > 0, at[rows, best], times)
+    chosen = np.clip(places[rows, best], 0, len(strengths) - 1)
+    # What rose up to a step rose half a step before it.
+    exact = (chosen + beside(strengths, chosen) - 0.5) * step + EARLY
+    exact = np.where((exact > lowest) & (exact < highest), exact, at[rows, best])
+    return np.where(weighed[rows, best] > 0, exact, times)
+
+
+def beside(strengths: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """Steps (n,), -0.5 to 0.5, from places (n,) to the peaks of parabolas through the strengths
+    there and on either side; 0 where there is no peak.
+
+    >>> beside(np.array([0, 3.0, 4, 1, 0]), np.array([2, 3]))
+    array([-0.25,  0.  ])
+    """
+    around = np.pad(np.asarray(strengths, np.float64), 1)
+    before, at, after = (around[places + offset] for offset in (0, 1, 2))
+    bend = before - 2 * at + after
+    peak = (at >= before) & (at >= after) & (bend < 0)
+    return np.where(peak, 0.5 * (before - after) / np.where(peak, bend, 1), 0.0)

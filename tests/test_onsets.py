@@ -91,20 +91,22 @@ def test_order_stays_and_no_time_goes_far(gaps, seed):
     assert moved[-1] < max(times[-1] + 1e-9, (len(strengths) - 1) * step)
 
 
-def test_labels_of_songs_begin_at_their_onsets(shared_data):
-    """Changes of POP909's labels, rounded to frames, are found again to a few hundredths."""
-    errors = {"rounded": [], "moved": []}
+@pytest.mark.parametrize(("rate", "hop"), [(RATE, HOP), (44100, 4096), (16000, 1024), (8000, 800)])
+def test_labels_of_songs_begin_at_their_onsets(shared_data, rate, hop):
+    """Changes of POP909's labels, rounded to frames, are found again to some milliseconds."""
+    rounded, moved = [], []
     for number in ("001", "113", "213"):
-        samples = synthesis.render(synthesis.read_midi(shared_data / f"pop909/{number}.mid"), RATE)
+        samples = synthesis.render(synthesis.read_midi(shared_data / f"pop909/{number}.mid"), rate)
         segments = harmony.read_lab(shared_data / f"pop909/{number}.lab").segments
         true = np.array([segment.start for segment in segments[1:]])
-        rounded = (np.ceil(true * RATE / HOP) - 0.5) * HOP / RATE
-        moved = to_onsets(rounded, strengths_of(samples), step_of(RATE, HOP))
-        errors["rounded"].append(np.abs(rounded - true))
-        errors["moved"].append(np.abs(moved - true))
-    rounded, moved = (np.concatenate(found) for found in errors.values())
-    assert np.median(moved) < 0.01 < np.median(rounded)
-    assert moved.mean() < 0.6 * rounded.mean()
+        frames = (np.ceil(true * RATE / HOP) - 0.5) * HOP / RATE
+        onsets = to_onsets(frames, strengths_of(samples, rate, hop), step_of(rate, hop))
+        rounded.append(frames - true)
+        moved.append(onsets - true)
+    rounded, moved = np.concatenate(rounded), np.concatenate(moved)
+    assert np.median(np.abs(moved)) < 0.0045 < 0.01 < np.median(np.abs(rounded))
+    assert np.abs(moved).mean() < 0.6 * np.abs(rounded).mean()
+    assert abs(np.median(moved)) < 0.0015  # neither early nor late
 
 
 def test_strengths_rise_and_fall_as_librosas(shared_data):

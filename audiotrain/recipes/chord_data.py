@@ -26,7 +26,7 @@ from audiotrain.recipes.terminal import progress
 FLOOR = 1e-4  # added to magnitudes before the logarithm
 ACCOMPANIED = 0.25  # share of composed songs that are one instrument's free accompaniment
 SYNTHESIS = 3  # raise it when the same seed gives another song
-ONSETS = 1  # raise it when onset strengths change
+ONSETS = 2  # raise it when onset strengths change
 SILENCE = -80.0  # dB of FLOOR: the feature of a silent bin
 
 
