@@ -104,7 +104,7 @@ def test_labels_of_songs_begin_at_their_onsets(shared_data, rate, hop):
         rounded.append(frames - true)
         moved.append(onsets - true)
     rounded, moved = np.concatenate(rounded), np.concatenate(moved)
-    assert np.median(np.abs(moved)) < 0.0045 < 0.01 < np.median(np.abs(rounded))
+    assert np.median(np.abs(moved)) < 0.0035 < 0.01 < np.median(np.abs(rounded))
     assert np.abs(moved).mean() < 0.6 * np.abs(rounded).mean()
     assert abs(np.median(moved)) < 0.0015  # neither early nor late
 
