@@ -1,5 +1,6 @@
 """Several chord models as one, transpositions, and tuning."""
 
+import shutil
 from dataclasses import replace
 
 import mlx.core as mx
@@ -245,6 +246,21 @@ def test_blended_weights_are_kept_and_no_worse_than_equal_ones(quick, runs, plac
     assert "not an ensemble of the chord recipe" in refused(
         capsys, "predict", place / "data" / "song0.wav", "--checkpoint", output
     )
+
+
+@pytest.mark.parametrize("join", ["mean", "soup"])
+def test_what_is_wrong_with_songs_to_blend_by_is_in_the_ensembles_folder(
+    quick, runs, place, tmp_path, capsys, join
+):
+    a, b, _ = runs
+    data = shutil.copytree(place / "data", tmp_path / "data")
+    for number in range(9):
+        (data / f"alone{number}.lab").write_text("0 1 C")
+    assert command("ensemble", a, b, "--join", join, "--data", data, "--output", tmp_path / "e",
+                   "--cache", place / "cache") == 0  # fmt: skip
+    listed = tmp_path / "e" / "problems.txt"
+    assert sum("alone" in line for line in listed.read_text().splitlines()) == 9
+    assert f"more, all in {listed}" in capsys.readouterr().out
 
 
 def test_a_soup_of_runs_is_a_run(quick, runs, place, tmp_path, capsys):

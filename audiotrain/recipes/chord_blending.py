@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from audiotrain import checkpoint, config, crossval, ensembles
-from audiotrain.datasets.reporting import tell_left_out
+from audiotrain.datasets.reporting import PROBLEMS, tell_left_out
 from audiotrain.recipes import chord_data, chord_ensemble, chord_inference, chord_scoring
 from audiotrain.recipes.chord_cv import read_posteriors
 from audiotrain.recipes.chord_data import Library, Song
@@ -176,7 +176,8 @@ def said_out_of_fold(places: Sequence[Path]) -> Iterator[Said]:
 
 
 def validation_songs(settings: EnsembleSettings, runs: Sequence[Path]) -> list[Song]:
-    """Songs that all runs validated on, as written. ValueError when there are none."""
+    """Songs that all runs validated on, as written; all that is wrong with the data is in a file of
+    `settings.output`. ValueError when there are none."""
     names = set.intersection(*(set(read_split(run / "split.json")["valid"]) for run in runs))
     trained = config.load(TrainSettings, ["--config", str(runs[0] / "config.yaml")])
     data = settings.data or trained.data
@@ -185,11 +186,12 @@ def validation_songs(settings: EnsembleSettings, runs: Sequence[Path]) -> list[S
             f"{len(names)} songs that all {len(runs)} runs validated on, expected some in --data; "
             "or give --weights"
         )
-    corpus = find(data, settings.selector, trained.group, settings.pop_spellings)
+    listed = settings.output / PROBLEMS
+    corpus = find(data, settings.selector, trained.group, settings.pop_spellings, listed)
     items = [item for item in corpus.items if item.id in names]
     library = Library(trained.features, settings.cache.expanduser(), trained.seed)
     songs, problems = chord_data.load_songs(library, items, "reading")
-    tell_left_out(problems, len(items), "recordings")
+    tell_left_out(problems, len(items), "recordings", listed)
     if not songs:
         raise ValueError(f"{data}: none of the {len(names)} songs that all runs validated on")
     return first_renderings(songs)
