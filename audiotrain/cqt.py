@@ -64,7 +64,7 @@ class CQT:
 
     def frames(self, audio: mx.array, first: int, stop: int) -> mx.array:
         """Frames first..stop only: (batch, stop - first, bins)."""
-        zeros, parts = 4096, []
+        zeros, parts = 4096, []  # on either side, more than windows and filters mostly reach
         signal = _Signal(mx.pad(audio, ((0, 0), (zeros, zeros))), zeros, audio.shape[1])
         for decimation, correlation in self._octaves:
             if decimation:

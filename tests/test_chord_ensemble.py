@@ -286,6 +286,14 @@ def test_what_cannot_be_joined_is_refused(quick, runs, place, tmp_path, capsys):
     assert "1 weights, expected 2" in refused(
         capsys, "ensemble", a, b, "--weights", 1, "--output", tmp_path / "x"
     )
+    (tmp_path / "scores").mkdir()
+    (tmp_path / "scores" / "metrics.json").write_text("{}")
+    line = refused(capsys, "ensemble", a, b, "--output", tmp_path / "scores")
+    assert "scores: holds metrics.json already; --output names another folder" in line
+    composed = shutil.copytree(b, tmp_path / "runs" / "composed")
+    (composed / "split.json").unlink()
+    line = refused(capsys, "ensemble", a, composed, "--output", tmp_path / "x")
+    assert f"{composed}: no split.json, as of composed songs alone" in line
     assert "--audio: required" in refused(capsys, "predict", "--checkpoint", a)
     assert "no trained run there" in refused(capsys, "predict", song, "--checkpoint", a, tmp_path)
 

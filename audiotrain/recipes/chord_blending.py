@@ -28,7 +28,7 @@ Fitted = tuple[np.ndarray, Callable[[np.ndarray], float]]  # weights, cross entr
 def ensemble(settings: EnsembleSettings) -> Path:
     """Write the folder of an ensemble, or of a soup; where it is."""
     output, places = settings.output, settings.checkpoint
-    for name in ("ensemble.json", "checkpoints", "folds.json"):
+    for name in ("ensemble.json", "checkpoints", "folds.json", "metrics.json"):
         if (output / name).exists():
             raise ValueError(f"{output}: holds {name} already; --output names another folder")
     groups = [runs_of(place) for place in places]
@@ -178,6 +178,12 @@ def said_out_of_fold(places: Sequence[Path]) -> Iterator[Said]:
 def validation_songs(settings: EnsembleSettings, runs: Sequence[Path]) -> list[Song]:
     """Songs that all runs validated on, as written; all that is wrong with the data is in a file of
     `settings.output`. ValueError when there are none."""
+    for run in runs:
+        if not (run / "split.json").is_file():
+            raise ValueError(
+                f"{run}: no split.json, as of composed songs alone: no songs that all runs "
+                "validated on; or give --weights"
+            )
     names = set.intersection(*(set(read_split(run / "split.json")["valid"]) for run in runs))
     trained = config.load(TrainSettings, ["--config", str(runs[0] / "config.yaml")])
     data = settings.data or trained.data
