@@ -2,31 +2,42 @@
 
 Importing the package loads a fast BLAS where MLX lacks one, so import it before `mlx.core`; there
 MLX's kernels are then compiled to faster ones, too.
+
+    __main__.py  `audiotrain chords …`, `clap …`, `classify …`
+    backend/     MLX on a CPU
+    config/      Settings
+    datasets/    Files on disk to labelled items
+    evaluation/  Scores, pictures and reports
+    features/    Audio files and what is computed from them
+    models/      Models in MLX
+    music/       Chord classes, chord labels, segments
+    recipes/     Programs that users start
+    train/       The Trainer and all that trains arrays
+    utils/       Files, progress bars, trees of arrays, text
 """
 
-from importlib import import_module
-
-from audiotrain import blas, kernels
+from audiotrain.backend import blas, kernel_rewriter
+from audiotrain.utils.lazy import lazy_names
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "TrainModule": "module",
-    "OptimizerConfig": "module",
-    "Trainer": "trainer",
-    "DataLoader": "loader",
-    "Dataset": "loader",
-    "create_trainer": "factory",
-    "register_trainer": "factory",
-    "create_competition_trainer": "competition",
-    "CompetitionTrainer": "competition",
-    "get_trainer_config": "run_config",
-    "TrainerConfig": "run_config",
-    "OptimizerSettings": "run_config",
-    "SchedulerSettings": "run_config",
-    "CompetitionConfig": "run_config",
-    "MLflowConfig": "trackers",
-    "MLflowCallback": "trackers",
+    "TrainModule": "train.module",
+    "OptimizerConfig": "train.module",
+    "Trainer": "train.trainer",
+    "DataLoader": "train.data.loader",
+    "Dataset": "train.data.loader",
+    "create_trainer": "train.declarative.factory",
+    "register_trainer": "train.declarative.factory",
+    "create_competition_trainer": "train.declarative.competition",
+    "CompetitionTrainer": "train.declarative.competition",
+    "get_trainer_config": "train.declarative.config",
+    "TrainerConfig": "train.declarative.config",
+    "OptimizerSettings": "train.declarative.config",
+    "SchedulerSettings": "train.declarative.config",
+    "CompetitionConfig": "train.declarative.config",
+    "MLflowConfig": "train.loggers.build",
+    "MLflowCallback": "train.loggers.build",
 }
 __all__ = [
     "CompetitionConfig",
@@ -49,11 +60,6 @@ __all__ = [
 
 if blas.load().name != "GPU":
     blas.keep_freed_memory()
-    kernels.vectorise()
+    kernel_rewriter.vectorise()
 
-
-def __getattr__(name: str):
-    """Import a public name when it is first used, so that `import audiotrain` stays light."""
-    if name not in _HOMES:
-        raise AttributeError(f"module 'audiotrain' has no attribute {name!r}")
-    return getattr(import_module(f"audiotrain.{_HOMES[name]}"), name)
+__getattr__ = lazy_names(__name__, _HOMES)

@@ -8,9 +8,9 @@ COMMANDS = {
     "chords": "recipes.chords",
     "clap": "recipes.clap",
     "classify": "recipes.classify",
-    "runs": "run_table",
-    "report": "html_report",
-    "config": "config_diff",
+    "runs": "evaluation.report.run_table",
+    "report": "evaluation.report.html",
+    "config": "evaluation.report.config_diff",
 }
 """By name, the module whose `main` takes the words after it."""
 

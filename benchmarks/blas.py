@@ -33,7 +33,7 @@ def product_of(side: str, size: int):
 
 def serve(side: str, size: int, rounds: int) -> None:
     """Print the median seconds, and seconds of CPU, of a product, and the BLAS that was loaded."""
-    from audiotrain import blas
+    from audiotrain.backend import blas
 
     product = product_of(side, size)
     product()

@@ -11,15 +11,17 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from audiotrain.recipes import chord_inference, chord_scoring  # isort: skip (BLAS before MLX)
+from audiotrain.recipes.chords import predictor
+
+from audiotrain.recipes.chords import scoring  # isort: skip (BLAS before MLX)
 import mlx.core as mx
 import numpy as np
 
-from audiotrain.callbacks import Callback
 from audiotrain.models.chords import ChordModelSettings
-from audiotrain.recipes import chords
-from audiotrain.recipes.chord_settings import TrainSettings
-from audiotrain.recipes.chord_songs import library_of
+from audiotrain.recipes.chords import commands as chords
+from audiotrain.recipes.chords.settings import TrainSettings
+from audiotrain.recipes.chords.split import library_of
+from audiotrain.train.callbacks import Callback
 
 CANDIDATES = {
     "equivariant (default)": ChordModelSettings(),
@@ -62,8 +64,8 @@ def trained_scores(settings: TrainSettings, parts: dict) -> tuple[dict, float]:
         begun = time.perf_counter()
         trainer.fit(module, *loaders)
         took = time.perf_counter() - begun
-        recognizer = chord_inference.Recognizer.from_checkpoint(Path(folder))
-    scores = chord_scoring.score(recognizer, chords.first_renderings(parts["test"]), "scoring")
+        recognizer = predictor.Recognizer.from_checkpoint(Path(folder))
+    scores = scoring.score(recognizer, chords.first_renderings(parts["test"]), "scoring")
     return scores.as_dict()["viterbi"]["corpus"], took
 
 

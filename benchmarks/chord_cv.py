@@ -16,16 +16,18 @@ from pathlib import Path
 
 from chord_ensemble import write_songs
 
-from audiotrain import checkpoint, config, ensembles, metrics
+from audiotrain import config
 from audiotrain.datasets import chords
-from audiotrain.harmony import Segment
-from audiotrain.recipes import chord_ensemble
-from audiotrain.recipes.chord_data import Library
-from audiotrain.recipes.chord_inference import FrameRecognizer, Recognizer, best_checkpoint
-from audiotrain.recipes.chord_settings import TrainSettings
-from audiotrain.recipes.chord_songs import read_split
-from audiotrain.recipes.chord_tuning import tuning_of
-from audiotrain.recipes.terminal import progress
+from audiotrain.evaluation import chords as metrics
+from audiotrain.features.tuning import tuning_of
+from audiotrain.music.segments import Segment
+from audiotrain.recipes.chords import ensemble
+from audiotrain.recipes.chords.predictor import FrameRecognizer, Recognizer, best_checkpoint
+from audiotrain.recipes.chords.settings import TrainSettings
+from audiotrain.recipes.chords.songs import Library
+from audiotrain.recipes.chords.split import read_split
+from audiotrain.train import checkpoint, weight_averaging
+from audiotrain.utils.progress import progress
 
 SHOWN = ("root", "thirds", "sevenths", "tetrads", "majmin", "mirex", "seg")
 
@@ -45,7 +47,7 @@ def souped(runs: Sequence[Path], folder: Path) -> Recognizer | None:
     """A recognizer with the mean of the runs' weights; None when they are of several kinds."""
     places = [best_checkpoint(run) for run in runs]
     try:
-        arrays = ensembles.soup(places)
+        arrays = weight_averaging.soup(places)
     except ValueError:
         return None
     meta = {"config": checkpoint.load_meta(places[0])["config"]}
@@ -59,7 +61,7 @@ def souped(runs: Sequence[Path], folder: Path) -> Recognizer | None:
 def ways(runs: list[Path], folder: Path) -> Iterator[tuple[str, FrameRecognizer, bool, bool]]:
     """(name, recognizer, Viterbi?, tuned?) of each way to recognise."""
     one = Recognizer.from_checkpoint(runs[0])
-    transposed = chord_ensemble.Ensemble([one], shifts=chord_ensemble.SHIFTS)
+    transposed = ensemble.Ensemble([one], shifts=ensemble.SHIFTS)
     yield "one run, argmax", one, False, False
     yield "one run, Viterbi", one, True, False
     yield "+ tuning", one, True, True
@@ -71,8 +73,8 @@ def ways(runs: list[Path], folder: Path) -> Iterator[tuple[str, FrameRecognizer,
         yield f"run {number}, Viterbi", Recognizer.from_checkpoint(run), True, False
     for how in ("mean", "geometric"):
         name = f"{len(runs)} runs, {how}"
-        yield name, chord_ensemble.of_runs(runs, None, how), True, False
-    yield "+ tuning", chord_ensemble.of_runs(runs, None, "geometric"), True, True
+        yield name, ensemble.of_runs(runs, None, how), True, False
+    yield "+ tuning", ensemble.of_runs(runs, None, "geometric"), True, True
     soup = souped(runs, folder)
     if soup is not None:
         yield f"soup of {len(runs)} runs", soup, True, False
@@ -100,7 +102,7 @@ def main() -> None:
     parser.add_argument("--songs", type=int, default=20)
     parser.add_argument("--rendering", type=int, default=0)
     chosen = parser.parse_args()
-    runs = [run for place in chosen.checkpoint for run in chord_ensemble.runs_of(place)]
+    runs = [run for place in chosen.checkpoint for run in ensemble.runs_of(place)]
     items = unseen(chords.discover(chosen.data), runs, chosen.songs)
     trained = config.load(TrainSettings, ["--config", str(runs[0] / "config.yaml")])
     with tempfile.TemporaryDirectory() as name:

@@ -15,16 +15,18 @@ import tempfile
 import time
 from pathlib import Path
 
-from audiotrain import audio, config, metrics
+from audiotrain import config
 from audiotrain.datasets import chords
-from audiotrain.harmony import Segment
-from audiotrain.history import write_json
-from audiotrain.recipes.chord_data import Library
-from audiotrain.recipes.chord_ensemble import newest_run
-from audiotrain.recipes.chord_inference import Recognizer
-from audiotrain.recipes.chord_settings import TrainSettings
-from audiotrain.recipes.chords import part_of
-from audiotrain.recipes.terminal import progress
+from audiotrain.evaluation import chords as metrics
+from audiotrain.features import audio
+from audiotrain.music.segments import Segment
+from audiotrain.recipes.chords.commands import part_of
+from audiotrain.recipes.chords.ensemble import newest_run
+from audiotrain.recipes.chords.predictor import Recognizer
+from audiotrain.recipes.chords.settings import TrainSettings
+from audiotrain.recipes.chords.songs import Library
+from audiotrain.utils.files import write_json
+from audiotrain.utils.progress import progress
 
 SHOWN = (*metrics.COMPARISONS, *metrics.SEGMENTATIONS)
 # Runs in the ensemble's environment: a path a line in, its segments and seconds a line out.

@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from audiotrain.datasets import arrangement, progressions, synthesis
-from audiotrain.recipes.chord_ensemble import newest_run
-from audiotrain.recipes.chord_inference import Recognizer
+from audiotrain.datasets.synthesis import arrangement, progressions, render
+from audiotrain.recipes.chords.ensemble import newest_run
+from audiotrain.recipes.chords.predictor import Recognizer
 
 RATE = 44100
 SONG_SECONDS = 240.0
@@ -30,7 +30,7 @@ def write_song(path: Path, seed: int, minutes: float | None = None) -> None:
     tempo = float(rng.uniform(70, 150))
     progression = progressions.random_progression(rng, int(SONG_SECONDS * tempo / 60))
     parts, _ = arrangement.compose(progression, rng, tempo)
-    song = synthesis.render(parts, RATE, synthesis.random_cents(rng))
+    song = render.render(parts, RATE, render.random_cents(rng))
     stereo = np.stack([song, 0.8 * song], axis=1)
     left = len(stereo) if minutes is None else int(minutes * 60 * RATE)
     with soundfile.SoundFile(path, "w", RATE, 2, "PCM_16") as file:

@@ -16,20 +16,20 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from audiotrain.recipes.chord_settings import TrainSettings  # isort: skip (BLAS before MLX)
+from audiotrain.recipes.chords.settings import TrainSettings  # isort: skip (BLAS before MLX)
 import mlx.core as mx
 import mlx.nn as nn
 import mlx.optimizers as optim
 import numpy as np
 from mlx.utils import tree_map
 
-from audiotrain import parallel
-from audiotrain.blas import VARIABLE
-from audiotrain.compiled import can_compile
-from audiotrain.finite import gradient_norm
-from audiotrain.harmony import HEAD_SIZES, HEADS, IGNORE
+from audiotrain.backend import streams
+from audiotrain.backend.blas import VARIABLE
 from audiotrain.models.chords import FrameChordModel
-from audiotrain.recipes.chord_training import change_loss, criterion, with_root
+from audiotrain.music.chord_classes import HEAD_SIZES, HEADS, IGNORE
+from audiotrain.recipes.chords.training import change_loss, criterion, with_root
+from audiotrain.train.engine.compiled_function import can_compile
+from audiotrain.train.engine.update import gradient_norm
 
 SETTINGS = TrainSettings()
 RATE = 1e-4
@@ -124,7 +124,7 @@ def torch_step(
 def serve(side: str, architecture: str) -> None:
     """Take a turn for every line on stdin; print its last loss, and seconds and seconds of CPU of a
     step."""
-    parallel.use_all_cores()
+    streams.use_all_cores()
     mx.random.seed(0)
     settings = replace(SETTINGS.model, architecture=architecture)
     model = FrameChordModel(SETTINGS.features.bins, settings)

@@ -9,12 +9,13 @@ import argparse
 from pathlib import Path
 from typing import NamedTuple
 
-from audiotrain import audio, metrics
 from audiotrain.datasets import chords
-from audiotrain.harmony import Segment
-from audiotrain.recipes.chord_ensemble import newest_run
-from audiotrain.recipes.chord_inference import Recognizer
-from audiotrain.recipes.terminal import progress
+from audiotrain.evaluation import chords as metrics
+from audiotrain.features import audio
+from audiotrain.music.segments import Segment
+from audiotrain.recipes.chords.ensemble import newest_run
+from audiotrain.recipes.chords.predictor import Recognizer
+from audiotrain.utils.progress import progress
 
 
 class Target(NamedTuple):

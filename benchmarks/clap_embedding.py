@@ -17,12 +17,11 @@ from pathlib import Path
 
 import numpy as np
 
-from audiotrain import audio
-from audiotrain.clap_features import ClapFeatureSettings
-from audiotrain.models.clap import CLAP
-from audiotrain.models.clap_config import CLAPConfig
-from audiotrain.recipes.clap_embedding import Embedder
-from audiotrain.tokenizer import train_bpe
+from audiotrain.features import audio
+from audiotrain.models.clap import CLAP, CLAPConfig
+from audiotrain.models.clap.feature_extraction import ClapFeatureSettings
+from audiotrain.models.clap.tokenizer import train_bpe
+from audiotrain.recipes.clap.embedder import Embedder
 
 BATCH = 4  # clips that transformers embeds at once
 

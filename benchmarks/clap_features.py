@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from audiotrain import audio
-from audiotrain.clap_features import TRUNCATIONS, ClapFeatures, ClapFeatureSettings
-from audiotrain.features import LogMel
+from audiotrain.features import audio
+from audiotrain.features.log_mel import LogMel
+from audiotrain.models.clap.feature_extraction import TRUNCATIONS, ClapFeatures, ClapFeatureSettings
 
 import mlx.core as mx  # isort: skip (after audiotrain, which loads the BLAS)
 from transformers import ClapFeatureExtractor  # isort: skip

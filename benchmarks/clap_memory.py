@@ -12,9 +12,9 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from audiotrain.models.clap_config import CLAPConfig
-from audiotrain.recipes.clap_training import CLAPTraining, Memory
-from audiotrain.trainer import Trainer
+from audiotrain.models.clap import CLAPConfig
+from audiotrain.recipes.clap.training import CLAPTraining, Memory
+from audiotrain.train.trainer import Trainer
 
 
 def batch(config: CLAPConfig, clips: int) -> dict[str, mx.array]:

@@ -16,8 +16,9 @@ import torch
 from mlx.utils import tree_flatten
 from torch_clap import random_clap
 
-from audiotrain.models.clap_config import CLAPConfig, HTSATConfig
-from audiotrain.models.clap_weights import to_hf
+from audiotrain.models.clap import CLAPConfig
+from audiotrain.models.clap.config import HTSATConfig
+from audiotrain.models.clap.weights import to_hf
 
 
 def config_of(fused: bool, larger: bool) -> CLAPConfig:

@@ -14,14 +14,16 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from audiotrain.recipes import clap  # isort: skip (BLAS before MLX)
+from audiotrain.recipes.clap import commands as clap  # isort: skip (BLAS before MLX)
 import numpy as np
 
-from audiotrain import audio, probes
-from audiotrain.clap_features import ClapFeatures
-from audiotrain.datasets import captions, scenes, splits
-from audiotrain.recipes.clap_embedding import Embedder, as_clip
-from audiotrain.recipes.clap_scoring import score_clips
+from audiotrain.datasets import captions, splits
+from audiotrain.datasets.synthesis import sound_scenes
+from audiotrain.evaluation import classification, linear_probe
+from audiotrain.features import audio
+from audiotrain.models.clap.feature_extraction import ClapFeatures
+from audiotrain.recipes.clap.embedder import Embedder, as_clip
+from audiotrain.recipes.clap.scoring import score_clips
 
 TEST_FOLD = "5"
 SHOWN = ("R@1", "R@5", "R@10", "mAP@10")
@@ -106,8 +108,8 @@ def peer_accuracy(clips: list[captions.Clip]) -> float:
     tested = np.array([clip.split == "test" for clip in labelled])
     mean, deviation = inputs[~tested].mean(0), inputs[~tested].std(0) + 1e-6
     inputs = (inputs - mean) / deviation
-    fitted = probes.fit_linear_probe(inputs[~tested], targets[~tested], C=0.1)
-    return probes.class_accuracies(fitted(inputs[tested]), targets[tested])["accuracy"]
+    fitted = linear_probe.fit_linear_probe(inputs[~tested], targets[~tested], C=0.1)
+    return classification.class_accuracies(fitted(inputs[tested]), targets[tested])["accuracy"]
 
 
 def order_accuracy(embedder: Embedder, clips: list[captions.Clip]) -> float:
@@ -122,7 +124,7 @@ def order_accuracy(embedder: Embedder, clips: list[captions.Clip]) -> float:
             if pair[0].label == pair[1].label:
                 continue
             heard = [(clip.read(RATE), clip.captions[0]) for clip in pair]
-            joined = scenes.compose_clips(heard, rng, RATE, "then", seconds)
+            joined = sound_scenes.compose_clips(heard, rng, RATE, "then", seconds)
             paths.append(Path(folder) / f"{len(paths)}.wav")
             audio.write(paths[-1], joined.audio, RATE)
             own.append(joined.caption)

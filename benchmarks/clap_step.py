@@ -18,20 +18,20 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from audiotrain.blas import VARIABLE  # isort: skip (BLAS before MLX)
+from audiotrain.backend.blas import VARIABLE  # isort: skip (BLAS before MLX)
 import mlx.core as mx
 import mlx.nn as nn
 import mlx.optimizers as optim
 import numpy as np
 
-from audiotrain import Trainer, parallel
-from audiotrain.compiled import can_compile
-from audiotrain.distributed import Alone
-from audiotrain.models.clap import CLAP
-from audiotrain.models.clap_config import CLAPConfig
-from audiotrain.precision import Float32
-from audiotrain.recipes.clap_training import CLAPTrainModule
-from audiotrain.step import TrainStep
+from audiotrain import Trainer
+from audiotrain.backend import streams
+from audiotrain.models.clap import CLAP, CLAPConfig
+from audiotrain.recipes.clap.training import CLAPTrainModule
+from audiotrain.train.distributed.ranks import Alone
+from audiotrain.train.engine.compiled_function import can_compile
+from audiotrain.train.engine.precision import Float32
+from audiotrain.train.engine.steps import TrainStep
 
 SIDES = {"MLX": {}, "PyTorch": {VARIABLE: "off"}}
 WORKS = ("forward", "forward and backward", "training step")
@@ -151,7 +151,7 @@ def torch_work(config: CLAPConfig, clips: int) -> dict[str, Callable[[int], None
 def serve(side: str, config: CLAPConfig, clips: int, steps: int) -> None:
     """Do the work that each line on stdin names; print seconds and seconds of CPU of a step, and
     bytes of memory."""
-    parallel.use_all_cores()  # as the recipe does
+    streams.use_all_cores()  # as the recipe does
     works = (torch_work if side == "PyTorch" else mlx_work)(config, clips)
     for line in sys.stdin:
         forget_peak()

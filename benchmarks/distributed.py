@@ -22,9 +22,9 @@ import mlx.core as mx
 import numpy as np
 from trainer_overhead import Network, chord_model
 
-from audiotrain.callbacks import Callback
-from audiotrain.loader import Dataset
-from audiotrain.recipes.chord_settings import TrainSettings
+from audiotrain.recipes.chords.settings import TrainSettings
+from audiotrain.train.callbacks import Callback
+from audiotrain.train.data.loader import Dataset
 
 WARM_UP = 3  # steps that are not timed
 

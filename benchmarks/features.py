@@ -16,12 +16,14 @@ from pathlib import Path
 
 import numpy as np
 
-from audiotrain import audio
-from audiotrain.cache import FeatureCache
-from audiotrain.cqt import CQTSettings
-from audiotrain.datasets import synthesis
-from audiotrain.features import LogMelSettings, extract
-from audiotrain.parallel import use_all_cores
+from audiotrain.backend.streams import use_all_cores
+from audiotrain.datasets.synthesis import midi as synthesis_midi
+from audiotrain.datasets.synthesis import render
+from audiotrain.features import audio
+from audiotrain.features.cache import FeatureCache
+from audiotrain.features.cqt import CQTSettings
+from audiotrain.features.extract import extract
+from audiotrain.features.log_mel import LogMelSettings
 
 import librosa  # isort: skip (it takes seconds, and is only for the comparison)
 
@@ -86,7 +88,7 @@ def songs(folder: Path, count: int, scratch: Path) -> Iterator[Path]:
         raise SystemExit(f"{folder}: no audio and no MIDI files")
     for midi in midis[:: max(1, len(midis) // count)][:count]:
         path = scratch / f"{midi.stem}.flac"
-        audio.write(path, synthesis.render(synthesis.read_midi(midi), RATE), RATE)
+        audio.write(path, render.render(synthesis_midi.read_midi(midi), RATE), RATE)
         yield path
 
 

@@ -17,10 +17,11 @@ import mlx.core as mx
 
 from audiotrain.datasets import chords
 from audiotrain.models.chords import ChordModelSettings
-from audiotrain.recipes import chord_data, chord_windows
-from audiotrain.recipes.chord_data import FeatureSettings, Library, Song
-from audiotrain.recipes.chord_settings import TrainSettings
-from audiotrain.recipes.chord_training import ChordTraining, LossSettings, OptimizationSettings
+from audiotrain.recipes.chords import dataset
+from audiotrain.recipes.chords import songs as chord_data
+from audiotrain.recipes.chords.settings import TrainSettings
+from audiotrain.recipes.chords.songs import FeatureSettings, Library, Song
+from audiotrain.recipes.chords.training import ChordTraining, LossSettings, OptimizationSettings
 
 SKIPPED = 2  # steps in which the step is traced and the queue fills
 
@@ -100,9 +101,9 @@ def main() -> None:
     recipe, features = TrainSettings(), FeatureSettings()
     songs = songs_of(settings, features)
     batch_size = recipe.batch_size
-    some = len(chord_windows.Windows(songs, recipe.window, features))
+    some = len(dataset.Windows(songs, recipe.window, features))
     repeats = -(-settings.steps * batch_size // some)  # an epoch as long as the measurement
-    windows = chord_windows.Windows(songs * repeats, recipe.window, features)
+    windows = dataset.Windows(songs * repeats, recipe.window, features)
     print(f"{len(songs)} songs, batches of {batch_size} windows")
     ready = next(iter(DataLoader(windows, batch_size)))
     mx.eval(ready)

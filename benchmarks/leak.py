@@ -14,13 +14,13 @@ import threading
 import time
 from pathlib import Path
 
-from audiotrain import DataLoader, OptimizerConfig, Trainer, TrainModule  # isort: skip
+from audiotrain import DataLoader, OptimizerConfig, TrainModule, Trainer  # isort: skip
 import mlx.core as mx  # after audiotrain, which loads the BLAS
 import mlx.nn as nn
 import mlx.optimizers as optim
 import numpy as np
 
-from audiotrain.callbacks import Callback
+from audiotrain.train.callbacks import Callback
 
 FIRST = 200  # steps until all is allocated that a run needs
 

@@ -11,7 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from audiotrain.loader import DataLoader, Dataset  # isort: skip (BLAS before MLX)
+from audiotrain.train.data.loader import DataLoader, Dataset  # isort: skip (BLAS before MLX)
 import mlx.core as mx
 import numpy as np
 import soundfile

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from mlx.utils import tree_flatten
 from torch import nn
 
-from audiotrain.harmony import HEAD_SIZES, HEADS
 from audiotrain.models.chords import ChordModelSettings
-from audiotrain.models.equivariant import PITCH_CLASSES
+from audiotrain.models.chords.equivariant import PITCH_CLASSES
+from audiotrain.music.chord_classes import HEAD_SIZES, HEADS
 
 
 class ChannelDropout(nn.Module):

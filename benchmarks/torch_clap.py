@@ -5,7 +5,7 @@ import numpy as np
 import torch
 from transformers import ClapConfig, ClapModel
 
-from audiotrain.models.clap_config import CLAPConfig
+from audiotrain.models.clap import CLAPConfig
 
 
 def random_clap(config: CLAPConfig, gain: float = 1.0) -> ClapModel:

@@ -14,19 +14,19 @@ import tempfile
 import time
 import warnings
 
-from audiotrain import OptimizerConfig, Trainer, TrainModule  # isort: skip (BLAS before MLX)
+from audiotrain import OptimizerConfig, TrainModule, Trainer  # isort: skip (BLAS before MLX)
 import mlx.core as mx
 import mlx.nn as nn
 import mlx.optimizers as optim
 import numpy as np
 from mlx.utils import tree_flatten
 
-from audiotrain.callbacks import Callback
-from audiotrain.loader import DataLoader, Dataset
 from audiotrain.models.chords import ChordModelSettings
-from audiotrain.recipes.chord_data import FeatureSettings
-from audiotrain.recipes.chord_settings import TrainSettings
-from audiotrain.recipes.chord_training import ChordTraining, LossSettings, OptimizationSettings
+from audiotrain.recipes.chords.settings import TrainSettings
+from audiotrain.recipes.chords.songs import FeatureSettings
+from audiotrain.recipes.chords.training import ChordTraining, LossSettings, OptimizationSettings
+from audiotrain.train.callbacks import Callback
+from audiotrain.train.data.loader import DataLoader, Dataset
 
 
 class Network(TrainModule):

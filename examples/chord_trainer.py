@@ -10,16 +10,16 @@ from audiotrain import DataLoader, Dataset  # isort: skip
 import mlx.core as mx  # after audiotrain, which gives it a fast BLAS
 import numpy as np
 
-from audiotrain.harmony import CHORD_TYPES
-from audiotrain.losses import ChordRecognitionLoss
-from audiotrain.metrics import (
+from audiotrain.evaluation.classification import (
     MetricsTracker,
     compute_confusion_matrix,
     compute_per_class_metrics,
     compute_topk_accuracy,
 )
 from audiotrain.models.chords import ChordRecognitionModel
-from audiotrain.recipes.chords import ChordTrainer, TrainingConfig
+from audiotrain.music.chord_classes import CHORD_TYPES
+from audiotrain.recipes.chords.chord_trainer import ChordTrainer, TrainingConfig
+from audiotrain.train.losses import ChordRecognitionLoss
 
 RATE = 44100
 TRIADS = {"maj": (0, 4, 7), "min": (0, 3, 7), "dim": (0, 3, 6), "aug": (0, 4, 8)}

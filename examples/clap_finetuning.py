@@ -13,17 +13,16 @@ from audiotrain import DataLoader, Dataset, Trainer  # isort: skip
 import mlx.core as mx  # after audiotrain, which gives it a fast BLAS
 import numpy as np
 
-from audiotrain.callbacks import (
+from audiotrain.models.clap import CLAP, CLAPConfig
+from audiotrain.recipes.clap.training import CLAPTrainModule
+from audiotrain.train.callbacks import (
     EarlyStopping,
     GradientClipper,
     LearningRateMonitor,
     ModelCheckpoint,
     ProgressBar,
 )
-from audiotrain.loggers import WandbLogger
-from audiotrain.models.clap import CLAP
-from audiotrain.models.clap_config import CLAPConfig
-from audiotrain.recipes.clap import CLAPTrainModule
+from audiotrain.train.loggers import WandbLogger
 
 VOCABULARY = 50265  # RoBERTa's
 

@@ -14,7 +14,7 @@ import mlx.core as mx  # after audiotrain, which gives it a fast BLAS
 import mlx.nn as nn
 import numpy as np
 
-from audiotrain.losses import masked_cross_entropy
+from audiotrain.train.losses import masked_cross_entropy
 
 KINDS = ("sine", "square", "noise")
 SAMPLES = 1024  # 64 ms at 16 kHz

@@ -5,13 +5,13 @@ Run: python examples/linear_classifier.py [--epochs 10]
 
 import argparse
 
-from audiotrain import DataLoader, Dataset, OptimizerConfig, Trainer, TrainModule  # isort: skip
+from audiotrain import DataLoader, Dataset, OptimizerConfig, TrainModule, Trainer  # isort: skip
 import mlx.core as mx  # after audiotrain, which gives it a fast BLAS
 import mlx.nn as nn
 import mlx.optimizers as optim
 import numpy as np
 
-from audiotrain.losses import masked_cross_entropy
+from audiotrain.train.losses import masked_cross_entropy
 
 
 class Pictures(Dataset):

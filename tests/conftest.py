@@ -6,7 +6,10 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from audiotrain import blas, parallel  # before any test imports MLX: they load the BLAS
+from audiotrain.backend import (
+    blas,
+    streams,  # before any test imports MLX: they load the BLAS
+)
 
 # The same draws everywhere; `--hypothesis-profile explore` looks for others.
 hypothesis.settings.register_profile("same", derandomize=True)
@@ -30,10 +33,10 @@ def cut(monkeypatch):
     """`cut(3)`: batches, however small, are cut into parts for so many streams from then on."""
 
     def with_streams(count: int | str) -> None:
-        monkeypatch.setattr(parallel, "LEAST", 1)
-        monkeypatch.setenv(parallel.VARIABLE, str(count))
-        monkeypatch.setenv(parallel.WIDTH, str(parallel.WIDE))
-        monkeypatch.setattr(parallel, "_OF_THREAD", parallel.threading.local())
+        monkeypatch.setattr(streams, "LEAST", 1)
+        monkeypatch.setenv(streams.VARIABLE, str(count))
+        monkeypatch.setenv(streams.WIDTH, str(streams.WIDE))
+        monkeypatch.setattr(streams, "_OF_THREAD", streams.threading.local())
 
     yield with_streams
     blas.use_threads(blas.cores())

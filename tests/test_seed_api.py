@@ -14,10 +14,10 @@ from toy import Classifier, Points, loaders, same, trainer, weights
 
 import audiotrain
 from audiotrain import DataLoader, Dataset, OptimizerConfig, Trainer, TrainModule
-from audiotrain import callbacks as callback_module
-from audiotrain import loggers as logger_module
-from audiotrain import schedulers as scheduler_module
-from audiotrain.callbacks import (
+from audiotrain.train import callbacks as callback_module
+from audiotrain.train import loggers as logger_module
+from audiotrain.train import schedulers as scheduler_module
+from audiotrain.train.callbacks import (
     Callback,
     EarlyStopping,
     GradientClipper,
@@ -25,7 +25,7 @@ from audiotrain.callbacks import (
     ModelCheckpoint,
     ProgressBar,
 )
-from audiotrain.schedulers import WarmupCosineScheduler
+from audiotrain.train.schedulers import WarmupCosineScheduler
 
 TESTS = Path(__file__).parent
 
@@ -362,7 +362,9 @@ def test_what_a_row_names_exists(item):
     assert names, f"{item} names no test"
     for name in names:
         file, _, function = name.partition("::")
-        path = TESTS.parent / file if "/" in file else TESTS / file
+        path = next(
+            (root / file for root in (TESTS, TESTS.parent) if (root / file).is_file()), TESTS / file
+        )
         assert path.is_file(), f"{item}: no file {file}"
-        if path.parent == TESTS:
+        if TESTS in path.parents:
             assert function in functions(path), f"{item}: no test {name}"

@@ -12,8 +12,9 @@ from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from audiotrain.datasets.corpus import AnyItem, Corpus, Item, Problem
-from audiotrain.files import write
+from audiotrain.datasets.chords.items import Item
+from audiotrain.datasets.items import AnyItem, Corpus, Problem
+from audiotrain.utils.files import write
 
 SPLITS = ("train", "valid", "test")
 

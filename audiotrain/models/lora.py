@@ -16,9 +16,9 @@ from pathlib import Path
 import mlx.core as mx
 import mlx.nn as nn
 
-from audiotrain.files import replacing
 from audiotrain.models.layers import Linear
-from audiotrain.values import listed
+from audiotrain.utils.files import replacing
+from audiotrain.utils.text import listed
 
 PARTS = ("lora_a", "lora_b")
 PLAIN = (nn.Linear.__call__, Linear.__call__)

@@ -1,0 +1,206 @@
+"""Give MLX a fast BLAS and kept memory on Linux CPU: its wheel bundles the slow reference BLAS.
+
+MLX takes the BLAS symbols that are already in the process, so the library must be loaded before
+`mlx.core` is imported for the first time; afterwards it has no effect. `import audiotrain` does it.
+"""
+
+import ctypes
+import importlib.metadata
+import importlib.util
+import os
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+from audiotrain.backend.symbol_alias import offer
+
+VARIABLE = "AUDIOTRAIN_BLAS"
+# In order of preference. On AMD MKL computes with AVX2 alone: where there is AVX-512, a training
+# step by OpenBLAS is 1.3 to 1.7 times as fast. By its AVX2 kernels it is no faster, and what a row
+# gives depends in its last bits on the row's place in the matrix.
+LIBRARIES = {"MKL": "libmkl_rt.so", "OpenBLAS": "libopenblas.so", "BLIS": "libblis.so"}
+WITH_AVX512_ON_AMD = "OpenBLAS", "MKL", "BLIS"
+
+# SciPy's wheels bring an OpenBLAS whose functions have a prefix, lest they meet another's.
+SCIPY, PREFIX = "libscipy_openblas-", "scipy_"
+# What MLX takes of BLAS and LAPACK.
+FUNCTIONS = """
+    cblas_sgemm cblas_dgemm cblas_cgemm
+    sgetrf_ dgetrf_ sgetri_ dgetri_ strtri_ dtrtri_ spotrf_ dpotrf_ sgeqrf_ dgeqrf_ sorgqr_ dorgqr_
+    sgesdd_ dgesdd_ cgesdd_ sgeev_ dgeev_ cgeev_ ssyevd_ dsyevd_ cheevd_
+""".split()
+
+_threads: int | None = None  # as use_threads was told
+THREAD_VARIABLES = "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"
+SET_THREADS = (
+    "MKL_Set_Num_Threads",
+    "openblas_set_num_threads",
+    "scipy_openblas_set_num_threads",
+    "bli_thread_set_num_threads",
+)
+
+
+class Blas(NamedTuple):
+    """The library that MLX multiplies matrices with: `name`, its file, and why."""
+
+    name: str
+    path: str
+    reason: str
+
+
+@cache
+def load() -> Blas:
+    """Load the fastest BLAS found and say which; the second call only says.
+
+    Nothing is loaded on macOS (Accelerate is fast) or where MLX computes on a GPU. The variable
+    AUDIOTRAIN_BLAS names a library to use, or `off`. Warns, once, when MLX is left with its own.
+    """
+    if sys.platform != "linux":
+        return Blas("system", "", "MLX uses the platform's own")
+    if _installed("mlx-cuda-13") or _installed("mlx-cuda-12"):
+        return Blas("GPU", "", "MLX computes on the GPU")
+    choice = os.environ.get(VARIABLE, "")
+    if choice == "off":
+        return Blas("reference", "", f"{VARIABLE}=off")
+    if "mlx.core" in sys.modules:
+        reason = "mlx was imported before audiotrain: import audiotrain first"
+    elif choice:
+        if _open(choice):
+            return Blas("chosen", choice, VARIABLE)
+        reason = f"{VARIABLE}={choice} cannot be loaded"
+    else:
+        for name, path in candidates():
+            if _open(path):
+                return Blas(name, path, "found")
+        reason = "no MKL, OpenBLAS or BLIS found: pip install 'audiotrain[cpu]'"
+    warnings.warn(
+        f"MLX keeps its reference BLAS, matrix products are 10 to 60 times slower ({reason})",
+        RuntimeWarning,
+        stacklevel=2,
+    )
+    return Blas("reference", "", reason)
+
+
+def keep_freed_memory() -> bool:
+    """Let the C library keep large blocks that are freed, for the next ones; False where it can't.
+
+    MLX's CPU backend frees every array; glibc gives those over 128 KiB back to the system, and the
+    page faults of getting them again took a tenth of a training step.
+    """
+    if sys.platform != "linux":
+        return False
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:  # a C library other than glibc
+        return False
+    trim_threshold, mmap_threshold = -1, -3
+    return bool(mallopt(mmap_threshold, 1 << 30) and mallopt(trim_threshold, 2**31 - 1))
+
+
+def cores() -> int:
+    """Cores for this process, or fewer where OMP_NUM_THREADS, MKL_NUM_THREADS or
+    OPENBLAS_NUM_THREADS say so."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    own = len(affinity(0)) if affinity else os.cpu_count() or 1
+    given = [os.environ.get(name, "") for name in THREAD_VARIABLES]
+    return min([own, *(int(value) for value in given if value.isdecimal() and int(value))])
+
+
+def use_threads(count: int) -> None:
+    """Let BLAS use `count` threads for a matrix product; nothing where it cannot be told."""
+    global _threads
+    _threads = count
+    _tell_threads(count)
+
+
+@contextmanager
+def shared_by(streams: int) -> Iterator[None]:
+    """For a while, leave the products of each of `streams` only its share of the cores."""
+    _tell_threads(max(1, cores() // streams))
+    try:
+        yield
+    finally:
+        _tell_threads(_threads or cores())
+
+
+def _tell_threads(count: int) -> None:
+    if not load().path:
+        return
+    library = ctypes.CDLL(load().path)
+    for name in SET_THREADS:
+        if hasattr(library, name):
+            getattr(library, name)(ctypes.c_long(count) if name.startswith("bli") else count)
+            return
+
+
+def candidates() -> Iterator[tuple[str, str]]:
+    """(name, file) of each BLAS on this machine, best first."""
+    folders = _folders()
+    system = _linker_cache()
+    for name in WITH_AVX512_ON_AMD if _has_avx512_on_amd() else LIBRARIES:
+        if name == "OpenBLAS":
+            yield from ((name, str(file)) for file in _scipys())
+        stem = LIBRARIES[name]
+        for folder in folders:
+            yield from ((name, str(file)) for file in sorted(folder.glob(stem + "*"), reverse=True))
+        yield from ((name, path) for path in system if Path(path).name.startswith(stem))
+
+
+def _scipys() -> list[Path]:
+    """The OpenBLAS of SciPy's wheel; none where SciPy came another way, which has the system's."""
+    scipy = importlib.util.find_spec("scipy")
+    folders = (scipy and scipy.submodule_search_locations) or []
+    return [file for f in folders for file in Path(f).with_name("scipy.libs").glob(SCIPY + "*")]
+
+
+def _has_avx512_on_amd() -> bool:
+    """Whether it is so, and OpenBLAS is not told to compute as for another processor."""
+    try:
+        processor = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+    found = all(word in processor for word in ("AuthenticAMD", "avx512f"))
+    return found and not os.environ.get("OPENBLAS_CORETYPE")
+
+
+def _folders() -> list[Path]:
+    """Where pip, a virtual environment and conda put shared libraries."""
+    prefixes = [sys.prefix, sys.base_prefix, os.environ.get("CONDA_PREFIX", "")]
+    folders = [Path(prefix) / "lib" for prefix in prefixes if prefix]
+    if _installed("mkl"):
+        files = importlib.metadata.files("mkl") or []
+        folders += [Path(f.locate()).resolve().parent for f in files if "libmkl_rt" in f.name]
+    return list(dict.fromkeys(folder for folder in folders if folder.is_dir()))
+
+
+def _linker_cache() -> list[str]:
+    """Files that the dynamic linker knows; empty where there is no `ldconfig`."""
+    try:
+        command = ["/sbin/ldconfig", "-p"]
+        output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return []
+    return [line.split("=>")[-1].strip() for line in output.splitlines() if "=>" in line]
+
+
+def _installed(distribution: str) -> bool:
+    try:
+        importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _open(path: str) -> bool:
+    try:
+        if Path(path).name.startswith(SCIPY):
+            offer(ctypes.CDLL(path), {name: PREFIX + name for name in FUNCTIONS})
+        else:
+            ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL)
+    except (OSError, AttributeError):  # no library; not one with these functions
+        return False
+    return True

@@ -1,0 +1,170 @@
+"""Work of one process on all cores of a CPU: parts of a batch, each on an MLX stream of its own.
+
+MLX computes a CPU stream's operations one after the other on one thread; only matrix products use
+more. So halves of a batch on two streams take little more than half of the time, where much is no
+matrix product. MLX must then queue work of both in turns, which costs memory in training, up to a
+third more (and more than twice as much of what gradient checkpointing leaves): so it is done where
+a process asks for it by `use_all_cores`, as the recipes for chords and CLAP do, or the user by a
+variable. On a GPU there is one stream, and nothing is cut.
+"""
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Iterator
+
+import mlx.core as mx
+from mlx.utils import tree_map
+
+from audiotrain.backend import blas
+
+MOST = 4  # parts: each has gradients of all weights, which are added up
+LEAST = 1 << 17  # numbers in a batch: less is done before a second thread has begun
+VARIABLE = "AUDIOTRAIN_STREAMS"
+WIDTH, WIDE = "MLX_BFS_MAX_WIDTH", 10**6  # wider than any step: a narrower turn is one stream's
+_OF_THREAD = threading.local()  # MLX's streams belong to the thread that made them
+
+
+def use_all_cores() -> None:
+    """From now on cut batches into parts, on a CPU of several cores. To be called before MLX
+    computes anything: it reads its variable MLX_BFS_MAX_WIDTH, which is set here unless the user
+    did, only once."""
+    count = os.environ.get(VARIABLE, str(blas.cores()))
+    if mx.default_device() == mx.Device(mx.cpu) and count != "1":
+        os.environ.setdefault(WIDTH, str(WIDE))
+
+
+def wanted() -> bool:
+    """Whether batches are cut: after `use_all_cores`, or with AUDIOTRAIN_STREAMS."""
+    width = os.environ.get(WIDTH, "")
+    return count() > 1 and width.isdecimal() and int(width) >= WIDE
+
+
+def streams() -> list[mx.Stream]:
+    """Streams of this thread that compute at the same time: one for each core up to MOST, or as
+    many as AUDIOTRAIN_STREAMS says; the default one alone on a GPU."""
+    if mx.default_device() != mx.Device(mx.cpu):
+        return [mx.default_stream(mx.default_device())]
+    if not hasattr(_OF_THREAD, "streams"):
+        further = [mx.new_stream(mx.cpu) for _ in range(count() - 1)]
+        _OF_THREAD.streams = [mx.default_stream(mx.cpu), *further]
+    return _OF_THREAD.streams
+
+
+def part() -> int:
+    """Which of several `streams` this thread computes on now, from 1; 0 where it has but one."""
+    chosen = getattr(_OF_THREAD, "streams", ())
+    now = mx.default_stream(mx.default_device())
+    return chosen.index(now) + 1 if len(chosen) > 1 and now in chosen else 0
+
+
+def count() -> int:
+    """Streams of a thread: as AUDIOTRAIN_STREAMS says, else one for each core up to MOST.
+    ValueError when it says no number."""
+    given = os.environ.get(VARIABLE)
+    if given is None:
+        return min(MOST, blas.cores())
+    if not given.isdecimal() or not int(given):
+        raise ValueError(f"{VARIABLE}={given}, expected a number of streams, 1 or more")
+    return int(given)
+
+
+def by_parts(function: Callable, *batch: mx.array):
+    """`function(*batch)`, computed for parts of the batch at the same time where that is faster.
+
+    The arrays of `batch` have examples along their first axis, and so have those that the function
+    gives: an array, or a list, tuple or dict of them. It must treat examples alike and on their
+    own. Nothing is cut unless `wanted`, nor a batch of fewer than LEAST numbers. BLAS is left as
+    many threads as each part has cores.
+
+    >>> by_parts(lambda x: {"doubled": 2 * x}, mx.arange(3))["doubled"]
+    array([0, 2, 4], dtype=int32)
+    """
+    examples = len(batch[0])
+    enough = examples > 1 and max(array.size for array in batch) >= LEAST
+    chosen = streams()[:examples] if enough and wanted() else []
+    if len(chosen) < 2:
+        return function(*batch)
+    blas.use_threads(max(1, blas.cores() // len(chosen)))
+    ends = [examples * number // len(chosen) for number in range(len(chosen) + 1)]
+    parts = []
+    with _cutting(Cut(chosen)):
+        # The first part last: parts' gradients of weights are added up where the first one made is,
+        # and the first stream, the default, has the rest of a step to do.
+        for number in reversed(range(len(chosen))):
+            with mx.stream(chosen[number]):  # slices, since mx.split breaks mx.compile (MLX 0.32)
+                parts.append(function(*(array[ends[number] : ends[number + 1]] for array in batch)))
+    return tree_map(lambda *arrays: mx.concatenate(arrays[::-1]), *parts)
+
+
+def even(examples: int) -> int:
+    """`examples` or some more, so many that `by_parts` cuts them into parts of one size: an
+    example's numbers are then the same, bit for bit, in whichever part it is."""
+    parts = min(count(), examples) if wanted() else 1
+    return -(-examples // parts) * parts
+
+
+class Cut:
+    """A batch of which `streams` compute a part each."""
+
+    def __init__(self, streams: list[mx.Stream]):
+        self.streams = streams
+        self._shared: dict[int, tuple[mx.array, list[mx.array], list]] = {}
+        self._made: dict[tuple[Callable, int], tuple[mx.array, mx.array]] = {}
+
+    def share(self, weight: mx.array, gradient: Callable) -> tuple[mx.array, list]:
+        """This part's copy of a weight that several parts use, and a list of all of them.
+
+        Who uses the copy appends to the list when it is differentiated, and gives no gradient for
+        the copy. `gradient` makes the weight's of the list, once. Where examples are few beside the
+        weight that saves most of the work: each part would write an array of the weight's size, and
+        a sum read and write them again.
+        """
+        if id(weight) not in self._shared:
+            known = []
+            stream = self.streams[len(self._shared) % len(self.streams)]
+
+            def backward(*_) -> mx.array:
+                with mx.stream(stream):
+                    of_weight = gradient(known)
+                known.clear()  # it would keep itself: its arrays are made by what has it
+                return of_weight
+
+            copies = mx.custom_function(lambda weight: [weight] * len(self.streams))
+            copies.vjp(backward)
+            self._shared[id(weight)] = weight, copies(weight), known
+        _, copies, known = self._shared[id(weight)]
+        return copies[part() - 1], known
+
+    def once(self, function: Callable[[mx.array], mx.array], weight: mx.array) -> mx.array:
+        """`function(weight)`, made for all parts the first time that one asks for it."""
+        key = function, id(weight)
+        if key not in self._made:
+            with mx.stream(self.streams[len(self._made) % len(self.streams)]):
+                self._made[key] = weight, function(weight)
+        return self._made[key][1]
+
+
+def once(function: Callable[[mx.array], mx.array], weight: mx.array) -> mx.array:
+    """`function(weight)`. Where parts of a batch are computed it is made once for all of them, and
+    so is the weight's gradient, of the sum of the parts'."""
+    whole = cut()
+    return whole.once(function, weight) if whole else function(weight)
+
+
+def cut() -> Cut | None:
+    """The batch of which this thread makes parts now; None outside `by_parts`."""
+    return getattr(_OF_THREAD, "cut", None)
+
+
+@contextlib.contextmanager
+def _cutting(now: Cut) -> Iterator[None]:
+    before, _OF_THREAD.cut = cut(), now
+    try:
+        yield
+    finally:
+        _OF_THREAD.cut = before
+
+
+if VARIABLE in os.environ:
+    use_all_cores()

@@ -1,0 +1,48 @@
+"""Classes and functions by import path, for settings that name one."""
+
+from importlib import import_module
+from inspect import signature
+from typing import Any
+
+from audiotrain.utils.text import nearest
+
+
+def imported(path: str, setting: str) -> Any:
+    """What `package.module.Name` is; ValueError naming the setting when there is no such thing.
+
+    >>> imported("mlx.optimizers.AdamW", "optimizer.type").__name__
+    'AdamW'
+    """
+    place, _, name = path.rpartition(".")
+    try:
+        module = import_module(place)
+    except (ModuleNotFoundError, ValueError) as error:
+        missing = error.name if isinstance(error, ModuleNotFoundError) else place
+        if not f"{place}.".startswith(f"{missing}."):
+            raise  # a library that this module imports
+        raise ValueError(
+            f"{setting} is {path!r}: no module {place!r}, expected package.module.Name"
+        ) from None
+    try:
+        return getattr(module, name)
+    except AttributeError:
+        hint = nearest(name, dir(module))
+        raise ValueError(f"{setting} is {path!r}: {place} has no {name!r}{hint}") from None
+
+
+def called(function: Any, setting: str, *arguments: Any, **options: Any) -> Any:
+    """The function's answer; ValueError naming the setting when it takes no such arguments."""
+    try:
+        signature(function).bind(*arguments, **options)
+    except TypeError as error:
+        raise ValueError(f"{setting}: {function.__name__} takes others: {error}") from None
+    return function(*arguments, **options)
+
+
+def takes(function: Any, name: str) -> bool:
+    """Whether a function has a parameter of this name.
+
+    >>> takes(imported, "path")
+    True
+    """
+    return name in signature(function).parameters

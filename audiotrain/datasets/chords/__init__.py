@@ -1,0 +1,33 @@
+"""Chord data: any folder of audio and labels.
+
+billboard.py  The McGill Billboard format (`salami_chords.txt`)
+corpus.py     Chord data for training
+discovery.py  Find recordings and their chord labels in a folder, whatever its layout (LAYOUTS)
+items.py      Labelled recordings
+readers.py    Read chord annotations
+spans.py      Labelled spans of a recording, as the lines of a table give them, joined to songs
+writers.py    Write chord segments
+"""
+
+from audiotrain.datasets.items import Corpus, Problem
+from audiotrain.datasets.splits import SPLITS, split
+from audiotrain.utils.lazy import lazy_names
+
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "Item": "items",
+        "LAYOUTS": "discovery",
+        "Survey": "corpus",
+        "check": "corpus",
+        "check_audio": "corpus",
+        "discover": "discovery",
+        "frame_labels": "items",
+        "item_seconds": "corpus",
+        "load": "items",
+        "report": "corpus",
+        "segments": "items",
+        "survey": "corpus",
+    },
+)
+__all__ = ["Corpus", "Problem", "SPLITS", "split"]

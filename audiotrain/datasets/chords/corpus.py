@@ -1,0 +1,242 @@
+"""Chord data for training: `discover` a folder, `check` and `report` what is in it, `split` it.
+
+The report counts time, not files: hours by chord type and root are what a model learns from.
+"""
+
+import math
+from collections import Counter
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from audiotrain.datasets.chords.items import Item, load, segments
+from audiotrain.datasets.items import Corpus, Problem
+from audiotrain.datasets.splits import SPLITS
+from audiotrain.datasets.summary import histogram, leaks, list_problems, problem_lines, progress
+from audiotrain.datasets.synthesis.midi import midi_seconds
+from audiotrain.features import audio
+from audiotrain.music.chord_classes import CHORD_TYPES, PITCH_NAMES, encode_labels
+from audiotrain.music.chord_labels import UNREADABLE
+from audiotrain.music.segments import Annotation
+from audiotrain.utils.text import count, duration
+
+PAST_SECONDS = 0.5  # a last label longer past the audio's end than this is told
+RINGING_SECONDS = 2.0  # after the last note of a MIDI file its chord still sounds
+SMALL_SHARE = 0.001  # of the time; rarer chord types share a line
+
+# Kinds of the problems that the readers of label files tell, by their words.
+_KINDS = (
+    ("read as Latin-1", "label files not in UTF-8, read as Latin-1"),
+    (UNREADABLE, "unreadable labels, taken as unknown"),
+    ("overlaps the label", "overlapping labels, the first one cut"),
+    ("cut at 0", "labels that start before 0 s, cut"),
+    ("left out", "labels of no length, left out"),
+    ("nothing is labelled", "gaps of 1 s or more, not labelled"),
+    ("the order of time", "label files out of order, sorted"),
+    ("has no end", "last labels without end, left out"),
+)
+_OTHER_KIND = "lines that are no label, left out"
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What a corpus holds. All times in seconds.
+
+    `types` (32,) and `roots` (12,) are labelled time by class, `unknown` that of labels without a
+    class, `unlabelled` the audio's time without label, `inverted` that with a bass not the root.
+    """
+
+    items: int
+    clips: int
+    midi: int
+    labels_only: int
+    groups: int
+    splits: dict[str, int]
+    seconds: float
+    types: np.ndarray
+    roots: np.ndarray
+    unknown: float
+    unlabelled: float
+    inverted: float
+    problems: list[Problem]
+
+
+def item_seconds(item: Item) -> float | None:
+    """Length of an item's audio; None when it has no recording (MIDI, labels alone). AudioError."""
+    if item.audio is None or item.midi:
+        return None
+    whole = _recording_seconds(
+        item.audio, item.audio.stat().st_mtime_ns if item.audio.exists() else 0
+    )
+    return max(0.0, (whole if item.end is None else min(whole, item.end)) - item.start)
+
+
+@lru_cache(maxsize=65536)
+def _recording_seconds(path: Path, changed: int) -> float:
+    return audio.info(path).seconds
+
+
+def check_audio(item: Item) -> list[Problem]:
+    """What is wrong with an item's audio, by its header alone: missing, empty, no audio, too short.
+
+    Faults inside (cut short, NaN) show when it is read.
+    """
+    if item.audio is None:
+        return []
+    if item.midi:
+        head = item.audio.read_bytes()[:4] if item.audio.is_file() else b""
+        text = f"{item.id}: found no MIDI header"
+        return [] if head == b"MThd" else [Problem("MIDI that can't be read", text)]
+    try:
+        seconds = item_seconds(item)
+    except audio.AudioError as error:
+        text = str(error).replace(str(item.audio), item.id.split("@")[0])
+        return [Problem("audio that can't be read", text)]
+    if not seconds:
+        return [
+            Problem("spans past the end of the audio", f"{item.id}: starts at {item.start:g} s")
+        ]
+    return []
+
+
+def check(corpus: Corpus) -> Corpus:
+    """The corpus without items whose audio can't be opened; they are among its problems instead."""
+    items, problems = [], list(corpus.problems)
+    for item in progress(corpus.items, "checking audio"):
+        found = check_audio(item)
+        problems += found
+        if not found:
+            items.append(item)
+    if not items:
+        raise ValueError(
+            f"{corpus.folder}: found no audio that can be read, first {problems[-1].text}"
+        )
+    return replace(corpus, items=items, problems=problems)
+
+
+def survey(corpus: Corpus) -> Survey:
+    """Count what is in the items of a corpus, and what is wrong with them besides its problems."""
+    times = _Times()
+    problems = list(corpus.problems)
+    told: set[Path | tuple] = set()
+    for item in progress(corpus.items, "reading data"):
+        try:
+            annotation, seconds = load(item), item_seconds(item)
+        except ValueError as error:
+            problems.append(Problem("items that can't be read", f"{item.id}: {error}"))
+            continue
+        if item.annotation not in told:
+            told.add(item.annotation)
+            problems += _label_problems(annotation, corpus.folder)
+        problems += _past_the_end(item, annotation, seconds)
+        times.add(item, seconds)
+    items = corpus.items
+    return Survey(
+        items=len(items),
+        clips=sum(item.clip_label is not None for item in items),
+        midi=sum(item.midi for item in items),
+        labels_only=sum(item.audio is None for item in items),
+        groups=len({item.group for item in items}),
+        splits=dict(Counter(item.split for item in items if item.split)),
+        seconds=times.total,
+        types=times.types,
+        roots=times.roots,
+        unknown=times.unknown,
+        unlabelled=times.unlabelled,
+        inverted=times.inverted,
+        problems=problems + leaks(items),
+    )
+
+
+class _Times:
+    """Sums of seconds over items, as in Survey."""
+
+    def __init__(self):
+        self.types, self.roots = np.zeros(len(CHORD_TYPES)), np.zeros(len(PITCH_NAMES))
+        self.total = self.unknown = self.unlabelled = self.inverted = 0.0
+
+    def add(self, item: Item, seconds: float | None) -> None:
+        found = segments(item, seconds)
+        if seconds is None:
+            seconds = max((segment.end for segment in found), default=0.0)
+        lengths = np.array([segment.end - segment.start for segment in found])
+        lengths[~np.isfinite(lengths)] = 0.0  # a clip that is still to be rendered
+        triples = encode_labels([segment.label for segment in found], item.pop_spellings)
+        chord_type, root, bass_note = triples.T
+        for times, numbers in ((self.types, chord_type), (self.roots, root)):
+            known = numbers >= 0
+            times += np.bincount(numbers[known], lengths[known], len(times))
+        self.unknown += float(lengths[chord_type < 0].sum())
+        self.inverted += float(lengths[(root != bass_note) & (root >= 0)].sum())
+        self.total += seconds if np.isfinite(seconds) else 0.0
+        self.unlabelled += max(0.0, seconds - float(lengths.sum())) if np.isfinite(seconds) else 0.0
+
+
+def _label_problems(annotation: Annotation, folder: Path) -> list[Problem]:
+    """What the reader of labels told."""
+    problems = []
+    for text in annotation.problems:
+        kind = next((kind for words, kind in _KINDS if words in text), _OTHER_KIND)
+        problems.append(Problem(kind, text.removeprefix(f"{folder}/")))
+    return problems
+
+
+def _past_the_end(item: Item, annotation: Annotation, seconds: float | None) -> list[Problem]:
+    """A problem when the labels, or the span, of an item end well after what sounds."""
+    if item.midi:
+        whole, slack = midi_seconds(item.audio), PAST_SECONDS + RINGING_SECONDS
+    else:
+        whole, slack = None if seconds is None else item.start + seconds, PAST_SECONDS
+    if whole is None or not annotation.segments:
+        return []
+    last = annotation.segments[-1].end if item.end is None else item.end
+    if not whole + slack < last < math.inf:
+        return []
+    text = f"{item.id}: last label ends at {last:.2f} s, the audio at {whole:.2f} s"
+    return [Problem("labels past the end of the audio", text)]
+
+
+# ---- text
+
+
+def report(corpus: Corpus, listed: Path | None = None) -> str:
+    """What is in a corpus and what is wrong with it, to be read in a terminal or a log; all that is
+    wrong is in the file `listed`, as `list_problems` says."""
+    found = survey(corpus)
+    list_problems(found.problems, listed)
+    lines = [f"data in {corpus.folder}", *(f"  {line}" for line in _overview(found))]
+    labelled = found.types.sum()
+    if labelled:
+        rare = (found.types > 0) & (found.types < SMALL_SHARE * labelled)
+        order = np.argsort(-found.types, kind="stable")
+        rows = [(CHORD_TYPES[k], found.types[k]) for k in order if found.types[k] and not rare[k]]
+        if rare.any():
+            rows.append((f"{rare.sum()} rarer", found.types[rare].sum()))
+        lines += ["", *histogram("chord type", rows)]
+        lines += ["", *histogram("root", list(zip(PITCH_NAMES, found.roots, strict=True)))]
+    lines += ["", *problem_lines(found.problems, listed)]
+    return "\n".join(lines)
+
+
+def _overview(found: Survey) -> list[str]:
+    songs = found.items - found.clips
+    kinds = [count(songs, "song"), count(found.clips, "clip of one chord", "clips of one chord")]
+    what = " and ".join(kind for kind in kinds if kind)
+    for number, kind in ((found.midi, "MIDI to be rendered"), (found.labels_only, "labels alone")):
+        if number:
+            what += f" ({'all' if number == found.items else number} {kind})"
+    if found.groups < found.items:
+        what += f", in {found.groups} groups"
+    share = 100 / (found.seconds or 1.0)
+    lines = [
+        f"{what}: {duration(found.seconds)}",
+        f"no chord {share * found.types[0]:.1f} %, other bass than root "
+        f"{share * found.inverted:.1f} %, unknown {share * found.unknown:.1f} %, "
+        f"not labelled {share * found.unlabelled:.1f} %",
+    ]
+    if found.splits:
+        splits = ", ".join(f"{name} {found.splits.get(name, 0)}" for name in SPLITS)
+        lines.append(f"split by the data: {splits}")
+    return lines

@@ -1,0 +1,107 @@
+"""Labelled recordings: what an item is, its segments in time and its classes by frames.
+
+An item has one source of labels: a file, or segments that a table or a folder name gave. Its id is
+its path relative to the data folder, with `/` between the parts.
+"""
+
+import math
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from audiotrain.datasets.chords import readers
+from audiotrain.music.chord_labels import repair
+from audiotrain.music.segments import Annotation, Segment, segments_to_frames
+
+MIDI_SUFFIXES = (".mid", ".midi")
+
+
+@dataclass(frozen=True)
+class Item:
+    """One labelled recording, or a span of one.
+
+    `audio` is a recording or a MIDI file to be rendered, None where there are only labels.
+    `annotation` is the label file, or the segments themselves (a clip of one chord has a single one
+    with an infinite end). All times are seconds of the whole recording; `start` and `end` say which
+    span of it is the item (`end` None: to its end). Items of one `group` belong in the same split;
+    `split` is what the data themselves say. `columns`: what a table says besides.
+    """
+
+    id: str
+    audio: Path | None
+    annotation: Path | tuple[Segment, ...]
+    start: float = 0.0
+    end: float | None = None
+    split: str | None = None
+    group: str = ""
+    selector: int | str | None = None
+    pop_spellings: bool = False
+    columns: dict[str, str] = field(default_factory=dict, hash=False)
+
+    @property
+    def midi(self) -> bool:
+        """True when there are notes to be rendered instead of a recording."""
+        return self.audio is not None and self.audio.suffix.lower() in MIDI_SUFFIXES
+
+    @property
+    def clip_label(self) -> str | None:
+        """The chord of a clip that has only one; None for a song."""
+        clip = not isinstance(self.annotation, Path) and len(self.annotation) == 1
+        return self.annotation[0].label if clip else None
+
+
+def load(item: Item) -> Annotation:
+    """Segments in seconds of the whole recording. ValueError when the file can't be read."""
+    if isinstance(item.annotation, Path):
+        return read_cached(item.annotation, item.selector, item.pop_spellings)
+    return Annotation(list(item.annotation), [])
+
+
+def segments(item: Item, seconds: float | None = None) -> list[Segment]:
+    """Segments in seconds from the item's `start`, cut at its `end`.
+
+    `seconds` is the length of the item's audio: nothing lasts longer, a clip's label as long.
+    """
+    length = math.inf if item.end is None else item.end - item.start
+    length = min(length, math.inf if seconds is None else seconds)
+    cut = [
+        Segment(max(start - item.start, 0.0), min(end - item.start, length), label)
+        for start, end, label in load(item).segments
+    ]
+    return [segment for segment in cut if segment.end > segment.start]
+
+
+def frame_labels(item: Item, frames: int, frame_seconds: float) -> np.ndarray:
+    """Class triples (frames, 3) int16 of an item: frame i is centred i * frame_seconds after its
+    `start`. IGNORE where nothing is labelled, or no class is known."""
+    return segments_to_frames(segments(item), frames, frame_seconds, item.pop_spellings)
+
+
+def read_cached(
+    path: Path, selector: int | str | None = None, pop_spellings: bool = False
+) -> Annotation:
+    """As `annotations.read`, and read once as long as the file does not change."""
+    changed = path.stat().st_mtime_ns if path.exists() else 0
+    return _read(path, selector, pop_spellings, changed)
+
+
+@lru_cache(maxsize=8192)
+def _read(path: Path, selector: int | str | None, pop_spellings: bool, changed: int) -> Annotation:
+    return readers.read(path, selector, pop_spellings)
+
+
+def chord_of_name(name: str) -> str | None:
+    """The chord that a folder or table cell names, in Harte's grammar; None if it names none.
+
+    >>> chord_of_name("C#major"), chord_of_name("am"), chord_of_name("Silence"), chord_of_name("x")
+    ('C#:maj', 'A:min', 'N', None)
+    """
+    for spelling in (name, name.replace("-", "")):
+        try:
+            label = repair(spelling.strip(), pop_spellings=True)
+        except ValueError:
+            continue
+        return None if label == "X" else label
+    return None

@@ -1,0 +1,188 @@
+"""Write chord segments: .lab, CSV, JAMS and JSON with confidences, MIDI to listen to.
+
+Every writer replaces its file in one step or leaves it untouched.
+"""
+
+import csv
+import io
+import json
+import math
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from audiotrain.music.chord_classes import UNKNOWN, chord_pitch_classes, decode, encode
+from audiotrain.music.segments import Segment, write_lab
+from audiotrain.utils import files
+
+WRITE_SUFFIXES = (".lab", ".txt", ".jams", ".csv", ".json", ".mid", ".midi")
+JSON_FORMAT = "audiotrain chords"
+
+
+def write(
+    path: str | os.PathLike,
+    segments: Sequence[Segment],
+    confidences: Sequence[float] | None = None,
+    duration: float | None = None,
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Write segments as the suffix of `path` says: .lab, .txt, .jams, .csv, .json or .mid.
+
+    `confidences` has one number in 0..1 a segment (CSV, JSON and JAMS keep it); `duration` is that
+    of the audio in seconds, by default the last end; `metadata` may have title, artist and tool.
+    """
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix not in WRITE_SUFFIXES:
+        raise ValueError(f"{path}: found suffix {suffix!r}, expected {', '.join(WRITE_SUFFIXES)}")
+    if confidences is not None and len(confidences) != len(segments):
+        raise ValueError(
+            f"{path}: found {len(confidences)} confidences, expected {len(segments)}, one a segment"
+        )
+    scores = [None] * len(segments) if confidences is None else [float(c) for c in confidences]
+    if not all(score is None or math.isfinite(score) for score in scores):
+        raise ValueError(f"{path}: found a confidence that is no number, expected 0 to 1")
+    seconds = float(duration) if duration else max((s.end for s in segments), default=0.0)
+    metadata = dict(metadata or {})
+    if suffix in (".lab", ".txt"):
+        write_lab(path, segments)
+    elif suffix == ".csv":
+        files.write(path, _csv_text(segments, scores))
+    elif suffix == ".json":
+        files.write(path, _json_text(segments, scores, seconds, metadata))
+    elif suffix == ".jams":
+        files.write(path, _jams_text(segments, scores, seconds, metadata, path.name))
+    else:
+        files.write(path, midi_bytes(segments))
+
+
+def _csv_text(segments: Sequence[Segment], confidences: list) -> str:
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(("start", "end", "chord", "confidence"))
+    for (start, end, label), confidence in zip(segments, confidences, strict=True):
+        score = "" if confidence is None else f"{confidence:.4f}"
+        writer.writerow((f"{start:.6f}", f"{end:.6f}", label, score))
+    return table.getvalue()
+
+
+def _json_text(
+    segments: Sequence[Segment], confidences: list, seconds: float, metadata: dict
+) -> str:
+    rows = [
+        {**segment._asdict(), "confidence": confidence}
+        for segment, confidence in zip(segments, confidences, strict=True)
+    ]
+    content = {"format": JSON_FORMAT, **metadata, "duration": seconds, "segments": rows}
+    return json.dumps(content, indent=1) + "\n"
+
+
+def _jams_text(
+    segments: Sequence[Segment], confidences: list, seconds: float, metadata: dict, name: str
+) -> str:
+    """A JAMS file with one `chord_harte` annotation; it has no word for unknown: that is a gap."""
+    data = [
+        {
+            "time": max(segment.start, 0.0),
+            "duration": segment.end - max(segment.start, 0.0),
+            "value": harte_spelling(segment.label),
+            "confidence": confidence,
+        }
+        for segment, confidence in zip(segments, confidences, strict=True)
+        if segment.end > 0 and encode(segment.label) != UNKNOWN
+    ]
+    about = {
+        "curator": {"name": "", "email": ""},
+        "annotator": {"name": metadata.get("tool", "audiotrain")},
+        "version": "",
+        "corpus": "",
+        "annotation_tools": metadata.get("tool", "audiotrain"),
+        "annotation_rules": "Harte et al., ISMIR 2005",
+        "validation": "",
+        "data_source": "program",
+    }
+    annotation = {
+        "namespace": "chord_harte",
+        "annotation_metadata": about,
+        "time": 0.0,
+        "duration": seconds,
+        "data": data,
+        "sandbox": {},
+    }
+    file_metadata = {
+        "title": metadata.get("title", Path(name).stem),
+        "artist": metadata.get("artist", ""),
+        "release": metadata.get("release", ""),
+        "duration": seconds,
+        "identifiers": {},
+        "jams_version": "0.3.5",
+    }
+    content = {"annotations": [annotation], "file_metadata": file_metadata, "sandbox": {}}
+    return json.dumps(content, indent=1) + "\n"
+
+
+# Shorthands that the JAMS namespace lacks, by degrees or on the next smaller one.
+_HARTE_TYPES = {
+    "sus2": "(1,2,5)", "5": "(1,5)", "1": "(1)", "11": "9(11)", "min11": "min9(11)",
+    "13": "9(11,13)", "maj13": "maj9(11,13)", "min13": "min9(11,13)",
+}  # fmt: skip
+_HARTE_NAMES = "maj|min|dim|aug|maj7|min7|7|dim7|hdim7|minmaj7|maj6|min6|9|maj9|min9|sus4".split(
+    "|"
+)
+
+
+def harte_spelling(label: str) -> str:
+    """The same chord with the shorthands of JAMS's `chord_harte`. ValueError when it can't be read.
+
+    >>> harte_spelling("C:13/b7"), harte_spelling("D:sus2"), harte_spelling("Eb:maj7/3")
+    ('C:9(11,13)/b7', 'D:(1,2,5)', 'Eb:maj7/3')
+    """
+    label = decode(encode(label)) if ":" not in label else label
+    match = re.fullmatch(r"([A-G][#b]*):([^(/]*)(?:\(([^)]*)\))?(/.*)?", label)
+    if match is None or (not match[2] and match[3]):
+        encode(label)
+        return label
+    root, shorthand, degrees, bass = match[1], match[2], match[3], match[4] or ""
+    if shorthand in _HARTE_NAMES:
+        return label
+    if shorthand not in _HARTE_TYPES:
+        return harte_spelling(decode(encode(label)))
+    spelled = _HARTE_TYPES[shorthand]
+    if degrees:
+        spelled = f"{spelled[:-1]},{degrees})"
+    return f"{root}:{spelled}{bass}"
+
+
+def midi_bytes(segments: Sequence[Segment], tempo: float = 120.0) -> bytes:
+    """A MIDI file: each chord in close position around middle C over its bass note, piano.
+
+    Labels are written as lyrics. `tempo` in beats a minute only moves the bar lines.
+    """
+    try:
+        import pretty_midi
+    except ImportError:
+        raise ImportError("writing MIDI needs pretty_midi: pip install pretty_midi") from None
+    song = pretty_midi.PrettyMIDI(initial_tempo=tempo)
+    piano = pretty_midi.Instrument(program=0, name="chords")
+    for start, end, label in segments:
+        song.lyrics.append(pretty_midi.Lyric(label, start))
+        for pitch in voicing(label):
+            piano.notes.append(pretty_midi.Note(velocity=80, pitch=pitch, start=start, end=end))
+    song.instruments.append(piano)
+    file = io.BytesIO()
+    song.write(file)
+    return file.getvalue()
+
+
+def voicing(label: str) -> list[int]:
+    """MIDI pitches of a chord: the bass in C2..B2 (36-47), the chord's notes in F#3..F4 (54-65).
+
+    >>> voicing("C:maj/3"), voicing("N")
+    ([40, 55, 60, 64], [])
+    """
+    chord_type, root, bass_note = encode(label)
+    if chord_type <= 0:
+        return []
+    notes = [(root + above) % 12 for above in chord_pitch_classes(chord_type)]
+    return [36 + bass_note] + sorted(54 + (note - 54) % 12 for note in notes)

@@ -1,0 +1,111 @@
+"""Captioned clips: what one is, how long it is, and its samples.
+
+A clip's id is its path relative to the data folder, with `/` between the parts.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Generic, NamedTuple, TypeVar
+
+import numpy as np
+
+from audiotrain.datasets.synthesis.sound_scenes import Scene
+from audiotrain.features import audio
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One captioned recording, a span of one, or a composed scene.
+
+    `captions` all describe the whole clip. `start` and `end` are seconds of the recording (`end`
+    None: to its end). Items of one `group` belong in the same split, since they come from one
+    source; `split` is what the data themselves say. `label` is the clip's class where the data
+    name one, `labels` all that it has where they are what is to be learnt. Clips of one `concept`
+    mean the same, whatever their captions' words; without a concept the caption says what is meant.
+    `columns`: what a table says besides.
+    """
+
+    id: str
+    audio: audio.AudioPath | Scene
+    captions: tuple[str, ...]
+    start: float = 0.0
+    end: float | None = None
+    split: str | None = None
+    group: str = ""
+    label: str | None = None
+    labels: tuple[str, ...] = ()
+    concept: str = ""
+    columns: dict[str, str] = field(default_factory=dict, hash=False)
+
+    @property
+    def seconds(self) -> float:
+        """Length in seconds. AudioError when it cannot be read, or its span holds nothing."""
+        if isinstance(self.audio, Scene):
+            whole = self.audio.seconds
+        else:
+            whole = audio.info(self.audio).seconds
+        end = whole if self.end is None else min(whole, self.end)
+        if end <= self.start:
+            raise audio.AudioError(
+                f"{self.audio}: span starts at {self.start:g} s, but the audio ends at "
+                f"{whole:.3f} s"
+            )
+        return end - self.start
+
+    def read(self, rate: int, start: float = 0.0, seconds: float | None = None) -> np.ndarray:
+        """Mono samples (samples,) at `rate` Hz, from `start` seconds of the clip on, up to its end
+        or `seconds`. AudioError as from audio.read."""
+        left = None if self.end is None else self.end - self.start - start
+        length = seconds if left is None else left if seconds is None else min(left, seconds)
+        if isinstance(self.audio, Scene):
+            first = round((self.start + start) * rate)
+            last = None if length is None else first + max(1, round(length * rate))
+            return self.audio.render(rate)[first:last]
+        return audio.read(self.audio, rate, self.start + start, length)
+
+    def stream(self, rate: int, block_seconds: float = 30.0) -> Iterator[np.ndarray]:
+        """The samples of `read(rate)` in blocks, the last one shorter; of a recording of any
+        length no more than a few blocks are in memory."""
+        if isinstance(self.audio, Scene):
+            yield self.read(rate)
+        elif not self.start and self.end is None:
+            yield from audio.stream(self.audio, rate, block_seconds)
+        else:
+            place, seconds = 0.0, self.seconds
+            while seconds - place > 0.5 / rate:
+                yield self.read(rate, place, block_seconds)
+                place += block_seconds
+
+
+def meaning(caption: str, concept: str = "") -> str:
+    """What makes a caption of a clip of that concept right for other clips, too."""
+    return concept or normalised(caption)
+
+
+def normalised(caption: str) -> str:
+    """A caption without what does not change its meaning: case, spaces, a last full stop.
+
+    >>> normalised(" A dog  barks.")
+    'a dog barks'
+    """
+    return " ".join(caption.casefold().split()).rstrip(".!")
+
+
+class Problem(NamedTuple):
+    """Something wrong with the data: a kind to count by, and "file:line: text" or "file: text"."""
+
+    kind: str
+    text: str
+
+
+AnyItem = TypeVar("AnyItem")
+
+
+@dataclass(frozen=True)
+class Corpus(Generic[AnyItem]):
+    """The items of a folder in the order of their ids, and what was found but can't be used."""
+
+    folder: Path
+    items: list[AnyItem]
+    problems: list[Problem]

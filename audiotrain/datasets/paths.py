@@ -1,0 +1,134 @@
+"""The files of a data folder by their names: paths relative to it, with `/` between the parts."""
+
+import os
+import posixpath
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from pathlib import Path, PurePosixPath
+
+from audiotrain.datasets import webdataset
+from audiotrain.datasets.items import Clip
+from audiotrain.features.audio import AUDIO_SUFFIXES
+
+SPLIT_NAMES = {
+    **dict.fromkeys(("train", "training", "train_set", "training_set", "development"), "train"),
+    **dict.fromkeys(("valid", "val", "validation", "dev", "validation_set"), "valid"),
+    **dict.fromkeys(("test", "testing", "eval", "evaluation", "test_set"), "test"),
+}
+OTHER_AUDIO_SUFFIXES = (".aif", ".aiff", ".opus", ".wma", ".aac", ".mp4", ".webm")
+
+
+def walk(folder: Path) -> Iterator[str]:
+    """Names of all files below a folder, through links but never twice; hidden ones left out."""
+    seen = set()
+    for place, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = [name for name in folders if not name.startswith((".", "__"))]
+        above = relative(Path(place), folder)
+        prefix = "" if above == "." else f"{above}/"
+        for name in files:
+            if not name.startswith("."):
+                yield prefix + name
+
+
+def relative(path: Path, folder: Path) -> str:
+    """The name of a file of a folder."""
+    return Path(os.path.relpath(path, folder)).as_posix()
+
+
+def without_suffix(name: str) -> str:
+    """The name without what follows its last dot."""
+    return str(PurePosixPath(name).with_suffix(""))
+
+
+def split_folders(names: Iterable[str]) -> dict[str, str]:
+    """Split by name, where folders at one depth are called train, test and the like."""
+    by_depth: dict[int, dict[str, str]] = defaultdict(dict)
+    for name in names:
+        for depth, folder in enumerate(PurePosixPath(name).parts[:-1]):
+            if folder.lower() in SPLIT_NAMES:
+                by_depth[depth][name] = SPLIT_NAMES[folder.lower()]
+    for splits in by_depth.values():
+        if len(set(splits.values())) > 1:  # one folder called Train may be the band
+            return splits
+    return {}
+
+
+def split_files(names: Iterable[str]) -> dict[str, str]:
+    """Split by name of file, where names have a word such as train and test in them.
+
+    >>> split_files(["captions_train.csv", "a/captions_test.csv", "more.csv"])
+    {'captions_train.csv': 'train', 'a/captions_test.csv': 'test'}
+    >>> split_files(["test.csv"])
+    {}
+    """
+    found = {}
+    for name in names:
+        words = re.split(r"[^a-z]+", PurePosixPath(name).stem.lower())
+        splits = {SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES}
+        if len(splits) == 1:
+            found |= {name: splits.pop()}
+    return found if len(set(found.values())) > 1 else {}
+
+
+class Finder:
+    """Recordings as a table names them: by path from the table or the folder, or by bare name.
+
+    `songs` are known names; a file elsewhere is found by its path if it has one of `suffixes`.
+    """
+
+    def __init__(
+        self, folder: Path, base: PurePosixPath, songs: Iterable[str], suffixes: tuple[str, ...]
+    ):
+        self.folder, self.base, self.suffixes = folder, base, suffixes
+        self.songs = set(songs)
+        self.by_name: dict[str, list[str]] = defaultdict(list)
+        for song in sorted(self.songs):
+            path = PurePosixPath(song)
+            self.by_name[path.name].append(song)
+            self.by_name[path.stem].append(song)
+
+    def __call__(self, name: str) -> str | None:
+        name = name.replace("\\", "/")
+        for base in (self.base, PurePosixPath()):
+            found = posixpath.normpath(base / name)
+            if found in self.songs:
+                return found
+            path = self.folder / base / name
+            if path.suffix.lower() in self.suffixes and path.is_file():
+                return relative(path, self.folder)
+        matching = self.by_name.get(PurePosixPath(name).name, ())
+        return matching[0] if len(matching) == 1 else None
+
+
+def recordings(path: Path, problems: list[str]) -> list[Clip]:
+    """Clips of a folder, a tar or one recording, in the order of their names, which are relative to
+    the folder. What of tars can't be read is told in `problems`; ValueError when there is no clip.
+    """
+    if not path.exists():
+        raise ValueError(f"{path}: no such file or folder")
+    folder = path if path.is_dir() else path.parent
+    clips = []
+    for name in sorted(walk(path)) if path.is_dir() else [path.name]:
+        suffix = PurePosixPath(name).suffix.lower()
+        if suffix in webdataset.TAR_SUFFIXES:
+            for members in webdataset.samples(folder / name, problems).values():
+                member = webdataset.audio_of(members)
+                if member is not None:
+                    clips.append(Clip(_text(f"{name}/{member.name}"), member, ()))
+        elif suffix in AUDIO_SUFFIXES or not path.is_dir():
+            clips.append(Clip(_text(name), folder / name, ()))
+    if not clips:
+        told = f" ({problems[0]})" if problems else ""
+        raise ValueError(f"{path}: no audio in it, expected {', '.join(AUDIO_SUFFIXES)}{told}")
+    return clips
+
+
+def _text(name: str) -> str:
+    """A name that can be written, also where the file system has one that is not text."""
+    return name.encode("utf-8", "replace").decode()

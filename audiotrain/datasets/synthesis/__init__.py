@@ -1,0 +1,10 @@
+"""Songs and sound scenes by synthesis.
+
+arrangement.py   Notes for instruments
+midi.py          How long a MIDI file sounds, without reading its notes
+progressions.py  Chord progressions
+render.py        Audio from notes
+sound_events.py  Sound events by synthesis
+sound_scenes.py  Scenes of sound events with exact captions in many phrasings, and real clips
+soundfont.py     A SoundFont 2 player
+"""

@@ -1,0 +1,224 @@
+"""Accuracy, top-k, confusion matrices, and mir_eval's chord scores: pure functions.
+
+A target below 0 (harmony.IGNORE) is never judged. Scores are shares of 1; compute_topk_accuracy and
+MetricsTracker give percent. Segments are (start, end, label), times in seconds.
+"""
+
+from collections.abc import Mapping
+
+import mlx.core as mx
+import numpy as np
+
+from audiotrain.music.chord_classes import HEADS
+
+# ---- classes
+
+
+def _numpy(values) -> np.ndarray:
+    """Numbers as NumPy's; bfloat16, which it has not, as float32."""
+    if isinstance(values, mx.array) and values.dtype == mx.bfloat16:
+        values = values.astype(mx.float32)
+    return np.asarray(values)
+
+
+def _judged(*arrays, targets) -> tuple[np.ndarray, ...]:
+    """The items of all arrays (items, ...) whose target is not ignored; the targets last."""
+    targets = _numpy(targets)
+    known = targets >= 0
+    return *(_numpy(array)[known] for array in arrays), targets[known]
+
+
+def _check_classes(name: str, found: np.ndarray, classes: int) -> None:
+    if len(found) and not (found.min() >= 0 and found.max() < classes):
+        raise ValueError(f"{name} {found.min()} to {found.max()}, expected 0 to {classes - 1}")
+
+
+def top_k_accuracy(logits, targets, k: int) -> float:
+    """Share of items whose target class is among the `k` largest logits; 0 when none is judged.
+
+    logits (..., classes), targets (...) class numbers. Of equal logits the first counts as larger;
+    NaN counts as wrong. ValueError when k is not in 1..classes, or a target is not below `classes`.
+
+    >>> top_k_accuracy(np.array([[3.0, 2, 1], [3, 2, 1]]), np.array([1, 2]), k=2)
+    0.5
+    """
+    logits = _numpy(logits)
+    classes = logits.shape[-1]
+    if not 1 <= k <= classes:
+        raise ValueError(f"k is {k}, expected 1 to {classes}, the number of classes")
+    logits, targets = _judged(logits, targets=targets)
+    if not len(targets):
+        return 0.0
+    _check_classes("target", targets, classes)
+    own = np.take_along_axis(logits, targets[:, None], axis=1)
+    before = ~(logits <= own) | ((logits == own) & (np.arange(classes) < targets[:, None]))
+    return float(np.mean(before.sum(axis=1) < k))
+
+
+def frame_accuracy(predictions, targets) -> dict[str, float]:
+    """Share of right frames for each head, and `joint` for all heads at once; 0 without frames.
+
+    Class triples (..., 3) in the order of harmony.HEADS. Heads that a target ignores (root and bass
+    of no chord) do not spoil `joint`; a frame without a target type is left out of it.
+    """
+    predictions = np.asarray(predictions).reshape(-1, len(HEADS))
+    targets = np.asarray(targets).reshape(-1, len(HEADS))
+    known = targets >= 0
+    right = (predictions == targets) & known
+    joint = (right | ~known).all(axis=1) & known[:, 0]
+    correct = np.append(right.sum(axis=0), joint.sum())
+    judged = np.append(known.sum(axis=0), known[:, 0].sum())
+    return dict(zip((*HEADS, "joint"), _ratio(correct, judged).tolist(), strict=True))
+
+
+def confusion_matrix(predictions, targets, classes: int) -> np.ndarray:
+    """Numbers of items (classes, classes): row the target, column the prediction.
+
+    predictions and targets (...) class numbers. ValueError when one is not below `classes`.
+
+    >>> confusion_matrix([0, 1, 1, 1], [0, 0, 1, -100], classes=2).tolist()
+    [[1, 1], [0, 1]]
+    """
+    predictions, targets = _judged(predictions, targets=targets)
+    _check_classes("prediction", predictions, classes)
+    _check_classes("target", targets, classes)
+    cells = targets.astype(np.int64) * classes + predictions.astype(np.int64)
+    return np.bincount(cells, minlength=classes * classes).reshape(classes, classes)
+
+
+def per_class(confusion) -> dict[str, np.ndarray]:
+    """`precision`, `recall`, `f1` and `support` (classes,) of a confusion matrix; 0 for x / 0."""
+    confusion = np.asarray(confusion)
+    right, support, predicted = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
+    return {
+        "precision": _ratio(right, predicted),
+        "recall": _ratio(right, support),
+        "f1": _ratio(2 * right, support + predicted),
+        "support": support,
+    }
+
+
+def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """part / whole, and 0 where `whole` is 0."""
+    return np.divide(part, whole, out=np.zeros(np.shape(part)), where=np.asarray(whole) > 0)
+
+
+# ---- chords over time
+
+
+# ---- from logits, batch by batch
+
+
+def compute_topk_accuracy(logits, targets, k: int = 3) -> float:
+    """`top_k_accuracy` in percent."""
+    return 100 * top_k_accuracy(logits, targets, k)
+
+
+def compute_confusion_matrix(logits, targets) -> np.ndarray:
+    """`confusion_matrix` (classes, classes) of the largest logits (..., classes)."""
+    logits = _numpy(logits)
+    return confusion_matrix(logits.argmax(axis=-1), targets, logits.shape[-1])
+
+
+def compute_per_class_metrics(logits, targets) -> dict[str, np.ndarray]:
+    """`per_class` of the largest logits (..., classes), as shares of 1."""
+    return per_class(compute_confusion_matrix(logits, targets))
+
+
+class MetricsTracker:
+    """Mean losses and the accuracy of each head, in percent, over the batches of an epoch."""
+
+    def __init__(self):
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all batches."""
+        self._items = 0
+        self._loss_sums: dict[str, float] = {}
+        self._correct = dict.fromkeys(HEADS, 0)
+        self._judged = dict.fromkeys(HEADS, 0)
+
+    def update(self, loss_dict: Mapping, outputs, targets: Mapping, batch_size: int) -> None:
+        """Add a batch: losses by name; logits (..., classes) and targets (...) of each head.
+
+        `outputs` is a mapping from the names in harmony.HEADS or a sequence in their order.
+        """
+        if not isinstance(outputs, Mapping):
+            outputs = dict(zip(HEADS, outputs, strict=True))
+        self._items += batch_size
+        for name, loss in loss_dict.items():
+            self._loss_sums[name] = self._loss_sums.get(name, 0.0) + float(loss) * batch_size
+        for head in HEADS:
+            logits = _numpy(outputs[head])
+            predictions, known = _judged(logits.argmax(axis=-1), targets=targets[head])
+            _check_classes(f"{head}: target", known, logits.shape[-1])
+            self._correct[head] += int((predictions == known).sum())
+            self._judged[head] += len(known)
+
+    def get_metrics(self) -> dict[str, float]:
+        """Mean losses under their names, and `<head>_acc` in percent for each of harmony.HEADS."""
+        losses = {name: total / max(self._items, 1) for name, total in self._loss_sums.items()}
+        return losses | {
+            f"{head}_acc": 100 * self._correct[head] / max(self._judged[head], 1) for head in HEADS
+        }
+
+    def summary(self) -> str:
+        """The metrics in one line, for a log."""
+        return ", ".join(
+            f"{name} {value:.2f} %" if name.endswith("_acc") else f"{name} {value:.4f}"
+            for name, value in self.get_metrics().items()
+        )
+
+
+def class_accuracies(scores: np.ndarray, targets: np.ndarray) -> dict[str, float]:
+    """`accuracy`, the share of items whose class has the largest score, and
+    `balanced_accuracy`, the mean of that share over the classes that occur.
+
+    scores (items, classes), targets (items,); of equal scores the largest counts as another's.
+    """
+    scores, targets = np.asarray(scores), np.asarray(targets)
+    if len(scores) != len(targets) or not len(targets):
+        raise ValueError(
+            f"{len(scores)} scores, {len(targets)} targets: expected as many, not none"
+        )
+    own = np.take_along_axis(scores, targets[:, None], axis=1)
+    right = (scores >= own).sum(axis=1) == 1
+    occurring = np.unique(targets)
+    return {
+        "accuracy": float(right.mean()),
+        "balanced_accuracy": float(np.mean([right[targets == one].mean() for one in occurring])),
+    }
+
+
+def lwlrap(targets: np.ndarray, scores: np.ndarray) -> float:
+    """Label-weighted label-ranking average precision: of each class of each clip the share of the
+    clip's classes among those scored no lower, averaged over them all; 0 without any.
+
+    targets and scores (clips, classes).
+
+    >>> round(lwlrap(np.array([[1, 0, 1], [0, 1, 0]]), np.array([[3, 2, 1], [3, 2, 1.0]])), 4)
+    0.7222
+    """
+    total, count = 0.0, 0
+    for target, score in zip(targets > 0, scores, strict=True):
+        own = score[target]
+        above = score[None] >= own[:, None]
+        total += ((above & target[None]).sum(axis=1) / above.sum(axis=1)).sum()
+        count += len(own)
+    return float(total / max(count, 1))
+
+
+def average_precisions(targets: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Average precision (classes,) of each class; NaN of one that no clip has."""
+    from sklearn.metrics import average_precision_score
+
+    return np.array([
+        average_precision_score(own > 0, score) if (own > 0).any() else np.nan
+        for own, score in zip(targets.T, scores.T, strict=True)
+    ])  # fmt: skip
+
+
+def mean_average_precision(targets: np.ndarray, scores: np.ndarray) -> float:
+    """Mean over the classes that occur; 0 when none does."""
+    found = average_precisions(targets, scores)
+    return float(np.nanmean(found)) if np.isfinite(found).any() else 0.0

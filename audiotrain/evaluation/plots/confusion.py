@@ -1,0 +1,131 @@
+"""Confusion matrices as pictures, CSV and JSON; counts are frames or clips."""
+
+import json
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from audiotrain.evaluation.plots.style import (
+    INK,
+    PALE,
+    WHITE_TO_NAVY,
+    add_title,
+    new_figure,
+    save,
+    tidy,
+)
+from audiotrain.evaluation.plots.tables import _compact, _csv_text
+from audiotrain.utils.files import write
+
+MANY = 16  # classes; more are printed smaller
+
+
+def confusion_picture(
+    matrix: np.ndarray,
+    names: Sequence[str],
+    path: str | os.PathLike,
+    title: str = "Confusion",
+    scale: str = "sqrt",
+    unit: str = "frames",
+) -> None:
+    """Confusion matrices as pictures, CSV and JSON; counts are frames or clips."""
+    from matplotlib.colors import LinearSegmentedColormap, PowerNorm
+
+    matrix = _square(matrix, names)
+    if scale not in ("sqrt", "linear"):
+        raise ValueError(f"scale={scale!r}: expected 'sqrt' or 'linear'")
+    left_out = 0
+    if len(names) > MANY and matrix.any():
+        kept = np.flatnonzero(matrix.sum(axis=0) + matrix.sum(axis=1))
+        left_out = len(names) - len(kept)
+        matrix, names = matrix[np.ix_(kept, kept)], [names[number] for number in kept]
+    classes = len(names)
+    support = matrix.sum(axis=1)
+    shares = matrix / np.maximum(support, 1)[:, None]
+    side = max(3.6, 0.36 * classes if classes > MANY else 0.5 * classes)
+    figure, (axes,) = new_figure(side + 2, side + 1.5)
+    norm = PowerNorm(0.5 if scale == "sqrt" else 1.0, 0, 1)
+    colors = LinearSegmentedColormap.from_list("white to navy", WHITE_TO_NAVY)
+    image = axes.imshow(shares, cmap=colors, norm=norm, aspect="equal")
+    _write_counts(axes, matrix, norm(shares), 7.5 if classes <= MANY else 5.5)
+    _name_classes(axes, names, shares, support, 9 if classes <= MANY else 7.5)
+    _scale_bar(figure, axes, image, side, scale)
+    total = matrix.sum()
+    correct = f"{np.trace(matrix) / total:.1%} of {total:,.0f} {unit} correct" if total else "empty"
+    correct += f", {left_out} classes do not occur" if left_out else ""
+    add_title(axes, title, correct)
+    save(figure, path)
+
+
+def _scale_bar(figure: Any, axes: Any, image: Any, side: float, scale: str) -> None:
+    """Confusion matrices as pictures, CSV and JSON; counts are frames or clips."""
+    place = axes.inset_axes((1 + 0.95 / side, 0, 0.14 / side, 1))
+    bar = figure.colorbar(image, cax=place)
+    ticks = (0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 1) if scale == "sqrt" else np.linspace(0, 1, 6)
+    bar.set_ticks(ticks, labels=[f"{share:.0%}" for share in ticks])
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(labelsize=8, colors=PALE, length=0)
+    bar.set_label("share of the reference class", fontsize=8, color=PALE)
+
+
+def _write_counts(axes: Any, matrix: np.ndarray, shades: np.ndarray, points: float) -> None:
+    for row, column in zip(*np.nonzero(matrix), strict=True):
+        axes.text(
+            column,
+            row,
+            _compact(matrix[row, column]),
+            ha="center",
+            va="center",
+            fontsize=points,
+            color="white" if shades[row, column] > 0.5 else INK,
+        )
+
+
+def _name_classes(
+    axes: Any, names: Sequence[str], shares: np.ndarray, support: np.ndarray, points: float
+) -> None:
+    """Confusion matrices as pictures, CSV and JSON; counts are frames or clips."""
+    places = np.arange(len(names))
+    tidy(axes, grid=False)
+    slant = 90 if max(map(len, names), default=0) > 3 else 0
+    axes.set_xticks(places, labels=names, fontsize=points, rotation=slant, color=INK)
+    axes.set_yticks(places, labels=names, fontsize=points, color=INK)
+    axes.set_xticks(np.arange(len(names) + 1) - 0.5, minor=True)
+    axes.set_yticks(np.arange(len(names) + 1) - 0.5, minor=True)
+    axes.grid(which="minor", color="#eceff3", linewidth=1)
+    axes.set_xlabel("predicted", color=PALE, fontsize=9)
+    axes.set_ylabel("reference", color=PALE, fontsize=9)
+    for place, label in zip(places, axes.get_yticklabels(), strict=True):
+        count = support[place]
+        label.set_color(INK if count else PALE)
+        recall = f"{shares[place, place]:.0%} of {_compact(count)}" if count else "none"
+        axes.annotate(
+            recall, (1, place), (6, 0), axes.get_yaxis_transform(), "offset points",
+            va="center", fontsize=points - 1, color=PALE,
+        )  # fmt: skip
+
+
+def confusion_csv(matrix: np.ndarray, names: Sequence[str], path: str | os.PathLike) -> None:
+    """Confusion matrices as pictures, CSV and JSON; counts are frames or clips."""
+    matrix = _square(matrix, names)
+    lines = [
+        ["reference", *names],
+        *([name, *row] for name, row in zip(names, matrix.tolist(), strict=True)),
+    ]
+    write(path, _csv_text(lines))
+
+
+def confusion_json(matrix: np.ndarray, names: Sequence[str], path: str | os.PathLike) -> None:
+    """Confusion matrices as pictures, CSV and JSON; counts are frames or clips."""
+    matrix = _square(matrix, names)
+    content = {"rows": "reference", "columns": "predicted", "names": list(names)}
+    write(path, json.dumps(content | {"counts": matrix.tolist()}) + "\n")
+
+
+def _square(matrix: np.ndarray, names: Sequence[str]) -> np.ndarray:
+    matrix = np.asarray(matrix)
+    if matrix.shape != (len(names), len(names)):
+        raise ValueError(f"confusion of shape {matrix.shape}, expected {len(names)} names a side")
+    return matrix

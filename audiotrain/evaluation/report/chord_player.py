@@ -1,0 +1,161 @@
+"""Songs of a report: their chords along time, what each run heard, and sound small enough to embed.
+
+A run's `timelines.json` has every song that it was scored on: {"song", "score", "audio", "start",
+"end", "reference", "prediction"}, chords as [start, end, label] in seconds; `example.wav` with
+`example.lab` and `example-reference.lab` is the song that `train` shows.
+"""
+
+import base64
+import hashlib
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from audiotrain.evaluation.plots.chord_timeline import root_of, short_label
+from audiotrain.evaluation.report.run_reader import Run
+from audiotrain.features import audio
+
+RATE = 22050  # Hz of embedded sound
+MOST_SONGS = 24  # the worst ones
+NO_SOUND = "no recording was kept, chords only"
+
+Chords = list[list[Any]]  # [start, end, label as musicians write it, root or -1]
+
+
+def songs_and_sounds(runs: Sequence[Run], most_bytes: int) -> tuple[list[dict], dict[str, dict]]:
+    """The worst songs, the worst first, and their sounds by key, `most_bytes` in all.
+
+    Runs that were scored on the same song, by its name and labels, share it.
+    """
+    songs: dict[str, dict] = {}
+    for number, run in enumerate(runs):
+        entries = sorted(_timelines(run) or _example(run), key=lambda entry: entry["score"])
+        for entry in entries:
+            key = json.dumps([entry["song"], entry["reference"], entry["sound"]])
+            song = songs.setdefault(key, _song(entry))
+            song["lanes"].append({"run": number, "chords": _chords(entry["prediction"])})
+    ordered = sorted(songs.values(), key=lambda song: song["score"])
+    chosen = _worst(ordered)
+    sounds: dict[str, dict] = {}
+    for song in chosen:
+        most_bytes = _add_sound(song, sounds, most_bytes)
+    return chosen, sounds
+
+
+def _worst(songs: Sequence[dict]) -> list[dict]:
+    """The first MOST_SONGS, and of the others those that alone can be heard."""
+    heard = [song for song in songs if song["source"]]
+    kept = {id(song) for song in (*songs[:MOST_SONGS], *heard[:2])}
+    return [song for song in songs if id(song) in kept]
+
+
+def encode(samples: np.ndarray, rate: int) -> tuple[str, bytes]:
+    """Media type and bytes of mono samples (samples,): MP3 of 40 kbit/s, which every browser
+    plays and seeks in, or Ogg Vorbis where libsndfile writes no MP3."""
+    import soundfile
+
+    mp3 = "MP3" in soundfile.available_formats()
+    form = {"format": "MP3", "bitrate_mode": "CONSTANT"} if mp3 else {"format": "OGG"}
+    target = io.BytesIO()
+    with soundfile.SoundFile(target, "w", rate, 1, compression_level=0.8, **form) as file:
+        for first in range(0, len(samples), rate):  # libsndfile crashes on long arrays in Ogg
+            file.write(samples[first : first + rate])
+    return "audio/mpeg" if mp3 else "audio/ogg", target.getvalue()
+
+
+def _song(entry: Mapping[str, Any]) -> dict[str, Any]:
+    reference = entry["reference"]
+    ends = [chord[1] for chord in (*(reference or ()), *entry["prediction"])]
+    return {
+        "name": entry["song"], "score": entry["score"], "seconds": max(ends, default=0.0),
+        "reference": None if reference is None else _chords(reference),
+        "lanes": [], "sound": None, "silence": NO_SOUND, "source": entry["source"],
+    }  # fmt: skip
+
+
+def _chords(spans: Sequence[Sequence[Any]]) -> Chords:
+    """Spans with the label as musicians write it and the root's pitch class."""
+    found: Chords = []
+    for start, end, label in spans:
+        text, root = short_label(label), root_of(label)
+        if found and found[-1][2] == text and abs(found[-1][1] - start) < 1e-3:
+            found[-1][1] = round(end, 3)
+        elif end > start:
+            found.append([round(start, 3), round(end, 3), text, -1 if root is None else root])
+    return found
+
+
+def _timelines(run: Run) -> list[dict[str, Any]]:
+    """Entries of timelines.json; none where there is no such file or it says something else."""
+    try:
+        found = json.loads((run.folder / "timelines.json").read_text(encoding="utf-8"))
+        return [_entry(song, run.folder) for song in found]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return []
+
+
+def _entry(song: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    audio_path = song["audio"]
+    return {
+        "song": str(song["song"]),
+        "sound": None,
+        "score": math.inf if song["score"] is None else float(song["score"]),
+        "reference": _spans(song["reference"]),
+        "prediction": _spans(song["prediction"]),
+        "source": audio_path and (folder / audio_path, song["start"], song["end"]),
+    }
+
+
+def _spans(chords: Sequence) -> Chords:
+    spans = [[float(start), float(end), str(label)] for start, end, label in chords]
+    if not all(math.isfinite(time) for span in spans for time in span[:2]):
+        raise ValueError("times are expected to be finite")
+    return spans
+
+
+def _example(run: Run) -> list[dict[str, Any]]:
+    """The song of example.wav, when its chords are beside it."""
+    wav, prediction = run.folder / "example.wav", _lab(run.folder / "example.lab")
+    if prediction is None or not wav.is_file():
+        return []
+    with open(wav, "rb") as file:
+        digest = hashlib.file_digest(file, "sha1").hexdigest()
+    reference = _lab(run.folder / "example-reference.lab")
+    return [{
+        "song": "an unseen song", "sound": digest, "score": math.inf, "reference": reference,
+        "prediction": prediction, "source": (wav, 0.0, None),
+    }]  # fmt: skip
+
+
+def _lab(path: Path) -> Chords | None:
+    """The lines of a label file; None where there is none that can be read."""
+    try:
+        lines = [line.split(None, 2) for line in path.read_text(encoding="utf-8").splitlines()]
+        return _spans([line for line in lines if line])
+    except (OSError, ValueError):
+        return None
+
+
+def _add_sound(song: dict[str, Any], sounds: dict[str, dict], most_bytes: int) -> int:
+    """Embed a song's recording if it fits into `most_bytes`; the bytes that are left."""
+    source = song.pop("source")
+    if not source:
+        return most_bytes
+    path, start, end = source
+    seconds = None if end is None else end - start
+    if 5000 * song["seconds"] > most_bytes:  # 40 kbit/s
+        song["silence"] = "its sound was left out to keep the page small"
+        return most_bytes
+    try:
+        kind, content = encode(audio.read(path, RATE, start, seconds), RATE)
+    except (audio.AudioError, OSError) as error:
+        song["silence"] = f"no sound: {error}"
+        return most_bytes
+    song["sound"] = f"sound {len(sounds)}"
+    sounds[song["sound"]] = {"type": kind, "base64": base64.b64encode(content).decode()}
+    return most_bytes - len(content)

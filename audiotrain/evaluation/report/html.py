@@ -1,0 +1,247 @@
+"""`audiotrain report RUN…`: runs side by side on one HTML page that needs nothing else.
+
+The page is `page/page.html` with its style and script in it, and the runs as JSON that the script
+draws. It asks for nothing over the network: its policy lets the browser run this script only.
+"""
+
+import base64
+import csv
+import hashlib
+import json
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from audiotrain import config
+from audiotrain.evaluation.plots.confusion import MANY
+from audiotrain.evaluation.report.chord_player import songs_and_sounds
+from audiotrain.evaluation.report.run_reader import (
+    CV,
+    Run,
+    differing,
+    find_runs,
+    headlines,
+    is_lower_better,
+    is_run,
+    read_run,
+    written_out,
+)
+from audiotrain.evaluation.report.run_table import date, took
+from audiotrain.utils.errors import exit_code
+from audiotrain.utils.files import finite_or_none, write
+
+PAGE = Path(__file__).parent / "page"
+SCRIPTS = ("page.js", "tables.js", "curves.js", "confusion.js", "listen.js", "main.js")
+SIGN = '<meta name="generator" content="audiotrain report">'  # of a page that may be replaced
+MOST_POINTS = 800  # of a curve
+MOST_ROWS = 200  # of a table
+COUNTS = ("seconds", "songs", "clips", "captions", "distinct_captions", "switching_cost", "folds")
+NO_TABLES = ("metrics", "confusion")  # how CSV files begin that are not shown as tables
+
+
+@dataclass(frozen=True)
+class ReportSettings:
+    """Compare runs on one HTML page: curves, scores, confusions, settings, and chords to hear."""
+
+    runs: tuple[Path, ...]
+    """run folders, what `evaluate` wrote, or folders of runs; differences are to the first"""
+    output: Path = Path("report.html")
+    """the page"""
+    title: str | None = None
+    """its heading; nothing: the runs' names"""
+    sound_megabytes: float = 6.0
+    """of recordings to embed, compressed; 0: none"""
+
+    def __post_init__(self):
+        if not self.runs:
+            raise ValueError("--runs: nothing follows, expected run folders")
+        if not 0 <= self.sound_megabytes <= 100:
+            raise ValueError(f"--sound-megabytes: {self.sound_megabytes}, expected 0 to 100")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write the page; 2 and a line on stderr for a mistake."""
+
+    def run() -> None:
+        settings = config.load(
+            ReportSettings, argv, prog="audiotrain report",
+            description=ReportSettings.__doc__ or "", positional="runs",
+        )  # fmt: skip
+        runs = chosen_runs(settings.runs)
+        content = page(runs, settings.title, round(settings.sound_megabytes * 1e6))
+        refuse_other_files(settings.output)
+        write(settings.output, content)
+        print(f"{settings.output}: {len(runs)} runs, {len(content) / 1e6:.1f} MB")
+
+    return exit_code(run)
+
+
+def chosen_runs(folders: Sequence[Path]) -> list[Run]:
+    """The runs of the folders, each once, in their order, a cross-validation's folds after it;
+    ValueError for a folder without any."""
+    found: dict[Path, Run] = {}
+    for folder in folders:
+        evaluated = (folder / "metrics.json").is_file()  # a run, or what `evaluate` wrote of one
+        runs = [read_run(folder)] if evaluated or is_run(folder) else find_runs(folder)
+        if len(runs) == 1 and runs[0].kind.endswith(CV):
+            inside = [run for run in find_runs(folder) if run.folder.resolve() != folder.resolve()]
+            runs += sorted(inside, key=lambda run: run.name)
+        if not runs:
+            raise ValueError(f"{folder}: no run in it, expected a run folder or a folder of runs")
+        for run in runs:
+            found.setdefault(run.folder.resolve(), run)
+    return distinct(list(found.values()))
+
+
+def distinct(runs: Sequence[Run]) -> list[Run]:
+    """The runs, those of one name called by more of their path."""
+    names = [run.name for run in runs]
+    return [
+        run if names.count(run.name) == 1 else run._replace(name=str(run.folder)) for run in runs
+    ]
+
+
+def refuse_other_files(path: Path) -> None:
+    """ValueError when `path` holds something that this did not write."""
+    if path.is_dir():
+        raise ValueError(f"{path}: a folder, expected the name of a page, such as report.html")
+    if path.exists() and SIGN not in path.read_bytes()[:2000].decode("utf-8", "replace"):
+        raise ValueError(f"{path}: holds something else than a report; --output names another")
+
+
+def page(runs: Sequence[Run], title: str | None = None, sound_bytes: int = 6_000_000) -> str:
+    """The whole page as text."""
+    style = (PAGE / "page.css").read_text(encoding="utf-8")
+    parts = [(PAGE / name).read_text(encoding="utf-8") for name in SCRIPTS]
+    script = '(() => {\n"use strict";\n' + "\n".join(parts) + "})();\n"
+    names = ", ".join(run.name for run in runs[:4]) + (" …" if len(runs) > 4 else "")
+    content = {
+        "policy": f"default-src 'none'; script-src '{_digest(script)}'; "
+        f"style-src '{_digest(style)}'; img-src data:; media-src blob:; base-uri 'none'; "
+        "form-action 'none'",
+        "title": escape(title or names),
+        "style": style,
+        "data": _as_island(describe(runs, sound_bytes)),
+        "script": script,
+    }
+    template = (PAGE / "page.html").read_text(encoding="utf-8")
+    return re.sub(r"\{\{(\w+)\}\}", lambda found: content[found[1]], template)
+
+
+def describe(runs: Sequence[Run], sound_bytes: int) -> dict[str, Any]:
+    """All that the page's script draws."""
+    songs, sounds = songs_and_sounds(runs, sound_bytes)
+    names = dict.fromkeys(name for run in runs for name in run.scores)
+    return {
+        "made": date(time.time()),
+        "runs": [describe_run(run) for run in runs],
+        "differing": dict.fromkeys(differing(runs), True),
+        "neutral": [name for name in names if name.rpartition(".")[2] in COUNTS],
+        "lower": [name for name in names if is_lower_better(name)],
+        "songs": songs,
+        "sounds": sounds,
+    }
+
+
+def describe_run(run: Run) -> dict[str, Any]:
+    """One run, as the script has it."""
+    return {
+        "name": run.name, "kind": run.kind, "state": run.state, "problems": run.problems,
+        "written": date(run.written), "step": run.step,
+        "took": None if run.seconds is None else took(run),
+        "settings": {name: written_out(value) for name, value in run.settings.items()},
+        "scores": run.scores, "headlines": headlines(run), "series": series(run.rows),
+        "confusions": confusions(run.folder), "tables": tables(run.folder),
+    }  # fmt: skip
+
+
+def series(rows: Sequence[Mapping[str, float]]) -> dict[str, dict[str, list[float]]]:
+    """Metric -> its steps "x" and values "y", thinned to MOST_POINTS with both ends kept.
+
+    >>> series([{"step": 1, "epoch": 0, "loss": 2.0}, {"step": 2, "epoch": 0, "loss": 1.0}])
+    {'loss': {'x': [1, 2], 'y': [2.0, 1.0]}}
+    """
+    points: dict[str, dict[float, float]] = {}
+    for row in rows:
+        for name, value in row.items():
+            if name not in ("step", "epoch"):
+                points.setdefault(name, {})[row["step"]] = float(f"{value:.6g}")
+    found = {}
+    for name, own in points.items():
+        steps = sorted(own)
+        stride = -(-len(steps) // MOST_POINTS)
+        kept = steps[:-1][::stride] + steps[-1:]
+        found[name] = {"x": kept, "y": [own[step] for step in kept]}
+    return found
+
+
+def confusions(folder: Path) -> list[dict[str, Any]]:
+    """Confusion matrices of a run's CSV files, cells as [reference, predicted, count], those that
+    know most classes first."""
+    found: list[tuple[int, dict[str, Any]]] = []
+    for path in sorted(folder.glob("confusion*.csv")):
+        lines = _csv(path)
+        classes = [str(name) for name in lines[0][1:]] if lines else []
+        rows = lines[1:]
+        square = len(rows) == len(classes) and all(len(row) == len(classes) + 1 for row in rows)
+        cells = [
+            [r, c, count]
+            for r, row in enumerate(rows)
+            for c, count in enumerate(row[1:])
+            if isinstance(count, float) and count > 0
+        ]
+        if classes and square:
+            known = len(classes)
+            if known > MANY and cells:  # those neither there nor predicted are left out
+                kept = sorted({place for cell in cells for place in cell[:2]})
+                classes = [classes[place] for place in kept]
+                cells = [[kept.index(r), kept.index(c), count] for r, c, count in cells]
+            name = path.stem.removeprefix("confusion").removeprefix("-") or "classes"
+            found.append((known, {"name": name, "classes": classes, "cells": cells}))
+    return [matrix for _, matrix in sorted(found, key=lambda pair: -pair[0])]
+
+
+def tables(folder: Path) -> list[dict[str, Any]]:
+    """The other tables of a run, at most MOST_ROWS of each."""
+    found = []
+    for path in sorted(folder.glob("*.csv")):
+        lines = [] if path.name.startswith(NO_TABLES) else _csv(path)
+        if len(lines) > 1:
+            columns = [str(name) for name in lines[0]]
+            rows = [(row + [None] * len(columns))[: len(columns)] for row in lines[1:]]
+            found.append({
+                "name": path.stem, "columns": columns, "rows": rows[:MOST_ROWS], "total": len(rows),
+            })  # fmt: skip
+    return found
+
+
+def _csv(path: Path) -> list[list[Any]]:
+    """Rows of a CSV, numbers as floats below its header, None for nothing; none if unreadable."""
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            header, *rows = [row for row in csv.reader(file) if row] or [[]]
+    except (OSError, UnicodeDecodeError, csv.Error):
+        return []
+    return [header, *([row[0] or None, *map(_cell, row[1:])] for row in rows)] if header else []
+
+
+def _cell(text: str) -> str | float | None:
+    try:
+        return float(text) if text else None
+    except ValueError:
+        return text
+
+
+def _digest(text: str) -> str:
+    """A Content-Security-Policy's name of an inline script."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _as_island(data: Any) -> str:
+    """JSON that may stand inside a script element whatever texts are in it."""
+    text = json.dumps(finite_or_none(data), separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

@@ -1,0 +1,341 @@
+"""Run folders as they lie on disk: settings, scores, history, and what is wrong with them.
+
+A run folder has a `config.yaml`, a `history.json`, a `metrics.jsonl` or a cross-validation's
+`folds.json`. Whatever is missing or damaged is told in `problems`; nothing here raises for it.
+Settings and scores are flat, by dotted name.
+"""
+
+import json
+import math
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from audiotrain.train import checkpoint
+
+MARKS = ("config.yaml", "history.json", "metrics.jsonl", "folds.json")
+WRITTEN = (*MARKS, "metrics.json", "metrics.csv")
+INNER = ("checkpoints", "model", "tokenizer", "wandb", "mlruns", "tensorboard", "node_modules")
+ABSENT = object()  # the value of a setting that is not there
+# Settings that say where a run is, not what it does.
+SAME = ("output", "resume", "training.output_dir")
+LOWER_IS_BETTER = ("loss", "rank", "error", "seconds", "deviation", "perplexity")
+DEEPEST = 12  # levels of nested settings or scores
+# What is said of a run in one line: names in metrics.json and for people, by kind.
+HEADLINES = {
+    "chords": {
+        f"viterbi.corpus.{name}": name for name in ("root", "majmin", "sevenths", "mirex", "seg")
+    },
+    "clap": {
+        f"retrieval.{way}_{score}": f"{short} {score}"
+        for way, short in (("text_to_audio", "t2a"), ("audio_to_text", "a2t"))
+        for score in ("R@1", "mAP@10")
+    },
+    "classify": {name: name for name in ("accuracy", "balanced_accuracy", "lwlrap", "map")},
+}
+MEANS = ("root", "majmin", "sevenths", "mirex", "seg", *HEADLINES["classify"])  # of folds
+CV = "cv"  # ends the kind of a cross-validation
+KEYS = {  # settings that only this recipe has
+    "chords": {"features.bins_per_octave"},
+    "clap": {"pretrained", "templates"},
+    "classify": {"task", "folds_of"},
+}
+
+
+class Run(NamedTuple):
+    """What a run folder says. `written` is when, seconds since 1970; `seconds` of training."""
+
+    folder: Path
+    name: str
+    kind: str
+    written: float
+    seconds: float | None
+    settings: dict[str, Any]
+    scores: dict[str, float]
+    rows: list[dict[str, float]]
+    problems: tuple[str, ...]
+    scored: bool  # its last word is written: metrics.json or history.json
+
+    @property
+    def step(self) -> int | None:
+        """The last step that it told of."""
+        return max((int(row["step"]) for row in self.rows), default=None)
+
+    @property
+    def state(self) -> str:
+        """finished, unfinished (it runs, or was stopped) or broken."""
+        if self.problems:
+            return "broken"
+        return "finished" if self.scored else "unfinished"
+
+
+def find_runs(folder: Path) -> list[Run]:
+    """All runs in and below `folder`, newest first. ValueError when there is no such folder."""
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: no such folder, expected one that holds runs")
+    found = [read_run(path, _name(path, folder)) for path in _run_folders(folder)]
+    return sorted(found, key=lambda run: run.written, reverse=True)
+
+
+def read_run(folder: Path, name: str | None = None) -> Run:
+    """The run in `folder`, called `name` or as its folder."""
+    problems: list[str] = []
+    settings = _settings(folder, problems)
+    metrics = _json(folder / "metrics.json", problems)
+    rows = _rows(folder, problems)
+    meta = _meta(folder)
+    if not settings and isinstance(meta.get("config"), dict):
+        inner = meta["config"].get("settings", meta["config"])
+        settings = flat(inner if isinstance(inner, dict) else {}, "checkpoint", problems)
+    measured = {
+        key: float(value)
+        for key, value in flat(metrics or {}, "metrics.json", problems).items()
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    }
+    if isinstance(best_metric := (metrics or {}).get("best_metric"), str):
+        measured = _of_training(measured, best_metric, rows)
+    written = [(folder / file).stat().st_mtime for file in WRITTEN if (folder / file).exists()]
+    seconds = meta.get("seconds")
+    return Run(
+        folder=folder,
+        name=name or folder.resolve().name,
+        kind=_kind(settings, measured, folder),
+        written=max(written, default=0.0),
+        seconds=seconds if isinstance(seconds, int | float) else None,
+        settings=settings,
+        scores=measured | best_and_last(rows) | measured,  # as measured, where both say it
+        rows=rows,
+        problems=tuple(problems),
+        scored=any((folder / file).exists() for file in ("metrics.json", "history.json")),
+    )
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder holds anything that a run writes."""
+    return any((folder / name).is_file() for name in MARKS)
+
+
+def headlines(run: Run) -> dict[str, str]:
+    """Up to five scores that stand for a run: name in `run.scores` -> name for people.
+
+    Of a run of no recipe: what its best checkpoint was chosen by, then shares, then losses; what
+    was validated by its best value.
+    """
+    known = HEADLINES.get(run.kind) or {f"mean.{name}": name for name in MEANS}
+    if found := {key: text for key, text in known.items() if key in run.scores}:
+        return dict(list(found.items())[:5])
+    keys = [key for key in run.scores if not key.startswith(("last.", "deviation."))]
+    best = {key.removeprefix("best."): key for key in keys if key.startswith("best.")}
+    names = {key.removeprefix("best."): key for key in keys} | best
+    chosen = [name for name in best if name == run.settings.get("training.best_metric")]
+    chosen += [
+        name for name, key in names.items()
+        if 0 <= run.scores[key] <= 1 and not is_lower_better(name)
+    ]  # fmt: skip
+    chosen += [*best, *(name for name in names if "loss" in name)]
+    return {names[name]: name.rpartition(".")[2] for name in list(dict.fromkeys(chosen))[:4]}
+
+
+def differing(runs: Sequence[Run]) -> dict[str, Any]:
+    """Settings that are not the same in all runs that have any, and what more than half of these
+    have; ABSENT where no value is so common, or the commonest is to have none."""
+    known = [run.settings for run in runs if run.settings]
+    found = {}
+    for name in dict.fromkeys(name for settings in known for name in settings):
+        values = [settings.get(name, ABSENT) for settings in known]
+        counts = Counter(map(repr, values))
+        if name not in SAME and len(counts) > 1:
+            text, count = counts.most_common(1)[0]
+            usual = next(value for value in values if repr(value) == text)
+            found[name] = usual if 2 * count > len(known) else ABSENT
+    return found
+
+
+def is_lower_better(score: str) -> bool:
+    """Whether less of a score is better, by its name.
+
+    >>> [is_lower_better(name) for name in ("best.val_loss", "retrieval.median_rank", "val_acc")]
+    [True, True, False]
+    """
+    return any(word in score for word in LOWER_IS_BETTER)
+
+
+def written_out(value: Any) -> str:
+    """A setting as people write it.
+
+    >>> [written_out(value) for value in (None, True, [1, 2], 0.1)]
+    ['none', 'true', '1, 2', '0.1']
+    """
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    if value is None:
+        return "none"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def best_and_last(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The best and the last value of each validation metric, as best.NAME and last.NAME.
+
+    >>> best_and_last([{"step": 1, "val_loss": 1.0}, {"step": 2, "val_loss": 2.0}])
+    {'best.val_loss': 1.0, 'last.val_loss': 2.0}
+    """
+    values: dict[str, list[float]] = {}
+    for row in rows:
+        for name, value in row.items():
+            if name.startswith("val_"):
+                values.setdefault(name, []).append(value)
+    best = {
+        f"best.{name}": (min if is_lower_better(name) else max)(own) for name, own in values.items()
+    }
+    return best | {f"last.{name}": own[-1] for name, own in values.items()}
+
+
+def flat(tree: Mapping, place: str, problems: list[str], prefix: str = "") -> dict[str, Any]:
+    """Leaves of nested mappings by dotted name; lists are leaves. Too deep is a problem.
+
+    >>> flat({"a": {"b": 1}, "c": [2]}, "config.yaml", [])
+    {'a.b': 1, 'c': [2]}
+    """
+    leaves: dict[str, Any] = {}
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        if not isinstance(value, Mapping):
+            leaves[name] = value
+        elif name.count(".") < DEEPEST:
+            leaves |= flat(value, place, problems, f"{name}.")
+        else:
+            problems.append(f"{place}: {name[:60]}… is nested more than {DEEPEST} deep")
+    return leaves
+
+
+def _of_training(
+    measured: Mapping[str, float], best_metric: str, rows: Sequence[Mapping[str, float]]
+) -> dict[str, float]:
+    """The scores in what create_trainer writes: without what its log tells of the last batch (loss,
+    rates, memory), and the best score under the name of its metric."""
+    logged = {name for row in rows for name in row if not name.startswith(("train_", "val_"))}
+    kept = {name: value for name, value in measured.items() if name not in logged}
+    if "best_score" in kept:
+        kept[f"best.{best_metric}"] = kept.pop("best_score")
+    return kept
+
+
+# ---------------------------------------------------------------- files
+
+
+def _run_folders(folder: Path) -> Iterator[Path]:
+    for place, inside, _ in os.walk(folder):
+        inside[:] = sorted(
+            name for name in inside if name not in INNER and not name.startswith(".")
+        )
+        if is_run(Path(place)):
+            yield Path(place)
+
+
+def _name(path: Path, folder: Path) -> str:
+    return folder.resolve().name if path == folder else path.relative_to(folder).as_posix()
+
+
+def _text(path: Path, problems: list[str]) -> str | None:
+    """A file's text; None when there is none, and a problem when it can't be read."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        problems.append(f"{path.name}: cannot be read: {getattr(error, 'strerror', 'not UTF-8')}")
+        return None
+
+
+def _json(path: Path, problems: list[str]) -> dict[str, Any] | None:
+    """A JSON file's object; None with a problem where it holds none."""
+    text = _text(path, problems)
+    if text is None:
+        return None
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        problems.append(f"{path.name}: not valid JSON: {error}")
+        return None
+    if isinstance(found, dict):
+        return found
+    problems.append(f"{path.name}: holds {type(found).__name__}, expected an object")
+    return None
+
+
+def _settings(folder: Path, problems: list[str]) -> dict[str, Any]:
+    import yaml
+
+    if not (folder / "config.yaml").exists():
+        return flat(_json(folder / "config.json", problems) or {}, "config.json", problems)
+    text = _text(folder / "config.yaml", problems)
+    try:
+        # As JSON has it: dates are text, and a list that holds itself is refused.
+        found = json.loads(json.dumps(yaml.safe_load(text or ""), default=str))
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        problems.append(f"config.yaml{line}: not valid YAML: {problem}")
+        return {}
+    if found is None or isinstance(found, dict):
+        return flat(found or {}, "config.yaml", problems)
+    problems.append(f"config.yaml: holds {type(found).__name__}, expected `key: value` lines")
+    return {}
+
+
+def _rows(folder: Path, problems: list[str]) -> list[dict[str, float]]:
+    """Rows of numbers by step: of history.json, or of the log files while there is none."""
+    history = _json(folder / "history.json", problems)
+    if history is not None:
+        parts = [history.get("rows", []), history.get("log", [])]
+        if all(isinstance(part, list) for part in parts):
+            return _numbers([*parts[1], *parts[0]])
+        problems.append("history.json: rows and log are expected to be lists")
+    lines = (_text(folder / "metrics.jsonl", problems) or "").splitlines()
+    rows = []
+    for number, line in enumerate(lines, 1):
+        try:
+            rows.append(json.loads(line))
+        except (ValueError, RecursionError):
+            if number < len(lines):  # the last line may be being written
+                problems.append(f"metrics.jsonl:{number}: not valid JSON")
+                break
+    return _numbers(rows)
+
+
+def _numbers(rows: Sequence[Any]) -> list[dict[str, float]]:
+    """What is finite in rows that have a step, in its order."""
+    kept = [
+        {
+            str(name): value
+            for name, value in row.items()
+            if isinstance(value, int | float) and math.isfinite(value)
+        }
+        for row in rows
+        if isinstance(row, dict)
+    ]
+    return sorted((row for row in kept if "step" in row), key=lambda row: row["step"])
+
+
+def _meta(folder: Path) -> dict[str, Any]:
+    """What the last checkpoint says of its run; nothing where there is none to be read."""
+    for name in ("last", "best"):
+        try:
+            return checkpoint.load_meta(folder / "checkpoints" / name)
+        except (checkpoint.CheckpointError, OSError):
+            continue
+    return {}
+
+
+def _kind(settings: Mapping[str, Any], scores: Mapping[str, float], folder: Path) -> str:
+    """Which recipe wrote the run, by its settings or scores, else trainer; "cv" after it for
+    folds."""
+    kinds = [kind for kind, keys in KEYS.items() if keys <= settings.keys()]
+    kinds += [
+        kind for kind in ("chords", "clap") if any(name in scores for name in HEADLINES[kind])
+    ]
+    kind = (*kinds, "trainer")[0]
+    return f"{kind} {CV}" if (folder / "folds.json").exists() else kind

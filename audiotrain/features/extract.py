@@ -1,0 +1,118 @@
+"""Features of recordings in MLX, equal to librosa 0.11: log-mel here, constant-Q in cqt.py.
+
+Frame i is centred at i * hop / rate seconds and there are 1 + samples // hop frames.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from itertools import islice
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+
+from audiotrain.backend import blas
+from audiotrain.backend.streams import streams
+from audiotrain.features import audio as audio_files
+from audiotrain.features.cqt import CQT, CQTSettings, frame_count
+from audiotrain.features.log_mel import LogMel, LogMelSettings
+
+Settings = CQTSettings | LogMelSettings
+Listener = Callable[[np.ndarray], None]
+
+
+# ---- whole recordings
+
+
+@lru_cache(maxsize=8)
+def front_end(settings: Settings) -> CQT | LogMel:
+    """The transform of `settings`, built once."""
+    return CQT(settings) if isinstance(settings, CQTSettings) else LogMel(settings)
+
+
+def extract(
+    audio: str | Path | np.ndarray, settings: Settings, block_seconds: float | None = None,
+    listener: Listener = lambda samples: None,
+) -> np.ndarray:  # fmt: skip
+    """Features (frames, bins) float32 of a file or of mono samples (samples,) at settings.rate.
+
+    Works in blocks of about `block_seconds` (None: what is fastest), so memory besides the result
+    does not depend on the length. Frames equal those of the whole file at once. `listener` is given
+    all samples once, in order. AudioError as from audio.read.
+    """
+    return np.concatenate(list(feature_blocks(audio, settings, block_seconds, listener)))
+
+
+def feature_blocks(
+    audio: str | Path | np.ndarray, settings: Settings, block_seconds: float | None = None,
+    listener: Listener = lambda samples: None,
+) -> Iterator[np.ndarray]:  # fmt: skip
+    """The features of `extract` as consecutive blocks (frames, bins)."""
+    if getattr(settings, "top_db", None) is not None:
+        raise ValueError("top_db depends on the whole recording: extract needs top_db=None")
+    transform, hop = front_end(settings), settings.hop
+    margin = transform.context // hop + 1  # frames
+    seconds = transform.block_seconds if block_seconds is None else block_seconds
+    size = max(1, round(seconds * settings.rate / hop))  # frames
+    chosen = streams()
+    if isinstance(audio, np.ndarray):
+        if audio.ndim != 1 or not len(audio):
+            raise ValueError(f"audio of shape {audio.shape}, expected (samples,), at least one")
+        frames = frame_count(len(audio), hop)
+        if frames > size:  # as many blocks for each stream
+            size = -(-frames // (-(-frames // (size * len(chosen))) * len(chosen)))
+        listener(audio)
+        slabs = _slabs_of_array(audio, hop, size, margin)
+    else:
+        pieces = audio_files.stream(audio, settings.rate, size * hop / settings.rate)
+        slabs = _slabs_of_stream(_told(pieces, listener), hop, size, margin)
+    ready: list[mx.array] = []
+    given = ((mx.array(slab)[None], first, stop) for slab, first, stop in slabs)
+    with blas.shared_by(len(chosen)):
+        # One call for a block on each stream: of two calls, MLX begins the second at the end of
+        # the first.
+        while group := list(islice(given, len(chosen))):
+            blocks = []
+            for stream, (slab, first, stop) in zip(chosen, group, strict=False):
+                with mx.stream(stream):
+                    blocks.append(transform.frames(slab, first, stop)[0])
+            mx.async_eval(blocks)
+            yield from map(np.array, ready)
+            ready = blocks
+        yield from map(np.array, ready)
+
+
+def _told(pieces: Iterator[np.ndarray], listener: Listener) -> Iterator[np.ndarray]:
+    for piece in pieces:
+        listener(piece)
+        yield piece
+
+
+def _slabs_of_array(
+    audio: np.ndarray, hop: int, size: int, margin: int
+) -> Iterator[tuple[np.ndarray, int, int]]:
+    """Samples with `margin` frames around each `size` frames, and which frames of them count."""
+    audio = np.asarray(audio, np.float32)
+    frames = frame_count(len(audio), hop)
+    for first in range(0, frames, size):
+        begin, stop = max(0, first - margin), min(frames, first + size)
+        slab = audio[begin * hop : (stop + margin) * hop if stop < frames else None]
+        yield slab, first - begin, stop - begin
+
+
+def _slabs_of_stream(
+    pieces: Iterator[np.ndarray], hop: int, size: int, margin: int
+) -> Iterator[tuple[np.ndarray, int, int]]:
+    """`_slabs_of_array` for pieces of `size` * hop samples, the last one shorter."""
+    room = np.empty((size + 3 * margin + 1) * hop, np.float32)  # one buffer for the whole file
+    held, done = 0, 0  # samples in `room`, frames at its start that are done
+    for piece in pieces:
+        room[held : held + len(piece)] = piece
+        held += len(piece)
+        ready = held // hop - margin  # frames whose whole context has arrived
+        if ready > done:
+            yield room[: (ready + margin) * hop], done, ready
+            drop = max(0, ready - margin)
+            room[: held - drop * hop] = room[drop * hop : held]
+            held, done = held - drop * hop, ready - drop
+    yield room[:held], done, frame_count(held, hop)

@@ -1,0 +1,120 @@
+"""Onsets of notes: how strongly a recording begins something new at each time, and times moved
+there.
+
+The strength is the rise of a log-mel spectrogram from one step to the next, the mean over its bands
+(spectral flux, as librosa.onset.onset_strength).
+"""
+
+import numpy as np
+import scipy.fft
+
+from audiotrain.features.log_mel import LogMelSettings, mel_filters
+
+LONGEST_STEP = 0.012  # seconds between strengths
+WINDOW = 0.0464  # seconds that a strength hears, or a little more
+MELS, FMAX, FLOOR = 40, 6000.0, 1e-4  # bands, their end in Hz, power below which nothing is heard
+AT_ONCE = 1 << 19  # samples: memory does not grow with a recording
+REACH = 0.12  # seconds that a time moves at most
+SPREAD = 0.084  # seconds: deviation of the bell by which nearer onsets count more
+CLEAR, LEAST = 2.0, 0.3  # an onset is so many times the median, and so many dB, at least
+EARLY = 0.003  # seconds that a window rises before the notes of rendered songs, their median
+
+
+def step_of(rate: int, hop: int) -> float:
+    """Seconds between onset strengths: the longest part of `hop` samples at `rate` Hz of at most
+    LONGEST_STEP, so that the frames of a feature fall on it."""
+    most = max(1, int(LONGEST_STEP * rate))
+    return max(part for part in range(1, min(most, hop) + 1) if hop % part == 0) / rate
+
+
+class Onsets:
+    """Onset strengths of mono samples that come in pieces, every `step_of(rate, hop)` seconds.
+
+    >>> onsets = Onsets(22050, 2048)
+    >>> click = np.zeros(22050, np.float32)
+    >>> click[11025] = 1
+    >>> onsets.add(click)
+    >>> float(np.round(onsets.strengths().argmax() * onsets.step, 2))
+    0.49
+    """
+
+    def __init__(self, rate: int, hop: int):
+        self.step = step_of(rate, hop)
+        self._hop = round(self.step * rate)
+        size = 2 * scipy.fft.next_fast_len(int(np.ceil(WINDOW * rate / 2)))
+        mels = LogMelSettings(rate, size, self._hop, MELS, fmax=min(FMAX, rate / 2))
+        self._filters = mel_filters(mels).astype(np.float32)
+        self._window = (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(size) / size)).astype(np.float32)
+        self._held = np.zeros(size // 2, np.float32)  # silence before the first step's centre
+        self._last: np.ndarray | None = None  # decibels of the last step, (1, MELS)
+        self._rises: list[np.ndarray] = []
+
+    def add(self, samples: np.ndarray) -> None:
+        """The next samples (n,)."""
+        for start in range(0, len(samples), AT_ONCE):
+            self._add(samples[start : start + AT_ONCE])
+
+    def _add(self, samples: np.ndarray) -> None:
+        held = np.concatenate([self._held, samples])
+        count = max(0, (len(held) - len(self._window)) // self._hop + 1)
+        if count:
+            framed = np.lib.stride_tricks.sliding_window_view(held, len(self._window))
+            spectrum = scipy.fft.rfft(framed[: count * self._hop : self._hop] * self._window)
+            power = np.square(spectrum.real) + np.square(spectrum.imag)
+            decibels = 10 * np.log10(power @ self._filters + FLOOR)
+            last = decibels[:1] if self._last is None else self._last
+            rise = np.maximum(np.diff(decibels, axis=0, prepend=last), 0)
+            self._rises.append(rise.mean(axis=1))
+            self._last = decibels[-1:]
+        self._held = held[count * self._hop :]
+
+    def strengths(self) -> np.ndarray:
+        """Strengths (1 + samples // hop,) in dB of all samples; after it nothing can be added."""
+        self._add(np.zeros(len(self._window) // 2, np.float32))
+        return np.concatenate(self._rises)
+
+
+def to_onsets(times: np.ndarray, strengths: np.ndarray, step: float) -> np.ndarray:
+    """Ascending times (n,) in seconds, each moved to the onset beside it that is strongest, near
+    ones first; those without a clear onset stay.
+
+    None moves by more than REACH, nor past the middle between it and its neighbour: order stays.
+
+    >>> to_onsets(np.array([0.49, 0.8]), np.array([0, 0, 0, 0, 9.0, 0, 0, 0, 0]), step=0.125)
+    array([0.4405, 0.8   ])
+    """
+    if not len(times) or not len(strengths):
+        return times
+    middles = (times[1:] + times[:-1]) / 2
+    lowest = np.maximum(times - REACH, np.concatenate([[0.0], middles]))
+    end = (len(strengths) - 1) * step
+    highest = np.minimum(times + REACH, np.append(middles, (times[-1] + end) / 2))
+    around = np.arange(-int(REACH / step) - 1, int(REACH / step) + 2)
+    places = np.rint(times / step).astype(int)[:, None] + around
+    at = places * step
+    known = (places >= 0) & (places < len(strengths))
+    found = strengths[np.clip(places, 0, len(strengths) - 1)]
+    clear = known & (at > lowest[:, None]) & (at < highest[:, None])
+    clear &= found > max(LEAST, CLEAR * np.median(strengths))
+    weighed = np.where(clear, found * np.exp(-0.5 * np.square((at - times[:, None]) / SPREAD)), 0)
+    best = weighed.argmax(axis=1)
+    rows = np.arange(len(times))
+    chosen = np.clip(places[rows, best], 0, len(strengths) - 1)
+    # What rose up to a step rose half a step before it.
+    exact = (chosen + beside(strengths, chosen) - 0.5) * step + EARLY
+    exact = np.where((exact > lowest) & (exact < highest), exact, at[rows, best])
+    return np.where(weighed[rows, best] > 0, exact, times)
+
+
+def beside(strengths: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """Steps (n,), -0.5 to 0.5, from places (n,) to the peaks of parabolas through the strengths
+    there and on either side; 0 where there is no peak.
+
+    >>> beside(np.array([0, 3.0, 4, 1, 0]), np.array([2, 3]))
+    array([-0.25,  0.  ])
+    """
+    around = np.pad(np.asarray(strengths, np.float64), 1)
+    before, at, after = (around[places + offset] for offset in (0, 1, 2))
+    bend = before - 2 * at + after
+    peak = (at >= before) & (at >= after) & (bend < 0)
+    return np.where(peak, 0.5 * (before - after) / np.where(peak, bend, 1), 0.0)

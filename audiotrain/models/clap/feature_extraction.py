@@ -1,0 +1,277 @@
+"""CLAP's front end: recordings of any length to the log-mel input that its checkpoints expect.
+
+In NumPy, for data workers, equal to Hugging Face's ClapFeatureExtractor to 1e-4 dB; batches of
+waveforms go through `features.LogMel(settings.log_mel)` in MLX instead. The flavour follows from
+the truncation: `rand_trunc` has Slaney filters and one channel, `fusion` HTK filters and four.
+"""
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from scipy import fft
+
+from audiotrain.features.log_mel import LogMelSettings, mel_filters
+from audiotrain.utils import files
+
+TRUNCATIONS = ("rand_trunc", "fusion")
+PADDINGS = ("repeatpad", "repeat", "pad")
+SETTINGS_FILE = "preprocessor_config.json"
+PROCESSOR_FILE = "processor_config.json"  # holds the same under "feature_extractor"
+_BLOCK = 128  # frames that are transformed at a time: more does not fit the caches
+_NAMES = {
+    "rate": "sampling_rate",
+    "n_fft": "fft_window_size",
+    "hop": "hop_length",
+    "mels": "feature_size",
+    "fmin": "frequency_min",
+    "fmax": "frequency_max",
+    "seconds": "max_length_s",
+    "truncation": "truncation",
+    "padding": "padding",
+}
+# What Hugging Face takes for a setting that the file lacks.
+_DEFAULTS = {
+    "sampling_rate": 48000,
+    "fft_window_size": 1024,
+    "hop_length": 480,
+    "feature_size": 64,
+    "frequency_min": 0,
+    "frequency_max": 14000,
+    "max_length_s": 10,
+    "truncation": "fusion",
+    "padding": "repeatpad",
+}
+
+
+@dataclass(frozen=True)
+class ClapFeatureSettings:
+    """What the input is made of, as laion/clap-htsat-unfused has it.
+
+    `rate`, `fmin`, `fmax` in Hz, `n_fft` and `hop` in samples, `seconds` the length of the input.
+    `padding` says what becomes of shorter audio: "repeatpad" whole repetitions, then silence,
+    "repeat" repetitions to the end, "pad" silence. `truncation` what becomes of longer audio:
+    "rand_trunc" one crop, "fusion" the whole squeezed and three crops.
+    """
+
+    rate: int = 48000
+    n_fft: int = 1024
+    hop: int = 480
+    mels: int = 64
+    fmin: float = 50
+    fmax: float = 14000
+    seconds: float = 10
+    truncation: str = "rand_trunc"
+    padding: str = "repeatpad"
+
+    def __post_init__(self):
+        for name in ("rate", "n_fft", "hop", "mels"):
+            value = getattr(self, name)
+            if type(value) is not int or value <= 0:
+                raise ValueError(f"{_NAMES[name]}={value!r}, expected a whole number above 0")
+        for name, lowest in (("seconds", math.ulp(0.0)), ("fmin", 0.0), ("fmax", 0.0)):
+            value = getattr(self, name)
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not number or not lowest <= value < math.inf:
+                expected = "0 or more" if lowest == 0 else "a number above 0"
+                raise ValueError(f"{_NAMES[name]}={value!r}, expected {expected}")
+        for name, known in (("truncation", TRUNCATIONS), ("padding", PADDINGS)):
+            value = getattr(self, name)
+            if value not in known:
+                raise ValueError(f"{name}={value!r}, expected one of {', '.join(known)}")
+        if self.samples <= self.n_fft // 2:
+            raise ValueError(
+                f"max_length_s={self.seconds}: {self.samples} samples, expected more than half of "
+                f"fft_window_size={self.n_fft}"
+            )
+
+    @property
+    def samples(self) -> int:
+        """Samples of the input."""
+        return round(self.seconds * self.rate)
+
+    @property
+    def frames(self) -> int:
+        """Frames of the input."""
+        return self.samples // self.hop + 1
+
+    @property
+    def fused(self) -> bool:
+        """Whether the input has four channels."""
+        return self.truncation == "fusion"
+
+    @property
+    def channels(self) -> int:
+        """Channels of the input."""
+        return 4 if self.fused else 1
+
+    @property
+    def key(self) -> dict[str, float | str]:
+        """What a cache knows them by: settings that are equal have equal text, be it of 50 or
+        50.0."""
+        values = vars(self).items()
+        return {name: value if isinstance(value, str) else float(value) for name, value in values}
+
+    @property
+    def log_mel(self) -> LogMelSettings:
+        """The same for the transform in MLX, `features.LogMel`."""
+        return LogMelSettings(
+            rate=self.rate, n_fft=self.n_fft, hop=self.hop, mels=self.mels, fmin=self.fmin,
+            fmax=self.fmax, htk=self.fused, slaney_norm=not self.fused, pad_mode="reflect",
+        )  # fmt: skip
+
+    @classmethod
+    def read(cls, path: str | Path) -> "ClapFeatureSettings":
+        """From preprocessor_config.json or processor_config.json, or a folder with one of them.
+
+        What the file lacks is what Hugging Face takes for it. ValueError when there is no such
+        file, or it is no JSON object of a ClapFeatureExtractor.
+        """
+        path = Path(path)
+        if path.is_dir():
+            names = [name for name in (SETTINGS_FILE, PROCESSOR_FILE) if (path / name).is_file()]
+            if not names:
+                raise ValueError(f"{path}: found no {SETTINGS_FILE} and no {PROCESSOR_FILE}")
+            path = path / names[0]
+        try:
+            content = json.loads(path.read_text("utf-8"))
+        except OSError as error:
+            raise ValueError(f"{path}: can't be read: {error.strerror}") from None
+        except ValueError as error:
+            raise ValueError(f"{path}: not JSON: {error}") from None
+        if isinstance(content, dict) and "feature_extractor" in content:
+            content = content["feature_extractor"]
+        if not isinstance(content, dict):
+            raise ValueError(f"{path}: found {str(content)[:40]!r}, expected a JSON object")
+        kind = content.get("feature_extractor_type", "ClapFeatureExtractor")
+        if kind != "ClapFeatureExtractor":
+            raise ValueError(f"{path}: found {kind}, expected a ClapFeatureExtractor")
+        values = {ours: content.get(name, _DEFAULTS[name]) for ours, name in _NAMES.items()}
+        for name in ("rate", "n_fft", "hop", "mels"):
+            if isinstance(values[name], float) and values[name].is_integer():  # 8000.0
+                values[name] = int(values[name])
+        try:
+            return cls(**values)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
+
+    def save(self, folder: str | Path) -> None:
+        """Write preprocessor_config.json, which Hugging Face reads too, into a folder."""
+        content = {
+            "feature_extractor_type": "ClapFeatureExtractor",
+            "processor_class": "ClapProcessor",
+            **{name: getattr(self, ours) for ours, name in _NAMES.items()},
+            "nb_frequency_bins": self.n_fft // 2 + 1,
+            "nb_max_samples": self.samples,
+            "padding_side": "right",
+            "padding_value": 0.0,
+            "return_attention_mask": False,
+            "top_db": None,
+        }
+        data = json.dumps(content, indent=2, sort_keys=True) + "\n"
+        files.write(Path(folder) / SETTINGS_FILE, data)
+
+
+class ClapFeatures:
+    """Log-mel inputs (channels, frames, mels) float32 of mono audio (samples,) at `settings.rate`.
+
+    With a generator what is random in truncation is drawn from it; without one the crop is the
+    centre, and those of fusion are the middles of their thirds: the same input at every call.
+    ValueError for audio without samples.
+    """
+
+    def __init__(self, settings: ClapFeatureSettings | None = None):
+        self.settings = settings or ClapFeatureSettings()
+        filters = mel_filters(self.settings.log_mel)
+        used = np.flatnonzero(filters.any(axis=1))
+        self._bins = slice(used[0], used[-1] + 1)
+        self._filters = filters[self._bins].astype(np.float32)
+        n_fft = self.settings.n_fft
+        self._window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(n_fft) / n_fft)
+
+    def __call__(
+        self, audio: np.ndarray, rng: np.random.Generator | None = None
+    ) -> tuple[np.ndarray, bool]:
+        """The input, and whether the audio is longer than it (`is_longer` of a fused model)."""
+        if not self.settings.fused or len(audio) <= self.settings.samples:
+            longer = len(audio) > self.settings.samples
+            return self._channels(self.fit(audio, rng)), longer
+        mel = self.log_mel(audio)
+        if len(mel) == self.settings.frames:
+            return np.repeat(mel[None], 4, axis=0), False
+        return self._fuse(mel, rng), True
+
+    def windows(self, audio: np.ndarray) -> np.ndarray:
+        """Inputs (windows, channels, frames, mels) that cover the whole audio evenly, each as of
+        a short clip: their embeddings are averaged at evaluation."""
+        size = self.settings.samples
+        if len(audio) <= size:
+            return self._channels(self.fit(audio))[None]
+        count = -(-len(audio) // size)
+        starts = np.linspace(0, len(audio) - size, count).round().astype(int)
+        return np.stack([self._channels(audio[start : start + size]) for start in starts])
+
+    def fit(self, audio: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
+        """Audio of exactly `settings.samples`: padded, or one crop of it."""
+        _check(audio)
+        size = self.settings.samples
+        spare = len(audio) - size
+        if spare > 0:
+            start = spare // 2 if rng is None else int(rng.choice(spare + 1))
+            return audio[start : start + size]
+        if self.settings.padding == "repeat":
+            audio = np.resize(audio, size)
+        elif self.settings.padding == "repeatpad":
+            audio = np.tile(audio, size // len(audio))
+        return np.pad(audio, (0, size - len(audio)))
+
+    def log_mel(self, audio: np.ndarray) -> np.ndarray:
+        """(frames, mels) in dB of the audio as it is, more than n_fft / 2 samples of it."""
+        _check(audio)
+        settings, half = self.settings, self.settings.n_fft // 2
+        if len(audio) <= half:
+            raise ValueError(f"{len(audio)} samples cannot be reflected, expected more than {half}")
+        padded = np.pad(audio, half, mode="reflect")
+        frames = sliding_window_view(padded, settings.n_fft)[:: settings.hop]
+        mel = np.empty((len(frames), settings.mels), np.float32)
+        for first in range(0, len(frames), _BLOCK):
+            # float64, as in the reference: float32 would drown what is 100 dB below the loudest
+            spectrum = fft.rfft(frames[first : first + _BLOCK] * self._window)[:, self._bins]
+            power = np.square(spectrum.real) + np.square(spectrum.imag)
+            np.matmul(power.astype(np.float32), self._filters, out=mel[first : first + _BLOCK])
+        np.log10(np.maximum(mel, settings.log_mel.floor_power, out=mel), out=mel)
+        return np.multiply(mel, 10, out=mel)
+
+    def _channels(self, audio: np.ndarray) -> np.ndarray:
+        return np.repeat(self.log_mel(audio)[None], self.settings.channels, axis=0)
+
+    def _fuse(self, mel: np.ndarray, rng: np.random.Generator | None) -> np.ndarray:
+        """The whole squeezed to `settings.frames`, and a crop of each third of the places."""
+        frames = self.settings.frames
+        crops = [squeeze(mel, frames)]
+        for places in np.array_split(np.arange(len(mel) - frames + 1), 3):
+            if not len(places):
+                start = 0
+            else:
+                start = places[len(places) // 2] if rng is None else rng.choice(places)
+            crops.append(mel[start : start + frames])
+        return np.stack(crops)
+
+
+def squeeze(mel: np.ndarray, frames: int) -> np.ndarray:
+    """(any, mels) to (frames, mels), linear in time, ends not aligned: torch's "bilinear"."""
+    step = float(np.float32(len(mel) / frames))
+    place = step * (np.arange(frames) + 0.5) - 0.5
+    place = np.maximum(place.astype(np.float32), 0)  # float32 rounded once, as torch has it
+    before = place.astype(np.int64)
+    after = np.minimum(before + 1, len(mel) - 1)
+    share = (place - before).astype(np.float32)[:, None]
+    return mel[before] * (1 - share) + mel[after] * share
+
+
+def _check(audio: np.ndarray) -> None:
+    if audio.ndim != 1 or not len(audio):
+        raise ValueError(f"audio of shape {audio.shape}, expected (samples,), at least one")

@@ -1,0 +1,283 @@
+"""A trained chord model on audio of any length: overlapping windows, averaged, in little memory."""
+
+import itertools
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import NamedTuple
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+
+from audiotrain.features import audio as audio_files
+from audiotrain.features import extract
+from audiotrain.features.onsets import Onsets, step_of, to_onsets
+from audiotrain.models.chords.model import ChordModelSettings, FrameChordModel
+from audiotrain.music.chord_classes import HEAD_SIZES, BassRule, decode
+from audiotrain.music.segments import Segment, frames_to_segments
+from audiotrain.recipes.chords import decoding as chord_decoding
+from audiotrain.recipes.chords.songs import SILENCE, FeatureSettings, Song, decibels
+from audiotrain.train import checkpoint
+from audiotrain.utils.files import write_json
+
+WINDOWS_AT_ONCE = 16
+
+
+class Prediction(NamedTuple):
+    """Chords of one recording: segments, a confidence in 0..1 for each, and its seconds."""
+
+    segments: list[Segment]
+    confidences: list[float]
+    seconds: float
+
+
+class FrameRecognizer:
+    """Chords of audio of any length by whatever tells the chords of windows: `hear`."""
+
+    settings: FeatureSettings
+    window: int  # frames
+    switching_cost: float | None = 2.0
+    spare = False  # whether `hear` wants the spare bins, too
+
+    def hear(self, windows: np.ndarray) -> np.ndarray:
+        """Log-probabilities (windows, frames, 385), as chord_decoding's, for features (windows,
+        frames, bins) in dB."""
+        raise NotImplementedError
+
+    def inputs(self, song: Song) -> np.ndarray:
+        """The features (frames, bins) of a song that this one hears."""
+        spare = 0 if self.spare else self.settings.spare_bins
+        return song.features[:, spare : song.features.shape[1] - spare]
+
+    def log_probabilities(self, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """Log-probabilities (frames, 385) in consecutive pieces, for consecutive features
+        (frames, bins) in dB. Every frame is the mean of two windows, weighed by how central it is.
+        """
+        window, step = self.window, self.window // 2
+        places = np.arange(window)
+        ramp = (np.minimum(places, places[::-1]) + 0.5).astype(np.float32)[:, None]
+        # Window k begins at frame (k - 1) * step, so the first one begins in silence.
+        bins = self.settings.cqt(self.spare).bins
+        held = np.full((step, bins), SILENCE, np.float32)
+        tail = None  # the second half of the window before
+        frames = given = 0
+        for block in itertools.chain(blocks, [None]):
+            if block is None:  # the end: silence, so that the last frames are inside two windows
+                block = np.full((window + step, bins), SILENCE, np.float32)
+            else:
+                frames += len(block)
+            held = np.concatenate([held, block])
+            count = max(0, (len(held) - window) // step + 1)
+            for first in range(0, count, WINDOWS_AT_ONCE):
+                chosen = np.arange(first, min(first + WINDOWS_AT_ONCE, count))
+                for posteriors in self.hear(held[chosen[:, None] * step + places]) * ramp:
+                    if tail is not None and given < frames:
+                        joined = (tail + posteriors[:step]) / (ramp[step:] + ramp[:step])
+                        yield joined[: frames - given]
+                        given += step
+                    tail = posteriors[step:]
+            held = held[count * step :]
+
+    def song_log_probabilities(self, values: np.ndarray) -> np.ndarray:
+        """(frames, 385) of one song's features (frames, bins) in dB."""
+        return np.concatenate(list(self.log_probabilities([np.asarray(values, np.float32)])))
+
+    def predict(
+        self,
+        audio: str | Path | np.ndarray,
+        viterbi: bool = True,
+        bass: BassRule = "any",
+        heard: Callable[[float], None] = lambda seconds: None,
+        tuning: float = 0.0,
+    ) -> Prediction:
+        """The chords of a file, or of mono samples at the model's rate, of any length; they change
+        where a note begins.
+
+        `tuning` is in semitones above A = 440 Hz. `heard` is told now and then how many more
+        seconds were listened to. AudioError, one line with the file, when it cannot be read.
+        """
+        onsets = Onsets(self.settings.rate, self.settings.hop)
+        transform = self.settings.cqt(self.spare, tuning)
+        blocks = extract.feature_blocks(audio, transform, listener=onsets.add)
+        decoder = chord_decoding.Decoder(self.switching_cost if viterbi else None)
+        runs = _Runs(self.settings.frame_seconds, bass)
+        waiting: list[np.ndarray] = []
+        for posteriors in self.log_probabilities(decibels(block) for block in blocks):
+            waiting.append(posteriors)
+            heard(len(posteriors) * self.settings.frame_seconds)
+            waiting = runs.take(decoder.add(posteriors), waiting)
+        runs.take(decoder.finish(), waiting)
+        if isinstance(audio, np.ndarray):
+            seconds = len(audio) / self.settings.rate
+        else:
+            seconds = audio_files.info(audio).seconds
+        return runs.prediction(seconds, self._to(onsets.strengths()))
+
+    def segments(self, classes: np.ndarray, onsets: np.ndarray, seconds: float) -> list[Segment]:
+        """Classes of frames (frames, 3) as chords that change at a song's onsets, given by their
+        strengths (steps,)."""
+        frame_seconds = self.settings.frame_seconds
+        return frames_to_segments(classes, frame_seconds, seconds, moved=self._to(onsets))
+
+    def _to(self, onsets: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+        step = step_of(self.settings.rate, self.settings.hop)
+        return lambda times: to_onsets(times, onsets, step)
+
+
+class Recognizer(FrameRecognizer):
+    """A frame model with the features and window it was trained on.
+
+    >>> recognizer = Recognizer.from_checkpoint("runs/chords/checkpoints/best")  # doctest: +SKIP
+    >>> recognizer.predict("song.mp3").segments  # doctest: +SKIP
+    [Segment(start=0.0, end=1.86, label='C:maj'), ...]
+    """
+
+    def __init__(
+        self, model: FrameChordModel, settings: FeatureSettings, window: int,
+        switching_cost: float | None = 2.0, type_offsets: np.ndarray | None = None,
+    ):  # fmt: skip
+        patch = model.trunk.settings.patch
+        if window < 2 or window % 2 or window % patch:
+            raise ValueError(f"window={window}, expected an even number that patch={patch} divides")
+        self.model, self.settings, self.window = model, settings, window
+        self.switching_cost = switching_cost
+        self.type_offsets = type_offsets  # (32,), added to the logits of the chord types
+        model.eval()
+
+    @classmethod
+    def from_checkpoint(cls, folder: str | Path) -> "Recognizer":
+        """The model of a checkpoint folder, or of a run folder's best checkpoint.
+
+        CheckpointError, one line, when it is damaged or no chord model's.
+        """
+        folder = Path(folder)
+        if (folder / "checkpoints").is_dir():
+            folder = best_checkpoint(folder)
+        meta = checkpoint.load_meta(folder)
+        described = (meta.get("config") or {}).get("recognizer")
+        if described is None:
+            raise checkpoint.CheckpointError(f"{folder}: not a checkpoint of the chord recipe")
+        try:
+            settings = FeatureSettings(**described["features"])
+            chosen = ChordModelSettings(**described["model"])
+            model = FrameChordModel(settings.bins, chosen, settings.bins_per_octave)
+            window = described["window"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise checkpoint.CheckpointError(
+                f"{folder}: its recognizer's settings are not those of this version ({error})"
+            ) from None
+        holder = _Holder(model)
+        checkpoint.load_weights(holder, folder)
+        decoding = folder.parent / "decoding.json"
+        chosen = read_decoding(decoding) if decoding.is_file() else {}
+        return cls(holder.model, settings, window, **chosen)
+
+    def hear(self, windows: np.ndarray) -> np.ndarray:
+        """Log-probabilities (windows, frames, 385)."""
+        logits = self.model(mx.array(windows, dtype=mx.float32))
+        mx.eval(logits)
+        arrays = {head: np.array(values) for head, values in logits.items()}
+        posteriors = chord_decoding.log_probabilities(arrays)
+        if self.type_offsets is not None:
+            posteriors = chord_decoding.offset_types(posteriors, self.type_offsets)
+        return posteriors
+
+
+class _Runs:
+    """Classes of frames, as they come, to segments with mean confidences."""
+
+    def __init__(self, frame_seconds: float, bass: BassRule):
+        self.frame_seconds, self.bass = frame_seconds, bass
+        self.frames = 0
+        self.runs: list[tuple[tuple, int, float]] = []  # classes, first frame, sum of confidences
+
+    def take(self, classes: np.ndarray, waiting: list[np.ndarray]) -> list[np.ndarray]:
+        """Add decided frames; gives back the probabilities of those that are not decided yet."""
+        if not len(classes):
+            return waiting
+        posteriors = np.concatenate(waiting)
+        certainty = chord_decoding.confidences(posteriors[: len(classes)], classes)
+        changes = np.flatnonzero(np.any(classes[1:] != classes[:-1], axis=1)) + 1
+        for part, sure in zip(
+            np.split(classes, changes), np.split(certainty, changes), strict=True
+        ):
+            key = tuple(part[0].tolist())
+            if self.runs and self.runs[-1][0] == key:
+                _, first, total = self.runs[-1]
+                self.runs[-1] = (key, first, total + float(sure.sum()))
+            else:
+                self.runs.append((key, self.frames, float(sure.sum())))
+            self.frames += len(part)
+        return [posteriors[len(classes) :]]
+
+    def prediction(self, seconds: float, moved: Callable[[np.ndarray], np.ndarray]) -> Prediction:
+        """What has been taken from `seconds` of audio, neighbours of equal label joined; `moved`
+        gives better times of their changes."""
+        # The header of an mp3 may be wrong; the audio ends within a hop after the last centre.
+        shortest = (self.frames - 1) * self.frame_seconds
+        seconds = min(max(seconds, shortest), self.frames * self.frame_seconds)
+        firsts = [first for _, first, _ in self.runs] + [self.frames]
+        joined: list[tuple[str, int, int, float]] = []
+        for (key, first, total), stop in zip(self.runs, firsts[1:], strict=True):
+            label = decode(key, self.bass)
+            if joined and joined[-1][0] == label:
+                _, begun, _, before = joined[-1]
+                joined[-1] = (label, begun, stop, before + total)
+            else:
+                joined.append((label, first, stop, total))
+        changes = np.array([first - 0.5 for _, first, _, _ in joined[1:]]) * self.frame_seconds
+        bounds = [0.0, *moved(changes).tolist(), seconds]
+        segments = [
+            Segment(start, end, label)
+            for start, end, (label, *_) in zip(bounds, bounds[1:], joined, strict=False)
+        ]
+        sure = [min(1.0, total / (stop - first)) for _, first, stop, total in joined]
+        return Prediction(segments, sure, seconds)
+
+
+class _Holder(nn.Module):
+    """Gives a model's weights the prefix that they have in a training module's checkpoint."""
+
+    def __init__(self, model: FrameChordModel):
+        super().__init__()
+        self.model = model
+
+
+def best_checkpoint(run: Path) -> Path:
+    """A run's best checkpoint, or its last one when there is no best."""
+    for name in ("best", "last"):
+        if (run / "checkpoints" / name).is_dir():
+            return run / "checkpoints" / name
+    raise checkpoint.CheckpointError(f"{run}: no checkpoints/best or checkpoints/last in this run")
+
+
+def describe(model: ChordModelSettings, settings: FeatureSettings, window: int) -> dict:
+    """What `from_checkpoint` needs to build the model again, for the checkpoint's config."""
+    return {"model": asdict(model), "features": asdict(settings), "window": window}
+
+
+def write_decoding(recognizer: Recognizer, path: Path) -> None:
+    """Save how a recognizer decodes; `from_checkpoint` reads it again."""
+    offsets = recognizer.type_offsets
+    chosen = {"switching_cost": recognizer.switching_cost}
+    if offsets is not None:
+        chosen["type_offsets"] = [round(float(offset), 6) for offset in offsets]
+    write_json(path, chosen)
+
+
+def read_decoding(path: Path) -> dict:
+    """What `write_decoding` saved. ValueError, one line, when the file is damaged."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        chosen = {"switching_cost": float(content["switching_cost"])}
+        if "type_offsets" in content:
+            chosen["type_offsets"] = np.array(content["type_offsets"], np.float32)
+            if chosen["type_offsets"].shape != (HEAD_SIZES[0],):
+                raise ValueError(f"{len(content['type_offsets'])} type_offsets")
+        return chosen
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path}: expected a switching_cost, and {HEAD_SIZES[0]} type_offsets or none ({error})"
+        ) from None

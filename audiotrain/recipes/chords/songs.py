@@ -1,0 +1,305 @@
+"""Songs as cached features, frame labels and onsets.
+
+A song is a recording, a MIDI file played on drawn instruments, or a composed one; whatever its
+source, it becomes log-magnitude CQT frames with spare bins at both ends.
+"""
+
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from audiotrain.datasets.chords import items as chords
+from audiotrain.datasets.synthesis import arrangement, midi, progressions, render
+from audiotrain.datasets.synthesis.soundfont import SoundFont
+from audiotrain.features import audio as audio_files
+from audiotrain.features import augment
+from audiotrain.features import extract as features
+from audiotrain.features import tuning as chord_tuning
+from audiotrain.features.cache import FeatureCache
+from audiotrain.features.onsets import Onsets
+from audiotrain.music import segments as harmony
+from audiotrain.music.segments import Segment
+from audiotrain.utils.progress import progress
+
+FLOOR = 1e-4  # added to magnitudes before the logarithm
+ACCOMPANIED = 0.25  # share of composed songs that are one instrument's free accompaniment
+SYNTHESIS = 3  # raise it when the same seed gives another song
+ONSETS = 2  # raise it when onset strengths change
+SILENCE = -80.0  # dB of FLOOR: the feature of a silent bin
+
+
+@dataclass(frozen=True)
+class FeatureSettings:
+    """The model's input: a constant-Q transform with equal steps on a logarithmic scale."""
+
+    rate: int = 22050
+    """samples per second that audio is resampled to"""
+    hop: int = 2048
+    """samples between frames"""
+    bins: int = 144
+    """bins that the model sees, from C1 upwards"""
+    bins_per_octave: int = 24
+    """bins per octave, a multiple of 12"""
+    spare: int = 6
+    """semitones of further bins at both ends, the most that training transposes"""
+
+    def __post_init__(self):
+        for name in ("rate", "hop", "bins", "bins_per_octave"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"features.{name}={getattr(self, name)}, expected 1 or more")
+        if self.bins_per_octave % 12:
+            expected = "expected a multiple of 12"
+            raise ValueError(f"features.bins_per_octave={self.bins_per_octave}, {expected}")
+        if self.spare < 0:
+            raise ValueError(f"features.spare={self.spare} semitones, expected 0 or more")
+
+    @property
+    def frame_seconds(self) -> float:
+        """Seconds from one frame to the next."""
+        return self.hop / self.rate
+
+    @property
+    def bins_per_semitone(self) -> int:
+        """Bins that a semitone moves."""
+        return self.bins_per_octave // 12
+
+    @property
+    def spare_bins(self) -> int:
+        """Further bins at each end."""
+        return self.spare * self.bins_per_semitone
+
+    def cqt(self, spare: bool, tuning: float = 0.0) -> features.CQTSettings:
+        """The transform, with or without the spare bins, for music whose A is `tuning` semitones
+        above 440 Hz."""
+        c1 = features.CQTSettings().fmin * 2 ** (tuning / 12)
+        plain = features.CQTSettings(self.rate, self.hop, self.bins, self.bins_per_octave, c1)
+        if not spare:
+            return plain
+        bins = self.bins + 2 * self.spare_bins
+        return replace(plain, bins=bins, fmin=c1 * 2 ** (-self.spare / 12))
+
+
+class Song(NamedTuple):
+    """Features (frames, bins + spare) float16, classes (frames, 3) int16, its labels in seconds,
+    and its onset strengths (steps,); without those its chords change between frames."""
+
+    name: str
+    features: np.ndarray
+    classes: np.ndarray
+    segments: list[Segment]
+    onsets: np.ndarray = np.zeros(0, np.float16)
+
+    def seconds(self, settings: FeatureSettings) -> float:
+        """Length by its frames."""
+        return len(self.features) * settings.frame_seconds
+
+
+def decibels(magnitudes: np.ndarray) -> np.ndarray:
+    """What the model is given for CQT magnitudes: dB above 1, never below SILENCE."""
+    return 20 * np.log10(magnitudes + FLOOR)
+
+
+def degrade(audio: np.ndarray, rate: int, rng: np.random.Generator) -> np.ndarray:
+    """Audio as a room, a microphone and a recorder would leave it."""
+    audio = augment.equalise(audio, rng, rate, decibels=6.0)
+    audio = augment.reverberate(audio, rng, rate)
+    if rng.random() < 0.5:
+        audio = augment.saturate(audio, rng, drive_decibels=18.0)
+    return augment.add_noise(audio, rng, lowest_snr=20.0, highest_snr=40.0)
+
+
+class Library:
+    """Makes songs, from files or from seeds, through a cache on disk."""
+
+    def __init__(
+        self, settings: FeatureSettings, cache: Path, seed: int = 0, soundfonts: Sequence[Path] = ()
+    ):
+        self.settings, self.seed = settings, seed
+        self._fonts = [SoundFont(path.expanduser()) for path in soundfonts]
+        features.front_end(settings.cqt(spare=True))  # refuses bins that the rate does not reach
+        self._features = FeatureCache(cache, dtype=np.float16)
+        self._borrowed: tuple[Sequence[list[Segment]], int] = ((), 0)  # with their fingerprint
+        self._composers: dict[str, Callable[[], tuple[np.ndarray, list[Segment]]]] = {}
+
+    def song(
+        self, item: chords.Item, rendering: int = 0, tuned: bool = False, onsets: bool = True
+    ) -> Song:
+        """A labelled recording, or a MIDI file: played as written in rendering 0, on instruments
+        drawn for it, in another tuning, half of them degraded, in each further one. `tuned` finds
+        its tuning and moves the transform there. Songs that are only trained on need no `onsets`.
+
+        AudioError or ValueError, one line with the file, when it cannot be read.
+        """
+        if item.audio is None:
+            raise ValueError(f"{item.id}: labels without audio")
+        if not item.audio.is_file():
+            raise ValueError(f"{item.audio}: no such file")
+        spec = self._spec()
+        if tuned:
+            spec["tuned"] = [chord_tuning.SECONDS, chord_tuning.STEP]
+        if item.midi:
+            drawn = self.seed if rendering else 0  # as written, nothing is drawn
+            spec["rendering"] = [SYNTHESIS, drawn, rendering]
+            spec |= self._played() if rendering else {}
+        if not item.midi or item.start or item.end is not None:
+            spec["span"] = [item.start, item.end]
+        values, strengths = self._get(
+            item.audio, spec, lambda: self._source(item, rendering), tuned, onsets
+        )
+        segments = chords.segments(item, len(values) * self.settings.frame_seconds)
+        return Song(
+            item.id, values, self._frame_classes(segments, len(values)), segments, strengths
+        )
+
+    def composed(self, number: int, seconds: float, borrowed: Sequence[list[Segment]]) -> Song:
+        """The `number`-th synthesised song of a seed, its chords from a grammar or from one of
+        `borrowed`, other songs' labels."""
+        name = f"song-{number:04d}"
+        self._composers[name] = lambda: self._compose(number, seconds, borrowed)
+        made: list[list[Segment]] = []
+
+        def play() -> np.ndarray:
+            audio, segments = self._composers[name]()
+            made.append(segments)
+            return audio
+
+        source = f"{SYNTHESIS} {self.seed} {number} {seconds} {self._fingerprint(borrowed)}"
+        values, onsets = self._get(source, self._spec() | self._played(), play)
+        if not made:  # the features came from the cache: the labels alone are quick
+            made.append(self._composition(number, seconds, borrowed)[1])
+        return Song(name, values, self._frame_classes(made[0], len(values)), made[0], onsets)
+
+    def audio_of(self, name: str, item: chords.Item | None, rendering: int = 0) -> np.ndarray:
+        """Samples of a composed song, or of a rendering of the item's span of a MIDI file."""
+        return self._composers[name]()[0] if item is None else self._audio_of_midi(item, rendering)
+
+    def _composition(self, number: int, seconds: float, borrowed: Sequence[list[Segment]]):
+        """(parts, labels, generator) of a composed song."""
+        rng = self._rng("composed", number)
+        tempo = float(rng.uniform(60, 180))
+        beats = int(np.ceil(seconds * tempo / 60))
+        if borrowed and rng.random() < 0.7:
+            source = borrowed[int(rng.integers(len(borrowed)))]
+            progression = progressions.progression_from(source, rng, beats)
+        else:
+            progression = progressions.random_progression(rng, beats)
+        arrange = arrangement.accompany if rng.random() < ACCOMPANIED else arrangement.compose
+        parts, segments = arrange(progression, rng, tempo)
+        return parts, segments, rng
+
+    def _fingerprint(self, borrowed: Sequence[list[Segment]]) -> int:
+        """A number that other labels do not have; hundreds of songs borrow from the same ones."""
+        if borrowed is not self._borrowed[0]:
+            self._borrowed = (borrowed, zlib.crc32(repr(borrowed).encode()) if borrowed else 0)
+        return self._borrowed[1]
+
+    def _compose(self, number: int, seconds: float, borrowed: Sequence[list[Segment]]):
+        parts, segments, rng = self._composition(number, seconds, borrowed)
+        return self._perform(parts, rng), segments
+
+    def _perform(self, parts: Sequence[arrangement.Part], rng: np.random.Generator) -> np.ndarray:
+        """Parts played on soundfonts drawn for each, in a tuning of their own, half of the pieces
+        degraded."""
+        fonts = render.cast(parts, self._fonts, rng)
+        audio = render.render(parts, self.settings.rate, render.random_cents(rng), fonts)
+        return degrade(audio, self.settings.rate, rng) if rng.random() < 0.5 else audio
+
+    def _played(self) -> dict:
+        """What drawn instruments depend on: in the cache's keys, where there are soundfonts."""
+        return {"soundfonts": [f.fingerprint for f in self._fonts]} if self._fonts else {}
+
+    def _frame_classes(self, segments: list[Segment], frames: int) -> np.ndarray:
+        return harmony.segments_to_frames(segments, frames, self.settings.frame_seconds)
+
+    def _rng(self, *parts: object) -> np.random.Generator:
+        return np.random.default_rng([self.seed, zlib.crc32(repr(parts).encode())])
+
+    def _audio_of_midi(self, item: chords.Item, rendering: int) -> np.ndarray:
+        audio, rate = self._rendered(item, rendering), self.settings.rate
+        if item.start >= len(audio) / rate:
+            raise ValueError(
+                f"{item.audio}: span starts at {item.start:g} s, but the MIDI ends at "
+                f"{len(audio) / rate:.3f} s"
+            )
+        last = None if item.end is None else round(item.end * rate)
+        return audio[round(item.start * rate) : last]
+
+    def _rendered(self, item: chords.Item, rendering: int) -> np.ndarray:
+        """Samples of a whole MIDI file."""
+        parts = midi.read_midi(item.audio)
+        if not rendering:
+            return render.render(parts, self.settings.rate)
+        rng = self._rng("rendering", item.id, rendering)
+        return self._perform(arrangement.reorchestrate(parts, rng), rng)
+
+    def _source(self, item: chords.Item, rendering: int) -> np.ndarray | Path:
+        if item.midi:
+            return self._audio_of_midi(item, rendering)
+        if not item.start and item.end is None:
+            return item.audio
+        return self.span_of(item)
+
+    def _spec(self) -> dict:
+        """What features depend on besides their source."""
+        return {"floor": FLOOR, "cqt": asdict(self.settings.cqt(spare=True))}
+
+    def _get(
+        self, source: Path | str, spec: dict, audio: Callable[[], np.ndarray | Path],
+        tuned: bool = False, onsets: bool = True,
+    ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+        """Log-magnitude features and onset strengths of a source, heard once for both; without
+        `onsets` no strengths."""
+        settings = self.settings
+
+        @cache
+        def made() -> tuple[np.ndarray, np.ndarray]:
+            samples, found = audio(), Onsets(settings.rate, settings.hop)
+            tuning = chord_tuning.tuning_of(samples, settings.rate) if tuned else 0.0
+            transform = settings.cqt(spare=True, tuning=tuning)
+            listener = {"listener": found.add} if onsets else {}
+            magnitudes = features.extract(samples, transform, **listener)
+            return decibels(magnitudes), found.strengths()
+
+        values = self._features.get(source, spec, lambda: made()[0])
+        if not onsets:
+            return values, np.zeros(0, np.float16)
+        return values, self._features.get(source, spec | {"onsets": ONSETS}, lambda: made()[1])
+
+    def span_of(self, item: chords.Item) -> np.ndarray:
+        """Samples of the part of a recording that is the item."""
+        length = None if item.end is None else item.end - item.start
+        return audio_files.read(item.audio, self.settings.rate, item.start, length)
+
+
+def load_songs(
+    library: Library, items: Sequence[chords.Item], text: str, renderings: Sequence[int] = (0,),
+    tuned: bool = False,
+) -> tuple[list[list[Song]], list[str]]:  # fmt: skip
+    """Each item in those renderings (a recording is there once), the first with onsets, and a line
+    for each that cannot be read."""
+    songs, problems = [], []
+    for item in progress(items, text):
+        try:
+            numbers = renderings if item.midi else (0,)
+            songs.append(
+                [library.song(item, number, tuned, number == numbers[0]) for number in numbers]
+            )
+        except (audio_files.AudioError, ValueError) as error:
+            problems.append(str(error))
+    return songs, problems
+
+
+def statistics(songs: Sequence[Sequence[Song]], settings: FeatureSettings) -> tuple[float, float]:
+    """Mean and standard deviation of the features of up to 200 songs."""
+    chosen = [renderings[0] for renderings in songs[:: max(1, len(songs) // 200)]]
+    spare = settings.spare_bins
+    values = [
+        np.asarray(s.features[::7, spare : spare + settings.bins], np.float64) for s in chosen
+    ]
+    joined = np.concatenate(values)
+    return float(joined.mean()), float(max(joined.std(), 1e-3))

@@ -1,0 +1,105 @@
+"""Cross-validation of what a CLAP's embeddings know of classes: zero-shot and by a linear probe.
+
+The model hears each clip once; a fold's probe learns from the other folds, its C chosen among
+their groups. Zero-shot learns nothing, so its deviation is that of the clips alone.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from audiotrain.datasets.items import Clip
+from audiotrain.datasets.summary import PROBLEMS, list_unreadable
+from audiotrain.evaluation import classification, linear_probe
+from audiotrain.recipes.clap.classes import ClassScores, Judged, Labelled, fit_probe
+from audiotrain.recipes.clap.embedder import Embedder
+from audiotrain.recipes.clap.scoring import embed_prompts, labelled
+from audiotrain.recipes.clap.use_settings import CvSettings
+from audiotrain.train import crossval
+from audiotrain.utils.files import write_json
+
+
+def cross_validate(
+    settings: CvSettings, embedder: Embedder, clips: Sequence[Clip], output: Path
+) -> dict:
+    """Judge labelled clips fold by fold; what metrics.json in `output` says.
+
+    oof/ keeps scores (clips, classes) of each way for every clip. ValueError for fewer than two
+    classes, or folds that cannot be.
+    """
+    names = sorted({clip.label for clip in clips})
+    if len(names) < 2:
+        raise ValueError(f"{settings.data}: {len(names)} classes, expected two labels or more")
+    folds_of(settings, clips)  # before what takes its time
+    heard = embedder.listen(clips, "embedding clips", settings.strict)
+    clips, known = heard.clips, labelled(heard, names)
+    folds = folds_of(settings, clips)
+    if column := settings.fold_column:
+        named = [
+            f"{k} is {column} {clips[rows[0]].columns[column]}" for k, rows in enumerate(folds)
+        ]
+        print(f"fold {', '.join(named)}")
+    store = crossval.OutOfFold(output, [clip.id for clip in clips], folds)
+    for line in crossval.missing_labels(folds, [clip.label for clip in clips]):
+        print(line)
+    prompts = embed_prompts(embedder, names, settings.templates)
+    zero_shot = linear_probe.zero_shot(known.embeddings, prompts)
+    rows = []
+    for k, tested in enumerate(folds):
+        scores = {"zero_shot": zero_shot[tested], "linear_probe": probed(known, folds, k, names)}
+        targets = known.targets[tested]
+        store.save(k, scores | {"targets": targets})
+        rows.append(
+            {
+                f"{way}_{name}": value
+                for way, said in scores.items()
+                for name, value in classification.class_accuracies(said, targets).items()
+            }
+        )
+    kept = store.load()
+    how = f"{len(folds)} folds"
+    judged = {way: Judged(kept[way], how) for way in ("zero_shot", "linear_probe")}
+    scores = ClassScores(names, kept["targets"], judged)
+    scores.write(output)
+    summary = crossval.summarize(rows)
+    write_json(output / "metrics.json", summary | {"classes": scores.as_dict()})
+    for problem in heard.problems:
+        print(f"left out: {problem}")
+    list_unreadable(heard.problems, output / PROBLEMS)
+    print(f"\n{crossval.summary_table(summary)}\n\n{output}")
+    return summary
+
+
+def folds_of(settings: CvSettings, clips: Sequence[Clip]) -> list[np.ndarray]:
+    """Rows of each fold: as a column says, in the order of its values, or by group and label."""
+    if settings.fold_column is None:
+        groups = [clip.group or clip.id for clip in clips]
+        return crossval.make_folds(
+            groups, settings.folds, [clip.label for clip in clips], settings.seed
+        )
+    column = settings.fold_column
+    without = [clip for clip in clips if not clip.columns.get(column)]
+    if without:
+        columns = ", ".join(sorted({name for clip in clips for name in clip.columns})) or "none"
+        raise ValueError(
+            f"--fold-column {column}: {len(without)} of {len(clips)} clips have none, such as "
+            f"{without[0].id}; columns are {columns}"
+        )
+    said = np.array([clip.columns[column] for clip in clips])
+    values = np.unique(said)
+    if len(values) < 2:
+        raise ValueError(f"--fold-column {column}: {values[0]} everywhere, expected two folds")
+    return [np.flatnonzero(said == value) for value in values]
+
+
+def probed(
+    known: Labelled, folds: Sequence[np.ndarray], k: int, names: Sequence[str]
+) -> np.ndarray:
+    """Scores (clips of the fold, classes) of a probe that learnt from the other folds."""
+    rest = np.setdiff1d(np.arange(len(known.targets)), folds[k])
+    fitted = fit_probe(known.take(rest), None, len(names))
+    if fitted is None:
+        raise ValueError(f"fold {k}: its {len(rest)} training clips are of one class, expected two")
+    score, _ = fitted
+    return score(known.embeddings[folds[k]])

@@ -1,0 +1,312 @@
+"""A trained CLAP as a tool: embeddings of recordings of any length and of texts.
+
+The same recording gives the same embedding (on a CPU bit for bit) whatever is embedded with it:
+batches have one shape, the last one is filled up, and rows know nothing of each other.
+"""
+
+import hashlib
+import json
+import sys
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+import mlx.core as mx
+import numpy as np
+from mlx.utils import tree_flatten
+from tqdm import tqdm
+
+from audiotrain.backend import streams
+from audiotrain.datasets.items import Clip
+from audiotrain.features.audio import AudioError, AudioPath, TarMember
+from audiotrain.models.clap.feature_extraction import ClapFeatures, ClapFeatureSettings
+from audiotrain.models.clap.model import CLAP
+from audiotrain.models.clap.tokenizer import LENGTH, Tokenizer
+from audiotrain.models.clap.weights import CONFIG, pretrained_folder
+from audiotrain.recipes.clap.windows import heard
+from audiotrain.train import checkpoint
+from audiotrain.train.engine.compiled_function import can_compile
+
+MODEL = "model"  # where a run keeps the folder of its best weights
+BATCH_ON_CPU, BATCH_ON_GPU = 4, 32  # windows; larger batches are no faster on a CPU
+CAPTIONS = 8  # of a batch
+TOKEN_STEP = 16  # captions are padded to a multiple of it
+
+
+class Spans(NamedTuple):
+    """The windows of one clip: embeddings (windows, dim) of length 1, `starts` and `ends`
+    (windows,) in seconds of the clip."""
+
+    embeddings: np.ndarray
+    starts: np.ndarray
+    ends: np.ndarray
+
+    @property
+    def mean(self) -> np.ndarray:
+        """Embedding (dim,) of the whole clip, of length 1."""
+        return _unit(self.embeddings.astype(np.float64).mean(axis=0)).astype(np.float32)
+
+
+class Heard(NamedTuple):
+    """The clips that could be read, their embeddings (clips, dim) float32 of length 1 and lengths
+    (clips,) in seconds, and a line for each clip that could not."""
+
+    clips: list[Clip]
+    embeddings: np.ndarray
+    seconds: np.ndarray
+    problems: list[str]
+
+
+class Embedder:
+    """A CLAP in eval mode with its tokenizer and front end.
+
+    Recordings longer than the input are heard in windows, each as a short clip, with fusion, too.
+    `batch_size` windows, or some more so that all cores have as many, are embedded at once, by
+    default as many as suit the device; `workers` threads decode. `name` stands in errors. What is
+    embedded together with it does not change an embedding in any bit (in the last ones, where
+    OpenBLAS has only AVX2).
+
+    >>> embedder = Embedder.from_folder("runs")  # doctest: +SKIP
+    >>> embedder.text(["rain on a roof"]) @ embedder.audio(["rain.wav"], "listening").T
+    ... # doctest: +SKIP
+    array([[0.61]], dtype=float32)
+    """
+
+    def __init__(
+        self,
+        model: CLAP,
+        tokenizer: Tokenizer,
+        features: ClapFeatures,
+        name: str = "model",
+        batch_size: int | None = None,
+        workers: int = 2,
+    ):
+        if batch_size is None:
+            batch_size = BATCH_ON_CPU if mx.default_device() == mx.cpu else BATCH_ON_GPU
+        for setting, value in (("batch_size", batch_size), ("workers", workers)):
+            if value < 1:
+                raise ValueError(f"{setting}={value}, expected 1 or more")
+        self.batch_size, self._captions = streams.even(batch_size), streams.even(CAPTIONS)
+        self.model, self.tokenizer, self.features = model.eval(), tokenizer, features
+        self.name, self.workers = name, workers
+        _check_parts(self)
+        self._embed_audio, self._embed_text = model.embed_audio, model.embed_text
+        if can_compile():
+            self._embed_audio = mx.compile(model.embed_audio, inputs=[model.state])
+            self._embed_text = mx.compile(model.embed_text, inputs=[model.state])
+
+    @classmethod
+    def from_folder(
+        cls,
+        name: str | Path,
+        batch_size: int | None = None,
+        workers: int = 2,
+        setting: str = "--checkpoint",
+    ) -> "Embedder":
+        """The model of a run folder, of the newest run in a folder of runs, of a model folder
+        (Hugging Face's), or of the hub (laion/clap-htsat-unfused).
+
+        ValueError, one line, when there is none, which `setting` named, or a part of it is missing
+        or damaged.
+        """
+        folder = model_folder(name, setting)
+        model = CLAP.from_pretrained(folder)
+        tokenizer = Tokenizer.read(folder, min(LENGTH, model.config.text_config.max_tokens))
+        features = ClapFeatures(ClapFeatureSettings.read(folder))
+        return cls(model, tokenizer, features, str(folder), batch_size, workers)
+
+    @property
+    def width(self) -> int:
+        """Numbers of an embedding."""
+        return self.model.config.projection_dim
+
+    @cached_property
+    def digest(self) -> str:
+        """What embeddings of audio depend on, in 16 characters: weights, sizes and front end."""
+        described = [self.model.config.to_dict(), asdict(self.features.settings)]
+        found = hashlib.blake2b(json.dumps(described, sort_keys=True).encode(), digest_size=8)
+        for name, array in sorted(tree_flatten(self.model.parameters())):
+            found.update(name.encode())
+            found.update(np.ascontiguousarray(np.array(array.astype(mx.float32))))
+        return found.hexdigest()
+
+    def audio(self, clips: Iterable[Clip | AudioPath], what: str) -> np.ndarray:
+        """Embeddings (clips, dim) float32 of length 1, with a progress bar that says `what`.
+
+        AudioError, one line, for a clip that cannot be read.
+        """
+        return self.listen(clips, what, strict=True).embeddings
+
+    def listen(self, clips: Iterable[Clip | AudioPath], what: str, strict: bool = False) -> Heard:
+        """All clips that can be read. ValueError when none can, or when `strict` and one cannot."""
+        clips = [as_clip(clip) for clip in clips]
+        if not clips:
+            raise ValueError(f"{what}: no clips")
+        embeddings = np.zeros((len(clips), self.width), np.float32)
+        seconds = np.zeros(len(clips))
+        problems: dict[int, str] = {}
+        for number, found in self.each(clips, what, strict):
+            if isinstance(found, AudioError):
+                problems[number] = str(found)
+            else:
+                embeddings[number], seconds[number] = found.mean, found.ends[-1]
+        kept = [number for number in range(len(clips)) if number not in problems]
+        told = [problems[number] for number in sorted(problems)]
+        return Heard([clips[number] for number in kept], embeddings[kept], seconds[kept], told)
+
+    def each(
+        self, clips: Sequence[Clip], what: str, strict: bool = False
+    ) -> Iterator[tuple[int, Spans | AudioError]]:
+        """The number of a clip and its windows, or what is wrong with it, as they are done.
+
+        Memory does not depend on the lengths of the clips, but for their embeddings. ValueError
+        when no clip can be read, or when `strict` and one cannot.
+        """
+        first: AudioError | None = None
+        bad = 0
+        for number, found in self._each(clips, what):
+            if isinstance(found, AudioError):
+                bad, first = bad + 1, first or found
+                if strict:
+                    raise found
+                if bad == len(clips):
+                    raise ValueError(f"none of {bad} recordings can be read: {first}")
+            yield number, found
+
+    def _each(self, clips: Sequence[Clip], what: str) -> Iterator[tuple[int, Spans | AudioError]]:
+        done: dict[int, list[tuple[np.ndarray, float, float]]] = defaultdict(list)
+        waiting: list = []  # events whose windows are not embedded yet
+
+        def flush() -> Iterator[tuple[int, Spans | AudioError]]:
+            mels = [event.window.mel for event in waiting if event.window]
+            rows = iter(self._batch(mels) if mels else ())
+            for number, window, error in waiting:
+                if window is not None:
+                    done[number].append((self._finite(next(rows), clips[number]), *window[1:]))
+                    continue
+                spans = done.pop(number, [])
+                yield number, error or Spans(*map(np.stack, zip(*spans, strict=True)))
+            waiting.clear()
+
+        with _progress(clips, what) as bar:
+            full = 0
+            for event in heard(clips, self.features, self.workers, 2 * self.batch_size):
+                waiting.append(event)
+                full += event.window is not None
+                if event.window:
+                    bar.hear(event.window.end - event.window.start)
+                if full == self.batch_size or not full:
+                    yield from flush()
+                    full = 0
+            yield from flush()
+
+    def text(self, captions: Sequence[str]) -> np.ndarray:
+        """Embeddings (captions, dim) float32 of length 1. ValueError for an empty caption.
+
+        A caption longer than the tokenizer's tokens counts by its beginning.
+        """
+        for number, caption in enumerate(captions):
+            if not caption.strip():
+                raise ValueError(f"caption {number + 1} of {len(captions)} is empty, expected text")
+        ids, mask = self.tokenizer(captions)
+        lengths = -(-mask.sum(axis=1) // TOKEN_STEP) * TOKEN_STEP
+        lengths = np.minimum(lengths, ids.shape[1])
+        found = np.zeros((len(captions), self.width), np.float32)
+        with tqdm(
+            desc="captions", total=len(captions), unit="caption", delay=2, leave=False
+        ) as bar:
+            for length in np.unique(lengths):
+                alike = np.flatnonzero(lengths == length)
+                for first in range(0, len(alike), self._captions):
+                    rows = alike[first : first + self._captions]
+                    filled = np.resize(rows, self._captions)  # one shape: repeated to the end
+                    chosen = [mx.array(array[filled, :length]) for array in (ids, mask)]
+                    found[rows] = np.array(self._embed_text(*chosen))[: len(rows)]
+                    bar.update(len(rows))
+        if not np.isfinite(found).all():
+            raise ValueError(f"{self.name}: gives embeddings of text that are not finite")
+        return found
+
+    def _batch(self, mels: list[np.ndarray]) -> np.ndarray:
+        """Embeddings (windows, dim) of up to `batch_size` log-mels (1, frames, mels)."""
+        batch = np.zeros((self.batch_size, *mels[0].shape), np.float32)
+        batch[: len(mels)] = mels
+        return np.array(self._embed_audio(mx.array(batch)))[: len(mels)]
+
+    def _finite(self, row: np.ndarray, clip: Clip) -> np.ndarray:
+        if not np.isfinite(row).all():
+            raise ValueError(f"{self.name}: the embedding of {clip.id} is not finite")
+        return row
+
+
+def model_folder(name: str | Path, setting: str = "--checkpoint") -> Path:
+    """The folder with the model that `name` means; see Embedder.from_folder."""
+    folder = Path(name).expanduser()
+    for place in (folder, folder / MODEL):
+        if (place / CONFIG).is_file():
+            return place
+    runs = sorted(folder.glob(f"*/{MODEL}/{CONFIG}"), key=lambda path: path.stat().st_mtime)
+    if runs:
+        return runs[-1].parent
+    if checkpoint.exists(folder / "checkpoints" / "best"):
+        raise ValueError(
+            f"{setting} {name}: a run that was stopped, without a model yet: --output {name} "
+            f"--resume finishes it, `export --checkpoint {name} --output FOLDER` writes its best"
+        )
+    if folder.is_dir() or "/" not in str(name):
+        raise ValueError(
+            f"{setting} {name}: found no {CONFIG} of a model and no trained run there; "
+            "`python -m audiotrain.recipes.clap` trains one"
+        )
+    return pretrained_folder(name)
+
+
+def as_clip(clip: Clip | AudioPath) -> Clip:
+    """A recording as a clip without captions; a clip as it is."""
+    if isinstance(clip, Clip):
+        return clip
+    return Clip(str(clip), clip if isinstance(clip, TarMember) else Path(clip), ())
+
+
+def _check_parts(embedder: Embedder) -> None:
+    """ValueError when tokenizer or front end belong to another model."""
+    config, settings = embedder.model.config, embedder.features.settings
+    embedder.tokenizer.check(config.text_config.vocab_size)
+    sizes = config.audio_config
+    if settings.mels != sizes.num_mel_bins or settings.frames > sizes.frames:
+        raise ValueError(
+            f"{embedder.name}: the front end gives {settings.frames} frames of {settings.mels} "
+            f"mels, but the model takes up to {sizes.frames} of {sizes.num_mel_bins}: they belong "
+            "to different checkpoints"
+        )
+
+
+class _Minutes(tqdm):
+    """A progress bar of minutes."""
+
+    def hear(self, seconds: float) -> None:
+        """So many seconds more; windows may overlap, so never beyond the total."""
+        self.update(min(seconds / 60, self.total - self.n))
+
+
+def _progress(clips: Sequence[Clip], what: str) -> _Minutes:
+    total = 0.0
+    for clip in clips:
+        try:
+            total += clip.seconds
+        except AudioError:  # told when it is its turn
+            continue
+    terminal = sys.stderr.isatty()
+    return _Minutes(
+        desc=what, total=total / 60, mininterval=0.1 if terminal else 20, ascii=not terminal,
+        dynamic_ncols=terminal, ncols=None if terminal else 80,
+        bar_format="{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total:.1f} min "
+        "[{elapsed}<{remaining}]",
+    )  # fmt: skip
+
+
+def _unit(x: np.ndarray) -> np.ndarray:
+    return x / max(float(np.linalg.norm(x)), 1e-12)

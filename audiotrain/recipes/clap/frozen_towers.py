@@ -1,0 +1,81 @@
+"""What frozen towers give, computed once for each clip and caption and kept on disk."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+
+from audiotrain.datasets.items import Clip
+from audiotrain.datasets.synthesis.sound_scenes import Scene
+from audiotrain.recipes.clap.data import Library, Sounds, Texts, Vectors
+from audiotrain.recipes.clap.dataset import SYNTHESIS, source_of
+from audiotrain.recipes.clap.training import CLAPTraining
+from audiotrain.utils.arrays import arrays_of
+from audiotrain.utils.progress import progress
+
+
+def frozen_vectors(
+    module: CLAPTraining, library: Library, clips: Sequence[Clip], batch_size: int
+) -> Vectors:
+    """Of each frozen tower of the module what it gives for the clips and all their captions."""
+    audio = text = None
+    if module.audio_is_frozen:
+        audio = audio_vectors(module.clap.audio_encoder, library, clips, batch_size)
+    if module.text_is_frozen:
+        captions = [caption for clip in clips for caption in clip.captions]
+        text = text_vectors(module.clap.text_encoder, library, captions, batch_size)
+    return Vectors(audio, text)
+
+
+def audio_vectors(
+    tower: nn.Module, library: Library, clips: Sequence[Clip], batch_size: int
+) -> dict[str, np.ndarray]:
+    """By a clip's id the vector (hidden_size,) of its centre."""
+    own = {"tower": digest(tower), "features": library.features.settings.key}
+    clips = list({clip.id: clip for clip in clips}.values())
+    keys = [(source_of(clip), own | _span(clip)) for clip in clips]
+    missing = [place for place, key in enumerate(keys) if not library.vectors.holds(*key)]
+    if missing:
+        sounds = Sounds(library.clips([clips[place] for place in missing]), Vectors())
+        loader = library.loader(sounds, batch_size)
+        for number, batch in enumerate(progress(loader, "audio tower")):
+            found = np.array(tower(batch["mel"], batch["is_longer"]))
+            for place, vector in zip(missing[number * batch_size :], found, strict=False):
+                library.vectors.get(*keys[place], lambda vector=vector: vector)
+    return {
+        clip.id: np.array(library.vectors.get(*key, None))
+        for clip, key in zip(clips, keys, strict=True)
+    }
+
+
+def text_vectors(
+    tower: nn.Module, library: Library, captions: Sequence[str], batch_size: int
+) -> dict[bytes, np.ndarray]:
+    """By the bytes of a caption's token ids its vector (hidden_size,); one entry for all."""
+    texts = Texts(sorted(set(captions)), library.tokenizer, Vectors())
+
+    def compute() -> np.ndarray:
+        loader = progress(library.loader(texts, batch_size), "text tower")
+        found = [np.array(tower(b["input_ids"], b["attention_mask"])) for b in loader]
+        return np.concatenate(found)
+
+    source = texts.ids.tobytes() + texts.masks.tobytes()
+    vectors = np.array(library.vectors.get(source, {"tower": digest(tower)}, compute))
+    return {ids.tobytes(): vector for ids, vector in zip(texts.ids, vectors, strict=True)}
+
+
+def digest(tower: nn.Module) -> str:
+    """What tells a tower from another: its sizes, its weights and its statistics."""
+    hashed = hashlib.blake2b(repr(asdict(tower.config)).encode(), digest_size=20)
+    for name, array in sorted(arrays_of(tower.parameters()).items()):
+        hashed.update(name.encode())
+        hashed.update(np.array(array.astype(mx.float32)).tobytes())
+    return hashed.hexdigest()
+
+
+def _span(clip: Clip) -> dict:
+    spec = {"start": clip.start, "end": clip.end}
+    return spec | ({"synthesis": SYNTHESIS} if isinstance(clip.audio, Scene) else {})

@@ -1,0 +1,220 @@
+"""The training modules of CLAP: the tutorial's CLAPTrainModule, and the recipe's on top of it."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import mlx.core as mx
+import mlx.nn as nn
+import mlx.optimizers as optim
+from mlx.utils import tree_flatten
+
+from audiotrain.models.clap.htsat import CountingBatchNorm
+from audiotrain.models.clap.model import CLAP, logit_scale
+from audiotrain.recipes.clap.finetuning import LoraSettings, Mode, choose_trained
+from audiotrain.recipes.clap.rates import OptimizationSettings, optimizer_config
+from audiotrain.train.contrastive import Blended, ContrastiveLoss, SigLIPLoss
+from audiotrain.train.engine.grad_cache import in_micro_batches
+from audiotrain.train.engine.memory import checkpoint_layers
+from audiotrain.train.module import OptimizerConfig, TrainModule
+from audiotrain.train.schedulers import WarmupLinearScheduler
+
+Batch = dict[str, mx.array]
+MEANINGS = ("group", "second_group", "share")  # of a batch: what matches, not what is heard
+
+
+@dataclass(frozen=True)
+class LossSettings:
+    """What a batch's similarities should be."""
+
+    kind: Literal["infonce", "siglip"] = "infonce"
+    """each clip finds its captions among the batch's and each caption its clips, or each pair is
+    told to match or not; clips of equal captions match in both"""
+    bias: float = -10.0
+    """added to siglip's logits at first"""
+
+
+class CLAPTrainModule(TrainModule):
+    """CLAP and the symmetric InfoNCE of batches (mel, input_ids, attention_mask) of pairs.
+
+    `freeze_audio` freezes the audio encoder and its projection, `freeze_text` the text encoder.
+    Without `clap` it is laion/clap-htsat-unfused's architecture with fresh weights;
+    `CLAP.from_pretrained` gives trained ones. The metrics are shares of a batch's clips and
+    captions that are nearest to their own caption and clip.
+    """
+
+    def __init__(
+        self, freeze_audio: bool = False, freeze_text: bool = True, clap: CLAP | None = None
+    ):
+        super().__init__()
+        self.clap = CLAP() if clap is None else clap
+        self.clap.train()
+        if freeze_audio:
+            self.clap.audio_encoder.freeze()
+            self.clap.audio_projection.freeze()
+        if freeze_text:
+            self.clap.text_encoder.freeze()
+
+    def __call__(
+        self, audio: mx.array, input_ids: mx.array, attention_mask: mx.array | None = None
+    ) -> dict[str, mx.array]:
+        return self.clap(audio, input_ids, attention_mask)
+
+    def compute_loss(self, batch: tuple) -> tuple[mx.array, dict[str, mx.array]]:
+        mel, input_ids, attention_mask = batch
+        outputs = self(audio=mel, input_ids=input_ids, attention_mask=attention_mask)
+        scales = logit_scale(self.clap.logit_scale_a), logit_scale(self.clap.logit_scale_t)
+        loss = ContrastiveLoss(self._all_ranks())
+        return loss(outputs["audio_embeds"], outputs["text_embeds"], scales)
+
+    def configure_optimizers(self) -> OptimizerConfig:
+        total_steps = self.trainer.estimated_total_steps
+        schedule = WarmupLinearScheduler(
+            peak_lr=5e-5, warmup_steps=min(200, total_steps // 5), total_steps=total_steps
+        )
+        return OptimizerConfig(
+            optimizer=optim.AdamW(learning_rate=schedule, weight_decay=0.01),
+            lr_schedule_name="warmup_linear",
+        )
+
+    def _all_ranks(self):
+        """In training what gives the rows of all ranks: they share their negatives."""
+        return self.trainer.ranks.rows if self.training else None
+
+
+@dataclass(frozen=True)
+class Memory:
+    """How much of a step is kept: `micro_batch` rows at a time (0: all), blocks computed twice."""
+
+    micro_batch: int = 0
+    checkpoint_blocks: bool = False
+
+
+class CLAPTraining(CLAPTrainModule):
+    """CLAP in one of the recipe's modes, on batches of `CaptionedClips`.
+
+    A batch has "mel" and "is_longer", or "audio_vector" (rows, width) that a frozen audio tower
+    gave; "input_ids" and "attention_mask", or "text_vector"; and "group", equal where rows match,
+    with "second_group" and "share" where clips are blended.
+    `predict_step` gives the embeddings, of length 1, of a batch's clips or captions.
+
+    A tower that does not train is in eval mode. The norm of the input takes its statistics from the
+    whole batch, with micro batches, too; those of fusion keep to theirs, since few clips are long.
+    """
+
+    def __init__(
+        self,
+        clap: CLAP,
+        mode: Mode = "full",
+        last: int = 2,
+        lora: LoraSettings | None = None,
+        loss: LossSettings | None = None,
+        optimization: OptimizationSettings | None = None,
+        memory: Memory | None = None,
+        pretrained: bool = True,
+    ):
+        super().__init__(freeze_text=False, clap=clap)
+        choose_trained(clap, mode, last, lora or LoraSettings())
+        clap.logit_scale_t = clap.logit_scale_a + 0
+        clap.freeze(recurse=False, keys=["logit_scale_t"])
+        self._loss, self._memory = loss or LossSettings(), memory or Memory()
+        self._optimization, self._pretrained = optimization or OptimizationSettings(), pretrained
+        if self._loss.kind == "siglip":
+            self.logit_bias = mx.array(self._loss.bias)
+        if self._memory.checkpoint_blocks:
+            checkpoint_layers(
+                block for stage in clap.audio_encoder.layers for block in stage.blocks
+            )
+            checkpoint_layers(clap.text_encoder.layers)
+        self.train()
+
+    @property
+    def audio_is_frozen(self) -> bool:
+        """Whether nothing of the audio tower trains."""
+        return not tree_flatten(self.clap.audio_encoder.trainable_parameters())
+
+    @property
+    def text_is_frozen(self) -> bool:
+        """Whether nothing of the text tower trains."""
+        return not tree_flatten(self.clap.text_encoder.trainable_parameters())
+
+    def train(self, mode: bool = True) -> nn.Module:
+        """As of all modules, but what keeps to its statistics or does not train stays as it is."""
+        super().train(mode)
+        if self.audio_is_frozen:
+            self.clap.audio_encoder.eval()
+        if self.text_is_frozen:
+            self.clap.text_encoder.eval()
+        for part in self.clap.audio_encoder.modules():
+            if isinstance(part, CountingBatchNorm):
+                part.eval()
+        return self
+
+    def embed(self, batch: Batch) -> tuple[mx.array, mx.array]:
+        """Embeddings of a batch's clips and captions, (rows, projection_dim), of any length."""
+        return self.embed_audio(batch), self.embed_text(batch)
+
+    def embed_audio(self, batch: Batch) -> mx.array:
+        """(rows, projection_dim) of clips."""
+        clap = self.clap
+        if "audio_vector" in batch:
+            return clap.audio_projection(batch["audio_vector"])
+        return clap.audio_projection(clap.audio_encoder(batch["mel"], batch["is_longer"]))
+
+    def embed_text(self, batch: Batch) -> mx.array:
+        """(rows, projection_dim) of captions."""
+        clap = self.clap
+        if "text_vector" in batch:
+            return clap.text_projection(batch["text_vector"])
+        vectors = clap.text_encoder(batch["input_ids"], batch["attention_mask"])
+        return clap.text_projection(vectors)
+
+    def compute_loss(self, batch: Batch) -> tuple[mx.array, dict[str, mx.array]]:
+        inputs = {name: array for name, array in batch.items() if name not in MEANINGS}
+        rows = len(batch["group"])
+        micro = self._memory.micro_batch
+        if self.training and 0 < micro < rows:
+            audio, text = self._embed_in_micro_batches(inputs, micro)
+        else:
+            audio, text = self.embed(inputs)
+        blended = (batch["second_group"], batch["share"]) if "share" in batch else None
+        return self.loss_of(audio, text, batch["group"], blended)
+
+    def _embed_in_micro_batches(self, inputs: Batch, micro: int) -> tuple[mx.array, mx.array]:
+        norm = self.clap.audio_encoder.batch_norm
+        if "mel" not in inputs or not norm.training:
+            return in_micro_batches(self, self.embed, inputs, micro)
+
+        def embed_normed(part: Batch) -> tuple[mx.array, mx.array]:
+            self.clap.audio_encoder.batch_norm = nn.Identity()
+            try:
+                return self.embed(part)
+            finally:
+                self.clap.audio_encoder.batch_norm = norm
+
+        inputs = inputs | {"mel": norm(inputs["mel"])}  # of all rows: those of a few would differ
+        return in_micro_batches(self, embed_normed, inputs, micro)
+
+    def loss_of(
+        self, audio: mx.array, text: mx.array, groups: mx.array, blended: Blended | None = None
+    ):
+        """(loss, metrics) of embeddings (rows, projection_dim) and whose rows match."""
+        scale = logit_scale(self.clap.logit_scale_a)
+        if self._loss.kind == "siglip":
+            loss = SigLIPLoss(self._all_ranks())
+            loss, metrics = loss(audio, text, scale, self.logit_bias, groups, blended)
+        else:
+            loss = ContrastiveLoss(self._all_ranks())
+            loss, metrics = loss(audio, text, scale, groups, blended)
+        return loss, metrics | {"logit_scale": scale}
+
+    def validation_step(self, batch: Batch) -> tuple[mx.array, dict[str, mx.array]]:
+        """Of embeddings: a batch has "audio", "text" and "group"."""
+        return self.loss_of(batch["audio"], batch["text"], batch["group"])
+
+    def predict_step(self, batch: Batch) -> mx.array:
+        is_text = "text_vector" in batch or "input_ids" in batch
+        return self.embed_text(batch) if is_text else self.embed_audio(batch)
+
+    def configure_optimizers(self) -> OptimizerConfig:
+        steps = self.trainer.estimated_total_steps
+        return optimizer_config(self, self.clap, self._optimization, steps, self._pretrained)

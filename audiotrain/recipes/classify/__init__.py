@@ -1,0 +1,22 @@
+"""Classifiers of clips: `python -m audiotrain.recipes.classify`.
+
+blending.py       The command `ensemble`
+clips.py          The clips of a run
+commands.py       Train and use a classifier of audio clips, of one class each or of several
+cv.py             Cross-validation of a clip classifier
+dataset.py        Labelled clips as what classifiers hear
+ensemble.py       Several clip classifiers as one
+inference.py      What trained clip classifiers are used for
+predictor.py      A trained clip classifier
+pseudo_labels.py  Pseudo-labels
+scoring.py        How well clips are classified
+settings.py       Settings of clip classification
+training.py       Clip classifiers and their training
+"""
+
+from audiotrain.utils.lazy import lazy_names
+
+__getattr__ = lazy_names(
+    __name__,
+    {"main": "commands"},
+)

@@ -1,0 +1,191 @@
+"""Run folders of recipes: opened, trained in, resumed with their own settings; their loggers."""
+
+import contextlib
+import importlib.util
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import TypeVar
+
+from audiotrain import config
+from audiotrain.evaluation import plots
+from audiotrain.train import checkpoint
+from audiotrain.train.callbacks.base import Callback
+from audiotrain.train.callbacks.builtin import EarlyStopping
+from audiotrain.train.callbacks.model_checkpoint import ModelCheckpoint
+from audiotrain.train.distributed import ranks
+from audiotrain.train.loggers.base import Logger
+from audiotrain.train.loggers.build import fold_group, parent_run
+from audiotrain.train.loggers.mlflow_logger import MLflowLogger
+from audiotrain.train.loggers.tensorboard_logger import TensorBoardLogger
+from audiotrain.train.loggers.wandb_logger import WandbLogger
+from audiotrain.train.module import TrainModule
+from audiotrain.train.run_folder import begun, holds, only_run_in
+from audiotrain.train.trainer import Trainer
+
+RECIPES = Path(__file__).parents[1]
+# What a resumed run may have otherwise than before: it changes nothing of what was learned.
+CHANGEABLE = ("output", "resume", "cache", "workers", "loggers")
+LONGER = ("steps", "epochs", "max_minutes", "validations", "patience")  # may, too, of a run alone
+OWN = "config.yaml", "model"  # what else a run writes
+ALIKE = ("folds", "rounds")  # settings of what trains several runs, which are compared
+Settings = TypeVar("Settings")  # of training: with output, resume and loggers
+
+
+def makers(project: str) -> dict[str, Callable[[Path], Logger]]:
+    """By name, what makes a logger of a run folder; W&B and MLflow list it under `project`, the
+    folds of a cross-validation as one group, and as runs inside one run."""
+
+    def mlflow(run: Path) -> Logger:
+        if fold_group(run) is None:
+            return MLflowLogger(project, run.name)
+        parent = parent_run(run.parent, MLflowLogger(project, run.parent.name))
+        parent.finish()
+        return MLflowLogger(project, f"{run.parent.name}-{run.name}", parent=parent.run_id)
+
+    return {
+        "wandb": lambda run: WandbLogger(project, run.name, save_dir=run, group=fold_group(run)),
+        "tensorboard": lambda run: TensorBoardLogger(run, "tensorboard"),
+        "mlflow": mlflow,
+    }
+
+
+def open_run(settings, kind: str) -> Path:
+    """The run folder, empty: it gets its settings once the data are accepted (`save_settings`).
+
+    ValueError when it holds a run already, or what a run would replace.
+    """
+    for name in settings.loggers:
+        if importlib.util.find_spec(name) is None:
+            raise ImportError(f"--loggers {name}: not installed: pip install {name}")
+    run = settings.output or Path("runs") / time.strftime(f"{kind}-%Y%m%d-%H%M%S")
+    found = begun(run) or next((name for name in OWN if holds(run / name)), None)
+    if found and not settings.resume:
+        raise ValueError(
+            f"{run}: holds a run already ({found}); --resume continues it, --output names another"
+        )
+    with only_run_in({run: "run folder"}):  # refused before the data are read
+        return run
+
+
+def continues(settings, run: Path) -> bool:
+    """Whether training goes on from the run's last checkpoint."""
+    return settings.resume and checkpoint.exists(run / "checkpoints" / "last")
+
+
+def save_settings(settings, run: Path) -> None:
+    """Write config.yaml, with which `--resume` goes on."""
+    config.save(resolved(replace(settings, resume=False)), run / "config.yaml")
+
+
+class AtTrainStart(Callback):
+    """Calls `change` once training begins, when a checkpoint to go on from has been loaded: what
+    a run holds stays as it was when that one is refused."""
+
+    rank_zero_only = True
+
+    def __init__(self, change: Callable[[], None]):
+        self.change = change
+
+    def on_train_start(self, trainer, module) -> None:
+        self.change()
+
+
+def resolved(settings: Settings) -> Settings:
+    """The settings with paths that mean the same in any working directory; those from the home
+    folder (`~`) do already."""
+
+    def whole(value):
+        if isinstance(value, tuple):
+            return tuple(map(whole, value))
+        is_relative = isinstance(value, Path) and not str(value).startswith("~")
+        return value.resolve() if is_relative else value
+
+    names = [field.name for field in fields(settings) if field.init]
+    return replace(settings, **{name: whole(getattr(settings, name)) for name in names})
+
+
+def trainer_of(
+    settings, run: Path, steps: int, loggers: Mapping[str, Callable[[Path], Logger]],
+    described: Mapping, monitor: str, mode: str = "min", callbacks: Sequence[Callback] = (),
+    tie: str | None = None, **more,
+) -> Trainer:  # fmt: skip
+    """The Trainer of a run folder, which keeps the best checkpoint by `monitor`, and stops when
+    that gets no better for `patience`; where it stays the same, a lower `tie` is better.
+    `described` goes into checkpoints, `more` to the Trainer."""
+    callbacks = [
+        AtTrainStart(lambda: save_settings(settings, run)),
+        *callbacks,
+        ModelCheckpoint(run / "checkpoints", "best", monitor, mode, save_top_k=1, tie=tie),
+    ]
+    if settings.patience:
+        callbacks.append(EarlyStopping(monitor, settings.patience, mode=mode, tie=tie))
+    return Trainer(
+        max_steps=steps,
+        max_time=None if settings.max_minutes is None else settings.max_minutes * 60,
+        val_check_interval=max(1, steps // settings.validations),
+        gradient_clip_val=settings.optimization.gradient_clip,
+        ema_decay=settings.optimization.ema_decay or None,
+        default_root_dir=run,
+        callbacks=callbacks,
+        logger=[loggers[name](run) for name in settings.loggers],
+        seed=settings.seed,
+        config={**described, "settings": config.to_plain(settings)},
+        **more,
+    )
+
+
+def fit(settings, trainer: Trainer, module: TrainModule, loaders: Sequence, run: Path) -> bool:
+    """Train, from `last` where a run is resumed, and leave history.json and curves.png; whether
+    this rank is the one that goes on to test and write."""
+    goes_on = ranks.join().from_first(lambda: continues(settings, run))
+    last = run / "checkpoints" / "last"
+    trainer.fit(module, *loaders, ckpt_path=last if goes_on else None)
+    if not trainer.is_global_zero:
+        return False
+    trainer.export_history(run / "history.json")
+    history, kept = trainer.history, trainer.checkpoint_callback
+    plots.curves_picture(
+        history.rows, run / "curves.png", log=history.log, monitor=kept.monitor, mode=kept.mode,
+        tie=kept.tie,
+    )  # fmt: skip
+    return True
+
+
+@contextlib.contextmanager
+def resumable(folder: Path) -> Iterator[None]:
+    """Inside the block Ctrl-C and SIGTERM, after which the trainer has saved its state, say how to
+    go on."""
+    try:
+        yield
+    except SystemExit:
+        if ranks.join().rank == 0:
+            print(f"to continue: --output {folder} --resume", file=sys.stderr)
+        raise
+
+
+def settings_of_resumed(
+    kind: type[Settings], output: Path | None, words: Sequence[str], presets: Path
+) -> Settings:
+    """Those of the run in `output`, then `words`. ValueError where these change what was learned,
+    or folds of one cross-validation (rounds of pseudo-labels) would be trained otherwise than
+    others."""
+    if output is None:
+        raise ValueError("--resume: needs --output, the run folder to continue")
+    own = output / "config.yaml"
+    if not own.exists():
+        raise ValueError(f"{output}: no config.yaml, so there is no run to resume")
+    alike = fold_group(output) or any(field.name in ALIKE for field in fields(kind))
+    changeable = CHANGEABLE if alike else CHANGEABLE + LONGER
+    saved = resolved(config.load(kind, ["--config", str(own)]))
+    wanted = resolved(config.load(kind, ["--config", str(own), *words], presets=presets))
+    for field in fields(kind):
+        before, now = getattr(saved, field.name), getattr(wanted, field.name)
+        if before != now and field.name not in changeable:
+            raise ValueError(
+                f"--resume: {field.name} is {now}, expected {before} as in the run in "
+                f"{wanted.output}; only {', '.join(changeable[2:])} may change"
+            )
+    return wanted

@@ -1,0 +1,260 @@
+"""Checkpoints: a directory of safetensors files and one state.json, written atomically, no pickle.
+
+`save` writes beside the target and renames; whatever fails, the checkpoint that was there stays.
+"""
+
+import json
+import os
+import platform
+import shutil
+from importlib import metadata
+from pathlib import Path
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from audiotrain.utils.arrays import Arrays, arrays_of, put_arrays
+from audiotrain.utils.text import listed
+
+FORMAT = 1
+STATE = "state.json"
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be written, read, or matched; one line with its path."""
+
+
+def match(found: Arrays, expected: Arrays, place: str) -> None:
+    """CheckpointError naming missing, unexpected and misshaped keys of `found`."""
+
+    def kind(array: mx.array) -> str:
+        return f"{tuple(array.shape)} {str(array.dtype).removeprefix('mlx.core.')}"
+
+    problems = {
+        "missing": [key for key in expected if key not in found],
+        "unexpected": [key for key in found if key not in expected],
+        "misshaped": [
+            f"{key} (found {kind(found[key])}, expected {kind(expected[key])})"
+            for key in expected
+            if key in found and kind(found[key]) != kind(expected[key])
+        ],
+    }
+    told = [f"{len(keys)} {name}: {listed(keys)}" for name, keys in problems.items() if keys]
+    if told:
+        raise CheckpointError(f"{place} does not fit the model: {'; '.join(told)}")
+
+
+def versions() -> dict[str, str]:
+    """Versions of what wrote a checkpoint."""
+    found = {"python": platform.python_version(), "mlx": mx.__version__}
+    try:
+        found["audiotrain"] = metadata.version("audiotrain")
+    except metadata.PackageNotFoundError:
+        found["audiotrain"] = "not installed"
+    return found
+
+
+def save(folder: str | Path, arrays: dict[str, Arrays], meta: dict) -> Path:
+    """Write `arrays` (a safetensors file a group) and `meta` (plain data) to `folder`.
+
+    An older checkpoint at `folder` is replaced only once the new one is on the disk.
+    CheckpointError when the directory cannot be written, is full, or holds something else.
+    """
+    folder = Path(folder)
+    _refuse_other_content(folder)
+    temporary = folder.with_name(f".{folder.name}.writing-{os.getpid()}")
+    try:
+        _sweep(folder)
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        sizes = {}
+        for group, group_arrays in arrays.items():
+            if group_arrays:
+                file = temporary / f"{group}.safetensors"
+                _write_arrays(file, group_arrays)
+                sizes[file.name] = file.stat().st_size
+        state = {"format": FORMAT, "versions": versions(), "files": sizes, "meta": meta}
+        with open(temporary / STATE, "w", encoding="utf-8") as file:
+            json.dump(state, file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+        _sync_folder(temporary)
+        _swap(temporary, folder)
+    except TypeError as error:
+        found = not_plain(meta) or str(error)
+        raise CheckpointError(f"{folder}: cannot write the checkpoint ({found})") from None
+    except (OSError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or str(error).rstrip(".")
+        raise CheckpointError(
+            f"{folder}: cannot write the checkpoint ({reason}; {_free(folder)}); what was there "
+            f"before is kept"
+        ) from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return folder
+
+
+def load(folder: str | Path) -> tuple[dict[str, Arrays], dict]:
+    """Read a checkpoint: arrays by group and meta. CheckpointError when it is damaged."""
+    folder = _existing(Path(folder))
+    state = _read_state(folder)
+    arrays = {}
+    for name, size in state["files"].items():
+        file = folder / name
+        found = file.stat().st_size if file.is_file() else 0
+        if found != size:
+            raise CheckpointError(f"{file}: {found} bytes, expected {size}: checkpoint cut short")
+        try:
+            group = mx.load(str(file))
+            mx.eval(group)  # mx.load is lazy: read now, while an error can name the file
+        except (RuntimeError, ValueError) as error:
+            raise CheckpointError(f"{file}: damaged ({error})") from None
+        arrays[name.removesuffix(".safetensors")] = group
+    return arrays, state["meta"]
+
+
+def not_plain(data, place: str = "") -> str:
+    """The first thing in nested plain data that JSON cannot hold, and where; "" for none.
+
+    >>> not_plain({"data": {"folder": {1, 2}, "rate": 22050}})
+    'data.folder is a set, expected plain data'
+    """
+    if isinstance(data, dict | list | tuple):
+        items = data.items() if isinstance(data, dict) else enumerate(data)
+        told = (not_plain(value, f"{place}.{key}".lstrip(".")) for key, value in items)
+        return next(filter(None, told), "")
+    if data is None or isinstance(data, str | bool | int | float):
+        return ""
+    return f"{place} is a {type(data).__name__}, expected plain data"
+
+
+def exists(folder: str | Path) -> bool:
+    """Whether `load` finds a checkpoint, also where a kill left it half-way replaced."""
+    try:
+        return _existing(Path(folder)).is_dir()
+    except CheckpointError:
+        return False
+
+
+def load_meta(folder: str | Path) -> dict:
+    """A checkpoint's plain data alone: config, epoch, global_step, history, metrics…"""
+    return _read_state(_existing(Path(folder)))["meta"]
+
+
+def load_weights(module: nn.Module, folder: str | Path, averaged: bool = True) -> dict:
+    """Put a checkpoint's weights into `module`, strictly, and give the checkpoint's meta.
+
+    `averaged` takes the running average (EMA) where the checkpoint has one.
+    """
+    arrays, meta = load(folder)
+    weights = arrays.get("model", {})
+    match(weights, arrays_of(module), str(folder))
+    if averaged:
+        weights = weights | arrays.get("ema", {})
+    put_arrays(module, weights)
+    return meta
+
+
+def move(folder: str | Path, other: str | Path) -> None:
+    """Give a checkpoint another name. CheckpointError when that cannot be."""
+    folder = _existing(Path(folder))
+    try:
+        os.replace(folder, other)
+    except OSError as error:
+        raise CheckpointError(f"{folder}: cannot become {other} ({error.strerror})") from None
+
+
+def remove(folder: str | Path) -> None:
+    """Delete a checkpoint directory; nothing else is ever deleted."""
+    folder = Path(folder)
+    if (folder / STATE).is_file():
+        (folder / STATE).unlink()  # first, so that a half-deleted checkpoint never looks whole
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sweep(folder: Path) -> None:
+    """Delete what processes that were killed while they wrote this checkpoint left."""
+    for left in folder.parent.glob(f".{folder.name}.writing-*"):
+        number = left.name.rpartition("-")[2]
+        if number.isdecimal() and not _alive(int(number)):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _refuse_other_content(folder: Path) -> None:
+    if folder.is_dir():
+        if any(folder.iterdir()) and not (folder / STATE).is_file():
+            raise CheckpointError(f"{folder}: holds something that is no checkpoint, not replaced")
+    elif folder.exists():
+        raise CheckpointError(f"{folder}: is a file, expected a checkpoint directory or nothing")
+
+
+def _write_arrays(file: Path, arrays: Arrays) -> None:
+    mx.save_safetensors(str(file), arrays)  # RuntimeError when the disk is full
+    with open(file, "rb+") as written:
+        os.fsync(written.fileno())
+
+
+def _free(folder: Path) -> str:
+    """MLX says only that it could not write."""
+    place = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    return f"{shutil.disk_usage(place).free / 1e6:.0f} MB are free there"
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _previous(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.previous")
+
+
+def _swap(temporary: Path, folder: Path) -> None:
+    """Put `temporary` in the place of `folder`; a directory cannot be replaced in one call, so the
+    old one steps aside under a name that `load` also looks for."""
+    previous = _previous(folder)
+    if folder.exists():
+        shutil.rmtree(previous, ignore_errors=True)
+        os.replace(folder, previous)
+        try:
+            os.replace(temporary, folder)
+        except OSError:
+            os.replace(previous, folder)
+            raise
+    else:
+        os.replace(temporary, folder)
+    _sync_folder(folder.parent)
+    shutil.rmtree(previous, ignore_errors=True)
+
+
+def _existing(folder: Path) -> Path:
+    if not folder.exists() and (_previous(folder) / STATE).is_file():
+        return _previous(folder)
+    if not (folder / STATE).is_file():
+        raise CheckpointError(f"{folder}: no checkpoint here (a directory with {STATE})")
+    return folder
+
+
+def _read_state(folder: Path) -> dict:
+    file = folder / STATE
+    try:
+        state = json.loads(file.read_text(encoding="utf-8"))
+        version, _, _ = state["format"], state["files"], state["meta"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{file}: unreadable, checkpoint cut short ({error})") from None
+    if version != FORMAT:
+        raise CheckpointError(f"{file}: checkpoint format {version!r}, expected {FORMAT}")
+    return state

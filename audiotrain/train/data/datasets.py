@@ -1,0 +1,95 @@
+"""Plain modules and arrays as what the Trainer takes: a TrainModule, a Dataset."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from audiotrain.train.data.loader import Dataset
+
+
+class Rows(Dataset):
+    """The rows of an array, of a tuple of arrays, or of a dict of arrays, as items; MLX's become
+    NumPy's, bfloat16 in float32.
+
+    >>> Rows((np.zeros((2, 3)), np.array([5, 6])))[1]
+    (array([0., 0., 0.]), 6)
+    """
+
+    def __init__(self, arrays: np.ndarray | mx.array | tuple | Mapping):
+        if isinstance(arrays, Mapping):
+            self.arrays: Any = {name: _numpy(column) for name, column in arrays.items()}
+            columns = list(self.arrays.values())
+        elif isinstance(arrays, tuple):
+            columns = self.arrays = tuple(map(_numpy, arrays))
+        else:
+            self.arrays = _numpy(arrays)
+            columns = [self.arrays]
+        if any(column.ndim == 0 for column in columns):
+            raise ValueError("an array without axes, expected a row for each item")
+        lengths = {len(column) for column in columns}
+        if len(lengths) != 1:
+            raise ValueError(f"arrays have {sorted(lengths)} rows, expected the same number")
+        self.count = lengths.pop()
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Any:
+        if isinstance(self.arrays, Mapping):
+            return {name: _item(column[index]) for name, column in self.arrays.items()}
+        if isinstance(self.arrays, tuple):
+            return tuple(_item(column[index]) for column in self.arrays)
+        return _item(self.arrays[index])
+
+
+class Part(Dataset):
+    """Some items of a dataset, by their numbers.
+
+    >>> list(Part(Rows(np.array([5, 6, 7])), [2, 0]))
+    [7, 5]
+    """
+
+    def __init__(self, dataset: Dataset, rows: Sequence[int]):
+        self.dataset, self.rows = dataset, [int(row) for row in rows]
+        # What the loader asks a dataset for when it has it.
+        if hasattr(dataset, "get"):
+            self.get = self._get
+        if hasattr(dataset, "describe"):
+            self.describe = self._describe
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.dataset[self.rows[index]]
+
+    def _get(self, index: int, rng: np.random.Generator) -> Any:
+        return self.dataset.get(self.rows[index], rng)
+
+    def _describe(self, index: int) -> str:
+        return self.dataset.describe(self.rows[index])
+
+
+def as_dataset(data: Any) -> Any:
+    """Arrays with a row an item as a Dataset; anything else as it is."""
+    return Rows(data) if are_arrays(data) else data
+
+
+def are_arrays(data: Any) -> bool:
+    parts = data.values() if isinstance(data, Mapping) else data
+    if isinstance(data, Mapping | tuple):
+        return bool(data) and all(isinstance(part, np.ndarray | mx.array) for part in parts)
+    return isinstance(data, np.ndarray | mx.array)
+
+
+def _numpy(array: np.ndarray | mx.array) -> np.ndarray:
+    if isinstance(array, mx.array) and array.dtype == mx.bfloat16:
+        array = array.astype(mx.float32)  # NumPy has no bfloat16
+    return np.asarray(array)
+
+
+def _item(value: Any) -> Any:
+    """A scalar as Python's number, which batches of numbers are made of."""
+    return value.item() if isinstance(value, np.generic) else value

@@ -1,0 +1,338 @@
+"""Dataset and DataLoader: samples become batches, in workers that know NumPy only.
+
+Order and randomness of a pass depend on (seed, epoch, index) alone, so the number and kind of
+workers change nothing and a resumed pass continues where it stood without replaying samples.
+"""
+
+import collections
+import itertools
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any
+
+import numpy as np
+
+from audiotrain.train.data.collate import default_collate, pad_collate, to_mlx
+from audiotrain.train.data.samplers import DistributedSampler, Sampler, check_count
+from audiotrain.train.data.workers import ORDER, Failure, Processes, Source, Threads, generator
+
+__all__ = [
+    "DataLoader",
+    "Dataset",
+    "SampleError",
+    "default_collate",
+    "pad_collate",
+    "to_mlx",
+]
+
+
+class Dataset:
+    """Samples by number: define `__len__` and `__getitem__`.
+
+    A sample is a dict, a tuple, a NumPy array or a number. A dataset may also define
+
+    - `get(index, rng)`: called instead of `__getitem__`, with a NumPy Generator of its own for
+      (seed, epoch, index): random crops and augmentation belong there;
+    - `describe(index) -> str`: the file or row behind a sample, named in errors.
+    """
+
+    def __len__(self) -> int:
+        raise NotImplementedError(f"{type(self).__name__} must define __len__")
+
+    def __getitem__(self, index: int) -> Any:
+        raise NotImplementedError(f"{type(self).__name__} must define __getitem__")
+
+
+class SampleError(ValueError):
+    """A sample could not be loaded; the message names it, `__cause__` is the original error."""
+
+
+class DataLoader:
+    """Batches of `dataset`, one pass per `iter`, each pass a new epoch.
+
+    num_workers     0 loads in the calling thread; otherwise `worker_type` "thread" or "process"
+                    (forkserver; dataset, cpu_transforms and collate_fn must then be picklable).
+                    At most prefetch_factor * num_workers batches are in preparation or waiting.
+    cpu_transforms  one callable or several, `item -> item`, in the workers, NumPy only; one whose
+                    second parameter is named `rng` gets the sample's generator too.
+    collate_fn      list of items -> batch, in the workers; None is `default_collate`.
+    mlx_transforms  one callable or several, `batch -> batch`, in the calling thread; None turns
+                    NumPy leaves into mx.array, an empty tuple leaves them alone.
+    sampler         a `samplers.Sampler` of indices, instead of `shuffle`.
+    batch_sampler   one of whole batches, instead of `batch_size`, `shuffle` and `drop_last`.
+    persistent_workers  keeps the workers, and a process's copy of the dataset, between passes.
+
+    Under `mlx.launch` the Trainer has each rank load its share: `batch_size` is per rank, and batch
+    n of all ranks together has the samples, augmented alike, that batch n of a single process with
+    batch_size * ranks has. No sample is repeated to make the last batch even.
+
+    Example:
+    >>> loader = DataLoader([3, 1, 2], batch_size=2, mlx_transforms=())
+    >>> [batch.tolist() for batch in loader]
+    [[3, 1], [2]]
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset | Sequence,
+        batch_size: int = 1,
+        shuffle: bool = False,
+        num_workers: int = 0,
+        collate_fn: Callable | None = None,
+        drop_last: bool = False,
+        prefetch_factor: int = 2,
+        worker_type: str = "thread",
+        persistent_workers: bool = False,
+        cpu_transforms: Callable | Sequence[Callable] | None = None,
+        mlx_transforms: Callable | Sequence[Callable] | None = None,
+        seed: int = 0,
+        sampler: Sampler | None = None,
+        batch_sampler: Sampler | None = None,
+    ):
+        for name, value, least in (
+            ("batch_size", batch_size, 1),
+            ("num_workers", num_workers, 0),
+            ("prefetch_factor", prefetch_factor, 1),
+            ("seed", seed, 0),
+        ):
+            check_count(name, value, least)
+        if worker_type not in ("thread", "process"):
+            raise ValueError(f"worker_type={worker_type!r}: expected 'thread' or 'process'")
+        if sampler is not None and shuffle:
+            raise ValueError("shuffle=True together with a sampler: the sampler gives the order")
+        alone = batch_size == 1 and not shuffle and not drop_last and sampler is None
+        if batch_sampler is not None and not alone:
+            raise ValueError(
+                "batch_sampler together with batch_size, shuffle, drop_last or sampler:"
+                " the batch_sampler gives whole batches"
+            )
+        for name, given in (("sampler", sampler), ("batch_sampler", batch_sampler)):
+            if given is not None and not isinstance(given, Sampler):
+                raise ValueError(f"{name} is a {type(given).__name__}, expected a Sampler")
+        self.dataset, self.batch_size, self.shuffle = dataset, batch_size, shuffle
+        self.num_workers, self.worker_type = num_workers, worker_type
+        self.drop_last, self.prefetch_factor = drop_last, prefetch_factor
+        self.sampler, self.batch_sampler = sampler, batch_sampler
+        self._sampler = sampler if batch_sampler is None else batch_sampler
+        self.persistent_workers, self.seed, self.epoch = persistent_workers, seed, 0
+        self.cpu_transforms = as_tuple("cpu_transforms", cpu_transforms)
+        self.collate_fn = default_collate if collate_fn is None else collate_fn
+        self.mlx_transforms = (to_mlx,)
+        if mlx_transforms is not None:
+            self.mlx_transforms = as_tuple("mlx_transforms", mlx_transforms)
+        self._consumed = 0  # batches of this epoch that the user was given
+        self._begun = False  # whether a pass over this epoch has begun
+        self._resuming = False  # whether the next pass begins at `_consumed`
+        self._passes = 0
+        self._pool: Threads | Processes | None = None
+        self.rank, self.world_size = 0, 1
+
+    def shard(self, rank: int, world_size: int) -> None:
+        """Give rank `rank` of `world_size` its share of each batch from the next pass on.
+
+        Of samples one by one, or of a batch_sampler's batches whole batches. A
+        DistributedSampler shares out by itself. The length is the same on all ranks: where the
+        last batch leaves nothing for a rank it is given a sample of another to fill in.
+        """
+        if not 0 <= rank < world_size:
+            raise ValueError(f"rank={rank!r}: expected 0..{world_size - 1}")
+        if not isinstance(self._sampler, DistributedSampler):
+            self.rank, self.world_size = rank, world_size
+
+    def owns(self, index: int) -> bool:
+        """Whether batch `index` has samples of this rank's own, rather than to fill in."""
+        return self._count() - index * self._together > self.rank
+
+    @property
+    def _together(self) -> int:
+        """Samples (or batches of a batch_sampler) that one batch of all ranks takes."""
+        return self.batch_size * self.world_size
+
+    def _count(self) -> int:
+        """Samples in an epoch, or batches of a batch_sampler."""
+        return len(self.dataset) if self._sampler is None else len(self._sampler)
+
+    def __len__(self) -> int:
+        """Batches in an epoch."""
+        count = self._count()
+        return count // self._together if self.drop_last else -(-count // self._together)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Make the next pass that of `epoch`, from its start or, after load_state_dict of that
+        epoch, from the saved batch. Without this call every pass is the next epoch."""
+        check_count("epoch", epoch, 0)
+        if epoch != self.epoch or not self._resuming:
+            self._consumed, self._resuming = 0, False
+        self.epoch, self._begun = epoch, False
+
+    def state_dict(self) -> dict[str, int]:
+        """Where the loader stands: plain data. Batches prefetched but not given don't count."""
+        return self.state_after(self.epoch, self._consumed)
+
+    def state_after(self, epoch: int, batches: int) -> dict[str, int | bool | str]:
+        """`state_dict` of a loader that has given `batches` of `epoch`, wherever this one is."""
+        return {
+            "seed": self.seed,
+            "epoch": epoch,
+            "consumed": batches,
+            "batches": len(self),
+            "batch_size": self._together,
+            "samples": self._count(),
+            "shuffle": self.shuffle,
+            "sampler": type(self._sampler).__name__,
+        } | ({} if self._sampler is None else {"sampler_seed": self._sampler.seed})
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Continue as `state_dict` says: the next pass gives what was left of that epoch.
+
+        ValueError when the epoch was left half-way and its batches were others than ours.
+        """
+        expected = self.state_dict()
+        order = ("batches", "batch_size", "samples", "shuffle", "sampler")
+        needed = [name for name in expected if name not in order[2:]]  # older states lack those
+        if missing := [name for name in needed if name not in state]:
+            raise ValueError(f"state of the data loader lacks {', '.join(missing)}")
+        if 0 < state["consumed"] < state["batches"]:
+            for name in order:
+                if state.get(name, expected[name]) != expected[name]:
+                    raise ValueError(
+                        f"data loader: {name} is {expected[name]}, but the saved state stopped"
+                        f" inside an epoch with {name} {state[name]}"
+                    )
+        self.seed, self.epoch = int(state["seed"]), int(state["epoch"])
+        if self._sampler is not None:
+            self._sampler.seed = int(state["sampler_seed"])
+        self._consumed, self._resuming, self._begun = int(state["consumed"]), True, False
+
+    def __iter__(self) -> Iterator:
+        if self._begun:
+            self.epoch += 1
+        if not self._resuming:
+            self._consumed = 0
+        self._begun, self._resuming = True, False
+        self._passes += 1
+        return self._pass(self._passes, self.epoch, self._consumed)
+
+    def _pass(self, number: int, epoch: int, start: int) -> Iterator:
+        tasks = ((epoch, rows) for rows in self._batches(epoch)[start:])
+        with_workers = self.num_workers > 0 and start < len(self)
+        results = self._prefetched(tasks) if with_workers else self._loaded_here(tasks)
+        try:
+            for consumed, batch in enumerate(results, start + 1):
+                if isinstance(batch, Failure):
+                    raise SampleError(batch.message) from batch.cause
+                for transform in self.mlx_transforms:
+                    batch = transform(batch)
+                if number == self._passes:  # an older pass doesn't speak for the loader
+                    self._consumed = consumed
+                yield batch
+        finally:
+            results.close()
+
+    def _batches(self, epoch: int) -> list[np.ndarray]:
+        """Rows of each batch: (index, how often it came before in this epoch), (items, 2)."""
+        order, ends = self._order(epoch)
+        count = len(self.dataset)
+        if len(order) and not (0 <= order.min() and order.max() < count):
+            raise ValueError(
+                f"sampler gave indices {order.min()}..{order.max()}, expected 0..{count - 1}"
+            )
+        rows = np.stack([order, occurrences(order)], axis=1)
+        batches = np.split(rows, ends[:-1]) if len(ends) else []
+        return batches if self.world_size == 1 else self._share(batches)
+
+    def _share(self, batches: list[np.ndarray]) -> list[np.ndarray]:
+        """This rank's part of the batches of all ranks."""
+        rank, step = self.rank, self.world_size
+        if self.batch_sampler is None:
+            return [batch[rank::step] if len(batch) > rank else batch[:1] for batch in batches]
+        return [
+            batches[min(first + rank, len(batches) - 1)] for first in range(0, len(batches), step)
+        ]
+
+    def _order(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        """The epoch's indices (samples,), and where in them each batch ends (batches,)."""
+        sampler = self._sampler
+        if sampler is not None:
+            sampler.set_epoch(epoch)
+            given = list(sampler)
+            if len(given) != len(sampler):
+                raise ValueError(
+                    f"{type(sampler).__name__} gave {len(given)} in epoch {epoch}, but its length"
+                    f" is {len(sampler)}"
+                )
+        if self.batch_sampler is not None:
+            order = np.array([index for batch in given for index in batch], dtype=np.int64)
+            return order, np.cumsum([len(batch) for batch in given], dtype=np.int64)
+        if self.sampler is not None:
+            order = np.array(given, dtype=np.int64)
+        else:
+            rng, count = generator(ORDER, self.seed, epoch), len(self.dataset)
+            order = rng.permutation(count) if self.shuffle else np.arange(count)
+        ends = np.minimum(np.arange(1, len(self) + 1) * self._together, len(order))
+        return order[: ends[-1] if len(ends) else 0], ends
+
+    def _source(self) -> Source:
+        return Source(self.dataset, self.cpu_transforms, self.collate_fn, self.seed)
+
+    def _loaded_here(self, tasks: Iterator) -> Iterator:
+        source = self._source()
+        for epoch, rows in tasks:
+            yield source.load(epoch, rows)
+
+    def _prefetched(self, tasks: Iterator) -> Iterator:
+        """Results of `tasks` in order, a bounded window of them submitted ahead."""
+        pool = self._open_pool()
+        stop = threading.Event()
+        window: collections.deque[Future] = collections.deque()
+        try:
+            for task in itertools.islice(tasks, self.prefetch_factor * self.num_workers):
+                window.append(pool.submit(*task, stop))
+            while window:
+                try:
+                    result = window.popleft().result()
+                except BrokenProcessPool as error:
+                    pool.broken = True
+                    raise RuntimeError(
+                        f"a data worker process died while loading epoch {self.epoch} (killed, out"
+                        " of memory, or crashed in native code); worker_type='thread' shows more"
+                    ) from error
+                for task in itertools.islice(tasks, 1):
+                    window.append(pool.submit(*task, stop))
+                yield result
+        finally:
+            stop.set()
+            for future in window:
+                future.cancel()
+            if not self.persistent_workers:
+                pool.close()
+
+    def _open_pool(self) -> Threads | Processes:
+        kind = Threads if self.worker_type == "thread" else Processes
+        if not self.persistent_workers:
+            return kind(self._source(), self.num_workers)
+        if self._pool is None or self._pool.broken or self._pool.seed != self.seed:
+            self._pool = kind(self._source(), self.num_workers)
+        return self._pool
+
+
+def occurrences(order: np.ndarray) -> np.ndarray:
+    """How often each entry of `order` (samples,) stands before its place."""
+    by_value = np.argsort(order, kind="stable")
+    ordered = order[by_value]
+    place = np.arange(len(order))
+    first = np.maximum.accumulate(np.where(np.diff(ordered, prepend=-1) != 0, place, 0))
+    counts = np.empty_like(place)
+    counts[by_value] = place - first
+    return counts
+
+
+def as_tuple(name: str, transforms: Callable | Sequence[Callable] | None) -> tuple[Callable, ...]:
+    if transforms is None:
+        return ()
+    several = (transforms,) if callable(transforms) else transforms
+    if not isinstance(several, Sequence) or not all(map(callable, several)):
+        raise ValueError(f"{name} is {transforms!r}, expected a function or several")
+    return tuple(several)

@@ -1,0 +1,263 @@
+"""Samplers: which samples make an epoch, in what order, alone or in whole batches.
+
+What a sampler gives depends on (seed, epoch) alone, so a pass can be resumed without a record of
+what came before. An epoch's length is always the same.
+"""
+
+from collections.abc import Hashable, Iterator, Sequence, Sized
+
+import numpy as np
+
+from audiotrain.train.data.workers import ORDER, generator
+
+
+class Sampler:
+    """Base class: indices of one epoch by `__iter__`, how many by `__len__`.
+
+    Given to a DataLoader as `sampler` it gives indices one by one, as `batch_sampler` a list of
+    indices for each batch. The loader calls `set_epoch(epoch)` before each pass; whatever is
+    random comes from `rng()`, so that two iterations of one epoch are equal.
+
+    >>> class Backwards(Sampler):
+    ...     def __iter__(self):
+    ...         return iter([2, 1, 0])
+    ...     def __len__(self):
+    ...         return 3
+    """
+
+    def __init__(self, seed: int = 0):
+        check_count("seed", seed, 0)
+        self.seed, self.epoch = int(seed), 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Iterate over `epoch`, from 0, from now on."""
+        self.epoch = epoch
+
+    def rng(self) -> np.random.Generator:
+        """A generator for (seed, epoch), new at every call."""
+        return generator(ORDER, self.seed, self.epoch)
+
+    def __iter__(self) -> Iterator:
+        raise NotImplementedError(f"{type(self).__name__} must define __iter__")
+
+    def __len__(self) -> int:
+        raise NotImplementedError(f"{type(self).__name__} must define __len__")
+
+
+class WeightedRandomSampler(Sampler):
+    """`num_samples` indices an epoch, drawn in proportion to `weights` (items,); a `sampler`.
+
+    Without `replacement` no index comes twice, and `num_samples` of the weights must be above 0.
+    `num_samples` is the number of weights by default.
+    """
+
+    def __init__(
+        self,
+        weights: Sequence[float],
+        num_samples: int | None = None,
+        replacement: bool = True,
+        seed: int = 0,
+    ):
+        super().__init__(seed)
+        weights = np.asarray(weights, dtype=np.float64)
+        if weights.ndim != 1 or not np.isfinite(weights).all() or (weights < 0).any():
+            raise ValueError("weights: expected one finite number >= 0 per sample")
+        if weights.sum() == 0:
+            raise ValueError("weights: all are zero, expected at least one above")
+        self.shares = weights / weights.sum()
+        self.num_samples = len(weights) if num_samples is None else num_samples
+        self.replacement = replacement
+        check_count("num_samples", self.num_samples, 1)
+        most = np.count_nonzero(weights)
+        if not replacement and self.num_samples > most:
+            raise ValueError(
+                f"num_samples={self.num_samples}: expected at most {most}, the number of weights"
+                " above 0, without replacement"
+            )
+
+    def __iter__(self) -> Iterator[int]:
+        chosen = self.rng().choice(
+            len(self.shares), self.num_samples, replace=self.replacement, p=self.shares
+        )
+        return iter(chosen.tolist())
+
+    def __len__(self) -> int:
+        return self.num_samples
+
+
+class GroupSampler(Sampler):
+    """Random batches with no two samples of one group, for contrastive losses; a `batch_sampler`.
+
+    `groups` names each sample's group, such as the recording that a caption is of: to such a loss
+    two captions of one recording would be each other's wrong answers. Every sample comes once an
+    epoch, in as many batches as the largest group needs; their sizes differ by at most one and are
+    at most `batch_size`. With `drop_last` all have exactly `batch_size` samples, so that a
+    compiled step is traced once, and each epoch leaves others out.
+
+    >>> batches = list(GroupSampler(["a", "a", "b", "b"], batch_size=2))
+    >>> [len({index // 2 for index in batch}) for batch in batches]
+    [2, 2]
+    """
+
+    def __init__(
+        self, groups: Sequence[Hashable], batch_size: int, drop_last: bool = False, seed: int = 0
+    ):
+        super().__init__(seed)
+        check_count("batch_size", batch_size, 1)
+        numbers: dict[Hashable, int] = {}
+        self.groups = np.array([numbers.setdefault(group, len(numbers)) for group in groups], int)
+        sizes = np.bincount(self.groups)
+        if not len(sizes):
+            raise ValueError("groups: expected the group of each sample, found none")
+        if drop_last and len(sizes) < batch_size:
+            raise ValueError(
+                f"batch_size={batch_size}: expected at most the {len(sizes)} groups there are"
+            )
+        if drop_last:  # as many batches as can be full, when each has one sample of a group
+            count = len(self.groups) // batch_size
+            while np.minimum(sizes, count).sum() < count * batch_size:
+                count = int(np.minimum(sizes, count).sum()) // batch_size
+            self.batches, self.samples = count, count * batch_size
+        else:
+            self.samples = len(self.groups)
+            self.batches = max(-(-self.samples // batch_size), int(sizes.max()))
+
+    def __len__(self) -> int:
+        return self.batches
+
+    def __iter__(self) -> Iterator[list[int]]:
+        rng = self.rng()
+        order = self._by_group(rng)
+        group = self.groups[order]
+        dealt = np.empty(0, dtype=int)  # the batch of each sample of `order`, a round at a time
+        while (begin := len(dealt)) < len(order):
+            batches = rng.permutation(self.batches)
+            # The group at the seam of two rounds must not meet a batch that it is in already.
+            same = np.flatnonzero(group == group[begin])
+            taken = np.isin(batches, dealt[same[same < begin]])
+            first = batches[~taken][: np.count_nonzero(same >= begin)]
+            rest = batches[~np.isin(batches, first)]
+            dealt = np.concatenate([dealt, first, rest])[: len(order)]
+        by_batch = order[np.argsort(dealt, kind="stable")]
+        ends = np.cumsum(np.bincount(dealt, minlength=self.batches))[:-1]
+        return iter([batch.tolist() for batch in np.split(by_batch, ends)])
+
+    def _by_group(self, rng: np.random.Generator) -> np.ndarray:
+        """Samples of the epoch, groups in random order, at most one of a group for each batch."""
+        shuffled = rng.permutation(len(self.groups))
+        place = rng.permutation(int(self.groups.max()) + 1)[self.groups[shuffled]]
+        order = shuffled[np.argsort(place, kind="stable")]
+        starts = np.flatnonzero(np.diff(self.groups[order], prepend=-1))
+        within = np.arange(len(order)) - np.repeat(starts, np.diff(starts, append=len(order)))
+        return order[within < self.batches][: self.samples]
+
+
+class BucketSampler(Sampler):
+    """Batches of samples of similar length; a `batch_sampler`.
+
+    A bucket has the samples that are longer than the boundary before its own and at most as long
+    as that; what is left of one after its last full batch joins the next longer one. Only the
+    last batch of the longest can be short, and `drop_last` leaves it out. Together with
+    `collate_fn=partial(pad_collate, lengths=sampler.boundaries)` a compiled step sees a shape for
+    each bucket, and one more. `buckets` is a number of buckets, of about as many samples each, or
+    the boundaries themselves, in the unit of `lengths` (items,).
+
+    >>> sampler = BucketSampler([3, 9, 4, 10], batch_size=2, buckets=2, shuffle=False)
+    >>> sampler.boundaries, list(sampler)
+    ((4, 10), [[0, 2], [1, 3]])
+    """
+
+    def __init__(
+        self,
+        lengths: Sequence[int],
+        batch_size: int,
+        buckets: int | Sequence[int] = 6,
+        shuffle: bool = True,
+        drop_last: bool = False,
+        seed: int = 0,
+    ):
+        super().__init__(seed)
+        check_count("batch_size", batch_size, 1)
+        lengths = np.asarray(lengths)
+        if lengths.ndim != 1 or not len(lengths) or lengths.dtype.kind not in "iu":
+            raise ValueError("lengths: expected one whole number per sample")
+        if isinstance(buckets, int):
+            check_count("buckets", buckets, 1)
+            shares = np.arange(1, buckets + 1) / buckets
+            edges = np.unique(np.quantile(lengths, shares, method="inverted_cdf"))
+        else:
+            edges = np.unique(buckets)
+            if not len(edges) or edges[-1] < lengths.max():
+                raise ValueError(
+                    f"buckets={buckets!r}: the longest sample has length {lengths.max()}, "
+                    f"expected a boundary at or above"
+                )
+        self.boundaries = tuple(edges.tolist())
+        self.batch_size, self.shuffle, self.drop_last = batch_size, shuffle, drop_last
+        bucket = np.searchsorted(edges, lengths)
+        self.members = [np.flatnonzero(bucket == number) for number in range(len(edges))]
+
+    def __len__(self) -> int:
+        samples = sum(map(len, self.members))
+        return samples // self.batch_size if self.drop_last else -(-samples // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        rng, batches, left = self.rng(), [], []
+        for members in self.members:
+            left += (rng.permutation(members) if self.shuffle else members).tolist()
+            while len(left) >= self.batch_size:
+                batches.append(left[: self.batch_size])
+                left = left[self.batch_size :]
+        if left and not self.drop_last:
+            batches.append(left)
+        places = rng.permutation(len(batches)) if self.shuffle else range(len(batches))
+        return iter([batches[place] for place in places])
+
+
+class DistributedSampler(Sampler):
+    """One rank's share of `dataset` (or of so many samples), as PyTorch's; a `sampler`.
+
+    All ranks get equally many: the first samples of the epoch come twice to make it even, or with
+    `drop_last` the last ones are left out. `rank` and `world_size` are those of the launched
+    processes by default. A DataLoader in a Trainer needs none, and then repeats no sample.
+
+    >>> [list(DistributedSampler(5, shuffle=False, rank=r, world_size=2)) for r in (0, 1)]
+    [[0, 2, 4], [1, 3, 0]]
+    """
+
+    def __init__(
+        self,
+        dataset: Sized | int,
+        shuffle: bool = True,
+        seed: int = 0,
+        drop_last: bool = False,
+        rank: int | None = None,
+        world_size: int | None = None,
+    ):
+        super().__init__(seed)
+        if rank is None or world_size is None:
+            import mlx.core as mx  # here, so that process workers never load it
+
+            group = mx.distributed.init()
+            rank = group.rank() if rank is None else rank
+            world_size = group.size() if world_size is None else world_size
+        if not 0 <= rank < world_size:
+            raise ValueError(f"rank={rank!r}: expected 0..{world_size - 1}")
+        self.samples = dataset if isinstance(dataset, int) else len(dataset)
+        self.shuffle, self.drop_last = shuffle, drop_last
+        self.rank, self.world_size = rank, world_size
+
+    def __len__(self) -> int:
+        down, up = self.samples // self.world_size, -(-self.samples // self.world_size)
+        return down if self.drop_last else up
+
+    def __iter__(self) -> Iterator[int]:
+        count = self.samples
+        order = self.rng().permutation(count) if self.shuffle else np.arange(count)
+        order = np.resize(order, len(self) * self.world_size)  # repeated from its start, or cut
+        return iter(order[self.rank :: self.world_size].tolist())
+
+
+def check_count(name: str, value: int, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        raise ValueError(f"{name}={value!r}: expected a whole number of at least {least}")

@@ -1,0 +1,327 @@
+"""ConfiguredTrainer: a Trainer with all that it needs from settings, and its run folder."""
+
+import json
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import mlx.nn as nn
+
+from audiotrain.config.builder import to_plain
+from audiotrain.config.diff import ABSENT, differences, flat
+from audiotrain.config.import_path import called, imported
+from audiotrain.train import checkpoint
+from audiotrain.train.callbacks import builtin, model_checkpoint
+from audiotrain.train.callbacks.base import Callback
+from audiotrain.train.data.datasets import as_dataset
+from audiotrain.train.data.loader import DataLoader, Dataset
+from audiotrain.train.declarative.config import TrainerConfig, get_trainer_config
+from audiotrain.train.declarative.modules import as_module
+from audiotrain.train.declarative.names import CALLBACKS
+from audiotrain.train.declarative.optimizers import configured_optimizer
+from audiotrain.train.distributed.ranks import join
+from audiotrain.train.history import Row
+from audiotrain.train.loggers.build import best_checkpoint, run_loggers
+from audiotrain.train.run_folder import begun
+from audiotrain.train.trainer import Trainer
+from audiotrain.utils.files import write_json
+
+# What a continued run may have otherwise than before, by how its name begins: how long it trains,
+# unless it is a cross-validation, whose folds are trained alike; where numbers go; and, of a
+# cross-validation, how its models are used.
+LENGTH = "training.num_epochs", "training.max_steps", "training.max_time"
+CHANGEABLE = (
+    "tracking.", "data.num_workers",
+    "training.log_steps", "training.progress", "training.output_dir",
+    "competition.competition_name", "competition.enable_ensemble", "competition.ensemble_method",
+    "competition.sample_submission",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a training gave; rows and numbers as in the run folder."""
+
+    run: Path
+    history: list[Row]
+    """a row of numbers for each epoch"""
+    metrics: dict[str, float]
+    """the last ones"""
+    best_score: float | None
+    """of `training.best_metric`, or of what a ModelCheckpoint among the callbacks monitors"""
+    best_checkpoint: Path | None
+    last_checkpoint: Path | None
+
+
+class ConfiguredTrainer:
+    """A Trainer with all it needs from settings; `trainer` is the Trainer itself."""
+
+    def __init__(
+        self,
+        model: nn.Module | Callable[[], nn.Module] | None,
+        config: TrainerConfig,
+        callbacks: Sequence[Callback] = (),
+        loss: Callable | None = None,
+        stated: Sequence[str] = (),
+        group: str | None = None,
+        parent: str | None = None,
+    ):
+        named = join().from_first(lambda: str(config.training.output_dir or run_name(config)))
+        self.run = Path(named)
+        # The run's own file names its folder, so that it can be continued from there.
+        config = replace(config, training=replace(config.training, output_dir=self.run))
+        self.config, self.stated = config, stated
+        self.module = as_module(model, config, loss)
+        loggers = run_loggers(config.tracking, self.run, group, parent)
+        self.trainer = _trainer(config, self.run, list(callbacks), loggers)
+        self.trainer.how_to_continue = "train(..., resume=True)"
+        self._loaded: Path | None = None
+
+    def train(self, train_loader: Any, val_loader: Any = None, resume: bool = False) -> TrainResult:
+        """Train on batches, or on a Dataset or arrays, of which `data` makes batches.
+
+        With `resume` the run in `output_dir` goes on where it stopped. ValueError when the run
+        folder holds a run already, or when a validation is asked for without data.
+        """
+        training, trainer = self.config.training, self.trainer
+        if training.eval_strategy == "no":
+            val_loader = None
+        elif val_loader is None:
+            raise ValueError(
+                f"training.eval_strategy is {training.eval_strategy!r}, but train was given no "
+                f"validation data: give some, or eval_strategy='no'"
+            )
+        train_loader = self.loader(train_loader, shuffle=self.config.data.shuffle)
+        val_loader = None if val_loader is None else self.loader(val_loader)
+        last = self.open_run(resume, CHANGEABLE + LENGTH)
+        trainer.fit(self.module, train_loader, val_loader, ckpt_path=last)
+        self._loaded = None
+        result = self._result()
+        if trainer.is_global_zero:
+            write_json(self.run / "metrics.json", result.metrics | self._best(result))
+        if best := best_checkpoint(trainer):
+            for logger in trainer.loggers:
+                logger.log_model(best)
+        return result
+
+    def evaluate(self, loader: Any, checkpoint: str | Path | None = None) -> dict[str, float]:
+        """Metrics over data, named "test_…"; of a checkpoint's weights ("best", "last" or a
+        folder), else of those in memory."""
+        path = self._checkpoint(checkpoint)
+        return self._evaluator().test(self.module, self.loader(loader), ckpt_path=path)
+
+    def predict(self, loader: Any, checkpoint: str | Path | None = None) -> list:
+        """What the module's `predict_step` gives for each batch; see `evaluate`."""
+        path = self._checkpoint(checkpoint)
+        return self._evaluator().predict(self.module, self.loader(loader), ckpt_path=path)
+
+    def save_checkpoint(self, path: str | Path) -> None:
+        """Write all that is needed to continue; ValueError before anything was trained."""
+        self.trainer.save_checkpoint(path)
+
+    def load_checkpoint(self, path: str | Path) -> None:
+        """Take the weights of a checkpoint, of a run folder its best; `train` continues from it."""
+        self._loaded = self._checkpoint(path)
+        checkpoint.load_weights(self.module, self._loaded)
+        self.trainer.load_checkpoint(self._loaded)
+
+    def loader(self, data: Any, shuffle: bool = False) -> Iterable:
+        """Batches: of a Dataset, or of arrays with a row an item, as `data` says; others as given.
+
+        ValueError for a DataLoader with another batch size or other workers than the overrides say.
+        """
+        settings = self.config.data
+        if isinstance(data, DataLoader):
+            for name, found in (("batch_size", data.batch_size), ("num_workers", data.num_workers)):
+                if name in self.stated and found != (wanted := getattr(settings, name)):
+                    raise ValueError(
+                        f"{name} is {wanted}, but the loader given has {found}: "
+                        f"give its dataset, and the loader is made"
+                    )
+            return data
+        data = as_dataset(data)
+        if not isinstance(data, Dataset):
+            return data
+        return DataLoader(
+            data,
+            settings.batch_size,
+            shuffle=shuffle,
+            num_workers=settings.num_workers,
+            seed=self.config.training.seed,
+        )
+
+    def open_run(self, resume: bool, changeable: tuple[str, ...] = CHANGEABLE) -> Path | None:
+        """Write config.yaml to the run folder; the checkpoint to continue from, if any. A resumed
+        run differs in nothing but what is `changeable`, by how its name begins. Of several ranks
+        the first looks and writes."""
+        last = self.trainer.ranks.from_first(lambda: self._opened(resume, changeable))
+        return None if last is None else Path(last)
+
+    def _opened(self, resume: bool, changeable: tuple[str, ...]) -> str | None:
+        saved = self.run / "config.yaml"
+        if not resume:
+            if (found := begun(self.run)) and not self.trainer.step:
+                raise ValueError(
+                    f"{self.run}: holds a run already ({found}): train(…, resume=True) continues "
+                    f"it, output_dir names another folder"
+                )
+        else:
+            if not saved.exists():
+                raise ValueError(f"{self.run}: no config.yaml, so there is no run to resume")
+            before, now = get_trainer_config(saved), self.config
+            _check_same(flat(to_plain(before)), flat(to_plain(now)), changeable)
+        try:
+            self.run.mkdir(parents=True, exist_ok=True)
+            self.config.save(saved)
+        except OSError as error:
+            raise ValueError(f"output_dir {self.run}: cannot write: {error.strerror}") from None
+        last = self.trainer.checkpoint_callback.folder(self.trainer) / "last"
+        return str(last) if resume and checkpoint.exists(last) else None
+
+    def _best(self, result: TrainResult) -> dict[str, Any]:
+        """What metrics.json says of the best checkpoint; its place relative to the run folder, if
+        it is inside."""
+        best, monitor = result.best_checkpoint, self.trainer.checkpoint_callback.monitor
+        if best is not None:
+            best, run = best.absolute(), self.run.absolute()
+            best = best.relative_to(run) if best.is_relative_to(run) else best
+        return {
+            "best_metric": monitor or self.config.training.best_metric,
+            "best_score": result.best_score,
+            "best_checkpoint": None if best is None else str(best),
+        }
+
+    def _result(self) -> TrainResult:
+        trainer, saver = self.trainer, self.trainer.checkpoint_callback
+        last = saver.folder(trainer) / "last"
+        return TrainResult(
+            self.run,
+            trainer.history.rows,
+            dict(trainer.callback_metrics),
+            saver.best_model_score if saver.monitor else None,
+            saver.best_model_path,
+            last if last.exists() else None,
+        )
+
+    def _evaluator(self) -> Trainer:
+        """The Trainer, or before training one that writes nothing into the run folder."""
+        if self.trainer.step is not None or begun(self.run):
+            return self.trainer
+        precision = self.config.training.precision
+        quiet = {"enable_checkpointing": False, "enable_progress_bar": False}
+        return Trainer(
+            max_epochs=1, precision=precision, seed=self.config.training.seed, logger=False,
+            enable_model_summary=False, **quiet,
+        )  # fmt: skip
+
+    def _checkpoint(self, path: str | Path | None) -> Path | None:
+        """The folder of a checkpoint: "best", "last", a run's best, or as given."""
+        if path is None:
+            return self._loaded
+        if path in ("best", "last") and not Path(path).exists():
+            best = best_of(self.run) if path == "best" else None
+            return best or self.trainer.checkpoint_callback.folder(self.trainer) / path
+        path = Path(path)
+        if (path / checkpoint.STATE).exists():
+            return path
+        place = best_or_last(path)
+        return place if checkpoint.exists(place) else path
+
+
+def best_of(run: Path) -> Path | None:
+    """The checkpoint that a run's metrics.json calls its best, else checkpoints/best; None where
+    there is neither."""
+    file, places = run / "metrics.json", [run / "checkpoints" / "best"]
+    if file.exists():
+        named = json.loads(file.read_text(encoding="utf-8")).get("best_checkpoint")
+        places = [run / named, *places] if named else places
+    return next((place for place in places if checkpoint.exists(place)), None)
+
+
+def best_or_last(run: Path) -> Path:
+    """The checkpoint of a run that is used: the best one, or the last."""
+    return best_of(run) or run / "checkpoints" / "last"
+
+
+def run_name(config: TrainerConfig) -> Path:
+    """runs/NAME-DATE-TIME."""
+    name = config.tracking.run_name or config.competition.competition_name or "train"
+    return Path("runs") / time.strftime(f"{name}-%Y%m%d-%H%M%S")
+
+
+def _trainer(config: TrainerConfig, run: Path, given: list[Callback], loggers: list) -> Trainer:
+    training = config.training
+    validates = training.eval_strategy != "no"
+    by_steps = training.eval_strategy == "steps"
+    return Trainer(
+        max_epochs=training.num_epochs,
+        max_steps=training.max_steps,
+        max_time=training.max_time,
+        val_check_interval=training.eval_steps if by_steps else 1.0,
+        gradient_clip_val=training.gradient_clip,
+        accumulate_grad_batches=training.gradient_accumulation_steps,
+        ema_decay=training.ema_decay,
+        precision=training.precision,
+        default_root_dir=run,
+        enable_progress_bar=training.progress,
+        enable_model_summary=training.progress,
+        seed=training.seed,
+        callbacks=_callbacks(config, given, validates),
+        logger=loggers,
+        log_every_n_steps=training.log_steps,
+        limit_train_batches=training.limit_train_batches,
+        limit_val_batches=training.limit_val_batches,
+        config=to_plain(config),
+        configure_optimizers=lambda module: configured_optimizer(
+            module, config.optimizer, config.scheduler
+        ),
+    )
+
+
+def _callbacks(config: TrainerConfig, given: list[Callback], validates: bool) -> list[Callback]:
+    """The callbacks that settings name or ask for, and those given."""
+    training, stopping = config.training, config.training.early_stopping
+    made = [_callback(one, f"callbacks: number {n}") for n, one in enumerate(config.callbacks, 1)]
+    found = made + given
+    if stopping.enabled:
+        found.append(
+            builtin.EarlyStopping(
+                stopping.monitor or training.best_metric,
+                stopping.patience,
+                stopping.min_delta,
+                stopping.mode or training.best_mode,
+                verbose=training.progress,
+            )
+        )
+    if not any(isinstance(one, builtin.MetricsLogger) for one in found):
+        found.append(builtin.MetricsLogger())
+    if not any(isinstance(one, model_checkpoint.ModelCheckpoint) for one in found):
+        found.append(
+            model_checkpoint.ModelCheckpoint(
+                filename="best",
+                monitor=training.best_metric if validates else None,
+                mode=training.best_mode,
+                save_last=not (training.save_best_only and validates),
+                save_top_k=1 if validates else 0,
+            )
+        )
+    return found
+
+
+def _callback(settings: Mapping[str, Any], setting: str) -> Callback:
+    """A callback of its `type` and arguments."""
+    options = {name: value for name, value in settings.items() if name != "type"}
+    name = settings["type"]
+    made = called(CALLBACKS.get(name) or imported(name, setting), setting, **options)
+    if not isinstance(made, Callback):
+        raise ValueError(f"{setting}: {name} gave a {type(made).__name__}, expected a Callback")
+    return made
+
+
+def _check_same(before: dict, now: dict, changeable: tuple[str, ...]) -> None:
+    for name, pair in differences(before, now).items():
+        if not name.startswith(changeable):
+            was, found = ("nothing" if one is ABSENT else repr(one) for one in pair)
+            raise ValueError(f"resume: {name} is {found}, expected {was} as in the run")

@@ -1,0 +1,152 @@
+"""A function of a batch compiled over listed state: traced once per batch shape, nothing read back.
+
+State is put back when the function raises inside a trace; one packed vector of numbers comes out.
+"""
+
+import shutil
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import mlx.core as mx
+
+from audiotrain.train.engine.batch_tree import difference, flatten_batch, leaves, unflatten_batch
+from audiotrain.utils.arrays import arrays_of, put_arrays
+
+MANY_TRACES = 8
+
+
+class StepOutputs(Mapping):
+    """The numbers of one step, by name; reading one waits for the step, so read seldom.
+
+    "loss", "weight" (what the batch counted), "finite" (0 when it was skipped), "gradient_norm",
+    "learning_rate", and the module's metrics. `examples` is the length of the batch's first array.
+    """
+
+    def __init__(self, names: tuple[str, ...], vector: mx.array, examples: int = 0):
+        self.names, self.vector, self.examples, self._numbers = names, vector, examples, None
+
+    def numbers(self) -> dict[str, float]:
+        """All numbers at once."""
+        if self._numbers is None:
+            self._numbers = dict(zip(self.names, self.vector.tolist(), strict=True))
+        return self._numbers
+
+    def __getitem__(self, name: str) -> float:
+        return self.numbers()[name]
+
+    def __iter__(self):
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+def can_compile() -> bool:
+    """Whether mx.compile works here, with a warning if not: on a CPU it calls a C++ compiler."""
+    if mx.default_device() != mx.cpu or shutil.which("g++") is not None:
+        return True
+    warnings.warn(
+        "no g++ found, which MLX needs to compile on a CPU: it runs uncompiled, slower; "
+        "install g++ to change that",
+        stacklevel=4,
+    )
+    return False
+
+
+class Compiled:
+    """Calls `body(batch) -> {name: scalar}` compiled over the listed state, and packs its numbers.
+
+    Counts traces; puts the state back when the body raises inside a trace.
+    """
+
+    def __init__(self, body, state: Callable[[], list], compile: bool, what: str):
+        self.body, self.state, self.compile, self.what = body, state, compile, what
+        self.trace_count = 0
+        self.functions: dict = {}
+        self.names: dict = {}
+        self.leaves: dict[str, str] = {}  # of the last batch that was traced
+        self.changed = ""  # how it differs from the one traced before
+
+    def clear(self) -> None:
+        """Forget the traces: needed once modes, frozen parameters or state objects changed."""
+        self.functions.clear()
+        self.names.clear()
+        self.leaves = {}
+
+    def __call__(self, batch: Any) -> StepOutputs:
+        arrays, structure = flatten_batch(batch)
+        signature = (structure, *((tuple(array.shape), array.dtype) for array in arrays))
+        examples = next((array.shape[0] for array in arrays if array.ndim), 1)
+        if structure not in self.functions:
+            self.functions[structure] = self._function(structure)
+        function = self.functions[structure]
+        if self.compile and signature in self.names:
+            return StepOutputs(self.names[signature], function(arrays), examples)
+        before = [(tree, arrays_of(tree)) for tree in self.state()]
+        key = random_key()
+        try:
+            vector = function(arrays)
+        except BaseException as error:
+            for tree, old in before:
+                put_arrays(tree, old)
+            mx.random.seed(key)
+            if self.leaves and signature not in self.names:
+                changed = difference(self.leaves, leaves(arrays, structure))
+                error.add_note(f"this batch is unlike those before: {changed}")
+            raise
+        self.names[signature] = self.traced_names
+        self._compare(leaves(arrays, structure))
+        return StepOutputs(self.traced_names, vector, examples)
+
+    def _function(self, structure):
+        def traced(arrays):
+            self.trace_count += 1
+            numbers = self.body(unflatten_batch(arrays, structure))
+            self.traced_names = tuple(numbers)
+            return packed([scalar(name, value) for name, value in numbers.items()])
+
+        if not self.compile:
+            return traced
+        state = [*self.state(), mx.random.state]
+        return mx.compile(traced, inputs=state, outputs=state)
+
+    def _compare(self, found: dict[str, str]) -> None:
+        """Remember what was traced, and warn once when every batch is another kind."""
+        before, self.leaves = self.leaves, found
+        self.changed = difference(before, found) if before and before != found else ""
+        if self.compile and len(self.names) == MANY_TRACES:
+            warnings.warn(
+                f"the {self.what} step was traced {MANY_TRACES} times because batches differ: "
+                f"{difference(before, found)}; pad batches to a few lengths, make what changes an "
+                f"array, or leave it out",
+                stacklevel=4,
+            )
+
+
+def packed(scalars: list[mx.array]) -> mx.array:
+    """(scalars,): as mx.stack, which compiled is two operations a scalar; this is one for all."""
+    places = mx.array([*range(len(scalars))])
+    vector = mx.array([0.0] * len(scalars))
+    for place, value in enumerate(scalars):
+        vector = mx.where(places == place, value, vector)
+    return vector
+
+
+def scalar(name: str, value) -> mx.array:
+    """A float32 array of no axes; ValueError naming what is not one number."""
+    if not isinstance(value, mx.array):
+        try:
+            value = mx.array(value)
+        except (RuntimeError, TypeError, ValueError):
+            found = f"{name} is a {type(value).__name__}, expected one number"
+            raise ValueError(found) from None
+    if value.size != 1:
+        raise ValueError(f"{name} has shape {tuple(value.shape)}, expected one number")
+    return value.reshape(()).astype(mx.float32)
+
+
+def random_key() -> int:
+    """MLX's global random state as one number; `mx.random.seed` takes it back."""
+    high, low = mx.random.state[0].tolist()
+    return high << 32 | low

@@ -1,0 +1,380 @@
+"""The fit loop: epochs, batches, when to validate, log, save and stop."""
+
+import itertools
+import sys
+import time
+from collections.abc import Iterator
+
+import mlx.core as mx
+
+from audiotrain.train.distributed.watchdog import lost, lost_connection
+from audiotrain.train.engine.compiled_function import StepOutputs
+from audiotrain.train.engine.evaluation_loop import (
+    NO_BATCH,
+    Averages,
+    count_batches,
+    evaluate,
+    evaluating,
+    owns,
+)
+from audiotrain.train.engine.memory import memory_limits
+from audiotrain.train.engine.signals import Interrupted, SignalGuard
+from audiotrain.train.engine.step_metrics import StepNumbers
+
+
+class FitLoop:
+    """One call of `Trainer.fit`, from the trainer's position to its end."""
+
+    def __init__(self, trainer):
+        self.trainer, self.module, self.step = trainer, trainer.module, trainer.step
+        self.ranks = trainer.ranks
+        self.numbers = StepNumbers(trainer)
+        self.previous: StepOutputs | None = None
+        self.overfitted: list | None = None
+
+    def run(self) -> None:
+        """Train to the end, or until a signal; SystemExit after a signal, once all is saved."""
+        trainer, module = self.trainer, self.module
+        limits = trainer.memory_limit, trainer.cache_limit, trainer.wired_limit
+        watch = self.ranks.watch(self._where)
+        error: BaseException | None = None
+        with SignalGuard() as guard, watch, memory_limits(*limits):
+            trainer.guard, trainer.loop = guard, self
+            try:
+                self._sanity_check()
+                if not module.training:
+                    module.train()
+                trainer.tell(lambda c: c.on_train_start(trainer, module))
+                module.on_train_start()
+                self.numbers.begin_interval()
+                self._meet()
+                while not self._finished():
+                    self._epoch()
+                mx.eval(self.step.state())
+                module.on_train_end()
+                trainer.tell(lambda c: c.on_train_end(trainer, module))
+                self.flush()
+                self._meet()
+                trainer.check_signal()  # one that came too late for a step
+            except Interrupted:
+                self._save_and_exit(self.ranks.signal(guard.received))
+            except BaseException as fault:
+                error = fault
+                if isinstance(fault, RuntimeError) and (reason := lost_connection(fault)):
+                    told = lost(self.ranks.rank, reason, self._where())
+                    print(told, file=sys.stderr, flush=True)
+                    raise SystemExit(1) from None
+                if isinstance(fault, RuntimeError) and self.step.changed:
+                    fault.add_note(f"a batch was unlike those before: {self.step.changed}")
+                self._tell_after(fault, lambda c: c.on_exception(trainer, module, error))
+                raise
+            finally:
+                trainer.guard = trainer.loop = None
+                self.step.remember()
+                self._tell_after(error, lambda c: c.teardown(trainer, module))
+
+    def _tell_after(self, error: BaseException | None, hook) -> None:
+        """Run a hook of every callback; after an error their own errors are notes on it."""
+
+        def guarded(callback):
+            try:
+                hook(callback)
+            except Exception as second:
+                if error is None:
+                    raise
+                error.add_note(f"then {type(callback).__name__} failed: {second}")
+
+        self.trainer.tell(guarded)
+
+    def _finished(self) -> bool:
+        trainer = self.trainer
+        if self._stopping():
+            return True
+        if trainer.max_steps is not None or trainer.max_epochs is None:
+            return False
+        return trainer.current_epoch >= trainer.max_epochs
+
+    def _stopping(self) -> bool:
+        """Whether training ends before its epochs do; the same on all ranks."""
+        trainer = self.trainer
+        if trainer.max_steps is not None and trainer.global_step >= trainer.max_steps:
+            return True
+        return self.ranks.stops(self._wants_to_stop())
+
+    def _wants_to_stop(self) -> bool:
+        trainer = self.trainer
+        late = trainer.max_time is not None and trainer.elapsed() >= trainer.max_time
+        return trainer.should_stop or late
+
+    def _meet(self) -> None:
+        """Agree with the other ranks on signals and on stopping."""
+        self.ranks.meet(self.trainer.guard.received, self._wants_to_stop())
+
+    def _where(self) -> str:
+        """Where the run stands, for the one line of its sudden end."""
+        trainer, saver = self.trainer, self.trainer.checkpoint_callback
+        last = None if saver is None else saver.folder(trainer) / "last"
+        how = trainer.how_to_continue.format(path=last)
+        told = f"; to continue: {how}" if last and last.exists() else ""
+        return f"at step {trainer.global_step}{told}"
+
+    def _epoch(self) -> None:
+        trainer, module = self.trainer, self.module
+        trainer.epoch_finished = False
+        module.on_train_epoch_start(trainer.current_epoch)
+        trainer.tell(lambda c: c.on_train_epoch_start(trainer, module))
+        self.step.refresh()
+        if trainer.validation_due:
+            self._validate_inside()
+        exhausted = self._batches()
+        self.drain()
+        self._end_epoch(exhausted)
+
+    def _batches(self) -> bool:
+        """Run the epoch's batches; False when it was left before their end."""
+        trainer = self.trainer
+        total = trainer.num_training_batches
+        self.ranks.check_batches(total)
+        start = trainer.batches_done
+        if not start:
+            trainer.checked_batches = 0
+        if total is None or start < total:
+            for batch in self._remaining(total, start):
+                self._train_batch(batch, total)
+                if trainer.group == 0:
+                    trainer.check_signal()
+                    if trainer.validation_due:
+                        self._validate_inside()
+                    if self._stopping():
+                        return trainer.batches_done == total
+            if trainer.group:  # of a loader that did not say where its end is
+                self._optimize()
+                self._log_interval()
+            self._meet()
+            trainer.check_signal()
+        if self.ranks.size > 1 and trainer.batches_done < total:
+            raise ValueError(
+                f"the training loader gave {trainer.batches_done} of {total} batches to rank "
+                f"{self.ranks.rank}, and the other ranks wait for the rest"
+            )
+        if trainer.batches_done == 0:
+            raise ValueError(
+                f"the training loader gave no batch in epoch {trainer.current_epoch}: {NO_BATCH}"
+            )
+        return True
+
+    def _remaining(self, total: int | None, start: int):
+        trainer = self.trainer
+        if trainer.overfit_batches:
+            if self.overfitted is None:
+                if hasattr(trainer.train_loader, "set_epoch"):
+                    trainer.train_loader.set_epoch(0)  # the same batches when it is continued
+                self.overfitted = list(itertools.islice(trainer.train_loader, total))
+            return self.overfitted[start:]
+        loader = trainer.train_loader
+        if hasattr(loader, "set_epoch"):
+            loader.set_epoch(trainer.current_epoch)
+        skip = 0 if trainer.loader_resumes else start
+        trainer.loader_resumes = False
+        return itertools.islice(loader, skip, None if total is None else total - start + skip)
+
+    def _train_batch(self, batch, total: int | None) -> None:
+        trainer, module, index = self.trainer, self.module, self.trainer.batches_done
+        trainer.tell(lambda c: c.on_train_batch_start(trainer, module, batch, index))
+        accumulate = trainer.accumulate_grad_batches > 1
+        own = owns(trainer.train_loader, index)
+        self.ranks.ask(own, trainer.guard.received, self._wants_to_stop())
+        self.ranks.seed(trainer.seed, trainer.current_epoch, index)
+        outputs = self.step.add(batch) if accumulate else self.step(batch)
+        self._dispatch(outputs)
+        self.ranks.hear()
+        self.numbers.add(trainer.global_step, outputs)
+        trainer.batches_done += 1
+        if not accumulate:
+            trainer.global_step += 1
+        else:
+            trainer.group += 1
+            if trainer.group == trainer.accumulate_grad_batches or trainer.batches_done == total:
+                self._optimize()
+        if trainer.group == 0:
+            self._log_interval()
+            trainer.validation_due = self._validation_is_due(total)
+        trainer.tell(lambda c: c.on_train_batch_end(trainer, module, outputs, batch, index))
+
+    def _optimize(self) -> None:
+        outputs = self.step.apply()
+        self._dispatch(outputs)
+        self.numbers.add(self.trainer.global_step, outputs)
+        self.trainer.group = 0
+        self.trainer.global_step += 1
+
+    def _dispatch(self, outputs: StepOutputs) -> None:
+        """Start computing; return once the step before this one is done, so that the queue holds
+        one step while the next batch is loaded."""
+        with self.ranks.waiting():
+            if self.trainer.debug_lazy_eval:
+                mx.eval(self.step.state(), outputs.vector)
+            mx.async_eval(self.step.state(), mx.random.state, outputs.vector)
+            if self.previous is not None:
+                mx.eval(self.previous.vector)
+                self.trainer.latest = self.previous
+        self.previous = outputs
+
+    # Numbers
+
+    def drain(self) -> None:
+        """Read the numbers of all steps so far."""
+        self.numbers.drain()
+
+    def _log_interval(self) -> None:
+        trainer = self.trainer
+        if trainer.global_step % trainer.log_every_n_steps:
+            return
+        self.drain()
+        row = self.numbers.row()
+        trainer.interval = Averages()
+        trainer.tell(lambda c: c.on_log(trainer, self.module))
+        trainer.history.add_log(self._stamp() | trainer.log_metrics(row))
+        self.numbers.begin_interval()
+
+    def flush(self) -> None:
+        """Add what hooks logged since the epoch's row to that row; loggers get one more."""
+        if self.trainer.records.waiting:
+            self.trainer.history.amend_epoch(self.trainer.log_metrics({}))
+
+    def _stamp(self) -> dict:
+        return {"epoch": self.trainer.current_epoch, "step": self.trainer.global_step}
+
+    # Validation, ends, stops
+
+    def _validation_batches(self) -> int | None:
+        trainer = self.trainer
+        if trainer.val_loader is None:
+            return 0
+        return count_batches(trainer.val_loader, trainer.limit_val_batches, "limit_val_batches")
+
+    def _validates_this_epoch(self) -> bool:
+        due = (self.trainer.current_epoch + 1) % self.trainer.check_val_every_n_epoch == 0
+        return due and self._validation_batches() != 0
+
+    def _validation_is_due(self, total: int | None) -> bool:
+        """Whether `val_check_interval` wants a validation now, inside the epoch."""
+        trainer, interval = self.trainer, self.trainer.val_check_interval
+        if not isinstance(interval, float):
+            return trainer.global_step % interval == 0 and self._validation_batches() != 0
+        if interval == 1.0 or not self._validates_this_epoch():
+            return False
+        if total is None:
+            raise ValueError(
+                f"val_check_interval is {interval!r}, a share, but the training loader has no "
+                f"length: give a whole number of steps"
+            )
+        every = max(1, int(total * interval))
+        passed = trainer.batches_done // every > trainer.checked_batches // every
+        trainer.checked_batches = trainer.batches_done
+        return passed and trainer.batches_done < total
+
+    def _validate_inside(self) -> None:
+        trainer = self.trainer
+        self.drain()
+        metrics = self._validate()
+        trainer.history.add_log(self._stamp() | trainer.log_metrics(metrics))
+        trainer.tell(lambda c: c.on_validation_end(trainer, self.module))
+        self._meet()
+
+    def _validate(self) -> dict:
+        trainer = self.trainer
+        paused = time.monotonic()
+        loader, limit = trainer.val_loader, trainer.limit_val_batches
+        if self.overfitted is not None:
+            given = enumerate(self.overfitted)
+            loader, limit = [b for index, b in given if owns(trainer.train_loader, index)], None
+        with evaluating(trainer):
+            metrics = evaluate(trainer, loader, "validation_step", "val_", limit)
+        trainer.validation_due, trainer.validated_step = False, trainer.global_step
+        self.module.on_validation_end(metrics)
+        self.step.refresh()
+        self.numbers.began += time.monotonic() - paused
+        return metrics
+
+    def _sanity_check(self) -> None:
+        trainer = self.trainer
+        batches = self._validation_batches()
+        once = isinstance(trainer.val_loader, Iterator)  # its batches would be missing later
+        if not trainer.num_sanity_val_steps or batches == 0 or trainer.global_step or once:
+            return
+        trainer.sanity_checking = True
+        try:
+            with evaluating(trainer):
+                steps = trainer.num_sanity_val_steps
+                limit = steps if batches is None else min(steps, batches)
+                evaluate(trainer, trainer.val_loader, "validation_step", "val_", limit)
+        finally:
+            trainer.sanity_checking = False
+
+    def _end_epoch(self, exhausted: bool) -> None:
+        trainer, module = self.trainer, self.module
+        metrics = {f"train_{name}": value for name, value in trainer.averages.means().items()}
+        validated = False
+        if self._validates_at_end(exhausted):
+            metrics |= self._validate()
+            validated = True
+        metrics["learning_rate"] = trainer.current_learning_rate()
+        trainer.epoch_finished, trainer.epoch_ending = exhausted, True
+        trainer.validated_now = validated
+        trainer.tell(lambda c: c.on_log(trainer, module))
+        trainer.callback_metrics.update(metrics)
+        module.on_train_epoch_end(trainer.current_epoch, dict(trainer.callback_metrics))
+        metrics = self._last_validation(validated) | trainer.log_metrics(metrics)
+        trainer.history.add_epoch(self._stamp() | metrics)
+        if validated:
+            trainer.tell(lambda c: c.on_validation_end(trainer, module))
+        trainer.tell(lambda c: c.on_train_epoch_end(trainer, module))
+        self.flush()
+        trainer.tell(lambda c: c.on_epoch_end(trainer, EpochState(trainer)))
+        self.flush()
+        trainer.epoch_finished = trainer.epoch_ending = False
+        self._meet()
+        if exhausted:
+            trainer.current_epoch += 1
+            trainer.batches_done, trainer.averages = 0, Averages()
+        assert exhausted or self._finished(), "an epoch was left early, but training goes on"
+
+    def _validates_at_end(self, exhausted: bool) -> bool:
+        """At the end of its epochs with a share as interval; and always the run's last state."""
+        trainer = self.trainer
+        if self._validation_batches() == 0 or trainer.validated_step == trainer.global_step:
+            return False
+        last = not exhausted or self._stopping()
+        last = last or trainer.max_steps is None and trainer.current_epoch + 1 == trainer.max_epochs
+        by_epoch = isinstance(trainer.val_check_interval, float)
+        return last or by_epoch and self._validates_this_epoch()
+
+    def _last_validation(self, validated: bool) -> dict:
+        """Numbers of the epoch's last validation, when that was inside it."""
+        epoch = self.trainer.current_epoch
+        rows = [row for row in self.trainer.history.log if row["epoch"] == epoch]
+        found = {k: v for row in rows for k, v in row.items() if k.startswith("val_")}
+        return {} if validated else found
+
+    def _save_and_exit(self, number: int) -> None:
+        trainer, saver = self.trainer, self.trainer.checkpoint_callback
+        self.drain()
+        if saver is None:
+            message = "stopped; nothing was saved, because enable_checkpointing is False"
+        else:
+            path = saver.write_last(trainer)
+            how = trainer.how_to_continue.format(path=path)
+            message = f"stopped at step {trainer.global_step} and saved; to continue: {how}"
+        if trainer.is_global_zero:
+            print(message, file=sys.stderr, flush=True)
+        self.ranks.gather(None, saving=True)  # a launcher ends all once the first is gone
+        raise SystemExit(128 + number)
+
+
+class EpochState:
+    """What `Callback.on_epoch_end(trainer, state)` is told."""
+
+    def __init__(self, trainer):
+        self.epoch, self.global_step = trainer.current_epoch, trainer.global_step
+        self.metrics = dict(trainer.callback_metrics)

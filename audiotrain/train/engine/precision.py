@@ -1,0 +1,162 @@
+"""Precision of a run: all in float32, or bfloat16 layers over float32 parameters.
+
+Trained are always the float32 parameters; a bfloat16 copy of them lives inside one step only.
+"""
+
+import contextlib
+import warnings
+from collections.abc import Iterator
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from audiotrain.utils.arrays import arrays_of, put_arrays
+
+MATRIX_LAYERS = (
+    *(nn.Linear, nn.Bilinear, nn.QuantizedLinear, nn.Embedding, nn.QuantizedEmbedding),
+    *(nn.Conv1d, nn.Conv2d, nn.Conv3d),
+    *(nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
+    *(nn.RNN, nn.GRU, nn.LSTM),
+)
+FLOAT32_LAYERS = (
+    *(nn.BatchNorm, nn.InstanceNorm, nn.LayerNorm, nn.RMSNorm, nn.GroupNorm),
+    *(nn.Softmax, nn.LogSoftmax),
+)
+
+
+class Float32:
+    """ "32-true": everything as the module has it."""
+
+    def check(self, module: nn.Module) -> None:
+        """Any module will do."""
+
+    def layers(self, module: nn.Module) -> contextlib.AbstractContextManager:
+        """Changes nothing."""
+        return contextlib.nullcontext()
+
+    def parameters(self, module: nn.Module) -> contextlib.AbstractContextManager:
+        """Changes nothing."""
+        return contextlib.nullcontext()
+
+
+class Bfloat16Mixed:
+    """ "bf16-mixed": matrices in bfloat16, all that is summed up or divided by a sum in float32.
+
+    Layers of matrices (Linear, convolutions, recurrent) compute in bfloat16. Norms compute in
+    float32, with float32 parameters and buffers, and give back their input's type. Other trained
+    arrays are bfloat16 copies, except scalars; what a module keeps count of stays float32. What a
+    module returns to compute_loss is float32, and so is the batch: losses and metrics are too.
+    A `mx.softmax` in a module of yours wants `precise=True`.
+    """
+
+    outermost = False  # whether the next call of a module is one of compute_loss, in this process
+
+    def check(self, module: nn.Module) -> None:
+        """ValueError when a trained parameter is not float32; a warning on a CPU."""
+        if mx.default_device() == mx.Device(mx.cpu):
+            warnings.warn(
+                "precision 'bf16-mixed' on a CPU is about 50 times slower than '32-true'",
+                stacklevel=5,
+            )
+        for name, array in arrays_of(module.trainable_parameters()).items():
+            if array.dtype != mx.float32:
+                raise ValueError(
+                    f"precision 'bf16-mixed' trains float32 parameters, but {name} is "
+                    f"{_name(array.dtype)}: call module.set_dtype(mx.float32)"
+                )
+
+    @contextlib.contextmanager
+    def layers(self, module: nn.Module) -> Iterator[None]:
+        """Inside the block calls of the module's parts convert their input and output.
+
+        The backward pass belongs into the block: checkpointed layers are called again there.
+        """
+        kinds = [(part, type(part)) for part in {id(p): p for p in module.modules()}.values()]
+        derived = {kind: _derived(kind) for _, kind in kinds}
+        try:
+            for part, kind in kinds:
+                part.__class__ = derived[kind]
+            yield
+        finally:
+            for part, kind in kinds:
+                part.__class__ = kind
+
+    @contextlib.contextmanager
+    def parameters(self, module: nn.Module) -> Iterator[None]:
+        """Inside the block the module has bfloat16 copies of what its layers multiply with."""
+        arrays = arrays_of(module.state)
+        copies = {name: arrays[name].astype(mx.bfloat16) for name in _lowered(module)}
+        ours = {id(copy) for copy in copies.values()}
+        put_arrays(module.state, copies)
+        Bfloat16Mixed.outermost = True
+        try:
+            yield
+        finally:
+            Bfloat16Mixed.outermost = False
+            after = arrays_of(module.state)
+            for name in copies:
+                if id(after[name]) in ours:
+                    after[name] = arrays[name]
+                else:  # the module itself put something new there
+                    after[name] = after[name].astype(arrays[name].dtype)
+            put_arrays(module.state, after)
+
+
+PRECISIONS = {"32-true": Float32, "bf16-mixed": Bfloat16Mixed}
+
+
+def cast(tree, dtype: mx.Dtype):
+    """Floating arrays of nested dicts, lists and (named) tuples as `dtype`; the rest as it is.
+
+    >>> cast({"x": mx.zeros((1,)), "y": [mx.array(1), "text"]}, mx.bfloat16)
+    {'x': array([0], dtype=bfloat16), 'y': [array(1, dtype=int32), 'text']}
+    """
+    if _is_float(tree):
+        return tree.astype(dtype)
+    if isinstance(tree, dict) and not isinstance(tree, nn.Module):
+        return {key: cast(child, dtype) for key, child in tree.items()}
+    if isinstance(tree, list | tuple):
+        children = [cast(child, dtype) for child in tree]
+        return type(tree)(*children) if hasattr(tree, "_fields") else type(tree)(children)
+    return tree
+
+
+def _derived(kind: type) -> type:
+    """The class of a part while it runs: its own one with another `__call__`."""
+    normalizes, multiplies = issubclass(kind, FLOAT32_LAYERS), issubclass(kind, MATRIX_LAYERS)
+
+    def call(part, *args, **kwargs):
+        outermost, Bfloat16Mixed.outermost = Bfloat16Mixed.outermost, False
+        given = next((array.dtype for array in args if _is_float(array)), mx.float32)
+        if normalizes or multiplies:
+            dtype = mx.float32 if normalizes else mx.bfloat16
+            args, kwargs = cast(args, dtype), cast(kwargs, dtype)
+        try:
+            result = kind.__call__(part, *args, **kwargs)
+        finally:
+            Bfloat16Mixed.outermost = outermost
+        if outermost:
+            return cast(result, mx.float32)
+        return cast(result, given) if normalizes else result
+
+    return type(kind.__name__, (kind,), {"__call__": call, "__module__": kind.__module__})
+
+
+def _is_float(leaf) -> bool:
+    return isinstance(leaf, mx.array) and mx.issubdtype(leaf.dtype, mx.floating)
+
+
+def _lowered(module: nn.Module) -> Iterator[str]:
+    """Names of the arrays that a forward pass in bfloat16 has as copies."""
+    kinds = {name: type(part) for name, part in module.named_modules()}
+    trained = arrays_of(module.trainable_parameters())
+    for name, array in arrays_of(module.state).items():
+        kind = kinds.get(name.rpartition(".")[0], nn.Module)
+        if not _is_float(array) or issubclass(kind, FLOAT32_LAYERS):
+            continue
+        if issubclass(kind, MATRIX_LAYERS) or (name in trained and array.ndim):
+            yield name
+
+
+def _name(dtype: mx.Dtype) -> str:
+    return str(dtype).removeprefix("mlx.core.")

@@ -1,0 +1,305 @@
+"""The training and evaluation steps, each one compiled graph.
+
+State is listed once, [model, optimizer, random key, extra].
+"""
+
+import math
+from collections.abc import Mapping
+
+import mlx.core as mx
+import mlx.nn as nn
+import mlx.optimizers as optim
+from mlx.utils import tree_map, tree_map_with_path
+
+from audiotrain.backend.buffers import freeze_buffers
+from audiotrain.backend.spread import applied_at, at, in_rows, places_of
+from audiotrain.train.distributed.ranks import Alone
+from audiotrain.train.engine.compiled_function import Compiled, StepOutputs, scalar
+from audiotrain.train.engine.precision import Bfloat16Mixed, Float32
+from audiotrain.train.engine.update import gradient_norm, keep_if
+from audiotrain.train.module import check_trainable
+from audiotrain.utils.arrays import arrays_of
+
+
+class TrainStep:
+    """Loss, gradients, clipping, optimizer, guard against NaN and running average in one graph."""
+
+    def __init__(
+        self,
+        module,
+        optimizer: optim.Optimizer,
+        *,
+        clip_value: float | None,
+        clip_algorithm: str,
+        accumulate: bool,
+        ema_decay: float | None,
+        precision: Float32 | Bfloat16Mixed,
+        ranks: Alone,
+        compile: bool,
+    ):
+        precision.check(module)
+        self.module, self.optimizer = module, optimizer
+        self.precision, self.ranks = precision, ranks
+        self.clip_value, self.clip_algorithm = clip_value, clip_algorithm
+        self.ema_decay = ema_decay
+        self.accumulate = accumulate
+        self.extra: dict = {}
+        self._remembered: tuple[str, mx.array] | None = None
+        self._complete_state()
+        mx.eval(self.state())
+        self._step = Compiled(self._update, self.state, compile, "training")
+        self._add = Compiled(self._accumulate, self.state, compile, "accumulation")
+        self._apply = Compiled(self._apply_accumulated, self.state, compile, "update")
+        self._fingerprint = self._traits()
+
+    def state(self) -> list:
+        """The trees that a step changes; the random key comes on top."""
+        return [self.module.state, self.optimizer.state, self.extra, self.ranks.shared]
+
+    @property
+    def trace_count(self) -> int:
+        """Traces so far (eager steps count each)."""
+        return self._step.trace_count + self._add.trace_count + self._apply.trace_count
+
+    def averages(self) -> dict[str, mx.array]:
+        """Running averages of the module's weights, by name; none when other weights were put into
+        the module since `remember`."""
+        if self._remembered is not None:
+            name, array = self._remembered
+            if arrays_of(self.module).get(name) is not array:
+                return {}
+        return self.extra.get("ema", {})
+
+    def remember(self) -> None:
+        """Take the module's weights for those that were trained, until the next step."""
+        weights = arrays_of(self.module.trainable_parameters())
+        self._remembered = next(iter(weights.items()), None)
+
+    @property
+    def changed(self) -> str:
+        """How the last kind of batch that was traced differs from the one before, "" for one."""
+        return self._step.changed or self._add.changed
+
+    def refresh(self) -> None:
+        """Trace anew if parts were frozen, unfrozen, or set to train or eval; cheap otherwise."""
+        freeze_buffers(self.module)
+        if self._fingerprint != (traits := self._traits()):
+            check_trainable(self.module)
+            self._fingerprint = traits
+            self._complete_state()
+            for compiled in (self._step, self._add, self._apply):
+                compiled.clear()
+
+    def _traits(self) -> tuple:
+        trained = tuple(arrays_of(self.module.trainable_parameters()))
+        modes = tuple(part.training for part in self.module.modules())
+        state = self.optimizer.state
+        identity = tuple(id(one) for one in state.get("states", [state]))  # MultiOptimizer's list
+        return trained, modes, identity
+
+    def _complete_state(self) -> None:
+        """Optimizer state, accumulator and average for every trainable parameter."""
+        trainable = self.module.trainable_parameters()
+        self._places = places_of(trainable)
+        self.optimizer.init(trainable)
+        if self.accumulate:
+            zeros = tree_map(lambda p: mx.zeros(p.shape, mx.float32), trainable)
+            self.extra["accumulator"] = {"gradients": zeros, "weight": mx.array(0.0)}
+        if self.ema_decay is not None:
+            # A copy: sharing the array would keep MLX from updating the parameter in place.
+            averaged = arrays_of(trainable) | running_statistics(self.module)
+            copies = {name: array + 0 for name, array in averaged.items()}
+            self.extra["ema"] = copies | self.extra.get("ema", {})
+
+    def __call__(self, batch) -> StepOutputs:
+        """One batch, one optimizer step."""
+        return self._step(batch)
+
+    def add(self, batch) -> StepOutputs:
+        """Add one batch's weighted gradients to the accumulator."""
+        return self._add(batch)
+
+    def apply(self) -> StepOutputs:
+        """One optimizer step with what was accumulated."""
+        return self._apply(())
+
+    def _gradients(self, batch):
+        """Loss and metrics of this rank's batch, its weight, and gradients of its `objective` in
+        the parameters' type."""
+
+        def loss_and_metrics(batch):
+            with self.precision.parameters(self.module):
+                loss, metrics = losses_of(self.module, "compute_loss", batch)
+            if loss is None:
+                raise ValueError(f"{type(self.module).__name__}.compute_loss gave no loss")
+            weight = scalar("batch_weight", self.module.batch_weight(batch))
+            return self.ranks.objective(loss, weight), loss, metrics, weight
+
+        with self.ranks.layers(self.module), self.precision.layers(self.module):
+            numbers, gradients = nn.value_and_grad(self.module, loss_and_metrics)(batch)
+        return *numbers[1:], in_rows(gradients, self._places)
+
+    def _update(self, batch) -> dict:
+        old_model, old_optimizer = arrays_of(self.module.state), arrays_of(self.optimizer.state)
+        loss, metrics, weight, gradients = self.ranks.average(*self._gradients(batch))
+        norm = gradient_norm(gradients, self._places)
+        finite = mx.isfinite(loss) & mx.isfinite(norm)
+        self._descend(gradients, norm)
+        self._keep_if(finite, old_model, old_optimizer)
+        learning_rate = learning_rate_of(self.optimizer)
+        return _numbers(loss, weight, finite, metrics) | {
+            "gradient_norm": norm,
+            "learning_rate": learning_rate,
+        }
+
+    def _accumulate(self, batch) -> dict:
+        old_model = arrays_of(self.module.state)
+        *numbers, gradients = self._gradients(batch)
+        own_weight, norm = numbers[2], gradient_norm(gradients)
+        loss, metrics, weight, norm = self.ranks.average(*numbers, norm)
+        finite = mx.isfinite(loss) & mx.isfinite(norm)
+        keep_if(finite, self.module.state, old_model, {}, {})
+        weight = mx.where(finite, weight, 0.0)
+        total = self.extra["accumulator"]
+        total["gradients"] = tree_map(
+            lambda old, new: (
+                old + mx.where(finite, self.ranks.weigh(new.astype(mx.float32), own_weight), 0.0)
+            ),
+            total["gradients"],
+            gradients,
+        )
+        total["weight"] = total["weight"] + weight
+        return _numbers(loss, weight, finite, metrics)
+
+    def _apply_accumulated(self, _) -> dict:
+        old_model, old_optimizer = arrays_of(self.module.state), arrays_of(self.optimizer.state)
+        total = self.extra["accumulator"]
+        something = total["weight"] > 0
+        scale = 1 / mx.where(something, total["weight"], 1.0)
+        parameters = self.module.trainable_parameters()
+        summed = self.ranks.total(total["gradients"])
+        gradients = tree_map(lambda g, p: (g * scale).astype(p.dtype), summed, parameters)
+        norm = gradient_norm(gradients, self._places)
+        self._descend(gradients, norm)
+        self._keep_if(something & mx.isfinite(norm), old_model, old_optimizer)
+        total["gradients"] = tree_map(mx.zeros_like, total["gradients"])
+        total["weight"] = mx.zeros_like(total["weight"])
+        return {"gradient_norm": norm, "learning_rate": learning_rate_of(self.optimizer)}
+
+    def _descend(self, gradients, norm: mx.array) -> None:
+        limit = self.clip_value
+        if limit is not None and self.clip_algorithm == "value":
+            gradients = tree_map(lambda g: mx.clip(g, -self.clip_value, self.clip_value), gradients)
+            limit = None
+        # Without a limit the factor is 1, and still the update waits for the norm: then whether it
+        # is kept is known, and the choice is part of the update instead of a pass of its own.
+        limit = math.inf if limit is None else limit
+        scale = mx.where(norm > limit, limit / norm, 1.0)
+
+        def scaled(name: str, gradient: mx.array) -> mx.array:
+            with at(self._places, name):
+                return (gradient.astype(mx.float32) * scale).astype(gradient.dtype)
+
+        gradients = tree_map_with_path(scaled, gradients)
+        arrays = arrays_of(gradients)
+        places = {id(arrays[name]): stream for name, stream in self._places.items()}
+        with applied_at(self.optimizer, places):
+            self.optimizer.update(self.module, gradients)
+
+    def _keep_if(self, finite: mx.array, old_model: dict, old_optimizer: dict) -> None:
+        """Take the new state where the step was finite, the old one where it was not."""
+        states = self.module.state, old_model, self.optimizer.state, old_optimizer
+        keep_if(finite, *states, self._places)
+        if "ema" in self.extra:
+            step = _state(self.optimizer)["step"].astype(mx.float32)
+            # Short memory at first, so that the average is not held by the initial weights.
+            decay = mx.minimum(self.ema_decay, (1 + step) / (10 + step))
+            new = arrays_of(self.module)
+            for key, old in self.extra["ema"].items():
+                with at(self._places, key):
+                    average = new[key] + decay * (old - new[key])
+                    self.extra["ema"][key] = mx.where(finite, average, old).astype(old.dtype)
+
+
+def running_statistics(module) -> dict[str, mx.array]:
+    """BatchNorm's means and variances by name. They are averaged with the weights: an average of
+    weights normalised by the statistics of the last ones would be off by what these moved."""
+    return {
+        name: array
+        for name, array in arrays_of(module.state).items()
+        if name.rpartition(".")[2] in ("running_mean", "running_var")
+    }
+
+
+RESERVED = {"loss", "weight", "finite", "gradient_norm", "learning_rate"} | {
+    "epoch", "step", "skipped_steps", "examples_per_second", "peak_memory_mb",
+}  # fmt: skip
+
+
+def _numbers(loss, weight, finite, metrics: dict) -> dict:
+    reserved = RESERVED & set(metrics)
+    if reserved:
+        raise ValueError(f"metric {min(reserved)!r}: the Trainer uses this name itself, rename it")
+    return {"loss": loss, "weight": weight, "finite": finite} | metrics
+
+
+def learning_rate_of(optimizer: optim.Optimizer) -> mx.array:
+    """Rate of the last step; of the first optimizer when there are several (MultiOptimizer)."""
+    return _state(optimizer)["learning_rate"]
+
+
+def _state(optimizer: optim.Optimizer) -> dict:
+    state = optimizer.state
+    while "states" in state:
+        state = state["states"][0]
+    return state
+
+
+def losses_of(module, method: str, batch) -> tuple[mx.array | None, dict]:
+    """(loss, metrics) of a module's step; what it logged with `module.log` is among the metrics."""
+    with module.trainer.records.of_step() as logged:
+        result = METHODS[method](module, batch)
+    if isinstance(result, Mapping):
+        loss, metrics = None, dict(result)
+    elif isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], Mapping):
+        loss, metrics = scalar("loss", result[0]), dict(result[1])
+    else:
+        raise ValueError(
+            f"{type(module).__name__}.{method} gave {type(result).__name__}, "
+            f"expected (loss, dict of metrics)"
+        )
+    return loss, {**logged, **metrics}
+
+
+METHODS = {
+    "compute_loss": lambda module, batch: module.compute_loss(batch),
+    "validation_step": lambda module, batch: module.validation_step(batch),
+    "test_step": lambda module, batch: module.test_step(batch),
+}
+
+
+class EvaluationStep:
+    """Compiled metrics of one batch in eval mode: `method` is validation_step or test_step."""
+
+    def __init__(self, module, method: str, precision: Float32 | Bfloat16Mixed, compile: bool):
+        self.module, self.method, self.precision = module, method, precision
+        self._compiled = Compiled(self._evaluate, lambda: [module.state], compile, method)
+
+    @property
+    def trace_count(self) -> int:
+        """Traces so far."""
+        return self._compiled.trace_count
+
+    def clear(self) -> None:
+        """Trace anew at the next call."""
+        self._compiled.clear()
+
+    def __call__(self, batch) -> StepOutputs:
+        """Numbers of one batch."""
+        return self._compiled(batch)
+
+    def _evaluate(self, batch) -> dict:
+        with self.precision.layers(self.module), self.precision.parameters(self.module):
+            loss, metrics = losses_of(self.module, self.method, batch)
+        weight = self.module.batch_weight(batch)
+        return {"weight": weight} | ({} if loss is None else {"loss": loss}) | metrics

@@ -1,0 +1,279 @@
+"""Several models as one: voting, blending, stacking of probabilities, soups of weights.
+
+Probabilities of a member are (items, classes); rows that sum to 1, or one number a label when an
+item may have several. Weights are fitted on predictions for items that no member was trained on.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import scipy.optimize
+from scipy.special import expit, log_softmax, logit, softmax
+
+Vote = Literal["mean", "geometric", "majority"]
+TINIEST = 1e-12  # a probability that counts as 0
+SMALLEST = 1e-6  # one that a stacked model is shown
+NEVER = 1e4  # a logit whose opposite has no chance
+ROUNDING = 1e-6  # what a probability in float32 may be beyond 0 or 1
+
+
+def vote(
+    probabilities: Sequence[np.ndarray],
+    weights: Sequence[float] | None = None,
+    how: Vote = "mean",
+    several: bool = False,
+) -> np.ndarray:
+    """One array (..., classes) of several of that shape: their weighted mean; their weighted
+    geometric mean, normalised over classes; or the share of the votes, a vote for each member's
+    likeliest class. Where an item may have `several` labels each is a question of its own: the
+    geometric mean is against that of its opposite, and members vote for all of half or more.
+    ValueError for a geometric mean of what is no probability, such as a logit.
+
+    >>> members = [np.array([[0.9, 0.1]]), np.array([[0.4, 0.6]])]
+    >>> vote(members).round(2).tolist()
+    [[0.65, 0.35]]
+    >>> vote(members, weights=[1, 3], how="majority").tolist()
+    [[0.25, 0.75]]
+    >>> vote(members, how="geometric", several=True).round(3).tolist()
+    [[0.71, 0.29]]
+    """
+    stacked = _stacked(probabilities)
+    shares = member_weights(weights, len(stacked))
+    if how == "majority":
+        classes = stacked.shape[-1]
+        stacked = stacked >= 0.5 if several else np.eye(classes)[stacked.argmax(axis=-1)]
+    if how == "geometric":
+        _check_probabilities(stacked)
+        logs = np.tensordot(shares, np.log(np.maximum(stacked, TINIEST)), 1)
+        if several:
+            against = np.tensordot(shares, np.log(np.maximum(1 - stacked, TINIEST)), 1)
+            return expit(logs - against)
+        return softmax(logs, axis=-1)
+    return np.tensordot(shares, stacked, 1)
+
+
+def _check_probabilities(stacked: np.ndarray) -> None:
+    good = (stacked >= -ROUNDING) & (stacked <= 1 + ROUNDING)
+    if not good.all():
+        raise ValueError(
+            f"geometric: a member gives {stacked[~good][0]:g}, expected probabilities, 0 to 1"
+        )
+
+
+def member_weights(weights: Sequence[float] | None, members: int) -> np.ndarray:
+    """Weights (members,) that sum to 1; equal ones for None. ValueError for others than that many
+    finite ones from 0, not all 0."""
+    if weights is None:
+        return np.full(members, 1 / members)
+    shares = np.asarray(weights, np.float64)
+    if shares.shape != (members,) or not np.isfinite(shares).all() or shares.min() < 0:
+        found = ", ".join(f"{weight:g}" for weight in shares.ravel())
+        raise ValueError(f"weights {found}, expected {members} numbers of 0 or more")
+    if not shares.sum():
+        raise ValueError(f"{members} weights are all 0, expected one above")
+    return shares / shares.sum()
+
+
+def blend_weights(
+    oof: Sequence[np.ndarray], targets: np.ndarray, steps: int = 1000, tolerance: float = 1e-7
+) -> np.ndarray:
+    """The weights (members,) whose mean of probabilities has the smallest cross entropy.
+
+    oof: (items, classes) of each member; targets: class numbers (items,), or 0 and 1
+    (items, classes) where an item may have several labels. The problem is convex; it is solved by
+    expectation maximisation as for the shares of a mixture, which never makes it worse.
+
+    >>> good, bad = np.array([[0.9, 0.1], [0.2, 0.8]]), np.array([[0.5, 0.5], [0.5, 0.5]])
+    >>> blend_weights([good, bad], np.array([0, 1])).round(3).tolist()
+    [1.0, 0.0]
+    """
+    return mixture_weights(_likelihoods(_stacked(oof), np.asarray(targets)), steps, tolerance)
+
+
+def mixture_weights(
+    likelihoods: np.ndarray, steps: int = 1000, tolerance: float = 1e-7
+) -> np.ndarray:
+    """`blend_weights` from the probabilities (members, observations) that each member gives to
+    what was the case."""
+    likelihoods = np.maximum(np.asarray(likelihoods, np.float64), TINIEST)
+    members = len(likelihoods)
+    weights = np.full(members, 1 / members)
+    for _ in range(steps):
+        shares = weights[:, None] * likelihoods
+        new = (shares / shares.sum(axis=0)).mean(axis=1)
+        moved = np.abs(new - weights).max()
+        weights = new
+        if moved < tolerance:
+            break
+    return weights / weights.sum()
+
+
+def geometric_weights(logs: Sequence[np.ndarray], targets: Sequence[np.ndarray]) -> np.ndarray:
+    """The weights (members,) whose geometric mean of probabilities, normalised over classes, has
+    the smallest cross entropy, which is convex in them (SLSQP).
+
+    logs: finite log-probabilities (members, items, classes) of one or more kinds of items; targets:
+    class numbers (items,) of each kind.
+
+    >>> good, bad = np.log([[0.9, 0.1], [0.2, 0.8]]), np.log([[0.1, 0.9], [0.6, 0.4]])
+    >>> geometric_weights([np.stack([good, bad])], [np.array([0, 1])]).round(3).tolist()
+    [1.0, 0.0]
+    """
+    members = len(logs[0])
+    equal = np.full(members, 1 / members)
+    sums_to_1 = {"type": "eq", "fun": lambda w: w.sum() - 1, "jac": lambda w: np.ones(members)}
+    found = scipy.optimize.minimize(
+        lambda w: geometric_cross_entropy(logs, targets, w), equal, jac=True, method="SLSQP",
+        bounds=[(0, 1)] * members, constraints=sums_to_1, options={"ftol": 1e-9, "maxiter": 200},
+    ).x.clip(0)  # fmt: skip
+    candidates = (equal, found / found.sum())
+    return min(candidates, key=lambda w: geometric_cross_entropy(logs, targets, w)[0])
+
+
+def geometric_cross_entropy(
+    logs: Sequence[np.ndarray], targets: Sequence[np.ndarray], weights: np.ndarray
+) -> tuple[float, np.ndarray]:
+    """Mean over all items, in nats, and its gradient (members,); arguments as geometric_weights."""
+    total, gradient, items = 0.0, np.zeros(len(weights)), 0
+    for own, answers in zip(logs, targets, strict=True):
+        joined = log_softmax(np.tensordot(weights, own, 1), axis=-1)
+        rows = np.arange(len(answers))
+        total -= joined[rows, answers].sum()
+        gradient += np.einsum("ic,mic->m", np.exp(joined), own)
+        gradient -= own[:, rows, answers].sum(axis=1, dtype=np.float64)
+        items += len(answers)
+    return total / items, gradient / items
+
+
+def _likelihoods(stacked: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """(members, observations): the probability that each member gives to what was the case."""
+    if targets.shape == stacked.shape[1:]:
+        chosen = np.where(targets > 0.5, stacked, 1 - stacked).reshape(len(stacked), -1)
+    else:
+        _check_classes(stacked, targets)
+        chosen = stacked[:, np.arange(len(targets)), targets]
+    return chosen
+
+
+@dataclass(frozen=True)
+class Stacked:
+    """A model of the members' probabilities: called with theirs for new items, in the order in
+    which they were stacked, it gives (items, classes). ValueError for other members or classes.
+
+    A logit is `coefficients` times the logarithms of the members' probabilities, plus `intercepts`
+    (classes,): of all members and classes (classes, members * classes), or, where an item may have
+    `several` labels, of the members' log-odds for that one (classes, members).
+    """
+
+    members: int
+    several: bool
+    coefficients: np.ndarray
+    intercepts: np.ndarray
+
+    def __call__(self, probabilities: Sequence[np.ndarray]) -> np.ndarray:
+        new, classes = _stacked(probabilities), len(self.intercepts)
+        if (len(new), new.shape[-1]) != (self.members, classes):
+            raise ValueError(
+                f"{len(new)} members of {new.shape[-1]} classes, expected {self.members} of "
+                f"{classes}, as stacked"
+            )
+        if self.several:
+            return expit(np.einsum("mic,cm->ic", _odds(new), self.coefficients) + self.intercepts)
+        return softmax(_logs(new) @ self.coefficients.T + self.intercepts, axis=-1)
+
+    def as_dict(self) -> dict:
+        """Plain data, from which `Stacked.of` makes it again."""
+        numbers = {"coefficients": self.coefficients, "intercepts": self.intercepts}
+        plain = {name: values.tolist() for name, values in numbers.items()}
+        return {"members": self.members, "several": self.several} | plain
+
+    @classmethod
+    def of(cls, saved: Mapping) -> "Stacked":
+        """What `as_dict` gave. KeyError, TypeError or ValueError for anything else."""
+        coefficients, intercepts = (
+            np.array(saved[name], np.float64) for name in ("coefficients", "intercepts")
+        )
+        members, classes = int(saved["members"]), len(intercepts)
+        columns = members if saved["several"] else members * classes
+        if coefficients.shape != (classes, columns):
+            raise ValueError(
+                f"coefficients {coefficients.shape}, expected {(classes, columns)} for {members} "
+                f"members and {classes} classes"
+            )
+        return cls(members, bool(saved["several"]), coefficients, intercepts)
+
+
+def stack(oof: Sequence[np.ndarray], targets: np.ndarray, C: float = 1.0) -> Stacked:
+    """Fit a model of the members' probabilities oof (items, classes) for items that none was
+    trained on: logistic regression (scikit-learn) of all classes; where an item may have several
+    labels, targets (items, classes) of 0 and 1, one for each label. A class or a label that
+    `targets` do not show is never predicted.
+    """
+    stacked, targets = _stacked(oof), np.asarray(targets)
+    members, _, classes = stacked.shape
+    if targets.shape == stacked.shape[1:]:
+        odds = _odds(stacked)
+        fitted = [_fit(odds[:, :, k].T, targets[:, k] > 0.5, C) for k in range(classes)]
+        rows = [(c[-1], i[-1]) if True in known else (0 * c[0], -NEVER) for known, c, i in fitted]
+        coefficients, intercepts = zip(*rows, strict=True)
+        return Stacked(members, True, np.array(coefficients), np.array(intercepts))
+    _check_classes(stacked, targets)
+    known, coefficients, intercepts = _fit(_logs(stacked), targets, C)
+    model = np.zeros((classes, members * classes)), np.full(classes, -NEVER)
+    for place, label in enumerate(known):
+        model[0][label], model[1][label] = coefficients[place], intercepts[place]
+    return Stacked(members, False, *model)
+
+
+def _fit(columns: np.ndarray, targets: np.ndarray, C: float) -> tuple[list, np.ndarray, np.ndarray]:
+    """(labels that occur, coefficients (labels, columns), intercepts (labels,)) of logits."""
+    from sklearn.linear_model import LogisticRegression
+
+    known = np.unique(targets)
+    if len(known) == 1:
+        return known.tolist(), np.zeros((1, columns.shape[1])), np.full(1, NEVER)
+    model = LogisticRegression(C=C, max_iter=2000).fit(columns, targets)
+    coefficients, intercepts = model.coef_, model.intercept_
+    if len(known) == 2:  # it has a logit of the second alone
+        coefficients = np.concatenate([0 * coefficients, coefficients])
+        intercepts = np.concatenate([0 * intercepts, intercepts])
+    return known.tolist(), coefficients, intercepts
+
+
+def _logs(stacked: np.ndarray) -> np.ndarray:
+    """Logarithms (items, members * classes) of probabilities (members, items, classes)."""
+    return np.concatenate(list(np.log(np.maximum(stacked, SMALLEST))), axis=1)
+
+
+def _odds(stacked: np.ndarray) -> np.ndarray:
+    """Log-odds of probabilities, of the same shape."""
+    return logit(np.clip(stacked, SMALLEST, 1 - SMALLEST))
+
+
+def _stacked(probabilities: Sequence[np.ndarray]) -> np.ndarray:
+    """(members, ...) float64. ValueError for none, or for other shapes than the first's."""
+    arrays = [np.asarray(values, np.float64) for values in probabilities]
+    if not arrays:
+        raise ValueError("an ensemble of no members, expected one or more")
+    for number, values in enumerate(arrays):
+        if values.shape != arrays[0].shape:
+            raise ValueError(
+                f"member {number} gives {values.shape}, expected {arrays[0].shape} as member 0: "
+                "the same items and classes"
+            )
+    return np.stack(arrays)
+
+
+def _check_classes(stacked: np.ndarray, targets: np.ndarray) -> None:
+    items, classes = stacked.shape[1:]
+    if targets.shape != (items,) or not np.issubdtype(targets.dtype, np.integer):
+        raise ValueError(
+            f"targets {targets.shape} {targets.dtype}, expected class numbers ({items},) "
+            f"or 0 and 1 ({items}, {classes})"
+        )
+    if items and not (0 <= targets.min() and targets.max() < classes):
+        raise ValueError(
+            f"targets from {targets.min()} to {targets.max()}, expected 0 to {classes - 1}"
+        )

@@ -1,0 +1,176 @@
+"""TrainModule: a model that knows its loss and its optimizer; the Trainer asks it for both.
+
+Metrics are scalar mx.arrays; accuracies are fractions in 0..1, never percent.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import mlx.core as mx
+import mlx.optimizers as optim
+from mlx.utils import tree_flatten
+
+from audiotrain.backend.buffers import Buffered, freeze_buffers
+from audiotrain.train.engine.batch_tree import flatten_batch
+
+if TYPE_CHECKING:
+    from audiotrain.train.trainer import Trainer
+
+
+@dataclass
+class OptimizerConfig:
+    """The optimizer of a module, and the name its schedule has in logs (None: unnamed).
+
+    A schedule is a callable of the optimizer step given to the optimizer as `learning_rate`.
+    """
+
+    optimizer: optim.Optimizer
+    lr_schedule_name: str | None = None
+    bias_correction: bool = True
+
+    def corrected_optimizer(self) -> optim.Optimizer:
+        """The optimizer, each Adam or AdamW in it with its bias correction on as in its paper.
+
+        MLX leaves it off, which makes the first steps about three times as long as the learning
+        rate says. `bias_correction=False` leaves the optimizer as it was made.
+        """
+        several = isinstance(self.optimizer, optim.MultiOptimizer)
+        for optimizer in self.optimizer.optimizers if several else [self.optimizer]:
+            if self.bias_correction and isinstance(optimizer, optim.Adam):
+                optimizer.bias_correction = True
+        return self.optimizer
+
+
+class TrainModule(Buffered):
+    """Base class of what the Trainer trains.
+
+    Define `__call__`, `compute_loss(batch)` and `configure_optimizers()`. The rest is optional.
+
+    >>> import mlx.nn as nn
+    >>> class Line(TrainModule):
+    ...     def __init__(self):
+    ...         super().__init__()
+    ...         self.layer = nn.Linear(1, 1)
+    ...     def compute_loss(self, batch):
+    ...         x, y = batch
+    ...         return mx.mean((self.layer(x) - y) ** 2), {}
+    ...     def configure_optimizers(self):
+    ...         return OptimizerConfig(optim.SGD(learning_rate=0.1))
+    >>> Line().parameter_counts()
+    (2, 2)
+    """
+
+    def compute_loss(self, batch: Any) -> tuple[mx.array, dict[str, mx.array]]:
+        """(loss, metrics) of one batch, all scalar arrays; runs inside the compiled step."""
+        raise NotImplementedError(f"{type(self).__name__} has no compute_loss(batch)")
+
+    def configure_optimizers(self) -> OptimizerConfig:
+        """The OptimizerConfig; `self.trainer` is set when this is called."""
+        raise NotImplementedError(f"{type(self).__name__} has no configure_optimizers()")
+
+    def validation_step(self, batch: Any) -> Any:
+        """Metrics of one validation batch, as (loss, metrics) or a dict; "val_" is put before."""
+        return self.compute_loss(batch)
+
+    def test_step(self, batch: Any) -> Any:
+        """Metrics of one test batch, as (loss, metrics) or a dict; "test_" is put before."""
+        return self.compute_loss(batch)
+
+    def predict_step(self, batch: Any) -> Any:
+        """Output for one batch of `Trainer.predict`: `self(batch)`, or of a tuple's first item."""
+        return self(batch[0] if isinstance(batch, tuple | list) else batch)
+
+    def batch_weight(self, batch: Any) -> mx.array | int:
+        """What one batch counts when losses and gradients are averaged over batches.
+
+        The length of the batch's first array, unless a module with masked losses overrides it
+        with the number of items that its mean runs over (an int or a scalar array).
+        """
+        arrays, _ = flatten_batch(batch)
+        return next((array.shape[0] for array in arrays if array.ndim), 1)
+
+    def on_train_start(self) -> None:
+        """Called once before the first step."""
+
+    def on_train_end(self) -> None:
+        """Called once after the last step."""
+
+    def on_train_epoch_start(self, epoch: int) -> None:
+        """Called before each epoch; `epoch` counts from 0."""
+
+    def on_train_epoch_end(self, epoch: int, metrics: dict[str, float]) -> None:
+        """Called after each epoch and its validation, with the numbers of both."""
+
+    def on_validation_start(self) -> None:
+        """Called before each validation, in eval mode."""
+
+    def on_validation_end(self, metrics: dict[str, float]) -> None:
+        """Called after each validation."""
+
+    @property
+    def trainer(self) -> "Trainer":
+        """The Trainer this module is attached to; RuntimeError before one is."""
+        trainer = self.__dict__.get("_attached_trainer")
+        if trainer is None:
+            raise RuntimeError(f"{type(self).__name__} is not attached to a Trainer yet")
+        return trainer
+
+    @property
+    def current_epoch(self) -> int:
+        """Epoch under way, from 0."""
+        return self.trainer.current_epoch
+
+    @property
+    def global_step(self) -> int:
+        """Optimizer steps taken."""
+        return self.trainer.global_step
+
+    def log(self, name: str, value: mx.array | float) -> None:
+        """Record a scalar under `name`: in a step with that step's metrics, averaged as they are;
+        in a hook with the trainer's next row. Without a trainer it does nothing."""
+        trainer = self.__dict__.get("_attached_trainer")
+        if trainer is not None:
+            trainer.record(name, value)
+
+    def log_dict(self, metrics: dict[str, mx.array | float]) -> None:
+        """`log` every entry."""
+        for name, value in metrics.items():
+            self.log(name, value)
+
+    def attach(self, trainer: "Trainer") -> None:
+        """Tell the module which Trainer it belongs to."""
+        self.__dict__["_attached_trainer"] = trainer
+
+    def parameter_counts(self) -> tuple[int, int]:
+        """Numbers of all and of trainable parameters."""
+        total = sum(leaf.size for _, leaf in tree_flatten(self.parameters()))
+        return total, sum(leaf.size for _, leaf in tree_flatten(self.trainable_parameters()))
+
+
+def optimizer_config(
+    module: TrainModule, configure: Callable[[TrainModule], OptimizerConfig] | None = None
+) -> OptimizerConfig:
+    """What `configure`, or the module's `configure_optimizers`, gives; ValueError when that is
+    something else, or when there is nothing to train. Buffers are not trained, whoever unfroze
+    them."""
+    freeze_buffers(module)
+    check_trainable(module)
+    config = module.configure_optimizers() if configure is None else configure(module)
+    if not isinstance(config, OptimizerConfig):
+        raise ValueError(
+            f"{type(module).__name__}.configure_optimizers gave a {type(config).__name__}, "
+            f"expected an OptimizerConfig"
+        )
+    return config
+
+
+def check_trainable(module: TrainModule) -> None:
+    """ValueError when there is nothing to train."""
+    total, trainable = module.parameter_counts()
+    if not trainable:
+        way = "unfreeze() what shall learn" if total else "give it layers or arrays as attributes"
+        raise ValueError(
+            f"{type(module).__name__} has no trainable parameters ({total} in all, "
+            f"{total - trainable} frozen): {way}"
+        )

@@ -1,0 +1,136 @@
+"""Groups of parameters, each with an optimizer of its own: rates per part, layer-wise decay.
+
+In a pattern `*` stands for any characters of a parameter's dotted name, dots too, and `?` for one.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from fnmatch import fnmatchcase
+
+import mlx.core as mx
+import mlx.nn as nn
+import mlx.optimizers as optim
+from mlx.utils import tree_flatten, tree_unflatten
+
+Rule = tuple[str | Sequence[str], optim.Optimizer]
+
+
+class GroupedOptimizer(optim.MultiOptimizer):
+    """An optimizer made of one for each named group, as `parameter_groups` gives it."""
+
+    def __init__(self, rules: Mapping[str, Rule]):
+        filters = [_fits(patterns) for patterns, _ in rules.values()]
+        super().__init__([optimizer for _, optimizer in rules.values()], filters[:-1])
+        self.filters = filters  # MultiOptimizer's last takes whatever is left
+        self.names = tuple(rules)
+
+    def group(self, path: str) -> str | None:
+        """The group of a parameter: the first with a pattern that fits its name."""
+        groups = zip(self.names, self.filters, strict=True)
+        return next((name for name, fits in groups if fits(path, None)), None)
+
+    def init(self, parameters: dict) -> None:
+        """Make the state; ValueError naming parameters, perhaps just unfrozen, without a group."""
+        paths = [path for path, _ in tree_flatten(parameters)]
+        unmatched = [path for path in paths if self.group(path) is None]
+        if unmatched:
+            more = f" and {len(unmatched) - 3} more" if len(unmatched) > 3 else ""
+            raise ValueError(
+                f"no group ({', '.join(self.names)}) has a pattern for "
+                f"{', '.join(unmatched[:3])}{more}"
+            )
+        for name, optimizer in zip(self.names, self.optimizers, strict=True):
+            optimizer.init(self._part(name, parameters))
+
+    def apply_gradients(self, gradients: dict, parameters: dict) -> dict:
+        """The new parameters. MultiOptimizer's stumbles over lists of which a group has a part."""
+        updated = []
+        for name, optimizer in zip(self.names, self.optimizers, strict=True):
+            part = optimizer.apply_gradients(self._part(name, gradients), parameters)
+            updated.extend(tree_flatten(part))
+        return tree_unflatten(updated) if updated else {}
+
+    def _part(self, name: str, tree: dict) -> dict:
+        """The leaves of one group."""
+        part = [(path, leaf) for path, leaf in tree_flatten(tree) if self.group(path) == name]
+        return tree_unflatten(part) if part else {}
+
+
+def parameter_groups(module: nn.Module, rules: Mapping[str, Rule]) -> GroupedOptimizer:
+    """An optimizer for the module's trainable parameters, with one for each group inside.
+
+    rules: by the group's name a pattern, or several, and an optimizer with a rate, a schedule and
+    a weight decay of its own. The first rule that fits a parameter takes it. The first group's rate
+    is the run's `learning_rate`; LearningRateMonitor logs all, as "lr-schedule/group". ValueError
+    when a trainable parameter has no group, or a group no parameter.
+
+    >>> model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    >>> heads, rest = optim.SGD(learning_rate=1e-4), optim.SGD(learning_rate=1e-5)
+    >>> optimizer = parameter_groups(model, {"head": ("layers.1.*", heads), "tower": ("*", rest)})
+    >>> optimizer.group("layers.0.weight"), optimizer.group("layers.1.bias")
+    ('tower', 'head')
+    """
+    if len({id(optimizer) for _, optimizer in rules.values()}) < max(len(rules), 1):
+        raise ValueError(
+            f"parameter_groups got the groups {list(rules)}, expected one or more, "
+            f"each with an optimizer of its own"
+        )
+    optimizer = GroupedOptimizer(rules)
+    parameters = module.trainable_parameters()
+    optimizer.init(parameters)
+    taken = {optimizer.group(path) for path, _ in tree_flatten(parameters)}
+    for name, (patterns, _) in rules.items():
+        if name not in taken:
+            raise ValueError(
+                f"group {name!r}: no trainable parameter of {type(module).__name__} fits "
+                f"{patterns!r} that an earlier group has not taken"
+            )
+    return optimizer
+
+
+def layer_decay(layers: Sequence[str], decay: float) -> dict[str, float]:
+    """The share of the rate for each layer, from the input to the output: `decay` a layer less.
+
+    The last has 1. Clark et al. 2020, ELECTRA, arXiv:2003.10555.
+
+    >>> layer_decay(["embeddings.*", "layers.0.*", "layers.1.*"], decay=0.5)
+    {'embeddings.*': 0.25, 'layers.0.*': 0.5, 'layers.1.*': 1.0}
+    """
+    if not 0 < decay <= 1:
+        raise ValueError(f"decay is {decay!r}, expected above 0 and at most 1")
+    return {layer: decay ** (len(layers) - 1 - place) for place, layer in enumerate(layers)}
+
+
+def _fits(patterns: str | Sequence[str]):
+    patterns = [patterns] if isinstance(patterns, str) else list(patterns)
+    return lambda path, _: any(fnmatchcase(path, pattern) for pattern in patterns)
+
+
+class CycledAdamW(optim.AdamW):
+    """AdamW whose first beta is `momentum`, a callable of the optimizer step; for float32 weights.
+
+    >>> from audiotrain.train.schedulers import OneCycleLRScheduler
+    >>> cycle = OneCycleLRScheduler(peak_lr=1e-3, warmup_steps=4, total_steps=9)
+    >>> optimizer = CycledAdamW(cycle, cycle.momentum)
+    >>> optimizer.update({}, {})
+    >>> round(optimizer.state["momentum"].item(), 3)
+    0.95
+    """
+
+    def __init__(
+        self,
+        learning_rate: float | Callable[[mx.array], mx.array],
+        momentum: Callable[[mx.array], mx.array],
+        beta2: float = 0.999,
+        weight_decay: float = 0.01,
+    ):
+        super().__init__(learning_rate, betas=[0.0, beta2], weight_decay=weight_decay)
+        self._maybe_schedule("momentum", momentum)
+
+    @property
+    def betas(self) -> tuple[mx.array, float]:
+        """Of the step under way."""
+        return self.state["momentum"], self._beta2
+
+    @betas.setter
+    def betas(self, betas: list[float]) -> None:
+        self._beta2 = betas[1]

@@ -1,0 +1,404 @@
+"""Trainer: fits, validates, tests and predicts with any TrainModule, and continues exactly.
+
+Where the seeds of its API are silent, names and meanings are PyTorch Lightning's.
+"""
+
+import contextlib
+import copy
+import time
+from collections.abc import Callable, Iterable, Sequence
+from datetime import timedelta
+from pathlib import Path
+
+import mlx.core as mx
+
+from audiotrain.train import checkpoint
+from audiotrain.train.arguments import check_loaders, check_settings, parts, seconds
+from audiotrain.train.callbacks.base import Callback
+from audiotrain.train.callbacks.builtin import default_callbacks
+from audiotrain.train.callbacks.model_checkpoint import ModelCheckpoint
+from audiotrain.train.distributed.ranks import join
+from audiotrain.train.engine.compiled_function import can_compile
+from audiotrain.train.engine.evaluation_loop import (
+    Averages,
+    count_batches,
+    evaluate,
+    evaluating,
+    predict,
+)
+from audiotrain.train.engine.fit_loop import FitLoop
+from audiotrain.train.engine.precision import PRECISIONS
+from audiotrain.train.engine.signals import Interrupted
+from audiotrain.train.engine.step_metrics import Records
+from audiotrain.train.engine.steps import EvaluationStep, TrainStep, learning_rate_of
+from audiotrain.train.history import History
+from audiotrain.train.loggers.base import Logger, file_loggers
+from audiotrain.train.module import OptimizerConfig, TrainModule, optimizer_config
+from audiotrain.train.run_folder import only_run_in
+from audiotrain.train.trainer_state import load_weights, resolve, restore, save
+
+
+class Trainer:
+    """Runs a TrainModule over batches with one compiled step.
+
+    Length: `max_epochs`, `max_steps` (optimizer steps; goes before max_epochs) or `max_time`
+    (seconds, timedelta or "days:hours:minutes:seconds"); at least one.
+
+    Validation: `val_check_interval` float = share of an epoch, int = every N steps;
+    `check_val_every_n_epoch`; `num_sanity_val_steps` batches before the first step. A run's last
+    state is always validated.
+
+    Steps: `gradient_clip_val` with `gradient_clip_algorithm` "norm" or "value";
+    `accumulate_grad_batches`; `ema_decay` keeps a running average of the weights, used for
+    validation and stored in checkpoints; `max_skipped_steps` non-finite batches in a row stop.
+
+    Numbers: `precision` "32-true" or "bf16-mixed" (`precision.Bfloat16Mixed`: layers of matrices in
+    bfloat16; parameters, optimizer, losses and checkpoints in float32). Bytes that MLX may use
+    during fit: `memory_limit`, `cache_limit` of freed memory that is kept, `wired_limit` (Metal).
+
+    Tests of one's own code: `fast_dev_run` (True or a number of batches), `overfit_batches`,
+    `limit_*_batches` (int = number, float = share), `debug_lazy_eval` (no compile, each step
+    evaluated at once, so that an error comes from its own line).
+
+    Under `mlx.launch` each process is a rank (`global_rank` of `world_size`) that takes its share
+    of every batch; weights and metrics are those of one process with batch_size * world_size. Only
+    rank 0 (`is_global_zero`) writes. Dropout differs by rank.
+
+    `default_root_dir` is this run's folder, of one run at a time: metrics.csv, metrics.jsonl,
+    checkpoints/. `config` is plain data about the run, stored in checkpoints and given to loggers.
+    `configure_optimizers` gives the OptimizerConfig of a module in place of the module's own.
+    """
+
+    def __init__(
+        self,
+        max_epochs: int | None = None,
+        max_steps: int | None = None,
+        max_time: float | str | timedelta | None = None,
+        *,
+        val_check_interval: float | int = 1.0,
+        check_val_every_n_epoch: int = 1,
+        num_sanity_val_steps: int = 2,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str = "norm",
+        accumulate_grad_batches: int = 1,
+        ema_decay: float | None = None,
+        max_skipped_steps: int = 10,
+        precision: str = "32-true",
+        memory_limit: int | None = None,
+        cache_limit: int | None = None,
+        wired_limit: int | None = None,
+        default_root_dir: str | Path = "./logs",
+        enable_checkpointing: bool = True,
+        enable_progress_bar: bool = True,
+        enable_model_summary: bool = True,
+        compile: bool = True,
+        seed: int = 42,
+        callbacks: Sequence[Callback] | Callback | None = None,
+        logger: Logger | Sequence[Logger] | bool | None = None,
+        log_every_n_steps: int = 50,
+        limit_train_batches: int | float | None = None,
+        limit_val_batches: int | float | None = None,
+        limit_test_batches: int | float | None = None,
+        limit_predict_batches: int | float | None = None,
+        overfit_batches: int | float = 0,
+        fast_dev_run: bool | int = False,
+        debug_lazy_eval: bool = False,
+        config: dict | None = None,
+        configure_optimizers: Callable[[TrainModule], OptimizerConfig] | None = None,
+    ):
+        fast = int(fast_dev_run)
+        if fast:
+            max_epochs, max_steps, max_time, num_sanity_val_steps = 1, fast, None, 0
+            limit_train_batches = limit_val_batches = fast
+            limit_test_batches = limit_predict_batches = fast
+            val_check_interval, check_val_every_n_epoch = 1.0, 1
+            enable_checkpointing, logger = False, False
+        self.fast_dev_run = bool(fast)
+        self.max_epochs, self.max_steps, self.max_time = max_epochs, max_steps, seconds(max_time)
+        self.val_check_interval = val_check_interval
+        self.check_val_every_n_epoch = check_val_every_n_epoch
+        self.num_sanity_val_steps = num_sanity_val_steps
+        self.gradient_clip_val = gradient_clip_val
+        self.gradient_clip_algorithm = gradient_clip_algorithm
+        self.accumulate_grad_batches = accumulate_grad_batches
+        self.ema_decay, self.max_skipped_steps = ema_decay, max_skipped_steps
+        self.precision = precision
+        self.memory_limit, self.cache_limit = memory_limit, cache_limit
+        self.wired_limit = wired_limit
+        self.default_root_dir = Path(default_root_dir)
+        self.compile, self.debug_lazy_eval = compile and not debug_lazy_eval, debug_lazy_eval
+        self.seed, self.log_every_n_steps, self.config = seed, log_every_n_steps, config
+        self.limit_train_batches, self.limit_val_batches = limit_train_batches, limit_val_batches
+        self.limit_test_batches = limit_test_batches
+        self.limit_predict_batches = limit_predict_batches
+        self.overfit_batches = overfit_batches
+        check_settings(self)
+        self.configure_optimizers = configure_optimizers
+        self.ranks = join()
+        self.callbacks = default_callbacks(
+            parts("callbacks", callbacks, Callback),
+            enable_checkpointing,
+            enable_progress_bar,
+            enable_model_summary,
+            self.fast_dev_run,
+        )
+        self.loggers = [] if logger is False else file_loggers(self.default_root_dir)
+        if not isinstance(logger, bool):
+            self.loggers += parts("logger", logger, Logger)
+        if not self.is_global_zero:
+            self.loggers = [Logger() for _ in self.loggers]
+        self.module: TrainModule | None = None
+        self.step: TrainStep | None = None
+        self.train_loader = self.val_loader = None
+        self.sanity_checking = False
+        self.guard = self.latest = self.loop = None
+        self.how_to_continue = 'fit(..., ckpt_path="{path}")'  # what an interrupted run says
+        self.records = Records()
+        self._evaluation_steps: dict[str, EvaluationStep] = {}
+        self._resume_from: Path | None = None
+        self._reset()
+        mx.random.seed(seed)
+
+    # What is going on, for modules and callbacks
+
+    @property
+    def global_rank(self) -> int:
+        """Which of the processes that train together this is, from 0."""
+        return self.ranks.rank
+
+    @property
+    def world_size(self) -> int:
+        """How many processes train together."""
+        return self.ranks.size
+
+    @property
+    def is_global_zero(self) -> bool:
+        """Whether this is rank 0, which writes what is written."""
+        return self.ranks.rank == 0
+
+    @property
+    def logger(self) -> Logger | None:
+        """The first logger the user gave, else the CSV one."""
+        return self.loggers[2] if len(self.loggers) > 2 else next(iter(self.loggers), None)
+
+    @property
+    def checkpoint_callback(self) -> ModelCheckpoint | None:
+        """The first ModelCheckpoint."""
+        return next((c for c in self.callbacks if isinstance(c, ModelCheckpoint)), None)
+
+    @property
+    def optimizer(self):
+        """The optimizer in use, None before fit."""
+        return self.step.optimizer if self.step else None
+
+    @property
+    def trace_count(self) -> int:
+        """How often the training step was traced."""
+        return self.step.trace_count if self.step else 0
+
+    @property
+    def num_training_batches(self) -> int | None:
+        """Batches in an epoch, limits applied; None when the loader has no length."""
+        if self.overfit_batches:
+            return count_batches(self.train_loader, self.overfit_batches, "overfit_batches")
+        return count_batches(self.train_loader, self.limit_train_batches, "limit_train_batches")
+
+    @property
+    def estimated_total_steps(self) -> int:
+        """Optimizer steps of the whole fit; ValueError when nothing fixes their number."""
+        if self.max_steps is not None:
+            return self.max_steps
+        if self.max_epochs is None:
+            raise ValueError(
+                "max_time alone fixes no number of steps: give max_epochs or max_steps"
+            )
+        if self.num_training_batches is None:
+            raise ValueError("the training loader has no length: give max_steps")
+        return self.max_epochs * -(-self.num_training_batches // self.accumulate_grad_batches)
+
+    def record(self, name: str, value: mx.array | float) -> None:
+        """Keep a scalar for the step being traced, or for the next row (TrainModule.log); in a
+        hook it is among `callback_metrics` at once."""
+        number = self.records.add(name, value)
+        if not self.records.in_step:
+            self.callback_metrics[name] = number.item()
+
+    def log_metrics(self, metrics: dict[str, float]) -> dict[str, float]:
+        """Give one row of numbers to every logger, and back, with what hooks recorded."""
+        row = {name: float(value) for name, value in (self.records.take() | metrics).items()}
+        self.callback_metrics.update(row)
+        for logger in self.loggers:
+            logger.log_metrics({"epoch": self.current_epoch} | row, self.global_step)
+        return row
+
+    def tell(self, hook: Callable[[Callback], None]) -> None:
+        """Run a hook of every callback, checkpoints last: `tell(lambda c: c.on_fit_start(...))`."""
+        for callback in self.callbacks:
+            if self.is_global_zero or not callback.rank_zero_only:
+                hook(callback)
+
+    def current_learning_rate(self) -> float:
+        """Rate of the last optimizer step."""
+        return learning_rate_of(self.step.optimizer).item()
+
+    def check_signal(self) -> None:
+        """Leave the loop when Ctrl-C or SIGTERM has come."""
+        if self.guard is not None and self.ranks.signal(self.guard.received) is not None:
+            raise Interrupted
+
+    # The four verbs
+
+    def fit(
+        self,
+        model: TrainModule,
+        train_loader: Iterable,
+        val_loader: Iterable | None = None,
+        ckpt_path: str | Path | None = None,
+    ) -> None:
+        """Train; `ckpt_path` (a checkpoint, "last" or "best") continues exactly where it stood."""
+        if val_loader is train_loader and hasattr(val_loader, "state_after"):
+            val_loader = copy.copy(val_loader)  # with passes of its own
+        self.train_loader, self.val_loader = train_loader, val_loader
+        if ckpt_path is None:
+            ckpt_path = self._resume_from
+        self._resume_from = None
+        if ckpt_path is not None:
+            ckpt_path = resolve(self, ckpt_path)  # before callbacks forget the run before
+        self._attach(model)
+        self.ranks.shard(train_loader)
+        self.ranks.shard(val_loader)
+        check_loaders(self)
+        self.tell(lambda c: c.setup(self, model))
+        self._build(model)
+        self._reset()
+        mx.random.seed(self.seed)
+        if ckpt_path is not None:
+            restore(self, ckpt_path)
+            self.resumed = True
+        self.ranks.share(self.step.state())
+        writes = self.is_global_zero and (self.loggers or self.checkpoint_callback)
+        savers = [c for c in self.callbacks if isinstance(c, ModelCheckpoint) and c.dirpath]
+        folders = {c.folder(self): "dirpath" for c in savers}
+        folders[self.default_root_dir] = "default_root_dir"
+        with only_run_in(folders) if writes else contextlib.nullcontext():
+            for logger in self.loggers:
+                logger.start(self.global_step)
+                logger.log_hyperparams(self.config or {})
+            FitLoop(self).run()
+
+    def validate(self, model: TrainModule, val_loader: Iterable, ckpt_path=None) -> dict:
+        """Metrics over `val_loader`, named "val_…", weighted by batch; `ckpt_path`: its weights."""
+        self._attach(model, self._to_evaluate(ckpt_path))
+        return self._evaluate(val_loader, "validation_step", "val_", self.limit_val_batches)
+
+    def test(self, model: TrainModule, test_loader: Iterable, ckpt_path=None) -> dict:
+        """Metrics over `test_loader`, named "test_…", weighted by batch."""
+        self._attach(model, self._to_evaluate(ckpt_path))
+        return self._evaluate(test_loader, "test_step", "test_", self.limit_test_batches)
+
+    def predict(self, model: TrainModule, loader: Iterable, ckpt_path=None) -> list:
+        """What `predict_step` gives for each batch (each rank: of its share), evaluated, in eval
+        mode."""
+        self._attach(model, self._to_evaluate(ckpt_path))
+        self.ranks.shard(loader)
+        return predict(self, loader, PRECISIONS[self.precision]())
+
+    def export_history(self, path: str | Path) -> None:
+        """Write the history as JSON (rank 0): lists by metric, one value an epoch; all rows."""
+        if self.is_global_zero:
+            self.history.export(path)
+
+    # Checkpoints
+
+    def save_checkpoint(self, path: str | Path) -> None:
+        """Write everything needed to continue to the directory `path`, atomically (rank 0)."""
+        if self.step is None:
+            raise ValueError("save_checkpoint: nothing to save, fit a model first")
+        if self.loop is not None:
+            self.loop.drain()
+            if self.epoch_ending:
+                self.loop.flush()
+        save(self, path)
+
+    def load_checkpoint(self, path: str | Path) -> None:
+        """Load weights, averaged ones where it has them, into the attached module or the next one
+        that is evaluated; the next fit continues from `path`."""
+        self._resume_from = path = resolve(self, path)
+        if self.module is not None:
+            load_weights(self, path)
+        else:
+            self.ranks.from_first(lambda: checkpoint.load(path)[1])
+
+    # Inside
+
+    def elapsed(self) -> float:
+        """Seconds of training so far, over all continuations."""
+        return time.monotonic() - self.started
+
+    def evaluation_step(self, method: str) -> EvaluationStep:
+        """The compiled step for "validation_step" or "test_step" of the attached module."""
+        if method not in self._evaluation_steps:
+            precision = PRECISIONS[self.precision]()
+            step = EvaluationStep(self.module, method, precision, self._compiles())
+            self._evaluation_steps[method] = step
+        return self._evaluation_steps[method]
+
+    def _evaluate(self, loader, method: str, prefix: str, limit) -> dict:
+        self.ranks.shard(loader)
+        with evaluating(self):
+            metrics = evaluate(self, loader, method, prefix, limit)
+        self.log_metrics(metrics)
+        return metrics
+
+    def _to_evaluate(self, ckpt_path):
+        """The checkpoint whose weights are evaluated, None for those that the model has."""
+        waiting = self._resume_from if self.module is None else None
+        return waiting if ckpt_path is None else ckpt_path
+
+    def _attach(self, model: TrainModule, ckpt_path=None) -> None:
+        if not isinstance(model, TrainModule):
+            raise ValueError(f"model is a {type(model).__name__}, expected a TrainModule")
+        if model is not self.module:
+            self._evaluation_steps.clear()
+            self.step = None
+        for step in self._evaluation_steps.values():
+            step.clear()
+        self.module = model
+        model.attach(self)
+        if ckpt_path is not None:
+            meta = load_weights(self, resolve(self, ckpt_path))
+            self.current_epoch, self.global_step = meta["epoch"], meta["global_step"]
+        else:
+            self.ranks.share([model.state])
+
+    def _build(self, model: TrainModule) -> None:
+        self.optimizer_config = optimizer_config(model, self.configure_optimizers)
+        self.step = TrainStep(
+            model,
+            self.optimizer_config.corrected_optimizer(),
+            clip_value=self.gradient_clip_val,
+            clip_algorithm=self.gradient_clip_algorithm,
+            accumulate=self.accumulate_grad_batches > 1,
+            ema_decay=self.ema_decay,
+            precision=PRECISIONS[self.precision](),
+            ranks=self.ranks,
+            compile=self._compiles(),
+        )
+
+    def _compiles(self) -> bool:
+        self.compile = self.compile and can_compile()
+        return self.compile
+
+    def _reset(self) -> None:
+        self.current_epoch = self.global_step = self.batches_done = self.group = 0
+        self.checked_batches = 0  # of the epoch, when a validation inside it was last considered
+        self.skipped_steps = self.skipped_run = 0
+        self.validated_step = -1
+        self.resumed = self.loader_resumes = False
+        self.validation_due = self.validated_now = self.epoch_finished = self.epoch_ending = (
+            self.should_stop
+        ) = False
+        self.averages, self.interval = Averages(), Averages()
+        self.callback_metrics: dict[str, float] = {}
+        self.history = History()
+        self.started = time.monotonic()

@@ -1,0 +1,27 @@
+"""Trees of arrays: listed by dotted names, and put back."""
+
+import mlx.core as mx
+from mlx.utils import tree_flatten
+
+Arrays = dict[str, mx.array]
+
+
+def arrays_of(tree) -> Arrays:
+    """The arrays of a nested tree (module, optimizer state) by dotted path.
+
+    >>> arrays_of({"a": [mx.array(1.0), "text"]})
+    {'a.0': array(1, dtype=float32)}
+    """
+    return {key: leaf for key, leaf in tree_flatten(tree) if isinstance(leaf, mx.array)}
+
+
+def put_arrays(tree, arrays: Arrays, prefix: str = "") -> None:
+    """Write arrays back into the tree they came from, in place, by the paths of `arrays_of`."""
+    items = tree.items() if isinstance(tree, dict) else enumerate(tree)
+    for key, leaf in list(items):
+        path = f"{prefix}{key}"
+        if isinstance(leaf, mx.array):
+            if path in arrays:
+                tree[key] = arrays[path]
+        elif isinstance(leaf, dict | list | tuple):
+            put_arrays(leaf, arrays, path + ".")

@@ -1,0 +1,29 @@
+"""A user's mistakes as one line each, and the exit code for them."""
+
+import sys
+from collections.abc import Callable
+
+from audiotrain.utils.progress import end_progress
+
+
+def exit_code(command: Callable[[], object]) -> int:
+    """Run a command: 0, or 2 and one line a mistake on stderr when the user has to change
+    something, or 130 after Ctrl-C."""
+    try:
+        command()
+    except (ValueError, ImportError) as error:
+        return refuse(str(error))
+    except OSError as error:  # of the file system: a folder that is full or may not be written
+        place = "" if error.filename is None else f"{error.filename}: "
+        return refuse(f"{place}{error.strerror or error}")
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+    return 0
+
+
+def refuse(message: str) -> int:
+    """Tell a mistake on a line of its own; the exit code for it."""
+    end_progress()
+    print(f"error: {message}", file=sys.stderr)
+    return 2

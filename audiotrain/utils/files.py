@@ -1,0 +1,61 @@
+"""Files that appear whole or not at all, whatever happens while they are written."""
+
+import contextlib
+import json
+import math
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike) -> Iterator[Path]:
+    """A new empty file beside `path`, with its suffix, which takes its place at the block's end.
+
+    After an error inside the block, an OSError of the file system included, `path` is as it was.
+
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> with replacing(folder / "settings.json") as partial:
+    ...     _ = partial.write_text("{}")
+    >>> [file.name for file in folder.iterdir()]
+    ['settings.json']
+    """
+    path = Path(path)
+    handle, name = tempfile.mkstemp(path.suffix, f".{path.stem}.partial-", path.parent)
+    os.close(handle)
+    try:
+        yield Path(name)
+        with open(name, "rb+") as written:
+            os.fsync(written.fileno())
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def write(path: str | os.PathLike, content: str | bytes) -> None:
+    """Write text (UTF-8) or bytes to `path`, making its folder. ValueError, one line, when the
+    file system refuses."""
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as partial:
+            partial.write_bytes(content.encode() if isinstance(content, str) else content)
+    except OSError as error:
+        raise ValueError(f"{path}: cannot write: {error.strerror or error}") from None
+
+
+def finite_or_none(value):
+    """The same plain data with NaN and infinities as None, which JSON lacks."""
+    if isinstance(value, dict):
+        return {key: finite_or_none(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite_or_none(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def write_json(path: str | Path, data) -> None:
+    """Write plain data to `path` as JSON, atomically; NaN and infinities become null."""
+    write(path, json.dumps(finite_or_none(data), indent=1) + "\n")

@@ -1,0 +1,52 @@
+"""Words and numbers for messages."""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+
+def count(number: int, one: str, many: str | None = None) -> str:
+    """Text such as "1 song", "2 songs"; nothing for 0."""
+    return f"{number} {one if number == 1 else many or one + 's'}" if number else ""
+
+
+def _unit(seconds: float) -> tuple[float, str]:
+    """Seconds in a unit that suits this duration, and its name."""
+    return (1.0, "s") if seconds < 120 else (60.0, "min") if seconds < 7200 else (3600.0, "h")
+
+
+def duration(seconds: float) -> str:
+    """Seconds in the unit that suits them."""
+    size, unit = _unit(seconds)
+    return f"{seconds / size:.1f} {unit}"
+
+
+def and_more(number: int, listed: Path | None) -> str:
+    """How many problems are not shown, and the file that has all.
+
+    >>> and_more(6, Path("run/problems.txt"))
+    'and 6 more, all in run/problems.txt'
+    """
+    return f"and {number} more" + (f", all in {listed}" if listed else "")
+
+
+def listed(names: Sequence[str], most: int = 12) -> str:
+    """The first `most` names, and how many more there are.
+
+    >>> listed(["a", "b", "c"], 2)
+    'a, b and 1 more'
+    """
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(list(names)[:most]) + more
+
+
+def nearest(name: str, known: Sequence[str] | Mapping[str, Any]) -> str:
+    """`, did you mean …?` with the known name most like `name`, the last part of it counting."""
+    last = {one: one.rpartition(".")[2].removeprefix("--") for one in known}
+    wanted = name.rpartition(".")[2].removeprefix("--")
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.7)
+    if not near:
+        ends = difflib.get_close_matches(wanted, list(last.values()), n=1, cutoff=0.7)
+        near = [one for one in known if last[one] in ends]
+    return f" (did you mean {near[0]}?)" if near else ""

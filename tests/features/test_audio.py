@@ -1,0 +1,255 @@
+"""Audio files: spans and streams equal the whole file, and each bad file is one clear line."""
+
+import re
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+import soundfile
+import soxr
+
+from audiotrain.features import audio
+from audiotrain.features.audio import AudioError
+
+
+def chirp(seconds: float, rate: int, channels: int = 1) -> np.ndarray:
+    """A tone that climbs, quieter in each further channel: (samples, channels)."""
+    t = np.arange(round(seconds * rate)) / rate
+    tone = 0.5 * np.sin(2 * np.pi * (100 * t + 150 * t**2))
+    return np.stack([tone / (1 + c) for c in range(channels)], axis=1).astype(np.float32)
+
+
+def wav(path, samples, rate, **options):
+    soundfile.write(path, samples, rate, subtype=options.pop("subtype", "FLOAT"), **options)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".flac", ".ogg", ".mp3"])
+def test_every_format_is_read_as_float32_mono(tmp_path, suffix):
+    path = tmp_path / f"x{suffix}"
+    soundfile.write(path, chirp(2.0, 44100, channels=2), 44100)
+    samples = audio.read(path, 22050)
+    assert samples.dtype == np.float32
+    assert samples.ndim == 1
+    assert len(samples) / 22050 == pytest.approx(2.0, abs=0.06)
+    expected = soxr.resample(chirp(2.0, 44100)[:, 0] * 0.75, 44100, 22050)
+    if suffix in (".wav", ".flac"):
+        np.testing.assert_allclose(samples, expected, atol=1e-4)
+    assert np.abs(samples).max() == pytest.approx(np.abs(expected).max(), rel=0.1)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 6])
+def test_channels_are_averaged(tmp_path, channels):
+    samples = chirp(0.5, 8000, channels)
+    path = wav(tmp_path / "x.wav", samples, 8000)
+    assert audio.info(path) == (0.5, 8000, channels)
+    np.testing.assert_allclose(audio.read(path, 8000), samples.mean(axis=1), atol=1e-6)
+
+
+@pytest.mark.parametrize("native", [8000, 11025, 16000, 32000, 44100, 48000, 96000, 192000])
+def test_a_tone_keeps_its_pitch_and_time_at_every_rate(tmp_path, native):
+    t = np.arange(native) / native
+    tone = np.sin(2 * np.pi * 440 * t).astype("f")
+    samples = audio.read(wav(tmp_path / "x.wav", tone, native), 22050)
+    assert len(samples) == pytest.approx(22050, abs=1)
+    expected = np.sin(2 * np.pi * 440 * np.arange(len(samples)) / 22050)
+    np.testing.assert_allclose(samples[2000:-2000], expected[2000:-2000], atol=2e-4)
+
+
+@pytest.mark.parametrize(("native", "rate"), [(44100, 22050), (48000, 22050), (8000, 22050)])
+@pytest.mark.parametrize(("start", "seconds"), [(0, 1), (0.7, 2.5), (3.3333, 1.0), (5.5, 9)])
+def test_a_span_equals_that_span_of_the_whole(tmp_path, native, rate, start, seconds):
+    path = wav(tmp_path / "x.wav", chirp(6.0, native), native)
+    whole = audio.read(path, rate)
+    span = audio.read(path, rate, start, seconds)
+    first = round(start * rate)
+    np.testing.assert_allclose(span, whole[first : first + round(seconds * rate)], atol=2e-6)
+
+
+@pytest.mark.parametrize(("native", "rate"), [(44100, 22050), (48000, 22050), (22050, 22050)])
+@pytest.mark.parametrize("block_seconds", [0.37, 2.0, 60.0])
+def test_a_stream_equals_the_whole_without_drift(tmp_path, native, rate, block_seconds):
+    path = wav(tmp_path / "x.wav", chirp(35.0, native), native)
+    blocks = list(audio.stream(path, rate, block_seconds))
+    assert {len(block) for block in blocks[:-1]} <= {round(block_seconds * rate)}
+    np.testing.assert_allclose(np.concatenate(blocks), audio.read(path, rate), atol=1e-6)
+
+
+@pytest.mark.parametrize("suffix", [".flac", ".wav", ".ogg", ".mp3"])
+def test_a_span_of_a_long_file_is_read_without_decoding_the_rest(tmp_path, monkeypatch, suffix):
+    path = tmp_path / f"long{suffix}"
+    with soundfile.SoundFile(path, "w", 8000, 1) as file:
+        for _ in range(60):
+            file.write(np.zeros(8000 * 60, np.float32))
+    decoded = []
+    read = soundfile.SoundFile.read
+
+    def count(self, frames=-1, *args, **options):
+        decoded.append(frames)
+        return read(self, frames, *args, **options)
+
+    monkeypatch.setattr(soundfile.SoundFile, "read", count)
+    assert len(audio.read(path, 16000, start=3000, seconds=5)) == 80_000
+    assert sum(decoded) < 8000 * 6
+
+
+def test_a_tenth_of_a_second_and_silence_are_fine(tmp_path):
+    short = wav(tmp_path / "short.wav", chirp(0.1, 48000), 48000)
+    assert len(audio.read(short, 22050)) == 2205
+    silence = wav(tmp_path / "silence.wav", np.zeros(8000, "f"), 8000)
+    assert not audio.read(silence, 22050).any()
+
+
+def test_what_is_written_is_read_again(tmp_path):
+    samples = chirp(2.0, 22050)[:, 0]
+    for suffix, tolerance in ((".wav", 0), (".flac", 1e-4), (".ogg", 0.1)):
+        path = tmp_path / f"x{suffix}"
+        audio.write(path, samples, 22050)
+        np.testing.assert_allclose(audio.read(path, 22050), samples, atol=tolerance)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["x.flac", "x.ogg", "x.wav"]
+
+
+def test_a_failed_write_leaves_nothing_behind(tmp_path):
+    with pytest.raises(ValueError, match="cannot write .nothing"):
+        audio.write(tmp_path / "x.nothing", np.zeros(10, "f"), 22050)
+    assert list(tmp_path.iterdir()) == []
+
+
+def cut(path, share):
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    return path
+
+
+def spoilt(path, second, value):
+    samples = chirp(2.0, 8000, 2)
+    samples[round(second * 8000) :, 1] = value
+    return wav(path, samples, 8000)
+
+
+BAD_FILES = {
+    "missing": (lambda p: p / "x.wav", "x.wav: no such audio file"),
+    "empty": (lambda p: cut(wav(p / "x.wav", chirp(1, 8000), 8000), 0), "the file is empty"),
+    "no samples": (lambda p: wav(p / "x.wav", np.zeros((0, 1), "f"), 8000), "no audio samples"),
+    "text": (
+        lambda p: (p / "x.wav").write_text("hello " * 99) and p / "x.wav",
+        "not readable as audio",
+    ),
+    "cut wav": (lambda p: cut(wav(p / "x.wav", chirp(3, 8000), 8000), 0.5), "cut short: .* bytes"),
+    "cut flac": (
+        lambda p: cut(wav(p / "x.flac", chirp(3, 8000), 8000, subtype="PCM_16"), 0.5),
+        r"damaged after 0.000 s of 3.000 s",
+    ),
+    "cut ogg": (
+        lambda p: cut(wav(p / "x.ogg", chirp(9, 8000), 8000, subtype="VORBIS"), 0.7),
+        r"cut short: \d+ of \d+ bytes of a page",
+    ),
+    "nan": (
+        lambda p: spoilt(p / "x.wav", 1.25, np.nan),
+        "6000 NaN or Inf samples, the first at 1.250 s",
+    ),
+    "inf": (lambda p: spoilt(p / "x.wav", 0.5, np.inf), "NaN or Inf samples, the first at 0.500 s"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_FILES)
+def test_a_bad_file_is_one_line_that_names_it(tmp_path, case):
+    make, message = BAD_FILES[case]
+    path = make(tmp_path)
+    with pytest.raises(AudioError, match=message) as caught:
+        audio.read(path, 22050)
+    assert re.match(re.escape(str(path)), str(caught.value))
+    assert "\n" not in str(caught.value)
+    with pytest.raises(AudioError, match=message):
+        list(audio.stream(path, 22050))
+
+
+def test_only_the_span_that_is_read_must_be_sound(tmp_path):
+    path = spoilt(tmp_path / "x.wav", 1.5, np.nan)
+    assert np.isfinite(audio.read(path, 8000, 0.0, 1.0)).all()
+
+
+def test_a_span_outside_the_file_is_refused(tmp_path):
+    path = wav(tmp_path / "x.wav", chirp(1, 8000), 8000)
+    with pytest.raises(AudioError, match="span starts at 1.5 s, but the audio ends at 1.000 s"):
+        audio.read(path, 8000, start=1.5)
+    with pytest.raises(ValueError, match="expected start >= 0"):
+        audio.read(path, 8000, start=-1)
+
+
+def test_a_wav_header_of_a_stream_that_knows_no_length_is_accepted(tmp_path):
+    path = wav(tmp_path / "x.wav", chirp(1, 8000), 8000, subtype="PCM_16")
+    data = bytearray(path.read_bytes())
+    at = data.index(b"data") + 4
+    data[at : at + 4] = b"\xff\xff\xff\xff"
+    path.write_bytes(bytes(data))
+    assert len(audio.read(path, 8000)) == 8000
+
+
+def m4a(folder, *options):
+    if shutil.which("ffmpeg") is None:
+        pytest.skip("no ffmpeg to make an m4a with")
+    source = wav(folder / "x.wav", chirp(3.0, 44100, 2), 44100)
+    command = ["ffmpeg", "-loglevel", "error", "-i", source, "-c:a", "aac", *options]
+    subprocess.run([*command, folder / "x.m4a"], check=True)
+    return folder / "x.m4a"
+
+
+def test_m4a_is_read_where_the_platform_can(tmp_path):
+    path = m4a(tmp_path)
+    whole = audio.read(path, 22050)
+    assert len(whole) / 22050 == pytest.approx(3.0, abs=0.1)
+    assert np.sqrt(np.mean(whole**2)) == pytest.approx(0.375 / np.sqrt(2), rel=0.1)
+    np.testing.assert_allclose(audio.read(path, 22050, 1.0, 1.0), whole[22050:44100], atol=1e-4)
+    assert audio.info(path).channels == 2
+
+
+@pytest.mark.parametrize("options", [(), ("-movflags", "faststart")])
+def test_a_cut_m4a_is_told(tmp_path, options):
+    path = m4a(tmp_path, *options)
+    assert len(audio.read(path, 22050))
+    size = path.stat().st_size
+    with pytest.raises(AudioError, match=rf"x\.m4a: cut short: {size // 2} of \d+ bytes"):
+        audio.read(cut(path, 0.5), 22050)
+
+
+@pytest.mark.parametrize(
+    ("backends", "message"),
+    [
+        (["RawAudioFile"], "no decoder for .m4a here: install ffmpeg"),
+        (["RawAudioFile", "FFmpegAudioFile"], "not readable as audio by any decoder here"),
+    ],
+)
+def test_m4a_that_no_decoder_takes(tmp_path, monkeypatch, backends, message):
+    audioread = pytest.importorskip("audioread")
+
+    def refuse(path):
+        raise audioread.NoBackendError
+
+    monkeypatch.setattr(audioread, "audio_open", refuse)
+    kinds = [type(name, (), {}) for name in backends]
+    monkeypatch.setattr(audioread, "available_backends", lambda: kinds)
+    path = tmp_path / "x.m4a"
+    path.write_bytes(b"anything")
+    with pytest.raises(AudioError, match=message):
+        audio.read(path, 22050)
+
+
+def test_real_recordings_of_every_format(shared_data):
+    paths = [
+        next(iter(sorted((shared_data / folder).glob(pattern))))
+        for folder, pattern in (
+            ("berklee", "*.mp3"),
+            ("esc10", "*.ogg"),
+            ("piano-chords", "*.flac"),
+        )
+    ]
+    assert len(paths) == 3
+    for path in paths:
+        whole = audio.read(path, 22050)
+        assert np.isfinite(whole).all()
+        assert len(whole) / 22050 == pytest.approx(audio.info(path).seconds, abs=0.1)
+        middle = audio.info(path).seconds / 2
+        first = round(middle * 22050)
+        span = audio.read(path, 22050, middle, 0.2)
+        np.testing.assert_allclose(span, whole[first : first + len(span)], atol=1e-3)

@@ -1,0 +1,297 @@
+"""Folders of CLAP models: read, refused, written, and read by transformers."""
+
+import builtins
+import json
+import os
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from mlx.utils import tree_flatten
+
+from audiotrain.models.clap import CLAP, CLAPConfig
+from audiotrain.models.clap.config import HTSATConfig, RoBERTaConfig
+from audiotrain.models.clap.weights import hf_name, pretrained_folder
+
+CONFIG = CLAPConfig(
+    HTSATConfig(
+        spec_size=64,
+        window_size=4,
+        patch_embeds_hidden_size=8,
+        depths=(2, 1),
+        num_attention_heads=(2, 2),
+        enable_fusion=True,
+    ),
+    RoBERTaConfig(
+        vocab_size=30,
+        hidden_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        max_position_embeddings=20,
+    ),
+    projection_dim=6,
+)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A saved model."""
+    mx.random.seed(0)
+    CLAP(CONFIG).save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def outputs(model: CLAP) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    audio = mx.array(rng.normal(-20, 5, (2, 4, 60, 64)).astype(np.float32))
+    ids = mx.array(rng.integers(4, 30, (2, 7)))
+    return np.array(model.eval()(audio, ids, None, mx.array([True, False]))["logits_per_audio"])
+
+
+def rewrite(folder, change) -> None:
+    """Change the arrays of a model.safetensors."""
+    file = folder / "model.safetensors"
+    arrays = dict(mx.load(str(file)))
+    mx.eval(arrays)
+    change(arrays)
+    mx.save_safetensors(str(file), arrays)
+
+
+def test_what_was_saved_is_loaded(folder):
+    mx.random.seed(0)
+    model = CLAP(CONFIG)
+    loaded = CLAP.from_pretrained(folder)
+    assert loaded.config == CONFIG
+    assert not loaded.training
+    np.testing.assert_array_equal(outputs(loaded), outputs(model))
+    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors"]
+
+
+def test_transformers_reads_what_was_saved(folder):
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed: audiotrain[reference]")
+    transformers = pytest.importorskip("transformers", reason="audiotrain[reference]")
+    theirs, told = transformers.ClapModel.from_pretrained(folder, output_loading_info=True)
+    assert not any(told.values()), told
+    rng = np.random.default_rng(0)
+    audio = rng.normal(-20, 5, (2, 4, 60, 64)).astype(np.float32)
+    ids = rng.integers(4, 30, (2, 7))
+    with torch.no_grad():
+        expected = theirs.eval()(
+            input_features=torch.from_numpy(audio),
+            input_ids=torch.from_numpy(ids),
+            is_longer=torch.tensor([[True], [False]]),
+        )
+    found = outputs(CLAP.from_pretrained(folder))
+    np.testing.assert_allclose(found, expected.logits_per_audio.numpy(), atol=1e-5)
+
+
+def test_half_precision_files_become_float32(folder):
+    before = outputs(CLAP.from_pretrained(folder))
+
+    def halve(arrays):
+        arrays |= {name: array.astype(mx.float16) for name, array in arrays.items()}
+
+    rewrite(folder, halve)
+    model = CLAP.from_pretrained(folder)
+    assert {array.dtype for _, array in tree_flatten(model.parameters())} == {mx.float32}
+    np.testing.assert_allclose(outputs(model), before, atol=0.1)
+
+
+def test_every_key_that_does_not_fit_is_named(folder):
+    def change(arrays):
+        arrays.pop("audio_projection.linear1.bias")
+        arrays.pop("text_model.pooler.dense.weight")
+        arrays["classifier.weight"] = mx.zeros((2, 2))
+        arrays["logit_scale_a"] = mx.zeros((3,))
+
+    rewrite(folder, change)
+    with pytest.raises(ValueError, match="model.safetensors does not fit the model") as error:
+        CLAP.from_pretrained(folder)
+    message = str(error.value)
+    assert "2 missing: audio_projection.linear1.bias, text_model.pooler.dense.weight" in message
+    assert "1 unexpected: classifier.weight" in message
+    assert "1 misshaped: logit_scale_a (found (3,), expected ())" in message
+    assert "\n" not in message
+
+
+def test_damaged_and_missing_files_are_named(folder, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "config.json").write_text("{}")
+    with pytest.raises(ValueError, match="neither model.safetensors nor pytorch_model.bin"):
+        CLAP.from_pretrained(tmp_path / "empty")
+    (folder / "model.safetensors").write_bytes(b"nothing")
+    with pytest.raises(ValueError, match="model.safetensors: damaged"):
+        CLAP.from_pretrained(folder)
+    (folder / "config.json").write_text("{")
+    with pytest.raises(ValueError, match=r"config\.json: no JSON"):
+        CLAP.from_pretrained(folder)
+    (folder / "config.json").unlink()
+    with pytest.raises(ValueError, match=r"config\.json: cannot be read"):
+        CLAP.from_pretrained(folder)
+
+
+def test_companions_are_copied_and_others_stay(folder, tmp_path):
+    target = tmp_path / "deep" / "target"
+    target.mkdir(parents=True)
+    (target / "notes.txt").write_text("mine")
+    (target / "tokenizer.json").write_text("old")
+    (folder / "tokenizer.json").write_text("new")
+    (folder / "training_log.txt").write_text("not copied")
+    CLAP.from_pretrained(folder).save_pretrained(target, source=folder)
+    assert (target / "tokenizer.json").read_text() == "new"
+    assert (target / "notes.txt").read_text() == "mine"
+    assert not (target / "training_log.txt").exists()
+    assert not list(target.glob(".writing*"))
+
+
+def test_what_cannot_be_written_keeps_what_was_there(folder, monkeypatch, tmp_path):
+    before = (folder / "model.safetensors").read_bytes()
+    model = CLAP(CONFIG)
+
+    def full(file):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(ValueError, match=r"cannot write the model \(No space left on device\)"):
+        model.save_pretrained(folder)
+    assert (folder / "model.safetensors").read_bytes() == before
+    assert not list(folder.glob(".writing*"))
+    monkeypatch.undo()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="cannot write the model"):
+        model.save_pretrained(tmp_path / "file")
+
+
+def test_saving_where_it_was_loaded_from(folder):
+    model = CLAP.from_pretrained(folder)
+    before = outputs(model)
+    model.save_pretrained(folder, source=folder)
+    np.testing.assert_array_equal(outputs(CLAP.from_pretrained(folder)), before)
+
+
+def test_sparse_and_verbose_configs_are_the_same():
+    larger = {"patch_embeds_hidden_size": 128, "depths": [2, 2, 12, 2], "hidden_size": 1024}
+    sparse = CLAPConfig.from_dict({"model_type": "clap", "audio_config": larger})
+    assert sparse == CLAPConfig(HTSATConfig(patch_embeds_hidden_size=128, depths=(2, 2, 12, 2)))
+    verbose = json.loads(json.dumps(sparse.to_dict())) | {"hidden_size": 768, "torch_dtype": "f"}
+    verbose["audio_config"]["patch_size"] = [4, 4]
+    verbose["text_config"]["bos_token_id"] = 0
+    assert CLAPConfig.from_dict(verbose) == sparse
+    assert CLAPConfig.from_dict({}) == CLAPConfig()
+
+
+@pytest.mark.parametrize("fusion", [False, True])
+def test_configs_equal_transformers(fusion):
+    transformers = pytest.importorskip("transformers", reason="audiotrain[reference]")
+    audio = {"enable_fusion": fusion, "fusion_type": "aff_2d" if fusion else None}
+    theirs = transformers.ClapConfig(audio_config=audio)
+    assert CLAPConfig.from_dict(theirs.to_dict()) == CLAPConfig(HTSATConfig(enable_fusion=fusion))
+    ours = transformers.ClapConfig.from_dict(CONFIG.to_dict())
+    assert CLAPConfig.from_dict(ours.to_dict()) == CONFIG
+
+
+@pytest.mark.parametrize(
+    ("section", "values", "told"),
+    [
+        (None, {"model_type": "bert"}, "model_type='bert', expected 'clap'"),
+        (None, {"projection_dim": 0}, "projection_dim=0, expected a whole number, 1 up to 1000000"),
+        (None, {"audio_config": [1]}, "audio_config=[1], expected an object"),
+        (None, {"text_config": "x"}, "text_config='x', expected an object"),
+        (
+            "audio_config",
+            {"spec_size": 10**9},
+            "spec_size=1000000000, expected a whole number, 1 u",
+        ),
+        (
+            "text_config",
+            {"vocab_size": 10**12},
+            "vocab_size=1000000000000, expected a whole number",
+        ),
+        ("audio_config", {"hidden_act": "relu"}, "hidden_act='relu', expected 'gelu'"),
+        ("audio_config", {"patch_stride": [2, 2]}, "patch_stride=2, expected 4"),
+        ("audio_config", {"hidden_size": 1024}, "hidden_size=1024, expected 768"),
+        ("audio_config", {"depths": [2, 2]}, "expected as many heads as stages"),
+        ("audio_config", {"depths": 2}, "depths=2, expected whole numbers, 1 up"),
+        ("audio_config", {"window_size": 7}, "expected multiples of window_size=7"),
+        ("audio_config", {"num_mel_bins": 60}, "expected each to be a multiple of the next"),
+        ("audio_config", {"num_attention_heads": [5, 8, 16, 32]}, "width 96 and 5 heads"),
+        ("audio_config", {"drop_path_rate": 1}, "expected 0 <= rate < 1"),
+        (
+            "audio_config",
+            {"enable_fusion": True, "fusion_type": "channel_map"},
+            "fusion_type='channel_map', expected 'aff_2d'",
+        ),
+        ("text_config", {"type_vocab_size": 2}, "type_vocab_size=2, expected 1"),
+        ("text_config", {"hidden_size": "768"}, "hidden_size='768', expected a whole number"),
+        ("text_config", {"hidden_size": 100}, "not a multiple of num_attention_heads=12"),
+    ],
+)
+def test_other_models_are_refused(section, values, told):
+    with pytest.raises(ValueError, match=r"^here.json: ") as error:
+        CLAPConfig.from_dict(values if section is None else {section: values}, "here.json")
+    assert told in str(error.value)
+
+
+def test_every_weight_has_a_name_of_its_own():
+    names = [name for name, _ in tree_flatten(CLAP(CONFIG).parameters())]
+    assert len({hf_name(name) for name in names}) == len(names) > 60
+
+
+def test_the_small_model_is_small():
+    model = CLAP(CLAPConfig.small())
+    heard = sum(array.size for _, array in tree_flatten(model.audio_encoder.parameters()))
+    assert 1e6 < heard < 3e6
+    assert model.config.text_config.max_tokens >= 77
+
+
+def test_what_is_no_folder_and_no_hub_id_is_refused(tmp_path):
+    for name in (tmp_path / "missing", "./missing/model", "missing"):
+        with pytest.raises(ValueError, match="no such folder, and no hub id"):
+            pretrained_folder(name)
+
+
+def test_the_hub_offline_and_without_its_package(monkeypatch):
+    hub = pytest.importorskip("huggingface_hub", reason="audiotrain[reference]")
+    monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(ValueError, match="nobody/nothing: no such folder, and not from") as error:
+        pretrained_folder("nobody/nothing")
+    assert "\n" not in str(error.value)
+    imports = builtins.__import__
+
+    def without(name, *args, **kwargs):
+        if name == "huggingface_hub":
+            raise ImportError(name)
+        return imports(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(ValueError, match="pip install huggingface_hub"):
+        pretrained_folder("nobody/nothing")
+
+
+def test_the_hub_gives_safetensors_or_else_the_bin(monkeypatch, tmp_path):
+    hub = pytest.importorskip("huggingface_hub", reason="audiotrain[reference]")
+    asked = []
+
+    def download(name, allow_patterns):
+        asked.append((name, list(allow_patterns)))
+        return str(tmp_path)
+
+    monkeypatch.setattr(hub, "snapshot_download", download)
+    assert pretrained_folder("laion/clap-htsat-unfused") == tmp_path
+    assert ["pytorch_model.bin" in names for _, names in asked] == [False, True]
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    asked.clear()
+    pretrained_folder("laion/clap-htsat-fused")
+    assert ["pytorch_model.bin" in names for _, names in asked] == [False]
+    assert "tokenizer.json" in asked[0][1]
+
+
+def test_a_model_from_a_bin_file(folder):
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed: audiotrain[reference]")
+    before = outputs(CLAP.from_pretrained(folder))
+    arrays = mx.load(str(folder / "model.safetensors"))
+    tensors = {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
+    torch.save(tensors, folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    np.testing.assert_array_equal(outputs(CLAP.from_pretrained(folder)), before)

@@ -1,0 +1,640 @@
+"""The chord recipe from end to end, in small: train, resume, evaluate, predict."""
+
+import csv
+import itertools
+import json
+import re
+import shutil
+import sys
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from mlx.utils import tree_flatten
+from tiny_chords import STEPS, TINY, command, make_quick, sung
+
+from audiotrain import config
+from audiotrain.datasets import chords
+from audiotrain.datasets.chords import readers
+from audiotrain.datasets.synthesis import midi
+from audiotrain.features import audio
+from audiotrain.music.chord_classes import encode
+from audiotrain.music.segments import Segment, read_lab
+from audiotrain.recipes.chords import commands as recipe
+from audiotrain.recipes.chords import songs
+from audiotrain.recipes.chords.predictor import Recognizer
+from audiotrain.recipes.chords.settings import TrainSettings
+from audiotrain.recipes.common.cli import load_settings
+from audiotrain.train.callbacks import EarlyStopping
+from audiotrain.train.loggers import Logger
+from audiotrain.train.loggers.base import encode as encode_image
+from audiotrain.train.trainer import Trainer
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """The folder that holds `data`, `cache` and the trained `run`."""
+    return tmp_path_factory.mktemp("recipe")
+
+
+@pytest.fixture(scope="module")
+def data(place):
+    return sung(place / "data")
+
+
+@pytest.fixture(scope="module")
+def run(place, data):
+    """A run on `data`, with pictures, uncompiled as those that are compared with it."""
+    words = ["--data", data, "--output", place / "run", "--cache", place / "cache", *TINY, *STEPS]
+    with pytest.MonkeyPatch.context() as patch:
+        make_quick(patch, pictures=True)
+        assert command(*words) == 0
+    return place / "run"
+
+
+@pytest.fixture
+def quick(run, monkeypatch):
+    """Small runs without what takes their time."""
+    make_quick(monkeypatch)
+
+
+def read_json(path):
+    return json.loads(path.read_text("utf-8"))
+
+
+def log_rows(run):
+    return list(csv.DictReader((run / "metrics.csv").read_text().splitlines()))
+
+
+# ---- train
+
+
+def test_a_run_folder_is_complete(run):
+    files = {p.relative_to(run).as_posix() for p in run.rglob("*") if p.is_file()}
+    heads = ("chord_type", "root", "bass_note")
+    expected = {
+        "config.yaml", "split.json", "history.json", "metrics.csv", "metrics.jsonl", "curves.png",
+        "metrics.json", "songs.csv", "scores.png", "root-intervals.csv", "example.lab",
+        "example.png", "example-reference.lab", "timelines.json", "checkpoints/decoding.json",
+        *(f"confusion-{head}.{kind}" for head in heads for kind in ("png", "csv")),
+        *(f"checkpoints/{name}/{file}" for name in ("best", "last")
+          for file in ("state.json", "model.safetensors")),
+    }  # fmt: skip
+    assert expected <= files
+    assert all((run / name).stat().st_size for name in files)
+    assert not [name for name in files if name.split("/")[-1].startswith(".")]
+
+
+def test_what_ran_is_saved_and_can_be_given_back(run, data, place):
+    saved = config.load(TrainSettings, ["--config", str(run / "config.yaml")])
+    assert saved.data == data
+    assert saved.output == run
+    assert (saved.steps, saved.window, saved.model.width) == (6, 16, 36)
+    assert saved.features.hop == 4096
+
+
+def test_what_is_saved_means_the_same_in_any_folder(
+    quick, data, place, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(place)
+    words = ["--data", data.name, "--cache", "cache", "--output", tmp_path / "run", *TINY]
+    assert command(*words, "--steps", 2) == 0
+    assert command(*words, "--steps", 3, "--resume") == 0
+    saved = config.load(TrainSettings, ["--config", str(tmp_path / "run" / "config.yaml")])
+    assert (saved.data, saved.cache, saved.output) == (data, place / "cache", tmp_path / "run")
+    monkeypatch.chdir(tmp_path)
+    assert command("--output", "run", "--resume", "--steps", 4) == 0
+    capsys.readouterr()
+    assert command("evaluate", "--data", data, "--checkpoint", "run", "--cache", saved.cache) == 0
+    assert "5 of 6 songs were in the training of the run" in capsys.readouterr().out
+
+
+def test_training_goes_on_from_a_trained_run(quick, run, place, data, capsys):
+    words = ["--data", data, "--cache", place / "cache", *STEPS]
+    begun = place / "begun"
+    still = ["--optimization.learning-rate", 1e-12, "--optimization.muon-rate", 1e-12]
+    still += ["--window", 16]
+    assert command(*words, "--pretrained", run, "--output", begun, *still) == 0
+    before, after = (Recognizer.from_checkpoint(folder) for folder in (run, begun))
+    assert after.settings == before.settings
+    assert after.model.trunk.settings == before.model.trunk.settings
+    weights = [dict(tree_flatten(one.model.parameters())) for one in (before, after)]
+    assert weights[0].keys() == weights[1].keys()
+    for name, array in weights[0].items():
+        np.testing.assert_allclose(np.array(array), np.array(weights[1][name]), atol=1e-7)
+    capsys.readouterr()
+    assert command(*words, "--pretrained", run, "--model.width", 48) == 2
+    assert "--model…: other than in " in capsys.readouterr().err
+    assert command(*words, "--pretrained", data) == 2
+    assert f"--pretrained {data}: no trained run there" in capsys.readouterr().err
+
+
+def test_songs_are_in_one_part_each(run):
+    parts = read_json(run / "split.json")["items"]
+    assert [len(parts[name]) for name in ("train", "valid", "test")] == [4, 1, 1]
+    assert len({name for part in parts.values() for name in part}) == 6
+
+
+def test_scores_are_of_the_unseen_songs(run):
+    tested = read_json(run / "split.json")["items"]["test"]
+    rows = list(csv.DictReader((run / "songs.csv").read_text().splitlines()))
+    assert [row["song"] for row in rows] == tested
+    result = read_json(run / "metrics.json")
+    assert result["songs"] == 1
+    assert result["seconds"] == pytest.approx(5.0, abs=0.2)
+    for name in ("viterbi", "argmax"):
+        assert 0 <= result[name]["corpus"]["mirex"] <= 1
+    assert 0 <= result["frames"]["chord_type_acc"] <= 1
+
+
+def test_history_has_a_value_for_each_epoch(run):
+    history = read_json(run / "history.json")
+    assert len(history["train_loss"]) == len(history["rows"]) > 0
+    assert history["rows"][-1]["step"] == 6
+    for name in ("train_loss", "val_loss", "val_chord_acc", "learning_rate"):
+        assert name in history
+    steps = [int(row["step"]) for row in log_rows(run)]
+    assert steps == sorted(steps)
+    assert steps[-1] == 6
+
+
+def test_the_example_is_an_unseen_song_as_long_as_its_audio(run, data):
+    (name,) = read_json(run / "split.json")["items"]["test"]
+    annotation = read_lab(run / "example.lab")
+    assert annotation.problems == []
+    assert annotation.segments[0].start == 0
+    assert annotation.segments[-1].end == pytest.approx(audio.info(data / name).seconds, abs=1e-5)
+    assert not (run / "example.wav").exists()  # it is a recording already
+
+
+def test_a_second_run_is_the_same_and_extracts_nothing(
+    quick, run, place, data, monkeypatch, capsys
+):
+    def refuse(*arguments):
+        raise AssertionError("extracted again")
+
+    monkeypatch.setattr(songs.features, "extract", refuse)
+    words = ["--data", data, "--output", place / "again", "--cache", place / "cache"]
+    assert command(*words, *TINY, *STEPS) == 0
+    first, second = read_json(run / "metrics.json"), read_json(place / "again" / "metrics.json")
+    assert first == second
+    losses = [[row["train_loss"] for row in read_json(place / name / "history.json")["rows"]]
+              for name in ("run", "again")]  # fmt: skip
+    assert losses[0] == losses[1]
+    told = capsys.readouterr()
+    assert "data in" in told.out  # the report comes before training
+    assert "chord type" in told.out
+
+
+def test_without_data_songs_are_composed(place, capsys):
+    run = place / "composed"
+    words = ["--output", run, "--cache", place / "cache", "--composed", 5, "--composed-seconds", 3]
+    assert command(*words, *TINY, "--steps", 3) == 0
+    told = capsys.readouterr().out
+    assert re.search(r"song-000\d, an unseen song", told)
+    assert "reference" in told
+    assert "estimate" in told
+    assert (run / "example.wav").stat().st_size > 10_000
+    assert read_json(run / "metrics.json")["songs"] == 1
+    assert not (run / "split.json").exists()
+    prediction = read_lab(run / "example.lab").segments
+    seconds = audio.info(run / "example.wav").seconds
+    assert prediction[-1].end == pytest.approx(seconds, abs=1e-5)
+
+
+@pytest.mark.parametrize("architecture", ["transformer", "conv", "conformer", "btc"])
+def test_every_architecture_trains(quick, place, data, architecture):
+    output = place / architecture
+    words = ["--data", data, "--output", output, "--cache", place / "cache", *TINY]
+    assert command(*words, "--steps", 2, "--model.architecture", architecture) == 0
+    assert read_json(output / "metrics.json")["songs"] == 1
+
+
+def test_muon_trains_what_is_between_stem_and_heads(quick, place, data):
+    output = place / "muon"
+    words = ["--data", data, "--output", output, "--cache", place / "cache", *TINY, "--steps", 2,
+             "--model.stem-hidden", 8, "--optimization.learning-rate", 1e-30]  # fmt: skip
+    assert command(*words) == 0
+    saved = output / "checkpoints" / "last" / "model.safetensors"
+    before = mx.load(str(saved))
+    assert command("--output", output, "--resume", "--steps", 4) == 0
+    after = mx.load(str(saved))
+    moved = {name for name in after if not mx.allclose(before[name], after[name], atol=1e-9)}
+    parts = ("blocks.0.inner", "blocks.0.outer", "pools.0.inner", "pools.0.outer",
+             "pools.0.changing")  # fmt: skip
+    assert moved == {f"model.trunk.{part}.weight" for part in parts}
+
+
+def test_options_of_the_loss_train(quick, place, data):
+    output = place / "loss"
+    words = ["--data", data, "--output", output, "--cache", place / "cache", *TINY, "--steps", 2,
+             "--loss.class-power", 0.5, "--loss.consonant-smoothing"]  # fmt: skip
+    assert command(*words) == 0
+    assert np.isfinite(read_json(output / "history.json")["rows"][-1]["train_loss"])
+
+
+def test_a_preset_file_is_no_mystery(quick, place, data, tmp_path):
+    """config.yaml of a run, given back with --config, is that run."""
+    output = tmp_path / "copy"
+    given = ["--config", place / "run" / "config.yaml", "--output", output]
+    assert command(*given) == 0
+    assert read_json(output / "metrics.json") == read_json(place / "run" / "metrics.json")
+
+
+class Notes(Logger):
+    """Keeps what a logger is given."""
+
+    def __init__(self):
+        self.rows, self.settings, self.pictures, self.finished = [], None, {}, False
+
+    def log_metrics(self, metrics, step):
+        self.rows.append(metrics)
+
+    def log_hyperparams(self, config):
+        self.settings = config["settings"]
+
+    def log_image(self, name, image, step):
+        self.pictures[name] = step
+
+    def finish(self):
+        self.finished = True
+
+
+def test_loggers_get_numbers_settings_and_confusion_matrices(
+    quick, place, data, tmp_path, monkeypatch
+):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    def draw(matrix, names, path, title):
+        path.write_bytes(encode_image(np.zeros((len(names), len(names)), np.uint8), title))
+
+    notes = Notes()
+    monkeypatch.setattr(recipe.report, "confusion_picture", draw)
+    monkeypatch.setitem(recipe.LOGGERS, "wandb", lambda run: notes)
+    words = ["--data", data, "--output", tmp_path / "run", "--cache", place / "cache", *TINY,
+             *STEPS, "--loggers", "wandb", "tensorboard"]  # fmt: skip
+    assert command(*words) == 0
+    matrices = {f"confusion-{head}": 6 for head in ("chord_type", "root", "bass_note")}
+    assert notes.pictures == matrices
+    assert notes.settings["model"]["width"] == 36
+    assert {"train_loss", "val_loss"} <= {name for row in notes.rows for name in row}
+    assert notes.finished
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
+    events.Reload()
+    assert {name: events.Images(name)[0].step for name in events.Tags()["images"]} == matrices
+    assert (events.Images("confusion-root")[0].width, len(events.Scalars("val_loss"))) == (12, 2)
+    assert "config" in events.Tags()["tensors"]
+
+
+def test_each_logger_is_of_the_run_and_a_missing_one_is_told_at_once(tmp_path, monkeypatch, capsys):
+    made = {name: make(tmp_path / "run") for name, make in recipe.LOGGERS.items()}
+    assert (made["wandb"].name, made["wandb"].save_dir) == ("run", tmp_path / "run")
+    assert made["mlflow"].run_name == "run"
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    assert command("--output", tmp_path / "run", "--loggers", "mlflow") == 2
+    assert capsys.readouterr().err == (
+        "error: --loggers mlflow: not installed: pip install mlflow\n"
+    )
+    assert not (tmp_path / "run").exists()
+
+
+# ---- recordings that cannot be used
+
+
+def test_bad_recordings_are_left_out_with_a_count(quick, place, tmp_path, capsys):
+    folder = sung(tmp_path / "data", 5, 2.0)
+    for name in ("zero", "cut", "nan", "short", "six", "fast", "slow", "quiet", "bytes"):
+        (folder / f"{name}.lab").write_text("0\t9\tC:maj\n")
+    tone = (0.1 * np.sin(np.arange(44100) / 10)).astype(np.float32)
+    (folder / "zero.wav").write_bytes(b"")
+    (folder / "bytes.mp3").write_bytes(bytes(range(256)) * 40)
+    whole = (folder / "song0.wav").read_bytes()
+    (folder / "cut.wav").write_bytes(whole[: len(whole) // 2])
+    broken = tone.copy()
+    broken[1000] = np.nan
+    audio.write(folder / "nan.wav", broken, 22050)
+    audio.write(folder / "short.wav", tone[:2205], 22050)
+    audio.soundfile.write(folder / "six.wav", np.tile(tone[:, None], 6), 22050)
+    audio.write(folder / "fast.wav", tone, 192_000)
+    audio.write(folder / "slow.wav", tone[:8000], 8000)
+    audio.write(folder / "quiet.flac", np.zeros(22050, np.float32), 22050)
+    (folder / "nolabels.wav").write_bytes(whole)
+    (folder / "noaudio.lab").write_text("0 1 C\n")
+    output = tmp_path / "run"
+    words = ["--data", folder, "--output", output, "--cache", place / "cache", *TINY, "--steps", 2]
+    assert command(*words) == 0
+    told = capsys.readouterr()
+    assert "Traceback" not in told.err
+    listed = told.out.split("  problems")[1].splitlines()
+    for line in (
+        "3 audio that can't be read",  # by their headers
+        "cut.wav: cut short: ",
+        "zero.wav: the file is empty (0 bytes)",
+        "bytes.mp3: not readable as audio: no audio in it",
+        "1 audio without labels",
+        "nolabels.wav",
+        "1 labels without audio",
+        "noaudio.lab",
+    ):
+        assert any(found.strip().startswith(line) for found in listed), line
+    assert "left out 1 of 11 recordings that can't be read, such as" in told.out
+    assert "nan.wav: 1 NaN or Inf samples, the first at 0.045 s" in told.out
+    lines = (output / "problems.txt").read_text().splitlines()
+    lines = [line for line in lines if not line.startswith("labels past the end")]
+    assert len(lines) == 6
+    for name in ("cut", "zero", "bytes", "nolabels", "noaudio", "nan"):
+        assert sum(f": {name}." in line or f"/{name}." in line for line in lines) == 1, name
+    named = itertools.chain(*read_json(output / "split.json")["items"].values())
+    assert {"short.wav", "six.wav", "fast.wav", "slow.wav", "quiet.flac"} < set(named)
+
+
+def test_bad_labels_are_told_with_file_and_line(quick, place, tmp_path, capsys):
+    folder = sung(tmp_path / "data", 5, 2.0)
+    (folder / "song0.lab").write_bytes(b"\xef\xbb\xbf0 1 C:maj\r\n1 2 G:7\r\n")  # BOM, Windows
+    (folder / "song1.lab").write_bytes("0 1 C:maj\n1 2 H:ümlaut\n".encode("latin-1"))
+    (folder / "song2.lab").write_text("-1 1 C:maj\n0.5 2 G:7\n3 2 F\nno label\n2 90 A:min\n")
+    output = tmp_path / "run"
+    words = ["--data", folder, "--output", output, "--cache", place / "cache", *TINY, "--steps", 2]
+    assert command(*words) == 0
+    told = capsys.readouterr().out
+    for text in (
+        "song1.lab:1: not UTF-8, read as Latin-1", "song1.lab:2: ", "song2.lab:1: starts at -1",
+        "song2.lab:2: overlaps", "song2.lab:3: ends at 2", "song2.lab:4: found 'no label'",
+        "song2.wav: last label ends at 90.00 s, the audio at 2.00 s",
+    ):  # fmt: skip
+        assert text in told, text
+    assert "song0.lab" not in told.split("train:")[0]
+
+
+# ---- resume
+
+
+@pytest.fixture
+def begun(run, tmp_path):
+    """A copy of the run that the test may change."""
+    shutil.copytree(run, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def test_resume_continues_with_the_runs_own_settings(quick, begun, capsys):
+    assert command("--output", begun, "--resume", "--steps", 9) == 0
+    assert [int(row["step"]) for row in log_rows(begun)][-1] == 9
+    rows = read_json(begun / "history.json")["rows"]
+    assert [row["step"] for row in rows] == sorted({row["step"] for row in rows})
+    saved = config.load(TrainSettings, ["--config", str(begun / "config.yaml")])
+    assert (saved.steps, saved.window, saved.resume) == (9, 16, False)
+    assert capsys.readouterr().out.count("data in ") == 1
+
+
+def test_resuming_a_copy_leaves_the_original_alone(quick, run, begun):
+    before = {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
+    assert command("--output", begun, "--resume", "--steps", 12) == 0
+    assert before == {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
+    assert sorted(p.name for p in (begun / "checkpoints").iterdir()) == [
+        "best", "decoding.json", "last"
+    ]  # fmt: skip
+
+
+def test_a_resumed_run_is_the_run_that_was_not_stopped(quick, run, place, data, tmp_path):
+    """Stopped by its limit of steps, with the schedule of the whole; then continued."""
+    words = ["--data", data, "--output", tmp_path / "run", "--cache", place / "cache"]
+    given = [str(word) for word in (*words, *TINY, *STEPS)]
+    settings = load_settings("chords", recipe.COMMANDS, "train", given)
+    folder = recipe.open_run(settings, "chords")
+    parts, _ = recipe.prepare(settings, recipe.Library(settings.features, settings.cache), folder)
+    module = recipe.make_module(settings, parts["train"])
+    trainer, loaders = recipe.make_trainer(settings, parts, folder)
+
+    class Stop(EarlyStopping):
+        def __init__(self):
+            super().__init__("val_loss", patience=1)
+
+        def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+            trainer.should_stop = trainer.global_step == 3
+
+    trainer.callbacks.insert(0, Stop())
+    trainer.fit(module, *loaders)
+    assert trainer.global_step == 3
+    assert command("--output", tmp_path / "run", "--resume") == 0
+    first, second = read_json(run / "metrics.json"), read_json(tmp_path / "run" / "metrics.json")
+    assert first["frames"] == second["frames"]
+    ends = [read_json(folder / "history.json")["rows"][-1] for folder in (run, tmp_path / "run")]
+    assert ends[0]["val_loss"] == ends[1]["val_loss"]
+
+
+def test_a_stopped_run_says_how_to_continue_it(quick, place, data, tmp_path, monkeypatch, capsys):
+    def stop(self, *arguments, **named):
+        raise SystemExit(130)
+
+    monkeypatch.setattr(Trainer, "fit", stop)
+    words = ["--data", data, "--output", tmp_path / "run", "--cache", place / "cache", *TINY]
+    with pytest.raises(SystemExit) as stopped:
+        command(*words)
+    assert stopped.value.code == 130
+    assert f"--output {tmp_path / 'run'} --resume" in capsys.readouterr().err
+
+
+# ---- evaluate
+
+
+def test_evaluate_scores_a_folder(quick, run, data, place, tmp_path, capsys):
+    words = ["evaluate", "--data", data, "--checkpoint", run, "--cache", place / "cache"]
+    assert command(*words, "--output", tmp_path / "all") == 0
+    result = read_json(tmp_path / "all" / "metrics.json")
+    assert result["songs"] == 6
+    assert "whole chord" in capsys.readouterr().out
+    assert command(*words, "--output", tmp_path / "test", "--split", "test") == 0
+    again, trained = read_json(tmp_path / "test" / "metrics.json"), read_json(run / "metrics.json")
+    assert again.pop("evaluated") == {
+        "data": str(data), "split": "test", "checkpoint": [str(run)], "tta": []
+    }  # fmt: skip
+    assert again == trained
+
+
+def test_evaluate_writes_into_the_run_by_default_and_leaves_its_own_files(
+    quick, begun, data, place
+):
+    before = {p.name: p.read_bytes() for p in begun.iterdir() if p.is_file()}
+    assert command("evaluate", "--data", data, "--checkpoint", begun.parent, "--cache",
+                   place / "cache") == 0  # fmt: skip
+    assert (begun / "evaluation-data" / "songs.csv").exists()
+    assert command("evaluate", "--data", data, "--checkpoint", begun, "--split", "test", "--tta",
+                   "tuning", "--cache", place / "cache") == 0  # fmt: skip
+    told = [read_json(begun / f"evaluation-data{part}" / "metrics.json") for part in ("", "-test")]
+    assert [one["songs"] for one in told] == [6, 1]
+    assert [one["evaluated"]["tta"] for one in told] == [[], ["tuning"]]
+    assert before == {p.name: p.read_bytes() for p in begun.iterdir() if p.is_file()}
+
+
+def test_evaluate_the_split_of_other_data_is_refused(begun, place, tmp_path, capsys):
+    other = sung(tmp_path / "other", 1, 1.0)
+    (other / "song0.wav").rename(other / "x.wav")
+    (other / "song0.lab").rename(other / "x.lab")
+    before = (begun / "split.json").read_bytes()
+    words = ["evaluate", "--data", other, "--checkpoint", begun, "--cache", place / "cache"]
+    assert command(*words, "--split", "test") == 2
+    assert "names none of the 1 recordings" in capsys.readouterr().err
+    assert (begun / "split.json").read_bytes() == before
+
+
+# ---- predict
+
+
+def test_predict_writes_every_format_for_every_file_of_a_folder(run, data, tmp_path, capsys):
+    source = tmp_path / "music"
+    (source / "album").mkdir(parents=True)
+    shutil.copy(data / "song0.wav", source / "one.wav")
+    shutil.copy(data / "song1.wav", source / "album" / "02. two.wav")
+    (source / "album" / "cover.jpg").write_bytes(b"picture")
+    formats = ["lab", "jams", "mid", "csv", "json"]
+    words = ["predict", source, "--checkpoint", run, "--output", tmp_path / "out", "--formats"]
+    assert command(*words, *formats) == 0
+    found = {p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*.*")}
+    assert found == {f"{stem}.{kind}" for stem in ("one", "album/02. two") for kind in formats}
+    told = capsys.readouterr().out
+    assert "x real time" in told
+    for stem, song in (("one", "song0"), ("album/02. two", "song1")):
+        seconds = audio.info(data / f"{song}.wav").seconds
+        readings = {kind: readers.read(tmp_path / "out" / f"{stem}.{kind}")
+                    for kind in ("lab", "jams", "csv", "json")}  # fmt: skip
+        for kind, annotation in readings.items():
+            assert annotation.problems == [], kind
+            said = [encode(s.label) for s in annotation.segments]  # JAMS knows no 11, but 9(11)
+            assert said == [encode(s.label) for s in readings["lab"].segments]
+            assert annotation.segments[-1].end == pytest.approx(seconds, abs=1e-3)
+        jams = read_json(tmp_path / "out" / f"{stem}.jams")
+        confidences = [row["confidence"] for row in jams["annotations"][0]["data"]]
+        assert all(0 <= confidence <= 1 for confidence in confidences)
+        assert jams["file_metadata"]["duration"] == pytest.approx(seconds, abs=1e-3)
+        played = midi.read_midi(tmp_path / "out" / f"{stem}.mid")
+        chords_played = [s for s in readings["lab"].segments if encode(s.label).root >= 0]
+        assert bool(played) == bool(chords_played)
+
+
+def test_predict_options_reach_the_result(run, data, tmp_path):
+    def labels(*options):
+        folder = tmp_path / "_".join(options)
+        words = ["predict", data / "song0.wav", "--checkpoint", run, "--output", folder]
+        assert command(*words, "--no-timeline", *options) == 0
+        return [s.label for s in read_lab(folder / "song0.lab").segments]
+
+    plain = labels("--decoding", "argmax")
+    assert any("/" in label for label in plain)
+    assert not any("/" in label for label in labels("--decoding", "argmax", "--bass", "off"))
+    assert labels() == labels("--decoding", "viterbi") != plain
+
+
+def test_predict_leaves_out_what_it_cannot_read_with_a_count(run, data, tmp_path, capsys):
+    source = tmp_path / "music"
+    source.mkdir()
+    shutil.copy(data / "song0.wav", source / "good.wav")
+    (source / "zero.flac").write_bytes(b"")
+    audio.write(source / "nan.wav", np.full(9000, np.nan, np.float32), 22050)
+    assert command("predict", source, "--checkpoint", run) == 0
+    told = capsys.readouterr().err
+    assert "left out: " + str(source / "zero.flac") in told
+    assert "left out 2 of 3 files" in told
+    assert (source / "good.lab").exists()
+    assert not (source / "zero.lab").exists()
+
+
+def test_predict_replaces_no_labels(run, data, tmp_path, capsys):
+    shutil.copytree(data, tmp_path / "music")
+    before = (tmp_path / "music" / "song0.lab").read_bytes()
+    assert command("predict", tmp_path / "music", "--checkpoint", run) == 2
+    assert "song0.lab and 5 more exist already: --overwrite replaces" in capsys.readouterr().err
+    assert (tmp_path / "music" / "song0.lab").read_bytes() == before
+    words = ["predict", tmp_path / "music" / "song0.wav", "--checkpoint", run, "--overwrite"]
+    assert command(*words) == 0
+    assert (tmp_path / "music" / "song0.lab").read_bytes() != before
+
+
+@pytest.mark.parametrize("names", [("a.wav", "a.flac"), ("x/a.wav", "y/a.wav")])
+def test_predict_writes_no_result_over_another(run, data, tmp_path, names, capsys):
+    samples = audio.read(data / "song0.wav", 22050)[:22050]
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        audio.write(tmp_path / name, samples, 22050)
+    words = [tmp_path / name for name in names]
+    assert command("predict", *words, "--checkpoint", run, "--output", tmp_path / "out") == 2
+    told = capsys.readouterr().err
+    assert "a.lab: would be written for both" in told
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("seconds", [0.0001, 0.1, 40])
+def test_predict_any_length(run, tmp_path, seconds):
+    samples = 0.1 * np.random.default_rng(0).standard_normal(max(1, round(seconds * 22050)))
+    audio.write(tmp_path / "x.wav", samples.astype(np.float32), 22050)
+    assert command("predict", tmp_path / "x.wav", "--checkpoint", run) == 0
+    last = read_lab(tmp_path / "x.lab").segments[-1]
+    assert last.end == pytest.approx(len(samples) / 22050, abs=1e-6)
+
+
+# ---- the splits of the corpus
+
+
+def test_a_group_stays_together(quick, place, tmp_path):
+    folder = sung(tmp_path / "data", 6, 1.0)
+    rows = ["audio,label,artist", *(f"song{n}.wav,song{n}.lab,{n // 2}" for n in range(6))]
+    (folder / "table.csv").write_text("\n".join(rows) + "\n")
+    output = tmp_path / "run"
+    words = ["--data", folder, "--output", output, "--cache", place / "cache", "--group", "artist"]
+    assert command(*words, *TINY, "--steps", 2, "--valid", 0.3, "--test", 0.3) == 0
+    parts = read_json(output / "split.json")["items"]
+    artists = [{int(name[4]) // 2 for name in part} for part in parts.values()]
+    assert [len(found) for found in artists] == [1, 1, 1]
+    assert len(set.union(*artists)) == 3
+
+
+def test_a_split_says_how_many_songs_it_leaves_out(quick, run, data, place, tmp_path, capsys):
+    parts = read_json(run / "split.json")["items"]
+    left = parts["train"].pop()
+    (tmp_path / "split.json").write_text(json.dumps({"items": parts}))
+    output = tmp_path / "run"
+    words = ["--data", data, "--output", output, "--cache", place / "cache", *TINY, "--steps", 2]
+    assert command(*words, "--split", tmp_path / "split.json") == 0
+    assert "left out 1 of 6 songs that --split " in capsys.readouterr().out
+    assert left not in sum(read_json(output / "split.json")["items"].values(), [])
+
+
+def test_folders_of_train_and_valid_are_enough(quick, data, place, tmp_path):
+    for number, part in enumerate(["train"] * 4 + ["valid"]):
+        (tmp_path / "data" / part).mkdir(parents=True, exist_ok=True)
+        for name in (f"song{number}.wav", f"song{number}.lab"):
+            (tmp_path / "data" / part / name).symlink_to(data / name)
+    output = tmp_path / "run"
+    words = ["--data", tmp_path / "data", "--output", output, "--cache", place / "cache"]
+    assert command(*words, *TINY, "--steps", 2) == 0
+    parts = read_json(output / "split.json")["items"]
+    assert {part: len(names) for part, names in parts.items()} == {
+        "train": 3,
+        "valid": 1,
+        "test": 1,
+    }
+    assert parts["valid"] == ["valid/song4.wav"]
+
+
+def test_spans_of_recordings_are_songs(quick, place, tmp_path):
+    folder = sung(tmp_path / "data", 3, 5.0)
+    rows = ["audio,label,start,end", *(f"song{n}.wav,song{n}.lab,2,3.5" for n in range(3))]
+    (folder / "table.csv").write_text("\n".join(rows) + "\n")
+    output = tmp_path / "run"
+    words = ["--data", folder, "--output", output, "--cache", place / "cache"]
+    assert command(*words, *TINY, "--steps", 2) == 0
+    assert read_json(output / "metrics.json")["seconds"] == pytest.approx(1.5, abs=0.2)
+    # the example is the span, not the whole of the recording
+    assert read_lab(output / "example.lab").segments[-1].end == pytest.approx(1.5, abs=1e-4)
+
+
+def test_labels_of_a_clip_last_as_long_as_it(place, tmp_path):
+    for name in ("C", "Am"):
+        (tmp_path / name).mkdir()
+        for number in range(3):
+            tone = (0.1 * np.sin(np.arange(22050) * (0.1 + number))).astype(np.float32)
+            audio.write(tmp_path / name / f"{number}.wav", tone, 22050)
+    (item, *_) = chords.discover(tmp_path).items
+    song = songs.Library(songs.FeatureSettings(), place / "cache").song(item)
+    assert song.segments == [Segment(0.0, pytest.approx(11 * 2048 / 22050, abs=0.1), "A:min")]
+    assert len({tuple(row) for row in song.classes.tolist()}) == 1
