@@ -45,6 +45,12 @@ def streams() -> list[mx.Stream]:
     many as AUDIOTRAIN_STREAMS says; the default one alone on a GPU."""
     if mx.default_device() != mx.Device(mx.cpu):
         return [mx.default_stream(mx.default_device())]
+    return cpu_streams()
+
+
+def cpu_streams() -> list[mx.Stream]:
+    """Streams of this thread on the CPU, one for each core up to MOST, whatever the default device
+    is."""
     if not hasattr(_OF_THREAD, "streams"):
         further = [mx.new_stream(mx.cpu) for _ in range(count() - 1)]
         _OF_THREAD.streams = [mx.default_stream(mx.cpu), *further]

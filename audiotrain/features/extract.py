@@ -12,7 +12,7 @@ import mlx.core as mx
 import numpy as np
 
 from audiotrain.backend import blas
-from audiotrain.backend.streams import streams
+from audiotrain.backend.streams import cpu_streams
 from audiotrain.features import audio as audio_files
 from audiotrain.features.cqt import CQT, CQTSettings, frame_count
 from audiotrain.features.log_mel import LogMel, LogMelSettings
@@ -47,20 +47,25 @@ def feature_blocks(
     audio: str | Path | np.ndarray, settings: Settings, block_seconds: float | None = None,
     listener: Listener = lambda samples: None,
 ) -> Iterator[np.ndarray]:  # fmt: skip
-    """The features of `extract` as consecutive blocks (frames, bins)."""
+    """The features of `extract` as consecutive blocks (frames, bins).
+
+    They are computed on the CPU, each block by one thread, and blocks do not depend on the number
+    of cores: a cache gets the same bytes from any process on a machine, also where MLX computes on
+    a GPU.
+    """
     if getattr(settings, "top_db", None) is not None:
         raise ValueError("top_db depends on the whole recording: extract needs top_db=None")
     transform, hop = front_end(settings), settings.hop
     margin = transform.context // hop + 1  # frames
     seconds = transform.block_seconds if block_seconds is None else block_seconds
     size = max(1, round(seconds * settings.rate / hop))  # frames
-    chosen = streams()
+    chosen = cpu_streams()
     if isinstance(audio, np.ndarray):
         if audio.ndim != 1 or not len(audio):
             raise ValueError(f"audio of shape {audio.shape}, expected (samples,), at least one")
         frames = frame_count(len(audio), hop)
-        if frames > size:  # as many blocks for each stream
-            size = -(-frames // (-(-frames // (size * len(chosen))) * len(chosen)))
+        if frames > size:  # an even number of blocks: as many on each of two streams
+            size = -(-frames // (2 * -(-frames // (2 * size))))
         listener(audio)
         slabs = _slabs_of_array(audio, hop, size, margin)
     else:
@@ -68,7 +73,7 @@ def feature_blocks(
         slabs = _slabs_of_stream(_told(pieces, listener), hop, size, margin)
     ready: list[mx.array] = []
     given = ((mx.array(slab)[None], first, stop) for slab, first, stop in slabs)
-    with blas.shared_by(len(chosen)):
+    with blas.shared_by(blas.cores()):  # one thread for each stream
         # One call for a block on each stream: of two calls, MLX begins the second at the end of
         # the first.
         while group := list(islice(given, len(chosen))):

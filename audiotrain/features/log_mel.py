@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 import numpy as np
+import scipy.sparse
 
 from audiotrain.features.cqt import frame_count
 
@@ -102,6 +103,21 @@ def mel_filters(settings: LogMelSettings) -> np.ndarray:
     if settings.slaney_norm:
         filters *= 2.0 / (corners[2:] - corners[:-2])
     return filters
+
+
+class MelFilters:
+    """`mel_filters` in NumPy: few are not 0, and a product with those alone does not depend on how
+    many threads a BLAS has."""
+
+    def __init__(self, settings: LogMelSettings):
+        filters = mel_filters(settings)
+        used = np.flatnonzero(filters.any(axis=1))
+        self.bins = slice(used[0], used[-1] + 1)  # of a spectrum
+        self._filters = scipy.sparse.csr_array(filters[self.bins].T.astype(np.float32))
+
+    def __call__(self, power: np.ndarray) -> np.ndarray:
+        """(frames, mels) of a power spectrum (frames, `bins`) float32."""
+        return (self._filters @ power.T).T
 
 
 def _padded(audio: mx.array, width: int, mode: str) -> mx.array:

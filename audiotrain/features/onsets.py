@@ -8,7 +8,7 @@ The strength is the rise of a log-mel spectrogram from one step to the next, the
 import numpy as np
 import scipy.fft
 
-from audiotrain.features.log_mel import LogMelSettings, mel_filters
+from audiotrain.features.log_mel import LogMelSettings, MelFilters
 
 LONGEST_STEP = 0.012  # seconds between strengths
 WINDOW = 0.0464  # seconds that a strength hears, or a little more
@@ -43,7 +43,7 @@ class Onsets:
         self._hop = round(self.step * rate)
         size = 2 * scipy.fft.next_fast_len(int(np.ceil(WINDOW * rate / 2)))
         mels = LogMelSettings(rate, size, self._hop, MELS, fmax=min(FMAX, rate / 2))
-        self._filters = mel_filters(mels).astype(np.float32)
+        self._filters = MelFilters(mels)
         self._window = (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(size) / size)).astype(np.float32)
         self._held = np.zeros(size // 2, np.float32)  # silence before the first step's centre
         self._last: np.ndarray | None = None  # decibels of the last step, (1, MELS)
@@ -60,8 +60,9 @@ class Onsets:
         if count:
             framed = np.lib.stride_tricks.sliding_window_view(held, len(self._window))
             spectrum = scipy.fft.rfft(framed[: count * self._hop : self._hop] * self._window)
+            spectrum = spectrum[:, self._filters.bins]
             power = np.square(spectrum.real) + np.square(spectrum.imag)
-            decibels = 10 * np.log10(power @ self._filters + FLOOR)
+            decibels = 10 * np.log10(self._filters(power) + FLOOR)
             last = decibels[:1] if self._last is None else self._last
             rise = np.maximum(np.diff(decibels, axis=0, prepend=last), 0)
             self._rises.append(rise.mean(axis=1))

@@ -1,9 +1,10 @@
 """Files, progress bars, trees of arrays, text.
 
-arrays.py    Trees of arrays
-errors.py    A user's mistakes as one line each, and the exit code for them
-files.py     Files that appear whole or not at all, whatever happens while they are written
-lazy.py      Public names of a package that are imported when they are first used
-progress.py  Progress bars on a terminal, and lines now and then in a log file
-text.py      Words and numbers for messages
+arrays.py        Trees of arrays
+errors.py        A user's mistakes as one line each, and the exit code for them
+files.py         Files that appear whole or not at all, whatever happens while they are written
+lazy.py          Public names of a package that are imported when they are first used
+process_pool.py  Function calls shared out over worker processes that end with the last result
+progress.py      Progress bars on a terminal, and lines now and then in a log file
+text.py          Words and numbers for messages
 """

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from scipy import fft
 
-from audiotrain.features.log_mel import LogMelSettings, mel_filters
+from audiotrain.features.log_mel import LogMelSettings, MelFilters
 from audiotrain.utils import files
 
 TRUNCATIONS = ("rand_trunc", "fusion")
@@ -185,10 +185,7 @@ class ClapFeatures:
 
     def __init__(self, settings: ClapFeatureSettings | None = None):
         self.settings = settings or ClapFeatureSettings()
-        filters = mel_filters(self.settings.log_mel)
-        used = np.flatnonzero(filters.any(axis=1))
-        self._bins = slice(used[0], used[-1] + 1)
-        self._filters = filters[self._bins].astype(np.float32)
+        self._filters = MelFilters(self.settings.log_mel)
         n_fft = self.settings.n_fft
         self._window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(n_fft) / n_fft)
 
@@ -239,9 +236,9 @@ class ClapFeatures:
         mel = np.empty((len(frames), settings.mels), np.float32)
         for first in range(0, len(frames), _BLOCK):
             # float64, as in the reference: float32 would drown what is 100 dB below the loudest
-            spectrum = fft.rfft(frames[first : first + _BLOCK] * self._window)[:, self._bins]
+            spectrum = fft.rfft(frames[first : first + _BLOCK] * self._window)[:, self._filters.bins]
             power = np.square(spectrum.real) + np.square(spectrum.imag)
-            np.matmul(power.astype(np.float32), self._filters, out=mel[first : first + _BLOCK])
+            mel[first : first + _BLOCK] = self._filters(power.astype(np.float32))
         np.log10(np.maximum(mel, settings.log_mel.floor_power, out=mel), out=mel)
         return np.multiply(mel, 10, out=mel)
 
