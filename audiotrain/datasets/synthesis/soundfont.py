@@ -112,14 +112,13 @@ class SoundFont:
             for zone, gain in self._zones_of(program, is_drum, pitch, velocity):
                 held = LONGEST_NOTE if is_drum else min(length, LONGEST_NOTE)
                 lasting = next(s for s in VOICE_SECONDS if s >= held + SILENT_RELEASE)
-                wave, release = self._voice(zone, pitch, rate, round(cents, 3), lasting)
+                wave, fade = self._voice(zone, pitch, rate, round(cents, 3), lasting)
                 held = int(held * rate)
-                tail = wave[held : held + int(min(5 * release, SILENT_RELEASE) * rate)]
-                fade = np.exp(np.arange(len(tail), dtype=np.float32) * (-1 / (release * rate)))
+                tail = wave[held : held + len(fade)]
                 onset = int(start * rate)
                 held = min(held, len(wave))
                 mix[onset : onset + held] += gain * wave[:held][: len(mix) - onset]
-                mix[onset + held : onset + held + len(tail)] += (gain * tail * fade)[
+                mix[onset + held : onset + held + len(tail)] += (gain * tail * fade[: len(tail)])[
                     : max(0, len(mix) - onset - held)
                 ]
         return mix
@@ -139,8 +138,9 @@ class SoundFont:
 
     def _make_voice(
         self, zone: tuple[tuple[int, int], int], pitch: int, rate: int, cents: float, seconds: float
-    ) -> tuple[np.ndarray, float]:
-        """A key held for `seconds` or until its sound ends, and its release's time constant."""
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """A key held for `seconds` or until its sound ends, and how its sound decays when it is
+        released."""
         key, number = zone
         values = self._presets[key][number].generators
         sample = self._samples[self._presets[key][number].sample]
@@ -156,14 +156,19 @@ class SoundFont:
         place = np.arange(frames) * step
         if loop is not None:
             begin, length = loop
-            place = np.where(place < begin + length, place, begin + (place - begin) % length)
+            repeated = place[np.searchsorted(place, begin + length) :]
+            repeated -= begin
+            np.fmod(repeated, length, out=repeated)
+            repeated += begin
         whole = np.minimum(place.astype(np.int64), len(wave) - 2)
-        part = (place - whole).astype(np.float32)
-        sound = wave[whole] * (1 - part) + wave[whole + 1] * part
+        part = np.subtract(place, whole, out=place).astype(np.float32)
+        sound = wave.take(whole) * (1 - part) + wave.take(np.add(whole, 1, out=whole)) * part
         cutoff = 8.176 * 2 ** (values[8] / 1200)
         if cutoff < 0.4 * rate and len(sound):
             sound = lfilter(*butter(2, cutoff / (rate / 2)), sound).astype(np.float32)
-        return sound * _envelope(values, len(sound), rate), max(0.02, _seconds(values[38]) / 6)
+        release = max(0.02, _seconds(values[38]) / 6)  # time constant in seconds
+        fading = np.arange(int(min(5 * release, SILENT_RELEASE) * rate), dtype=np.float32)
+        return sound * _envelope(values, len(sound), rate), np.exp(fading * (-1 / (release * rate)))
 
     def _sound(self, number: int, halve: bool) -> tuple[np.ndarray, int]:
         """A sample's waveform in -1..1, at half its rate when it would alias."""
@@ -260,4 +265,8 @@ def _envelope(values: dict[int, int], frames: int, rate: int) -> np.ndarray:
     rise = np.clip(time / attack, 0, 1)
     sustain = min(max(values[37], 0), 1000) / 10  # dB below the peak
     fall = np.minimum(np.maximum(time - attack - hold, 0) / decay * 100, sustain)
-    return (rise * 10 ** (-fall / 20)).astype(np.float32)
+    steady = min(int(np.searchsorted(fall, sustain)) + 1, frames)  # frames until it is the last
+    level = 10 ** (-fall[:steady] / 20)
+    rise[:steady] *= level
+    rise[steady:] *= level[-1:]
+    return rise.astype(np.float32)
