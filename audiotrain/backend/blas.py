@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from audiotrain.backend.symbol_alias import offer
+from audiotrain.utils.cores import THREAD_VARIABLES as THREAD_VARIABLES
+from audiotrain.utils.cores import available_cores as cores
 
 VARIABLE = "AUDIOTRAIN_BLAS"
 # In order of preference. On AMD MKL computes with AVX2 alone: where there is AVX-512, a training
@@ -36,7 +38,6 @@ FUNCTIONS = """
 """.split()
 
 _threads: int | None = None  # as use_threads was told
-THREAD_VARIABLES = "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"
 SET_THREADS = (
     "MKL_Set_Num_Threads",
     "openblas_set_num_threads",
@@ -99,15 +100,6 @@ def keep_freed_memory() -> bool:
         return False
     trim_threshold, mmap_threshold = -1, -3
     return bool(mallopt(mmap_threshold, 1 << 30) and mallopt(trim_threshold, 2**31 - 1))
-
-
-def cores() -> int:
-    """Cores for this process, or fewer where OMP_NUM_THREADS, MKL_NUM_THREADS or
-    OPENBLAS_NUM_THREADS say so."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    own = len(affinity(0)) if affinity else os.cpu_count() or 1
-    given = [os.environ.get(name, "") for name in THREAD_VARIABLES]
-    return min([own, *(int(value) for value in given if value.isdecimal() and int(value))])
 
 
 def use_threads(count: int) -> None:

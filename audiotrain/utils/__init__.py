@@ -1,6 +1,7 @@
 """Files, progress bars, trees of arrays, text.
 
 arrays.py        Trees of arrays
+cores.py         Cores that this process may use
 errors.py        A user's mistakes as one line each, and the exit code for them
 files.py         Files that appear whole or not at all, whatever happens while they are written
 lazy.py          Public names of a package that are imported when they are first used

@@ -24,13 +24,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection, wait
 from typing import Any, NamedTuple, TypeVar
 
+from audiotrain.utils.cores import THREAD_VARIABLES, available_cores
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 START_SECONDS = 1.5  # that a worker takes to import NumPy, SciPy and MLX
 QUEUED = 2  # items given to a worker, so that it has another when it is done with one
 AHEAD = 8  # items for each worker by which results may be ahead of the first that is missing
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 # Variables by which launchers of several ranks address a process: a worker is no rank.
 LAUNCHERS = (
     "MLX_HOSTFILE",
@@ -42,15 +43,6 @@ LAUNCHERS = (
 )
 _COMMAND = "import sys; sys.path[:] = {path!r}; from {module} import serve; serve({handle})"
 _registry: dict = {}  # of warnings from workers that were shown
-
-
-def available_cores() -> int:
-    """Cores that this process may use, or fewer where OMP_NUM_THREADS, MKL_NUM_THREADS or
-    OPENBLAS_NUM_THREADS say so."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-    limits = [os.environ.get(name, "") for name in THREAD_VARIABLES]
-    return min([cores, *(int(limit) for limit in limits if limit.isdecimal() and int(limit))])
 
 
 def map_in_processes(
@@ -254,6 +246,7 @@ def sendable(error: BaseException) -> BaseException:
     try:
         error = pickle.loads(pickle.dumps(error))
     except Exception:  # an exception with arguments of its own
-        error = RuntimeError(f"{type(error).__name__}: {error}")
+        text = str(error)
+        error = RuntimeError(f"{type(error).__name__}: {text}" if text else type(error).__name__)
     error.add_note(f"in a worker process:\n{note}")
     return error

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from audiotrain.utils import process_pool
+from audiotrain.utils.cores import THREAD_VARIABLES, available_cores
 from audiotrain.utils.process_pool import map_in_processes, worker_environment
 
 
@@ -51,7 +52,7 @@ def warn(item):
 def surroundings(item):
     import mlx.core as mx
 
-    threads = [os.environ.get(name) for name in process_pool.THREAD_VARIABLES]
+    threads = [os.environ.get(name) for name in THREAD_VARIABLES]
     ranks = [name for name in process_pool.LAUNCHERS if name in os.environ]
     return mx.default_device() == mx.Device(mx.cpu), threads, ranks, sys.modules["__main__"]
 
@@ -139,11 +140,11 @@ def test_number_of_workers_is_checked():
 
 
 def test_cores_are_those_that_the_process_may_use(monkeypatch):
-    for name in process_pool.THREAD_VARIABLES:
+    for name in THREAD_VARIABLES:
         monkeypatch.delenv(name, raising=False)
-    assert process_pool.available_cores() == len(os.sched_getaffinity(0))
+    assert available_cores() == len(os.sched_getaffinity(0))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    assert process_pool.available_cores() == 1
+    assert available_cores() == 1
 
 
 def test_worker_has_one_thread_the_cpu_and_no_rank(monkeypatch):
@@ -178,6 +179,7 @@ def test_warnings_of_workers_are_shown_here_once():
 SCRIPT = """
 import sys, time
 from audiotrain.utils import process_pool
+from audiotrain.utils.cores import THREAD_VARIABLES, available_cores
 process_pool.START_SECONDS = 0
 import test_process_pool as functions
 print("started", flush=True)
@@ -194,7 +196,9 @@ def sleep(item):
 
 def environment():
     root = Path(__file__).parents[2]
-    return os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), str(root), *sys.path])}
+    return os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), str(root), *sys.path])
+    }
 
 
 @pytest.mark.parametrize("way", ["file", "-c", "stdin"])
@@ -218,7 +222,8 @@ def gone(pid: int) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("number", "whole_group"), [(signal.SIGINT, True), (signal.SIGINT, False), (signal.SIGKILL, False)]
+    ("number", "whole_group"),
+    [(signal.SIGINT, True), (signal.SIGINT, False), (signal.SIGKILL, False)],
 )
 def test_no_worker_is_left_by_a_parent_that_is_stopped_or_killed(tmp_path, number, whole_group):
     path = tmp_path / "script.py"

@@ -236,7 +236,9 @@ class ClapFeatures:
         mel = np.empty((len(frames), settings.mels), np.float32)
         for first in range(0, len(frames), _BLOCK):
             # float64, as in the reference: float32 would drown what is 100 dB below the loudest
-            spectrum = fft.rfft(frames[first : first + _BLOCK] * self._window)[:, self._filters.bins]
+            spectrum = fft.rfft(frames[first : first + _BLOCK] * self._window)[
+                :, self._filters.bins
+            ]
             power = np.square(spectrum.real) + np.square(spectrum.imag)
             mel[first : first + _BLOCK] = self._filters(power.astype(np.float32))
         np.log10(np.maximum(mel, settings.log_mel.floor_power, out=mel), out=mel)

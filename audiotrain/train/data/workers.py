@@ -11,7 +11,6 @@ import pickle
 import queue
 import signal
 import threading
-import traceback
 import weakref
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -19,6 +18,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+from audiotrain.utils.process_pool import sendable
 
 ORDER, SAMPLE = 0, 1  # purposes of a random stream: the order of an epoch, one sample's own
 
@@ -197,18 +198,8 @@ def _load_in_process(epoch: int, rows: np.ndarray) -> Any:
         try:
             _process_source = pickle.loads(_pickled_source)
         except Exception as error:
-            return _sendable(Failure(f"dataset in a worker process: {_named(error)}", error))
+            return Failure(f"dataset in a worker process: {_named(error)}", sendable(error))
     batch = _process_source.load(epoch, rows)
-    return _sendable(batch) if isinstance(batch, Failure) else batch
-
-
-def _sendable(failure: Failure) -> Failure:
-    """The same failure with a cause that survives pickling, its traceback as a note."""
-    cause = failure.cause
-    note = "".join(traceback.format_exception(cause))
-    try:
-        cause = pickle.loads(pickle.dumps(cause))
-    except Exception:  # an exception with arguments of its own
-        cause = RuntimeError(_named(cause))
-    cause.add_note(f"in a worker process:\n{note}")
-    return Failure(failure.message, cause)
+    if isinstance(batch, Failure):
+        return Failure(batch.message, sendable(batch.cause))
+    return batch

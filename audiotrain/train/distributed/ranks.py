@@ -21,13 +21,9 @@ from audiotrain.train.distributed.sync_batch_norm import synchronized_batch_norm
 from audiotrain.train.distributed.watchdog import SIGNALS, Guardian
 from audiotrain.train.engine.compiled_function import scalar
 from audiotrain.utils.arrays import arrays_of, put_arrays
+from audiotrain.utils.process_pool import LAUNCHERS
 
 BUCKET_BYTES = 32 * 1024**2  # gradients are summed in pieces of about this size
-# What mlx.launch and mpirun tell their processes.
-LAUNCHERS = (
-    *("MLX_HOSTFILE", "MLX_WORLD_SIZE", "MLX_IBV_DEVICES", "MLX_JACCL_COORDINATOR"),
-    *("OMPI_COMM_WORLD_SIZE", "PMI_SIZE"),
-)
 
 
 class Alone:
