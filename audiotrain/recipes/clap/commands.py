@@ -25,16 +25,21 @@ from audiotrain.models.clap.feature_extraction import ClapFeatures
 from audiotrain.models.clap.tokenizer import Tokenizer
 from audiotrain.recipes.clap import clips as clap_clips
 from audiotrain.recipes.clap import inference
-from audiotrain.recipes.clap.data import Library, Pairs, Vectors, collate
+from audiotrain.recipes.clap.dataset import Library, Pairs, Vectors, collate
 from audiotrain.recipes.clap.embedder import Embedder
-from audiotrain.recipes.clap.export import export, withdraw, write_best
 from audiotrain.recipes.clap.frozen_towers import frozen_vectors
-from audiotrain.recipes.clap.pretrained import Start, make_module, take_statistics
+from audiotrain.recipes.clap.pretrained import (
+    Start,
+    export,
+    make_module,
+    take_statistics,
+    withdraw,
+    write_best,
+)
 from audiotrain.recipes.clap.scoring import score_clips
 from audiotrain.recipes.clap.settings import ExportSettings, TrainSettings
-from audiotrain.recipes.clap.training import CLAPTraining
+from audiotrain.recipes.clap.training import MONITOR, CLAPTraining, Retrieval
 from audiotrain.recipes.clap.training import CLAPTrainModule as CLAPTrainModule
-from audiotrain.recipes.clap.validation import MONITOR, Retrieval
 from audiotrain.recipes.common import cli
 from audiotrain.recipes.common.cli import Command
 from audiotrain.recipes.common.run import AtTrainStart, fit, makers, open_run, resumable, trainer_of

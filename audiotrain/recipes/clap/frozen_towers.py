@@ -10,8 +10,7 @@ import numpy as np
 
 from audiotrain.datasets.items import Clip
 from audiotrain.datasets.synthesis.sound_scenes import Scene
-from audiotrain.recipes.clap.data import Library, Sounds, Texts, Vectors
-from audiotrain.recipes.clap.dataset import SYNTHESIS, source_of
+from audiotrain.recipes.clap.dataset import SYNTHESIS, Library, Sounds, Texts, Vectors, source_of
 from audiotrain.recipes.clap.training import CLAPTraining
 from audiotrain.utils.arrays import arrays_of
 from audiotrain.utils.progress import progress

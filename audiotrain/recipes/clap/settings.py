@@ -9,8 +9,7 @@ from typing import Literal
 from audiotrain.models.clap.config import CLAPConfig, HTSATConfig
 from audiotrain.models.clap.feature_extraction import ClapFeatureSettings
 from audiotrain.recipes.clap.dataset import ClipAugmentation
-from audiotrain.recipes.clap.finetuning import LoraSettings, Mode
-from audiotrain.recipes.clap.rates import OptimizationSettings
+from audiotrain.recipes.clap.finetuning import LoraSettings, Mode, OptimizationSettings
 from audiotrain.recipes.clap.training import LossSettings
 
 CACHE = Path("~/.cache/audiotrain/clap")

@@ -1,20 +1,37 @@
-"""The training modules of CLAP: the tutorial's CLAPTrainModule, and the recipe's on top of it."""
+"""The training modules of CLAP: the tutorial's CLAPTrainModule, the recipe's CLAPTraining.
 
+Validation is retrieval among all validation clips, and the loss of their embeddings.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import mlx.core as mx
 import mlx.nn as nn
 import mlx.optimizers as optim
+import numpy as np
 from mlx.utils import tree_flatten
 
+from audiotrain.datasets.items import Clip
+from audiotrain.evaluation.retrieval import retrieval_scores, retrieve
 from audiotrain.models.clap.htsat import CountingBatchNorm
 from audiotrain.models.clap.model import CLAP, logit_scale
-from audiotrain.recipes.clap.finetuning import LoraSettings, Mode, choose_trained
-from audiotrain.recipes.clap.rates import OptimizationSettings, optimizer_config
+from audiotrain.recipes.clap.dataset import Captions, Library, Sounds, Texts, Vectors
+from audiotrain.recipes.clap.finetuning import (
+    LoraSettings,
+    Mode,
+    OptimizationSettings,
+    choose_trained,
+    optimizer_config,
+)
+from audiotrain.train.callbacks.base import Callback
 from audiotrain.train.contrastive import Blended, ContrastiveLoss, SigLIPLoss
+from audiotrain.train.data.loader import DataLoader, Dataset
+from audiotrain.train.engine.evaluation_loop import predict
 from audiotrain.train.engine.grad_cache import in_micro_batches
 from audiotrain.train.engine.memory import checkpoint_layers
+from audiotrain.train.engine.precision import PRECISIONS
 from audiotrain.train.module import OptimizerConfig, TrainModule
 from audiotrain.train.schedulers import WarmupLinearScheduler
 
@@ -218,3 +235,73 @@ class CLAPTraining(CLAPTrainModule):
     def configure_optimizers(self) -> OptimizerConfig:
         steps = self.trainer.estimated_total_steps
         return optimizer_config(self, self.clap, self._optimization, steps, self._pretrained)
+
+
+MONITOR = "val_map_at_10"  # mean of both directions
+SHOWN = {"text_to_audio_R@1": "val_text_to_audio_recall_at_1",
+         "audio_to_text_R@1": "val_audio_to_text_recall_at_1"}  # fmt: skip
+
+
+class Embedded(Dataset):
+    """Embeddings of clips and of their first captions, {"audio", "text", "group"}, once they are
+    filled in."""
+
+    def __init__(self, groups: np.ndarray):
+        self.groups = groups
+        self.audio = self.text = np.zeros((len(groups), 1), np.float32)
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        found = {"audio": self.audio[index], "text": self.text[index]}
+        return found | {"group": self.groups[index]}
+
+
+class Whole(DataLoader):
+    """Batches that every rank has all of."""
+
+    def shard(self, rank: int, world_size: int) -> None:
+        """Nothing is divided."""
+
+
+class Retrieval(Callback):
+    """Embeds all validation clips and captions before each validation, with the weights that it
+    validates; records recall and mAP@10 (MONITOR), and fills the batches of `loader`."""
+
+    def __init__(
+        self, clips: Sequence[Clip], library: Library, vectors: Vectors, batch_size: int,
+        embedded_at_once: int,
+    ):  # fmt: skip
+        self.captions = Captions.of(clips)
+        # Among one clip, or captions that all fit all clips, whatever is found is right.
+        self.tells = len(clips) > 1 and len(set(self.captions.meanings)) > 1
+        self.sounds = Sounds(library.clips(clips), vectors)
+        self.texts = Texts(self.captions.texts, library.tokenizer, vectors)
+        numbers: dict[str, int] = {}
+        meanings = [self.captions.meanings[place] for place in self.captions.first]
+        groups = [numbers.setdefault(meaning, len(numbers)) for meaning in meanings]
+        self.embedded = Embedded(np.array(groups, np.int64))
+        self.library, self.batch_size = library, embedded_at_once
+        self.loader = Whole(self.embedded, batch_size, num_workers=0)
+
+    def on_validation_start(self, trainer, module) -> None:
+        precision = PRECISIONS[trainer.precision]()
+        audio, text = (
+            np.concatenate(
+                [np.array(rows, np.float32) for rows in predict(trainer, loader, precision)]
+            )
+            for loader in (
+                self.library.loader(self.sounds, self.batch_size),
+                self.library.loader(self.texts, self.batch_size),
+            )
+        )
+        self.embedded.audio, self.embedded.text = audio, text[self.captions.first]
+        if trainer.sanity_checking:
+            return
+        found = retrieve(audio, text, self.captions.clips, self.captions.meanings)
+        scores = retrieval_scores(found)
+        for name, shown in SHOWN.items():
+            trainer.record(shown, scores[name])
+        both = [scores[f"{direction}_mAP@10"] for direction in found]
+        trainer.record(MONITOR, sum(both) / len(both))

@@ -1,12 +1,10 @@
 """Classifiers of clips: `python -m audiotrain.recipes.classify`.
 
-blending.py       The command `ensemble`
 clips.py          The clips of a run
 commands.py       Train and use a classifier of audio clips, of one class each or of several
 cv.py             Cross-validation of a clip classifier
 dataset.py        Labelled clips as what classifiers hear
-ensemble.py       Several clip classifiers as one
-inference.py      What trained clip classifiers are used for
+ensemble.py       Several clip classifiers as one; the command `ensemble`
 predictor.py      A trained clip classifier
 pseudo_labels.py  Pseudo-labels
 scoring.py        How well clips are classified

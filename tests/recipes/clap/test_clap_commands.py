@@ -14,7 +14,7 @@ from audiotrain.models.clap import CLAP
 from audiotrain.models.clap.feature_extraction import ClapFeatures, ClapFeatureSettings
 from audiotrain.models.clap.tokenizer import Tokenizer
 from audiotrain.recipes.clap import commands as recipe
-from audiotrain.recipes.clap import frozen_towers, validation
+from audiotrain.recipes.clap import frozen_towers, training
 from audiotrain.recipes.clap.settings import TrainSettings
 from audiotrain.recipes.common import run as runs
 from audiotrain.train import checkpoint
@@ -120,12 +120,12 @@ def test_one_validation_clip_lets_the_last_step_win(quick, place, tmp_path, caps
 def test_training_stops_when_retrieval_gets_no_better(quick, place, tmp_path, monkeypatch):
     """By mAP@10, the more the better: two validations worse than the second are the end."""
     scores = iter((0.2, 0.5, 0.4, 0.45, 0.9))
-    real = validation.retrieval_scores
+    real = training.retrieval_scores
 
     def scored(found):
         return dict.fromkeys(real(found), next(scores))
 
-    monkeypatch.setattr(validation, "retrieval_scores", scored)
+    monkeypatch.setattr(training, "retrieval_scores", scored)
     more = ["--steps", 10, "--validations", 10, "--patience", 2]
     assert command(*tuned(place, tmp_path / "run", *more)) == 0
     steps = [checkpoint.load_meta(tmp_path / "run" / "checkpoints" / name)["global_step"]

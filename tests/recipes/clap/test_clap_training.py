@@ -10,8 +10,7 @@ from mlx.utils import tree_flatten
 from audiotrain import Trainer
 from audiotrain.models.clap import CLAP
 from audiotrain.models.clap.model import logit_scale
-from audiotrain.recipes.clap.finetuning import LoraSettings
-from audiotrain.recipes.clap.rates import OptimizationSettings, optimizer_config
+from audiotrain.recipes.clap.finetuning import LoraSettings, OptimizationSettings, optimizer_config
 from audiotrain.recipes.clap.training import CLAPTraining, CLAPTrainModule, LossSettings, Memory
 from audiotrain.train.contrastive import ContrastiveLoss, SigLIPLoss
 from audiotrain.utils.arrays import arrays_of

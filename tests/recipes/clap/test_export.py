@@ -12,7 +12,7 @@ from audiotrain.models.clap import CLAP
 from audiotrain.models.clap.tokenizer import Tokenizer
 from audiotrain.recipes.clap import commands as recipe
 from audiotrain.recipes.clap.embedder import Embedder
-from audiotrain.recipes.clap.export import withdraw
+from audiotrain.recipes.clap.pretrained import withdraw
 from audiotrain.train import checkpoint
 from audiotrain.utils.arrays import arrays_of
 

@@ -9,8 +9,8 @@ import pytest
 from tiny_clips import STATISTICS, class_folders, command, make_quick, read_json, table, tone
 
 from audiotrain.datasets.paths import recordings
-from audiotrain.recipes.classify import blending, ensemble, pseudo_labels
 from audiotrain.recipes.classify import cv as classify_cv
+from audiotrain.recipes.classify import ensemble, pseudo_labels
 from audiotrain.recipes.classify.ensemble import Ensemble, runs_of
 from audiotrain.recipes.common import run as recipe_runs
 from audiotrain.train.crossval import read_folds
@@ -136,12 +136,12 @@ def test_cross_validations_are_joined_by_what_they_said_out_of_fold(
 def test_weights_are_fitted_without_the_fold_that_they_are_scored_on(
     place, other, tmp_path, monkeypatch, how
 ):
-    fitted, fit = [], blending._fit
-    monkeypatch.setattr(blending, "_fit", lambda *given: fitted.append(given[1:3]) or fit(*given))
+    fitted, fit = [], ensemble._fit
+    monkeypatch.setattr(ensemble, "_fit", lambda *given: fitted.append(given[1:3]) or fit(*given))
     places = (place / "cv", other)
     out = ("--output", tmp_path / "both", "--join", how)
     assert command("ensemble", "--checkpoint", *places, *out) == 0
-    _, targets, said, folds = blending.out_of_fold(places)
+    _, targets, said, folds = ensemble.out_of_fold(places)
     wanted = [[], *folds]  # the ensemble itself by all clips, then each fold by the others
     assert len(fitted) == len(wanted) == 4
     for (own, answers), rows in zip(fitted, wanted, strict=True):
