@@ -270,7 +270,7 @@ def test_loggers_get_numbers_settings_and_confusion_matrices(
         path.write_bytes(encode_image(np.zeros((len(names), len(names)), np.uint8), title))
 
     notes = Notes()
-    monkeypatch.setattr(recipe.report, "confusion_picture", draw)
+    monkeypatch.setattr(recipe.plots, "confusion_picture", draw)
     monkeypatch.setitem(recipe.LOGGERS, "wandb", lambda run: notes)
     words = ["--data", data, "--output", tmp_path / "run", "--cache", place / "cache", *TINY,
              *STEPS, "--loggers", "wandb", "tensorboard"]  # fmt: skip
