@@ -1,7 +1,7 @@
 """Runs that version 1 of the settings saved still load, predict the same, and can be resumed.
 
-`tests/fixtures/runs-version-1` holds small runs as they were saved before settings were renamed, and
-what they predicted then. `ROOT` in their files stands for the folder that they were made in.
+`tests/fixtures/runs-version-1` holds small runs as they were saved before settings were renamed,
+and what they predicted then. `ROOT` in their files stands for the folder that they were made in.
 """
 
 import csv
