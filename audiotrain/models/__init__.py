@@ -1,7 +1,8 @@
 """Models in MLX.
 
-chords/    Chord models
-clap/      CLAP
-layers.py  Blocks that models share
-lora.py    LoRA
+chords/         Chord models
+clap/           CLAP
+classifiers.py  Clip classifiers over log-mel spectrograms or embeddings
+layers.py       Blocks that models share
+lora.py         LoRA
 """

@@ -3,8 +3,9 @@
 clips.py          The clips of a run
 commands.py       Train and use a classifier of audio clips, of one class each or of several
 cv.py             Cross-validation of a clip classifier
-dataset.py        Labelled clips as what classifiers hear
+dataset.py        Labelled clips as training samples
 ensemble.py       Several clip classifiers as one; the command `ensemble`
+features.py       Log-mel or embeddings of clips, kept on disk
 predictor.py      A trained clip classifier
 pseudo_labels.py  Pseudo-labels
 scoring.py        How well clips are classified

@@ -10,12 +10,13 @@ from audiotrain.datasets import classes as labelled
 from audiotrain.datasets.items import Clip, Corpus
 from audiotrain.datasets.splits import SPLITS, split
 from audiotrain.datasets.summary import PROBLEMS, list_unreadable, tell_left_out
-from audiotrain.recipes.classify.dataset import Heard, Listener, Task
+from audiotrain.recipes.classify.dataset import Task
+from audiotrain.recipes.classify.features import ClipFeatures, ExtractedClips
 from audiotrain.recipes.classify.settings import CrossValidateSettings, TrainSettings
 from audiotrain.train.crossval import make_folds, missing_labels, read_folds
 from audiotrain.train.distributed import ranks as distributed
 
-Parts = dict[str, Heard]
+Parts = dict[str, ExtractedClips]
 
 
 def find(settings: TrainSettings, listed: Path | None = None) -> Corpus[Clip]:
@@ -49,7 +50,7 @@ def task_of(settings: TrainSettings, corpus: Corpus[Clip]) -> Task:
 
 
 def read_parts(
-    settings: TrainSettings, corpus: Corpus[Clip], listener: Listener, run: Path
+    settings: TrainSettings, corpus: Corpus[Clip], features: ClipFeatures, run: Path
 ) -> Parts:
     """What is heard of the clips of "train", "valid" and "test"; rank 0's split on all ranks.
 
@@ -76,7 +77,7 @@ def read_parts(
                 )
             own = [clips[id] for id in chosen[name]]
             parts[name] = ranks.first_goes_first(
-                lambda own=own, name=name: listener.listen(own, f"reading {name}")
+                lambda own=own, name=name: features.extract(own, f"reading {name}")
             )
         problems = [line for part in parts.values() for line in part.problems]
         listed = run / PROBLEMS if ranks.rank == 0 else None

@@ -31,10 +31,11 @@ from audiotrain.recipes.clap.inference import parts_of, saved_split
 from audiotrain.recipes.clap.use_settings import refuse_existing
 from audiotrain.recipes.classify import cv, pseudo_labels
 from audiotrain.recipes.classify.clips import Parts, find, read_parts, task_of, tell_unreadable
-from audiotrain.recipes.classify.dataset import Listener, Task, Vectors, Windows
+from audiotrain.recipes.classify.dataset import Task, Vectors, Windows
 from audiotrain.recipes.classify.ensemble import Ensemble, fit_ensemble, load
+from audiotrain.recipes.classify.features import ClipFeatures
 from audiotrain.recipes.classify.predictor import Classifier, describe
-from audiotrain.recipes.classify.scoring import SURE, Scores
+from audiotrain.recipes.classify.scoring import THRESHOLD, Scores
 from audiotrain.recipes.classify.settings import (
     STEPS,
     STEPS_WITHOUT_DATA,
@@ -81,8 +82,8 @@ def train(
         listed = run / PROBLEMS if ranks.rank == 0 else None
         corpus = corpus or ranks.first_goes_first(lambda: find(settings, listed))
         task = task_of(settings, corpus)
-        listener = Listener(settings.hearing, settings.cache.expanduser(), settings.workers)
-        parts = read_parts(settings, corpus, listener, run)
+        features = ClipFeatures(settings.hearing, settings.cache.expanduser(), settings.workers)
+        parts = read_parts(settings, corpus, features, run)
         module, described = make_module(settings, task, parts)
     trainer, loaders = make_trainer(settings, task, parts, described, run)
     with resumable(whole or run):
@@ -120,19 +121,19 @@ def score_unseen(parts: Parts, run: Path) -> Scores:
 def make_module(settings: TrainSettings, task: Task, parts: Parts) -> tuple[ClassifyTraining, dict]:
     """The untrained module, which knows the statistics of the training clips, and what a
     checkpoint says of it."""
-    heard = parts["train"].sounds
-    embedded = settings.hearing.embeddings is not None
-    own = {"head": config.to_plain(settings.head), "width": len(heard[0])} if embedded else {}
-    own |= {"model": config.to_plain(settings.model)}
-    described = describe(task, settings.hearing, own)
+    features = parts["train"].features
+    sizes = {"model": config.to_plain(settings.model)}
+    if settings.hearing.embeddings is not None:
+        sizes |= {"head": config.to_plain(settings.head), "width": len(features[0])}
+    described = describe(task, settings.hearing, sizes)
     mx.random.seed(settings.seed)
     model = make_model(described)
-    if embedded:
-        vectors = np.stack(heard).astype(np.float64)
+    if settings.hearing.embeddings is not None:
+        vectors = np.stack(features).astype(np.float64)
         model.take_statistics(vectors.mean(axis=0), vectors.std(axis=0))
     else:
-        model.take_statistics(*statistics_of(heard, settings.hearing.floor))
-    return ClassifyTraining(model, task.several, settings.optimization), described
+        model.take_statistics(*statistics_of(features, settings.hearing.floor))
+    return ClassifyTraining(model, task.multilabel, settings.optimization), described
 
 
 def statistics_of(mels: Sequence[np.ndarray], floor: float) -> tuple[np.ndarray, np.ndarray]:
@@ -169,9 +170,9 @@ def datasets(settings: TrainSettings, task: Task, parts: Parts):
     if settings.hearing.embeddings is not None:
         return Vectors(parts["train"], targets[0]), Vectors(parts["valid"], targets[1])
     floor, frames = settings.hearing.floor, settings.hearing.features.frames
-    mean, _ = statistics_of(parts["train"].sounds, floor)
+    mean, _ = statistics_of(parts["train"].features, floor)
     training = Windows(
-        parts["train"], targets[0], frames, floor, task.several, settings.augmentation,
+        parts["train"], targets[0], frames, floor, task.multilabel, settings.augmentation,
         mean.astype(np.float32),
     )  # fmt: skip
     return training, Windows(parts["valid"], targets[1], frames, floor)
@@ -317,7 +318,7 @@ def _table(ensemble: Ensemble, ids: Sequence[str], probabilities: np.ndarray) ->
     lines.writerow(["file", "labels" if several else "label", "confidence", *classes])
     for id, row in zip(ids, probabilities, strict=True):
         first = int(row.argmax())
-        named = [classes[place] for place in np.flatnonzero(row >= SURE)] if several else []
+        named = [classes[place] for place in np.flatnonzero(row >= THRESHOLD)] if several else []
         label = "|".join(named) if several else classes[first]
         lines.writerow([id, label, *(f"{value:.6g}" for value in (row[first], *row))])
     return text.getvalue()

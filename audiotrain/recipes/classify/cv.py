@@ -12,7 +12,7 @@ import numpy as np
 
 from audiotrain.datasets.summary import PROBLEMS
 from audiotrain.recipes.classify.clips import find, folds_of, task_of, tell_unreadable
-from audiotrain.recipes.classify.dataset import Listener
+from audiotrain.recipes.classify.features import ClipFeatures
 from audiotrain.recipes.classify.scoring import Scores
 from audiotrain.recipes.classify.settings import CrossValidateSettings, TrainSettings
 from audiotrain.recipes.common.run import open_run, save_settings
@@ -29,8 +29,8 @@ def cross_validate(settings: CrossValidateSettings, train: Callable) -> Scores:
     folder = open_run(settings, "classify-cv")
     corpus = find(settings, folder / PROBLEMS)
     task = task_of(settings, corpus)
-    listener = Listener(settings.hearing, settings.cache.expanduser(), settings.workers)
-    heard = listener.listen(corpus.items)
+    features = ClipFeatures(settings.hearing, settings.cache.expanduser(), settings.workers)
+    heard = features.extract(corpus.items)
     tell_unreadable(heard.problems, len(corpus.items), settings.strict, folder / PROBLEMS)
     ids = [clip.id for clip in heard.clips]
     folds = folds_of(settings, heard.clips)

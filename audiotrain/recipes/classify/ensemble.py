@@ -12,7 +12,8 @@ from typing import get_args
 
 import numpy as np
 
-from audiotrain.recipes.classify.dataset import Heard, HearingSettings, Listener, Task
+from audiotrain.recipes.classify.dataset import Task
+from audiotrain.recipes.classify.features import ClipFeatures, ExtractedClips, InputSettings
 from audiotrain.recipes.classify.predictor import Classifier
 from audiotrain.recipes.classify.scoring import Scores
 from audiotrain.recipes.classify.settings import EnsembleSettings
@@ -32,13 +33,17 @@ class Join:
     weights: tuple[float, ...] = ()
     stacked: Stacked | None = None
 
-    def __call__(self, said: Sequence[Sequence[np.ndarray]], several: bool) -> np.ndarray:
-        """(clips, classes) of the probabilities of each run of each place."""
+    def __call__(
+        self, probabilities: Sequence[Sequence[np.ndarray]], multilabel: bool
+    ) -> np.ndarray:
+        """(clips, classes) of the probabilities of each run of each member."""
         if self.stacked is not None:
-            return self.stacked([np.mean(own, axis=0) for own in said])
-        weights = member_weights(self.weights or None, len(said))
-        shares = [w / len(own) for w, own in zip(weights, said, strict=True) for _ in own]
-        return vote([one for own in said for one in own], shares, self.how, several)
+            return self.stacked([np.mean(runs, axis=0) for runs in probabilities])
+        weights = member_weights(self.weights or None, len(probabilities))
+        shares = [
+            w / len(runs) for w, runs in zip(weights, probabilities, strict=True) for _ in runs
+        ]
+        return vote([run for runs in probabilities for run in runs], shares, self.how, multilabel)
 
 
 class Ensemble:
@@ -52,24 +57,23 @@ class Ensemble:
         self.runs = [run for group in self.groups for run in group]
         self.members = members_of(self.runs)
         self.task = self.members[0].task
-        known: dict[HearingSettings, Listener] = {}
-        self.listeners = [
-            known.setdefault(member.hearing, Listener(member.hearing, cache, workers))
-            for member in self.members
-        ]
+        self.extractors = {
+            inputs: ClipFeatures(inputs, cache, workers)
+            for inputs in dict.fromkeys(member.inputs for member in self.members)
+        }
 
     def __call__(self, clips: Sequence) -> tuple[list, np.ndarray, list[str]]:
         """The clips that can be read, their probabilities (clips, classes), and what was wrong."""
-        heard, problems = {}, []
-        for listener in dict.fromkeys(self.listeners):
-            heard[listener] = listener.listen(clips)
-            clips, problems = heard[listener].clips, problems + heard[listener].problems
-        found = iter(
-            member.probabilities(_only(heard[listener], clips))
-            for member, listener in zip(self.members, self.listeners, strict=True)
+        extracted: dict[InputSettings, ExtractedClips] = {}
+        problems: list[str] = []
+        for inputs, features in self.extractors.items():
+            extracted[inputs] = features.extract(clips)
+            clips, problems = extracted[inputs].clips, problems + extracted[inputs].problems
+        probabilities = iter(
+            member.probabilities(extracted[member.inputs].select(clips)) for member in self.members
         )
-        said = [[next(found) for _ in group] for group in self.groups]
-        return list(clips), self.join(said, self.task.several), problems
+        grouped = [[next(probabilities) for _ in group] for group in self.groups]
+        return list(clips), self.join(grouped, self.task.multilabel), problems
 
 
 def members_of(runs: Sequence[Path]) -> list[Classifier]:
@@ -83,12 +87,6 @@ def members_of(runs: Sequence[Path]) -> list[Classifier]:
                 f"{runs[0]}; expected models of one task"
             )
     return members
-
-
-def _only(heard: Heard, clips: Sequence) -> Heard:
-    """What was heard of some of the clips."""
-    sounds = dict(zip((clip.id for clip in heard.clips), heard.sounds, strict=True))
-    return Heard(list(clips), [sounds[clip.id] for clip in clips], [])
 
 
 # ---- places
@@ -195,8 +193,8 @@ def fit_ensemble(settings: EnsembleSettings) -> Path:
         for rows in folds:  # scored by what was fitted on the others
             rest = np.setdiff1d(np.arange(len(ids)), rows)
             own = _fit(settings, [one[rest] for one in said], targets[rest], task)
-            found[rows] = own([[one[rows]] for one in said], task.several)
-        equal = Join()([[one] for one in said], task.several)
+            found[rows] = own([[one[rows]] for one in said], task.multilabel)
+        equal = Join()([[one] for one in said], task.multilabel)
         joined = settings.join + (
             ", fitted without the fold that it is scored on" if fitted else ""
         )
@@ -217,7 +215,7 @@ def _fit(
     settings: EnsembleSettings, said: Sequence[np.ndarray], targets: np.ndarray, task: Task
 ) -> Join:
     """How the places are joined, from their probabilities (clips, classes) for these clips."""
-    answers = targets if task.several else targets.argmax(axis=1)
+    answers = targets if task.multilabel else targets.argmax(axis=1)
     if settings.join == "blend":
         weights = ensembling.blend_weights(said, answers)
         return Join("mean", tuple(float(weight) for weight in weights))
@@ -256,6 +254,6 @@ def cross_entropy(probabilities: np.ndarray, targets: np.ndarray, task: Task) ->
     """Mean over clips, and over classes where a clip may have several."""
     likely = probabilities.clip(LOWEST, 1 - LOWEST)
     losses = -(targets * np.log(likely))
-    if task.several:
+    if task.multilabel:
         return float((losses - (1 - targets) * np.log(1 - likely)).mean())
     return float(losses.sum(axis=1).mean())

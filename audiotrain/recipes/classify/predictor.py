@@ -1,6 +1,6 @@
 """A trained clip classifier: out of a run folder, clips to probabilities."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -8,88 +8,93 @@ import mlx.core as mx
 import numpy as np
 
 from audiotrain.models.clap.feature_extraction import ClapFeatureSettings
-from audiotrain.recipes.classify.dataset import Heard, HearingSettings, Task, starts, window
+from audiotrain.recipes.classify.dataset import Task, starts, window
+from audiotrain.recipes.classify.features import ExtractedClips, InputSettings
 from audiotrain.recipes.classify.training import ClassifyTraining, OptimizationSettings, make_model
 from audiotrain.train import checkpoint
 from audiotrain.train.engine.compiled_function import can_compile
 
 BATCH = 16  # windows at once
+MULTILABEL = "multilabel", "several"  # in a checkpoint's description; its name before version 2
 
 
-def describe(task: Task, hearing: HearingSettings, parts: Mapping) -> dict:
-    """What `Classifier.from_run` needs, for the checkpoint's config; `parts` are the model's."""
-    return {"classes": list(task.classes), "several": task.several, **asdict(hearing), **parts}
+def describe(task: Task, inputs: InputSettings, model: Mapping) -> dict:
+    """The description of a classifier in its checkpoint's config; `model` is the model's part."""
+    classes = {"classes": list(task.classes), MULTILABEL[0]: task.multilabel}
+    return classes | asdict(inputs) | dict(model)
 
 
 @dataclass
 class Classifier:
-    """A model in eval mode, what it tells, and what it hears."""
+    """A trained classifier in eval mode, with its task and input settings."""
 
     module: ClassifyTraining
     task: Task
-    hearing: HearingSettings
+    inputs: InputSettings
 
     @classmethod
     def from_run(cls, run: Path) -> "Classifier":
-        """The best checkpoint of a run folder. CheckpointError, one line, when it is damaged or
-        not a classifier's."""
-        found = [run / "checkpoints" / name for name in ("best", "last")]
-        folder = next((one for one in found if checkpoint.exists(one)), None)
+        """The best checkpoint of a run folder, or the last where there is none. CheckpointError,
+        one line, when it is damaged or not a classifier's."""
+        folders = [run / "checkpoints" / name for name in ("best", "last")]
+        folder = next((folder for folder in folders if checkpoint.exists(folder)), None)
         if folder is None:
             raise checkpoint.CheckpointError(f"{run}: no checkpoints/best or checkpoints/last")
         described = (checkpoint.load_meta(folder).get("config") or {}).get("classifier")
         if described is None:
             raise checkpoint.CheckpointError(f"{folder}: not a checkpoint of the classify recipe")
         try:
-            task = Task(tuple(described["classes"]), described["several"])
-            hearing = HearingSettings(
+            multilabel = next(described[name] for name in MULTILABEL if name in described)
+            task = Task(tuple(described["classes"]), multilabel)
+            inputs = InputSettings(
                 ClapFeatureSettings(**described["features"]),
                 *(described[name] for name in ("floor", "longest", "embeddings")),
             )
-            module = ClassifyTraining(make_model(described), task.several, OptimizationSettings())
-        except (KeyError, TypeError, ValueError) as error:
+            module = ClassifyTraining(make_model(described), multilabel, OptimizationSettings())
+        except (KeyError, TypeError, ValueError, StopIteration) as error:
             raise checkpoint.CheckpointError(
                 f"{folder}: its classifier is not one of this version ({error!r})"
             ) from None
         checkpoint.load_weights(module, folder)
         module.eval()
-        return cls(module, task, hearing)
+        return cls(module, task, inputs)
 
-    def probabilities(self, heard: Heard) -> np.ndarray:
-        """(clips, classes) float64, of a clip the mean of its windows."""
-        frames, floor = self.hearing.features.frames, self.hearing.floor
-        if self.hearing.embeddings is not None:
-            places = [(clip, 0) for clip in range(len(heard.sounds))]
-        else:
-            places = [
-                (clip, start)
-                for clip, mel in enumerate(heard.sounds)
-                for start in starts(len(mel), frames)
-            ]
+    def probabilities(self, extracted: ExtractedClips) -> np.ndarray:
+        """(clips, classes) float64, the mean over the windows of a clip."""
 
-        def row(clip: int, start: int) -> np.ndarray:
-            sound = heard.sounds[clip]
-            if self.hearing.embeddings is not None:
-                return np.asarray(sound, np.float32)
-            return np.maximum(window(sound, start, frames).astype(np.float32), floor)[None]
-
-        found = self._rows(places, row)
-        owners = [clip for clip, _ in places]
-        totals = np.zeros((len(heard.sounds), len(self.task.classes)))
-        np.add.at(totals, owners, found)
-        return totals / np.bincount(owners, minlength=len(totals))[:, None]
-
-    def _rows(self, places: Sequence[tuple], row: Callable) -> np.ndarray:
-        """Probabilities (places, classes) of what `row` gives for them, a batch at a time."""
-
-        def predict(x):
+        def predict(x: mx.array) -> mx.array:
             return self.module.predict_step({"input": x})
 
         if can_compile():
             predict = mx.compile(predict, inputs=[self.module.state])
-        found = []
-        for first in range(0, len(places), BATCH):
-            batch = [row(*place) for place in places[first : first + BATCH]]
+        totals = np.zeros((len(extracted.clips), len(self.task.classes)))
+        counts = np.zeros((len(extracted.clips), 1))
+        rows: list[tuple[int, np.ndarray]] = []
+
+        def flush() -> None:
+            batch = [row for _, row in rows]
             filled = batch + batch[-1:] * (BATCH - len(batch))  # one shape
-            found.append(np.array(predict(mx.array(np.stack(filled))))[: len(batch)])
-        return np.concatenate(found).astype(np.float64)
+            probabilities = np.array(predict(mx.array(np.stack(filled))))[: len(batch)]
+            clips = [clip for clip, _ in rows]
+            np.add.at(totals, clips, probabilities.astype(np.float64))
+            np.add.at(counts, clips, 1)
+            rows.clear()
+
+        for row in self._inputs(extracted):
+            rows.append(row)
+            if len(rows) == BATCH:
+                flush()
+        if rows:
+            flush()
+        return totals / counts
+
+    def _inputs(self, extracted: ExtractedClips) -> Iterator[tuple[int, np.ndarray]]:
+        """(number of a clip, input of the model): the windows of each clip, or its embedding."""
+        frames, floor = self.inputs.features.frames, self.inputs.floor
+        for clip, features in enumerate(extracted.features):
+            if self.inputs.embeddings is not None:
+                yield clip, np.asarray(features, np.float32)
+                continue
+            for start in starts(len(features), frames):
+                mel = window(features, start, frames).astype(np.float32)
+                yield clip, np.maximum(mel, floor)[None]

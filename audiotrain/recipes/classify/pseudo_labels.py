@@ -85,12 +85,12 @@ def _round(
     """Train one round, or read what it gave before; its scores."""
     if not (run / "metrics.json").exists():
         chosen = {field.name: getattr(settings, field.name) for field in fields(TrainSettings)}
-        chosen |= {"output": run, "data": table, "task": "multi" if task.several else "single"}
+        chosen |= {"output": run, "data": table, "task": "multi" if task.multilabel else "single"}
         if believed:
             chosen |= {"test_fold": None, "folds_of": None, "group": None}  # the table's own split
         train(TrainSettings(**chosen | {"resume": run.exists()}), whole=run.parent)
     found = json.loads((run / "metrics.json").read_text("utf-8"))
-    name = "lwlrap" if task.several else "accuracy"
+    name = "lwlrap" if task.multilabel else "accuracy"
     return {
         "run": run.name,
         "believed": believed,
@@ -158,13 +158,13 @@ def believe(
     several, of one or more. How sure it may be of others the labelled `valid` clips say."""
     ensemble = Ensemble([[run]], settings.cache.expanduser(), settings.workers)
     task, (known, said, _) = ensemble.task, ensemble(valid)
-    factor = sharpness(said, task.targets(known), task.several)
+    factor = sharpness(said, task.targets(known), task.multilabel)
     heard, probabilities, _ = ensemble(clips)
-    probabilities = sharpened(probabilities, factor, task.several)
+    probabilities = sharpened(probabilities, factor, task.multilabel)
     named = []
     for clip, row in zip(heard, probabilities, strict=True):
         sure = row >= least
-        if not task.several:
+        if not task.multilabel:
             sure &= np.arange(len(row)) == row.argmax()
         if sure.any():
             names = tuple(task.classes[place] for place in np.flatnonzero(sure))
@@ -217,7 +217,7 @@ def write_table(path: Path, corpus: Corpus[Clip], split: Path, believed: Named, 
     places = {id: name for name in SPLITS for id in parts[name]}
     text = io.StringIO()
     lines = csv.writer(text, lineterminator="\n")
-    column = "labels" if task.several else "label"
+    column = "labels" if task.multilabel else "label"
     lines.writerow(["file", column, "start", "end", "split", "group", "confidence"])
     for clip in corpus.items:
         if clip.id in places:

@@ -1,4 +1,4 @@
-"""How well clips are classified: one class or several a clip, as numbers, tables and pictures."""
+"""Scores of classified clips, of one class each or multilabel, as numbers, tables and pictures."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from audiotrain.recipes.classify.dataset import Task
 from audiotrain.utils.files import write_json
 
 TOP = 3  # classes among which the right one may be
-SURE = 0.5  # probability from which on a class of several is said to be there
+THRESHOLD = 0.5  # least probability of a predicted class where clips are multilabel
 NAMES = {
     "accuracy": "accuracy", "balanced_accuracy": "balanced", f"top_{TOP}": f"top {TOP}",
     "lwlrap": "lwlrap", "map": "mAP",
@@ -43,7 +43,7 @@ class Scores:
         the classes that occur of their average precision.
         """
         found = {}
-        if not self.task.several:
+        if not self.task.multilabel:
             own = self.targets.argmax(axis=1)
             found = dict(probes.class_accuracies(self.probabilities, own))
             top = min(TOP, len(self.task.classes))
@@ -55,8 +55,8 @@ class Scores:
 
     @property
     def score(self) -> float:
-        """What runs are compared by: accuracy, or lwlrap where clips may have several classes."""
-        return self.numbers["lwlrap" if self.task.several else "accuracy"]
+        """What runs are compared by: accuracy, or lwlrap of multilabel clips."""
+        return self.numbers["lwlrap" if self.task.multilabel else "accuracy"]
 
     def as_dict(self) -> dict:
         """What metrics.json says."""
@@ -72,15 +72,15 @@ class Scores:
         """The numbers in percent, and the classes that are hardest."""
         lines = [f"{NAMES.get(n, n):16}{100 * value:6.1f} %" for n, value in self.numbers.items()]
         rows = [row for row in self.by_class() if row["support"]]
-        key = "average_precision" if self.task.several else "recall"
+        key = "average_precision" if self.task.multilabel else "recall"
         hardest = sorted(rows, key=lambda row: row[key])[:3]
         told = ", ".join(f"{row['class']} {row[key]:.2f}" for row in hardest)
         return "\n".join([*lines, f"hardest: {told} ({key.replace('_', ' ')})"])
 
     def by_class(self) -> list[dict]:
         """Of each class how often it occurs (`support`), and how well it is found."""
-        if self.task.several:
-            said = self.probabilities >= SURE
+        if self.task.multilabel:
+            said = self.probabilities >= THRESHOLD
             right = (said & (self.targets > 0)).sum(axis=0)
             support, predicted = self.targets.sum(axis=0), said.sum(axis=0)
             columns = {
@@ -121,7 +121,7 @@ class Scores:
             for row in np.argsort(truth, kind="stable")
         ]
         plots.table_csv(rows, folder / "clips.csv")
-        if not self.task.several:
+        if not self.task.multilabel:
             names, matrix = self.task.classes, self.confusion()
             plots.confusion_csv(matrix, names, folder / "confusion.csv")
             plots.confusion_picture(

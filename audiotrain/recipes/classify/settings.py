@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Literal
 
 from audiotrain.models.clap.config import HTSATConfig
-from audiotrain.recipes.classify.dataset import AugmentationSettings, HearingSettings
+from audiotrain.recipes.classify.dataset import AugmentationSettings
+from audiotrain.recipes.classify.features import InputSettings
 from audiotrain.recipes.classify.training import HeadSettings, OptimizationSettings
 from audiotrain.train.ensembling import Vote, member_weights
 
@@ -72,7 +73,7 @@ class TrainSettings:
     """threads that prepare clips and batches"""
     loggers: tuple[Literal["wandb", "tensorboard", "mlflow"], ...] = ()
     """where numbers and settings go besides the run folder"""
-    hearing: HearingSettings = field(default_factory=HearingSettings)
+    hearing: InputSettings = field(default_factory=InputSettings)
     """what of a clip is heard"""
     augmentation: AugmentationSettings = field(default_factory=AugmentationSettings)
     """what is done to log-mel windows in training"""

@@ -22,8 +22,8 @@ from tiny_clips import (
 from audiotrain import config
 from audiotrain.__main__ import main as audiotrain
 from audiotrain.recipes.clap.embedder import Embedder
-from audiotrain.recipes.classify.dataset import Listener
 from audiotrain.recipes.classify.ensemble import Ensemble
+from audiotrain.recipes.classify.features import ClipFeatures
 from audiotrain.recipes.classify.predictor import Classifier
 from audiotrain.recipes.classify.settings import TrainSettings
 from audiotrain.train import checkpoint
@@ -74,7 +74,7 @@ def test_a_run_folder_is_complete(place):
 
 
 def test_the_saved_settings_give_the_same_weights(quick, place, monkeypatch):
-    monkeypatch.setattr(Listener, "_compute", lambda *a: pytest.fail("heard again"))
+    monkeypatch.setattr(ClipFeatures, "_compute", lambda *a: pytest.fail("extracted again"))
     saved = place / "run" / "config.yaml"
     assert config.load(TrainSettings, ["--config", str(saved)]).data == place / "data"
     assert audiotrain(["classify", "--config", str(saved), "--output", str(place / "again")]) == 0

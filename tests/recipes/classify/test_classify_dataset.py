@@ -11,13 +11,12 @@ from audiotrain.evaluation.classification import average_precisions, lwlrap
 from audiotrain.recipes.classify import training
 from audiotrain.recipes.classify.dataset import (
     AugmentationSettings,
-    Heard,
     Task,
     Windows,
     starts,
-    statistics,
     window,
 )
+from audiotrain.recipes.classify.features import ExtractedClips, statistics
 from audiotrain.recipes.classify.scoring import Scores
 from audiotrain.recipes.classify.training import ClassifyTraining, OptimizationSettings
 
@@ -107,7 +106,7 @@ def test_statistics_know_levels_and_changes():
 def sounds(change, several=False):
     """Two clips of different classes, augmented by `change`."""
     mels = [np.full((50, 16), -20.0, np.float32), np.full((9, 16), -40.0, np.float32)]
-    heard = Heard([Clip(str(n), None, ()) for n in range(2)], mels, [])
+    heard = ExtractedClips([Clip(str(n), None, ()) for n in range(2)], mels, [])
     mean = np.full(16, -30, np.float32)
     return Windows(heard, np.eye(2, dtype=np.float32), 20, -60.0, several, change, mean)
 

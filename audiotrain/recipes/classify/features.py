@@ -1,0 +1,157 @@
+"""The input features of clip classifiers, extracted once and kept on disk.
+
+They are log-mel spectrograms (frames, mels) float32 in dB of whole clips, or embeddings (width,).
+"""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from audiotrain.datasets.items import Clip
+from audiotrain.datasets.synthesis.sound_scenes import Scene
+from audiotrain.features.audio import AudioError
+from audiotrain.features.cache import FeatureCache
+from audiotrain.models.clap.feature_extraction import ClapFeatures, ClapFeatureSettings
+from audiotrain.recipes.clap.dataset import SYNTHESIS, source_of
+from audiotrain.recipes.clap.embedder import Embedder
+from audiotrain.utils.progress import progress
+from audiotrain.utils.text import nearest
+
+STATISTICS = "statistics"  # --hearing.embeddings: of the mels, no network needed
+
+
+@dataclass(frozen=True)
+class InputSettings:
+    """What a classifier gets of a clip."""
+
+    features: ClapFeatureSettings = ClapFeatureSettings(
+        rate=24000, hop=480, fmax=12000, seconds=5.1
+    )
+    """log-mel spectrogram; `seconds` is the length of a model's input window"""
+    floor: float = -60.0
+    """dB that quieter parts of a spectrogram are raised to"""
+    longest: float = 60.0
+    """seconds of a clip that are used, from its beginning"""
+    embeddings: str | None = None
+    """CLAP (run folder, model folder or hub id) whose embeddings are the input instead, or
+    "statistics" of the log-mel spectrogram"""
+
+
+class ExtractedClips(NamedTuple):
+    """Clips that can be read, the features of each, and a line for each clip that can't be read."""
+
+    clips: list[Clip]
+    features: list[np.ndarray]
+    problems: list[str]
+
+    def select(self, clips: Sequence[Clip]) -> "ExtractedClips":
+        """Some of the clips, by their ids, with their features."""
+        features = dict(zip((clip.id for clip in self.clips), self.features, strict=True))
+        return ExtractedClips(list(clips), [features[clip.id] for clip in clips], [])
+
+
+class ClipFeatures:
+    """Extracts the features of clips; the folder `cache` keeps them."""
+
+    def __init__(self, settings: InputSettings, cache: Path, workers: int = 2):
+        self.settings, self.workers = settings, max(1, workers)
+        self.features = ClapFeatures(settings.features)
+        self._mels = FeatureCache(cache / "mels", np.float16)
+        self._vectors = FeatureCache(cache / "vectors")
+        self._embedder: Embedder | None = None
+
+    def extract(self, clips: Sequence[Clip], what: str = "reading") -> ExtractedClips:
+        """Features of all clips that can be read, with a progress bar that says `what`.
+        ValueError when none can be read."""
+        results: list[np.ndarray | str]
+        if self.settings.embeddings in (None, STATISTICS):
+            with ThreadPoolExecutor(self.workers) as pool:
+                results = list(progress(pool.map(self._try, clips), what, len(clips)))
+        else:
+            results = self._embed(clips, what)
+        problems = [result for result in results if isinstance(result, str)]
+        if len(problems) == len(clips):
+            raise ValueError(f"none of {len(clips)} clips can be read: {problems[0]}")
+        pairs = [
+            (clip, result)
+            for clip, result in zip(clips, results, strict=True)
+            if not isinstance(result, str)
+        ]
+        return ExtractedClips([clip for clip, _ in pairs], [array for _, array in pairs], problems)
+
+    def mel(self, clip: Clip) -> np.ndarray:
+        """(frames, mels) of the whole clip, read-only. AudioError when it cannot be read."""
+        key = self.settings.features.key
+        spec = {name: key[name] for name in ("rate", "n_fft", "hop", "mels", "fmin", "fmax")}
+        spec |= {"longest": float(self.settings.longest)}
+        return self._mels.get(source_of(clip), spec | _span(clip), lambda: self._compute(clip))
+
+    def _compute(self, clip: Clip) -> np.ndarray:
+        samples = clip.read(self.settings.features.rate, 0.0, self.settings.longest)
+        if not len(samples):
+            raise AudioError(f"{clip.audio}: holds no audio samples")
+        shortest = self.settings.features.n_fft
+        return self.features.log_mel(np.resize(samples, max(shortest, len(samples))))
+
+    def _try(self, clip: Clip) -> np.ndarray | str:
+        """Features of a clip, or why it cannot be read."""
+        try:
+            mel = self.mel(clip)
+        except (AudioError, ValueError) as error:
+            return str(error)
+        if self.settings.embeddings is None:
+            return mel
+        return statistics(np.maximum(np.asarray(mel, np.float32), self.settings.floor))
+
+    def _load_embedder(self, name: str) -> Embedder:
+        """The CLAP of `embeddings`. ValueError, one line, where there is none."""
+        setting = "--hearing.embeddings"
+        suggestion = nearest(name, [STATISTICS])
+        if suggestion and "/" not in name and not Path(name).exists():
+            raise ValueError(
+                f"{setting}: found {name!r}{suggestion}, expected {STATISTICS} or a CLAP"
+            )
+        return Embedder.from_folder(name, workers=self.workers, setting=setting)
+
+    def _embed(self, clips: Sequence[Clip], what: str) -> list[np.ndarray | str]:
+        """Embeddings by CLAP, or why a clip cannot be read; the cache has those of earlier runs."""
+        assert self.settings.embeddings
+        embedder = self._embedder = self._embedder or self._load_embedder(self.settings.embeddings)
+        specs = [{"embedder": embedder.digest} | _span(clip) for clip in clips]
+        results: dict[int, np.ndarray | str] = {}
+        for number, (clip, spec) in enumerate(zip(clips, specs, strict=True)):
+            try:
+                if self._vectors.holds(source_of(clip), spec):
+                    results[number] = self._vectors.get(source_of(clip), spec, None)
+            except OSError as error:
+                results[number] = f"{clip.id}: {error.strerror}"
+        missing = [number for number in range(len(clips)) if number not in results]
+        if missing:
+            embedded = embedder.each([clips[number] for number in missing], what)
+            for row, spans in embedded:
+                number = missing[row]
+                if isinstance(spans, AudioError):
+                    results[number] = str(spans)
+                else:
+                    mean, source = spans.mean, source_of(clips[number])
+                    results[number] = self._vectors.get(
+                        source, specs[number], lambda mean=mean: mean
+                    )
+        return [results[number] for number in range(len(clips))]
+
+
+def _span(clip: Clip) -> dict:
+    spec = {"start": clip.start, "end": clip.end}
+    return spec | ({"synthesis": SYNTHESIS} if isinstance(clip.audio, Scene) else {})
+
+
+def statistics(mel: np.ndarray) -> np.ndarray:
+    """Statistics of a spectrogram (frames, mels), (6 * mels,) float32: mean, deviation, 10th, 50th
+    and 90th percentile of each bin, and its mean absolute change from frame to frame."""
+    changes = np.abs(np.diff(mel, axis=0)).mean(axis=0) if len(mel) > 1 else np.zeros(mel.shape[1])
+    parts = [mel.mean(axis=0), mel.std(axis=0), *np.percentile(mel, (10, 50, 90), axis=0), changes]
+    return np.concatenate(parts).astype(np.float32)
