@@ -12,7 +12,6 @@ from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from audiotrain.datasets.chords.items import Item
 from audiotrain.datasets.items import AnyItem, Corpus, Problem
 from audiotrain.utils.files import write
 
@@ -20,11 +19,11 @@ SPLITS = ("train", "valid", "test")
 
 
 def split(
-    corpus: Corpus,
+    corpus: Corpus[AnyItem],
     seed: int = 0,
     fractions: Sequence[float] = (0.8, 0.1, 0.1),
     path: str | os.PathLike | None = None,
-) -> dict[str, list[Item]]:
+) -> dict[str, list[AnyItem]]:
     """Items by "train", "valid" and "test", all items of a group in one of them.
 
     `fractions` of the groups go to the three. A split that the data name stays as it is, but where
@@ -53,7 +52,7 @@ def split(
             for name, fraction in zip(SPLITS, fractions, strict=True)
         ]
         places |= _place(trained - set(places), taken, seed, first_run)
-    parts: dict[str, list[Item]] = {name: [] for name in SPLITS}
+    parts: dict[str, list[AnyItem]] = {name: [] for name in SPLITS}
     for item in corpus.items:
         place = places.get(item.group)
         own = item.split or named.get(item.group) or place
@@ -172,7 +171,7 @@ def _save(
     seed: int,
     fractions: tuple[float, ...],
     places: dict[str, str],
-    parts: dict[str, list[Item]],
+    parts: dict[str, list[AnyItem]],
 ) -> None:
     """Places of all groups ever seen, so that a file that comes back finds its own."""
     content = {

@@ -6,8 +6,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from audiotrain.datasets.chords.items import Item
-from audiotrain.datasets.items import Problem
+from audiotrain.datasets.items import AnyItem, Problem
 from audiotrain.utils import files
 from audiotrain.utils.text import _unit, and_more
 
@@ -18,12 +17,12 @@ NAMED = 5  # recordings left out that are printed
 BAR_WIDTH = 32  # characters
 
 
-def progress(items: list[Item], text: str) -> Iterable[Item]:
+def progress(items: list[AnyItem], text: str) -> Iterable[AnyItem]:
     """The items, with a bar when they take more than two seconds."""
     return tqdm(items, desc=text, unit="file", delay=2, leave=False)
 
 
-def leaks(items: list[Item]) -> list[Problem]:
+def leaks(items: list[AnyItem]) -> list[Problem]:
     """A problem for each group that the data put into several splits."""
     splits: dict[str, set[str]] = defaultdict(set)
     for item in items:

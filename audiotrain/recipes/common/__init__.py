@@ -1,5 +1,29 @@
-"""What the recipes share.
+"""What the recipes share. A recipe is its data, its module and its scores:
 
-cli.py  Commands of a recipe
-run.py  Run folders of recipes
+    class Loudness(Recipe):
+        name = "loudness"                                # runs/loudness-DATE-TIME, presets, loggers
+
+        def discover(self, listed): ...                  # -> Corpus: the labelled items
+        def load(self, items, part): ...                 # -> those that can be read, and problems
+        def experiment(self, parts, run): ...            # -> Experiment(module, train, valid, …)
+        def score(self, parts, run): ...                 # the best checkpoint on parts["test"]
+
+    def train(settings):                                 # resumed by --output RUN --resume
+        return run.train(Loudness(settings))
+
+    def predict(settings):                               # RUN, a cross-validation, an ensemble …
+        spec = EnsembleSpec.of(settings.checkpoint, "loudness", settings.join, ("mean",))
+        models = [load_model(checkpoints.best_checkpoint(run)) for run in spec.runs]
+
+    cli.main("loudness", {"train": Command(TrainSettings, train), …}, argv)
+
+`settings` are those of training: data, output, resume, seed, valid, test, batch_size, steps,
+epochs, …; tests/recipes/common/test_small_recipe.py has the whole of it.
+
+checkpoints.py  The runs that `--checkpoint` names
+cli.py          Commands of a recipe
+ensemble.py     Several runs as one model, and the file ensemble.json
+recipe.py       The contract of a recipe: Recipe, Experiment
+run.py          Training: run folder, Trainer, loaders, loggers; resuming
+split.py        The parts of a run's data, and what of each can be read
 """

@@ -1,4 +1,4 @@
-"""Run folders of recipes: opened, trained in, resumed with their own settings; their loggers."""
+"""Training of a recipe: its run folder, Trainer, loaders and loggers; how a run is resumed."""
 
 import contextlib
 import importlib.util
@@ -11,10 +11,12 @@ from typing import TypeVar
 
 from audiotrain import config
 from audiotrain.evaluation import plots
+from audiotrain.recipes.common.recipe import Experiment, Recipe
 from audiotrain.train import checkpoint
 from audiotrain.train.callbacks.base import Callback
 from audiotrain.train.callbacks.builtin import EarlyStopping
 from audiotrain.train.callbacks.model_checkpoint import ModelCheckpoint
+from audiotrain.train.data.loader import DataLoader, Dataset
 from audiotrain.train.distributed import ranks
 from audiotrain.train.loggers.base import Logger
 from audiotrain.train.loggers.build import fold_group, parent_run
@@ -32,6 +34,66 @@ LONGER = ("steps", "epochs", "max_minutes", "validations", "patience")  # may, t
 OWN = "config.yaml", "model"  # what else a run writes
 ALIKE = ("folds", "rounds")  # settings of what trains several runs, which are compared
 Settings = TypeVar("Settings")  # of training: with output, resume and loggers
+
+
+def train(recipe: Recipe, folder: Path | None = None):
+    """Train, keep the best checkpoint and test it on unseen items; its scores.
+
+    A run of several, such as a round, is resumed as the `folder` that holds them. Under mlx.launch
+    the other ranks train and give None.
+    """
+    begun = time.monotonic()
+    run = open_run_on_all_ranks(recipe.settings, recipe.name)
+    with ranks.join().hush():
+        parts = recipe.read(run)
+    scores = train_on(recipe, parts, run, folder)
+    if ranks.join().rank == 0:
+        print(f"\n{run}: {time.monotonic() - begun:.0f} s in all")
+    return scores
+
+
+def train_on(recipe: Recipe, parts: Mapping, run: Path, folder: Path | None = None):
+    """`train` on parts that have been read, in an open run folder."""
+    with ranks.join().hush():
+        experiment = recipe.experiment(parts, run)
+    trainer, loaders = make_trainer(recipe, experiment, run)
+    with resumable(folder or run):
+        if not fit(recipe.settings, trainer, experiment.module, loaders, run):
+            return None
+    scores = recipe.score(parts, run)
+    for logger in trainer.loggers:
+        for picture in sorted(run.glob(recipe.pictures)):
+            logger.log_image(picture.stem, picture, trainer.global_step)
+        logger.finish()
+    return scores
+
+
+def batch_size(settings, samples: Dataset) -> int:
+    """Samples of a batch of each rank: those of the settings, if there are as many."""
+    return max(1, min(settings.batch_size, len(samples) // ranks.join().size))
+
+
+def make_trainer(recipe: Recipe, experiment: Experiment, run: Path):
+    """The Trainer of a run, and its loaders for training and validation."""
+    settings, batch = recipe.settings, batch_size(recipe.settings, experiment.train)
+    train_loader = DataLoader(
+        experiment.train,
+        batch,
+        shuffle=True,
+        num_workers=settings.workers,
+        collate_fn=experiment.collate,
+        drop_last=True,
+        seed=settings.seed,
+        persistent_workers=True,
+    )
+    valid_loader = experiment.valid
+    if not isinstance(valid_loader, DataLoader):
+        valid_loader = DataLoader(
+            valid_loader, batch, num_workers=settings.workers, collate_fn=experiment.collate
+        )
+    ranks.join().shard(train_loader)  # how many batches there are depends on it
+    steps = settings.steps or experiment.steps or settings.epochs * len(train_loader)
+    return build_trainer(recipe, experiment, run, steps), (train_loader, valid_loader)
 
 
 def makers(project: str) -> dict[str, Callable[[Path], Logger]]:
@@ -70,6 +132,11 @@ def open_run(settings, kind: str) -> Path:
         return run
 
 
+def open_run_on_all_ranks(settings, kind: str) -> Path:
+    """`open_run` by rank 0; its folder on all ranks."""
+    return Path(ranks.join().from_first(lambda: str(open_run(settings, kind))))
+
+
 def continues(settings, run: Path) -> bool:
     """Whether training goes on from the run's last checkpoint."""
     return settings.resume and checkpoint.exists(run / "checkpoints" / "last")
@@ -105,6 +172,34 @@ def resolved(settings: Settings) -> Settings:
 
     names = [field.name for field in fields(settings) if field.init]
     return replace(settings, **{name: whole(getattr(settings, name)) for name in names})
+
+
+def build_trainer(recipe: Recipe, experiment: Experiment, run: Path, steps: int) -> Trainer:
+    """The Trainer of a run folder, which keeps the best checkpoint by the experiment's monitor and
+    stops when that gets no better for `settings.patience` validations."""
+    settings = recipe.settings
+    best = {"monitor": experiment.monitor, "mode": experiment.mode, "tie": experiment.tie}
+    callbacks = [
+        AtTrainStart(lambda: save_settings(settings, run)),
+        *experiment.callbacks,
+        ModelCheckpoint(run / "checkpoints", "best", save_top_k=1, **best),
+    ]
+    if settings.patience and experiment.can_stop_early:
+        callbacks.append(EarlyStopping(patience=settings.patience, **best))
+    loggers = makers(f"audiotrain-{recipe.name}")
+    return Trainer(
+        max_steps=steps,
+        max_time=None if settings.max_minutes is None else settings.max_minutes * 60,
+        val_check_interval=max(1, steps // settings.validations),
+        gradient_clip_val=settings.optimization.gradient_clip,
+        ema_decay=settings.optimization.ema_decay or None,
+        default_root_dir=run,
+        callbacks=callbacks,
+        logger=[loggers[name](run) for name in settings.loggers],
+        seed=settings.seed,
+        config={**experiment.description, "settings": config.to_plain(settings)},
+        precision=experiment.precision,
+    )
 
 
 def trainer_of(

@@ -1,0 +1,243 @@
+"""A fourth recipe on the shared machinery: the loudness of a clip, by one linear layer."""
+
+import functools
+import json
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import mlx.core as mx
+import mlx.nn as nn
+import mlx.optimizers as optim
+import numpy as np
+import pytest
+
+from audiotrain import config
+from audiotrain.datasets.items import Clip, Corpus
+from audiotrain.features import audio
+from audiotrain.recipes.common import checkpoints, cli, run, split
+from audiotrain.recipes.common.cli import Command
+from audiotrain.recipes.common.ensemble import EnsembleSpec
+from audiotrain.recipes.common.recipe import Experiment, Recipe
+from audiotrain.train import checkpoint
+from audiotrain.train.data.loader import Dataset
+from audiotrain.train.module import OptimizerConfig, TrainModule
+from audiotrain.train.trainer import Trainer
+from audiotrain.utils.files import write_json
+
+RATE = 8000
+
+
+@dataclass(frozen=True)
+class Optimization:
+    """Plain gradient descent."""
+
+    gradient_clip: float = 1.0
+    ema_decay: float = 0.0
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """Train a model of loudness."""
+
+    data: Path | None = None
+    output: Path | None = None
+    resume: bool = False
+    seed: int = 0
+    valid: float = 0.2
+    test: float = 0.2
+    batch_size: int = 8
+    steps: int | None = None
+    epochs: int = 40
+    max_minutes: float | None = None
+    validations: int = 2
+    patience: int = 0
+    workers: int = 0
+    loggers: tuple[str, ...] = ()
+    optimization: Optimization = field(default_factory=Optimization)
+
+
+@dataclass(frozen=True)
+class UseSettings:
+    """Score runs on a folder."""
+
+    data: Path
+    checkpoint: tuple[Path, ...] = (Path("runs"),)
+
+
+class Loudest(TrainModule):
+    """The loudness of a clip in dB, from the logarithm of its peak."""
+
+    def __init__(self):
+        super().__init__()
+        mx.random.seed(0)
+        self.linear = nn.Linear(1, 1)
+
+    def compute_loss(self, batch):
+        found = self.linear(batch["peak"])[:, 0]
+        return mx.abs(found - batch["loudness"]).mean(), {}
+
+    def configure_optimizers(self):
+        return OptimizerConfig(optim.Adam(learning_rate=0.3))
+
+
+class Peaks(Dataset):
+    """Samples {"peak", "loudness"} of clips."""
+
+    def __init__(self, rows):
+        self.rows = rows
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, index):
+        clip, samples = self.rows[index]
+        peak = np.log10(np.abs(samples).max(keepdims=True)).astype(np.float32)
+        return {"peak": peak, "loudness": np.float32(loudness(samples))}
+
+
+def loudness(samples) -> float:
+    """RMS in dB."""
+    return float(10 * np.log10(np.mean(np.square(samples)) + 1e-9))
+
+
+class Loudness(Recipe[TrainSettings]):
+    name = "loudness"
+
+    def discover(self, listed):
+        folder = self.settings.data
+        paths = sorted(folder.glob("*.wav"))
+        return Corpus(folder, [Clip(path.name, path, (), group=path.name) for path in paths], [])
+
+    def load(self, items, part):
+        rows, problems = [], []
+        for clip in items:
+            try:
+                rows.append((clip, clip.read(RATE)))
+            except audio.AudioError as error:
+                problems.append(str(error))
+        return rows, problems
+
+    def experiment(self, parts, run):
+        return Experiment(Loudest(), Peaks(parts["train"]), Peaks(parts["valid"]))
+
+    def score(self, parts, run):
+        found = predict([run], [clip for clip, _ in parts["test"]])
+        wanted = [loudness(samples) for _, samples in parts["test"]]
+        error = float(np.mean(np.abs(np.subtract(list(found.values()), wanted))))
+        write_json(run / "metrics.json", {"error": error})
+        return {"error": error}
+
+
+def predict(paths, clips) -> dict[str, float]:
+    """The mean over runs of the loudness of clips."""
+    spec = EnsembleSpec.of(paths, "loudness", None, ("mean",))
+    total = np.zeros(len(clips))
+    for path, weight in zip(spec.runs, spec.run_weights, strict=True):
+        module = Loudest()
+        checkpoint.load_weights(module, checkpoints.best_checkpoint(path))
+        rows = [Peaks([(clip, clip.read(RATE))])[0]["peak"] for clip in clips]
+        total += weight * np.array(module.linear(mx.array(np.stack(rows))))[:, 0]
+    return dict(zip([clip.id for clip in clips], total.tolist(), strict=True))
+
+
+def evaluate(settings: UseSettings) -> None:
+    corpus = Loudness(TrainSettings(settings.data)).discover(None)
+    spec = EnsembleSpec.of(settings.checkpoint, "loudness", None, ("mean",))
+    split.warn_if_trained_on(spec.runs, corpus, "clips")
+    for name, value in predict(settings.checkpoint, corpus.items).items():
+        print(f"{name} {value:.1f} dB")
+
+
+COMMANDS = {
+    "train": Command(TrainSettings, lambda settings: run.train(Loudness(settings))),
+    "evaluate": Command(UseSettings, evaluate),
+}
+
+
+def command(*words) -> int:
+    """The exit code of the recipe for these words."""
+    return cli.main("loudness", COMMANDS, [str(word) for word in words])
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(run, "Trainer", functools.partial(Trainer, compile=False))
+    monkeypatch.setattr(run.plots, "curves_picture", lambda *arguments, **named: None)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """20 clips of noise; their loudness is 4.8 dB below their peak."""
+    folder = tmp_path_factory.mktemp("data")
+    for number in range(20):
+        samples = np.random.default_rng(number).uniform(-1, 1, RATE // 4)
+        samples *= 10 ** (-number / 20)
+        audio.write(folder / f"clip{number:02}.wav", samples.astype(np.float32), RATE)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(data, tmp_path_factory):
+    """A finished run."""
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run.plots, "curves_picture", lambda *arguments, **named: None)
+        assert command("--data", data, "--output", folder, "--steps", 150) == 0
+    return folder
+
+
+def read_json(path):
+    return json.loads(path.read_text("utf-8"))
+
+
+def test_it_learns_and_is_tested_on_clips_of_its_own(trained):
+    assert read_json(trained / "metrics.json")["error"] < 2
+    parts = split.read_split(trained / "split.json")
+    assert {name: len(ids) for name, ids in parts.items()} == {"train": 12, "valid": 4, "test": 4}
+
+
+def test_a_resumed_run_is_that_of_one_go(trained, data, tmp_path, monkeypatch):
+    class Stopped(Trainer):
+        def fit(self, module, *loaders, **named):
+            self.max_steps = 70
+            super().fit(module, *loaders, **named)
+            raise SystemExit(130)
+
+    folder = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "Trainer", functools.partial(Stopped, compile=False))
+        with pytest.raises(SystemExit):
+            command("--data", data, "--output", folder, "--steps", 150)
+    assert command("--output", folder, "--resume") == 0
+    assert read_json(folder / "metrics.json") == read_json(trained / "metrics.json")
+
+
+def test_a_run_is_found_behind_checkpoint(trained, data, capsys):
+    assert command("evaluate", "--data", data, "--checkpoint", trained.parent) == 0
+    told = capsys.readouterr()
+    assert "clip00.wav -" in told.out
+    assert "16 of 20 clips were in the training of the run; --split test scores others" in told.err
+
+
+def test_an_ensemble_is_found_behind_checkpoint(trained, data, tmp_path, capsys):
+    EnsembleSpec(((trained,), (trained,)), (3.0, 1.0)).write(tmp_path)
+    clips = Loudness(TrainSettings(data)).discover(None).items
+    assert predict([tmp_path], clips) == pytest.approx(predict([trained], clips))
+    (tmp_path / "ensemble.json").write_text('{"members": []}')
+    assert command("evaluate", "--data", data, "--checkpoint", tmp_path) == 2
+    assert "not an ensemble of the loudness recipe" in capsys.readouterr().err
+
+
+def test_clips_that_cannot_be_read_are_refused_and_leave_no_split(tmp_path, capsys):
+    for number in range(5):
+        (tmp_path / f"{number}.wav").write_bytes(b"")
+    assert command("--data", tmp_path, "--output", tmp_path / "run") == 2
+    assert "3 of 3 train clips can't be read" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "split.json").exists()
+
+
+def test_settings_that_changed_are_refused_on_resume(trained, capsys):
+    assert command("--output", trained, "--resume", "--seed", 1) == 2
+    assert "seed is 1, expected 0 as in the run" in capsys.readouterr().err
+    saved = config.load(TrainSettings, ["--config", str(trained / "config.yaml")])
+    assert replace(saved, output=None, data=None) == TrainSettings(steps=150)
