@@ -9,6 +9,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import platform
 import tempfile
 import time
 import zlib
@@ -22,11 +23,13 @@ try:
 except ImportError:  # Windows, which has no such limit
     resource = None
 
+_HOST = f"{zlib.crc32(platform.node().encode()):08x}"
+
 VERSION = 1  # raise it when a transform's numbers change for the same settings
 
 OPEN_FILES = (1 << 20, 1 << 16, 10240)  # tried one after the other where the limit is not told
-_PARTIAL = ".partial-"
-_PARTIAL_SECONDS = 3600  # a partial entry older than this was left by a killed process
+_PARTIAL = ".partial-"  # followed by the process that writes it
+_PARTIAL_SECONDS = 3600  # one of another machine that is older than this was left by a dead process
 
 
 class FeatureCache:
@@ -48,7 +51,7 @@ class FeatureCache:
         _allow_open_files()
         with _reported(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-            _remove_partial(self.folder)
+            self.remove_partial()
 
     def get(
         self, source: Path | bytes | str, settings: object, make: Callable[[], np.ndarray]
@@ -68,6 +71,15 @@ class FeatureCache:
             if entry is None:
                 raise ValueError(f"{path}: the entry changed while it was read")
         return entry
+
+    def remove_partial(self) -> None:
+        """Remove entries that processes were writing when they were killed."""
+        for path in self.folder.glob(f"{_PARTIAL}*"):
+            writer, _, host = path.name.removeprefix(_PARTIAL).partition("@")
+            with contextlib.suppress(FileNotFoundError):
+                old = time.time() - path.stat().st_mtime > _PARTIAL_SECONDS
+                if old or (host.startswith(f"{_HOST}-") and not _is_alive(int(writer))):
+                    path.unlink()
 
     def holds(self, source: Path | bytes | str, settings: object) -> bool:
         """Whether there is a sound entry."""
@@ -112,7 +124,7 @@ class FeatureCache:
             largest = np.abs(values).max()
             raise ValueError(f"{source}: features up to {largest:g} do not fit {self.dtype.name}")
         with _reported(self.folder):
-            handle, partial = tempfile.mkstemp(prefix=_PARTIAL, dir=self.folder)
+            handle, partial = tempfile.mkstemp("", f"{_PARTIAL}{os.getpid()}@{_HOST}-", self.folder)
             try:
                 with os.fdopen(handle, "wb+") as file:
                     np.lib.format.write_array(file, stored, allow_pickle=False)
@@ -157,11 +169,14 @@ def _plain(value: object) -> object:
     raise ValueError(f"cannot key a cache by a {type(value).__name__}: {value!r}")
 
 
-def _remove_partial(folder: Path) -> None:
-    for path in folder.glob(f"{_PARTIAL}*"):
-        with contextlib.suppress(FileNotFoundError):
-            if time.time() - path.stat().st_mtime > _PARTIAL_SECONDS:
-                path.unlink()
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True
 
 
 @contextlib.contextmanager

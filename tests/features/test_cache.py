@@ -136,12 +136,18 @@ def test_a_killed_process_leaves_no_entry_and_its_rest_is_swept(tmp_path):
     process.join()
     assert process.exitcode == -signal.SIGKILL
     (partial,) = entries(tmp_path)
-    assert not FeatureCache(tmp_path).holds("a", 1)
-    assert entries(tmp_path) == [partial]  # young: another process may be writing it
-    long_ago = time.time() - 2 * 3600
-    os.utime(tmp_path / partial, (long_ago, long_ago))
+    alive = partial.replace(str(process.pid), str(os.getpid()))
+    distant = partial.replace("@", "@x")  # of another machine, which may be writing it
+    for name in (alive, distant):
+        (tmp_path / name).touch()
     store = FeatureCache(tmp_path)
-    assert entries(tmp_path) == []
+    assert not store.holds("a", 1)
+    assert entries(tmp_path) == sorted([alive, distant])
+    long_ago = time.time() - 2 * 3600
+    os.utime(tmp_path / distant, (long_ago, long_ago))
+    store.remove_partial()
+    assert entries(tmp_path) == [alive]
+    (tmp_path / alive).unlink()
     np.testing.assert_array_equal(store.get("a", 1, values), values())
 
 
