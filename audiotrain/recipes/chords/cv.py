@@ -20,11 +20,10 @@ import numpy as np
 
 from audiotrain.datasets.chords import items as chords
 from audiotrain.datasets.summary import PROBLEMS, tell_left_out
-from audiotrain.recipes.chords import songs as chord_data
 from audiotrain.recipes.chords.decoding import heads_of
 from audiotrain.recipes.chords.scoring import SHOWN
 from audiotrain.recipes.chords.settings import CvSettings, TrainSettings
-from audiotrain.recipes.chords.songs import Library, Song
+from audiotrain.recipes.chords.songs import Library, Song, load_songs
 from audiotrain.recipes.chords.split import compose, find, library_of, parts_of, write_split
 from audiotrain.recipes.common.run import open_run, resumable, save_settings
 from audiotrain.train import crossval
@@ -59,7 +58,7 @@ def cross_validate(settings: CvSettings, fit: Callable) -> dict:
     library = library_of(settings)
     with ranks.hush():
         listed = folder / PROBLEMS if ranks.rank == 0 else None
-        material = ranks.first_goes_first(lambda: gather(settings, library, listed))
+        material = gather(settings, library, ranks, listed)
     folds = crossval.make_folds(material.groups, settings.folds, material.labels, settings.seed)
     if material.labels is not None and ranks.rank == 0:
         for line in crossval.missing_labels(folds, material.labels):
@@ -98,20 +97,26 @@ def _fit_fold(settings, fit, library, material: Material, split, run: Path, stor
         store.finish()
 
 
-def gather(settings: CvSettings, library: Library, listed: Path | None = None) -> Material:
-    """All songs of the folder, or composed ones; all that is wrong with them in the file
-    `listed`."""
-    composed = compose(settings, library)
+def gather(
+    settings: CvSettings, library: Library, ranks: distributed.Alone, listed: Path | None = None
+) -> Material:
+    """All songs of the folder, or composed ones, prepared by all `ranks`; all that is wrong with
+    them in the file `listed`."""
+    composed = compose(settings, library, ranks)
     if settings.data is None:
         names = [renderings[0].name for renderings in composed]
         return Material(composed, names, None, [], {})
-    corpus = find(settings.data, settings.selector, settings.group, settings.pop_spellings, listed)
+    corpus = ranks.first_goes_first(
+        lambda: find(
+            settings.data, settings.selector, settings.group, settings.pop_spellings, listed
+        )
+    )
     items = {item.id: item for item in corpus.items}
     renderings = range(settings.renderings)
     chosen = corpus.items
     if settings.songs is not None and settings.songs < len(chosen):
         chosen = [chosen[n * len(chosen) // settings.songs] for n in range(settings.songs)]
-    songs, problems = chord_data.load_songs(library, chosen, "reading", renderings)
+    songs, problems = load_songs(library, chosen, "reading", renderings, ranks=ranks)
     tell_left_out(problems, len(chosen), "recordings", listed)
     if not songs:
         raise ValueError(f"none of {len(chosen)} recordings can be read, such as {problems[0]}")

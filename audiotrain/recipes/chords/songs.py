@@ -7,7 +7,7 @@ source, it becomes log-magnitude CQT frames with spare bins at both ends.
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,7 +24,8 @@ from audiotrain.features.cache import FeatureCache
 from audiotrain.features.onsets import Onsets
 from audiotrain.music import segments as harmony
 from audiotrain.music.segments import Segment
-from audiotrain.utils.progress import progress
+from audiotrain.recipes.common.preparation import prepare
+from audiotrain.train.distributed.ranks import Alone
 
 FLOOR = 1e-4  # added to magnitudes before the logarithm
 ACCOMPANIED = 0.25  # share of composed songs that are one instrument's free accompaniment
@@ -122,9 +123,13 @@ class Library:
         self.settings, self.seed = settings, seed
         self._fonts = [SoundFont(path.expanduser()) for path in soundfonts]
         features.front_end(settings.cqt(spare=True))  # refuses bins that the rate does not reach
-        self._features = FeatureCache(cache, dtype=np.float16)
+        self.cache = FeatureCache(cache, dtype=np.float16)
         self._borrowed: tuple[Sequence[list[Segment]], int] = ((), 0)  # with their fingerprint
         self._composers: dict[str, Callable[[], tuple[np.ndarray, list[Segment]]]] = {}
+
+    def __reduce__(self):  # for a worker process, which opens the soundfonts itself
+        fonts = [font.path for font in self._fonts]
+        return type(self), (self.settings, self.cache.folder, self.seed, fonts)
 
     def song(
         self, item: chords.Item, rendering: int = 0, tuned: bool = False, onsets: bool = True
@@ -135,6 +140,16 @@ class Library:
 
         AudioError or ValueError, one line with the file, when it cannot be read.
         """
+        values, strengths = self.extract(item, rendering, tuned, onsets)
+        segments = chords.segments(item, len(values) * self.settings.frame_seconds)
+        return Song(
+            item.id, values, self._frame_classes(segments, len(values)), segments, strengths
+        )
+
+    def extract(
+        self, item: chords.Item, rendering: int = 0, tuned: bool = False, onsets: bool = True
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The features and onset strengths of a `song`."""
         if item.audio is None:
             raise ValueError(f"{item.id}: labels without audio")
         if not item.audio.is_file():
@@ -148,13 +163,7 @@ class Library:
             spec |= self._played() if rendering else {}
         if not item.midi or item.start or item.end is not None:
             spec["span"] = [item.start, item.end]
-        values, strengths = self._get(
-            item.audio, spec, lambda: self._source(item, rendering), tuned, onsets
-        )
-        segments = chords.segments(item, len(values) * self.settings.frame_seconds)
-        return Song(
-            item.id, values, self._frame_classes(segments, len(values)), segments, strengths
-        )
+        return self._get(item.audio, spec, lambda: self._source(item, rendering), tuned, onsets)
 
     def composed(self, number: int, seconds: float, borrowed: Sequence[list[Segment]]) -> Song:
         """The `number`-th synthesised song of a seed, its chords from a grammar or from one of
@@ -265,10 +274,10 @@ class Library:
             magnitudes = features.extract(samples, transform, **listener)
             return decibels(magnitudes), found.strengths()
 
-        values = self._features.get(source, spec, lambda: made()[0])
+        values = self.cache.get(source, spec, lambda: made()[0])
         if not onsets:
             return values, np.zeros(0, np.float16)
-        return values, self._features.get(source, spec | {"onsets": ONSETS}, lambda: made()[1])
+        return values, self.cache.get(source, spec | {"onsets": ONSETS}, lambda: made()[1])
 
     def span_of(self, item: chords.Item) -> np.ndarray:
         """Samples of the part of a recording that is the item."""
@@ -276,22 +285,75 @@ class Library:
         return audio_files.read(item.audio, self.settings.rate, item.start, length)
 
 
+class Renderings(NamedTuple):
+    """The songs that an item becomes: only the first of its renderings has onsets."""
+
+    item: chords.Item
+    numbers: Sequence[int]
+    tuned: bool = False
+
+    @classmethod
+    def of(cls, item: chords.Item, numbers: Sequence[int], tuned: bool = False) -> "Renderings":
+        """Those of a MIDI file; a recording is there once."""
+        return cls(item, numbers if item.midi else (0,), tuned)
+
+
 def load_songs(
     library: Library, items: Sequence[chords.Item], text: str, renderings: Sequence[int] = (0,),
-    tuned: bool = False,
+    tuned: bool = False, ranks: Alone | None = None,
 ) -> tuple[list[list[Song]], list[str]]:  # fmt: skip
-    """Each item in those renderings (a recording is there once), the first with onsets, and a line
-    for each that cannot be read."""
-    songs, problems = [], []
-    for item in progress(items, text):
-        try:
-            numbers = renderings if item.midi else (0,)
-            songs.append(
-                [library.song(item, number, tuned, number == numbers[0]) for number in numbers]
-            )
-        except (audio_files.AudioError, ValueError) as error:
-            problems.append(str(error))
-    return songs, problems
+    """Each item in those renderings, and a line for each that cannot be read."""
+    chosen = [Renderings.of(item, renderings, tuned) for item in items]
+    loaded = load_renderings(library, chosen, text, ranks)
+    songs = [one for one in loaded if not isinstance(one, str)]
+    return songs, [one for one in loaded if isinstance(one, str)]
+
+
+def load_renderings(
+    library: Library, chosen: Sequence[Renderings], text: str, ranks: Alone | None = None
+) -> list[list[Song] | str]:
+    """The songs of each item, or why it cannot be read. What the cache lacks is extracted on all
+    cores, shared out over the `ranks`."""
+    problems = prepare(
+        partial(_extract, library), chosen, text, name=lambda one: str(one.item.audio),
+        caches=[library.cache], ranks=ranks,
+    )  # fmt: skip
+    return [problem or _load(library, *one) for one, problem in zip(chosen, problems, strict=True)]
+
+
+def _load(
+    library: Library, item: chords.Item, renderings: Sequence[int], tuned: bool
+) -> list[Song] | str:
+    try:
+        return [library.song(item, number, tuned, number == renderings[0]) for number in renderings]
+    except (audio_files.AudioError, ValueError) as error:
+        return str(error)
+
+
+def _extract(library: Library, chosen: Renderings) -> str | None:
+    item, renderings, tuned = chosen
+    try:
+        for number in renderings:
+            library.extract(item, number, tuned, number == renderings[0])
+    except (audio_files.AudioError, ValueError) as error:
+        return str(error)
+    return None
+
+
+def compose_songs(
+    library: Library, count: int, seconds: float, borrowed: Sequence[list[Segment]],
+    ranks: Alone | None = None,
+) -> list[Song]:  # fmt: skip
+    """The first `count` composed songs, played on all cores, shared out over the `ranks`."""
+    prepare(
+        partial(_compose, library, seconds, borrowed), range(count), "composing",
+        name="composed song {}".format, caches=[library.cache], ranks=ranks,
+    )  # fmt: skip
+    return [library.composed(number, seconds, borrowed) for number in range(count)]
+
+
+def _compose(library: Library, seconds: float, borrowed: Sequence[list[Segment]], number: int):
+    library.composed(number, seconds, borrowed)
 
 
 def statistics(songs: Sequence[Sequence[Song]], settings: FeatureSettings) -> tuple[float, float]:

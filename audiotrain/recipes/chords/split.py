@@ -11,12 +11,17 @@ from audiotrain.datasets.chords import corpus as chords_corpus
 from audiotrain.datasets.chords import discovery
 from audiotrain.datasets.chords import items as chords_items
 from audiotrain.datasets.summary import PROBLEMS, tell_left_out
-from audiotrain.recipes.chords import songs as chord_data
 from audiotrain.recipes.chords.settings import TrainSettings
-from audiotrain.recipes.chords.songs import Library, Song
+from audiotrain.recipes.chords.songs import (
+    Library,
+    Renderings,
+    Song,
+    compose_songs,
+    load_renderings,
+)
 from audiotrain.train.distributed import ranks as distributed
+from audiotrain.train.distributed.ranks import Alone
 from audiotrain.utils.files import write_json
-from audiotrain.utils.progress import progress
 
 
 def library_of(settings: TrainSettings) -> Library:
@@ -30,7 +35,7 @@ def prepare(
 ) -> tuple[dict[str, list[list[Song]]], dict[str, chords_items.Item]]:
     """Songs, as lists of renderings, by "train", "valid" and "test"; and the items by name.
 
-    Rank 0 splits and extracts; the other ranks take its split and read what it cached.
+    Rank 0 splits; all ranks extract features, each of its share of the songs.
     """
     ranks = distributed.join()
     items: dict[str, chords_items.Item] = {}
@@ -59,14 +64,14 @@ def prepare(
         split = {part: [items[name] for name in own] for part, own in chosen.items()}
         tell_unnamed(settings, len(items), chosen)
         try:
-            parts = ranks.first_goes_first(lambda: load_parts(settings, library, split, listed))
+            parts = load_parts(settings, library, split, listed, ranks)
         except ValueError:
             if is_new and ranks.rank == 0:
                 saved.unlink()  # it is worth nothing, and would keep later songs' places
             raise
-        parts["train"] += ranks.first_goes_first(lambda: compose(settings, library))
+        parts["train"] += compose(settings, library, ranks)
         return parts, items
-    composed = ranks.first_goes_first(lambda: compose(settings, library))
+    composed = compose(settings, library, ranks)
     if given := ranks.from_first(lambda: given_split(settings, run / "split.json")):
         tell_unnamed(settings, len(composed), given)
         return parts_of(composed, given), items
@@ -138,10 +143,10 @@ def write_split(path: Path, parts: dict[str, list[str]]) -> None:
 
 def load_parts(
     settings: TrainSettings, library: Library, split: dict[str, list[chords_items.Item]],
-    listed: Path | None = None,
+    listed: Path | None = None, ranks: Alone | None = None,
 ) -> dict[str, list[list[Song]]]:  # fmt: skip
-    """The songs of each part of a split; those that cannot be read are named, all of them in the
-    file `listed`. ValueError when a part is empty that may not be."""
+    """The songs of each part of a split, prepared by all `ranks`; those that cannot be read are
+    named, all of them in the file `listed`. ValueError when a part is empty that may not be."""
     needed = [name for name in split if name != "train" or not settings.composed_songs]
     total = sum(map(len, split.values()))
     for name in needed:
@@ -150,14 +155,21 @@ def load_parts(
                 f"{settings.data}: the split of {total} recordings leaves none for {name}; "
                 "expected at least one each to train, validate and test"
             )
+    chosen = [
+        Renderings.of(item, range(settings.renderings if name == "train" else 1))
+        for name, items in split.items()
+        for item in items
+    ]
+    loaded = iter(load_renderings(library, chosen, "reading", ranks))
     parts, problems = {}, []
-    for name, chosen in split.items():
-        renderings = range(settings.renderings if name == "train" else 1)
-        parts[name], found = chord_data.load_songs(library, chosen, name, renderings)
-        problems += found
+    for name, items in split.items():
+        results = [next(loaded) for _ in items]
+        parts[name] = [songs for songs in results if not isinstance(songs, str)]
+        unreadable = [problem for problem in results if isinstance(problem, str)]
+        problems += unreadable
         if name in needed and not parts[name]:
             tell_left_out(problems, total, "recordings", listed)
-            raise ValueError(f"none of {len(chosen)} {name} recordings can be read: {found[0]}")
+            raise ValueError(f"none of {len(items)} {name} recordings can be read: {unreadable[0]}")
     tell_left_out(problems, total, "recordings", listed)
     return parts
 
@@ -189,8 +201,10 @@ def tell_data(corpus: datasets_items.Corpus, listed: Path | None = None) -> None
         raise ValueError(f"{corpus.folder}: labels of {songs} songs but no audio to train on")
 
 
-def compose(settings: TrainSettings, library: Library) -> list[list[Song]]:
-    """The synthesised songs of a run."""
+def compose(
+    settings: TrainSettings, library: Library, ranks: Alone | None = None
+) -> list[list[Song]]:
+    """The synthesised songs of a run, played by all `ranks`."""
     number = settings.composed_songs
     if not number:
         return []
@@ -201,9 +215,8 @@ def compose(settings: TrainSettings, library: Library) -> list[list[Song]]:
             for item in discovery.discover(settings.progressions).items
             if item.clip_label is None
         ]
-    seconds = settings.composed_seconds
-    songs = progress(range(number), "composing")
-    return [[library.composed(index, seconds, borrowed)] for index in songs]
+    songs = compose_songs(library, number, settings.composed_seconds, borrowed, ranks)
+    return [[song] for song in songs]
 
 
 def tell_unnamed(settings: TrainSettings, total: int, split: dict[str, list[str]]) -> None:

@@ -23,6 +23,7 @@ epochs, …; tests/recipes/common/test_small_recipe.py has the whole of it.
 checkpoints.py  The runs that `--checkpoint` names
 cli.py          Commands of a recipe
 ensemble.py     Several runs as one model, and the file ensemble.json
+preparation.py  Features of many recordings, on all cores and over all ranks
 recipe.py       The contract of a recipe: Recipe, Experiment
 run.py          Training: run folder, Trainer, loaders, loggers; resuming
 split.py        The parts of a run's data, and what of each can be read

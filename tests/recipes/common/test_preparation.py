@@ -1,0 +1,144 @@
+"""Preparation by worker processes: the bytes of one core, one line for what is wrong, no rests."""
+
+import os
+import signal
+from functools import partial
+
+import numpy as np
+import pretty_midi
+import pytest
+import soundfile
+from preparing import contents, on_cores
+
+from audiotrain.datasets.chords import Item
+from audiotrain.features import audio
+from audiotrain.features.cache import FeatureCache
+from audiotrain.music.segments import Segment
+from audiotrain.recipes.chords.songs import (
+    FeatureSettings,
+    Library,
+    Renderings,
+    compose_songs,
+    load_renderings,
+)
+from audiotrain.recipes.common.preparation import prepare
+from audiotrain.train.distributed.ranks import Alone
+
+RATE = 22050
+
+
+def songs(folder) -> list[Item]:
+    """MIDI files, a recording of several blocks, a stereo one, and one that cannot be read."""
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(3):
+        song = pretty_midi.PrettyMIDI()
+        part = pretty_midi.Instrument(8 * number)
+        part.notes = [
+            pretty_midi.Note(80, int(rng.integers(40, 80)), start, start + 0.7)
+            for start in np.arange(0, 4, 0.5)
+        ]
+        song.instruments = [part]
+        song.write(str(folder / f"{number}.mid"))
+    audio.write(folder / "long.wav", 0.1 * rng.normal(size=100 * RATE).astype(np.float32), RATE)
+    soundfile.write(folder / "stereo.wav", 0.1 * rng.normal(size=(44100, 2)), 44100)
+    (folder / "damaged.wav").write_bytes(b"RIFF")
+    names = ["0.mid", "damaged.wav", "1.mid", "2.mid", "long.wav", "stereo.wav"]
+    return [Item(name, folder / name, (Segment(0, np.inf, "C:maj"),)) for name in names]
+
+
+def prepared(folder, items) -> tuple[list, dict[str, bytes]]:
+    library = Library(FeatureSettings(), folder)
+    loaded = load_renderings(library, [Renderings.of(i, range(2)) for i in items], "reading")
+    made = compose_songs(library, 3, 8.0, [[Segment(0, 2, "C:maj"), Segment(2, 4, "F:min")]])
+    loaded += [[song] for song in made]
+    return loaded, contents(folder)
+
+
+def test_workers_leave_the_bytes_of_one_core(tmp_path, monkeypatch):
+    items = songs(tmp_path / "songs")
+    on_cores(monkeypatch, 1)
+    expected, bytes_of_one = prepared(tmp_path / "one", items)
+    assert "damaged.wav" in expected[1]
+    assert len(bytes_of_one) == 3 * 3 + 2 * 2 + 3 * 2  # onsets are of the first rendering
+    on_cores(monkeypatch, 2)
+    results, bytes_of_two = prepared(tmp_path / "two", items)
+    assert bytes_of_two == bytes_of_one
+    for result, other in zip(results, expected, strict=True):
+        if isinstance(other, str):
+            assert result == other
+            continue
+        for song, same in zip(result, other, strict=True):
+            assert (song.name, song.segments) == (same.name, same.segments)
+            np.testing.assert_array_equal(song.features, same.features)
+            np.testing.assert_array_equal(song.classes, same.classes)
+
+
+# ---- what goes wrong
+
+
+def write_and(number: int, folder, item: int) -> str | None:
+    """Make an entry; in item 5 get a signal while it is written."""
+    if item == 5:
+        replace = os.replace
+
+        def killed(*paths):
+            os.kill(os.getpid(), number)
+            replace(*paths)
+
+        os.replace = killed
+    FeatureCache(folder).get(f"{item}", {}, lambda: np.full(3, item))
+    return None
+
+
+def fails(item: int) -> str | None:
+    if item == 5:
+        raise ValueError("no room")
+    return None
+
+
+def run(function, cache, ranks=None):
+    return prepare(
+        function, range(20), "writing", name="song {}".format, caches=[cache], ranks=ranks
+    )
+
+
+def test_a_killed_worker_leaves_one_line_and_nothing_half_written(tmp_path, monkeypatch):
+    on_cores(monkeypatch, 2)
+    cache = FeatureCache(tmp_path)
+    with pytest.raises(ValueError, match=r"^song 5: .* died \(SIGKILL\)") as caught:
+        run(partial(write_and, signal.SIGKILL, tmp_path), cache)
+    assert "\n" not in str(caught.value)
+    assert all(path.suffix == ".npy" for path in tmp_path.iterdir())
+    assert 1 <= len(contents(tmp_path)) < 20
+
+
+class TwoRanks(Alone):
+    """Rank 1 of two on a host; rank 0 answers what it is given."""
+
+    rank, size = 1, 2
+
+    def __init__(self, answer):
+        self.answer, self.gathered = answer, []
+
+    def gather(self, value, saving=False):
+        self.gathered.append(value)
+        return [value if len(self.gathered) == 1 else self.answer, value]
+
+
+def test_ranks_of_a_host_share_the_items(tmp_path):
+    made = []
+    ranks = TwoRanks([[0, 2, 4, 6, 8, 10, 12, 14, 16, 18], ["bad", *[None] * 9], None])
+    problems = run(lambda item: made.append(item), FeatureCache(tmp_path), ranks)
+    assert made == list(range(1, 20, 2))
+    assert problems == ["bad", *[None] * 19]
+
+
+def test_what_fails_on_one_rank_ends_all(tmp_path):
+    ranks = TwoRanks([[0, 2], [], "/data/a.wav: the worker process died"])
+    with pytest.raises(ValueError, match="^rank 0: /data/a.wav: the worker process died"):
+        run(lambda item: None, FeatureCache(tmp_path), ranks)
+    ranks = TwoRanks([[0], [None], None])
+    with pytest.raises(ValueError, match="^no room"):
+        run(fails, FeatureCache(tmp_path), ranks)
+    assert ranks.gathered[1][2] == "no room"  # told before it leaves
