@@ -32,8 +32,8 @@ def cross_validate(
     if len(names) < 2:
         raise ValueError(f"{settings.data}: {len(names)} classes, expected two labels or more")
     folds_of(settings, clips)  # before what takes its time
-    heard = embedder.listen(clips, "embedding clips", settings.strict)
-    clips, known = heard.clips, labelled(heard, names)
+    embedded = embedder.embed(clips, "embedding clips", settings.strict)
+    clips, known = embedded.clips, labelled(embedded, names)
     folds = folds_of(settings, clips)
     if column := settings.fold_column:
         named = [
@@ -64,9 +64,9 @@ def cross_validate(
     scores.write(output)
     summary = crossval.summarize(rows)
     write_json(output / "metrics.json", summary | {"classes": scores.as_dict()})
-    for problem in heard.problems:
+    for problem in embedded.problems:
         print(f"left out: {problem}")
-    list_unreadable(heard.problems, output / PROBLEMS)
+    list_unreadable(embedded.problems, output / PROBLEMS)
     print(f"\n{crossval.summary_table(summary)}\n\n{output}")
     return summary
 

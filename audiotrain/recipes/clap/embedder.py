@@ -1,7 +1,7 @@
 """A trained CLAP as a tool: embeddings of recordings of any length and of texts.
 
 The same recording gives the same embedding (on a CPU bit for bit) whatever is embedded with it:
-batches have one shape, the last one is filled up, and rows know nothing of each other.
+batches have one shape, the last one is padded, and rows do not depend on each other.
 """
 
 import hashlib
@@ -26,14 +26,14 @@ from audiotrain.models.clap.feature_extraction import ClapFeatures, ClapFeatureS
 from audiotrain.models.clap.model import CLAP
 from audiotrain.models.clap.tokenizer import LENGTH, Tokenizer
 from audiotrain.models.clap.weights import CONFIG, pretrained_folder
-from audiotrain.recipes.clap.windows import heard
+from audiotrain.recipes.clap.dataset import TOKEN_STEP
+from audiotrain.recipes.clap.windows import read_windows
 from audiotrain.train import checkpoint
 from audiotrain.train.engine.compiled_function import can_compile
 
 MODEL = "model"  # where a run keeps the folder of its best weights
 BATCH_ON_CPU, BATCH_ON_GPU = 4, 32  # windows; larger batches are no faster on a CPU
 CAPTIONS = 8  # of a batch
-TOKEN_STEP = 16  # captions are padded to a multiple of it
 
 
 class Spans(NamedTuple):
@@ -50,7 +50,7 @@ class Spans(NamedTuple):
         return _unit(self.embeddings.astype(np.float64).mean(axis=0)).astype(np.float32)
 
 
-class Heard(NamedTuple):
+class EmbeddedClips(NamedTuple):
     """The clips that could be read, their embeddings (clips, dim) float32 of length 1 and lengths
     (clips,) in seconds, and a line for each clip that could not."""
 
@@ -63,11 +63,11 @@ class Heard(NamedTuple):
 class Embedder:
     """A CLAP in eval mode with its tokenizer and front end.
 
-    Recordings longer than the input are heard in windows, each as a short clip, with fusion, too.
-    `batch_size` windows, or some more so that all cores have as many, are embedded at once, by
-    default as many as suit the device; `workers` threads decode. `name` stands in errors. What is
-    embedded together with it does not change an embedding in any bit (in the last ones, where
-    OpenBLAS has only AVX2).
+    Recordings longer than the input are split into windows, each embedded as a short clip, also by
+    models with fusion. `batch_size` windows, or a few more so that all cores have as many, are
+    embedded at once, by default as many as suit the device; `workers` threads decode. `name` is
+    what error messages call the model. An embedding does not depend in any bit on what is embedded
+    with it (in the last bits, where OpenBLAS has only AVX2).
 
     >>> embedder = Embedder.from_folder("runs")  # doctest: +SKIP
     >>> embedder.text(["rain on a roof"]) @ embedder.audio(["rain.wav"], "listening").T
@@ -125,56 +125,64 @@ class Embedder:
 
     @cached_property
     def digest(self) -> str:
-        """What embeddings of audio depend on, in 16 characters: weights, sizes and front end."""
+        """Hash, 16 characters, of all that embeddings of audio depend on: weights, sizes and front
+        end."""
         described = [self.model.config.to_dict(), asdict(self.features.settings)]
-        found = hashlib.blake2b(json.dumps(described, sort_keys=True).encode(), digest_size=8)
+        hashed = hashlib.blake2b(json.dumps(described, sort_keys=True).encode(), digest_size=8)
         for name, array in sorted(tree_flatten(self.model.parameters())):
-            found.update(name.encode())
-            found.update(np.ascontiguousarray(np.array(array.astype(mx.float32))))
-        return found.hexdigest()
+            hashed.update(name.encode())
+            hashed.update(np.ascontiguousarray(np.array(array.astype(mx.float32))))
+        return hashed.hexdigest()
 
     def audio(self, clips: Iterable[Clip | AudioPath], what: str) -> np.ndarray:
         """Embeddings (clips, dim) float32 of length 1, with a progress bar that says `what`.
 
         AudioError, one line, for a clip that cannot be read.
         """
-        return self.listen(clips, what, strict=True).embeddings
+        return self.embed(clips, what, strict=True).embeddings
 
-    def listen(self, clips: Iterable[Clip | AudioPath], what: str, strict: bool = False) -> Heard:
-        """All clips that can be read. ValueError when none can, or when `strict` and one cannot."""
+    def embed(
+        self, clips: Iterable[Clip | AudioPath], what: str, strict: bool = False
+    ) -> EmbeddedClips:
+        """Embed all clips that can be read. ValueError when none can be read, or when `strict` and
+        one cannot."""
         clips = [as_clip(clip) for clip in clips]
         if not clips:
             raise ValueError(f"{what}: no clips")
         embeddings = np.zeros((len(clips), self.width), np.float32)
         seconds = np.zeros(len(clips))
         problems: dict[int, str] = {}
-        for number, found in self.each(clips, what, strict):
-            if isinstance(found, AudioError):
-                problems[number] = str(found)
+        for number, spans in self.each(clips, what, strict):
+            if isinstance(spans, AudioError):
+                problems[number] = str(spans)
             else:
-                embeddings[number], seconds[number] = found.mean, found.ends[-1]
+                embeddings[number], seconds[number] = spans.mean, spans.ends[-1]
         kept = [number for number in range(len(clips)) if number not in problems]
-        told = [problems[number] for number in sorted(problems)]
-        return Heard([clips[number] for number in kept], embeddings[kept], seconds[kept], told)
+        return EmbeddedClips(
+            [clips[number] for number in kept],
+            embeddings[kept],
+            seconds[kept],
+            [problems[number] for number in sorted(problems)],
+        )
 
     def each(
         self, clips: Sequence[Clip], what: str, strict: bool = False
     ) -> Iterator[tuple[int, Spans | AudioError]]:
-        """The number of a clip and its windows, or what is wrong with it, as they are done.
+        """The number of a clip with its windows, or with the error of a clip that cannot be read,
+        in the order in which they are done.
 
         Memory does not depend on the lengths of the clips, but for their embeddings. ValueError
         when no clip can be read, or when `strict` and one cannot.
         """
-        first: AudioError | None = None
-        bad = 0
-        for number, found in self._each(clips, what):
-            if isinstance(found, AudioError):
-                bad, first = bad + 1, first or found
+        errors: list[AudioError] = []
+        for number, result in self._each(clips, what):
+            if isinstance(result, AudioError):
                 if strict:
-                    raise found
-                if bad == len(clips):
-                    raise ValueError(f"none of {bad} recordings can be read: {first}")
-            yield number, found
+                    raise result
+                errors.append(result)
+                if len(errors) == len(clips):
+                    raise ValueError(f"none of {len(errors)} recordings can be read: {errors[0]}")
+            yield number, result
 
     def _each(self, clips: Sequence[Clip], what: str) -> Iterator[tuple[int, Spans | AudioError]]:
         done: dict[int, list[tuple[np.ndarray, float, float]]] = defaultdict(list)
@@ -193,11 +201,11 @@ class Embedder:
 
         with _progress(clips, what) as bar:
             full = 0
-            for event in heard(clips, self.features, self.workers, 2 * self.batch_size):
+            for event in read_windows(clips, self.features, self.workers, 2 * self.batch_size):
                 waiting.append(event)
                 full += event.window is not None
                 if event.window:
-                    bar.hear(event.window.end - event.window.start)
+                    bar.advance(event.window.end - event.window.start)
                 if full == self.batch_size or not full:
                     yield from flush()
                     full = 0
@@ -206,7 +214,7 @@ class Embedder:
     def text(self, captions: Sequence[str]) -> np.ndarray:
         """Embeddings (captions, dim) float32 of length 1. ValueError for an empty caption.
 
-        A caption longer than the tokenizer's tokens counts by its beginning.
+        Captions are cut to the tokenizer's number of tokens.
         """
         for number, caption in enumerate(captions):
             if not caption.strip():
@@ -214,21 +222,21 @@ class Embedder:
         ids, mask = self.tokenizer(captions)
         lengths = -(-mask.sum(axis=1) // TOKEN_STEP) * TOKEN_STEP
         lengths = np.minimum(lengths, ids.shape[1])
-        found = np.zeros((len(captions), self.width), np.float32)
+        embeddings = np.zeros((len(captions), self.width), np.float32)
         with tqdm(
             desc="captions", total=len(captions), unit="caption", delay=2, leave=False
         ) as bar:
             for length in np.unique(lengths):
-                alike = np.flatnonzero(lengths == length)
-                for first in range(0, len(alike), self._captions):
-                    rows = alike[first : first + self._captions]
-                    filled = np.resize(rows, self._captions)  # one shape: repeated to the end
-                    chosen = [mx.array(array[filled, :length]) for array in (ids, mask)]
-                    found[rows] = np.array(self._embed_text(*chosen))[: len(rows)]
+                same_length = np.flatnonzero(lengths == length)
+                for first in range(0, len(same_length), self._captions):
+                    rows = same_length[first : first + self._captions]
+                    padded = np.resize(rows, self._captions)  # one shape: rows are repeated
+                    tokens = [mx.array(array[padded, :length]) for array in (ids, mask)]
+                    embeddings[rows] = np.array(self._embed_text(*tokens))[: len(rows)]
                     bar.update(len(rows))
-        if not np.isfinite(found).all():
+        if not np.isfinite(embeddings).all():
             raise ValueError(f"{self.name}: gives embeddings of text that are not finite")
-        return found
+        return embeddings
 
     def _batch(self, mels: list[np.ndarray]) -> np.ndarray:
         """Embeddings (windows, dim) of up to `batch_size` log-mels (1, frames, mels)."""
@@ -287,8 +295,8 @@ def _check_parts(embedder: Embedder) -> None:
 class _Minutes(tqdm):
     """A progress bar of minutes."""
 
-    def hear(self, seconds: float) -> None:
-        """So many seconds more; windows may overlap, so never beyond the total."""
+    def advance(self, seconds: float) -> None:
+        """Add seconds; windows may overlap, so never beyond the total."""
         self.update(min(seconds / 60, self.total - self.n))
 
 
@@ -297,7 +305,7 @@ def _progress(clips: Sequence[Clip], what: str) -> _Minutes:
     for clip in clips:
         try:
             total += clip.seconds
-        except AudioError:  # told when it is its turn
+        except AudioError:  # reported when it is read
             continue
     terminal = sys.stderr.isatty()
     return _Minutes(

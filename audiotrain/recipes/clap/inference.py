@@ -270,12 +270,12 @@ def classify(settings: ClassifySettings) -> list[dict]:
     prompts = embed_prompts(embedder, names, settings.templates)
     own = own_parts(run_of(embedder))
     tell_trained([own.get(os.path.realpath(clip.id)) for clip in clips], len(clips))
-    heard = embedder.listen(clips, "listening", settings.strict)
-    cosines = linear_probe.zero_shot(heard.embeddings, prompts)
+    embedded = embedder.embed(clips, "listening", settings.strict)
+    cosines = linear_probe.zero_shot(embedded.embeddings, prompts)
     scale = logit_scale(embedder.model.logit_scale_a).item()
     shares = scipy.special.softmax(scale * cosines, axis=1)
     found = []
-    for clip, row, share in zip(heard.clips, cosines, shares, strict=True):
+    for clip, row, share in zip(embedded.clips, cosines, shares, strict=True):
         best = np.argsort(-row, kind="stable")[: settings.top]
         classes = [
             {"class": names[one], "share": float(share[one]), "cosine": float(row[one])}
@@ -283,7 +283,7 @@ def classify(settings: ClassifySettings) -> list[dict]:
         ]
         found.append({"file": clip.id, "classes": classes})
     print_classes(found)
-    tell_left_out(problems + heard.problems, len(clips))
+    tell_left_out(problems + embedded.problems, len(clips))
     if settings.output is not None:
         rows = [
             {"file": one["file"], "rank": rank, **chosen}

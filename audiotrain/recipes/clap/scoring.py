@@ -14,7 +14,7 @@ from audiotrain.evaluation import plots, retrieval
 from audiotrain.evaluation.plots import retrieval_plots
 from audiotrain.evaluation.retrieval import Retrieved
 from audiotrain.recipes.clap.classes import ClassScores, Judged, Labelled, probe
-from audiotrain.recipes.clap.embedder import Embedder, Heard
+from audiotrain.recipes.clap.embedder import EmbeddedClips, Embedder
 from audiotrain.utils.files import write_json
 
 SAMPLE = 32  # clips of the similarity picture
@@ -191,16 +191,18 @@ def score_clips(
     linear probe, which learns from `training` and `validation`, or else across folds. ValueError
     when no clip can be read.
     """
-    heard = embedder.listen(clips, "embedding clips", strict)
-    text = embed_captions(embedder, heard.clips)
+    embedded = embedder.embed(clips, "embedding clips", strict)
+    text = embed_captions(embedder, embedded.clips)
     classes = None
-    if len({clip.label for clip in heard.clips if clip.label}) > 1:
+    if len({clip.label for clip in embedded.clips if clip.label}) > 1:
         others = (
-            [_listen(embedder, part) for part in (training, validation)] if linear_probe else []
+            [_embed_for_probe(embedder, part) for part in (training, validation)]
+            if linear_probe
+            else []
         )
-        classes = score_classes(embedder, heard, others, templates, linear_probe)
-    seconds = float(heard.seconds.sum())
-    return Scores(heard.clips, heard.embeddings, text, seconds, classes, heard.problems)
+        classes = score_classes(embedder, embedded, others, templates, linear_probe)
+    seconds = float(embedded.seconds.sum())
+    return Scores(embedded.clips, embedded.embeddings, text, seconds, classes, embedded.problems)
 
 
 def embed_captions(embedder: Embedder, clips: Sequence[Clip]) -> np.ndarray:
@@ -212,14 +214,14 @@ def embed_captions(embedder: Embedder, clips: Sequence[Clip]) -> np.ndarray:
 
 def score_classes(
     embedder: Embedder,
-    heard: Heard,
-    others: Sequence[Heard | None],
+    embedded: EmbeddedClips,
+    others: Sequence[EmbeddedClips | None],
     templates: Sequence[str],
     linear_probe: bool,
 ) -> ClassScores:
     """What is known of the labels of clips that have one; `others` to learn from, and to choose."""
-    names = sorted({clip.label for clip in heard.clips if clip.label})
-    tested = labelled(heard, names)
+    names = sorted({clip.label for clip in embedded.clips if clip.label})
+    tested = labelled(embedded, names)
     prompts = embed_prompts(embedder, names, templates)
     how = f"{len(names)} classes, {len(tested.targets)} clips, "
     how += f"{len(templates)} templates" if len(templates) > 1 else repr(templates[0])
@@ -241,17 +243,17 @@ def embed_prompts(embedder: Embedder, names: Sequence[str], templates: Sequence[
     return embedder.text(texts).reshape(len(names), len(templates), -1)
 
 
-def _listen(embedder: Embedder, clips: Sequence[Clip]) -> Heard | None:
+def _embed_for_probe(embedder: Embedder, clips: Sequence[Clip]) -> EmbeddedClips | None:
     """Labelled clips for the probe to learn from."""
     clips = [clip for clip in clips if clip.label]
-    return embedder.listen(clips, "embedding clips for the probe") if clips else None
+    return embedder.embed(clips, "embedding clips for the probe") if clips else None
 
 
-def labelled(heard: Heard, names: Sequence[str]) -> Labelled:
+def labelled(embedded: EmbeddedClips, names: Sequence[str]) -> Labelled:
     """The clips with one of the classes `names`."""
     places = {name: number for number, name in enumerate(names)}
-    rows = [row for row, clip in enumerate(heard.clips) if clip.label in places]
-    clips = [heard.clips[row] for row in rows]
+    rows = [row for row, clip in enumerate(embedded.clips) if clip.label in places]
+    clips = [embedded.clips[row] for row in rows]
     targets = np.array([places[clip.label] for clip in clips], np.int64)
     groups = [clip.group or clip.id for clip in clips]
-    return Labelled(heard.embeddings[rows], targets, groups)
+    return Labelled(embedded.embeddings[rows], targets, groups)

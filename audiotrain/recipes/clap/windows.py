@@ -16,7 +16,7 @@ from audiotrain.datasets.items import Clip
 from audiotrain.features.audio import AudioError
 from audiotrain.models.clap.feature_extraction import ClapFeatures
 
-SPARE_SECONDS = 1.0  # by which a header may tell less than there is, without a window more
+MARGIN_SECONDS = 1.0  # that a recording may be longer than its header says, without another window
 
 
 class Window(NamedTuple):
@@ -28,9 +28,9 @@ class Window(NamedTuple):
 
 
 class Event(NamedTuple):
-    """What is known of clip number `clip`: a window more, or that there is no other.
+    """The next window of clip number `clip`, or without one the clip's end.
 
-    An `error` says what was wrong with its audio; windows that came before count for nothing.
+    An `error` says why the clip cannot be read; its earlier windows are then void.
     """
 
     clip: int
@@ -39,14 +39,14 @@ class Event(NamedTuple):
 
 
 def windows(clip: Clip, features: ClapFeatures) -> Iterator[Window]:
-    """The windows of a clip in time; no more of it is in memory than a few blocks.
+    """The windows of a clip in the order of time; only a few blocks of it are in memory.
 
     AudioError when it cannot be read.
     """
     settings = features.settings
     expected = int(clip.seconds * settings.rate + 0.5)
     blocks = clip.stream(settings.rate, settings.seconds)
-    for start, samples in cut(blocks, expected, settings.samples, SPARE_SECONDS * settings.rate):
+    for start, samples in cut(blocks, expected, settings.samples, MARGIN_SECONDS * settings.rate):
         if not len(samples):
             raise AudioError(f"{clip.audio}: holds no audio samples")
         mel = features.log_mel(features.fit(samples))[None]
@@ -54,13 +54,13 @@ def windows(clip: Clip, features: ClapFeatures) -> Iterator[Window]:
 
 
 def cut(
-    blocks: Iterable[np.ndarray], expected: int, size: int, spare: float
+    blocks: Iterable[np.ndarray], expected: int, size: int, margin: float
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """(first sample, samples) of windows of `size` that cover the blocks evenly, if they hold as
-    many samples as `expected`.
+    """(first sample, samples) of windows of `size` samples that cover the blocks evenly, where
+    these have as many samples as `expected`.
 
-    The last window always ends with the sound; where that goes on for more than `spare` after
-    what was expected there are windows more.
+    The last window always ends with the sound; where that goes on for more than `margin` samples
+    after what was expected, further windows follow.
 
     >>> sound = np.split(np.arange(26), [9, 20])
     >>> [(start, len(samples)) for start, samples in cut(sound, 26, 10, 2)]
@@ -68,27 +68,27 @@ def cut(
     """
     count = max(1, -(-expected // size))
     even = np.linspace(0, max(0, expected - size), count).round().astype(int).tolist()
-    later = itertools.count(even[-1], size)  # the last that was expected, and what comes after it
-    starts = itertools.chain(((start, 0) for start in even[:-1]), ((s, spare) for s in later))
+    later = itertools.count(even[-1], size)  # the last expected window, and those beyond it
+    starts = itertools.chain(((start, 0) for start in even[:-1]), ((s, margin) for s in later))
     start, beyond = next(starts)
-    held, first, given = np.zeros(0, np.float32), 0, None  # held[0] is sample `first`
+    buffer, first, previous = np.zeros(0, np.float32), 0, None  # buffer[0] is sample `first`
     for block in blocks:
-        held = np.concatenate([held, block])
-        while first + len(held) > start + size + beyond:
-            yield start, held[start - first : start - first + size]
-            given = start
+        buffer = np.concatenate([buffer, block])
+        while first + len(buffer) > start + size + beyond:
+            yield start, buffer[start - first : start - first + size]
+            previous = start
             start, beyond = next(starts)
-        kept = max(0, min(start - first, len(held) - size))
-        held, first = held[kept:], first + kept
-    last = max(0, first + len(held) - size)
-    if last != given:
-        yield last, held[last - first :]
+        dropped = max(0, min(start - first, len(buffer) - size))
+        buffer, first = buffer[dropped:], first + dropped
+    last = max(0, first + len(buffer) - size)
+    if last != previous:
+        yield last, buffer[last - first :]
 
 
-def heard(
+def read_windows(
     clips: Sequence[Clip], features: ClapFeatures, threads: int, waiting: int
 ) -> Iterator[Event]:
-    """The windows of all clips, those of one clip in their order, read by `threads` that are at
+    """The windows of all clips, those of one clip in order, read by `threads` threads that are at
     most `waiting` windows ahead."""
     if threads < 1:
         raise ValueError(f"workers={threads}, expected 1 or more")
@@ -122,7 +122,7 @@ def _read(
     ready: queue.Queue,
     stopped: threading.Event,
 ) -> None:
-    """A thread's work: clip after clip, until none is left or nobody listens."""
+    """A thread: reads clip after clip, until none is left or the consumer has stopped."""
 
     def put(event: Event | BaseException) -> None:
         while not stopped.is_set():
@@ -139,9 +139,9 @@ def _read(
                 put(Event(number, window))
                 if stopped.is_set():
                     return
-        except AudioError as found:
-            error = found
-        except BaseException as found:  # not of the audio: the caller's to know
-            put(found)
+        except AudioError as unreadable:
+            error = unreadable
+        except BaseException as failure:  # no fault of the audio: raised by the consumer
+            put(failure)
             return
         put(Event(number, error=error))

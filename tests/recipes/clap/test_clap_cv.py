@@ -68,15 +68,15 @@ def test_groups_stay_together_and_every_clip_is_judged_once(place, tmp_path):
     assert sum(map(len, scores)) == 12
 
 
-def test_the_probe_never_hears_the_fold_that_it_is_judged_on(place, tmp_path, monkeypatch):
-    """Embeddings that tell nothing but which clip it is: a probe that heard it would know it."""
-    heard = Embedder.listen
+def test_the_probe_does_not_learn_from_the_fold_it_is_scored_on(place, tmp_path, monkeypatch):
+    """Embeddings that only identify the clip: a probe that learnt it would know it."""
+    embed = Embedder.embed
 
     def noise(self, clips, *rest):
-        found = heard(self, clips, *rest)
+        found = embed(self, clips, *rest)
         return found._replace(embeddings=np.eye(len(clips), dtype=np.float32))
 
-    monkeypatch.setattr(Embedder, "listen", noise)
+    monkeypatch.setattr(Embedder, "embed", noise)
     command(*told(place, tmp_path / "cv"), "--fold-column", "fold")
     with np.load(tmp_path / "cv" / "oof" / "fold-0.npz") as arrays:
         own = arrays["linear_probe"]

@@ -20,7 +20,7 @@ from audiotrain.features.audio import AudioError
 from audiotrain.models.clap.feature_extraction import ClapFeatures
 from audiotrain.recipes.clap.embedder import Embedder
 from audiotrain.recipes.clap.windows import cut as cut_blocks
-from audiotrain.recipes.clap.windows import heard, windows
+from audiotrain.recipes.clap.windows import read_windows, windows
 
 
 @pytest.fixture(scope="module")
@@ -103,13 +103,13 @@ def test_a_span_is_heard_as_the_file_cut_out(embedder, tmp_path):
 def test_threads_end_when_nobody_listens(embedder, recordings):
     clips = [Clip(path.name, path, ()) for path in recordings]
     before = threading.active_count()
-    events = heard(clips, embedder.features, 3, 1)
+    events = read_windows(clips, embedder.features, 3, 1)
     assert next(events).clip in range(3)
     assert threading.active_count() == before + 3
     events.close()
     assert threading.active_count() == before
     with pytest.raises(ValueError, match="workers=0, expected 1 or more"):
-        next(heard(clips, embedder.features, 0, 1))
+        next(read_windows(clips, embedder.features, 0, 1))
 
 
 def test_what_is_not_the_audios_fault_is_raised(embedder, recordings):
@@ -118,7 +118,7 @@ def test_what_is_not_the_audios_fault_is_raised(embedder, recordings):
             raise MemoryError("no room")
 
     with pytest.raises(MemoryError, match="no room"):
-        list(heard([Clip("x", recordings[0], ())], Broken(embedder.features.settings), 2, 1))
+        list(read_windows([Clip("x", recordings[0], ())], Broken(embedder.features.settings), 2, 1))
 
 
 # ---- embeddings
@@ -244,7 +244,7 @@ def test_broken_recordings_are_left_out_and_named(embedder, tmp_path):
     cut_off.write_bytes(good[0].read_bytes()[:900000])
     none = tmp_path / "none.wav"
     soundfile.write(none, np.zeros(0), 48000)
-    found = embedder.listen([empty, good[0], text, cut_off, none, good[1]], "listening")
+    found = embedder.embed([empty, good[0], text, cut_off, none, good[1]], "listening")
     assert [clip.audio for clip in found.clips] == good
     np.testing.assert_array_equal(found.embeddings, embedder.audio(good, "listening"))
     np.testing.assert_allclose(found.seconds, 11)
@@ -255,7 +255,7 @@ def test_broken_recordings_are_left_out_and_named(embedder, tmp_path):
     with pytest.raises(AudioError, match=r"text\.wav: not readable"):
         embedder.audio([good[0], text], "listening")
     with pytest.raises(ValueError, match=r"none of 2 recordings can be read: .*empty\.wav"):
-        embedder.listen([empty, empty], "listening")
+        embedder.embed([empty, empty], "listening")
 
 
 def test_nothing_and_empty_captions_are_refused(embedder):
