@@ -4,7 +4,7 @@
         name = "loudness"                                # runs/loudness-DATE-TIME, presets, loggers
 
         def discover(self, listed): ...                  # -> Corpus: the labelled items
-        def load(self, items, part): ...                 # -> those that can be read, and problems
+        def load(self, items): ...                       # -> what is read of each, or why it cannot
         def experiment(self, parts, run): ...            # -> Experiment(module, train, valid, …)
         def score(self, parts, run): ...                 # the best checkpoint on parts["test"]
 

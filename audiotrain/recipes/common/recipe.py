@@ -40,17 +40,19 @@ class Experiment:
 
 
 class Recipe(ABC, Generic[Settings]):
-    """One training run as its settings describe it. `run.train` calls `read`, `experiment` and
-    `score` in this order; `read` calls `discover` and `load`."""
+    """One training run as its settings describe it: `run.train` calls `read` (which calls
+    `discover` and `load`), `experiment` and `score`."""
 
     name: ClassVar[str]  # of the presets, of run folders and of the loggers' project
     unit: ClassVar[str] = "clips"  # what the items are called in messages
     pictures: ClassVar[str] = "confusion*.png"  # files of a run that loggers get, a glob pattern
-    # Fewest readable items of each part. A recipe that adds items of its own needs fewer.
-    required: Mapping[str, int] = {"train": 1, "valid": 1, "test": 1}
 
     def __init__(self, settings: Settings):
         self.settings: Any = settings
+        # Fewest readable items of each part; a recipe that adds items of its own needs fewer.
+        self.required = {"train": 1, "valid": 1, "test": 1}
+        self.strict = False  # whether an item that cannot be read stops the run
+        self.chosen_split: Path | None = None  # split.json of another run, whose parts are taken
 
     @abstractmethod
     def discover(self, listed: Path | None) -> Corpus:
@@ -58,23 +60,23 @@ class Recipe(ABC, Generic[Settings]):
         `listed`. ValueError when they cannot be trained on."""
 
     @abstractmethod
-    def load(self, items: Sequence, part: str) -> tuple[Any, list[str]]:
-        """The items of a part that can be read, with their features, as anything with a length; a
-        line for each other item."""
+    def load(self, items: Sequence[tuple[str, Any]]) -> list:
+        """What is read of each (part, item): anything but a string, or a line that says why it
+        cannot be read. All ranks call it together, and may share the work (`preparation`)."""
 
     @abstractmethod
-    def experiment(self, parts: Mapping[str, Any], run: Path) -> Experiment:
-        """What is trained, and on what, for `parts` as `load` gives them."""
+    def experiment(self, parts: Mapping[str, list], run: Path) -> Experiment:
+        """What is trained, and on what, for `parts` as `read` gives them."""
 
     @abstractmethod
-    def score(self, parts: Mapping[str, Any], run: Path) -> Any:
+    def score(self, parts: Mapping[str, list], run: Path) -> Any:
         """Test the best checkpoint of `run` on parts["test"], write the scores into `run` and print
         them (rank 0)."""
 
-    def read(self, run: Path) -> dict[str, Any]:
-        """What can be read of the data by "train", "valid" and "test"; the same on all ranks."""
+    def read(self, run: Path) -> dict[str, list]:
+        """What `load` reads of the data, by "train", "valid" and "test"; the same on all ranks."""
         listed = split.problems_file(run)
         corpus = ranks.join().first_goes_first(lambda: self.discover(listed))
         with split.withdrawn_on_error(run):
-            items = split.divide(corpus, self.settings, run, self.required, self.unit)
-            return split.load_parts(items, self.load, self.required, self.unit, listed)
+            parts = split.divide(self, corpus, run)
+            return split.load_parts(self, parts, listed)

@@ -24,7 +24,13 @@ from audiotrain.train.loggers.mlflow_logger import MLflowLogger
 from audiotrain.train.loggers.tensorboard_logger import TensorBoardLogger
 from audiotrain.train.loggers.wandb_logger import WandbLogger
 from audiotrain.train.module import TrainModule
-from audiotrain.train.run_folder import begun, holds, only_run_in
+from audiotrain.train.run_folder import (
+    begun,
+    evaluation_name,
+    holds,
+    only_run_in,
+    refuse_results,
+)
 from audiotrain.train.trainer import Trainer
 
 RECIPES = Path(__file__).parents[1]
@@ -247,6 +253,16 @@ def fit(settings, trainer: Trainer, module: TrainModule, loaders: Sequence, run:
         tie=kept.tie,
     )  # fmt: skip
     return True
+
+
+@contextlib.contextmanager
+def scores_folder(settings, home: Path, suffix: str = "") -> Iterator[Path]:
+    """The folder for scores of `settings.data`: `settings.output`, else one in `home`, named after
+    the data and their part. ValueError, before any work, when it cannot be written to."""
+    refuse_results(settings.output, settings.overwrite)
+    output = settings.output or home / (evaluation_name(settings.data, settings.split) + suffix)
+    with only_run_in({output: "--output"}):
+        yield output
 
 
 @contextlib.contextmanager

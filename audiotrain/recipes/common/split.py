@@ -3,9 +3,9 @@
 import contextlib
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -15,6 +15,9 @@ from audiotrain.datasets.splits import SPLITS
 from audiotrain.datasets.summary import PROBLEMS, list_unreadable, tell_left_out
 from audiotrain.train.distributed import ranks as distributed
 from audiotrain.utils.files import write_json
+
+if TYPE_CHECKING:
+    from audiotrain.recipes.common.recipe import Recipe
 
 SPLIT = "split.json"
 Ids = dict[str, list[str]]  # by "train", "valid" and "test"
@@ -53,34 +56,27 @@ def withdrawn_on_error(run: Path) -> Iterator[None]:
         raise
 
 
-def divide(
-    corpus: Corpus,
-    settings,
-    run: Path,
-    required: Mapping[str, int],
-    unit: str,
-    chosen: Path | None = None,
-) -> dict[str, list]:
+def divide(recipe: "Recipe", corpus: Corpus, run: Path) -> dict[str, list]:
     """The items by part as split.json of the run says, which is made by `datasets.splits` or is a
-    copy of the file `chosen`; rank 0's on all ranks. ValueError when a part has fewer than
-    `required`, and for ids that are no item's."""
-    shares = (1 - settings.valid - settings.test, settings.valid, settings.test)
-    saved = run / SPLIT
+    copy of the recipe's `chosen_split`; rank 0's on all ranks. ValueError when a part has fewer
+    than the recipe's `required`, and for ids that are no item's."""
+    settings, saved = recipe.settings, run / SPLIT
 
     def ids() -> Ids:
-        if chosen is None:
-            parts = splits.split(corpus, settings.seed, shares, saved)
-            return {part: [item.id for item in items] for part, items in parts.items()}
-        return copy_split(chosen, saved)
+        if recipe.chosen_split is not None:
+            return copy_split(recipe.chosen_split, saved)
+        shares = (1 - settings.valid - settings.test, settings.valid, settings.test)
+        parts = splits.split(corpus, settings.seed, shares, saved)
+        return {part: [item.id for item in items] for part, items in parts.items()}
 
-    parts = pick(
-        {item.id: item for item in corpus.items}, distributed.join().from_first(ids), corpus.folder
-    )
+    known = {item.id: item for item in corpus.items}
+    chosen = distributed.join().from_first(ids)
+    parts = pick(known, chosen, recipe.chosen_split or corpus.folder, recipe.unit)
     for name, items in parts.items():
-        if len(items) < required[name]:
+        if len(items) < recipe.required[name]:
             raise ValueError(
-                f"{corpus.folder}: the split of {len(corpus.items)} {unit} leaves "
-                f"{len(items) or 'none'} for {name}, expected at least {required[name]}"
+                f"{corpus.folder}: the split of {len(known)} {recipe.unit} leaves "
+                f"{len(items) or 'none'} for {name}, expected {recipe.required[name]} or more"
             )
     return parts
 
@@ -93,36 +89,41 @@ def copy_split(chosen: Path, saved: Path) -> Ids:
     return ids
 
 
-def pick(items: Mapping[str, Any], ids: Mapping[str, Sequence[str]], source: object) -> dict:
-    """Items by part. ValueError for an id that `items` lacks, which come from `source`."""
-    if missing := sorted({one for part in ids.values() for one in part} - set(items)):
-        raise ValueError(f"{source}: no {missing[0]}, which the split names: it is of other data")
+def pick(
+    items: Mapping[str, Any], ids: Mapping[str, Sequence[str]], source: object, unit: str
+) -> dict[str, list]:
+    """Items by the part that names them; how many none names is printed. ValueError for an id that
+    is no item's; `source` says where the ids are from."""
+    named = {one for part in ids.values() for one in part}
+    if missing := sorted(named - set(items)):
+        raise ValueError(f"{source}: no {missing[0]} here, which the split names")
+    if unnamed := len(items) - len(named):
+        print(f"left out {unnamed} of {len(items)} {unit} that --split {source} does not name")
     return {part: [items[one] for one in part_ids] for part, part_ids in ids.items()}
 
 
-def load_parts(
-    parts: Mapping[str, list],
-    load: Callable[[list, str], tuple[Any, list[str]]],
-    required: Mapping[str, int],
-    unit: str,
-    listed: Path | None,
-    strict: bool = False,
-) -> dict[str, Any]:
-    """What `load(items, part)` reads of each part, rank 0 first; what cannot be read is counted,
-    named and listed in a file. ValueError when that leaves too few items, or is any when
-    `strict`."""
+def load_parts(recipe: "Recipe", parts: Mapping[str, list], listed: Path | None) -> dict[str, list]:
+    """What the recipe reads of each part; what cannot be read is counted, named and `listed` in a
+    file. ValueError when that leaves too few items, or for any when the recipe is strict."""
+    results = iter(recipe.load([(name, item) for name, items in parts.items() for item in items]))
     loaded, problems = {}, []
     for name, items in parts.items():
-        loaded[name], lines = distributed.join().first_goes_first(
-            lambda items=items, name=name: load(items, name)
-        )
+        loaded[name], lines = readable([next(results) for _ in items])
         problems += lines
-        if lines and (strict or len(loaded[name]) < required[name]):
+        if lines and (recipe.strict or len(loaded[name]) < recipe.required[name]):
             list_unreadable(problems, listed)
             count = f"{len(lines)} of {len(items)}"
-            raise ValueError(f"{count} {name} {unit} can't be read: {lines[0]}")
-    tell_left_out(problems, sum(map(len, parts.values())), unit, listed)
+            raise ValueError(f"{count} {name} {recipe.unit} can't be read: {lines[0]}")
+    tell_left_out(problems, sum(map(len, parts.values())), recipe.unit, listed)
     return loaded
+
+
+def readable(results: Sequence) -> tuple[list, list[str]]:
+    """What was read, and the lines on what was not, of the results of `Recipe.load`."""
+    return (
+        [one for one in results if not isinstance(one, str)],
+        [one for one in results if isinstance(one, str)],
+    )
 
 
 # ---- the split of a trained run
@@ -143,14 +144,38 @@ def parts_by_path(run: Path) -> dict[str, str]:
 
 
 def parts_of_items(run: Path, corpus: Corpus) -> dict[str, str]:
-    """The part that a run had each item of a corpus in, by id, where it had it in one."""
+    """The part that a run had each item of a corpus in, by id; only of items of its own data."""
     parts, folder = parts_by_path(run), corpus.folder.resolve()
     paths = {item.id: f"{folder / item.id}" for item in corpus.items}
     return {one: parts[path] for one, path in paths.items() if path in parts}
 
 
+def places(run: Path, corpus: Corpus) -> dict[str, str]:
+    """The part of each item, by id: that of the run for items of its data; else as the data say;
+    else (of data that were moved) that of the run for the same ids."""
+    declared = {item.id: item.split for item in corpus.items if item.split}
+    if found := parts_of_items(run, corpus) or declared:
+        return found
+    ids = read_split(run / SPLIT) if (run / SPLIT).is_file() else {}
+    known = {item.id for item in corpus.items}
+    return {one: part for part in ids for one in ids[part] if one in known}
+
+
+def part_of(runs: Sequence[Path], corpus: Corpus, part: str, unit: str) -> list:
+    """The items that are in a part by the `places` of all runs. ValueError when none is."""
+    found = [places(run, corpus) for run in runs]
+    items = [item for item in corpus.items if all(one.get(item.id) == part for one in found)]
+    if not items:
+        whose = "the run's split" if len(runs) == 1 else f"the splits of all {len(runs)} runs"
+        raise ValueError(
+            f"--split {part}: neither {whose} nor the data name any of the {len(corpus.items)} "
+            f"{unit} in {corpus.folder}"
+        )
+    return items
+
+
 def warn_if_trained_on(runs: Sequence[Path], corpus: Corpus, unit: str) -> None:
-    """Print how many items a run was trained with: trained on, or the checkpoint chosen by."""
+    """Print how many items runs were trained with: trained on, or their checkpoint chosen by."""
     seen = {
         one for run in runs for one, part in parts_of_items(run, corpus).items() if part != "test"
     }

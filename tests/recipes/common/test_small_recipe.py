@@ -108,14 +108,8 @@ class Loudness(Recipe[TrainSettings]):
         paths = sorted(folder.glob("*.wav"))
         return Corpus(folder, [Clip(path.name, path, (), group=path.name) for path in paths], [])
 
-    def load(self, items, part):
-        rows, problems = [], []
-        for clip in items:
-            try:
-                rows.append((clip, clip.read(RATE)))
-            except audio.AudioError as error:
-                problems.append(str(error))
-        return rows, problems
+    def load(self, items):
+        return [read(clip) for _, clip in items]
 
     def experiment(self, parts, run):
         return Experiment(Loudest(), Peaks(parts["train"]), Peaks(parts["valid"]))
@@ -126,6 +120,14 @@ class Loudness(Recipe[TrainSettings]):
         error = float(np.mean(np.abs(np.subtract(list(found.values()), wanted))))
         write_json(run / "metrics.json", {"error": error})
         return {"error": error}
+
+
+def read(clip):
+    """A clip and its samples, or why it cannot be read."""
+    try:
+        return clip, clip.read(RATE)
+    except audio.AudioError as error:
+        return str(error)
 
 
 def predict(paths, clips) -> dict[str, float]:
