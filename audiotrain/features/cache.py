@@ -54,9 +54,10 @@ class FeatureCache:
             self.remove_partial()
 
     def get(
-        self, source: Path | bytes | str, settings: object, make: Callable[[], np.ndarray]
+        self, source: Path | bytes | str, settings: object, make: Callable[[], np.ndarray] | None
     ) -> np.ndarray:
         """The entry of `source` and `settings`, read-only; `make()` gives it when it is missing.
+        KeyError when it is and `make` is None.
 
         A Path stands for the bytes of that file; bytes or a str for themselves, e.g. a seed.
         `settings` are dataclasses, numbers, texts, or dicts and sequences of them. An entry that is
@@ -66,6 +67,8 @@ class FeatureCache:
         path = self.folder / f"{self._key(source, settings)}.npy"
         entry = self._load(path)
         if entry is None:
+            if make is None:
+                raise KeyError(f"{path}: no such entry")
             self._store(path, make(), source)
             entry = self._load(path)
             if entry is None:

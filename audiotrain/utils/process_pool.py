@@ -20,7 +20,7 @@ import time
 import traceback
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection, wait
 from typing import Any, NamedTuple, TypeVar
 
@@ -51,7 +51,7 @@ def map_in_processes(
     *,
     workers: int | None = None,
     name: Callable[[Item], str] = str,
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """`function(item)` for each item, in their order, computed by `workers` processes (None: one
     for each available core).
 
@@ -164,17 +164,17 @@ def _results(workers: list[_Worker], names: Sequence[str]) -> Iterator[Any]:
                     worker.connection.send(given)
                 worker.pending.append(given)
                 given += 1
-            busy = {worker.connection: worker for worker in workers if worker.pending}
-            for connection in wait(list(busy)):
-                worker = busy[connection]
+            busy = [worker for worker in workers if worker.pending]
+            answering = wait([worker.connection for worker in busy])
+            for worker in (worker for worker in busy if worker.connection in answering):
                 try:
                     answer = worker.connection.recv_bytes()
                 except (EOFError, OSError):
                     raise ValueError(_death(worker, names)) from None
                 ready[worker.pending.popleft()] = pickle.loads(answer)
         error, result, caught = ready.pop(number)
-        for warning in caught:
-            warnings.warn_explicit(*warning, registry=_registry)
+        for text, category, file, line in caught:
+            warnings.warn_explicit(text, category, file, line, registry=_registry)
         if error is not None:
             error.add_note(f"in work: {names[number]}")
             raise error

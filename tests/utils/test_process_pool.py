@@ -1,6 +1,7 @@
 """Worker processes: order, errors, deaths, and that none is left."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -189,7 +190,7 @@ print(sum(item if isinstance(item, int) else item[0] for item in results))
 
 
 def sleep(item):
-    print(f"pid {os.getpid()}", flush=True)
+    os.write(1, f"pid {os.getpid()}\n".encode())  # at once: two write
     time.sleep(0.2 if item < 2 else 600)
     return item
 
@@ -237,9 +238,8 @@ def test_no_worker_is_left_by_a_parent_that_is_stopped_or_killed(tmp_path, numbe
         deadline = time.monotonic() + 60
         while len(workers) < 2 and time.monotonic() < deadline:
             time.sleep(0.1)
-            lines = (tmp_path / "out").read_text().splitlines()
-            pids = {int(line.split()[1]) for line in lines if line.startswith("pid ")}
-            workers = pids - {process.pid}
+            pids = re.findall("pid ([0-9]+)\n", (tmp_path / "out").read_text())
+            workers = set(map(int, pids)) - {process.pid}
         assert len(workers) == 2
         time.sleep(0.5)  # both are asleep in their second item
         begun = time.monotonic()

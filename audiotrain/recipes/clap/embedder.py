@@ -175,7 +175,7 @@ class Embedder:
         when no clip can be read, or when `strict` and one cannot.
         """
         errors: list[AudioError] = []
-        for number, result in self._each(clips, what):
+        for number, result in self.spans(clips, what):
             if isinstance(result, AudioError):
                 if strict:
                     raise result
@@ -184,7 +184,8 @@ class Embedder:
                     raise ValueError(f"none of {len(errors)} recordings can be read: {errors[0]}")
             yield number, result
 
-    def _each(self, clips: Sequence[Clip], what: str) -> Iterator[tuple[int, Spans | AudioError]]:
+    def spans(self, clips: Sequence[Clip], what: str) -> Iterator[tuple[int, Spans | AudioError]]:
+        """`each` without its ValueErrors."""
         done: dict[int, list[tuple[np.ndarray, float, float]]] = defaultdict(list)
         waiting: list = []  # events whose windows are not embedded yet
 

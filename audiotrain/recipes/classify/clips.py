@@ -76,9 +76,7 @@ def read_parts(
                     "expected at least one each to train, validate and test"
                 )
             own = [clips[id] for id in chosen[name]]
-            parts[name] = ranks.first_goes_first(
-                lambda own=own, name=name: features.extract(own, f"reading {name}")
-            )
+            parts[name] = features.extract(own, f"reading {name}", ranks)
         problems = [line for part in parts.values() for line in part.problems]
         listed = run / PROBLEMS if ranks.rank == 0 else None
         ranks.first_goes_first(

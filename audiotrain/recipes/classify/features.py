@@ -4,8 +4,8 @@ They are log-mel spectrograms (frames, mels) float32 in dB of whole clips, or em
 """
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +18,8 @@ from audiotrain.features.cache import FeatureCache
 from audiotrain.models.clap.feature_extraction import ClapFeatures, ClapFeatureSettings
 from audiotrain.recipes.clap.dataset import SYNTHESIS, source_of
 from audiotrain.recipes.clap.embedder import Embedder
-from audiotrain.utils.progress import progress
+from audiotrain.recipes.common.preparation import prepare, share_out
+from audiotrain.train.distributed.ranks import Alone
 from audiotrain.utils.text import nearest
 
 STATISTICS = "statistics"  # --hearing.embeddings: of the mels, no network needed
@@ -64,15 +65,23 @@ class ClipFeatures:
         self._vectors = FeatureCache(cache / "vectors")
         self._embedder: Embedder | None = None
 
-    def extract(self, clips: Sequence[Clip], what: str = "reading") -> ExtractedClips:
-        """Features of all clips that can be read, with a progress bar that says `what`.
-        ValueError when none can be read."""
-        results: list[np.ndarray | str]
+    def extract(
+        self, clips: Sequence[Clip], what: str = "reading", ranks: Alone | None = None
+    ) -> ExtractedClips:
+        """Features of all clips that can be read, computed on all cores and shared out over the
+        `ranks`, with a progress bar that says `what`. ValueError when none can be read."""
         if self.settings.embeddings in (None, STATISTICS):
-            with ThreadPoolExecutor(self.workers) as pool:
-                results = list(progress(pool.map(self._try, clips), what, len(clips)))
+            lines = prepare(
+                self._problem,
+                clips,
+                what,
+                name=lambda clip: clip.id,
+                caches=[self._mels],
+                ranks=ranks,
+            )
+            results = [line or self._try(clip) for clip, line in zip(clips, lines, strict=True)]
         else:
-            results = self._embed(clips, what)
+            results = self._embed(clips, what, ranks or Alone())
         problems = [result for result in results if isinstance(result, str)]
         if len(problems) == len(clips):
             raise ValueError(f"none of {len(clips)} clips can be read: {problems[0]}")
@@ -97,6 +106,14 @@ class ClipFeatures:
         shortest = self.settings.features.n_fft
         return self.features.log_mel(np.resize(samples, max(shortest, len(samples))))
 
+    def _problem(self, clip: Clip) -> str | None:
+        """Why a clip cannot be read; None when its spectrogram is in the cache now."""
+        try:
+            self.mel(clip)
+        except (AudioError, ValueError) as error:
+            return str(error)
+        return None
+
     def _try(self, clip: Clip) -> np.ndarray | str:
         """Features of a clip, or why it cannot be read."""
         try:
@@ -117,7 +134,7 @@ class ClipFeatures:
             )
         return Embedder.from_folder(name, workers=self.workers, setting=setting)
 
-    def _embed(self, clips: Sequence[Clip], what: str) -> list[np.ndarray | str]:
+    def _embed(self, clips: Sequence[Clip], what: str, ranks: Alone) -> list[np.ndarray | str]:
         """Embeddings by CLAP, or why a clip cannot be read; the cache has those of earlier runs."""
         assert self.settings.embeddings
         embedder = self._embedder = self._embedder or self._load_embedder(self.settings.embeddings)
@@ -130,17 +147,25 @@ class ClipFeatures:
             except OSError as error:
                 results[number] = f"{clip.id}: {error.strerror}"
         missing = [number for number in range(len(clips)) if number not in results]
-        if missing:
-            embedded = embedder.each([clips[number] for number in missing], what)
-            for row, spans in embedded:
-                number = missing[row]
+
+        def compute(share: Sequence[int], cores: int) -> list[str | None]:
+            mine = [missing[row] for row in share]
+            if not mine:
+                return []
+            lines: list[str | None] = [None] * len(mine)
+            for row, spans in embedder.spans([clips[number] for number in mine], what):
                 if isinstance(spans, AudioError):
-                    results[number] = str(spans)
+                    lines[row] = str(spans)
                 else:
-                    mean, source = spans.mean, source_of(clips[number])
-                    results[number] = self._vectors.get(
-                        source, specs[number], lambda mean=mean: mean
-                    )
+                    number = mine[row]
+                    vector = partial(np.asarray, spans.mean)
+                    self._vectors.get(source_of(clips[number]), specs[number], vector)
+            return lines
+
+        lines = share_out(len(missing), compute, ranks)
+        for number, line in zip(missing, lines, strict=True):
+            source = source_of(clips[number])
+            results[number] = line or self._vectors.get(source, specs[number], None)
         return [results[number] for number in range(len(clips))]
 
 

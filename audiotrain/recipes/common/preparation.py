@@ -29,35 +29,52 @@ def prepare(
     """`function(item)` for each item, with a progress bar that says `text`: None, or what is wrong
     with it; the function leaves what it made in `caches`, in whichever process it runs.
 
-    The `ranks` of one host share its cores and its items; all have the same results. ValueError,
-    one line, when a worker process dies (`name(item)` says where), here or on another rank.
+    The `ranks` share the items and the cores of their host. ValueError, one line, when a worker
+    process dies (`name(item)` says where), here or on another rank.
     """
-    ranks = ranks or Alone()
+
+    def compute(share: Sequence[int], cores: int) -> list[str | None]:
+        mine = [items[number] for number in share]
+        done = False
+        try:
+            results = map_in_processes(function, mine, workers=cores, name=name)
+            with contextlib.closing(results):
+                lines = list(progress(results, text, len(mine)))
+            done = True
+        finally:
+            if not done:
+                for cache in caches:
+                    cache.remove_partial()
+        return lines
+
+    return share_out(len(items), compute, ranks or Alone())
+
+
+def share_out(
+    count: int, compute: Callable[[Sequence[int], int], list[str | None]], ranks: Alone
+) -> list[str | None]:
+    """What `compute(numbers, cores)` says of each of `count` items, shared out over the ranks of
+    one host: another may have a cache, and items that it lacks, of its own.
+
+    ValueError, one line, on all ranks where one has it.
+    """
     hosts = ranks.gather(socket.gethostname())
     here = [rank for rank, host in enumerate(hosts) if host == hosts[ranks.rank]]
-    share = range(here.index(ranks.rank), len(items), len(here))
-    workers = max(1, available_cores() // len(here))
+    share = range(here.index(ranks.rank), count, len(here))
     results: list[str | None] = []
     error = None
     try:
-        mine = [items[number] for number in share]
-        with contextlib.closing(
-            map_in_processes(function, mine, workers=workers, name=name)
-        ) as found:
-            results.extend(progress(found, text, len(mine)))
+        results = compute(share, max(1, available_cores() // len(here)))
     except ValueError as raised:
         error = raised
-    finally:
-        if len(results) < len(share):
-            for cache in caches:
-                cache.remove_partial()
     answers = ranks.gather([list(share), results, None if error is None else str(error)])
     if error is not None:
         raise error
-    problems: list[str | None] = [None] * len(items)
-    for rank, (numbers, lines, failure) in enumerate(answers):
+    lines: list[str | None] = [None] * count
+    for rank, (numbers, of_rank, failure) in enumerate(answers):
         if failure is not None:
             raise ValueError(f"rank {rank}: {failure}")
-        for number, line in zip(numbers, lines, strict=True):
-            problems[number] = problems[number] or line
-    return problems
+        if rank in here:
+            for number, line in zip(numbers, of_rank, strict=True):
+                lines[number] = line
+    return lines

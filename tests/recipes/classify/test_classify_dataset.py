@@ -4,6 +4,8 @@ scikit-learn."""
 import mlx.core as mx
 import numpy as np
 import pytest
+import tiny_clips
+from preparing import contents, on_cores
 from sklearn import metrics as reference
 
 from audiotrain.datasets.items import Clip
@@ -16,7 +18,13 @@ from audiotrain.recipes.classify.dataset import (
     starts,
     window,
 )
-from audiotrain.recipes.classify.features import ExtractedClips, statistics
+from audiotrain.recipes.classify.features import (
+    STATISTICS,
+    ClipFeatures,
+    ExtractedClips,
+    InputSettings,
+    statistics,
+)
 from audiotrain.recipes.classify.scoring import Scores
 from audiotrain.recipes.classify.training import ClassifyTraining, OptimizationSettings
 
@@ -158,3 +166,27 @@ def test_a_class_of_other_data_is_refused():
     clip = Clip("x.wav", None, (), labels=("c",))
     with pytest.raises(ValueError, match=r"x.wav: class 'c' is none of the model's 2 \(a, b\)"):
         task.targets([clip])
+
+
+@pytest.mark.parametrize("embeddings", [None, STATISTICS])
+def test_two_workers_extract_the_bytes_of_one_core(tmp_path, monkeypatch, embeddings):
+    (tmp_path / "bad.wav").write_bytes(b"RIFF")
+    files = [
+        *(tiny_clips.tone(tmp_path / f"{n}.wav", 200 + 50 * n, 0.3 * n + 0.01) for n in range(8)),
+        tmp_path / "bad.wav",
+        tiny_clips.tone(tmp_path / "long.wav", 300, 61.0),
+    ]
+    clips = [Clip(path.name, path, ()) for path in files]
+    results = []
+    for cores in (1, 2):
+        on_cores(monkeypatch, cores)
+        features = ClipFeatures(InputSettings(embeddings=embeddings), tmp_path / f"cache{cores}")
+        results.append(features.extract(clips))
+        assert len(contents(tmp_path / f"cache{cores}")) == 9
+    assert contents(tmp_path / "cache1") == contents(tmp_path / "cache2")
+    one, two = results
+    assert (one.clips, one.problems) == (two.clips, two.problems)
+    assert len(one.clips) == 9
+    assert "bad.wav" in one.problems[0]
+    for first, second in zip(one.features, two.features, strict=True):
+        np.testing.assert_array_equal(first, second)
