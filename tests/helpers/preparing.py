@@ -5,8 +5,17 @@ from audiotrain.utils import process_pool
 
 
 def on_cores(monkeypatch, number: int) -> None:
-    """Prepare by `number` processes, from the second recording on."""
+    """Prepare by `number` processes, from the second recording on; an AssertionError for what
+    cannot be sent to them."""
+    in_pickle = process_pool._pickled
+
+    def pickled(function, items):
+        task = in_pickle(function, items)
+        assert task is not None, f"{function} cannot be pickled"
+        return task
+
     monkeypatch.setattr(process_pool, "START_SECONDS", 0)
+    monkeypatch.setattr(process_pool, "_pickled", pickled)
     monkeypatch.setattr(preparation, "available_cores", lambda: number)
 
 

@@ -1,7 +1,6 @@
 """The clips of a run: found or composed, split into train, valid and test, tried out."""
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,8 +17,8 @@ from audiotrain.features import audio
 from audiotrain.features.cache import FeatureCache
 from audiotrain.recipes.clap.dataset import CaptionedClips, source_of
 from audiotrain.recipes.clap.settings import TrainSettings
-from audiotrain.train.distributed import ranks
-from audiotrain.utils.progress import progress
+from audiotrain.recipes.common.preparation import prepare
+from audiotrain.train.distributed import ranks as distributed
 
 Parts = dict[str, list[Clip]]
 
@@ -54,7 +53,7 @@ def divide(settings: TrainSettings, corpus: Corpus[Clip], saved: Path) -> Parts:
     """The clips of "train", "valid" and "test", by the split in the file `saved` if there is one;
     rank 0's on all ranks. ValueError when a part is left without clips."""
     shares = (1 - settings.valid - settings.test, settings.valid, settings.test)
-    chosen = ranks.join().from_first(
+    chosen = distributed.join().from_first(
         lambda: {
             part: [clip.id for clip in own]
             for part, own in splits.split(corpus, settings.seed, shares, saved).items()
@@ -88,12 +87,10 @@ def readable(
     all its clips, or any when `strict`.
     """
     kept, problems = {}, []
-    tried = FeatureCache(settings.cache.expanduser() / "tried")
+    samples = dataset([clip for clips in parts.values() for clip in clips])
+    lines = iter(read_through(samples, settings.cache.expanduser(), distributed.join()))
     for name, clips in parts.items():
-        samples = dataset(clips)
-        with ThreadPoolExecutor(max(1, settings.workers)) as pool:
-            found = pool.map(partial(_fault, samples, tried), range(len(clips)))
-            faults = list(progress(found, f"reading {name}", len(clips)))
+        faults = [next(lines) for _ in clips]
         kept[name] = [clip for clip, fault in zip(clips, faults, strict=True) if not fault]
         broken = [fault for fault in faults if fault]
         problems += broken
@@ -105,8 +102,22 @@ def readable(
     return kept
 
 
-def _fault(samples: CaptionedClips, tried: FeatureCache, place: int) -> str:
-    """Why a clip cannot be decoded, or nothing."""
+def read_through(samples: CaptionedClips, cache: Path, ranks: distributed.Alone) -> list:
+    """For each clip None, or a line that says why it cannot be decoded to its end. The inputs of
+    short clips are in the samples' cache then. All cores and all `ranks` share the clips."""
+    tried = FeatureCache(cache / "tried")
+    return prepare(
+        partial(_fault, samples, tried),
+        range(len(samples)),
+        "reading",
+        name=samples.describe,
+        caches=[tried] if samples.mels is None else [tried, samples.mels],
+        ranks=ranks,
+    )
+
+
+def _fault(samples: CaptionedClips, tried: FeatureCache, place: int) -> str | None:
+    """Why a clip cannot be decoded to its end."""
     clip = samples.clips[place]
     try:
         if samples.keeps(place):
@@ -115,7 +126,7 @@ def _fault(samples: CaptionedClips, tried: FeatureCache, place: int) -> str:
             tried.get(source_of(clip), "decodes", lambda: np.array([_decode(clip)]))
     except (audio.AudioError, ValueError) as error:
         return str(error)
-    return ""
+    return None
 
 
 def _decode(clip: Clip) -> float:

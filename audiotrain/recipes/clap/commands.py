@@ -122,9 +122,7 @@ def prepare(
         tell_longer(start.tokenizer, [clip for part in parts.values() for clip in part])
         features = ClapFeatures(start.features)
         library = Library(features, start.tokenizer, settings.cache.expanduser(), settings.workers)
-        parts = ranks.first_goes_first(
-            lambda: clap_clips.readable(parts, library.clips, settings, listed)
-        )
+        parts = clap_clips.readable(parts, library.clips, settings, listed)
     except ValueError:
         if is_new and ranks.rank == 0:
             saved.unlink(missing_ok=True)  # worth nothing, and would keep later clips' places
@@ -155,9 +153,7 @@ def begin(
     if not settings.caches_towers:
         return Vectors()
     clips = [clip for part in parts.values() for clip in part]
-    return distributed.join().first_goes_first(
-        lambda: frozen_vectors(module, library, clips, at_once(settings))
-    )
+    return frozen_vectors(module, library, clips, at_once(settings), distributed.join())
 
 
 def make_trainer(

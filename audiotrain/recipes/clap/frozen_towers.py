@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -12,38 +13,48 @@ from audiotrain.datasets.items import Clip
 from audiotrain.datasets.synthesis.sound_scenes import Scene
 from audiotrain.recipes.clap.dataset import SYNTHESIS, Library, Sounds, Texts, Vectors, source_of
 from audiotrain.recipes.clap.training import CLAPTraining
+from audiotrain.recipes.common.preparation import share_out
+from audiotrain.train.distributed.ranks import Alone
 from audiotrain.utils.arrays import arrays_of
 from audiotrain.utils.progress import progress
 
 
 def frozen_vectors(
-    module: CLAPTraining, library: Library, clips: Sequence[Clip], batch_size: int
+    module: CLAPTraining, library: Library, clips: Sequence[Clip], batch_size: int, ranks: Alone
 ) -> Vectors:
-    """Of each frozen tower of the module what it gives for the clips and all their captions."""
+    """Of each frozen tower of the module what it gives for the clips and all their captions,
+    computed by all `ranks`."""
     audio = text = None
     if module.audio_is_frozen:
-        audio = audio_vectors(module.clap.audio_encoder, library, clips, batch_size)
+        audio = audio_vectors(module.clap.audio_encoder, library, clips, batch_size, ranks)
     if module.text_is_frozen:
         captions = [caption for clip in clips for caption in clip.captions]
-        text = text_vectors(module.clap.text_encoder, library, captions, batch_size)
+        tower = module.clap.text_encoder
+        text = ranks.first_goes_first(lambda: text_vectors(tower, library, captions, batch_size))
     return Vectors(audio, text)
 
 
 def audio_vectors(
-    tower: nn.Module, library: Library, clips: Sequence[Clip], batch_size: int
+    tower: nn.Module, library: Library, clips: Sequence[Clip], batch_size: int, ranks: Alone
 ) -> dict[str, np.ndarray]:
     """By a clip's id the vector (hidden_size,) of its centre."""
     own = {"tower": digest(tower), "features": library.features.settings.key}
     clips = list({clip.id: clip for clip in clips}.values())
     keys = [(source_of(clip), own | _span(clip)) for clip in clips]
     missing = [place for place, key in enumerate(keys) if not library.vectors.holds(*key)]
-    if missing:
-        sounds = Sounds(library.clips([clips[place] for place in missing]), Vectors())
-        loader = library.loader(sounds, batch_size)
-        for number, batch in enumerate(progress(loader, "audio tower")):
-            found = np.array(tower(batch["mel"], batch["is_longer"]))
-            for place, vector in zip(missing[number * batch_size :], found, strict=False):
-                library.vectors.get(*keys[place], lambda vector=vector: vector)
+
+    def compute(share: Sequence[int], cores: int) -> list[str | None]:
+        mine = [missing[row] for row in share]
+        if mine:
+            sounds = Sounds(library.clips([clips[place] for place in mine]), Vectors())
+            loader = library.loader(sounds, batch_size)
+            for number, batch in enumerate(progress(loader, "audio tower")):
+                vectors = np.array(tower(batch["mel"], batch["is_longer"]))
+                for place, vector in zip(mine[number * batch_size :], vectors, strict=False):
+                    library.vectors.get(*keys[place], partial(np.asarray, vector))
+        return [None] * len(mine)
+
+    share_out(len(missing), compute, ranks)
     return {
         clip.id: np.array(library.vectors.get(*key, None))
         for clip, key in zip(clips, keys, strict=True)

@@ -6,6 +6,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 import soundfile
+from preparing import contents, on_cores
 
 from audiotrain.datasets.captions import composed
 from audiotrain.datasets.items import Clip
@@ -14,8 +15,10 @@ from audiotrain.features.log_mel import LogMel
 from audiotrain.models.clap.feature_extraction import ClapFeatures, ClapFeatureSettings
 from audiotrain.models.clap.tokenizer import train_bpe
 from audiotrain.recipes.clap import dataset as captioned
+from audiotrain.recipes.clap.clips import read_through
 from audiotrain.recipes.clap.dataset import CaptionedClips, ClipAugmentation
 from audiotrain.train.data.loader import DataLoader
+from audiotrain.train.distributed.ranks import Alone
 
 RATE = 8000
 SMALL = {"rate": RATE, "n_fft": 256, "hop": 80, "fmin": 50, "fmax": 4000, "seconds": 1, "mels": 16}
@@ -321,3 +324,21 @@ def test_augmentations_refused():
         ClipAugmentation(blend=1.5)
     with pytest.raises(ValueError, match="mix=0.7 and join=0.7, expected at most 1 together"):
         ClipAugmentation(mix=0.7, join=0.7)
+
+
+def test_two_workers_read_the_bytes_of_one_core(tmp_path, clips, tokenizer, features, monkeypatch):
+    (tmp_path / "bad.wav").write_bytes(b"RIFF")
+    bad = [Clip("bad", tmp_path / "bad.wav", ("a wreck",), start=1.0)]
+    many = clips + bad + composed(6, seed=0).items
+    results = []
+    for cores in (1, 2):
+        on_cores(monkeypatch, cores)
+        cache = tmp_path / f"cache{cores}"
+        cached = FeatureCache(cache / "mels", np.float16)
+        samples = CaptionedClips(many, tokenizer, features, mels=cached)
+        lines = read_through(samples, cache, Alone())
+        assert [number for number, line in enumerate(lines) if line] == [3]
+        assert "bad.wav" in lines[3]
+        results.append(contents(cache))
+    assert results[0] == results[1]
+    assert len(results[0]) >= 3  # two short inputs, and that the bell decodes
