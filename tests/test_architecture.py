@@ -28,7 +28,7 @@ FORBIDDEN = {"train": {"features", "music"}}
 # Recipes import what they share; this is all that one takes from another.
 SIDEWAYS = {
     ("recipes.classify", f"recipes.clap.{name}")
-    for name in ("embedder", "dataset", "inference", "use_settings")
+    for name in ("embedder", "dataset", "use_settings")
 }
 
 

@@ -1,13 +1,13 @@
 """Classifiers of clips: `python -m audiotrain.recipes.classify`.
 
-clips.py          The clips of a run
-commands.py       Train and use a classifier of audio clips, of one class each or of several
+commands.py       Train and use a classifier of audio clips, of one class each or multilabel
 cv.py             Cross-validation of a clip classifier
 dataset.py        Labelled clips as training samples
 ensemble.py       Several clip classifiers as one; the command `ensemble`
 features.py       Log-mel or embeddings of clips, kept on disk
 predictor.py      A trained clip classifier
-pseudo_labels.py  Pseudo-labels
+pseudo_labels.py  Rounds of training on unlabelled clips; calibration
+recipe.py         A run: its clips, features, module and scores
 scoring.py        How well clips are classified
 settings.py       Settings of clip classification
 training.py       Clip classifiers and their training

@@ -11,7 +11,7 @@ import numpy as np
 
 from audiotrain.datasets.items import Clip
 from audiotrain.features import augment
-from audiotrain.recipes.classify.features import ExtractedClips
+from audiotrain.recipes.classify.features import ExtractedClip
 from audiotrain.train.data.loader import Dataset
 
 
@@ -102,7 +102,7 @@ class Windows(Dataset):
 
     def __init__(
         self,
-        extracted: ExtractedClips,
+        clips: Sequence[ExtractedClip],
         targets: np.ndarray,
         frames: int,
         floor: float,
@@ -110,12 +110,12 @@ class Windows(Dataset):
         augmentation: AugmentationSettings | None = None,
         mean: np.ndarray | None = None,
     ):
-        self.extracted, self.targets, self.frames, self.floor = extracted, targets, frames, floor
+        self.clips, self.targets, self.frames, self.floor = clips, targets, frames, floor
         self.multilabel, self.augmentation = multilabel, augmentation
         self.mean = np.float32(0) if mean is None else mean
 
     def __len__(self) -> int:
-        return len(self.extracted.clips)
+        return len(self.clips)
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         mel = self._mel(index)
@@ -150,10 +150,10 @@ class Windows(Dataset):
 
     def describe(self, index: int) -> str:
         """The name of a clip."""
-        return self.extracted.clips[index].id
+        return self.clips[index].clip.id
 
     def _mel(self, index: int) -> np.ndarray:
-        return np.maximum(np.asarray(self.extracted.features[index], np.float32), self.floor)
+        return np.maximum(np.asarray(self.clips[index].features, np.float32), self.floor)
 
     def _augmented(
         self, index: int, change: AugmentationSettings, rng: np.random.Generator
@@ -173,12 +173,12 @@ class Windows(Dataset):
 class Vectors(Dataset):
     """Samples {"input" (width,), "target" (classes,)} of embeddings."""
 
-    def __init__(self, extracted: ExtractedClips, targets: np.ndarray):
-        self.extracted, self.targets = extracted, targets
+    def __init__(self, clips: Sequence[ExtractedClip], targets: np.ndarray):
+        self.clips, self.targets = clips, targets
 
     def __len__(self) -> int:
-        return len(self.extracted.clips)
+        return len(self.clips)
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        vector = np.asarray(self.extracted.features[index], np.float32)
+        vector = np.asarray(self.clips[index].features, np.float32)
         return {"input": vector, "target": self.targets[index]}

@@ -42,17 +42,11 @@ class InputSettings:
     "statistics" of the log-mel spectrogram"""
 
 
-class ExtractedClips(NamedTuple):
-    """Clips that can be read, the features of each, and a line for each clip that can't be read."""
+class ExtractedClip(NamedTuple):
+    """A clip with its log-mel spectrogram (frames, mels) or its embedding (width,)."""
 
-    clips: list[Clip]
-    features: list[np.ndarray]
-    problems: list[str]
-
-    def select(self, clips: Sequence[Clip]) -> "ExtractedClips":
-        """Some of the clips, by their ids, with their features."""
-        features = dict(zip((clip.id for clip in self.clips), self.features, strict=True))
-        return ExtractedClips(list(clips), [features[clip.id] for clip in clips], [])
+    clip: Clip
+    features: np.ndarray
 
 
 class ClipFeatures:
@@ -66,31 +60,26 @@ class ClipFeatures:
         self._embedder: Embedder | None = None
 
     def extract(
-        self, clips: Sequence[Clip], what: str = "reading", ranks: Alone | None = None
-    ) -> ExtractedClips:
-        """Features of all clips that can be read, computed on all cores and shared out over the
-        `ranks`, with a progress bar that says `what`. ValueError when none can be read."""
+        self, clips: Sequence[Clip], ranks: Alone | None = None
+    ) -> list[ExtractedClip | str]:
+        """Each clip with its features, or a line that says why it cannot be read. The features are
+        computed on all cores, and shared out over the `ranks`."""
         if self.settings.embeddings in (None, STATISTICS):
             lines = prepare(
                 self._problem,
                 clips,
-                what,
+                "reading",
                 name=lambda clip: clip.id,
                 caches=[self._mels],
                 ranks=ranks,
             )
             results = [line or self._try(clip) for clip, line in zip(clips, lines, strict=True)]
         else:
-            results = self._embed(clips, what, ranks or Alone())
-        problems = [result for result in results if isinstance(result, str)]
-        if len(problems) == len(clips):
-            raise ValueError(f"none of {len(clips)} clips can be read: {problems[0]}")
-        pairs = [
-            (clip, result)
+            results = self._embed(clips, ranks or Alone())
+        return [
+            result if isinstance(result, str) else ExtractedClip(clip, result)
             for clip, result in zip(clips, results, strict=True)
-            if not isinstance(result, str)
         ]
-        return ExtractedClips([clip for clip, _ in pairs], [array for _, array in pairs], problems)
 
     def mel(self, clip: Clip) -> np.ndarray:
         """(frames, mels) of the whole clip, read-only. AudioError when it cannot be read."""
@@ -134,7 +123,7 @@ class ClipFeatures:
             )
         return Embedder.from_folder(name, workers=self.workers, setting=setting)
 
-    def _embed(self, clips: Sequence[Clip], what: str, ranks: Alone) -> list[np.ndarray | str]:
+    def _embed(self, clips: Sequence[Clip], ranks: Alone) -> list[np.ndarray | str]:
         """Embeddings by CLAP, or why a clip cannot be read; the cache has those of earlier runs."""
         assert self.settings.embeddings
         embedder = self._embedder = self._embedder or self._load_embedder(self.settings.embeddings)
@@ -153,7 +142,7 @@ class ClipFeatures:
             if not mine:
                 return []
             lines: list[str | None] = [None] * len(mine)
-            for row, spans in embedder.spans([clips[number] for number in mine], what):
+            for row, spans in embedder.spans([clips[number] for number in mine], "reading"):
                 if isinstance(spans, AudioError):
                     lines[row] = str(spans)
                 else:

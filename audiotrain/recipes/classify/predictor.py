@@ -1,6 +1,6 @@
 """A trained clip classifier: out of a run folder, clips to probabilities."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from audiotrain.models.clap.feature_extraction import ClapFeatureSettings
 from audiotrain.recipes.classify.dataset import Task, starts, window
-from audiotrain.recipes.classify.features import ExtractedClips, InputSettings
+from audiotrain.recipes.classify.features import InputSettings
 from audiotrain.recipes.classify.training import ClassifyTraining, OptimizationSettings, make_model
 from audiotrain.train import checkpoint
 from audiotrain.train.engine.compiled_function import can_compile
@@ -59,16 +59,16 @@ class Classifier:
         module.eval()
         return cls(module, task, inputs)
 
-    def probabilities(self, extracted: ExtractedClips) -> np.ndarray:
-        """(clips, classes) float64, the mean over the windows of a clip."""
+    def probabilities(self, features: Sequence[np.ndarray]) -> np.ndarray:
+        """(clips, classes) float64 from the features of clips, the mean over a clip's windows."""
 
         def predict(x: mx.array) -> mx.array:
             return self.module.predict_step({"input": x})
 
         if can_compile():
             predict = mx.compile(predict, inputs=[self.module.state])
-        totals = np.zeros((len(extracted.clips), len(self.task.classes)))
-        counts = np.zeros((len(extracted.clips), 1))
+        totals = np.zeros((len(features), len(self.task.classes)))
+        counts = np.zeros((len(features), 1))
         rows: list[tuple[int, np.ndarray]] = []
 
         def flush() -> None:
@@ -80,7 +80,7 @@ class Classifier:
             np.add.at(counts, clips, 1)
             rows.clear()
 
-        for row in self._inputs(extracted):
+        for row in self._inputs(features):
             rows.append(row)
             if len(rows) == BATCH:
                 flush()
@@ -88,13 +88,13 @@ class Classifier:
             flush()
         return totals / counts
 
-    def _inputs(self, extracted: ExtractedClips) -> Iterator[tuple[int, np.ndarray]]:
+    def _inputs(self, features: Sequence[np.ndarray]) -> Iterator[tuple[int, np.ndarray]]:
         """(number of a clip, input of the model): the windows of each clip, or its embedding."""
         frames, floor = self.inputs.features.frames, self.inputs.floor
-        for clip, features in enumerate(extracted.features):
+        for clip, array in enumerate(features):
             if self.inputs.embeddings is not None:
-                yield clip, np.asarray(features, np.float32)
+                yield clip, np.asarray(array, np.float32)
                 continue
-            for start in starts(len(features), frames):
-                mel = window(features, start, frames).astype(np.float32)
+            for start in starts(len(array), frames):
+                mel = window(array, start, frames).astype(np.float32)
                 yield clip, np.maximum(mel, floor)[None]

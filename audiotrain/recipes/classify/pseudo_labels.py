@@ -1,16 +1,17 @@
 """Pseudo-labels: unlabelled clips that a model is sure of become training clips of the next one.
 
-The labelled clips keep their split; rounds are judged by its validation clips alone, and the test
-clips are heard for the scores of each round only.
+The labelled clips keep their split. Rounds are compared by its validation clips alone; the test
+clips serve only for the scores of each round.
 """
 
 import csv
 import io
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import fields, replace
+from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import scipy.optimize
@@ -18,54 +19,63 @@ import scipy.optimize
 from audiotrain.datasets import classes
 from audiotrain.datasets.items import Clip, Corpus
 from audiotrain.datasets.paths import recordings
-from audiotrain.datasets.splits import SPLITS
-from audiotrain.recipes.classify.clips import find, task_of
 from audiotrain.recipes.classify.dataset import Task
-from audiotrain.recipes.classify.ensemble import ROUNDS, Ensemble
+from audiotrain.recipes.classify.ensemble import Ensemble
+from audiotrain.recipes.classify.recipe import ClipClassification, find, task_of
 from audiotrain.recipes.classify.settings import PseudoSettings, TrainSettings
-from audiotrain.recipes.common.run import open_run, save_settings
+from audiotrain.recipes.common import run as runs
+from audiotrain.recipes.common.checkpoints import ROUNDS
+from audiotrain.recipes.common.ensemble import EnsembleSpec
+from audiotrain.recipes.common.split import SPLIT, read_split
 from audiotrain.utils.files import write, write_json
 
-SHARPNESS = (0.5, 3.0)  # smallest, largest
-Named = list[tuple[Clip, tuple[str, ...], float]]  # clips, their believed classes, how sure
+TEMPERATURES = (1 / 3, 2.0)  # smallest, largest
 
 
-def pseudo(settings: PseudoSettings, train: Callable) -> dict:
-    """Train on the labelled clips (round-0), then up to `rounds` times on what is believed of the
-    unlabelled ones besides; what rounds.json says, with the `best` round by its validation score.
+class PseudoLabel(NamedTuple):
+    """An unlabelled clip with the classes predicted for it, and the smallest of their
+    probabilities."""
 
-    labels-N.csv is the table that round N trains on, for `train --data`, too. `train` is the
-    recipe's. ValueError for no unlabelled clips, and a threshold of no class.
+    clip: Clip
+    classes: tuple[str, ...]
+    probability: float
+
+
+def pseudo(settings: PseudoSettings) -> dict:
+    """Train on the labelled clips (round-0), then up to `rounds` times on pseudo-labelled clips
+    besides; what rounds.json says, with the `best` round by its validation score.
+
+    labels-N.csv is the table that round N trains on, for `train --data`, too. ValueError for no
+    unlabelled clips, and a threshold of no class.
     """
     if settings.data is None:
         raise ValueError("--data: required, the labelled clips")
-    strangers = recordings(settings.unlabelled, [])
+    unlabelled = recordings(settings.unlabelled, [])
     corpus = find(settings)
     task = task_of(settings, corpus)
     thresholds = thresholds_of(settings, task)
-    strangers = free(strangers, corpus)
-    folder = open_run(settings, "classify-pseudo")
-    save_settings(settings, folder)
-    print(f"\n{len(strangers)} unlabelled clips in {settings.unlabelled}", flush=True)
+    unlabelled = without_labelled(unlabelled, corpus)
+    folder = runs.open_run(settings, "classify-pseudo")
+    runs.save_settings(settings, folder)
+    print(f"\n{len(unlabelled)} unlabelled clips in {settings.unlabelled}", flush=True)
     rounds: list[dict] = []
-    believed: Named = []
+    labels: list[PseudoLabel] = []
     for number in range(settings.rounds + 1):
-        run, table = folder / f"round-{number}", folder / f"labels-{number}.csv"
+        run, table = folder / f"round-{number}", settings.data
         if number:
-            before = believed
-            valid = part_of(corpus, folder / "round-0" / "split.json", "valid")
-            run_before = folder / rounds[-1]["run"]
-            believed = believe(settings, run_before, strangers, valid, thresholds)
-            if not believed or _labels(believed) == _labels(before):
-                why = "nothing new" if believed else f"nothing at {settings.threshold:g} or more"
+            ids = read_split(folder / "round-0" / SPLIT)
+            valid = [clip for clip in corpus.items if clip.id in set(ids["valid"])]
+            previous, last_run = labels, folder / rounds[-1]["run"]
+            labels = select_pseudo_labels(settings, last_run, unlabelled, valid, thresholds)
+            if not labels or _classes_by_id(labels) == _classes_by_id(previous):
+                why = "nothing new" if labels else f"nothing at {settings.threshold:g} or more"
                 print(f"\nno round {number}: {why} to learn from")
                 break
-            tell(believed, len(strangers))
-            write_table(table, corpus, folder / "round-0" / "split.json", believed, task)
-        else:
-            table = settings.data
+            print_counts(labels, len(unlabelled))
+            table = folder / f"labels-{number}.csv"
+            write_table(table, corpus, ids, labels, task)
         print(f"\nround {number}", flush=True)
-        rounds.append(_round(settings, train, run, table, task, len(believed)))
+        rounds.append(_round(settings, run, table, task, len(labels)))
         best = max(rounds, key=lambda row: row["valid"])  # of equal ones the first
         write_json(folder / ROUNDS, {"best": best["run"], "rounds": rounds})
         if rounds[-1]["valid"] < best["valid"]:
@@ -73,41 +83,38 @@ def pseudo(settings: PseudoSettings, train: Callable) -> dict:
                 f"\nthe validation score fell: {rounds[-1]['valid']:.3f} after {best['valid']:.3f}"
             )
             break
-    told = "\n".join(f"{row['run']:10}{row['believed']:6} believed   valid {row['valid']:.3f}   "
-                     f"test {row['test']:.3f}" for row in rounds)  # fmt: skip
-    print(f"\n{told}\nbest: {folder / best['run']}")
+    print()
+    for row in rounds:
+        counts = f"{row['run']:10}{row['pseudo_labelled']:6} pseudo-labelled"
+        print(f"{counts}   valid {row['valid']:.3f}   test {row['test']:.3f}")
+    print(f"best: {folder / best['run']}")
     return {"best": best["run"], "rounds": rounds}
 
 
-def _round(
-    settings: PseudoSettings, train: Callable, run: Path, table: Path, task: Task, believed: int
-) -> dict:
-    """Train one round, or read what it gave before; its scores."""
+def _round(settings: PseudoSettings, run: Path, table: Path, task: Task, added: int) -> dict:
+    """Train one round, or read the metrics of one that is done; its scores."""
     if not (run / "metrics.json").exists():
-        chosen = {field.name: getattr(settings, field.name) for field in fields(TrainSettings)}
-        chosen |= {"output": run, "data": table, "task": "multi" if task.multilabel else "single"}
-        if believed:
-            chosen |= {"test_fold": None, "folds_of": None, "group": None}  # the table's own split
-        train(TrainSettings(**chosen | {"resume": run.exists()}), whole=run.parent)
-    found = json.loads((run / "metrics.json").read_text("utf-8"))
+        values = {field.name: getattr(settings, field.name) for field in fields(TrainSettings)}
+        values |= {"output": run, "data": table, "task": "multi" if task.multilabel else "single"}
+        if added:
+            values |= {"test_fold": None, "folds_of": None, "group": None}  # the table has a split
+        trained = TrainSettings(**values | {"resume": run.exists()})
+        runs.train(ClipClassification(trained), run.parent)
+    metrics = json.loads((run / "metrics.json").read_text("utf-8"))
     name = "lwlrap" if task.multilabel else "accuracy"
-    return {
-        "run": run.name,
-        "believed": believed,
-        "valid": found["valid"][name],
-        "test": found[name],
-    }
+    scores = {"valid": metrics["valid"][name], "test": metrics[name]}
+    return {"run": run.name, "pseudo_labelled": added} | scores
 
 
-def free(strangers: Sequence[Clip], corpus: Corpus[Clip]) -> list[Clip]:
-    """Unlabelled files that are not, and do not equal, a labelled one. ValueError for none."""
-    taken = {Path(clip.audio).resolve() for clip in corpus.items}
+def without_labelled(unlabelled: Sequence[Clip], corpus: Corpus[Clip]) -> list[Clip]:
+    """The unlabelled files that are not, and do not equal, a labelled one. ValueError for none."""
+    labelled = {Path(clip.audio).resolve() for clip in corpus.items}
+    paths = [clip.audio.resolve() for clip in unlabelled if isinstance(clip.audio, Path)]
     others = [
-        replace(clip, id=str(Path(clip.audio).resolve()), group="")
-        for clip in strangers
-        if isinstance(clip.audio, Path) and clip.audio.resolve() not in taken
+        Clip(str(path), path, (), group=f"unlabelled {path}")
+        for path in paths
+        if path not in labelled
     ]
-    others = [replace(clip, group=f"unlabelled {clip.id}") for clip in others]
     if others:
         groups = {clip.group for clip in corpus.items}
         both = classes.check(Corpus(corpus.folder, [*corpus.items, *others], [])).items
@@ -115,16 +122,16 @@ def free(strangers: Sequence[Clip], corpus: Corpus[Clip]) -> list[Clip]:
         others = [clip for clip in both if clip.id in ids and clip.group not in groups]
     if not others:
         raise ValueError(
-            f"--unlabelled: all {len(strangers)} recordings are among the labelled ones or can't "
+            f"--unlabelled: all {len(unlabelled)} recordings are among the labelled ones or can't "
             "be read, expected others"
         )
     return others
 
 
 def thresholds_of(settings: PseudoSettings, task: Task) -> np.ndarray:
-    """Least probability (classes,) of each class that is believed. ValueError for CLASS=SHARE that
+    """Least probability (classes,) of a pseudo-label of each class. ValueError for CLASS=SHARE that
     names no class, or no share."""
-    found = np.full(len(task.classes), settings.threshold)
+    thresholds = np.full(len(task.classes), settings.threshold)
     for text in settings.thresholds:
         name, _, share = text.rpartition("=")
         if name not in task.classes:
@@ -137,96 +144,98 @@ def thresholds_of(settings: PseudoSettings, task: Task) -> np.ndarray:
             value = 0.0
         if not 0 < value <= 1:
             raise ValueError(f"--thresholds {text}: expected a share above 0, at most 1")
-        found[task.classes.index(name)] = value
-    return found
+        thresholds[task.classes.index(name)] = value
+    return thresholds
 
 
-def part_of(corpus: Corpus[Clip], split: Path, name: str) -> list[Clip]:
-    """The clips that a saved split has in one part."""
-    chosen = set(json.loads(split.read_text("utf-8"))["items"][name])
-    return [clip for clip in corpus.items if clip.id in chosen]
-
-
-def believe(
+def select_pseudo_labels(
     settings: PseudoSettings,
     run: Path,
     clips: Sequence[Clip],
     valid: Sequence[Clip],
-    least: np.ndarray,
-) -> Named:
-    """The clips of which the run's model is sure: of the likeliest class, or, where a clip may have
-    several, of one or more. How sure it may be of others the labelled `valid` clips say."""
-    ensemble = Ensemble([[run]], settings.cache.expanduser(), settings.workers)
-    task, (known, said, _) = ensemble.task, ensemble(valid)
-    factor = sharpness(said, task.targets(known), task.multilabel)
-    heard, probabilities, _ = ensemble(clips)
-    probabilities = sharpened(probabilities, factor, task.multilabel)
-    named = []
-    for clip, row in zip(heard, probabilities, strict=True):
-        sure = row >= least
+    thresholds: np.ndarray,
+) -> list[PseudoLabel]:
+    """The clips of whose likeliest class (of multilabel clips: one class or more) the run's model
+    is sure, its probabilities calibrated on the labelled `valid` clips."""
+    model = Ensemble(EnsembleSpec(((run,),)), settings.cache.expanduser(), settings.workers)
+    task = model.task
+    valid, probabilities, _ = model(valid)
+    temperature = fit_temperature(probabilities, task.targets(valid), task.multilabel)
+    readable, probabilities, _ = model(clips)
+    probabilities = apply_temperature(probabilities, temperature, task.multilabel)
+    labels = []
+    for clip, row in zip(readable, probabilities, strict=True):
+        sure = row >= thresholds
         if not task.multilabel:
             sure &= np.arange(len(row)) == row.argmax()
         if sure.any():
-            names = tuple(task.classes[place] for place in np.flatnonzero(sure))
-            named.append((clip, names, float(row[sure].min())))
-    return named
+            names = tuple(task.classes[number] for number in np.flatnonzero(sure))
+            labels.append(PseudoLabel(clip, names, float(row[sure].min())))
+    return labels
 
 
-def sharpness(probabilities: np.ndarray, targets: np.ndarray, several: bool) -> float:
-    """By what logits are multiplied so that probabilities (clips, classes) are as often right as
-    they say (Guo et al. 2017): label smoothing and mixed clips make a model less sure than it may
-    be. Between a half and three: few clips say little.
+def fit_temperature(probabilities: np.ndarray, targets: np.ndarray, multilabel: bool) -> float:
+    """The temperature that calibrates probabilities (clips, classes): it minimises their negative
+    log-likelihood (Guo et al. 2017, arXiv:1706.04599). Label smoothing and mixed clips make a model
+    less sure than it may be. It stays within TEMPERATURES: few clips say little.
     """
 
-    def surprise(factor: float) -> float:
-        found = sharpened(probabilities, factor, several).clip(1e-9, 1)
-        losses = -(targets * np.log(found))
-        if several:
-            losses = losses - (1 - targets) * np.log((1 - found).clip(1e-9, 1))
+    def nll(inverse: float) -> float:
+        calibrated = apply_temperature(probabilities, 1 / inverse, multilabel).clip(1e-9, 1)
+        losses = -(targets * np.log(calibrated))
+        if multilabel:
+            losses = losses - (1 - targets) * np.log((1 - calibrated).clip(1e-9, 1))
         return float(losses.sum(axis=1).mean())
 
-    return float(scipy.optimize.minimize_scalar(surprise, bounds=SHARPNESS, method="bounded").x)
+    bounds = (1 / TEMPERATURES[1], 1 / TEMPERATURES[0])
+    return 1 / float(scipy.optimize.minimize_scalar(nll, bounds=bounds, method="bounded").x)
 
 
-def sharpened(probabilities: np.ndarray, factor: float, several: bool) -> np.ndarray:
-    """Probabilities (clips, classes) with their logits multiplied.
+def apply_temperature(
+    probabilities: np.ndarray, temperature: float, multilabel: bool
+) -> np.ndarray:
+    """Probabilities (clips, classes) with their logits divided by a temperature.
 
-    >>> sharpened(np.array([[0.25, 0.75]]), 2.0, several=False).round(3).tolist()
+    >>> apply_temperature(np.array([[0.25, 0.75]]), 0.5, multilabel=False).round(3).tolist()
     [[0.1, 0.9]]
     """
-    powers = probabilities**factor
-    others = (1 - probabilities) ** factor if several else 0
-    return powers / (powers + others if several else powers.sum(axis=1, keepdims=True))
+    powers = probabilities ** (1 / temperature)
+    others = (1 - probabilities) ** (1 / temperature) if multilabel else 0
+    return powers / (powers + others if multilabel else powers.sum(axis=1, keepdims=True))
 
 
-def _labels(believed: Named) -> dict[str, tuple[str, ...]]:
-    return {clip.id: names for clip, names, _ in believed}
+def _classes_by_id(labels: Sequence[PseudoLabel]) -> dict[str, tuple[str, ...]]:
+    return {label.clip.id: label.classes for label in labels}
 
 
-def tell(believed: Named, total: int) -> None:
-    """Say what is believed, by class."""
-    counts = Counter(name for _, names, _ in believed for name in names).most_common()
-    named = ", ".join(f"{name} {number}" for name, number in counts)
-    print(f"\n{len(believed)} of {total} unlabelled clips are believed: {named}")
+def print_counts(labels: Sequence[PseudoLabel], total: int) -> None:
+    """Print how many clips are pseudo-labelled, by class."""
+    counts = Counter(name for label in labels for name in label.classes).most_common()
+    by_class = ", ".join(f"{name} {number}" for name, number in counts)
+    print(f"\n{len(labels)} of {total} unlabelled clips are pseudo-labelled: {by_class}")
 
 
-def write_table(path: Path, corpus: Corpus[Clip], split: Path, believed: Named, task: Task) -> None:
-    """The table of a round: labelled clips in the parts that the saved split has them in, believed
-    ones among those to train on, with how sure the model was."""
-    parts = json.loads(split.read_text("utf-8"))["items"]
-    places = {id: name for name in SPLITS for id in parts[name]}
+def write_table(
+    path: Path,
+    corpus: Corpus[Clip],
+    split: dict[str, list[str]],
+    labels: Sequence[PseudoLabel],
+    task: Task,
+) -> None:
+    """The table of a round: labelled clips in their parts of the split, pseudo-labelled ones among
+    those to train on, with the model's confidence."""
+    part_of = {id: name for name, ids in split.items() for id in ids}
     text = io.StringIO()
     lines = csv.writer(text, lineterminator="\n")
     column = "labels" if task.multilabel else "label"
     lines.writerow(["file", column, "start", "end", "split", "group", "confidence"])
     for clip in corpus.items:
-        if clip.id in places:
+        if clip.id in part_of:
+            file, names = Path(clip.audio).resolve(), "|".join(clip.labels)
             end = "" if clip.end is None else clip.end
-            lines.writerow([
-                Path(clip.audio).resolve(), "|".join(clip.labels), clip.start or "", end,
-                places[clip.id], clip.group, "",
-            ])  # fmt: skip
-    for clip, names, sure in believed:
-        path_of = Path(clip.audio).resolve()  # the table lies elsewhere
-        lines.writerow([path_of, "|".join(names), "", "", "train", clip.group, f"{sure:.4f}"])
+            lines.writerow([file, names, clip.start or "", end, part_of[clip.id], clip.group, ""])
+    for clip, names, probability in labels:
+        file = Path(clip.audio).resolve()  # the table lies elsewhere
+        row = [file, "|".join(names), "", "", "train", clip.group, f"{probability:.4f}"]
+        lines.writerow(row)
     write(path, text.getvalue())

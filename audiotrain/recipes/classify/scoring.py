@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from audiotrain.datasets.items import Clip
 from audiotrain.evaluation import classification, plots
 from audiotrain.evaluation import classification as probes
 from audiotrain.evaluation.classification import average_precisions, lwlrap, mean_average_precision
@@ -30,8 +31,13 @@ class Scores:
     targets: np.ndarray
     probabilities: np.ndarray
 
+    @classmethod
+    def of(cls, task: Task, clips: Sequence[Clip], probabilities: np.ndarray) -> "Scores":
+        """Scores of labelled clips."""
+        return cls(task, [clip.id for clip in clips], task.targets(clips), probabilities)
+
     @property
-    def said(self) -> np.ndarray:
+    def predicted(self) -> np.ndarray:
         """The likeliest class (clips,) of each clip."""
         return self.probabilities.argmax(axis=1)
 
@@ -102,7 +108,7 @@ class Scores:
     def confusion(self) -> np.ndarray:
         """Clips (classes, classes): row the reference, column what was said."""
         own = self.targets.argmax(axis=1)
-        return classification.confusion_matrix(self.said, own, len(self.task.classes))
+        return classification.confusion_matrix(self.predicted, own, len(self.task.classes))
 
     def write(self, folder: Path) -> None:
         """metrics.json, classes.csv, clips.csv (the least sure of the truth first), and, where
@@ -114,7 +120,7 @@ class Scores:
             {
                 "clip": self.ids[row],
                 "reference": "|".join(self._names(self.targets[row] > 0)),
-                "predicted": self.task.classes[self.said[row]],
+                "predicted": self.task.classes[self.predicted[row]],
                 "probability": float(self.probabilities[row].max()),
                 "probability_of_reference": float(truth[row]),
             }

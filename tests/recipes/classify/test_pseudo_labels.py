@@ -11,8 +11,10 @@ from tiny_clips import STATISTICS, class_folders, command, make_quick, read_json
 from audiotrain.datasets.paths import recordings
 from audiotrain.recipes.classify import cv as classify_cv
 from audiotrain.recipes.classify import ensemble, pseudo_labels
-from audiotrain.recipes.classify.ensemble import Ensemble, runs_of
+from audiotrain.recipes.classify.ensemble import Ensemble, join
+from audiotrain.recipes.classify.pseudo_labels import PseudoLabel
 from audiotrain.recipes.common import run as recipe_runs
+from audiotrain.recipes.common.checkpoints import resolve
 from audiotrain.train.crossval import read_folds
 from audiotrain.train.trainer import Trainer
 
@@ -45,7 +47,7 @@ def rows(path):
 # ---- folds
 
 
-def test_every_clip_is_predicted_once_by_a_model_that_never_heard_it(place):
+def test_every_clip_is_predicted_once_by_a_model_not_trained_on_it(place):
     folds = read_folds(place / "cv")
     assert [len(fold) for fold in folds] == [6, 6, 6]
     assert len({name for fold in folds for name in fold}) == 18
@@ -65,13 +67,13 @@ def test_every_clip_is_predicted_once_by_a_model_that_never_heard_it(place):
 
 
 def test_the_folds_models_predict_together(place, tmp_path):
-    runs = runs_of(place / "cv")
+    (runs,) = resolve([place / "cv"], "classify")
     assert [run.name for run in runs] == ["fold-0", "fold-1", "fold-2"]
     out = tmp_path / "out.csv"
     more = ["--checkpoint", place / "cv", "--cache", place / "cache", "--output", out]
     assert command("predict", place / "data" / "low", *more) == 0
     clips = recordings(place / "data" / "low", [])
-    each = [Ensemble([[run]], place / "cache")(clips)[1] for run in runs]
+    each = [Ensemble.load([run], place / "cache")(clips)[1] for run in runs]
     found = [float(row["low"]) for row in rows(out)]
     np.testing.assert_allclose(found, np.mean(each, axis=0)[:, 1], atol=1e-5)
 
@@ -87,7 +89,7 @@ def other(place):
 
 
 @pytest.mark.parametrize("how", ["blend", "stack", "majority", "geometric", "mean"])
-def test_cross_validations_are_joined_by_what_they_said_out_of_fold(
+def test_cross_validations_are_joined_by_their_out_of_fold_predictions(
     place, other, tmp_path, capsys, how
 ):
     capsys.readouterr()
@@ -115,17 +117,18 @@ def test_cross_validations_are_joined_by_what_they_said_out_of_fold(
     found = np.array([[float(row[name]) for name in ("high", "low", "middle_one")]
                       for row in rows(tmp_path / "out.csv")])  # fmt: skip
     clips = recordings(place / "data" / "high", [])
-    each = [Ensemble([runs_of(one)], place / "cache")(clips)[1] for one in places]
+    each = [Ensemble.load([one], place / "cache")(clips)[1] for one in places]
     more = ("--overwrite", "--join", "mean")
     assert command("predict", place / "data" / "high", *table_of, *more) == 2
     assert "is an ensemble, which says how; expected none" in capsys.readouterr().err
-    groups, join = ensemble.read(out)
-    assert [len(group) for group in groups] == [3, 3]
+    spec = Ensemble.load([out], place / "cache").spec
+    assert [len(member) for member in spec.members] == [3, 3]
     if how in ("blend", "mean"):
-        share = join.weights[0] / sum(join.weights)
+        share = spec.weights[0] / sum(spec.weights)
         np.testing.assert_allclose(found, share * each[0] + (1 - share) * each[1], atol=1e-5)
     if how == "stack":
-        np.testing.assert_allclose(found, join.stacked(each), atol=1e-5)
+        expected = join(spec, [[one] for one in each], False)
+        np.testing.assert_allclose(found, expected, atol=1e-5)
     if how == "majority":
         assert np.allclose(found * 12, np.round(found * 12), atol=1e-3)  # votes of 3/12 and 1/12
     assert (found.argmax(axis=1) == 0).all()
@@ -223,8 +226,8 @@ def test_what_is_said_when_it_is_interrupted_continues_it(place, tmp_path, capsy
     assert found == whole
 
 
-def test_interrupted_pseudo_labels_are_continued(place, strangers, tmp_path, capsys):
-    more = ["--unlabelled", strangers, "--threshold", 0.5, "--rounds", 1]
+def test_interrupted_pseudo_labels_are_continued(place, unlabelled, tmp_path, capsys):
+    more = ["--unlabelled", unlabelled, "--threshold", 0.5, "--rounds", 1]
     with pytest.MonkeyPatch.context() as patch:
         interrupt(patch, 1)
         with pytest.raises(SystemExit):
@@ -299,7 +302,7 @@ def test_refused_folds(place, tmp_path, capsys):
 
 
 @pytest.fixture(scope="module")
-def strangers(place):
+def unlabelled(place):
     """Unlabelled tones, and a copy of a labelled clip, which is not one of them."""
     folder = class_folders(place / "named", each=4, first=50)
     (place / "unlabelled").mkdir()
@@ -309,46 +312,48 @@ def strangers(place):
     return place / "unlabelled"
 
 
-def test_believed_clips_are_trained_on(place, strangers, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(strangers.parent)
-    more = ["--unlabelled", strangers.name, "--threshold", 0.5, "--rounds", 2]
+def test_pseudo_labelled_clips_are_trained_on(place, unlabelled, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(unlabelled.parent)
+    more = ["--unlabelled", unlabelled.name, "--threshold", 0.5, "--rounds", 2]
     assert command("pseudo", *words(place, tmp_path / "p"), *more) == 0
     told = capsys.readouterr().out
     assert "12 unlabelled clips" in told
     found = read_json(tmp_path / "p" / "rounds.json")
-    assert found["rounds"][0]["believed"] == 0
-    assert found["rounds"][1]["believed"] > 6
+    assert found["rounds"][0]["pseudo_labelled"] == 0
+    assert found["rounds"][1]["pseudo_labelled"] > 6
     lines = rows(tmp_path / "p" / "labels-1.csv")
-    believed = [line for line in lines if line["confidence"]]
-    assert len(lines) == 18 + len(believed)
-    assert all(line["split"] == "train" for line in believed)
-    right = [line["label"] in line["file"] for line in believed]
+    labelled = [line for line in lines if line["confidence"]]
+    assert len(lines) == 18 + len(labelled)
+    assert all(line["split"] == "train" for line in labelled)
+    right = [line["label"] in line["file"] for line in labelled]
     assert np.mean(right) > 0.8
     parts = [read_json(tmp_path / "p" / f"round-{n}" / "split.json")["items"] for n in (0, 1)]
     for name in ("valid", "test"):  # the same clips are judged in all rounds
         ends = [sorted(clip.split("/")[-1] for clip in part[name]) for part in parts]
         assert ends[0] == ends[1]
-    assert len(parts[1]["train"]) == len(parts[0]["train"]) + len(believed)
-    assert runs_of(tmp_path / "p") == [tmp_path / "p" / found["best"]]
+    assert len(parts[1]["train"]) == len(parts[0]["train"]) + len(labelled)
+    assert resolve([tmp_path / "p"], "classify") == [(tmp_path / "p" / found["best"],)]
     again = ["--data", tmp_path / "p" / "labels-1.csv", "--output", tmp_path / "again"]
     assert command(*again, "--cache", place / "cache", *STATISTICS) == 0
 
 
-def test_it_ends_when_the_validation_score_falls(place, strangers, tmp_path, monkeypatch, capsys):
+def test_it_ends_when_the_validation_score_falls(place, unlabelled, tmp_path, monkeypatch, capsys):
     scores = iter([0.5, 0.7, 0.6, 0.9])
 
-    def one(settings, train, run, table, task, believed):
+    def one(settings, run, table, task, added):
         valid = next(scores)
-        return {"run": run.name, "believed": believed, "valid": valid, "test": valid}
+        return {"run": run.name, "pseudo_labelled": added, "valid": valid, "test": valid}
 
     sure = iter(["low", "high", "middle_one"])
     monkeypatch.setattr(pseudo_labels, "_round", one)
     monkeypatch.setattr(
-        pseudo_labels, "believe", lambda s, r, clips, *a: [(clips[0], (next(sure),), 0.9)]
+        pseudo_labels,
+        "select_pseudo_labels",
+        lambda s, r, clips, *a: [PseudoLabel(clips[0], (next(sure),), 0.9)],
     )
     monkeypatch.setattr(pseudo_labels, "write_table", lambda *a: None)
-    monkeypatch.setattr(pseudo_labels, "part_of", lambda *a: [])
-    more = ["--unlabelled", strangers, "--rounds", 9]
+    monkeypatch.setattr(pseudo_labels, "read_split", lambda path: {"valid": []})
+    more = ["--unlabelled", unlabelled, "--rounds", 9]
     assert command("pseudo", *words(place, tmp_path / "p"), *more) == 0
     found = read_json(tmp_path / "p" / "rounds.json")
     assert [row["valid"] for row in found["rounds"]] == [0.5, 0.7, 0.6]
@@ -356,12 +361,12 @@ def test_it_ends_when_the_validation_score_falls(place, strangers, tmp_path, mon
     assert "the validation score fell: 0.600 after 0.700" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("several", [False, True])
-def test_how_sure_a_model_may_be_is_learnt_from_labelled_clips(several):
-    """Probabilities that are drawn from are right; with halved logits they are too careful."""
+@pytest.mark.parametrize("multilabel", [False, True])
+def test_the_temperature_is_fitted_on_labelled_clips(multilabel):
+    """Targets are sampled from honest probabilities; with halved logits these are too careful."""
     rng = np.random.default_rng(0)
     logits = rng.normal(0, 3, (4000, 3))
-    if several:
+    if multilabel:
         honest, careful = (1 / (1 + np.exp(-logits * share)) for share in (1, 0.5))
         targets = (rng.random(honest.shape) < honest).astype(float)
     else:
@@ -370,21 +375,21 @@ def test_how_sure_a_model_may_be_is_learnt_from_labelled_clips(several):
             for share in (1, 0.5)
         )
         targets = np.array([rng.multinomial(1, row) for row in honest], float)
-    found = pseudo_labels.sharpness(careful, targets, several)
-    assert found == pytest.approx(2, abs=0.15)
-    sure = pseudo_labels.sharpened(careful, 2.0, several)
+    found = pseudo_labels.fit_temperature(careful, targets, multilabel)
+    assert found == pytest.approx(0.5, abs=0.04)
+    sure = pseudo_labels.apply_temperature(careful, 0.5, multilabel)
     np.testing.assert_allclose(sure, honest, atol=1e-9)
 
 
-def test_thresholds_by_class(place, strangers, tmp_path, capsys):
-    more = ["--unlabelled", strangers, "--threshold", 1, "--rounds", 1]
+def test_thresholds_by_class(place, unlabelled, tmp_path, capsys):
+    more = ["--unlabelled", unlabelled, "--threshold", 1, "--rounds", 1]
     each = ["--thresholds", "low=0.3", "middle_one=1"]
     assert command("pseudo", *words(place, tmp_path / "p"), *more, *each) == 0
-    believed = [row for row in rows(tmp_path / "p" / "labels-1.csv") if row["confidence"]]
-    assert {row["label"] for row in believed} == {"low"}
+    labelled = [row for row in rows(tmp_path / "p" / "labels-1.csv") if row["confidence"]]
+    assert {row["label"] for row in labelled} == {"low"}
 
 
-def test_refused_pseudo_labels(place, strangers, tmp_path, capsys):
+def test_refused_pseudo_labels(place, unlabelled, tmp_path, capsys):
     def refused(*more):
         assert command("pseudo", *words(place, tmp_path / "x"), *more) == 2
         assert not (tmp_path / "x").exists()
@@ -393,7 +398,7 @@ def test_refused_pseudo_labels(place, strangers, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     assert "empty: no audio in it, expected" in refused("--unlabelled", tmp_path / "empty")
     assert "all 18 recordings are among the labelled" in refused("--unlabelled", place / "data")
-    wrong = refused("--unlabelled", strangers, "--thresholds", "lwo=0.5")
+    wrong = refused("--unlabelled", unlabelled, "--thresholds", "lwo=0.5")
     assert "found 'lwo', expected one of high, low, middle_one" in wrong
     assert "--unlabelled: required" in refused()
-    assert "threshold=2.0, expected" in refused("--unlabelled", strangers, "--threshold", 2)
+    assert "threshold=2.0, expected" in refused("--unlabelled", unlabelled, "--threshold", 2)

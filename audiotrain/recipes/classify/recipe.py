@@ -1,0 +1,175 @@
+"""Training of a clip classifier as a recipe: its clips, their features, its module and scores."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+
+from audiotrain import config
+from audiotrain.datasets import classes as labelled
+from audiotrain.datasets.items import Clip, Corpus
+from audiotrain.datasets.summary import list_unreadable, tell_left_out
+from audiotrain.recipes.classify.dataset import Task, Vectors, Windows
+from audiotrain.recipes.classify.features import ClipFeatures, ExtractedClip
+from audiotrain.recipes.classify.predictor import Classifier, describe
+from audiotrain.recipes.classify.scoring import Scores
+from audiotrain.recipes.classify.settings import STEPS, STEPS_WITHOUT_DATA, TrainSettings
+from audiotrain.recipes.classify.training import ClassifyTraining, make_model
+from audiotrain.recipes.common.recipe import Experiment, Recipe
+from audiotrain.train.crossval import read_folds
+from audiotrain.train.distributed import ranks as distributed
+from audiotrain.utils.files import write_json
+
+MONITOR = "val_ranking"  # finer than the accuracy where few clips are there to validate on
+
+
+class ClipClassification(Recipe[TrainSettings]):
+    """A run on the clips of a corpus, by default those that `find` gives."""
+
+    name = "classify"
+
+    def __init__(self, settings: TrainSettings, corpus: Corpus[Clip] | None = None):
+        super().__init__(settings)
+        self.corpus, self.strict = corpus, settings.strict
+        self.features = ClipFeatures(
+            settings.hearing, settings.cache.expanduser(), settings.workers
+        )
+
+    def discover(self, listed: Path | None) -> Corpus[Clip]:
+        """The clips, split by `test_fold` where the settings name one."""
+        corpus = self.corpus or find(self.settings, listed)
+        self.task = task_of(self.settings, corpus)
+        return with_fold(self.settings, corpus)
+
+    def load(self, items: Sequence[tuple[str, Clip]]) -> list[ExtractedClip | str]:
+        """The clips with their features, or why they can't be read."""
+        return self.features.extract([clip for _, clip in items], distributed.join())
+
+    def experiment(self, parts: Mapping[str, list[ExtractedClip]], run: Path) -> Experiment:
+        """An untrained module with the statistics of the training clips, and its samples."""
+        settings, inputs, task = self.settings, self.settings.hearing, self.task
+        train, valid = parts["train"], parts["valid"]
+        targets = [task.targets([clip for clip, _ in part]) for part in (train, valid)]
+        features = [array for _, array in train]
+        model = {"model": config.to_plain(settings.model)}
+        if inputs.embeddings is not None:
+            vectors = np.stack(features).astype(np.float64)
+            mean, deviation = vectors.mean(axis=0), vectors.std(axis=0)
+            model |= {"head": config.to_plain(settings.head), "width": len(mean)}
+            samples = Vectors(train, targets[0]), Vectors(valid, targets[1])
+        else:
+            mean, deviation = mel_statistics(features, inputs.floor)
+            frames, floor = inputs.features.frames, inputs.floor
+            change, filling = settings.augmentation, mean.astype(np.float32)
+            samples = (
+                Windows(train, targets[0], frames, floor, task.multilabel, change, filling),
+                Windows(valid, targets[1], frames, floor),
+            )
+        description = describe(task, inputs, model)
+        mx.random.seed(settings.seed)
+        untrained = make_model(description)
+        untrained.take_statistics(mean, deviation)
+        steps = STEPS_WITHOUT_DATA if settings.data is None else STEPS
+        return Experiment(
+            ClassifyTraining(untrained, task.multilabel, settings.optimization),
+            *samples,
+            steps=steps if settings.epochs is None else None,
+            monitor=MONITOR,
+            mode="max",
+            description={"classifier": description},
+        )
+
+    def score(self, parts: Mapping[str, list[ExtractedClip]], run: Path) -> Scores:
+        """Scores of the best model on the test clips; metrics.json has those on the validation
+        clips, too."""
+        classifier = Classifier.from_run(run)
+        valid, test = (
+            Scores.of(
+                classifier.task,
+                [clip for clip, _ in parts[name]],
+                classifier.probabilities([array for _, array in parts[name]]),
+            )
+            for name in ("valid", "test")
+        )
+        test.write(run)
+        write_json(run / "metrics.json", test.as_dict() | {"valid": valid.as_dict()})
+        print(f"\n{len(test.ids)} unseen clips of {len(test.task.classes)} classes:")
+        print(test.table())
+        return test
+
+
+def find(settings: TrainSettings, listed: Path | None = None) -> Corpus[Clip]:
+    """The clips of the data, or synthesised ones, after printing what they are; every problem goes
+    into the file `listed`."""
+    if settings.data is None:
+        corpus = labelled.synthesised(settings.synthesised, settings.seed)
+    else:
+        corpus = labelled.discover(settings.data, settings.group)
+        corpus = labelled.check(corpus, settings.strict)
+    print(labelled.report(corpus, listed), flush=True)
+    return corpus
+
+
+def task_of(settings: TrainSettings, corpus: Corpus[Clip]) -> Task:
+    """The classes, and whether clips are multilabel. ValueError for fewer than two classes, and for
+    clips of two or more where the settings say that they have one."""
+    classes = labelled.classes_of(corpus.items)
+    if len(classes) < 2:
+        raise ValueError(
+            f"{corpus.folder}: all {len(corpus.items)} clips are {', '.join(classes)}, expected "
+            "two classes or more"
+        )
+    multilabel = [clip for clip in corpus.items if len(clip.labels) > 1]
+    if multilabel and settings.task == "single":
+        raise ValueError(
+            f"task=single, but {len(multilabel)} clips have several classes, such as "
+            f"{multilabel[0].id}: {'|'.join(multilabel[0].labels)}"
+        )
+    return Task(classes, settings.task == "multi" or bool(multilabel))
+
+
+def with_fold(settings: TrainSettings, corpus: Corpus[Clip]) -> Corpus[Clip]:
+    """The corpus split by `test_fold`: that fold is the test part, all others are for training."""
+    if settings.test_fold is None:
+        return corpus
+    if settings.folds_of is None:
+        folds = {clip.id: clip.columns.get(labelled.FOLD, "") for clip in corpus.items}
+    else:
+        numbered = enumerate(read_folds(settings.folds_of))
+        folds = {id: str(number) for number, ids in numbered for id in ids}
+    known = sorted(set(folds.values()) - {""})
+    if settings.test_fold not in known:
+        raise ValueError(
+            f"test_fold={settings.test_fold}, expected one of {', '.join(known)}"
+            if known
+            else f"test_fold={settings.test_fold}, but no clip of {corpus.folder} has a fold"
+        )
+    clips = [
+        replace(clip, split="test" if folds[clip.id] == settings.test_fold else "train")
+        for clip in corpus.items
+        if folds.get(clip.id)
+    ]
+    return replace(corpus, items=clips)
+
+
+def report_unreadable(
+    problems: Sequence[str], total: int, strict: bool, listed: Path | None
+) -> None:
+    """Print which of `total` clips can't be read; all go into the file `listed`. ValueError when
+    `strict` and there is any."""
+    if problems and strict:
+        list_unreadable(problems, listed)
+        raise ValueError(f"{len(problems)} of {total} clips can't be read: {problems[0]}")
+    tell_left_out(problems, total, "clips", listed)
+
+
+def mel_statistics(mels: Sequence[np.ndarray], floor: float) -> tuple[np.ndarray, np.ndarray]:
+    """Mean (mels,) over all frames of all clips, in dB, and one deviation for all bins, as (mels,),
+    too."""
+    count = sum(map(len, mels))
+    raised = [np.maximum(np.asarray(mel, np.float64), floor) for mel in mels]
+    mean = sum(mel.sum(axis=0) for mel in raised) / count
+    variance = sum(np.square(mel - mean.mean()).sum() for mel in raised) / count / len(mean)
+    return mean, np.full(len(mean), max(variance**0.5, 1e-3))
