@@ -18,9 +18,10 @@ import mlx.core as mx
 import numpy as np
 
 from audiotrain.models.chords import ChordModelSettings
-from audiotrain.recipes.chords import commands as chords
+from audiotrain.recipes.chords.recipe import ChordRecipe
 from audiotrain.recipes.chords.settings import TrainSettings
-from audiotrain.recipes.chords.split import library_of
+from audiotrain.recipes.chords.songs import first_renderings
+from audiotrain.recipes.common.run import make_trainer
 from audiotrain.train.callbacks import Callback
 
 CANDIDATES = {
@@ -50,22 +51,25 @@ def seconds_per_step(settings: TrainSettings, parts: dict) -> float:
     """Median time of TIMED steps after WARM_UP, without validation."""
     short = replace(settings, steps=WARM_UP + TIMED, validations=1)
     with tempfile.TemporaryDirectory() as folder:
-        trainer, (train_loader, _) = chords.make_trainer(short, parts, Path(folder))
+        recipe = ChordRecipe(short)
+        experiment = recipe.experiment(parts, Path(folder))
+        trainer, (train_loader, _) = make_trainer(recipe, experiment, Path(folder))
         trainer.callbacks.append(clock := Clock())
-        trainer.fit(chords.make_module(short, parts["train"]), train_loader, None)
+        trainer.fit(experiment.module, train_loader, None)
     return statistics.median(np.diff(clock.marks[WARM_UP:]))
 
 
 def trained_scores(settings: TrainSettings, parts: dict) -> tuple[dict, float]:
     """Scores of a run by Viterbi, and the seconds that its training took."""
     with tempfile.TemporaryDirectory() as folder:
-        trainer, loaders = chords.make_trainer(settings, parts, Path(folder))
-        module = chords.make_module(settings, parts["train"])
+        recipe = ChordRecipe(settings)
+        experiment = recipe.experiment(parts, Path(folder))
+        trainer, loaders = make_trainer(recipe, experiment, Path(folder))
         begun = time.perf_counter()
-        trainer.fit(module, *loaders)
+        trainer.fit(experiment.module, *loaders)
         took = time.perf_counter() - begun
         recognizer = predictor.Recognizer.from_checkpoint(Path(folder))
-    scores = scoring.score(recognizer, chords.first_renderings(parts["test"]), "scoring")
+    scores = scoring.score(recognizer, first_renderings(parts["test"]), "scoring")
     return scores.as_dict()["viterbi"]["corpus"], took
 
 
@@ -81,9 +85,8 @@ def main() -> None:
         data=options.data, cache=options.cache, valid=0.02, test=0.0825, renderings=2,
         validations=1,
     )  # fmt: skip
-    library = library_of(base)
     with tempfile.TemporaryDirectory() as folder:
-        parts, _ = chords.prepare(base, library, Path(folder))
+        parts = ChordRecipe(base).read(Path(folder))
     rows = {}
     for name, model in CANDIDATES.items():
         if options.only and not any(word in name for word in options.only):

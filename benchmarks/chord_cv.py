@@ -22,10 +22,12 @@ from audiotrain.evaluation import chords as metrics
 from audiotrain.features.tuning import tuning_of
 from audiotrain.music.segments import Segment
 from audiotrain.recipes.chords import ensemble
-from audiotrain.recipes.chords.predictor import FrameRecognizer, Recognizer, best_checkpoint
+from audiotrain.recipes.chords.predictor import FrameRecognizer, Recognizer
 from audiotrain.recipes.chords.settings import TrainSettings
-from audiotrain.recipes.chords.songs import Library
-from audiotrain.recipes.chords.split import read_split
+from audiotrain.recipes.chords.songs import SongLibrary
+from audiotrain.recipes.common.checkpoints import best_checkpoint, resolve
+from audiotrain.recipes.common.ensemble import EnsembleSpec
+from audiotrain.recipes.common.split import read_split
 from audiotrain.train import checkpoint, weight_averaging
 from audiotrain.utils.progress import progress
 
@@ -71,10 +73,11 @@ def ways(runs: list[Path], folder: Path) -> Iterator[tuple[str, FrameRecognizer,
         return
     for number, run in enumerate(runs[1:], start=1):
         yield f"run {number}, Viterbi", Recognizer.from_checkpoint(run), True, False
+    members = tuple((run,) for run in runs)
     for how in ("mean", "geometric"):
-        name = f"{len(runs)} runs, {how}"
-        yield name, ensemble.of_runs(runs, None, how), True, False
-    yield "+ tuning", ensemble.of_runs(runs, None, "geometric"), True, True
+        joined = ensemble.from_spec(EnsembleSpec(members, join=how))
+        yield f"{len(runs)} runs, {how}", joined, True, False
+    yield "+ tuning", joined, True, True
     soup = souped(runs, folder)
     if soup is not None:
         yield f"soup of {len(runs)} runs", soup, True, False
@@ -102,12 +105,12 @@ def main() -> None:
     parser.add_argument("--songs", type=int, default=20)
     parser.add_argument("--rendering", type=int, default=0)
     chosen = parser.parse_args()
-    runs = [run for place in chosen.checkpoint for run in ensemble.runs_of(place)]
+    runs = [run for runs in resolve(chosen.checkpoint, "chords") for run in runs]
     items = unseen(chords.discover(chosen.data), runs, chosen.songs)
     trained = config.load(TrainSettings, ["--config", str(runs[0] / "config.yaml")])
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        library = Library(trained.features, folder / "cache", trained.seed)
+        library = SongLibrary(trained.features, folder / "cache", trained.seed)
         songs = write_songs(items, library, folder, chosen.rendering)
         tuning_of(songs[0][0], trained.features.rate)  # librosa compiles at its first call
         rows = []

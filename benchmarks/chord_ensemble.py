@@ -20,11 +20,11 @@ from audiotrain.datasets import chords
 from audiotrain.evaluation import chords as metrics
 from audiotrain.features import audio
 from audiotrain.music.segments import Segment
-from audiotrain.recipes.chords.commands import part_of
-from audiotrain.recipes.chords.ensemble import newest_run
 from audiotrain.recipes.chords.predictor import Recognizer
 from audiotrain.recipes.chords.settings import TrainSettings
-from audiotrain.recipes.chords.songs import Library
+from audiotrain.recipes.chords.songs import SongLibrary
+from audiotrain.recipes.common.checkpoints import newest_run
+from audiotrain.recipes.common.split import part_of
 from audiotrain.utils.files import write_json
 from audiotrain.utils.progress import progress
 
@@ -79,7 +79,7 @@ class Ensemble:
 
 
 def write_songs(
-    items: list[chords.Item], library: Library, folder: Path, rendering: int = 0
+    items: list[chords.Item], library: SongLibrary, folder: Path, rendering: int = 0
 ) -> list[tuple[Path, list[Segment]]]:
     """(file, labels) of each song; MIDI is rendered to the folder."""
     songs = []
@@ -94,7 +94,7 @@ def write_songs(
 
 def unseen(corpus: chords.Corpus, run: Path, count: int | None) -> list[chords.Item]:
     """Up to `count` songs, evenly spread, of the test part of a run's split."""
-    items = part_of(corpus, corpus.items, run / "split.json", "test")
+    items = part_of([run], corpus, "test", "songs")
     if count is None or count >= len(items):
         return items
     return [items[number * len(items) // count] for number in range(count)]
@@ -136,7 +136,7 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, help="folder of the ensemble's answers")
     parser.add_argument("--dictionary", default="submission", help="the ensemble's chord list")
     chosen = parser.parse_args()
-    run = newest_run(chosen.checkpoint)
+    run = newest_run(chosen.checkpoint, "chords")
     recognizer = Recognizer.from_checkpoint(run)
     trained = config.load(TrainSettings, ["--config", str(run / "config.yaml")])
     items = unseen(chords.discover(chosen.data), run, chosen.songs)
@@ -147,7 +147,7 @@ def main() -> None:
         else:
             keep = chosen.keep or Path(folder) / "answers"
             peer = Ensemble(chosen.ensemble_python, chosen.dictionary, keep)
-        library = Library(recognizer.settings, Path(folder) / "cache", trained.seed)
+        library = SongLibrary(recognizer.settings, Path(folder) / "cache", trained.seed)
         compare(recognizer, write_songs(items, library, Path(folder)), peer)
     if peer is not None:
         peer.close()

@@ -17,8 +17,8 @@ import numpy as np
 import soundfile
 
 from audiotrain.datasets.synthesis import arrangement, progressions, render
-from audiotrain.recipes.chords.ensemble import newest_run
 from audiotrain.recipes.chords.predictor import Recognizer
+from audiotrain.recipes.common.checkpoints import newest_run
 
 RATE = 44100
 SONG_SECONDS = 240.0
@@ -52,7 +52,7 @@ def peak_memory() -> float:
 def serve(checkpoint: Path, files: list[Path]) -> None:
     """Predict each file; print what it took as JSON."""
     begun = time.perf_counter()
-    recognizer = Recognizer.from_checkpoint(newest_run(checkpoint))
+    recognizer = Recognizer.from_checkpoint(newest_run(checkpoint, "chords"))
     result = {"loading": time.perf_counter() - begun, "before": peak_memory(), "files": []}
     for path in files:
         wall, cpu = time.perf_counter(), time.process_time()

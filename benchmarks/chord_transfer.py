@@ -13,8 +13,8 @@ from audiotrain.datasets import chords
 from audiotrain.evaluation import chords as metrics
 from audiotrain.features import audio
 from audiotrain.music.segments import Segment
-from audiotrain.recipes.chords.ensemble import newest_run
 from audiotrain.recipes.chords.predictor import Recognizer
+from audiotrain.recipes.common.checkpoints import newest_run
 from audiotrain.utils.progress import progress
 
 
@@ -70,7 +70,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--every", type=int, default=1, help="take every n-th clip")
     chosen = parser.parse_args()
-    recognizer = Recognizer.from_checkpoint(newest_run(chosen.checkpoint))
+    recognizer = Recognizer.from_checkpoint(newest_run(chosen.checkpoint, "chords"))
     for target in TARGETS:
         folder = chosen.data / target.folder
         if not folder.is_dir():

@@ -20,7 +20,7 @@ from audiotrain.models.chords import ChordModelSettings
 from audiotrain.recipes.chords import dataset
 from audiotrain.recipes.chords import songs as chord_data
 from audiotrain.recipes.chords.settings import TrainSettings
-from audiotrain.recipes.chords.songs import FeatureSettings, Library, Song
+from audiotrain.recipes.chords.songs import FeatureSettings, Song, SongLibrary
 from audiotrain.recipes.chords.training import ChordTraining, LossSettings, OptimizationSettings
 
 SKIPPED = 2  # steps in which the step is traced and the queue fills
@@ -58,7 +58,7 @@ class Clocked:
 def songs_of(settings: argparse.Namespace, features: FeatureSettings) -> list[list[Song]]:
     """Recordings of a folder, or composed songs."""
     with tempfile.TemporaryDirectory() as cache:
-        library = Library(features, Path(cache))
+        library = SongLibrary(features, Path(cache))
         if settings.data is None:
             return [[library.composed(number, 60.0, [])] for number in range(settings.songs)]
         items = chords.discover(settings.data).items[: settings.songs]

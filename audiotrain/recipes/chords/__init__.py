@@ -1,19 +1,19 @@
 """Chord recognition: `python -m audiotrain.recipes.chords`.
 
-blending.py       Runs joined to one model
-chord_trainer.py  ChordTrainer
-commands.py       Train, evaluate and use a chord recogniser
-cv.py             Cross-validation of the chord recipe
-dataset.py        The windows of songs that training draws and validation goes through
+chord_trainer.py  ChordTrainer: train on raw waveforms with train / train_epoch / validate
+commands.py       The commands: train, cv, evaluate, ensemble, predict
+cv.py             Cross-validation
+dataset.py        Windows of songs, as training and validation take them
 decoding.py       From a model's logits to chords in time
-ensemble.py       Several trained chord models as one, and one model hearing several
-predict_files.py  Write the chords of audio files and folders with the newest run's model
-predictor.py      A trained chord model on audio of any length
-scoring.py        How good a chord model is
-settings.py       Settings of the chord recipe's commands
-songs.py          Songs as cached features, frame labels and onsets
-split.py          The songs of a run
-training.py       The training module of the chord recipe
+ensemble.py       Several models as one, one model on several transpositions; the command ensemble
+posteriors.py     What the models of a cross-validation predict for songs that they were not trained on
+predict_files.py  The command predict
+predictor.py      A trained model on audio of any length
+recipe.py         ChordRecipe: data, module and scores
+scoring.py        Scores of a model
+settings.py       Settings of the commands
+songs.py          Songs as cached features, frame labels and onsets; the songs of a run
+training.py       The training module
 """
 
 from audiotrain.utils.lazy import lazy_names

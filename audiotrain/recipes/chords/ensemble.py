@@ -1,26 +1,43 @@
-"""Several trained chord models as one, and one model hearing several transpositions.
+"""Several trained chord models as one, and one model on several transpositions.
 
-A place that `--checkpoint` names is a run, a cross-validation (all its folds), or an ensemble that
-the command `ensemble` wrote.
+The command `ensemble` fits the weights of runs on songs that no run was trained on, or writes the
+mean of their weights, a soup. Weights are fitted head by head; the ensemble joins whole chords.
 """
 
-import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
+from audiotrain import config
+from audiotrain.datasets.summary import PROBLEMS, tell_left_out
 from audiotrain.features import augment
-from audiotrain.recipes.chords.decoding import by_type, log_softmax, split
+from audiotrain.recipes.chords import predictor, scoring
+from audiotrain.recipes.chords.decoding import by_type, heads_of, log_softmax, split, split_heads
+from audiotrain.recipes.chords.posteriors import read_posteriors
 from audiotrain.recipes.chords.predictor import FrameRecognizer, Recognizer
-from audiotrain.train import crossval
-from audiotrain.train.ensembling import member_weights
-from audiotrain.utils.files import write_json
+from audiotrain.recipes.chords.settings import EnsembleSettings, TrainSettings
+from audiotrain.recipes.chords.songs import (
+    Song,
+    SongLibrary,
+    discover,
+    first_renderings,
+    load_songs,
+    report,
+)
+from audiotrain.recipes.common.checkpoints import best_checkpoint, resolve
+from audiotrain.recipes.common.ensemble import EnsembleSpec, are_cross_validations, refuse_used
+from audiotrain.recipes.common.split import SPLIT, read_split
+from audiotrain.train import checkpoint, crossval, ensembling, weight_averaging
+from audiotrain.utils.progress import progress
 
 SHIFTS = (-2, -1, 0, 1, 2)  # semitones, of test-time transposition
 Join = Literal["mean", "geometric"]
+# Of a song: log-probabilities (frames, 56) by each model, and its classes (frames, 3).
+Predictions = tuple[Sequence[np.ndarray], np.ndarray]
+Fit = tuple[np.ndarray, Callable[[np.ndarray], float]]  # weights, the cross entropy of any weights
 
 
 def join(members: Sequence[np.ndarray], weights: np.ndarray, how: Join = "mean") -> np.ndarray:
@@ -49,21 +66,26 @@ class Ensemble(FrameRecognizer):
     """
 
     def __init__(
-        self, members: Sequence[Recognizer], weights: Sequence[float] | None = None,
-        how: Join = "mean", shifts: Sequence[int] = (0,), names: Sequence[object] = (),
-    ):  # fmt: skip
+        self,
+        members: Sequence[Recognizer],
+        weights: Sequence[float] | None = None,
+        how: Join = "mean",
+        shifts: Sequence[int] = (0,),
+        names: Sequence[object] = (),
+    ):
         names = names or [f"member {number}" for number in range(len(members))]
         for name, member in zip(names[1:], members[1:], strict=True):
-            _agree(name, member, names[0], members[0])
-        self.members, self.weights, self.how = members, member_weights(weights, len(members)), how
+            _check_input(name, member, names[0], members[0])
+        self.members, self.how = members, how
+        self.weights = ensembling.member_weights(weights, len(members))
         self.settings, self.window = members[0].settings, members[0].window
         self.shifts = [shift for shift in shifts if abs(shift) <= self.settings.spare] or [0]
         self.spare = any(self.shifts)
         costs = [member.switching_cost for member in members]
         self.switching_cost = float(np.dot(self.weights, costs))
 
-    def hear(self, windows: np.ndarray) -> np.ndarray:
-        found, weights = [], []
+    def log_probs(self, windows: np.ndarray) -> np.ndarray:
+        predictions, weights = [], []
         for shift in self.shifts:
             moved = windows
             if self.spare:
@@ -72,110 +94,214 @@ class Ensemble(FrameRecognizer):
                 )
             for member, weight in zip(self.members, self.weights, strict=True):
                 if weight:
-                    found.append(transposed(member.hear(moved), -shift))
+                    predictions.append(transposed(member.log_probs(moved), -shift))
                     weights.append(weight / len(self.shifts))
-        return join(found, weights, self.how)
+        return join(predictions, weights, self.how)
 
 
-def _agree(name: object, member: Recognizer, first_name: object, first: Recognizer) -> None:
-    own, wanted = asdict(member.settings), asdict(first.settings)
-    own["window"], wanted["window"] = member.window, first.window
-    for key in wanted:
-        if own[key] != wanted[key]:
+def _check_input(name: object, member: Recognizer, first_name: object, first: Recognizer) -> None:
+    """ValueError when a member takes other features or windows than the first one."""
+    found, expected = asdict(member.settings), asdict(first.settings)
+    found["window"], expected["window"] = member.window, first.window
+    for key in expected:
+        if found[key] != expected[key]:
             setting = key if key == "window" else f"features.{key}"
             raise ValueError(
-                f"{name}: {setting} is {own[key]}, expected {wanted[key]} as in {first_name}: "
-                "members of an ensemble hear the same"
+                f"{name}: {setting} is {found[key]}, expected {expected[key]} as in {first_name}: "
+                "members of an ensemble take the same input"
             )
-
-
-# ---- places
-
-
-def runs_of(place: Path) -> list[Path]:
-    """The runs at a place: itself or the newest inside it, or a cross-validation's folds."""
-    if not (place / "folds.json").is_file():
-        return [newest_run(place)]
-    runs = [place / f"fold-{k}" for k in range(len(crossval.read_folds(place)))]
-    for k, run in enumerate(runs):
-        if not (place / "oof" / f"{k}.json").is_file():
-            raise ValueError(
-                f"{place}: fold {k} of {len(runs)} is not done: cv --output {place} --resume, or "
-                f"name runs inside it, such as {run}"
-            )
-    return runs
-
-
-def newest_run(folder: Path, flag: str = "--checkpoint") -> Path:
-    """The folder itself when it is a run or checkpoint, else the newest run inside it. ValueError
-    naming the flag when there is none."""
-    if (folder / "checkpoints").is_dir() or (folder / "state.json").is_file():
-        return folder
-    runs = sorted(folder.glob("*/checkpoints"), key=lambda path: path.stat().st_mtime)
-    if not runs:
-        raise ValueError(
-            f"{flag} {folder}: no trained run there; "
-            "`python -m audiotrain.recipes.chords` trains one"
-        )
-    return runs[-1].parent
 
 
 def load(
-    places: Sequence[Path], how: Join | None = None, transpose: bool = False
+    paths: Sequence[Path], how: Join | None = None, transpose: bool = False
 ) -> tuple[FrameRecognizer, list[Path]]:
-    """What all places say together, each with the same weight, and the runs it consists of.
-    ValueError for an ensemble that is to be joined in another way than it says."""
-    if len(places) == 1 and (places[0] / "ensemble.json").is_file():
-        if how is not None:
-            raise ValueError(
-                f"--join {how}: {places[0]} is an ensemble, which says how; expected none"
-            )
-        return read(places[0], transpose)
-    runs, weights = [], []
-    for place in places:
-        own = runs_of(place)
-        runs += own
-        weights += [1 / len(own)] * len(own)
-    return of_runs(runs, weights, how or "mean", transpose), runs
+    """The model that `--checkpoint` names, and its runs."""
+    spec = EnsembleSpec.of(paths, "chords", how, get_args(Join))
+    return from_spec(spec, transpose), spec.runs
 
 
-def of_runs(
-    runs: Sequence[Path], weights: Sequence[float] | None, how: Join, transpose: bool = False
-) -> FrameRecognizer:
-    """Runs joined with these weights; the model itself where there is one alone."""
-    members = [Recognizer.from_checkpoint(run) for run in runs]
-    if len(members) == 1 and not transpose:
-        return members[0]
-    return Ensemble(members, weights, how, SHIFTS if transpose else (0,), runs)
+def from_spec(spec: EnsembleSpec, transpose: bool = False) -> FrameRecognizer:
+    """The runs of an ensemble, joined; the model itself where there is one run alone."""
+    members = [Recognizer.from_checkpoint(run) for run in spec.runs]
+    model: FrameRecognizer = members[0]
+    if len(members) > 1 or transpose:
+        shifts = SHIFTS if transpose else (0,)
+        model = Ensemble(members, spec.run_weights, spec.join, shifts, spec.runs)
+    if "switching_cost" in spec.extra:
+        model.switching_cost = float(spec.extra["switching_cost"])
+    return model
 
 
-def write(folder: Path, ensemble: Ensemble, runs: Sequence[Path]) -> None:
-    """Save which runs an ensemble joins, and how; `read` reads it again."""
-    write_json(
-        folder / "ensemble.json",
-        {
-            "members": [str(run.resolve()) for run in runs],
-            "weights": [round(float(weight), 6) for weight in ensemble.weights],
-            "join": ensemble.how,
-            "switching_cost": ensemble.switching_cost,
-        },
-    )
+# ---- the command
 
 
-def read(folder: Path, transpose: bool = False) -> tuple[FrameRecognizer, list[Path]]:
-    """The ensemble that `write` saved, and its runs. ValueError, one line, when it is damaged."""
-    file = folder / "ensemble.json"
+def ensemble(settings: EnsembleSettings) -> Path:
+    """Write the folder of an ensemble, or of a soup; where it is."""
+    output, paths = settings.output, settings.checkpoint
+    refuse_used(output)
+    members = tuple(resolve(paths, "chords"))
+    spec = EnsembleSpec(members, settings.weights, settings.join)
+    if settings.join == "soup":
+        return soup(settings, spec)
+    songs: list[Song] = []
+    if not settings.weights and len(paths) > 1:
+        if same_folds(paths):
+            weights = fit_weights(paths, out_of_fold_predictions(paths), settings.join)
+        else:
+            songs = validation_songs(settings, spec.runs)
+            models = [load([path], settings.join)[0] for path in paths]
+            weights = fit_weights(paths, predictions_of(models, songs), settings.join)
+        spec = EnsembleSpec(members, tuple(round(float(w), 6) for w in weights), settings.join)
+    model = from_spec(spec)
+    if songs:
+        scoring.choose_decoding(model, songs)
+    extra = {"switching_cost": model.switching_cost}
+    EnsembleSpec(spec.members, spec.weights, spec.join, extra).write(output)
+    print(f"{output}: {len(spec.runs)} runs, cost of a switch {model.switching_cost:g}")
+    return output
+
+
+def soup(settings: EnsembleSettings, spec: EnsembleSpec) -> Path:
+    """Save the mean of the runs' weights as a run's best checkpoint."""
+    runs, folders = spec.runs, [best_checkpoint(run) for run in spec.runs]
+    configs = [checkpoint.load_meta(folder).get("config") or {} for folder in folders]
+    for run, found in zip(runs, configs, strict=True):
+        if found.get("recognizer") != configs[0].get("recognizer"):
+            raise ValueError(f"{run}: another architecture or features than {runs[0]}: no soup")
+    arrays = weight_averaging.soup(folders, spec.run_weights)
+    best = settings.output / "checkpoints" / "best"
+    checkpoint.save(best, {"model": arrays}, {"config": configs[0]})
+    recognizer = Recognizer.from_checkpoint(settings.output)
     try:
-        content = json.loads(file.read_text("utf-8"))
-        runs = [Path(name) for name in content["members"]]
-        weights = [float(weight) for weight in content["weights"]]
-        how, cost = content["join"], float(content["switching_cost"])
-        if how not in ("mean", "geometric") or len(weights) != len(runs) or not runs:
-            raise ValueError(f"{len(runs)} members, {len(weights)} weights, join {how}")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{file}: not an ensemble of the chord recipe ({error})") from None
-    shifts = SHIFTS if transpose else (0,)
-    members = [Recognizer.from_checkpoint(run) for run in runs]
-    ensemble = Ensemble(members, weights, how, shifts, runs)
-    ensemble.switching_cost = cost
-    return ensemble, runs
+        songs = validation_songs(settings, runs)
+    except ValueError as error:
+        print(f"it decodes as {runs[0]} does, not by songs of its own: {error}")
+        first = Recognizer.from_checkpoint(runs[0])
+        recognizer.switching_cost = first.switching_cost
+        recognizer.type_offsets = first.type_offsets
+    else:
+        scoring.choose_decoding(recognizer, songs)
+    predictor.write_decoding(recognizer, settings.output / "checkpoints" / "decoding.json")
+    print(f"{settings.output}: the mean of the weights of {len(runs)} runs")
+    return settings.output
+
+
+# ---- weights fitted to predictions
+
+
+def fit_weights(paths: Sequence[Path], songs: Iterable[Predictions], how: Join) -> np.ndarray:
+    """Weights (paths,) by what the model of each path predicts for songs; printed in a table with
+    the cross entropy of each model alone."""
+    weights, entropy = (fit_geometric if how == "geometric" else fit_mean)(songs)
+    print(f"{'weight':>8}{'cross entropy':>15}")
+    for path, weight, alone in zip(paths, weights, np.eye(len(paths)), strict=True):
+        print(f"{weight:8.3f}{entropy(alone):15.4f}  {path}")
+    print(f"{'equal':>8}{entropy(np.full(len(paths), 1 / len(paths))):15.4f}")
+    print(f"{'fitted':>8}{entropy(weights):15.4f}")
+    return weights
+
+
+def fit_mean(songs: Iterable[Predictions]) -> Fit:
+    """Weights of the mean of probabilities."""
+    likelihoods = np.concatenate(
+        [[label_probabilities(one, classes) for one in heads] for heads, classes in songs], axis=1
+    )
+    floor = np.maximum(likelihoods, ensembling.TINIEST)
+    return ensembling.mixture_weights(likelihoods), lambda w: float(-np.log(w @ floor).mean())
+
+
+def fit_geometric(songs: Iterable[Predictions]) -> Fit:
+    """Weights of the geometric mean. It depends on the probabilities of all classes, not only of
+    the labels: they are kept as float16, as posteriors are on disk."""
+    logs, targets = [], []
+    for heads, classes in songs:
+        for parts in zip(*(labelled(one, classes) for one in heads), strict=True):
+            logs.append(np.stack([part for part, _ in parts]).astype(np.float16))
+            targets.append(parts[0][1])
+    weights = ensembling.geometric_weights(logs, targets)
+    return weights, lambda w: ensembling.geometric_cross_entropy(logs, targets, w)[0]
+
+
+def labelled(heads: np.ndarray, classes: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    """For each head log-probabilities (frames, its classes) that sum to 1, of the frames that
+    `classes` (frames, 3) has a label for, and these labels; heads (frames, 56)."""
+    has = classes >= 0
+    parts = (log_softmax(part) for part in split_heads(heads))
+    return [(part[has[:, n]], classes[has[:, n], n]) for n, part in enumerate(parts)]
+
+
+def label_probabilities(heads: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """The probabilities of the labels in classes (frames, 3), of all heads, by log-probabilities
+    (frames, 56)."""
+    parts = labelled(heads, classes)
+    return np.concatenate([np.exp(part[np.arange(len(own)), own]) for part, own in parts])
+
+
+def predictions_of(
+    recognizers: Sequence[FrameRecognizer], songs: Sequence[Song]
+) -> Iterator[Predictions]:
+    """What models predict for songs, with a progress bar."""
+    for song in progress(songs, "blending"):
+        yield (
+            [heads_of(one.song_log_probabilities(one.inputs(song))) for one in recognizers],
+            song.classes,
+        )
+
+
+def same_folds(paths: Sequence[Path]) -> bool:
+    """Whether all paths are cross-validations. ValueError where their folds are not the same."""
+    if not are_cross_validations(paths):
+        return False
+    first, *others = (crossval.read_folds(path) for path in paths)
+    for path, folds in zip(paths[1:], others, strict=True):
+        if folds != first:
+            raise ValueError(
+                f"{path}: {_count(folds)}, others than the {_count(first)} of {paths[0]}; "
+                "expected cross-validations of the same folds, or --weights"
+            )
+    return True
+
+
+def _count(folds: Sequence[Sequence[str]]) -> str:
+    return f"{len(folds)} folds of {sum(map(len, folds))} songs"
+
+
+def out_of_fold_predictions(paths: Sequence[Path]) -> Iterator[Predictions]:
+    """What each cross-validation has saved of every song. ValueError for other features."""
+    for songs in zip(*(read_posteriors(path) for path in paths), strict=True):
+        shapes = {heads.shape for _, heads, _ in songs}
+        if len(shapes) > 1:
+            raise ValueError(
+                f"{songs[0][0]}: {' and '.join(str(shape[0]) for shape in sorted(shapes))} frames, "
+                "expected the same features in all cross-validations"
+            )
+        yield [heads for _, heads, _ in songs], songs[0][2]
+
+
+def validation_songs(settings: EnsembleSettings, runs: Sequence[Path]) -> list[Song]:
+    """Songs that all runs validated on, as written; all that is wrong with the data is in a file of
+    `settings.output`. ValueError when there are none."""
+    for run in runs:
+        if not (run / SPLIT).is_file():
+            raise ValueError(
+                f"{run}: no {SPLIT}, as of composed songs alone: no songs that all runs validated "
+                "on; or give --weights"
+            )
+    names = set.intersection(*(set(read_split(run / SPLIT)["valid"]) for run in runs))
+    trained = config.load(TrainSettings, ["--config", str(runs[0] / "config.yaml")])
+    data = settings.data or trained.data
+    if data is None or not names:
+        raise ValueError(
+            f"{len(names)} songs that all {len(runs)} runs validated on, expected some in --data; "
+            "or give --weights"
+        )
+    listed = settings.output / PROBLEMS
+    corpus = discover(data, settings, trained.group)
+    report(corpus, listed)
+    items = [item for item in corpus.items if item.id in names]
+    library = SongLibrary(trained.features, settings.cache.expanduser(), trained.seed)
+    songs, problems = load_songs(library, items, "reading")
+    tell_left_out(problems, len(items), "songs", listed)
+    if not songs:
+        raise ValueError(f"{data}: none of the {len(names)} songs that all runs validated on")
+    return first_renderings(songs)

@@ -19,6 +19,7 @@ from audiotrain.music.chord_classes import HEAD_SIZES, BassRule, decode
 from audiotrain.music.segments import Segment, frames_to_segments
 from audiotrain.recipes.chords import decoding as chord_decoding
 from audiotrain.recipes.chords.songs import SILENCE, FeatureSettings, Song, decibels
+from audiotrain.recipes.common.checkpoints import best_checkpoint
 from audiotrain.train import checkpoint
 from audiotrain.utils.files import write_json
 
@@ -34,14 +35,14 @@ class Prediction(NamedTuple):
 
 
 class FrameRecognizer:
-    """Chords of audio of any length by whatever tells the chords of windows: `hear`."""
+    """Chords of audio of any length, by the log-probabilities that `log_probs` gives of windows."""
 
     settings: FeatureSettings
     window: int  # frames
     switching_cost: float | None = 2.0
-    spare = False  # whether `hear` wants the spare bins, too
+    spare = False  # whether `log_probs` takes the spare bins, too
 
-    def hear(self, windows: np.ndarray) -> np.ndarray:
+    def log_probs(self, windows: np.ndarray) -> np.ndarray:
         """Log-probabilities (windows, frames, 385), as chord_decoding's, for features (windows,
         frames, bins) in dB."""
         raise NotImplementedError
@@ -72,7 +73,7 @@ class FrameRecognizer:
             count = max(0, (len(held) - window) // step + 1)
             for first in range(0, count, WINDOWS_AT_ONCE):
                 chosen = np.arange(first, min(first + WINDOWS_AT_ONCE, count))
-                for posteriors in self.hear(held[chosen[:, None] * step + places]) * ramp:
+                for posteriors in self.log_probs(held[chosen[:, None] * step + places]) * ramp:
                     if tail is not None and given < frames:
                         joined = (tail + posteriors[:step]) / (ramp[step:] + ramp[:step])
                         yield joined[: frames - given]
@@ -174,7 +175,7 @@ class Recognizer(FrameRecognizer):
         chosen = read_decoding(decoding) if decoding.is_file() else {}
         return cls(holder.model, settings, window, **chosen)
 
-    def hear(self, windows: np.ndarray) -> np.ndarray:
+    def log_probs(self, windows: np.ndarray) -> np.ndarray:
         """Log-probabilities (windows, frames, 385)."""
         logits = self.model(mx.array(windows, dtype=mx.float32))
         mx.eval(logits)
@@ -243,14 +244,6 @@ class _Holder(nn.Module):
     def __init__(self, model: FrameChordModel):
         super().__init__()
         self.model = model
-
-
-def best_checkpoint(run: Path) -> Path:
-    """A run's best checkpoint, or its last one when there is no best."""
-    for name in ("best", "last"):
-        if (run / "checkpoints" / name).is_dir():
-            return run / "checkpoints" / name
-    raise checkpoint.CheckpointError(f"{run}: no checkpoints/best or checkpoints/last in this run")
 
 
 def describe(model: ChordModelSettings, settings: FeatureSettings, window: int) -> dict:

@@ -1,7 +1,8 @@
 """How good a chord model is: mir_eval's scores by song and corpus, frame accuracies, confusions."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from audiotrain.evaluation import classification, plots
 from audiotrain.music.chord_classes import CHORD_TYPES, HEADS, PITCH_NAMES, decode, encode
 from audiotrain.music.segments import Segment
 from audiotrain.recipes.chords import decoding
+from audiotrain.recipes.chords.posteriors import Posteriors
 from audiotrain.recipes.chords.predictor import FrameRecognizer
 from audiotrain.recipes.chords.songs import Song
 from audiotrain.utils.files import finite_or_none, write, write_json
@@ -26,15 +28,15 @@ SHOWN = (
     "seg", "acqa",
 )  # fmt: skip
 
-Keep = Callable[[Song, np.ndarray], None]  # told of each song's log-probabilities (frames, 385)
-NOWHERE = {"audio": None, "start": 0.0, "end": None}  # of a song that can't be heard
+NO_RECORDING = {"audio": None, "start": 0.0, "end": None}
 
 
 class Scores:
-    """Sums what songs add; `as_dict` is metrics.json."""
+    """Sums over songs; `as_dict` is metrics.json. The log-probabilities of each song are saved in
+    `posteriors`, where there is one."""
 
-    def __init__(self, recognizer: FrameRecognizer, keep: Keep = lambda *_: None):
-        self.recognizer, self.keep = recognizer, keep
+    def __init__(self, recognizer: FrameRecognizer, posteriors: Posteriors | None = None):
+        self.recognizer, self.posteriors = recognizer, posteriors
         self.songs: list[dict] = []
         self.timelines: list[dict] = []
         self.by_decoding: dict[str, list[dict]] = {"viterbi": [], "argmax": []}
@@ -51,7 +53,8 @@ class Scores:
         """Predict a song both ways and compare it with its labels."""
         settings = self.recognizer.settings
         posteriors = self.recognizer.song_log_probabilities(self.recognizer.inputs(song))
-        self.keep(song, posteriors)
+        if self.posteriors is not None:
+            self.posteriors.save(song, posteriors)
         seconds = max(song.seconds(settings), song.segments[-1].end if song.segments else 0.0)
         row = {"song": song.name, "seconds": song.seconds(settings)}
         costs = {"viterbi": self.recognizer.switching_cost, "argmax": None}
@@ -111,7 +114,7 @@ class Scores:
         write_json(folder / "metrics.json", self.as_dict())
         heard = recordings or {}
         lines = [
-            json.dumps(finite_or_none(line | heard.get(line["song"], NOWHERE)))
+            json.dumps(finite_or_none(line | heard.get(line["song"], NO_RECORDING)))
             for line in self.timelines
         ]
         write(folder / "timelines.json", "[\n" + ",\n".join(lines) + "\n]\n")
@@ -159,15 +162,30 @@ def _timeline(song: Song, seconds: float, score: float, estimate: Sequence[Segme
 
 
 def score(
-    recognizer: FrameRecognizer, songs: Sequence[Song], text: str,
-    keep: Keep = lambda *_: None,
-) -> Scores:  # fmt: skip
-    """The scores of all songs, with a progress bar; `keep` is given each song's log-probabilities
-    (frames, 385)."""
-    scores = Scores(recognizer, keep)
+    recognizer: FrameRecognizer,
+    songs: Sequence[Song],
+    text: str,
+    posteriors: Posteriors | None = None,
+) -> Scores:
+    """The scores of all songs, with a progress bar; see `Scores`."""
+    scores = Scores(recognizer, posteriors)
     for song in progress(songs, text):
         scores.add(song)
     return scores
+
+
+def headline(result: dict) -> str:
+    """How many songs a metrics.json is of, and how long they are."""
+    return f"{result['songs']} songs, {result['seconds'] / 60:.0f} minutes"
+
+
+def numbers(result: dict) -> dict[str, float]:
+    """The scores in a metrics.json by name: of the corpus, "argmax_..." those of the likeliest
+    chords, and the share of right frames."""
+    rows = dict(result["viterbi"]["corpus"])
+    rows |= {f"argmax_{name}": value for name, value in result["argmax"]["corpus"].items()}
+    rows |= result["frames"]
+    return {name: math.nan if value is None else float(value) for name, value in rows.items()}
 
 
 def table(result: dict) -> str:

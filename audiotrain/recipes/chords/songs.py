@@ -13,7 +13,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from audiotrain.datasets.chords import corpus as chords_corpus
+from audiotrain.datasets.chords import discovery
 from audiotrain.datasets.chords import items as chords
+from audiotrain.datasets.items import Corpus
 from audiotrain.datasets.synthesis import arrangement, midi, progressions, render
 from audiotrain.datasets.synthesis.soundfont import SoundFont
 from audiotrain.features import audio as audio_files
@@ -114,7 +117,7 @@ def degrade(audio: np.ndarray, rate: int, rng: np.random.Generator) -> np.ndarra
     return augment.add_noise(audio, rng, lowest_snr=20.0, highest_snr=40.0)
 
 
-class Library:
+class SongLibrary:
     """Makes songs, from files or from seeds, through a cache on disk."""
 
     def __init__(
@@ -163,7 +166,7 @@ class Library:
             spec |= self._played() if rendering else {}
         if not item.midi or item.start or item.end is not None:
             spec["span"] = [item.start, item.end]
-        return self._get(item.audio, spec, lambda: self._source(item, rendering), tuned, onsets)
+        return self._get(item.audio, spec, lambda: self.source(item, rendering), tuned, onsets)
 
     def composed(self, number: int, seconds: float, borrowed: Sequence[list[Segment]]) -> Song:
         """The `number`-th synthesised song of a seed, its chords from a grammar or from one of
@@ -246,12 +249,14 @@ class Library:
         rng = self._rng("rendering", item.id, rendering)
         return self._perform(arrangement.reorchestrate(parts, rng), rng)
 
-    def _source(self, item: chords.Item, rendering: int) -> np.ndarray | Path:
+    def source(self, item: chords.Item, rendering: int = 0) -> np.ndarray | Path:
+        """The file of a recording; samples of a span of one, or of a rendering of a MIDI file."""
         if item.midi:
             return self._audio_of_midi(item, rendering)
         if not item.start and item.end is None:
             return item.audio
-        return self.span_of(item)
+        length = None if item.end is None else item.end - item.start
+        return audio_files.read(item.audio, self.settings.rate, item.start, length)
 
     def _spec(self) -> dict:
         """What features depend on besides their source."""
@@ -279,11 +284,6 @@ class Library:
             return values, np.zeros(0, np.float16)
         return values, self.cache.get(source, spec | {"onsets": ONSETS}, lambda: made()[1])
 
-    def span_of(self, item: chords.Item) -> np.ndarray:
-        """Samples of the part of a recording that is the item."""
-        length = None if item.end is None else item.end - item.start
-        return audio_files.read(item.audio, self.settings.rate, item.start, length)
-
 
 class Renderings(NamedTuple):
     """The songs that an item becomes: only the first of its renderings has onsets."""
@@ -299,7 +299,7 @@ class Renderings(NamedTuple):
 
 
 def load_songs(
-    library: Library, items: Sequence[chords.Item], text: str, renderings: Sequence[int] = (0,),
+    library: SongLibrary, items: Sequence[chords.Item], text: str, renderings: Sequence[int] = (0,),
     tuned: bool = False, ranks: Alone | None = None,
 ) -> tuple[list[list[Song]], list[str]]:  # fmt: skip
     """Each item in those renderings, and a line for each that cannot be read."""
@@ -310,7 +310,7 @@ def load_songs(
 
 
 def load_renderings(
-    library: Library, chosen: Sequence[Renderings], text: str, ranks: Alone | None = None
+    library: SongLibrary, chosen: Sequence[Renderings], text: str, ranks: Alone | None = None
 ) -> list[list[Song] | str]:
     """The songs of each item, or why it cannot be read. What the cache lacks is extracted on all
     cores, shared out over the `ranks`."""
@@ -322,7 +322,7 @@ def load_renderings(
 
 
 def _load(
-    library: Library, item: chords.Item, renderings: Sequence[int], tuned: bool
+    library: SongLibrary, item: chords.Item, renderings: Sequence[int], tuned: bool
 ) -> list[Song] | str:
     try:
         return [library.song(item, number, tuned, number == renderings[0]) for number in renderings]
@@ -330,7 +330,7 @@ def _load(
         return str(error)
 
 
-def _extract(library: Library, chosen: Renderings) -> str | None:
+def _extract(library: SongLibrary, chosen: Renderings) -> str | None:
     item, renderings, tuned = chosen
     try:
         for number in renderings:
@@ -341,7 +341,7 @@ def _extract(library: Library, chosen: Renderings) -> str | None:
 
 
 def compose_songs(
-    library: Library, count: int, seconds: float, borrowed: Sequence[list[Segment]],
+    library: SongLibrary, count: int, seconds: float, borrowed: Sequence[list[Segment]],
     ranks: Alone | None = None,
 ) -> list[Song]:  # fmt: skip
     """The first `count` composed songs, played on all cores, shared out over the `ranks`."""
@@ -352,13 +352,86 @@ def compose_songs(
     return [library.composed(number, seconds, borrowed) for number in range(count)]
 
 
-def _compose(library: Library, seconds: float, borrowed: Sequence[list[Segment]], number: int):
+def _compose(library: SongLibrary, seconds: float, borrowed: Sequence[list[Segment]], number: int):
     library.composed(number, seconds, borrowed)
+
+
+# ---- the songs of a run
+
+
+def discover(data: Path, settings, group: str | None = None) -> Corpus[chords.Item]:
+    """The labelled recordings of a folder, read as `settings` (`selector`, `pop_spellings`) say."""
+    selector = settings.selector
+    chosen = int(selector) if selector is not None and selector.isdigit() else selector
+    corpus = discovery.discover(data, chosen, group, settings.pop_spellings)
+    return chords_corpus.check(corpus)
+
+
+def report(corpus: Corpus[chords.Item], listed: Path | None = None) -> None:
+    """Print what is in a folder; all that is wrong with it goes into the file `listed`. ValueError
+    when it has no audio."""
+    print(chords_corpus.report(corpus, listed), flush=True)
+    if not any(item.audio is not None for item in corpus.items):
+        songs = len(corpus.items)
+        raise ValueError(f"{corpus.folder}: labels of {songs} songs but no audio to train on")
+
+
+def compose(settings, library: SongLibrary, ranks: Alone | None = None) -> list[list[Song]]:
+    """The synthesised songs that training `settings` ask for, one rendering each, played by all
+    `ranks`."""
+    if not settings.composed_songs:
+        return []
+    borrowed = []
+    if settings.progressions is not None:
+        borrowed = [
+            chords.segments(item)
+            for item in discovery.discover(settings.progressions).items
+            if item.clip_label is None
+        ]
+    songs = compose_songs(
+        library, settings.composed_songs, settings.composed_seconds, borrowed, ranks
+    )
+    return [[song] for song in songs]
+
+
+def split_by_difficulty(
+    songs: Sequence[list[Song]], valid: float, test: float
+) -> dict[str, list[list[Song]]]:
+    """Composed songs by part, one to validate and one to test on at least. All parts have easy
+    songs (of few chords) and hard ones: of few songs chosen at random, the difficulty differs more
+    than models do."""
+    count = len(songs)
+    counts = [min(max(1, round(count * share)), count - 2) for share in (valid, test)]
+    held_out = min(sum(counts), count - 1)
+    tested = held_out * counts[1] // sum(counts)
+
+    def difficulty(renderings: list[Song]) -> tuple[int, str]:
+        labels = {segment.label.replace("X", "N") for segment in renderings[0].segments}
+        return len(labels), renderings[0].name
+
+    parts = np.full(count, "train")
+    parts[evenly(held_out, count)] = np.where(evenly(tested, held_out), "test", "valid")
+    by_part: dict[str, list[list[Song]]] = {"train": [], "valid": [], "test": []}
+    for part, renderings in zip(parts.tolist(), sorted(songs, key=difficulty), strict=True):
+        by_part[part].append(renderings)
+    for chosen in by_part.values():
+        chosen.sort(key=lambda renderings: renderings[0].name)
+    return by_part
+
+
+def evenly(some: int, count: int) -> np.ndarray:
+    """(count,) bool: `some` places that lie evenly among them."""
+    return np.diff((2 * np.arange(count + 1) * some + count) // (2 * count)) > 0
+
+
+def first_renderings(songs: Sequence[Sequence[Song]]) -> list[Song]:
+    """One rendering of each song."""
+    return [renderings[0] for renderings in songs]
 
 
 def statistics(songs: Sequence[Sequence[Song]], settings: FeatureSettings) -> tuple[float, float]:
     """Mean and standard deviation of the features of up to 200 songs."""
-    chosen = [renderings[0] for renderings in songs[:: max(1, len(songs) // 200)]]
+    chosen = first_renderings(songs[:: max(1, len(songs) // 200)])
     spare = settings.spare_bins
     values = [
         np.asarray(s.features[::7, spare : spare + settings.bins], np.float64) for s in chosen

@@ -1,6 +1,6 @@
 """The training module of the chord recipe: model, loss, accuracies, optimizer."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,7 +19,7 @@ from audiotrain.music.chord_classes import (
     IGNORE,
     chord_pitch_classes,
 )
-from audiotrain.recipes.chords.songs import FeatureSettings
+from audiotrain.recipes.chords.songs import FeatureSettings, Song
 from audiotrain.train.losses import ChordRecognitionLoss, inverse_power_weights
 from audiotrain.train.module import OptimizerConfig, TrainModule
 from audiotrain.train.optimizers import parameter_groups
@@ -232,10 +232,10 @@ def type_similarity() -> np.ndarray:
     return jaccard / jaccard.sum(axis=1, keepdims=True)
 
 
-def count_types(classes: list[np.ndarray]) -> np.ndarray:
-    """Frames of each chord type (32,) in arrays (frames, 3)."""
+def count_types(songs: Sequence[Sequence[Song]]) -> np.ndarray:
+    """Frames of each chord type (32,) in the songs, of one rendering each."""
     counts = np.zeros(HEAD_SIZES[0], np.int64)
-    for part in classes:
-        known = part[:, 0][part[:, 0] != IGNORE]
-        counts += np.bincount(known, minlength=HEAD_SIZES[0])
+    for renderings in songs:
+        types = renderings[0].classes[:, 0]
+        counts += np.bincount(types[types != IGNORE], minlength=HEAD_SIZES[0])
     return counts

@@ -22,6 +22,7 @@ epochs, …; tests/recipes/common/test_small_recipe.py has the whole of it.
 
 checkpoints.py  The runs that `--checkpoint` names
 cli.py          Commands of a recipe
+crossval.py     A run folder for each fold
 ensemble.py     Several runs as one model, and the file ensemble.json
 preparation.py  Features of many recordings, on all cores and over all ranks
 recipe.py       The contract of a recipe: Recipe, Experiment

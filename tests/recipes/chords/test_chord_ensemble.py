@@ -13,9 +13,8 @@ from audiotrain.features import audio
 from audiotrain.features.tuning import tuning_of
 from audiotrain.models.chords import FrameChordModel
 from audiotrain.music import chord_classes
-from audiotrain.recipes.chords import blending, decoding, ensemble
+from audiotrain.recipes.chords import decoding, ensemble
 from audiotrain.recipes.chords import songs as chord_data
-from audiotrain.recipes.chords.cv import Posteriors
 from audiotrain.recipes.chords.decoding import (
     CHORDS,
     WIDTH,
@@ -25,6 +24,7 @@ from audiotrain.recipes.chords.decoding import (
     split_heads,
 )
 from audiotrain.recipes.chords.ensemble import Ensemble, join, transposed
+from audiotrain.recipes.chords.posteriors import Posteriors
 from audiotrain.recipes.chords.predictor import FrameRecognizer, Recognizer
 from audiotrain.recipes.chords.songs import FeatureSettings
 from audiotrain.train import crossval
@@ -89,8 +89,8 @@ def test_an_ensemble_of_one_model_twice_is_that_model(how):
 def test_an_ensembles_windows_are_the_mean_of_its_members():
     a, b = members()
     windows = np.stack([some_features(a.window, seed) for seed in range(3)])
-    found = Ensemble([a, b], [3, 1]).hear(windows)
-    wanted = 0.75 * np.exp(a.hear(windows)) + 0.25 * np.exp(b.hear(windows))
+    found = Ensemble([a, b], [3, 1]).log_probs(windows)
+    wanted = 0.75 * np.exp(a.log_probs(windows)) + 0.25 * np.exp(b.log_probs(windows))
     assert np.allclose(np.exp(found), wanted, atol=1e-6)
     a.switching_cost, b.switching_cost = 1.0, 5.0
     assert Ensemble([a, b], [3, 1]).switching_cost == pytest.approx(2.0)
@@ -100,7 +100,7 @@ def test_transpositions_hear_the_spare_bins_and_answer_in_the_songs_key():
     """A member that names the loudest bin's pitch: each transposition says the same."""
 
     class Loudest(Recognizer):
-        def hear(self, windows):
+        def log_probs(self, windows):
             octave = self.settings.bins_per_octave // 12
             root = windows.argmax(-1) // octave % 12
             logits = np.full((*windows.shape[:2], WIDTH), -9.0, np.float32)
@@ -120,7 +120,7 @@ def test_transpositions_hear_the_spare_bins_and_answer_in_the_songs_key():
     values[np.arange(60), settings.spare_bins + pitch * settings.bins_per_semitone] = 0
     song = chord_data.Song("song", values, np.zeros((60, 3), np.int16), [])
     windows = both.inputs(song)[None, : both.window]
-    found = decoding.argmax(both.hear(windows)[0])
+    found = decoding.argmax(both.log_probs(windows)[0])
     assert np.array_equal(found[:, 1], pitch[: both.window] % 12)
     assert plain.inputs(song).shape[1] == settings.bins
 
@@ -151,7 +151,7 @@ def test_members_that_hear_otherwise_are_refused():
 
 def test_frame_recognizers_need_ears():
     with pytest.raises(NotImplementedError):
-        FrameRecognizer().hear(np.zeros((1, 2, 3)))
+        FrameRecognizer().log_probs(np.zeros((1, 2, 3)))
 
 
 # ---- tuning
@@ -247,7 +247,7 @@ def test_blended_weights_are_kept_and_no_worse_than_equal_ones(quick, runs, plac
                    "--output", place / "out") == 0  # fmt: skip
     assert "holds ensemble.json already" in refused(capsys, "ensemble", a, b, "--output", output)
     (output / "ensemble.json").write_text('{"members": []}')
-    assert "not an ensemble of the chord recipe" in refused(
+    assert "not an ensemble of the chords recipe" in refused(
         capsys, "predict", place / "data" / "song0.wav", "--checkpoint", output
     )
 
@@ -329,7 +329,7 @@ def test_cross_validations_are_blended_by_what_they_kept(quick, runs, place, tmp
     (tmp_path / "x" / "oof" / "1.json").unlink()
     with pytest.raises(ValueError, match="fold 1 of 2 is not done"):
         ensemble.load([tmp_path / "x"])
-    assert not blending.out_of_fold([tmp_path / "x", place / "a"])
+    assert not ensemble.same_folds([tmp_path / "x", place / "a"])
 
 
 def told(text):
@@ -347,7 +347,7 @@ def by_head(logits):
 def cross_entropy(places, weights, how):
     """Of what cross-validations kept of all songs, joined head by head, as weights are fitted."""
     losses = []
-    for songs in zip(*map(blending.read_posteriors, places), strict=True):
+    for songs in zip(*map(ensemble.read_posteriors, places), strict=True):
         said = [by_head(heads) for _, heads, _ in songs]
         if how == "geometric":
             joined = by_head(np.tensordot(weights, said, 1))
@@ -373,7 +373,7 @@ def write_drawn(folder, seed, skills):
             heads[np.arange(25), begin + song.classes[:25, head]] += skill
         store = Posteriors(folder, k)
         logits = dict(zip(chord_classes.HEADS, split_heads(heads), strict=True))
-        store.keep(song, log_probabilities(logits))
+        store.save(song, log_probabilities(logits))
         store.finish()
 
 
@@ -382,8 +382,8 @@ def test_weights_are_fitted_for_the_join_that_they_serve(tmp_path, capsys, how):
     places = [tmp_path / name for name in "xy"]
     for place, skill in zip(places, (3, 2), strict=True):
         write_drawn(place, skill, [skill, skill])
-    songs = blending.said_out_of_fold(places)
-    fitted = blending.fit(places, songs, how)
+    songs = ensemble.out_of_fold_predictions(places)
+    fitted = ensemble.fit_weights(places, songs, how)
     weights, entropies = told(capsys.readouterr().out)
     assert fitted == pytest.approx(weights, abs=6e-4)
     wanted = [cross_entropy(places, pair, how) for pair in ([1, 0], [0, 1], [0.5, 0.5], fitted)]
@@ -395,8 +395,10 @@ def test_weights_are_fitted_for_the_join_that_they_serve(tmp_path, capsys, how):
 
 def test_the_command_fits_the_join_that_it_writes(quick, runs, place, tmp_path, monkeypatch):
     a, b, _ = runs
-    joins, fit = [], blending.fit
-    monkeypatch.setattr(blending, "fit", lambda *given: joins.append(given[2]) or fit(*given))
+    joins, fit = [], ensemble.fit_weights
+    monkeypatch.setattr(
+        ensemble, "fit_weights", lambda *given: joins.append(given[2]) or fit(*given)
+    )
     more = ["--join", "geometric", "--cache", place / "cache", "--output", tmp_path / "joined"]
     assert command("ensemble", a, b, *more) == 0
     assert joins == ["geometric"]
@@ -408,4 +410,4 @@ def test_cross_validations_of_other_folds_are_refused_as_such(tmp_path):
     write_drawn(tmp_path / "y", 0, [1, 1, 1])
     wanted = "y: 3 folds of 3 songs, others than the 2 folds of 2 songs of .*x; expected cross-val"
     with pytest.raises(ValueError, match=wanted):
-        blending.out_of_fold([tmp_path / "x", tmp_path / "y"])
+        ensemble.same_folds([tmp_path / "x", tmp_path / "y"])

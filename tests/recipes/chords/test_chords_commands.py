@@ -17,13 +17,16 @@ from audiotrain import config
 from audiotrain.datasets import chords
 from audiotrain.datasets.chords import readers
 from audiotrain.datasets.synthesis import midi
+from audiotrain.evaluation import plots
 from audiotrain.features import audio
 from audiotrain.music.chord_classes import encode
 from audiotrain.music.segments import Segment, read_lab
 from audiotrain.recipes.chords import commands as recipe
 from audiotrain.recipes.chords import songs
 from audiotrain.recipes.chords.predictor import Recognizer
+from audiotrain.recipes.chords.recipe import ChordRecipe
 from audiotrain.recipes.chords.settings import TrainSettings
+from audiotrain.recipes.common import run as runs
 from audiotrain.recipes.common.cli import load_settings
 from audiotrain.train.callbacks import EarlyStopping
 from audiotrain.train.loggers import Logger
@@ -106,7 +109,7 @@ def test_what_is_saved_means_the_same_in_any_folder(
     assert command("--output", "run", "--resume", "--steps", 4) == 0
     capsys.readouterr()
     assert command("evaluate", "--data", data, "--checkpoint", "run", "--cache", saved.cache) == 0
-    assert "5 of 6 songs were in the training of the run" in capsys.readouterr().out
+    assert "5 of 6 songs were in the training of the run" in capsys.readouterr().err
 
 
 def test_training_goes_on_from_a_trained_run(quick, run, place, data, capsys):
@@ -270,8 +273,9 @@ def test_loggers_get_numbers_settings_and_confusion_matrices(
         path.write_bytes(encode_image(np.zeros((len(names), len(names)), np.uint8), title))
 
     notes = Notes()
-    monkeypatch.setattr(recipe.plots, "confusion_picture", draw)
-    monkeypatch.setitem(recipe.LOGGERS, "wandb", lambda run: notes)
+    monkeypatch.setattr(plots, "confusion_picture", draw)
+    makers = runs.makers("audiotrain-chords") | {"wandb": lambda run: notes}
+    monkeypatch.setattr(runs, "makers", lambda project: makers)
     words = ["--data", data, "--output", tmp_path / "run", "--cache", place / "cache", *TINY,
              *STEPS, "--loggers", "wandb", "tensorboard"]  # fmt: skip
     assert command(*words) == 0
@@ -288,7 +292,7 @@ def test_loggers_get_numbers_settings_and_confusion_matrices(
 
 
 def test_each_logger_is_of_the_run_and_a_missing_one_is_told_at_once(tmp_path, monkeypatch, capsys):
-    made = {name: make(tmp_path / "run") for name, make in recipe.LOGGERS.items()}
+    made = {name: make(tmp_path / "run") for name, make in runs.makers("x").items()}
     assert (made["wandb"].name, made["wandb"].save_dir) == ("run", tmp_path / "run")
     assert made["mlflow"].run_name == "run"
     monkeypatch.setitem(sys.modules, "mlflow", None)
@@ -338,7 +342,7 @@ def test_bad_recordings_are_left_out_with_a_count(quick, place, tmp_path, capsys
         "noaudio.lab",
     ):
         assert any(found.strip().startswith(line) for found in listed), line
-    assert "left out 1 of 11 recordings that can't be read, such as" in told.out
+    assert "left out 1 of 11 songs that can't be read, such as" in told.out
     assert "nan.wav: 1 NaN or Inf samples, the first at 0.045 s" in told.out
     lines = (output / "problems.txt").read_text().splitlines()
     lines = [line for line in lines if not line.startswith("labels past the end")]
@@ -401,10 +405,10 @@ def test_a_resumed_run_is_the_run_that_was_not_stopped(quick, run, place, data, 
     words = ["--data", data, "--output", tmp_path / "run", "--cache", place / "cache"]
     given = [str(word) for word in (*words, *TINY, *STEPS)]
     settings = load_settings("chords", recipe.COMMANDS, "train", given)
-    folder = recipe.open_run(settings, "chords")
-    parts, _ = recipe.prepare(settings, recipe.Library(settings.features, settings.cache), folder)
-    module = recipe.make_module(settings, parts["train"])
-    trainer, loaders = recipe.make_trainer(settings, parts, folder)
+    folder = runs.open_run(settings, "chords")
+    chords = ChordRecipe(settings)
+    experiment = chords.experiment(chords.read(folder), folder)
+    trainer, loaders = runs.make_trainer(chords, experiment, folder)
 
     class Stop(EarlyStopping):
         def __init__(self):
@@ -414,7 +418,7 @@ def test_a_resumed_run_is_the_run_that_was_not_stopped(quick, run, place, data, 
             trainer.should_stop = trainer.global_step == 3
 
     trainer.callbacks.insert(0, Stop())
-    trainer.fit(module, *loaders)
+    trainer.fit(experiment.module, *loaders)
     assert trainer.global_step == 3
     assert command("--output", tmp_path / "run", "--resume") == 0
     first, second = read_json(run / "metrics.json"), read_json(tmp_path / "run" / "metrics.json")
@@ -474,7 +478,7 @@ def test_evaluate_the_split_of_other_data_is_refused(begun, place, tmp_path, cap
     before = (begun / "split.json").read_bytes()
     words = ["evaluate", "--data", other, "--checkpoint", begun, "--cache", place / "cache"]
     assert command(*words, "--split", "test") == 2
-    assert "names none of the 1 recordings" in capsys.readouterr().err
+    assert "neither the run's split nor the data name any of the 1 songs" in capsys.readouterr().err
     assert (begun / "split.json").read_bytes() == before
 
 
@@ -635,6 +639,6 @@ def test_labels_of_a_clip_last_as_long_as_it(place, tmp_path):
             tone = (0.1 * np.sin(np.arange(22050) * (0.1 + number))).astype(np.float32)
             audio.write(tmp_path / name / f"{number}.wav", tone, 22050)
     (item, *_) = chords.discover(tmp_path).items
-    song = songs.Library(songs.FeatureSettings(), place / "cache").song(item)
+    song = songs.SongLibrary(songs.FeatureSettings(), place / "cache").song(item)
     assert song.segments == [Segment(0.0, pytest.approx(11 * 2048 / 22050, abs=0.1), "A:min")]
     assert len({tuple(row) for row in song.classes.tolist()}) == 1

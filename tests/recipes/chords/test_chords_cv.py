@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from tiny_chords import STEPS, TINY, command, make_quick, sung
 
-from audiotrain.recipes.chords import cv, decoding, predictor
+from audiotrain.recipes.chords import decoding, posteriors, predictor
 from audiotrain.recipes.common import run as runs
 from audiotrain.train import checkpoint, crossval
 from audiotrain.train.callbacks import EarlyStopping
@@ -72,7 +72,7 @@ def test_scores_are_summed_up(done, capsys):
 
 
 def test_posteriors_are_what_the_folds_run_says_of_its_songs(done):
-    found = {name: (heads, classes) for name, heads, classes in cv.read_posteriors(done)}
+    found = {name: (heads, classes) for name, heads, classes in posteriors.read_posteriors(done)}
     assert sorted(found) == [f"song{number}.wav" for number in range(7)]
     rows = read_json(done / "metrics.json")["folds"]
     for k, names in enumerate(crossval.read_folds(done)):
@@ -112,7 +112,7 @@ def test_an_interrupted_cross_validation_continues(quick, done, words, place, tm
         with pytest.raises(SystemExit):
             command(*words, "--output", folder)
     assert f"--output {folder} --resume" in capsys.readouterr().err
-    assert cv.Posteriors(folder, 0).done()
+    assert posteriors.Posteriors.is_done(folder, 0)
     saved = (folder / "config.yaml").read_text()
     line = refused(capsys, "cv", "--output", folder, "--resume", "--steps", 4)
     assert "--resume: steps is 4, expected 6 as in the run" in line
@@ -206,12 +206,12 @@ def test_folds_of_other_data_are_refused(quick, done, words, place, tmp_path, ca
 def test_songs_that_an_ensemble_was_trained_on_are_told(quick, done, place, tmp_path, capsys):
     words = ["evaluate", "--data", place / "data", "--cache", place / "cache", "--checkpoint"]
     assert command(*words, done, "--output", tmp_path / "all") == 0
-    assert "7 of 7 songs were in the training of one of the runs or more" in capsys.readouterr().out
+    assert "7 of 7 songs were in the training of one of the runs or more" in capsys.readouterr().err
     one = [*words, done / "fold-0", "--split", "test", "--output", tmp_path / "one"]
     assert command(*one) == 0
-    assert "in the training" not in capsys.readouterr().out
+    assert "in the training" not in capsys.readouterr().err
     line = refused(capsys, *words, done, "--split", "test", "--output", tmp_path / "no")
-    assert "or of a member with other parts" in line
+    assert "neither the splits of all 3 runs nor the data name any of the 7 songs" in line
 
 
 def test_one_run_of_a_cross_validation_predicts(done):

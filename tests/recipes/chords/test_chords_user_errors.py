@@ -191,8 +191,8 @@ def bad_folder(folder, kind):
         ("zero bytes", "found no audio that can be read, first"),
         ("broken labels", "data: "),
         ("table of nothing", "data: "),
-        ("two songs", "the split of 2 recordings leaves none for "),
-        ("all NaN", "recordings can be read: "),
+        ("two songs", "the split of 2 songs leaves none for "),
+        ("all NaN", "songs can't be read: "),
     ],
 )
 def test_data(refused, place, tmp_path, kind, message):
@@ -371,10 +371,10 @@ def test_evaluate(refused, run, place, tmp_path, monkeypatch):
     assert "gone: no such folder" in refused("evaluate", "--data", tmp_path / "gone", *words)
     (run / "split.json").unlink()
     line = refused("evaluate", "--data", place / "data", "--split", "test", *words)
-    assert "split.json: not a run's split" in line
+    assert "--split test: neither the run's split nor the data name any of the 4 songs" in line
     folder = bad_folder(tmp_path / "data", "all NaN")
     line = refused("evaluate", "--data", folder, *words, alone=False)
-    assert "none of 6 recordings can be read, such as" in line
+    assert "none of 6 songs can be read, such as" in line
     assert "NaN or Inf samples" in line
     (tmp_path / "file").write_text("mine")
     monkeypatch.setattr(scoring, "score", None)  # it is refused before that
@@ -453,6 +453,6 @@ def test_help_names_every_setting(capsys):
 
 
 def test_songs_are_read_with_a_bar(place, capsys):
-    library = songs.Library(songs.FeatureSettings(hop=4096), place / "cache")
+    library = songs.SongLibrary(songs.FeatureSettings(hop=4096), place / "cache")
     assert songs.load_songs(library, [], "reading") == ([], [])
     assert "reading" in capsys.readouterr().err

@@ -16,8 +16,13 @@ from audiotrain.music.chord_classes import IGNORE, encode, transpose
 from audiotrain.music.segments import Segment
 from audiotrain.recipes.chords import songs as chord_data
 from audiotrain.recipes.chords.dataset import Sequential, Windows, cut
-from audiotrain.recipes.chords.songs import SILENCE, FeatureSettings, Library, Song
-from audiotrain.recipes.chords.split import spread
+from audiotrain.recipes.chords.songs import (
+    SILENCE,
+    FeatureSettings,
+    Song,
+    SongLibrary,
+    split_by_difficulty,
+)
 
 SMALL = FeatureSettings(hop=4096, bins=48, bins_per_octave=12, spare=6)
 STILL = FeatureSettings(hop=4096, bins=48, bins_per_octave=12, spare=0)  # never transposed
@@ -44,7 +49,7 @@ def midi(folder, name="x.mid"):
 
 
 def library(folder, seed=0, settings=SMALL):
-    return Library(settings, folder / "cache", seed)
+    return SongLibrary(settings, folder / "cache", seed)
 
 
 def drawn(frames=100, seed=0, settings=SMALL, name="x"):
@@ -76,7 +81,7 @@ def test_impossible_features_are_refused(changes, message):
 
 def test_bins_beyond_the_rate_are_refused_before_anything_is_read(tmp_path):
     with pytest.raises(ValueError, match="bins=260 reach .* expected at most rate / 2"):
-        Library(FeatureSettings(bins=236), tmp_path)
+        SongLibrary(FeatureSettings(bins=236), tmp_path)
 
 
 def test_spare_bins_lie_around_those_of_the_model():
@@ -282,7 +287,7 @@ def test_soundfonts_play_where_instruments_are_drawn_and_have_entries_of_their_o
         for program in range(128)
     ]
     plain, item = library(tmp_path), midi(tmp_path)
-    ours = Library(SMALL, tmp_path / "cache", soundfonts=fonts)
+    ours = SongLibrary(SMALL, tmp_path / "cache", soundfonts=fonts)
     np.testing.assert_array_equal(ours.song(item).features, plain.song(item).features)
     numbers, differ = range(8), 0
     for number in numbers:
@@ -292,7 +297,7 @@ def test_soundfonts_play_where_instruments_are_drawn_and_have_entries_of_their_o
         differ += (ours_.features[:shared] != plains.features[:shared]).any()
     assert differ > 4
     assert (ours.song(item, 1).features != plain.song(item, 1).features).any()
-    again = Library(SMALL, tmp_path / "other", soundfonts=fonts)
+    again = SongLibrary(SMALL, tmp_path / "other", soundfonts=fonts)
     np.testing.assert_array_equal(
         again.composed(3, 4.0, []).features, ours.composed(3, 4.0, []).features
     )
@@ -571,7 +576,7 @@ def test_composed_songs_are_spread_by_how_many_chords_they_have(count, valid, te
         [Song(f"{n:03d}", None, None, [Segment(k, k + 1, f"{k}") for k in range(kinds[n])])]
         for n in range(count)
     ]
-    parts = spread(songs, valid, test)
+    parts = split_by_difficulty(songs, valid, test)
     names = {part: [own[0].name for own in found] for part, found in parts.items()}
     assert sorted(sum(names.values(), [])) == sorted(own[0].name for own in songs)
     assert all(found and found == sorted(found) for found in names.values())

@@ -16,8 +16,8 @@ from audiotrain.features.cache import FeatureCache
 from audiotrain.music.segments import Segment
 from audiotrain.recipes.chords.songs import (
     FeatureSettings,
-    Library,
     Renderings,
+    SongLibrary,
     compose_songs,
     load_renderings,
 )
@@ -48,7 +48,7 @@ def songs(folder) -> list[Item]:
 
 
 def prepared(folder, items) -> tuple[list, dict[str, bytes]]:
-    library = Library(FeatureSettings(), folder)
+    library = SongLibrary(FeatureSettings(), folder)
     loaded = load_renderings(library, [Renderings.of(i, range(2)) for i in items], "reading")
     made = compose_songs(library, 3, 8.0, [[Segment(0, 2, "C:maj"), Segment(2, 4, "F:min")]])
     loaded += [[song] for song in made]

@@ -1,0 +1,180 @@
+"""The chord recipe: its songs, its module, its scores."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import mlx.core as mx
+
+from audiotrain.datasets.chords import writers
+from audiotrain.datasets.chords.items import Item
+from audiotrain.datasets.items import Corpus
+from audiotrain.evaluation import plots
+from audiotrain.features import audio as audio_files
+from audiotrain.recipes.chords import predictor, scoring
+from audiotrain.recipes.chords.dataset import Sequential, Windows
+from audiotrain.recipes.chords.posteriors import Posteriors
+from audiotrain.recipes.chords.settings import TrainSettings, check_effect
+from audiotrain.recipes.chords.songs import (
+    Renderings,
+    Song,
+    SongLibrary,
+    compose,
+    discover,
+    first_renderings,
+    load_renderings,
+    report,
+    split_by_difficulty,
+    statistics,
+)
+from audiotrain.recipes.chords.training import ChordTraining, count_types, type_weights
+from audiotrain.recipes.common import checkpoints, split
+from audiotrain.recipes.common.recipe import Experiment, Recipe
+from audiotrain.train.distributed import ranks as distributed
+
+STEPS = 700  # without data
+Songs = list[list[Song]]  # each song in its renderings
+
+
+class ChordRecipe(Recipe[TrainSettings]):
+    """Trains on songs, as lists of renderings. The log-probabilities of test songs go to
+    `posteriors`, where there is one."""
+
+    name = "chords"
+    unit = "songs"
+    pictures = "confusion-*.png"
+
+    def __init__(
+        self,
+        settings: TrainSettings,
+        library: SongLibrary | None = None,
+        items: Mapping[str, Item] | None = None,
+        posteriors: Posteriors | None = None,
+    ):
+        super().__init__(settings)
+        self.library = library or SongLibrary(
+            settings.features, settings.cache.expanduser(), settings.seed, settings.soundfonts
+        )
+        self.items = dict(items or {})  # by name; composed songs have none
+        self.posteriors, self.chosen_split = posteriors, settings.split
+        if settings.composed_songs:
+            self.required["train"] = 0
+
+    def discover(self, listed: Path | None) -> Corpus[Item]:
+        corpus = discover(self.settings.data, self.settings, self.settings.group)
+        report(corpus, listed)
+        return corpus
+
+    def load(self, items: Sequence[tuple[str, Item]]) -> list[list[Song] | str]:
+        self.items |= {item.id: item for _, item in items}
+        renderings = [
+            Renderings.of(item, range(self.settings.renderings if part == "train" else 1))
+            for part, item in items
+        ]
+        return load_renderings(self.library, renderings, "reading", distributed.join())
+
+    def compose(self) -> Songs:
+        """The synthesised songs of the run."""
+        return compose(self.settings, self.library, distributed.join())
+
+    def read(self, run: Path) -> dict[str, Songs]:
+        if self.settings.data is not None:
+            parts = super().read(run)
+            parts["train"] += self.compose()
+            return parts
+        composed = self.compose()
+        if self.chosen_split is None:
+            return split_by_difficulty(composed, self.settings.valid, self.settings.test)
+        ids = distributed.join().from_first(
+            lambda: split.copy_split(self.chosen_split, run / split.SPLIT)
+        )
+        named = {renderings[0].name: renderings for renderings in composed}
+        return split.pick(named, ids, self.chosen_split, self.unit)
+
+    def experiment(self, parts: Mapping[str, Songs], run: Path) -> Experiment:
+        settings, valid = self.settings, first_renderings(parts["valid"])
+        description = predictor.describe(settings.model, settings.features, settings.window)
+        return Experiment(
+            make_module(settings, parts["train"]),
+            Windows(parts["train"], settings.window, settings.features, settings.plain),
+            Sequential(valid, settings.window, settings.features),
+            steps=STEPS if settings.data is None else None,
+            description={"recognizer": description},
+        )
+
+    def score(self, parts: Mapping[str, Songs], run: Path) -> scoring.Scores:
+        """Choose how the best model decodes by the validation songs; its scores on the test songs,
+        and the chords of one of these."""
+        recognizer = predictor.Recognizer.from_checkpoint(run)
+        weights = None
+        if self.settings.loss.class_power:
+            weights = type_weights(self.settings.loss, count_types(parts["train"]))
+        scoring.choose_decoding(recognizer, first_renderings(parts["valid"]), weights)
+        predictor.write_decoding(recognizer, run / "checkpoints" / "decoding.json")
+        tested = first_renderings(parts["test"])
+        scores = scoring.score(recognizer, tested, "testing", self.posteriors)
+        recordings = scoring.recordings_of(self.items.values())
+        # The song that `predict_example` plays, when it is no recording.
+        recordings.setdefault(tested[0].name, scoring.NO_RECORDING | {"audio": "example.wav"})
+        scores.write(run, recordings)
+        result = scores.as_dict()
+        print(f"\nunseen: {scoring.headline(result)}:\n{scoring.table(result)}")
+        self.predict_example(recognizer, tested[0], run)
+        return scores
+
+    def predict_example(self, recognizer: predictor.Recognizer, song: Song, run: Path) -> None:
+        """Predict an unseen song from its audio: example.wav, labels, a picture, a timeline."""
+        item = self.items.get(song.name)
+        if item is None or item.midi:
+            source = run / "example.wav"
+            audio = self.library.audio_of(song.name, item)
+            audio_files.write(source, audio, self.settings.features.rate)
+        else:
+            source = self.library.source(item)
+        prediction = recognizer.predict(source)
+        writers.write(
+            run / "example.lab", prediction.segments, prediction.confidences, prediction.seconds
+        )
+        reference = scoring.spelled_alike(song.segments)
+        writers.write(run / "example-reference.lab", reference)
+        plots.chords_picture(
+            prediction.segments, run / "example.png", reference, title=f"{song.name}, never seen"
+        )
+        print(f"\n{song.name}, an unseen song ({run / 'example.lab'}):")
+        print(plots.timeline(prediction.segments, reference, rows=4))
+
+
+def with_pretrained(settings: TrainSettings) -> TrainSettings:
+    """The settings with the features and the model of `pretrained`. ValueError, one line, for
+    others that were chosen beside it, and for settings that would do nothing."""
+    if not settings.resume:
+        check_effect(settings)
+    if settings.pretrained is None:
+        return settings
+    run = checkpoints.newest_run(settings.pretrained, "chords", "--pretrained")
+    known = predictor.Recognizer.from_checkpoint(run)
+    its_own = {"features": known.settings, "model": known.model.trunk.settings}
+    for name, value in its_own.items():
+        if getattr(settings, name) not in (getattr(TrainSettings(), name), value):
+            raise ValueError(
+                f"--{name}…: other than in {settings.pretrained}, expected no such setting, since "
+                "--pretrained has its own"
+            )
+    return replace(settings, pretrained=run, **its_own)
+
+
+def make_module(settings: TrainSettings, songs: Songs) -> ChordTraining:
+    """The module for these songs: untrained, or with the weights of `pretrained`."""
+    mx.random.seed(settings.seed)
+    module = ChordTraining(
+        settings.features,
+        settings.model,
+        settings.loss,
+        settings.optimization,
+        statistics(songs, settings.features),
+        count_types(songs),
+    )
+    if settings.pretrained is not None:
+        known = predictor.Recognizer.from_checkpoint(settings.pretrained)
+        module.model.update(known.model.parameters())
+    return module
