@@ -6,7 +6,7 @@ cv.py             Cross-validation
 dataset.py        Windows of songs, as training and validation take them
 decoding.py       From a model's logits to chords in time
 ensemble.py       Several models as one, one model on several transpositions; the command ensemble
-posteriors.py     What the models of a cross-validation predict for songs that they were not trained on
+posteriors.py     Out-of-fold predictions of a cross-validation, a file a song
 predict_files.py  The command predict
 predictor.py      A trained model on audio of any length
 recipe.py         ChordRecipe: data, module and scores
