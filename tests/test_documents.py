@@ -1,0 +1,77 @@
+"""What README, docs, benchmarks' README and the examples name exists: files, modules, names."""
+
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCUMENTS = [
+    "README.md",
+    "benchmarks/README.md",
+    "benchmarks/RESULTS.md",
+    *(path.relative_to(ROOT).as_posix() for path in sorted(ROOT.glob("docs/*.md"))),
+    *(path.relative_to(ROOT).as_posix() for path in sorted(ROOT.glob("examples/*.py"))),
+]
+FILE = re.compile(r"(?<![\w/.])(?:audiotrain|tests|benchmarks|examples|docs)/[\w/*.-]*\w")
+DOTTED = re.compile(r"(?<![\w/.])audiotrain(?:\.[A-Za-z_]\w*)+")
+
+
+def resolve(name: str) -> object:
+    """The module, class or function of a dotted name; ImportError or AttributeError without one."""
+    parts = name.split(".")
+    for length in range(len(parts), 0, -1):
+        try:
+            found = importlib.import_module(".".join(parts[:length]))
+        except ModuleNotFoundError:
+            continue
+        for part in parts[length:]:
+            found = getattr(found, part)
+        return found
+    raise ImportError(name)
+
+
+def missing(text: str) -> list[str]:
+    """Files and dotted names of a text that do not exist."""
+    absent = [name for name in FILE.findall(text) if not any(ROOT.glob(name))]
+    for name in DOTTED.findall(text):
+        try:
+            resolve(name)
+        except (ImportError, AttributeError):
+            absent.append(name)
+    return absent
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_files_and_names_exist(document):
+    assert missing((ROOT / document).read_text(encoding="utf-8")) == []
+
+
+def test_the_readme_names_some_of_each_kind():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(FILE.findall(text)) > 5
+    assert len(DOTTED.findall(text)) > 5
+
+
+def test_a_name_that_is_gone_is_found():
+    text = (
+        "`audiotrain/harmony.py`, audiotrain.train.losses.entropy, and `audiotrain.train.losses`."
+    )
+    assert missing(text) == ["audiotrain/harmony.py", "audiotrain.train.losses.entropy"]
+
+
+def test_the_readme_lists_the_packages():
+    text = (ROOT / "README.md").read_text(encoding="utf-8").split("\n## Layout\n")[1]
+    listed = re.findall(r"^  (\w+)/ ", text, re.MULTILINE)
+    assert sorted(listed) == sorted(
+        path.parent.name for path in ROOT.glob("audiotrain/*/__init__.py")
+    )
+
+
+def test_benchmarks_are_listed_and_run_by_their_own_names():
+    listed = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
+    for path in sorted(ROOT.glob("benchmarks/*.py")):
+        assert f"`{path.name}`" in listed, path.name
+    for command in re.findall(r"`python (benchmarks/\w+\.py)", listed):
+        assert (ROOT / command).is_file(), command
