@@ -27,8 +27,7 @@ RANKS = {
 FORBIDDEN = {"train": {"features", "music"}}
 # Recipes import what they share; this is all that one takes from another.
 SIDEWAYS = {
-    ("recipes.classify", f"recipes.clap.{name}")
-    for name in ("embedder", "dataset", "use_settings")
+    ("recipes.classify", f"recipes.clap.{name}") for name in ("embedder", "dataset", "use_settings")
 }
 
 
