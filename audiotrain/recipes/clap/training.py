@@ -274,8 +274,8 @@ class Retrieval(Callback):
         embedded_at_once: int,
     ):  # fmt: skip
         self.captions = Captions.of(clips)
-        # Among one clip, or captions that all fit all clips, whatever is found is right.
-        self.tells = len(clips) > 1 and len(set(self.captions.meanings)) > 1
+        # Among one clip, or captions of one meaning, every retrieval is right.
+        self.is_informative = len(clips) > 1 and len(set(self.captions.meanings)) > 1
         self.sounds = Sounds(library.clips(clips), vectors)
         self.texts = Texts(self.captions.texts, library.tokenizer, vectors)
         numbers: dict[str, int] = {}

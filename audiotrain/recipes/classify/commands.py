@@ -28,7 +28,7 @@ from audiotrain.recipes.clap.use_settings import refuse_existing
 from audiotrain.recipes.classify.cv import cross_validate
 from audiotrain.recipes.classify.ensemble import Ensemble, ensemble
 from audiotrain.recipes.classify.pseudo_labels import pseudo
-from audiotrain.recipes.classify.recipe import ClipClassification, report_unreadable
+from audiotrain.recipes.classify.recipe import ClassifyRecipe, report_unreadable
 from audiotrain.recipes.classify.scoring import THRESHOLD, Scores
 from audiotrain.recipes.classify.settings import (
     CrossValidateSettings,
@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def train(settings: TrainSettings) -> Scores | None:
     """Train, keep the best model and test it on unseen clips; their scores, on rank 0."""
-    return run.train(ClipClassification(settings))
+    return run.train(ClassifyRecipe(settings))
 
 
 def evaluate(settings: EvaluateSettings) -> Scores:

@@ -13,7 +13,7 @@ import numpy as np
 from audiotrain.datasets import classes as labelled
 from audiotrain.datasets.items import Clip
 from audiotrain.datasets.summary import PROBLEMS
-from audiotrain.recipes.classify.recipe import ClipClassification, find, report_unreadable, task_of
+from audiotrain.recipes.classify.recipe import ClassifyRecipe, find, report_unreadable, task_of
 from audiotrain.recipes.classify.scoring import Scores
 from audiotrain.recipes.classify.settings import CrossValidateSettings, TrainSettings
 from audiotrain.recipes.common import run as runs
@@ -37,7 +37,7 @@ def cross_validate(settings: CrossValidateSettings) -> Scores:
     folder = runs.open_run(settings, "classify-cv")
     corpus = find(settings, folder / PROBLEMS)
     task = task_of(settings, corpus)
-    features = ClipClassification(settings).features
+    features = ClassifyRecipe(settings).features
     extracted, problems = readable(features.extract(corpus.items))
     report_unreadable(problems, len(corpus.items), settings.strict, folder / PROBLEMS)
     clips = [clip for clip, _ in extracted]
@@ -50,7 +50,7 @@ def cross_validate(settings: CrossValidateSettings) -> Scores:
         if store.done(number):
             continue
         print(f"\nfold {number}, {len(rows)} clips", flush=True)
-        fold = ClipClassification(fold_settings(settings, folder, number), corpus)
+        fold = ClassifyRecipe(fold_settings(settings, folder, number), corpus)
         scores = runs.train(fold, folder)
         row = {name: index for index, name in enumerate(scores.ids)}
         order = [row[ids[index]] for index in rows]

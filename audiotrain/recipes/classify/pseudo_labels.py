@@ -21,7 +21,7 @@ from audiotrain.datasets.items import Clip, Corpus
 from audiotrain.datasets.paths import recordings
 from audiotrain.recipes.classify.dataset import Task
 from audiotrain.recipes.classify.ensemble import Ensemble
-from audiotrain.recipes.classify.recipe import ClipClassification, find, task_of
+from audiotrain.recipes.classify.recipe import ClassifyRecipe, find, task_of
 from audiotrain.recipes.classify.settings import PseudoSettings, TrainSettings
 from audiotrain.recipes.common import run as runs
 from audiotrain.recipes.common.checkpoints import ROUNDS
@@ -99,7 +99,7 @@ def _round(settings: PseudoSettings, run: Path, table: Path, task: Task, added: 
         if added:
             values |= {"test_fold": None, "folds_of": None, "group": None}  # the table has a split
         trained = TrainSettings(**values | {"resume": run.exists()})
-        runs.train(ClipClassification(trained), run.parent)
+        runs.train(ClassifyRecipe(trained), run.parent)
     metrics = json.loads((run / "metrics.json").read_text("utf-8"))
     name = "lwlrap" if task.multilabel else "accuracy"
     scores = {"valid": metrics["valid"][name], "test": metrics[name]}

@@ -25,7 +25,7 @@ from audiotrain.utils.files import write_json
 MONITOR = "val_ranking"  # finer than the accuracy where few clips are there to validate on
 
 
-class ClipClassification(Recipe[TrainSettings]):
+class ClassifyRecipe(Recipe[TrainSettings]):
     """A run on the clips of a corpus, by default those that `find` gives."""
 
     name = "classify"

@@ -13,8 +13,8 @@ from audiotrain import config
 from audiotrain.models.clap import CLAP
 from audiotrain.models.clap.feature_extraction import ClapFeatures, ClapFeatureSettings
 from audiotrain.models.clap.tokenizer import Tokenizer
-from audiotrain.recipes.clap import commands as recipe
 from audiotrain.recipes.clap import frozen_towers, training
+from audiotrain.recipes.clap.recipe import ClapRecipe
 from audiotrain.recipes.clap.settings import TrainSettings
 from audiotrain.recipes.common import run as runs
 from audiotrain.train import checkpoint
@@ -257,7 +257,7 @@ def test_cached_towers_change_nothing_and_are_computed_once(
                         __import__("audiotrain.models.clap.model", fromlist=[tower]), tower
                     )
                     monkeypatch.setattr(kind, "__call__", lambda *a: pytest.fail("computed again"))
-            monkeypatch.setattr(recipe, "score_unseen", lambda *a: {})
+            monkeypatch.setattr(ClapRecipe, "score", lambda *a: {})
         assert command(*tuned(place, tmp_path / name, *options, *more)) == 0
     assert losses(tmp_path / "live") == pytest.approx(losses(tmp_path / "cached"), abs=2e-4)
     assert losses(tmp_path / "cached") == losses(tmp_path / "again")
@@ -294,17 +294,17 @@ def test_a_resumed_run_is_the_run_that_was_not_stopped(
     cut(streams)
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     assert command(*tuned(place, whole, *options)) == 0
-    make = recipe.make_trainer
+    make = runs.make_trainer
 
     def stopping(*arguments):
         trainer, loaders = make(*arguments)
         trainer.callbacks.insert(0, StopAt(3))
         return trainer, loaders
 
-    monkeypatch.setattr(recipe, "make_trainer", stopping)
+    monkeypatch.setattr(runs, "make_trainer", stopping)
     assert command(*tuned(place, stopped, *options)) == 0
     assert checkpoint.load_meta(stopped / "checkpoints" / "last")["global_step"] == 3
-    monkeypatch.setattr(recipe, "make_trainer", make)
+    monkeypatch.setattr(runs, "make_trainer", make)
     assert command("--output", stopped, "--resume") == 0
     (first, _), (second, _) = (
         checkpoint.load(p / "checkpoints" / "last") for p in (whole, stopped)
@@ -333,14 +333,14 @@ def test_ctrl_c_saves_and_says_how_to_continue(quick, place, tmp_path, monkeypat
             if trainer.global_step == 2:
                 signal.raise_signal(signal.SIGINT)
 
-    make = recipe.make_trainer
+    make = runs.make_trainer
 
     def interrupted(*arguments):
         trainer, loaders = make(*arguments)
         trainer.callbacks.insert(0, CtrlC())
         return trainer, loaders
 
-    monkeypatch.setattr(recipe, "make_trainer", interrupted)
+    monkeypatch.setattr(runs, "make_trainer", interrupted)
     with pytest.raises(SystemExit) as stopped:
         command(*tuned(place, tmp_path / "run"))
     assert stopped.value.code == 130

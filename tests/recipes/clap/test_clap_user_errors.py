@@ -114,14 +114,16 @@ def test_folders_without_pairs(refused, place, tmp_path):
         assert str(lonely) in refused(*words(place, lonely, tmp_path / f"c{suffix}"))
 
 
-def test_too_few_clips_or_nothing_to_tell_apart(refused, place, tmp_path):
+def test_too_few_clips_or_captions_of_one_meaning(refused, place, tmp_path):
     one = captioned(tmp_path / "one", 1)
     assert "of 1 clips leaves" in refused(*words(place, one, tmp_path / "a"))
     assert not (tmp_path / "a" / "split.json").exists()
     equal = captioned(tmp_path / "equal", 6)
     for path in equal.glob("*.txt"):
         path.write_text("A sound.\n")
-    message = "all captions of 6 clips are equal ('A sound.'), expected some to be told apart"
+    message = (
+        "all captions of 6 clips are equal ('A sound.'), expected captions of two meanings or more"
+    )
     assert message in refused(*words(place, equal, tmp_path / "b"))
 
 

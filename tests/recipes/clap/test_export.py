@@ -10,7 +10,7 @@ from tiny_clap import captioned, command, make_quick, tuned
 
 from audiotrain.models.clap import CLAP
 from audiotrain.models.clap.tokenizer import Tokenizer
-from audiotrain.recipes.clap import commands as recipe
+from audiotrain.recipes.clap import recipe
 from audiotrain.recipes.clap.embedder import Embedder
 from audiotrain.recipes.clap.pretrained import withdraw
 from audiotrain.train import checkpoint
