@@ -29,7 +29,7 @@ from audiotrain.utils.cores import THREAD_VARIABLES, available_cores
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-START_SECONDS = 1.5  # that a worker takes to import NumPy, SciPy and MLX
+START_SECONDS = 1.0  # that a worker takes to import NumPy, SciPy and MLX
 QUEUED = 2  # items given to a worker, so that it has another when it is done with one
 AHEAD = 8  # items for each worker by which results may be ahead of the first that is missing
 # Variables by which launchers of several ranks address a process: a worker is no rank.

@@ -16,7 +16,8 @@ def on_cores(monkeypatch, number: int) -> None:
 
     monkeypatch.setattr(process_pool, "START_SECONDS", 0)
     monkeypatch.setattr(process_pool, "_pickled", pickled)
-    monkeypatch.setattr(preparation, "available_cores", lambda: number)
+    for module in (process_pool, preparation):
+        monkeypatch.setattr(module, "available_cores", lambda: number)
 
 
 def contents(folder) -> dict[str, bytes]:

@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from audiotrain.datasets.chords import writers
@@ -10,8 +11,12 @@ from audiotrain.evaluation import plots
 from audiotrain.features import audio as audio_files
 from audiotrain.features.tuning import tuning_of
 from audiotrain.recipes.chords import ensemble
+from audiotrain.recipes.chords.predictor import analyse
 from audiotrain.recipes.chords.settings import PredictSettings
+from audiotrain.utils.process_pool import map_in_processes
 from audiotrain.utils.progress import progress
+
+LONGEST = 1200.0  # seconds of a recording that a worker reads; a longer one streams through
 
 
 def predict(settings: PredictSettings) -> list[Path]:
@@ -27,15 +32,19 @@ def predict(settings: PredictSettings) -> list[Path]:
     def heard(seconds: float) -> None:
         bar.update(min(seconds, bar.total - bar.n))  # the last frame may end after its file
 
-    for source, paths in targets.items():
-        begun = time.monotonic()
+    find_tuning = "tuning" in settings.tta
+    read = partial(analyse, recognizer.settings, recognizer.spare, find_tuning, LONGEST)
+    begun = time.monotonic()
+    analyses = map_in_processes(read, list(targets))
+    for (source, paths), analysis in zip(targets.items(), analyses, strict=True):
         try:
+            if isinstance(analysis, audio_files.AudioError):
+                raise analysis
             tuning = 0.0
-            if "tuning" in settings.tta:
+            if analysis is None and find_tuning:
                 tuning = tuning_of(source, recognizer.settings.rate)
-            prediction = recognizer.predict(
-                source, settings.decoding == "viterbi", settings.bass, heard, tuning
-            )
+            viterbi = settings.decoding == "viterbi"
+            prediction = recognizer.predict(source, viterbi, settings.bass, heard, tuning, analysis)
         except audio_files.AudioError as error:
             problems.append(str(error))
             continue
@@ -49,6 +58,7 @@ def predict(settings: PredictSettings) -> list[Path]:
         speed = prediction.seconds / max(time.monotonic() - begun, 1e-9)
         names = ", ".join(map(str, paths))
         print(f"\n{source}: {prediction.seconds:.0f} s, {speed:.0f}x real time -> {names}")
+        begun = time.monotonic()
         if settings.timeline:
             print(plots.timeline(prediction.segments, rows=4), flush=True)
     bar.close()

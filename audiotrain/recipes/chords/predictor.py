@@ -13,7 +13,9 @@ import numpy as np
 
 from audiotrain.features import audio as audio_files
 from audiotrain.features import extract
+from audiotrain.features.audio import AudioError
 from audiotrain.features.onsets import Onsets, step_of, to_onsets
+from audiotrain.features.tuning import tuning_of
 from audiotrain.models.chords.model import ChordModelSettings, FrameChordModel
 from audiotrain.music.chord_classes import HEAD_SIZES, BassRule, decode
 from audiotrain.music.segments import Segment, frames_to_segments
@@ -32,6 +34,32 @@ class Prediction(NamedTuple):
     segments: list[Segment]
     confidences: list[float]
     seconds: float
+
+
+class Analysis(NamedTuple):
+    """What a recognizer needs of a recording: features (frames, bins) in dB in consecutive blocks,
+    onset strengths (steps,), and the length in seconds."""
+
+    blocks: list[np.ndarray]
+    onsets: np.ndarray
+    seconds: float
+
+
+def analyse(
+    settings: FeatureSettings, spare: bool, find_tuning: bool, longest: float, path: Path
+) -> Analysis | AudioError | None:
+    """The analysis of a file of at most `longest` seconds, None for a longer one, or why it cannot
+    be read: for worker processes."""
+    try:
+        seconds = audio_files.info(path).seconds
+        if seconds > longest:
+            return None
+        onsets = Onsets(settings.rate, settings.hop)
+        transform = settings.cqt(spare, tuning_of(path, settings.rate) if find_tuning else 0.0)
+        blocks = extract.feature_blocks(path, transform, listener=onsets.add)
+        return Analysis([decibels(block) for block in blocks], onsets.strengths(), seconds)
+    except AudioError as error:
+        return error
 
 
 class FrameRecognizer:
@@ -92,24 +120,32 @@ class FrameRecognizer:
         bass: BassRule = "any",
         heard: Callable[[float], None] = lambda seconds: None,
         tuning: float = 0.0,
+        analysis: Analysis | None = None,
     ) -> Prediction:
         """The chords of a file, or of mono samples at the model's rate, of any length; they change
         where a note begins.
 
         `tuning` is in semitones above A = 440 Hz. `heard` is told now and then how many more
-        seconds were listened to. AudioError, one line with the file, when it cannot be read.
+        seconds were listened to. AudioError, one line with the file, when it cannot be read; what
+        is known of it by `analyse` is not read again.
         """
         onsets = Onsets(self.settings.rate, self.settings.hop)
-        transform = self.settings.cqt(self.spare, tuning)
-        blocks = extract.feature_blocks(audio, transform, listener=onsets.add)
+        blocks: Iterable[np.ndarray]
+        if analysis is not None:
+            blocks = analysis.blocks
+        else:
+            transform = self.settings.cqt(self.spare, tuning)
+            blocks = map(decibels, extract.feature_blocks(audio, transform, listener=onsets.add))
         decoder = chord_decoding.Decoder(self.switching_cost if viterbi else None)
         runs = _Runs(self.settings.frame_seconds, bass)
         waiting: list[np.ndarray] = []
-        for posteriors in self.log_probabilities(decibels(block) for block in blocks):
+        for posteriors in self.log_probabilities(blocks):
             waiting.append(posteriors)
             heard(len(posteriors) * self.settings.frame_seconds)
             waiting = runs.take(decoder.add(posteriors), waiting)
         runs.take(decoder.finish(), waiting)
+        if analysis is not None:
+            return runs.prediction(analysis.seconds, self._to(analysis.onsets))
         if isinstance(audio, np.ndarray):
             seconds = len(audio) / self.settings.rate
         else:

@@ -11,6 +11,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from mlx.utils import tree_flatten
+from preparing import contents, on_cores
 from tiny_chords import STEPS, TINY, command, make_quick, sung
 
 from audiotrain import config
@@ -22,7 +23,7 @@ from audiotrain.features import audio
 from audiotrain.music.chord_classes import encode
 from audiotrain.music.segments import Segment, read_lab
 from audiotrain.recipes.chords import commands as recipe
-from audiotrain.recipes.chords import songs
+from audiotrain.recipes.chords import predict_files, songs
 from audiotrain.recipes.chords.predictor import Recognizer
 from audiotrain.recipes.chords.recipe import ChordRecipe
 from audiotrain.recipes.chords.settings import TrainSettings
@@ -514,6 +515,28 @@ def test_predict_writes_every_format_for_every_file_of_a_folder(run, data, tmp_p
         played = midi.read_midi(tmp_path / "out" / f"{stem}.mid")
         chords_played = [s for s in readings["lab"].segments if encode(s.label).root >= 0]
         assert bool(played) == bool(chords_played)
+
+
+@pytest.mark.parametrize("tta", [[], ["--tta", "tuning"]])
+def test_predict_writes_the_same_labels_on_one_core_and_on_two(
+    run, data, tmp_path, monkeypatch, tta
+):
+    (tmp_path / "music").mkdir()
+    for number in range(4):
+        shutil.copy(data / f"song{number}.wav", tmp_path / "music")
+    noise = np.random.default_rng(0).normal(0, 0.1, 22050 * 21).astype(np.float32)
+    audio.write(tmp_path / "music" / "long.wav", noise, 22050)
+    monkeypatch.setattr(predict_files, "LONGEST", 20.0)  # longer: not by a worker
+    (tmp_path / "music" / "zero.wav").write_bytes(b"")
+    written = []
+    for cores in (1, 2):
+        on_cores(monkeypatch, cores)
+        folder = tmp_path / f"out{cores}"
+        words = ["predict", tmp_path / "music", "--checkpoint", run, "--output", folder]
+        assert command(*words, "--no-timeline", "--formats", "lab", "json", *tta) == 0
+        written.append(contents(folder))
+    assert written[0] == written[1]
+    assert len(written[0]) == 10
 
 
 def test_predict_options_reach_the_result(run, data, tmp_path):
