@@ -23,6 +23,7 @@ from toy import Classifier, Points, trainer, weights
 from audiotrain import DataLoader, Dataset, OptimizerConfig, TrainModule, create_competition_trainer
 from audiotrain.models.chords import ChordModelSettings, FrameChordModel
 from audiotrain.music.chord_classes import HEAD_SIZES, HEADS
+from audiotrain.recipes.clap import recipe as clap_recipe
 from audiotrain.train.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from audiotrain.train.contrastive import ContrastiveLoss
 from audiotrain.train.engine.grad_cache import in_micro_batches
@@ -285,13 +286,13 @@ def clap(folder, size):
     words += ["--optimization.head-rate", 1e-2, "--augmentation.time-masks", 1]
     said, modules = io.StringIO(), []
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(said):
-        make = tiny_clap.recipe.make_module
+        make = clap_recipe.make_module
         patch.setattr(
-            tiny_clap.recipe,
+            clap_recipe,
             "make_module",
             lambda *given: modules.append(make(*given)) or modules[0],
         )
-        patch.setattr(tiny_clap.recipe, "write_best", lambda *given: folder / "start")
+        patch.setattr(clap_recipe, "write_best", lambda *given: folder / "start")
         tiny_clap.make_quick(patch)
         with contextlib.redirect_stderr(said):
             code = tiny_clap.command(*words)
