@@ -9,7 +9,6 @@ import io
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,8 +24,10 @@ from audiotrain.recipes.classify.recipe import ClassifyRecipe, find, task_of
 from audiotrain.recipes.classify.settings import PseudoSettings, TrainSettings
 from audiotrain.recipes.common import run as runs
 from audiotrain.recipes.common.checkpoints import ROUNDS
+from audiotrain.recipes.common.crossval import fold_settings
 from audiotrain.recipes.common.ensemble import EnsembleSpec
 from audiotrain.recipes.common.split import SPLIT, read_split
+from audiotrain.train.distributed import ranks as distributed
 from audiotrain.utils.files import write, write_json
 
 TEMPERATURES = (1 / 3, 2.0)  # smallest, largest
@@ -48,6 +49,8 @@ def pseudo(settings: PseudoSettings) -> dict:
     labels-N.csv is the table that round N trains on, for `train --data`, too. ValueError for no
     unlabelled clips, and a threshold of no class.
     """
+    if (size := distributed.join().size) > 1:
+        raise ValueError(f"pseudo: expected one process, found {size}")
     if settings.data is None:
         raise ValueError("--data: required, the labelled clips")
     unlabelled = recordings(settings.unlabelled, [])
@@ -94,12 +97,11 @@ def pseudo(settings: PseudoSettings) -> dict:
 def _round(settings: PseudoSettings, run: Path, table: Path, task: Task, added: int) -> dict:
     """Train one round, or read the metrics of one that is done; its scores."""
     if not (run / "metrics.json").exists():
-        values = {field.name: getattr(settings, field.name) for field in fields(TrainSettings)}
-        values |= {"output": run, "data": table, "task": "multi" if task.multilabel else "single"}
+        changes = {"data": table, "task": "multi" if task.multilabel else "single"}
         if added:
-            values |= {"test_fold": None, "folds_of": None, "group": None}  # the table has a split
-        trained = TrainSettings(**values | {"resume": run.exists()})
-        runs.train(ClassifyRecipe(trained), run.parent)
+            changes |= {"test_fold": None, "folds_of": None, "group": None}  # the table has a split
+        values = fold_settings(settings, TrainSettings, run, **changes)
+        runs.train(ClassifyRecipe(values), run.parent)
     metrics = json.loads((run / "metrics.json").read_text("utf-8"))
     name = "lwlrap" if task.multilabel else "accuracy"
     scores = {"valid": metrics["valid"][name], "test": metrics[name]}

@@ -185,7 +185,9 @@ def test_an_interrupted_cross_validation_goes_on(place, tmp_path, monkeypatch, c
     assert "holds a run already (folds.json)" in capsys.readouterr().err
     trained = []
     fold = classify_cv.fold_settings
-    monkeypatch.setattr(classify_cv, "fold_settings", lambda *a: trained.append(a[2]) or fold(*a))
+    monkeypatch.setattr(
+        classify_cv, "fold_settings", lambda *a, **b: trained.append(a[2].name) or fold(*a, **b)
+    )
     saved = (place / "stopped" / "config.yaml").read_text()
     for name, value in (("steps", 10), ("validations", 1), ("patience", 1), ("max-minutes", 1.0)):
         assert command("cv", "--output", place / "stopped", "--resume", f"--{name}", value) == 2
@@ -197,7 +199,7 @@ def test_an_interrupted_cross_validation_goes_on(place, tmp_path, monkeypatch, c
     assert command("--output", place / "stopped" / "fold-1", "--resume", "--steps", 100) == 2
     assert "--resume: steps is 100, expected 60 as in the run in" in capsys.readouterr().err
     assert command("cv", "--output", place / "stopped", "--resume", "--workers", 1) == 0
-    assert trained == [2]
+    assert trained == ["fold-2"]
     found, whole = (read_json(place / name / "metrics.json") for name in ("stopped", "cv"))
     assert found == whole
 
