@@ -1,6 +1,12 @@
-"""Cross-validation: folds by group and label, predictions of each row by a model that never saw it.
+"""Cross-validation: folds by group and label, and out-of-fold predictions.
 
-A fold is the array of row numbers that it is tested on; all other rows are there to train on.
+A fold is the array of the row numbers that it is tested on; the model of the fold trains on the
+other rows.
+
+FOLDER/folds.json      ids that each fold is tested on
+FOLDER/fold-K/         the run of fold K, where a fold is a run
+FOLDER/oof/            predictions for each row by the model that did not train on it
+FOLDER/metrics.json    mean and deviation of each score over the folds, and the scores of each fold
 """
 
 import hashlib
@@ -9,11 +15,15 @@ import json
 import math
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 
+from audiotrain.train.distributed import ranks as distributed
 from audiotrain.utils.files import write, write_json
 
 
@@ -79,11 +89,11 @@ def _hash(seed: int, name: str) -> bytes:
 
 def missing_labels(folds: Sequence[np.ndarray], labels: Sequence) -> list[str]:
     """A line for each fold that has none of a label to test on, or none to train on."""
-    labels = np.array([str(label) for label in labels])
+    names = np.array([str(label) for label in labels])
     lines = []
     for number, rows in enumerate(folds):
-        trained = set(np.delete(labels, rows).tolist())
-        tested = set(labels[rows].tolist())
+        trained = set(np.delete(names, rows).tolist())
+        tested = set(names[rows].tolist())
         for absent, purpose in ((tested - trained, "train"), (trained - tested, "test")):
             if absent:
                 shown = ", ".join(sorted(absent)[:5])
@@ -91,14 +101,47 @@ def missing_labels(folds: Sequence[np.ndarray], labels: Sequence) -> list[str]:
     return lines
 
 
-class OutOfFold:
-    """Predictions for every row, each by the model of the fold that did not train on it.
+class FoldItem(Protocol):
+    """What `folds_of` reads of an item."""
 
-    In `folder`: folds.json says which ids each fold is tested on, oof/fold-K.npz holds arrays by
-    name, rows in the fold's order. Each file appears whole or not at all, so that `done` tells an
-    interrupted cross-validation where to go on. ValueError, one line, when `folder` holds the
-    folds of other data.
+    @property
+    def id(self) -> str: ...
+    @property
+    def group(self) -> str: ...
+    @property
+    def columns(self) -> Mapping[str, str]: ...
+
+
+def folds_of(
+    items: Sequence[FoldItem],
+    folds: int,
+    column: str | None = None,
+    labels: Sequence | None = None,
+    seed: int = 0,
+) -> list[np.ndarray]:
+    """Rows that each fold is tested on: a fold for each value of the items' `column`, in order of
+    the values ("2" before "10"), or without a column `make_folds` by the items' groups.
+
+    ValueError when an item has no value in `column`, or all have the same.
     """
+    if column is None:
+        return make_folds([item.group or item.id for item in items], folds, labels, seed)
+    without = [item for item in items if not item.columns.get(column)]
+    if without:
+        columns = ", ".join(sorted({name for item in items for name in item.columns})) or "none"
+        raise ValueError(
+            f"fold column {column}: {len(without)} of {len(items)} items have none, such as "
+            f"{without[0].id}; columns are {columns}"
+        )
+    values = np.array([item.columns[column] for item in items])
+    names = sorted(set(values.tolist()), key=lambda name: (len(name), name))
+    if len(names) < 2:
+        raise ValueError(f"fold column {column}: {names[0]} everywhere, expected two folds or more")
+    return [np.flatnonzero(values == name) for name in names]
+
+
+class _FoldStore:
+    """The ids and folds of a cross-validation, and where in its folder predictions are kept."""
 
     def __init__(self, folder: str | Path, ids: Sequence[str], folds: Sequence[np.ndarray]):
         self.folder, self.ids = Path(folder), [str(one) for one in ids]
@@ -111,15 +154,36 @@ class OutOfFold:
         if len(set(self.ids)) < len(self.ids):
             twice = next(one for one in self.ids if self.ids.count(one) > 1)
             raise ValueError(f"{self.folder}: id {twice!r} occurs twice, expected one row each")
-        keep_folds(self.folder, [[self.ids[row] for row in rows] for rows in self.folds])
+        keep_folds(self.folder, [self.fold_ids(k) for k in range(len(self.folds))])
+
+    def fold_ids(self, k: int) -> list[str]:
+        """The ids that fold `k` is tested on."""
+        return [self.ids[row] for row in self.folds[k]]
+
+    def file(self, k: int) -> Path:
+        """The file whose existence says that fold `k` is done."""
+        raise NotImplementedError
+
+    def done(self, k: int) -> bool:
+        """Whether all predictions of fold `k` are saved."""
+        return self.file(k).is_file()
+
+
+Store = TypeVar("Store", bound=_FoldStore)
+
+
+class OutOfFold(_FoldStore):
+    """Predictions for every row, each by the model of the fold that did not train on it.
+
+    In `folder`: folds.json says which ids each fold is tested on, oof/fold-K.npz holds arrays by
+    name, rows in the fold's order. Each file appears whole or not at all, so that an interrupted
+    cross-validation continues with the first fold that is not `done`. ValueError, one line, when
+    `folder` holds the folds of other data.
+    """
 
     def file(self, k: int) -> Path:
         """Where a fold's predictions are kept."""
         return fold_file(self.folder, k)
-
-    def done(self, k: int) -> bool:
-        """Whether a fold's predictions are saved."""
-        return self.file(k).is_file()
 
     def save(self, k: int, predictions: Mapping[str, np.ndarray]) -> None:
         """Keep a fold's predictions: arrays (rows of the fold, ...) by name."""
@@ -128,9 +192,7 @@ class OutOfFold:
                 raise ValueError(
                     f"fold {k}: {len(values)} rows of {name}, expected {len(self.folds[k])}"
                 )
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, **{name: np.asarray(v) for name, v in predictions.items()})
-        write(self.file(k), buffer.getvalue())
+        write(self.file(k), _npz(predictions))
 
     def load(self) -> dict[str, np.ndarray]:
         """Arrays (items, ...) by name, rows in the order of `ids`. ValueError when a fold is
@@ -141,26 +203,84 @@ class OutOfFold:
                 f"{self.folder}: no predictions yet of fold {', '.join(map(str, missing))}, "
                 f"expected all {len(self.folds)} folds"
             )
-        parts = [self._read(k) for k in range(len(self.folds))]
+        parts = [self.load_fold(k) for k in range(len(self.folds))]
         if any(set(part) != set(parts[0]) for part in parts):
             raise ValueError(f"{self.folder}: folds do not have the same arrays")
         back = np.argsort(np.concatenate(self.folds))
         return {name: np.concatenate([part[name] for part in parts])[back] for name in parts[0]}
 
-    def _read(self, k: int) -> dict[str, np.ndarray]:
+    def load_fold(self, k: int) -> dict[str, np.ndarray]:
+        """Arrays (rows of the fold, ...) by name. ValueError when the file is damaged."""
         try:
-            with np.load(io.BytesIO(self.file(k).read_bytes()), allow_pickle=False) as arrays:
-                found = dict(arrays)
+            with np.load(io.BytesIO(self.file(k).read_bytes()), allow_pickle=False) as file:
+                arrays = dict(file)
         except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise ValueError(
                 f"{self.file(k)}: damaged ({error}); delete it to do it anew"
             ) from None
-        for name, values in found.items():
+        for name, values in arrays.items():
             if len(values) != len(self.folds[k]):
                 raise ValueError(
                     f"{self.file(k)}: {len(values)} rows of {name}, expected {len(self.folds[k])}"
                 )
-        return found
+        return arrays
+
+
+class RaggedOutOfFold(_FoldStore):
+    """Predictions whose length differs by item, such as frames of songs: a file for each item.
+
+    In `folder`: folds.json as with OutOfFold, oof/K-N.npz with the arrays of an item of fold K,
+    oof/K.json with the file of each id, written once the fold is done.
+    """
+
+    def __init__(self, folder: str | Path, ids: Sequence[str], folds: Sequence[np.ndarray]):
+        super().__init__(folder, ids, folds)
+        self._files: list[dict[str, str]] = [{} for _ in self.folds]  # by id
+
+    def file(self, k: int) -> Path:
+        """The index of a fold's files."""
+        return _index_file(self.folder, k)
+
+    def save(self, k: int, item_id: str, arrays: Mapping[str, np.ndarray]) -> None:
+        """Keep the arrays of one item of fold `k`."""
+        file = f"{k}-{len(self._files[k]):05d}.npz"
+        write(self.file(k).parent / file, _npz(arrays))
+        self._files[k][item_id] = file
+
+    def finish(self, k: int) -> None:
+        """Write the index of fold `k`, which is done then. ValueError when an item is missing."""
+        missing = [name for name in self.fold_ids(k) if name not in self._files[k]]
+        if missing:
+            raise ValueError(f"fold {k}: no predictions of {len(missing)} items, {missing[0]}")
+        write_json(self.file(k), self._files[k])
+
+
+def read_ragged(folder: str | Path) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
+    """(id, arrays by name) of each item of a finished RaggedOutOfFold, fold by fold. ValueError
+    when a fold is missing or a file is damaged."""
+    for k, names in enumerate(read_folds(folder)):
+        index = _index_file(folder, k)
+        if not index.is_file():
+            raise ValueError(f"{folder}: fold {k} is not done; cv --output {folder} --resume")
+        files = json.loads(index.read_text("utf-8"))
+        for name in names:
+            try:
+                with np.load(index.parent / files[name], allow_pickle=False) as arrays:
+                    item = dict(arrays)
+            except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+                raise ValueError(f"{index}: {name}: no predictions ({error})") from None
+            yield name, item
+
+
+def _index_file(folder: str | Path, k: int) -> Path:
+    return Path(folder) / "oof" / f"{k}.json"
+
+
+def _npz(arrays: Mapping[str, np.ndarray]) -> bytes:
+    buffer = io.BytesIO()
+    named = {name: np.asarray(values) for name, values in arrays.items()}
+    np.savez_compressed(buffer, allow_pickle=False, **named)
+    return buffer.getvalue()
 
 
 def fold_file(folder: str | Path, k: int) -> Path:
@@ -169,7 +289,7 @@ def fold_file(folder: str | Path, k: int) -> Path:
 
 
 def read_out_of_fold(folder: str | Path) -> tuple[list[str], dict[str, np.ndarray]]:
-    """The ids of a finished cross-validation, fold by fold, and what was predicted of them: arrays
+    """The ids of a finished cross-validation, fold by fold, and the predictions for them: arrays
     (items, ...) by name. ValueError when a fold is missing or damaged."""
     names = read_folds(folder)
     ids = [name for fold in names for name in fold]
@@ -206,6 +326,95 @@ def read_folds(folder: str | Path) -> list[list[str]]:
         return [[str(name) for name in names] for names in folds]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{file}: not the folds of a cross-validation ({error})") from None
+
+
+@dataclass(frozen=True)
+class CVSummary:
+    """Scores of a cross-validation."""
+
+    mean: dict[str, float]
+    """of each score over the folds that have a finite one"""
+    deviation: dict[str, float]
+    """divided by one less than there are folds; NaN for one fold"""
+    folds: list[dict[str, float]]
+    """scores of each fold"""
+
+    def as_dict(self) -> dict:
+        """Plain data for metrics.json."""
+        return asdict(self)
+
+    def table(self, names: Sequence[str] | None = None) -> str:
+        """The scores of these names (default: all) as text, as `summary_table`."""
+        names = list(self.mean) if names is None else names
+        mean, deviation = ({name: of[name] for name in names} for of in (self.mean, self.deviation))
+        return summary_table({"mean": mean, "deviation": deviation, "folds": self.folds})
+
+
+class CrossValidation(Generic[Store]):
+    """Fits and scores a model for each fold, and continues an interrupted cross-validation.
+
+    >>> cv = CrossValidation(folder, ids, folds, OutOfFold)  # doctest: +SKIP
+    >>> def fit_fold(k):
+    ...     model = fit(cv.train_rows(k))
+    ...     cv.store.save(k, {"scores": model.predict(cv.folds[k])})
+    >>> summary = cv.run(fit_fold, lambda k: read_scores(cv.run_folder(k)))  # doctest: +SKIP
+    >>> cv.write(summary)  # doctest: +SKIP
+
+    `store`, OutOfFold or RaggedOutOfFold, keeps the predictions. With `labels`, one an item, rank 0
+    prints which folds lack a label. ValueError, before anything is written, when `folder` holds the
+    folds of other data. Every rank makes the same object; rank 0 alone writes.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        ids: Sequence[str],
+        folds: Sequence[np.ndarray],
+        store: type[Store],
+        labels: Sequence | None = None,
+    ):
+        self.ranks = distributed.join()
+        self.folder, self.folds = Path(folder), list(folds)
+        self.store = self.ranks.first_goes_first(lambda: store(folder, ids, folds))
+        if labels is not None and self.ranks.rank == 0:
+            for line in missing_labels(folds, labels):
+                print(line)
+
+    def run_folder(self, k: int) -> Path:
+        """The folder of fold `k`, where a fold is a run."""
+        return self.folder / f"fold-{k}"
+
+    def train_rows(self, k: int) -> np.ndarray:
+        """Rows, ascending, that the model of fold `k` may train on."""
+        return np.setdiff1d(np.arange(len(self.store.ids)), self.folds[k])
+
+    def run(
+        self,
+        fit_fold: Callable[[int], object],
+        read_scores: Callable[[int], Mapping[str, float]],
+    ) -> CVSummary:
+        """Fit each fold that is not done yet; mean and deviation of the scores of all.
+
+        `fit_fold(k)`, on every rank, trains without the rows of fold `k` and saves predictions for
+        them in `store`. `read_scores(k)`, on rank 0, reads the scores of a fold that is done.
+        """
+        scores = []
+        for k, rows in enumerate(self.folds):
+            if not self.ranks.from_first(partial(self.store.done, k)):
+                if self.ranks.rank == 0:
+                    print(f"\nfold {k} of {len(self.folds)}, {len(rows)} items", flush=True)
+                fit_fold(k)
+            scores.append(self.ranks.from_first(partial(_as_dict, read_scores, k)))
+        return CVSummary(**summarize(scores))
+
+    def write(self, summary: CVSummary, **extra: object) -> None:
+        """Write metrics.json (rank 0): the summary, and `extra` by name."""
+        if self.ranks.rank == 0:
+            write_json(self.folder / "metrics.json", summary.as_dict() | extra)
+
+
+def _as_dict(read_scores: Callable[[int], Mapping[str, float]], k: int) -> dict[str, float]:
+    return dict(read_scores(k))  # plain data, which ranks can exchange
 
 
 def summarize(rows: Sequence[Mapping[str, float]]) -> dict:

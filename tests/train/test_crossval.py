@@ -1,6 +1,7 @@
 """Folds and the predictions of rows that were not trained on."""
 
 import json
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -8,7 +9,15 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from audiotrain.train import crossval
-from audiotrain.train.crossval import OutOfFold, make_folds, missing_labels, summarize
+from audiotrain.train.crossval import (
+    CrossValidation,
+    OutOfFold,
+    RaggedOutOfFold,
+    folds_of,
+    make_folds,
+    missing_labels,
+    summarize,
+)
 
 GROUPS = [f"song{number // 3}" for number in range(30)]
 
@@ -137,6 +146,94 @@ def test_damaged_folds_are_named(tmp_path):
     (tmp_path / "folds.json").write_text('{"folds": 3}')
     with pytest.raises(ValueError, match="folds.json: not the folds of a cross-validation"):
         OutOfFold(tmp_path, list("ab"), [np.array([0]), np.array([1])])
+
+
+def test_ragged_predictions_come_back_by_id(tmp_path):
+    folds = [np.array([1]), np.array([0, 2])]
+    store = RaggedOutOfFold(tmp_path, list("abc"), folds)
+    arrays = {name: np.full((n + 2, 3), n) for n, name in enumerate("abc")}
+    store.save(0, "b", {"frames": arrays["b"]})
+    store.finish(0)
+    store.save(1, "a", {"frames": arrays["a"]})
+    assert store.done(0)
+    assert not store.done(1)
+    with pytest.raises(ValueError, match="fold 1: no predictions of 1 items, c"):
+        store.finish(1)
+    with pytest.raises(ValueError, match="fold 1 is not done; cv --output"):
+        list(crossval.read_ragged(tmp_path))
+    store.save(1, "c", {"frames": arrays["c"]})
+    store.finish(1)
+    read = dict(crossval.read_ragged(tmp_path))
+    assert list(read) == ["b", "a", "c"]
+    assert all(np.array_equal(read[name]["frames"], arrays[name]) for name in arrays)
+    (tmp_path / "oof" / "1-00000.npz").write_bytes(b"half")
+    with pytest.raises(ValueError, match="1.json: a: no predictions"):
+        list(crossval.read_ragged(tmp_path))
+
+
+# ---- folds of items
+
+
+class Item(NamedTuple):
+    id: str
+    group: str
+    columns: dict
+
+
+def test_folds_come_from_a_column_or_from_groups():
+    items = [Item(f"i{n}", f"g{n // 2}", {"fold": str(10 - n % 3)}) for n in range(6)]
+    folds = folds_of(items, 5, "fold")
+    assert [rows.tolist() for rows in folds] == [[2, 5], [1, 4], [0, 3]]  # 8, 9, 10
+    for rows in folds_of(items, 3):
+        assert len({items[row].group for row in rows}) == 1
+    with pytest.raises(ValueError, match="fold column part: 6 of 6 items have none, such as i0; c"):
+        folds_of(items, 5, "part")
+    with pytest.raises(ValueError, match="fold column fold: 10 everywhere, expected two folds"):
+        folds_of(items[:1] + items[3:4], 5, "fold")
+
+
+# ---- the whole
+
+
+def test_an_interrupted_cross_validation_continues_with_the_fold_it_was_in(tmp_path, capsys):
+    folds = [np.array([1, 3]), np.array([0, 2, 4])]
+    fitted = []
+
+    def cross_validate(last):
+        cv = CrossValidation(tmp_path / "cv", list("abcde"), folds, OutOfFold)
+
+        def fit_fold(k):
+            if k > last:
+                raise KeyboardInterrupt
+            fitted.append(k)
+            assert set(cv.train_rows(k)) == set(range(5)) - set(folds[k])
+            cv.store.save(k, {"scores": np.full(len(folds[k]), k)})
+
+        summary = cv.run(fit_fold, lambda k: {"score": cv.store.load_fold(k)["scores"].mean()})
+        cv.write(summary, items=5)
+        return cv, summary
+
+    with pytest.raises(KeyboardInterrupt):
+        cross_validate(last=0)
+    cv, summary = cross_validate(last=1)
+    assert fitted == [0, 1]
+    assert summary.folds == [{"score": 0}, {"score": 1}]
+    assert summary.mean == {"score": 0.5}
+    assert cv.store.load()["scores"].tolist() == [1, 0, 1, 0, 1]
+    assert cv.run_folder(1) == tmp_path / "cv" / "fold-1"
+    metrics = json.loads((tmp_path / "cv" / "metrics.json").read_text())
+    assert metrics == summary.as_dict() | {"items": 5}
+    assert (
+        summary.table(["score"]).splitlines()[1].split()
+        == "score 0.500 ± 0.707 0.000 1.000".split()
+    )
+    assert "fold 1 of 2, 3 items" in capsys.readouterr().out
+
+
+def test_labels_that_a_fold_lacks_are_printed(tmp_path, capsys):
+    folds = [np.array([0, 1]), np.array([2, 3])]
+    CrossValidation(tmp_path, list("abcd"), folds, OutOfFold, labels=["x", "x", "x", "y"])
+    assert "fold 0: none to test on of 1 (y)" in capsys.readouterr().out
 
 
 # ---- scores

@@ -20,7 +20,7 @@ import numpy as np
 from audiotrain.train import checkpoint
 from audiotrain.train.callbacks.base import Callback
 from audiotrain.train.callbacks.model_checkpoint import ModelCheckpoint
-from audiotrain.train.crossval import OutOfFold, make_folds, missing_labels, summarize
+from audiotrain.train.crossval import CrossValidation, OutOfFold, make_folds, missing_labels
 from audiotrain.train.data.datasets import Part, as_dataset
 from audiotrain.train.data.loader import DataLoader, Dataset
 from audiotrain.train.declarative.config import TrainerConfig
@@ -105,24 +105,20 @@ class CompetitionTrainer(ConfiguredTrainer):
             for line in missing_labels(folds, labels):
                 print(line)
         self.open_run(resume)
-        store = ranks.first_goes_first(lambda: OutOfFold(self.run, ids, folds))
+        cv = CrossValidation(self.run, ids, folds, OutOfFold)
         parent = self._parent() if self.trainer.is_global_zero else None
-        made = [self._fold(k, parent) for k in range(len(folds))]
-        rows = []
-        for k, (fold, tested) in enumerate(zip(made, folds, strict=True)):
-            if not ranks.from_first(lambda k=k: store.done(k)):
-                self._train_fold(k, fold, data, tested, groups, store)
-            file = fold.run / "scores.json"
-            rows.append(ranks.from_first(lambda file=file: _read(file)))
-        summary = summarize(rows)
-        if self.trainer.is_global_zero:
-            write_json(self.run / "metrics.json", summary)
+        trainers = [self._fold(k, parent) for k in range(len(folds))]
+        summary = cv.run(
+            lambda k: self._train_fold(k, trainers[k], data, groups, cv),
+            lambda k: _read(trainers[k].run / "scores.json"),
+        )
+        cv.write(summary)
         if parent is not None:
-            parent.log_metrics({f"mean_{name}": v for name, v in summary["mean"].items()}, 0)
+            parent.log_metrics({f"mean_{name}": v for name, v in summary.mean.items()}, 0)
             parent.finish()
-        predictions = ranks.first_goes_first(store.load)["predictions"]
-        self.folds = made
-        return CVResult(self.run, *summary.values(), predictions)
+        predictions = ranks.first_goes_first(cv.store.load)["predictions"]
+        self.folds = trainers
+        return CVResult(self.run, summary.mean, summary.deviation, summary.folds, predictions)
 
     def predict(self, loader: Any = None, checkpoint: str | Path | None = None) -> Any:
         """The folds' models as one, (items, …), for `loader` or the test data: joined as
@@ -212,12 +208,11 @@ class CompetitionTrainer(ConfiguredTrainer):
         k: int,
         fold: ConfiguredTrainer,
         data: Dataset,
-        tested: np.ndarray,
         groups: Sequence[str],
-        store: OutOfFold,
+        cv: CrossValidation[OutOfFold],
     ) -> None:
         """Train a fold, score it on its items, and keep its predictions for them."""
-        trained, valid = np.setdiff1d(np.arange(len(data)), tested), None
+        trained, valid = cv.train_rows(k), None
         if self.config.training.eval_strategy != "no":
             trained, chosen = _held_out(trained, groups, self.config.training.seed)
             valid = Part(data, chosen)
@@ -225,12 +220,12 @@ class CompetitionTrainer(ConfiguredTrainer):
             checkpoint.put_arrays(self.module, self._first)
         begun = self.trainer.ranks.from_first((fold.run / "config.yaml").exists)
         fold.train(Part(data, trained), valid, resume=begun)
-        test = Part(data, tested)
+        test = Part(data, cv.folds[k])
         scores = fold.evaluate(test, best_or_last(fold.run))
         predictions = _predict(fold, fold.loader(test))
         if self.trainer.is_global_zero:
             write_json(fold.run / "scores.json", scores)
-            store.save(k, {"predictions": predictions})
+            cv.store.save(k, {"predictions": predictions})
         for logger in fold.trainer.loggers:
             logger.finish()
 
