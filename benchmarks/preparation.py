@@ -18,8 +18,8 @@ from pathlib import Path
 from audiotrain.datasets.chords import discovery
 from audiotrain.recipes.chords.songs import (
     FeatureSettings,
-    Library,
     Renderings,
+    SongLibrary,
     compose_songs,
     load_renderings,
 )
@@ -31,7 +31,7 @@ def prepare(settings: argparse.Namespace) -> float:
     items = [] if settings.data is None else discovery.discover(settings.data).items
     chosen = [Renderings.of(item, range(settings.renderings)) for item in items[: settings.songs]]
     with tempfile.TemporaryDirectory() as cache:
-        library = Library(FeatureSettings(), Path(cache))
+        library = SongLibrary(FeatureSettings(), Path(cache))
         begun = time.perf_counter()
         if settings.data is None:
             compose_songs(library, settings.songs, 60.0, [])
