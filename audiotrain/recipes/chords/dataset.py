@@ -1,6 +1,6 @@
 """The windows of songs that training draws and validation goes through.
 
-Songs have spare bins at both ends, so that transposing by cropping costs nothing and wraps nothing
+Songs have margin bins at both ends, so that transposing by cropping costs nothing and wraps nothing
 around.
 """
 
@@ -59,7 +59,7 @@ class Windows(Dataset):
         window, classes = cut(song, start, self.frames, self.settings)
         shift = int(rng.integers(-min(5, self.settings.spare), min(6, self.settings.spare) + 1))
         window = augment.transpose_bins(
-            window, shift, self.settings.bins_per_semitone, self.settings.spare_bins
+            window, shift, self.settings.bins_per_semitone, self.settings.margin_bins
         )
         if varied:
             if rng.random() < ISOLATED:
@@ -125,8 +125,8 @@ class Sequential(Dataset):
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         number, start = self._places[index]
         window, classes = cut(self.songs[number], start, self.frames, self.settings)
-        spare = self.settings.spare_bins
+        margin = self.settings.margin_bins
         return {
-            "features": np.ascontiguousarray(window[:, spare : spare + self.settings.bins]),
+            "features": np.ascontiguousarray(window[:, margin : margin + self.settings.bins]),
             "classes": classes.astype(np.int32),
         }

@@ -1,13 +1,13 @@
-"""From a model's logits to chords in time: each frame's likeliest, or Viterbi over whole chords.
+"""From a model's logits to chords in time: the most likely chord of each frame, or Viterbi.
 
-Posteriors of a frame are log-probabilities (385,) of CHORDS, N and each type on each root, and of
-bass notes. With a bass note a chord is one state of Viterbi's. Switching from any state to any
-other costs the same, so a step is one comparison with the best state of all.
+Posteriors of a frame are log-probabilities (385,) of CHORDS (N, and each type on each root) and of
+bass notes. A chord with a bass note is one state of the Viterbi decoder. A switch from any state to
+any other costs the same, so a step is one comparison with the best state of all.
 
-Viterbi looks for the chords that are expected to be worth most, by WORTH, rather than for the
-likeliest ones (minimum Bayes risk): where a seventh is .28, major .32 and sus4 .4 likely, major is
-right by most of what is compared. Comparisons leave some chords out: what WORTH can't tell is worth
-less, so that sus2 is not named until it is half as likely again as major.
+Viterbi decoding maximises the expected score (minimum Bayes risk), not the probability: where a
+seventh has probability .28, major .32 and sus4 .4, major is right by most of UTILITY_METRICS. A
+metric that leaves a chord out counts as wrong, so sus2 is chosen only where its probability is half
+as large again as that of major.
 """
 
 import math
@@ -23,9 +23,9 @@ from audiotrain.music.chord_classes import decode as label_of
 
 BLOCK = 1024  # frames that Viterbi decides at once; it looks AHEAD further frames before it does
 AHEAD = 128
-WORTH = ("majmin", "tetrads", "mirex")  # mir_eval's comparisons that a chord is to be right by
-EXACT = 0.1  # share of a chord's worth for being the very one: WORTH alone knows 7 and 9 as one
-LEAST = 1e-9  # worth of a chord that cannot be
+UTILITY_METRICS = ("majmin", "tetrads", "mirex")  # mir_eval's, whose mean is a chord's utility
+EXACT_SHARE = 0.1  # of the utility, for exactly the right chord: the metrics take 7 and 9 for one
+MIN_UTILITY = 1e-9  # of an impossible chord
 
 TYPES, ROOTS, BASSES = HEAD_SIZES
 CHORDS = np.array(
@@ -44,20 +44,20 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def log_probabilities(logits: Mapping[str, np.ndarray]) -> np.ndarray:
-    """(…, 385) log-probabilities of CHORDS and of bass notes, side by side, of a model's logits.
+    """(…, 385) log-probabilities of CHORDS and of bass notes, side by side, from a model's logits.
 
-    Whether there is a chord says "chord_type"; of which type it is if the root is this one, says
-    "chord_type_of_root" (…, 12, 32) where there is one, else "chord_type" whatever the root.
+    "chord_type" gives the probability of N. The type given the root is "chord_type_of_root"
+    (…, 12, 32) where the model has it, else "chord_type" for every root.
     """
     root = log_softmax(np.asarray(logits["root"], np.float32))
     types = np.asarray(logits["chord_type"], np.float32)
     given = np.asarray(logits.get("chord_type_of_root", types[..., None, :]), np.float32)
-    there = log_softmax(types)
-    some = logsumexp(there[..., 1:], -1)[..., None] + root
-    chords = (some[..., None] + log_softmax(given[..., 1:])).swapaxes(-1, -2)
+    any_root = log_softmax(types)
+    roots = logsumexp(any_root[..., 1:], -1)[..., None] + root
+    chords = (roots[..., None] + log_softmax(given[..., 1:])).swapaxes(-1, -2)
     chords = chords.reshape(*root.shape[:-1], len(CHORDS) - 1)
     bass = log_softmax(np.asarray(logits["bass_note"], np.float32))
-    return np.concatenate([there[..., :1], chords, bass], axis=-1)
+    return np.concatenate([any_root[..., :1], chords, bass], axis=-1)
 
 
 def split(posteriors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -71,8 +71,8 @@ def by_type(chords: np.ndarray) -> np.ndarray:
 
 
 def heads_of(posteriors: np.ndarray) -> np.ndarray:
-    """Log-probabilities (…, 56) by head, in the order of HEADS, of `log_probabilities`: types
-    whatever the root, roots whatever the type if there is a chord, bass notes."""
+    """Log-probabilities (…, 56) by head, in the order of HEADS, from those of `log_probabilities`:
+    types over all roots, roots over all types given that there is a chord, bass notes."""
     chords, bass = split(posteriors)
     types = logsumexp(by_type(chords), -1)
     roots = log_softmax(logsumexp(by_type(chords), -2))
@@ -86,48 +86,47 @@ def split_heads(heads: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def offset_types(posteriors: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """Log-probabilities after adding offsets (32,) to those of the chords of each type: types and
-    with them roots become likelier or less."""
+    """Log-probabilities after adding offsets (32,) to those of the chords of each type."""
     chords, bass = split(posteriors)
     return np.concatenate([log_softmax(chords + offsets[CHORDS[:, 0]]), bass], axis=-1)
 
 
 def argmax(posteriors: np.ndarray) -> np.ndarray:
-    """The likeliest chord and bass note, (frames, 3) int16; N, its root and bass ignored, where it
-    is likelier than that there is a chord."""
+    """The most likely chord and bass note, (frames, 3) int16; N, without root and bass, where it is
+    more likely than all chords together."""
     chords, bass = split(posteriors)
-    none = chords[:, 0] > logsumexp(chords[:, 1:], -1)
-    found = CHORDS[np.where(none, 0, 1 + chords[:, 1:].argmax(-1))]
-    notes = np.where(found[:, 0] > 0, bass.argmax(-1), IGNORE)
-    return np.column_stack([found, notes]).astype(np.int16)
+    is_none = chords[:, 0] > logsumexp(chords[:, 1:], -1)
+    best = CHORDS[np.where(is_none, 0, 1 + chords[:, 1:].argmax(-1))]
+    notes = np.where(best[:, 0] > 0, bass.argmax(-1), IGNORE)
+    return np.column_stack([best, notes]).astype(np.int16)
 
 
 @cache
-def worths() -> np.ndarray:
-    """(372, 372): how right a chord (column) is where another (row) is the true one, 0 to 1, by
-    WORTH and EXACT; both as in CHORDS, without N, which nothing but N is right for."""
+def utility_matrix() -> np.ndarray:
+    """(372, 372): the score, 0 to 1, of naming the chord of a column when that of the row is true,
+    by UTILITY_METRICS and EXACT_SHARE; chords as in CHORDS, without N."""
     labels = [label_of((*chord, chord[1])) for chord in CHORDS[1:].tolist()]
-    said, roots = labels[::ROOTS], np.arange(ROOTS)  # each type on C; on other roots alike
-    pairs = labels * len(said), [label for label in said for _ in labels]
-    right = [getattr(mir_eval.chord, name)(*pairs) for name in WORTH]
-    share = np.maximum(right, 0).mean(0)  # -1 where a comparison leaves the true chord out
-    share = share.reshape(len(said), -1, ROOTS)[:, :, (roots[:, None] - roots) % ROOTS]
-    table = share.transpose(1, 2, 0, 3).reshape(len(labels), -1)
-    return ((1 - EXACT) * table + EXACT * np.eye(len(labels))).astype(np.float32)
+    on_c, roots = labels[::ROOTS], np.arange(ROOTS)  # one root is enough: the metrics transpose
+    pairs = labels * len(on_c), [label for label in on_c for _ in labels]
+    metrics = [getattr(mir_eval.chord, name)(*pairs) for name in UTILITY_METRICS]
+    scores = np.maximum(metrics, 0).mean(0)  # -1 where a metric leaves the true chord out
+    scores = scores.reshape(len(on_c), -1, ROOTS)[:, :, (roots[:, None] - roots) % ROOTS]
+    matrix = scores.transpose(1, 2, 0, 3).reshape(len(labels), -1)
+    return ((1 - EXACT_SHARE) * matrix + EXACT_SHARE * np.eye(len(labels))).astype(np.float32)
 
 
 def state_scores(posteriors: np.ndarray) -> np.ndarray:
-    """Logarithm (frames, states) of what each chord is expected to be worth, times its bass note's
-    probability.
+    """Logarithm (frames, states) of the expected utility of each chord times the probability of its
+    bass note.
 
-    N has to the best chord's worth the ratio that its probability has to that of any chord at all:
-    it is not named because nobody can tell which chord sounds, as one dies away.
+    The score of N relates to the best chord's as the probability of N relates to that of all chords
+    together: so N is not chosen merely because it is unclear which chord sounds, as one dies away.
     """
     chords, bass = split(posteriors)
-    worth = np.log(np.exp(chords[:, 1:]) @ worths() + LEAST)
-    states = (worth[:, :, None] + bass[:, None, :]).reshape(len(posteriors), len(STATES) - 1)
-    some = np.maximum(logsumexp(chords[:, 1:], -1), math.log(LEAST))
-    none = chords[:, 0] - some + worth.max(-1) + bass.max(-1)
+    utility = np.log(np.exp(chords[:, 1:]) @ utility_matrix() + MIN_UTILITY)
+    states = (utility[:, :, None] + bass[:, None, :]).reshape(len(posteriors), len(STATES) - 1)
+    any_chord = np.maximum(logsumexp(chords[:, 1:], -1), math.log(MIN_UTILITY))
+    none = chords[:, 0] - any_chord + utility.max(-1) + bass.max(-1)
     return np.concatenate([none[:, None], states], axis=1)
 
 
@@ -161,10 +160,10 @@ def viterbi_states(scores: np.ndarray, cost: float, before: np.ndarray | None = 
 
 
 class Decoder:
-    """Classes of frames as their probabilities come in, with memory that does not grow.
+    """Decodes a stream of log-probabilities in constant memory.
 
-    `cost` None decides by argmax; a number is Viterbi's cost of a change. Viterbi decides BLOCK
-    frames once it has seen AHEAD more: chords are far shorter than that.
+    `cost` None decodes by argmax; a number is the Viterbi decoder's cost of a switch. It decides
+    BLOCK frames once it has seen AHEAD more, which is far longer than a chord.
     """
 
     def __init__(self, cost: float | None):
@@ -181,22 +180,22 @@ class Decoder:
         self._waiting = np.concatenate([self._waiting, posteriors])
         decided = [np.zeros((0, 3), np.int16)]
         while len(self._waiting) >= BLOCK + AHEAD:
-            decided.append(self._decide(BLOCK))
+            decided.append(self._decide(BLOCK, self.cost))
         return np.concatenate(decided)
 
     def finish(self) -> np.ndarray:
         """Classes of the frames that are left."""
         if self.cost is None or not len(self._waiting):
             return np.zeros((0, 3), np.int16)
-        return self._decide(len(self._waiting))
+        return self._decide(len(self._waiting), self.cost)
 
-    def _decide(self, frames: int) -> np.ndarray:
+    def _decide(self, frames: int, cost: float) -> np.ndarray:
         scores = state_scores(self._waiting[: frames + AHEAD])
         before = None
         if self._last is not None:
-            before = np.full(len(STATES), -2 * self.cost - 1e3, np.float32)
+            before = np.full(len(STATES), -2 * cost - 1e3, np.float32)
             before[self._last] = 0
-        path = viterbi_states(scores, self.cost, before)[:frames]
+        path = viterbi_states(scores, cost, before)[:frames]
         self._waiting, self._last = self._waiting[frames:], int(path[-1])
         return STATES[path]
 
@@ -208,11 +207,11 @@ def decode(posteriors: np.ndarray, cost: float | None) -> np.ndarray:
 
 
 def confidences(posteriors: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    """Probability (frames,) that the model gives to the chord that was chosen."""
+    """Probability (frames,) of the decoded chord."""
     chords, bass = split(posteriors)
     frames = np.arange(len(posteriors))
     chord_type, root, note = classes.T.astype(int)
-    none = chord_type == 0
-    number = np.where(none, 0, 1 + (chord_type - 1) * ROOTS + root)
-    logs = chords[frames, number] + np.where(none, 0.0, bass[frames, np.where(none, 0, note)])
-    return np.exp(logs)
+    is_none = chord_type == 0
+    number = np.where(is_none, 0, 1 + (chord_type - 1) * ROOTS + root)
+    bass_logs = np.where(is_none, 0.0, bass[frames, np.where(is_none, 0, note)])
+    return np.exp(chords[frames, number] + bass_logs)

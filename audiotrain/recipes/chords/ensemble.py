@@ -80,7 +80,7 @@ class Ensemble(FrameRecognizer):
         self.weights = ensembling.member_weights(weights, len(members))
         self.settings, self.window = members[0].settings, members[0].window
         self.shifts = [shift for shift in shifts if abs(shift) <= self.settings.spare] or [0]
-        self.spare = any(self.shifts)
+        self.takes_margin = any(self.shifts)
         costs = [member.switching_cost for member in members]
         self.switching_cost = float(np.dot(self.weights, costs))
 
@@ -88,9 +88,9 @@ class Ensemble(FrameRecognizer):
         predictions, weights = [], []
         for shift in self.shifts:
             moved = windows
-            if self.spare:
+            if self.takes_margin:
                 moved = augment.transpose_bins(
-                    windows, shift, self.settings.bins_per_semitone, self.settings.spare_bins
+                    windows, shift, self.settings.bins_per_semitone, self.settings.margin_bins
                 )
             for member, weight in zip(self.members, self.weights, strict=True):
                 if weight:

@@ -1,16 +1,17 @@
-"""Write the chords of audio files and folders with the newest run's model."""
+"""The command `predict`: writes the chords of audio files and folders."""
 
 import sys
 import time
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 from audiotrain.datasets.chords import writers
+from audiotrain.datasets.paths import recordings
 from audiotrain.evaluation import plots
 from audiotrain.features import audio as audio_files
+from audiotrain.features.audio import AudioError
 from audiotrain.features.tuning import tuning_of
-from audiotrain.recipes.chords import ensemble
+from audiotrain.recipes.chords.ensemble import load
 from audiotrain.recipes.chords.predictor import analyse
 from audiotrain.recipes.chords.settings import PredictSettings
 from audiotrain.utils.process_pool import map_in_processes
@@ -23,37 +24,39 @@ def predict(settings: PredictSettings) -> list[Path]:
     """Write the chords of every file; the files written. Those that cannot be read are named."""
     if not settings.audio:
         raise ValueError("--audio: required, audio files or folders of them")
-    recognizer, _ = ensemble.load(settings.checkpoint, settings.join, "transpose" in settings.tta)
+    recognizer, _ = load(settings.checkpoint, settings.join, "transpose" in settings.tta)
     targets = results(settings)
-    written, problems = [], []
-    total = sum(map(seconds_of, targets))
-    bar = progress(None, "predicting", round(total), unit=" s")
+    written: list[Path] = []
+    problems = []
+    left: float = round(sum(map(seconds_of, targets)))
+    bar = progress(None, "predicting", int(left), unit=" s")
 
-    def heard(seconds: float) -> None:
-        bar.update(min(seconds, bar.total - bar.n))  # the last frame may end after its file
+    def advance(seconds: float) -> None:
+        nonlocal left
+        bar.update(min(seconds, left))  # the last frame may end after its file
+        left -= min(seconds, left)
 
-    find_tuning = "tuning" in settings.tta
-    read = partial(analyse, recognizer.settings, recognizer.spare, find_tuning, LONGEST)
+    find_tuning, viterbi = "tuning" in settings.tta, settings.decoding == "viterbi"
+    read = partial(analyse, recognizer.settings, recognizer.takes_margin, find_tuning, LONGEST)
     begun = time.monotonic()
     analyses = map_in_processes(read, list(targets))
     for (source, paths), analysis in zip(targets.items(), analyses, strict=True):
         try:
-            if isinstance(analysis, audio_files.AudioError):
+            if isinstance(analysis, AudioError):
                 raise analysis
             tuning = 0.0
             if analysis is None and find_tuning:
                 tuning = tuning_of(source, recognizer.settings.rate)
-            viterbi = settings.decoding == "viterbi"
-            prediction = recognizer.predict(source, viterbi, settings.bass, heard, tuning, analysis)
-        except audio_files.AudioError as error:
+            prediction = recognizer.predict(
+                source, viterbi, settings.bass, advance, tuning, analysis
+            )
+        except AudioError as error:
             problems.append(str(error))
             continue
+        about = {"title": source.stem, "tool": "audiotrain"}
         for path in paths:
             path.parent.mkdir(parents=True, exist_ok=True)
-            writers.write(
-                path, prediction.segments, prediction.confidences, prediction.seconds,
-                {"title": source.stem, "tool": "audiotrain"},
-            )  # fmt: skip
+            writers.write(path, *prediction, about)
         written += paths
         speed = prediction.seconds / max(time.monotonic() - begun, 1e-9)
         names = ", ".join(map(str, paths))
@@ -75,15 +78,16 @@ def seconds_of(path: Path) -> float:
     """How long a recording says it is; 0 when it cannot be read."""
     try:
         return audio_files.info(path).seconds
-    except audio_files.AudioError:
+    except AudioError:
         return 0.0
 
 
 def results(settings: PredictSettings) -> dict[Path, list[Path]]:
-    """The files to write for each recording. ValueError when one would take another's place."""
+    """The files to write for each recording. ValueError when one would replace another."""
     targets: dict[Path, list[Path]] = {}
     sources: dict[Path, Path] = {}
-    for source, name in recordings(settings.audio):
+    clips = [clip for path in settings.audio for clip in recordings(path, [])]
+    for source, name in ((clip.audio, clip.id) for clip in clips if isinstance(clip.audio, Path)):
         target = source if settings.output is None else settings.output / name
         targets[source] = [target.with_suffix(f".{suffix}") for suffix in settings.formats]
         for path in targets[source]:
@@ -99,21 +103,3 @@ def results(settings: PredictSettings) -> dict[Path, list[Path]]:
             f"{existing[0]} {count} already: --overwrite replaces, --output FOLDER writes elsewhere"
         )
     return targets
-
-
-def recordings(paths: Sequence[Path]) -> list[tuple[Path, Path]]:
-    """(file, its path below the folder given) of all audio. ValueError when there is none."""
-    found = []
-    for path in paths:
-        if path.is_dir():
-            inside = sorted(
-                p for p in path.rglob("*") if p.suffix.lower() in audio_files.AUDIO_SUFFIXES
-            )
-            found += [(file, file.relative_to(path)) for file in inside]
-        elif path.exists():
-            found.append((path, Path(path.name)))
-        else:
-            raise ValueError(f"{path}: no such file or folder")
-    if not found:
-        raise ValueError(f"{', '.join(map(str, paths))}: no audio file inside")
-    return found

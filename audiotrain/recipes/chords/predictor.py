@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -19,7 +19,7 @@ from audiotrain.features.tuning import tuning_of
 from audiotrain.models.chords.model import ChordModelSettings, FrameChordModel
 from audiotrain.music.chord_classes import HEAD_SIZES, BassRule, decode
 from audiotrain.music.segments import Segment, frames_to_segments
-from audiotrain.recipes.chords import decoding as chord_decoding
+from audiotrain.recipes.chords import decoding
 from audiotrain.recipes.chords.songs import SILENCE, FeatureSettings, Song, decibels
 from audiotrain.recipes.common.checkpoints import best_checkpoint
 from audiotrain.train import checkpoint
@@ -46,7 +46,7 @@ class Analysis(NamedTuple):
 
 
 def analyse(
-    settings: FeatureSettings, spare: bool, find_tuning: bool, longest: float, path: Path
+    settings: FeatureSettings, margin: bool, find_tuning: bool, longest: float, path: Path
 ) -> Analysis | AudioError | None:
     """The analysis of a file of at most `longest` seconds, None for a longer one, or why it cannot
     be read: for worker processes."""
@@ -55,7 +55,7 @@ def analyse(
         if seconds > longest:
             return None
         onsets = Onsets(settings.rate, settings.hop)
-        transform = settings.cqt(spare, tuning_of(path, settings.rate) if find_tuning else 0.0)
+        transform = settings.cqt(margin, tuning_of(path, settings.rate) if find_tuning else 0.0)
         blocks = extract.feature_blocks(path, transform, listener=onsets.add)
         return Analysis([decibels(block) for block in blocks], onsets.strengths(), seconds)
     except AudioError as error:
@@ -67,47 +67,49 @@ class FrameRecognizer:
 
     settings: FeatureSettings
     window: int  # frames
-    switching_cost: float | None = 2.0
-    spare = False  # whether `log_probs` takes the spare bins, too
+    switching_cost: float = 2.0
+    type_offsets: np.ndarray | None = None  # (32,), added to the log-probabilities of chord types
+    takes_margin = False  # whether `log_probs` takes the margin bins, too
 
     def log_probs(self, windows: np.ndarray) -> np.ndarray:
-        """Log-probabilities (windows, frames, 385), as chord_decoding's, for features (windows,
-        frames, bins) in dB."""
+        """Log-probabilities (windows, frames, 385), see `decoding`, for features (windows, frames,
+        bins) in dB."""
         raise NotImplementedError
 
     def inputs(self, song: Song) -> np.ndarray:
-        """The features (frames, bins) of a song that this one hears."""
-        spare = 0 if self.spare else self.settings.spare_bins
-        return song.features[:, spare : song.features.shape[1] - spare]
+        """The features (frames, bins) of a song that `log_probs` takes."""
+        margin = 0 if self.takes_margin else self.settings.margin_bins
+        return song.features[:, margin : song.features.shape[1] - margin]
 
     def log_probabilities(self, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """Log-probabilities (frames, 385) in consecutive pieces, for consecutive features
-        (frames, bins) in dB. Every frame is the mean of two windows, weighed by how central it is.
+        (frames, bins) in dB. Every frame is the mean of two windows, weighted by how central it is.
         """
         window, step = self.window, self.window // 2
-        places = np.arange(window)
-        ramp = (np.minimum(places, places[::-1]) + 0.5).astype(np.float32)[:, None]
+        positions = np.arange(window)
+        ramp = (np.minimum(positions, positions[::-1]) + 0.5).astype(np.float32)[:, None]
         # Window k begins at frame (k - 1) * step, so the first one begins in silence.
-        bins = self.settings.cqt(self.spare).bins
-        held = np.full((step, bins), SILENCE, np.float32)
+        bins = self.settings.cqt(self.takes_margin).bins
+        buffer = np.full((step, bins), SILENCE, np.float32)
         tail = None  # the second half of the window before
-        frames = given = 0
-        for block in itertools.chain(blocks, [None]):
-            if block is None:  # the end: silence, so that the last frames are inside two windows
-                block = np.full((window + step, bins), SILENCE, np.float32)
-            else:
-                frames += len(block)
-            held = np.concatenate([held, block])
-            count = max(0, (len(held) - window) // step + 1)
+        received = yielded = 0  # frames
+        # Silence at the end, so that the last frames are inside two windows.
+        silence = np.full((window + step, bins), SILENCE, np.float32)
+        for block in itertools.chain(blocks, [silence]):
+            received += len(block) if block is not silence else 0
+            buffer = np.concatenate([buffer, block])
+            count = max(0, (len(buffer) - window) // step + 1)
             for first in range(0, count, WINDOWS_AT_ONCE):
-                chosen = np.arange(first, min(first + WINDOWS_AT_ONCE, count))
-                for posteriors in self.log_probs(held[chosen[:, None] * step + places]) * ramp:
-                    if tail is not None and given < frames:
+                numbers = np.arange(first, min(first + WINDOWS_AT_ONCE, count))
+                for posteriors in (
+                    self.log_probs(buffer[numbers[:, None] * step + positions]) * ramp
+                ):
+                    if tail is not None and yielded < received:
                         joined = (tail + posteriors[:step]) / (ramp[step:] + ramp[:step])
-                        yield joined[: frames - given]
-                        given += step
+                        yield joined[: received - yielded]
+                        yielded += step
                     tail = posteriors[step:]
-            held = held[count * step :]
+            buffer = buffer[count * step :]
 
     def song_log_probabilities(self, values: np.ndarray) -> np.ndarray:
         """(frames, 385) of one song's features (frames, bins) in dB."""
@@ -118,47 +120,49 @@ class FrameRecognizer:
         audio: str | Path | np.ndarray,
         viterbi: bool = True,
         bass: BassRule = "any",
-        heard: Callable[[float], None] = lambda seconds: None,
+        on_progress: Callable[[float], None] | None = None,
         tuning: float = 0.0,
         analysis: Analysis | None = None,
     ) -> Prediction:
         """The chords of a file, or of mono samples at the model's rate, of any length; they change
         where a note begins.
 
-        `tuning` is in semitones above A = 440 Hz. `heard` is told now and then how many more
-        seconds were listened to. AudioError, one line with the file, when it cannot be read; what
-        is known of it by `analyse` is not read again.
+        `tuning` is in semitones above A = 440 Hz. `on_progress` is called now and then with the
+        seconds analysed since the last call. AudioError, one line with the file, when it cannot be
+        read; what `analyse` gave of it is not computed again.
         """
         onsets = Onsets(self.settings.rate, self.settings.hop)
         blocks: Iterable[np.ndarray]
         if analysis is not None:
             blocks = analysis.blocks
         else:
-            transform = self.settings.cqt(self.spare, tuning)
+            transform = self.settings.cqt(self.takes_margin, tuning)
             blocks = map(decibels, extract.feature_blocks(audio, transform, listener=onsets.add))
-        decoder = chord_decoding.Decoder(self.switching_cost if viterbi else None)
-        runs = _Runs(self.settings.frame_seconds, bass)
-        waiting: list[np.ndarray] = []
+        decoder = decoding.Decoder(self.switching_cost if viterbi else None)
+        chords = ChordRuns(self.settings.frame_seconds, bass)
+        undecided: list[np.ndarray] = []
         for posteriors in self.log_probabilities(blocks):
-            waiting.append(posteriors)
-            heard(len(posteriors) * self.settings.frame_seconds)
-            waiting = runs.take(decoder.add(posteriors), waiting)
-        runs.take(decoder.finish(), waiting)
+            undecided.append(posteriors)
+            if on_progress is not None:
+                on_progress(len(posteriors) * self.settings.frame_seconds)
+            undecided = chords.add(decoder.add(posteriors), undecided)
+        chords.add(decoder.finish(), undecided)
         if analysis is not None:
-            return runs.prediction(analysis.seconds, self._to(analysis.onsets))
+            return chords.prediction(analysis.seconds, self._snapping(analysis.onsets))
         if isinstance(audio, np.ndarray):
             seconds = len(audio) / self.settings.rate
         else:
             seconds = audio_files.info(audio).seconds
-        return runs.prediction(seconds, self._to(onsets.strengths()))
+        return chords.prediction(seconds, self._snapping(onsets.strengths()))
 
     def segments(self, classes: np.ndarray, onsets: np.ndarray, seconds: float) -> list[Segment]:
         """Classes of frames (frames, 3) as chords that change at a song's onsets, given by their
         strengths (steps,)."""
         frame_seconds = self.settings.frame_seconds
-        return frames_to_segments(classes, frame_seconds, seconds, moved=self._to(onsets))
+        return frames_to_segments(classes, frame_seconds, seconds, moved=self._snapping(onsets))
 
-    def _to(self, onsets: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    def _snapping(self, onsets: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+        """What moves times to the nearest onsets."""
         step = step_of(self.settings.rate, self.settings.hop)
         return lambda times: to_onsets(times, onsets, step)
 
@@ -172,15 +176,18 @@ class Recognizer(FrameRecognizer):
     """
 
     def __init__(
-        self, model: FrameChordModel, settings: FeatureSettings, window: int,
-        switching_cost: float | None = 2.0, type_offsets: np.ndarray | None = None,
-    ):  # fmt: skip
+        self,
+        model: FrameChordModel,
+        settings: FeatureSettings,
+        window: int,
+        switching_cost: float = 2.0,
+        type_offsets: np.ndarray | None = None,
+    ):
         patch = model.trunk.settings.patch
         if window < 2 or window % 2 or window % patch:
             raise ValueError(f"window={window}, expected an even number that patch={patch} divides")
         self.model, self.settings, self.window = model, settings, window
-        self.switching_cost = switching_cost
-        self.type_offsets = type_offsets  # (32,), added to the logits of the chord types
+        self.switching_cost, self.type_offsets = switching_cost, type_offsets
         model.eval()
 
     @classmethod
@@ -192,14 +199,13 @@ class Recognizer(FrameRecognizer):
         folder = Path(folder)
         if (folder / "checkpoints").is_dir():
             folder = best_checkpoint(folder)
-        meta = checkpoint.load_meta(folder)
-        described = (meta.get("config") or {}).get("recognizer")
+        described = (checkpoint.load_meta(folder).get("config") or {}).get("recognizer")
         if described is None:
             raise checkpoint.CheckpointError(f"{folder}: not a checkpoint of the chord recipe")
         try:
             settings = FeatureSettings(**described["features"])
-            chosen = ChordModelSettings(**described["model"])
-            model = FrameChordModel(settings.bins, chosen, settings.bins_per_octave)
+            sizes = ChordModelSettings(**described["model"])
+            model = FrameChordModel(settings.bins, sizes, settings.bins_per_octave)
             window = described["window"]
         except (KeyError, TypeError, ValueError) as error:
             raise checkpoint.CheckpointError(
@@ -207,71 +213,69 @@ class Recognizer(FrameRecognizer):
             ) from None
         holder = _Holder(model)
         checkpoint.load_weights(holder, folder)
-        decoding = folder.parent / "decoding.json"
-        chosen = read_decoding(decoding) if decoding.is_file() else {}
-        return cls(holder.model, settings, window, **chosen)
+        file = folder.parent / "decoding.json"
+        return cls(
+            holder.model, settings, window, **(read_decoding(file) if file.is_file() else {})
+        )
 
     def log_probs(self, windows: np.ndarray) -> np.ndarray:
-        """Log-probabilities (windows, frames, 385)."""
         logits = self.model(mx.array(windows, dtype=mx.float32))
         mx.eval(logits)
         arrays = {head: np.array(values) for head, values in logits.items()}
-        posteriors = chord_decoding.log_probabilities(arrays)
+        posteriors = decoding.log_probabilities(arrays)
         if self.type_offsets is not None:
-            posteriors = chord_decoding.offset_types(posteriors, self.type_offsets)
+            posteriors = decoding.offset_types(posteriors, self.type_offsets)
         return posteriors
 
 
-class _Runs:
-    """Classes of frames, as they come, to segments with mean confidences."""
+class ChordRuns:
+    """Consecutive frames of one chord, from decoded classes as they come, with mean confidences."""
 
     def __init__(self, frame_seconds: float, bass: BassRule):
         self.frame_seconds, self.bass = frame_seconds, bass
         self.frames = 0
         self.runs: list[tuple[tuple, int, float]] = []  # classes, first frame, sum of confidences
 
-    def take(self, classes: np.ndarray, waiting: list[np.ndarray]) -> list[np.ndarray]:
-        """Add decided frames; gives back the probabilities of those that are not decided yet."""
+    def add(self, classes: np.ndarray, undecided: list[np.ndarray]) -> list[np.ndarray]:
+        """Add decoded frames; the log-probabilities of those that are still undecided."""
         if not len(classes):
-            return waiting
-        posteriors = np.concatenate(waiting)
-        certainty = chord_decoding.confidences(posteriors[: len(classes)], classes)
+            return undecided
+        posteriors = np.concatenate(undecided)
+        confidences = decoding.confidences(posteriors[: len(classes)], classes)
         changes = np.flatnonzero(np.any(classes[1:] != classes[:-1], axis=1)) + 1
-        for part, sure in zip(
-            np.split(classes, changes), np.split(certainty, changes), strict=True
-        ):
-            key = tuple(part[0].tolist())
+        parts = zip(np.split(classes, changes), np.split(confidences, changes), strict=True)
+        for part, certain in parts:
+            key, total = tuple(part[0].tolist()), float(certain.sum())
             if self.runs and self.runs[-1][0] == key:
-                _, first, total = self.runs[-1]
-                self.runs[-1] = (key, first, total + float(sure.sum()))
+                _, first, before = self.runs.pop()
+                self.runs.append((key, first, before + total))
             else:
-                self.runs.append((key, self.frames, float(sure.sum())))
+                self.runs.append((key, self.frames, total))
             self.frames += len(part)
         return [posteriors[len(classes) :]]
 
     def prediction(self, seconds: float, moved: Callable[[np.ndarray], np.ndarray]) -> Prediction:
-        """What has been taken from `seconds` of audio, neighbours of equal label joined; `moved`
-        gives better times of their changes."""
+        """The chords of `seconds` of audio, neighbours of equal label joined; `moved` gives better
+        times of their changes."""
         # The header of an mp3 may be wrong; the audio ends within a hop after the last centre.
         shortest = (self.frames - 1) * self.frame_seconds
         seconds = min(max(seconds, shortest), self.frames * self.frame_seconds)
-        firsts = [first for _, first, _ in self.runs] + [self.frames]
+        ends = [first for _, first, _ in self.runs[1:]] + [self.frames]
         joined: list[tuple[str, int, int, float]] = []
-        for (key, first, total), stop in zip(self.runs, firsts[1:], strict=True):
+        for (key, first, total), stop in zip(self.runs, ends, strict=True):
             label = decode(key, self.bass)
             if joined and joined[-1][0] == label:
-                _, begun, _, before = joined[-1]
-                joined[-1] = (label, begun, stop, before + total)
-            else:
-                joined.append((label, first, stop, total))
+                _, first, _, before = joined.pop()
+                total += before
+            joined.append((label, first, stop, total))
         changes = np.array([first - 0.5 for _, first, _, _ in joined[1:]]) * self.frame_seconds
         bounds = [0.0, *moved(changes).tolist(), seconds]
         segments = [
             Segment(start, end, label)
             for start, end, (label, *_) in zip(bounds, bounds[1:], joined, strict=False)
         ]
-        sure = [min(1.0, total / (stop - first)) for _, first, stop, total in joined]
-        return Prediction(segments, sure, seconds)
+        confidences = [min(1.0, total / (stop - first)) for _, first, stop, total in joined]
+        return Prediction(segments, confidences, seconds)
 
 
 class _Holder(nn.Module):
@@ -287,25 +291,24 @@ def describe(model: ChordModelSettings, settings: FeatureSettings, window: int) 
     return {"model": asdict(model), "features": asdict(settings), "window": window}
 
 
-def write_decoding(recognizer: Recognizer, path: Path) -> None:
+def write_decoding(recognizer: FrameRecognizer, path: Path) -> None:
     """Save how a recognizer decodes; `from_checkpoint` reads it again."""
-    offsets = recognizer.type_offsets
-    chosen = {"switching_cost": recognizer.switching_cost}
-    if offsets is not None:
-        chosen["type_offsets"] = [round(float(offset), 6) for offset in offsets]
-    write_json(path, chosen)
+    content: dict[str, Any] = {"switching_cost": recognizer.switching_cost}
+    if recognizer.type_offsets is not None:
+        content["type_offsets"] = [round(float(offset), 6) for offset in recognizer.type_offsets]
+    write_json(path, content)
 
 
-def read_decoding(path: Path) -> dict:
+def read_decoding(path: Path) -> dict[str, Any]:
     """What `write_decoding` saved. ValueError, one line, when the file is damaged."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        chosen = {"switching_cost": float(content["switching_cost"])}
+        options: dict[str, Any] = {"switching_cost": float(content["switching_cost"])}
         if "type_offsets" in content:
-            chosen["type_offsets"] = np.array(content["type_offsets"], np.float32)
-            if chosen["type_offsets"].shape != (HEAD_SIZES[0],):
+            offsets = options["type_offsets"] = np.array(content["type_offsets"], np.float32)
+            if offsets.shape != (HEAD_SIZES[0],):
                 raise ValueError(f"{len(content['type_offsets'])} type_offsets")
-        return chosen
+        return options
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"{path}: expected a switching_cost, and {HEAD_SIZES[0]} type_offsets or none ({error})"

@@ -20,8 +20,8 @@ from audiotrain.utils.files import finite_or_none, write, write_json
 from audiotrain.utils.progress import progress
 
 COSTS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)  # of a switch, that `choose_decoding` tries
-SHARES = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25)  # of the class weights that it tries to take back
-CHOSEN_BY = (*decoding.WORTH, "seg")  # whose mean it makes large
+SHARES = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25)  # of the class weights, that it tries to undo
+CHOSEN_BY = (*decoding.UTILITY_METRICS, "seg")  # the metrics whose mean it maximises
 NAMES = {"chord_type": CHORD_TYPES, "root": PITCH_NAMES, "bass_note": PITCH_NAMES}
 SHOWN = (
     "root", "thirds", "triads", "sevenths", "tetrads", "majmin", "mirex", "overseg", "underseg",
@@ -45,7 +45,7 @@ class Scores:
             head: np.zeros((len(names), len(names)), np.int64) for head, names in NAMES.items()
         }
         self.intervals = np.zeros((len(CHORD_TYPES), 12), np.int64)
-        self.evaluated: dict = {}  # what of, where it is not the run's own test
+        self.evaluated: dict = {}  # data and model, where it is not the run's own test
         self.right: dict[str, float] = {}
         self.frames: dict[str, int] = {}
 
@@ -83,8 +83,8 @@ class Scores:
             self.confusions[head] += classification.confusion_matrix(
                 best[:, number], target, len(NAMES[head])
             )
-        whole = ((decoding.argmax(posteriors) == classes) | (classes < 0)).all(-1)
-        self._count("chord_acc", whole[classes[:, 0] >= 0])
+        is_right = ((decoding.argmax(posteriors) == classes) | (classes < 0)).all(-1)
+        self._count("chord_acc", is_right[classes[:, 0] >= 0])
         rooted = classes[:, 1] >= 0
         interval = (best[rooted, 1] - classes[rooted, 1]) % 12
         np.add.at(self.intervals, (classes[rooted, 0], interval), 1)
@@ -110,11 +110,11 @@ class Scores:
 
     def write(self, folder: Path, recordings: Mapping[str, dict] | None = None) -> None:
         """metrics.json, songs.csv, timelines.json, and the confusion matrices as PNG and CSV, in
-        `folder`; `recordings` says by the songs' names where they can be heard."""
-        write_json(folder / "metrics.json", self.as_dict())
-        heard = recordings or {}
+        `folder`; `recordings` has the audio of songs by name."""
+        result, audio = self.as_dict(), recordings or {}
+        write_json(folder / "metrics.json", result)
         lines = [
-            json.dumps(finite_or_none(line | heard.get(line["song"], NO_RECORDING)))
+            json.dumps(finite_or_none(line | audio.get(line["song"], NO_RECORDING)))
             for line in self.timelines
         ]
         write(folder / "timelines.json", "[\n" + ",\n".join(lines) + "\n]\n")
@@ -131,15 +131,13 @@ class Scores:
         ]
         plots.table_csv(rows, folder / "root-intervals.csv")
         shown = {
-            name: {key: result["corpus"][key] for key in SHOWN}
-            for name, result in self.as_dict().items()
-            if name in self.by_decoding
+            name: {key: result[name]["corpus"][key] for key in SHOWN} for name in self.by_decoding
         }
         plots.scores_picture(shown, folder / "scores.png", f"Scores of {len(self.songs)} songs")
 
 
 def spelled_alike(segments: Sequence[Segment]) -> list[Segment]:
-    """The labels as the model would spell them, so that D# and Eb are the same to the eye too."""
+    """The labels as the model spells them, so that D# and Eb look the same."""
     return [segment._replace(label=decode(encode(segment.label))) for segment in segments]
 
 
@@ -153,7 +151,7 @@ def recordings_of(items: Iterable[Item]) -> dict[str, dict]:
 
 
 def _timeline(song: Song, seconds: float, score: float, estimate: Sequence[Segment]) -> dict:
-    """What is to be shown of a song along its time; chords as [start, end, label]."""
+    """A song's reference and predicted chords for the report, as [start, end, label]."""
     chords = {"reference": spelled_alike(song.segments), "prediction": estimate}
     return {"song": song.name, "score": score} | {
         name: [[round(s.start, 3), round(min(s.end, seconds), 3), s.label] for s in segments]
@@ -203,21 +201,21 @@ def table(result: dict) -> str:
 def choose_decoding(
     recognizer: FrameRecognizer, songs: Sequence[Song], type_weights: np.ndarray | None = None
 ) -> None:
-    """Set how a recognizer decodes to what is best on up to 30 songs by the mean of CHOSEN_BY.
+    """Choose how a recognizer decodes: the best on up to 30 songs by the mean of CHOSEN_BY.
 
-    With the weights (32,) that chord types had in the loss, a share of them is taken back first:
-    a rare type trained with weight w is predicted w times too often (Menon et al. 2021,
-    arXiv:2007.07314). Then the cost of a switch.
+    First, of the weights (32,) that chord types had in the loss, the share that is undone: a rare
+    type trained with weight w is predicted w times too often (Menon et al. 2021, arXiv:2007.07314).
+    Then the cost of a switch.
     """
     recognizer.type_offsets, recognizer.switching_cost = None, 2.0
-    settings, heard = recognizer.settings, []
+    settings, predictions = recognizer.settings, []
     for song in progress(list(songs)[:30], "decoding"):
         posteriors = recognizer.song_log_probabilities(recognizer.inputs(song))
-        heard.append((song, posteriors.astype(np.float16)))
+        predictions.append((song, posteriors.astype(np.float16)))
 
-    def gain(cost: float, offsets: np.ndarray) -> float:
+    def total_score(cost: float, offsets: np.ndarray) -> float:
         scores = []
-        for song, values in heard:
+        for song, values in predictions:
             posteriors = decoding.offset_types(values.astype(np.float32), offsets)
             classes = decoding.decode(posteriors, cost)
             estimate = recognizer.segments(classes, song.onsets, song.seconds(settings))
@@ -229,7 +227,7 @@ def choose_decoding(
     if type_weights is not None:
         logs = np.log(type_weights).astype(np.float32)
         tried = progress(SHARES, "decoding")
-        share = max(tried, key=lambda share: gain(recognizer.switching_cost, -share * logs))
+        share = max(tried, key=lambda share: total_score(recognizer.switching_cost, -share * logs))
         offsets = recognizer.type_offsets = -share * logs
     tried = progress(COSTS, "decoding")
-    recognizer.switching_cost = max(tried, key=lambda cost: gain(cost, offsets))
+    recognizer.switching_cost = max(tried, key=lambda cost: total_score(cost, offsets))

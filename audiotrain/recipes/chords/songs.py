@@ -1,7 +1,7 @@
 """Songs as cached features, frame labels and onsets.
 
 A song is a recording, a MIDI file played on drawn instruments, or a composed one; whatever its
-source, it becomes log-magnitude CQT frames with spare bins at both ends.
+source, it becomes log-magnitude CQT frames with margin bins at both ends.
 """
 
 import zlib
@@ -73,23 +73,23 @@ class FeatureSettings:
         return self.bins_per_octave // 12
 
     @property
-    def spare_bins(self) -> int:
-        """Further bins at each end."""
+    def margin_bins(self) -> int:
+        """Bins of the margin at each end."""
         return self.spare * self.bins_per_semitone
 
-    def cqt(self, spare: bool, tuning: float = 0.0) -> features.CQTSettings:
-        """The transform, with or without the spare bins, for music whose A is `tuning` semitones
+    def cqt(self, margin: bool, tuning: float = 0.0) -> features.CQTSettings:
+        """The transform, with or without the margin bins, for music whose A is `tuning` semitones
         above 440 Hz."""
         c1 = features.CQTSettings().fmin * 2 ** (tuning / 12)
         plain = features.CQTSettings(self.rate, self.hop, self.bins, self.bins_per_octave, c1)
-        if not spare:
+        if not margin:
             return plain
-        bins = self.bins + 2 * self.spare_bins
+        bins = self.bins + 2 * self.margin_bins
         return replace(plain, bins=bins, fmin=c1 * 2 ** (-self.spare / 12))
 
 
 class Song(NamedTuple):
-    """Features (frames, bins + spare) float16, classes (frames, 3) int16, its labels in seconds,
+    """Features (frames, bins + margins) float16, classes (frames, 3) int16, its labels in seconds,
     and its onset strengths (steps,); without those its chords change between frames."""
 
     name: str
@@ -125,7 +125,7 @@ class SongLibrary:
     ):
         self.settings, self.seed = settings, seed
         self._fonts = [SoundFont(path.expanduser()) for path in soundfonts]
-        features.front_end(settings.cqt(spare=True))  # refuses bins that the rate does not reach
+        features.front_end(settings.cqt(margin=True))  # refuses bins that the rate does not reach
         self.cache = FeatureCache(cache, dtype=np.float16)
         self._borrowed: tuple[Sequence[list[Segment]], int] = ((), 0)  # with their fingerprint
         self._composers: dict[str, Callable[[], tuple[np.ndarray, list[Segment]]]] = {}
@@ -260,7 +260,7 @@ class SongLibrary:
 
     def _spec(self) -> dict:
         """What features depend on besides their source."""
-        return {"floor": FLOOR, "cqt": asdict(self.settings.cqt(spare=True))}
+        return {"floor": FLOOR, "cqt": asdict(self.settings.cqt(margin=True))}
 
     def _get(
         self, source: Path | str, spec: dict, audio: Callable[[], np.ndarray | Path],
@@ -274,7 +274,7 @@ class SongLibrary:
         def made() -> tuple[np.ndarray, np.ndarray]:
             samples, found = audio(), Onsets(settings.rate, settings.hop)
             tuning = chord_tuning.tuning_of(samples, settings.rate) if tuned else 0.0
-            transform = settings.cqt(spare=True, tuning=tuning)
+            transform = settings.cqt(margin=True, tuning=tuning)
             listener = {"listener": found.add} if onsets else {}
             magnitudes = features.extract(samples, transform, **listener)
             return decibels(magnitudes), found.strengths()
@@ -432,9 +432,9 @@ def first_renderings(songs: Sequence[Sequence[Song]]) -> list[Song]:
 def statistics(songs: Sequence[Sequence[Song]], settings: FeatureSettings) -> tuple[float, float]:
     """Mean and standard deviation of the features of up to 200 songs."""
     chosen = first_renderings(songs[:: max(1, len(songs) // 200)])
-    spare = settings.spare_bins
+    margin = settings.margin_bins
     values = [
-        np.asarray(s.features[::7, spare : spare + settings.bins], np.float64) for s in chosen
+        np.asarray(s.features[::7, margin : margin + settings.bins], np.float64) for s in chosen
     ]
     joined = np.concatenate(values)
     return float(joined.mean()), float(max(joined.std(), 1e-3))

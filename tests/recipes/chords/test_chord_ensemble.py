@@ -96,7 +96,7 @@ def test_an_ensembles_windows_are_the_mean_of_its_members():
     assert Ensemble([a, b], [3, 1]).switching_cost == pytest.approx(2.0)
 
 
-def test_transpositions_hear_the_spare_bins_and_answer_in_the_songs_key():
+def test_transpositions_hear_the_margin_bins_and_answer_in_the_songs_key():
     """A member that names the loudest bin's pitch: each transposition says the same."""
 
     class Loudest(Recognizer):
@@ -112,12 +112,12 @@ def test_transpositions_hear_the_spare_bins_and_answer_in_the_songs_key():
     member = Loudest(plain.model, plain.settings, plain.window)
     settings = plain.settings
     both = Ensemble([member], shifts=ensemble.SHIFTS)
-    assert both.spare
+    assert both.takes_margin
     rng = np.random.default_rng(0)
-    bins = settings.bins + 2 * settings.spare_bins
+    bins = settings.bins + 2 * settings.margin_bins
     values = rng.uniform(-80, -60, (60, bins)).astype(np.float32)
     pitch = 12 + rng.integers(0, 24, 60)  # semitones above the lowest bin, away from both ends
-    values[np.arange(60), settings.spare_bins + pitch * settings.bins_per_semitone] = 0
+    values[np.arange(60), settings.margin_bins + pitch * settings.bins_per_semitone] = 0
     song = chord_data.Song("song", values, np.zeros((60, 3), np.int16), [])
     windows = both.inputs(song)[None, : both.window]
     found = decoding.argmax(both.log_probs(windows)[0])
@@ -131,7 +131,7 @@ def test_a_transposing_ensemble_predicts_from_audio():
     assert found.segments[-1].end == pytest.approx(3.0, abs=0.01)
 
 
-def test_too_few_spare_bins_leave_out_transpositions():
+def test_too_few_margin_bins_leave_out_transpositions():
     settings = replace(FEATURES, spare=1)
     first = members(1)[0]
     ours = Recognizer(first.model, settings, first.window)

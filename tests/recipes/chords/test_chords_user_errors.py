@@ -387,7 +387,7 @@ def test_predict(refused, run, place, tmp_path):
     words = ["--checkpoint", run, "--output", tmp_path / "out"]
     assert "gone.wav: no such file or folder" in refused("predict", tmp_path / "gone.wav", *words)
     (tmp_path / "empty").mkdir()
-    assert "empty: no audio file inside" in refused("predict", tmp_path / "empty", *words)
+    assert "empty: no audio in it, expected " in refused("predict", tmp_path / "empty", *words)
     (tmp_path / "text.wav").write_text("no audio")
     line = refused("predict", tmp_path / "text.wav", *words, alone=False)
     assert "text.wav: not readable as audio" in line

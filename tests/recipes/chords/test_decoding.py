@@ -17,8 +17,8 @@ from audiotrain.recipes.chords.decoding import (
     BLOCK,
     CHORDS,
     STATES,
+    UTILITY_METRICS,
     WIDTH,
-    WORTH,
     Decoder,
     split_heads,
     viterbi_states,
@@ -128,27 +128,27 @@ def one_chord(chord, bass, frames=1, sure=9.0):
     return posteriors
 
 
-def test_a_chord_is_worth_what_mir_eval_gives_for_it():
-    assert WORTH == ("majmin", "tetrads", "mirex")
-    table, rng = decoding.worths(), np.random.default_rng(0)
+def test_the_utility_of_a_chord_is_the_mean_of_mir_evals_metrics():
+    assert UTILITY_METRICS == ("majmin", "tetrads", "mirex")
+    table, rng = decoding.utility_matrix(), np.random.default_rng(0)
     labels = [decode((*chord, chord[1])) for chord in CHORDS[1:].tolist()]
     for true, said in rng.integers(0, len(labels), (300, 2)):
         if rng.random() < 0.5:
             said = said // 12 * 12 + true % 12  # the same root
-        names = [getattr(mir_eval.chord, name) for name in WORTH]
+        names = [getattr(mir_eval.chord, name) for name in UTILITY_METRICS]
         right = [max(0, compare([labels[true]], [labels[said]])[0]) for compare in names]
         expected = 0.9 * np.mean(right) + 0.1 * (true == said)
         assert table[true, said] == pytest.approx(expected), (labels[true], labels[said])
 
 
-def test_a_states_score_is_what_it_is_expected_to_be_worth():
+def test_the_score_of_a_state_is_its_expected_utility():
     posteriors = random_posteriors(3)
     scores, chords = decoding.state_scores(posteriors), np.exp(posteriors[:, :373])
     for number in (1, 17, 2000, len(STATES) - 1):
         chord_type, root, bass = STATES[number]
         column = (chord_type - 1) * 12 + root
-        worth = (chords[:, 1:] * decoding.worths()[:, column]).sum(-1)
-        expected = np.log(worth + 1e-9) + posteriors[:, 373 + bass]
+        utility = (chords[:, 1:] * decoding.utility_matrix()[:, column]).sum(-1)
+        expected = np.log(utility + 1e-9) + posteriors[:, 373 + bass]
         np.testing.assert_allclose(scores[:, number], expected, rtol=1e-4)
     odds = chords[:, 0] / chords[:, 1:].sum(-1)
     np.testing.assert_allclose(scores[:, 0], scores[:, 1:].max(-1) + np.log(odds), rtol=1e-4)

@@ -153,7 +153,7 @@ def test_chords_cover_the_audio_and_end_with_it(ours, samples):
 
 def test_what_was_heard_is_told_as_it_goes(ours):
     told = []
-    ours.predict(noise(10 * FEATURES.rate), heard=told.append)
+    ours.predict(noise(10 * FEATURES.rate), on_progress=told.append)
     assert len(told) > 1
     assert sum(told) == pytest.approx(10, abs=FEATURES.frame_seconds)
 
@@ -193,7 +193,7 @@ def test_confidence_is_the_mean_of_the_frames(ours, no_onsets):
     from audiotrain.features import extract as extraction
     from audiotrain.recipes.chords.songs import decibels
 
-    values = decibels(extraction.extract(samples, FEATURES.cqt(spare=False)))
+    values = decibels(extraction.extract(samples, FEATURES.cqt(margin=False)))
     posteriors = ours.song_log_probabilities(values)
     classes = decoding.argmax(posteriors)
     sure = decoding.confidences(posteriors, classes)
@@ -224,10 +224,10 @@ def test_joined_chords_have_the_mean_of_their_confidences():
          "bass_note": rng.normal(size=(4, 12))}
     )  # fmt: skip
     sure = decoding.confidences(posteriors, classes)
-    runs = predictor._Runs(0.1, "off")
-    waiting = runs.take(classes[:2], [posteriors[:3]])  # as they are decided
+    runs = predictor.ChordRuns(0.1, "off")
+    waiting = runs.add(classes[:2], [posteriors[:3]])  # as they are decided
     assert [len(part) for part in waiting] == [1]
-    runs.take(classes[2:], [*waiting, posteriors[3:]])
+    runs.add(classes[2:], [*waiting, posteriors[3:]])
     found = runs.prediction(0.35, moved=lambda times: times - 0.01)
     assert [segment.label for segment in found.segments] == ["C:maj", "C:min"]
     assert found.confidences == pytest.approx([sure[:3].mean(), sure[3]], rel=1e-5)

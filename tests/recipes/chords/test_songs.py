@@ -55,7 +55,7 @@ def library(folder, seed=0, settings=SMALL):
 def drawn(frames=100, seed=0, settings=SMALL, name="x"):
     """A song of random features in which every frame has its own chord."""
     rng = np.random.default_rng(seed)
-    values = rng.uniform(-79, 0, (frames, settings.bins + 2 * settings.spare_bins))
+    values = rng.uniform(-79, 0, (frames, settings.bins + 2 * settings.margin_bins))
     classes = rng.integers([0, 0, 0], [32, 12, 12], (frames, 3)).astype(np.int16)
     classes[classes[:, 0] == 0, 1:] = IGNORE
     return Song(name, values.astype(np.float16), classes, [])
@@ -84,7 +84,7 @@ def test_bins_beyond_the_rate_are_refused_before_anything_is_read(tmp_path):
         SongLibrary(FeatureSettings(bins=236), tmp_path)
 
 
-def test_spare_bins_lie_around_those_of_the_model():
+def test_margin_bins_lie_around_those_of_the_model():
     plain, spare = (FeatureSettings().cqt(spare) for spare in (False, True))
     assert spare.bins == plain.bins + 24
     assert spare.fmin * 2 ** (6 / 12) == pytest.approx(plain.fmin)
@@ -93,9 +93,9 @@ def test_spare_bins_lie_around_those_of_the_model():
 def test_training_and_prediction_see_the_same_bins():
     settings = FeatureSettings()
     samples = (0.1 * np.random.default_rng(0).standard_normal(5 * 22050)).astype(np.float32)
-    spare = extract.extract(samples, settings.cqt(spare=True))
-    plain = extract.extract(samples, settings.cqt(spare=False))
-    cropped = spare[:, settings.spare_bins : settings.spare_bins + settings.bins]
+    spare = extract.extract(samples, settings.cqt(margin=True))
+    plain = extract.extract(samples, settings.cqt(margin=False))
+    cropped = spare[:, settings.margin_bins : settings.margin_bins + settings.bins]
     difference = np.abs(chord_data.decibels(cropped) - chord_data.decibels(plain))
     assert difference.mean() < 0.1
     assert np.percentile(difference, 99) < 0.5
@@ -143,7 +143,7 @@ def test_a_span_of_a_midi_file_is_its_part_of_the_rendering(tmp_path):
     song = made.song(span)
     samples = made.audio_of(whole.id, whole)[rate : round(1.5 * rate)]
     np.testing.assert_array_equal(made.audio_of(span.id, span), samples)
-    expected = chord_data.decibels(extract.extract(samples, SMALL.cqt(spare=True)))
+    expected = chord_data.decibels(extract.extract(samples, SMALL.cqt(margin=True)))
     np.testing.assert_allclose(song.features, expected, atol=0.1)
     assert song.segments == [Segment(0.0, 0.5, "C:maj")]
     with pytest.raises(ValueError, match=r"x\.mid: span starts at 60 s, but the MIDI ends at"):
@@ -316,7 +316,7 @@ def test_the_audio_of_a_composed_song_is_what_was_extracted(tmp_path):
     for number in range(4):  # some are degraded as a room would
         song = ours.composed(number, 3.0, [])
         values = chord_data.decibels(
-            extract.extract(ours.audio_of(song.name, None), SMALL.cqt(spare=True))
+            extract.extract(ours.audio_of(song.name, None), SMALL.cqt(margin=True))
         )
         np.testing.assert_allclose(song.features, values, atol=0.05)
 
@@ -390,7 +390,7 @@ def test_silence_is_the_floor(tmp_path):
 
 
 def plain_cut(song, settings=SMALL):
-    return song.features[:, settings.spare_bins : settings.spare_bins + settings.bins]
+    return song.features[:, settings.margin_bins : settings.margin_bins + settings.bins]
 
 
 def test_windows_move_labels_and_bins_together():
@@ -429,10 +429,10 @@ def test_windows_move_labels_and_bins_together():
 def test_transposed_bins_are_those_of_transposed_audio(tmp_path):
     settings = FeatureSettings(hop=4096)
     low, high = (
-        chord_data.decibels(extract.extract(chord_audio(notes, 2.0), settings.cqt(spare=True)))
+        chord_data.decibels(extract.extract(chord_audio(notes, 2.0), settings.cqt(margin=True)))
         for notes in ((48, 55, 64), (51, 58, 67))
     )
-    spare, step = settings.spare_bins, 3 * settings.bins_per_semitone
+    spare, step = settings.margin_bins, 3 * settings.bins_per_semitone
     moved = low[:, spare - step : spare - step + settings.bins]
     expected = high[:, spare : spare + settings.bins]
     inside = slice(3, -3)
@@ -443,7 +443,7 @@ def test_transposed_bins_are_those_of_transposed_audio(tmp_path):
 
 
 @pytest.mark.parametrize("spare", [0, 2, 6])
-def test_no_more_is_transposed_than_there_are_spare_bins(spare):
+def test_no_more_is_transposed_than_there_are_margin_bins(spare):
     settings = FeatureSettings(hop=4096, bins=48, bins_per_octave=12, spare=spare)
     song = drawn(40, settings=settings)
     song.classes[:] = (1, 0, 0)
