@@ -1,9 +1,11 @@
-"""Scores, pictures and reports.
+"""Scores, plots and reports.
 
-chords.py          Scores of chords along time by mir_eval
-classification.py  Accuracy, top-k, confusion matrices, and mir_eval's chord scores
-linear_probe.py    What embeddings know of classes
-plots/             Pictures and tables of scores, training curves and chords along time
-report/            Runs compared in a terminal and on an HTML page
-retrieval.py       Retrieval both ways between clips and captions, from their embeddings, in
+calibration.py            Temperatures that calibrate probabilities
+chords.py                 mir_eval's scores of chords along time
+classification.py         Accuracy, top-k, confusion matrices, rankings
+classification_report.py  Numbers, tables and pictures of classified items
+linear_probe.py           Classes of embeddings: zero-shot, and by logistic regression
+plots/                    Figures and tables: scores, curves, confusions, chords along time
+report/                   Runs compared in a terminal and on an HTML page
+retrieval.py              Ranks and recalls of clips and captions, from their embeddings
 """

@@ -89,7 +89,14 @@ def confusion_matrix(predictions, targets, classes: int) -> np.ndarray:
 def per_class(confusion) -> dict[str, np.ndarray]:
     """`precision`, `recall`, `f1` and `support` (classes,) of a confusion matrix; 0 for x / 0."""
     confusion = np.asarray(confusion)
-    right, support, predicted = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
+    return precision_recall_f1(np.diag(confusion), confusion.sum(axis=0), confusion.sum(axis=1))
+
+
+def precision_recall_f1(
+    right: np.ndarray, predicted: np.ndarray, support: np.ndarray
+) -> dict[str, np.ndarray]:
+    """`precision`, `recall`, `f1` and `support` (classes,) of numbers (classes,) of right
+    predictions, of predictions and of items; 0 for x / 0."""
     return {
         "precision": _ratio(right, predicted),
         "recall": _ratio(right, support),
@@ -101,9 +108,6 @@ def per_class(confusion) -> dict[str, np.ndarray]:
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     """part / whole, and 0 where `whole` is 0."""
     return np.divide(part, whole, out=np.zeros(np.shape(part)), where=np.asarray(whole) > 0)
-
-
-# ---- chords over time
 
 
 # ---- from logits, batch by batch

@@ -1,7 +1,6 @@
-"""What embeddings know of classes: zero-shot by prompts, and a linear probe.
+"""How well embeddings separate classes: zero-shot by prompts, and by a linear probe.
 
-Embeddings are (items, width), classes are numbers from 0. Scores (items, classes) go to
-`metrics.top_k_accuracy`, `confusion_matrix` and `per_class`.
+Embeddings are (items, width), classes are numbers from 0, scores are (items, classes).
 """
 
 import warnings
@@ -9,17 +8,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.optimize
-import scipy.special
 
-CONVERGED = 1e-5  # the largest part of a linear probe's gradient that passes as none
+from audiotrain.evaluation.classification import class_accuracies
+from audiotrain.train.crossval import make_folds
+from audiotrain.utils.arrays import l2_normalize
+
+FOLDS = 5  # of cross-validation, where there are no other items to train on
+INNER_FOLDS = 4  # one of which the probe's C is chosen on
+STRENGTHS = (1e-4, 1e-3, 1e-2, 0.1, 1.0)  # values of C, for embeddings of variance 1
 
 
 def zero_shot(audio: np.ndarray, prompts: Sequence[np.ndarray]) -> np.ndarray:
-    """Cosines (clips, classes) between clips and classes that are known by their texts alone.
+    """Cosines (clips, classes) between clips and the mean prompt of each class.
 
     audio (clips, width); prompts: for each class the embeddings (templates, width) of its name in
     several sentences, whose directions are averaged (Radford et al. 2021, arXiv:2103.00020).
+    ValueError for prompts of another shape.
 
     >>> prompts = [[[1.0, 0.0]], [[0.0, 2.0], [0.0, 5.0]]]
     >>> zero_shot(np.array([[3.0, 0.0], [0.0, 1.0]]), prompts).tolist()
@@ -34,8 +38,8 @@ def zero_shot(audio: np.ndarray, prompts: Sequence[np.ndarray]) -> np.ndarray:
                 f"prompts of class {number} are {templates.shape}, "
                 f"expected (templates, {audio.shape[-1]}), one or more"
             )
-        means.append(_unit(templates).mean(axis=0))
-    return _unit(audio) @ _unit(np.array(means)).T
+        means.append(l2_normalize(templates).mean(axis=0))
+    return l2_normalize(audio) @ l2_normalize(np.array(means)).T
 
 
 @dataclass(frozen=True)
@@ -52,13 +56,16 @@ class LinearProbe:
 def fit_linear_probe(
     embeddings: np.ndarray, targets: np.ndarray, C: float = 1.0, max_iterations: int = 1000
 ) -> LinearProbe:
-    """Multinomial logistic regression, the standard measure of frozen embeddings.
+    """Multinomial logistic regression by scikit-learn, the standard measure of frozen embeddings.
 
-    Minimises C * sum of cross entropies + |weights|^2 / 2, as scikit-learn's LogisticRegression
-    does with three or more classes; `C` is to be chosen on validation data. embeddings
-    (items, width), targets (items,), of which each class from 0 to the last must have some. A
-    warning when it has not converged after `max_iterations`.
+    Minimises C * sum of cross entropies + |weights|^2 / 2; choose `C` on validation data.
+    embeddings (items, width), targets (items,) with some items of each class from 0 to the last.
+    ValueError for targets or a C that do not fit; a warning when it has not converged after
+    `max_iterations`.
     """
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
     embeddings, targets = np.asarray(embeddings, np.float64), np.asarray(targets)
     if embeddings.ndim != 2 or targets.shape != embeddings.shape[:1] or not len(targets):
         raise ValueError(
@@ -70,36 +77,124 @@ def fit_linear_probe(
     counts = np.bincount(targets)
     if len(counts) < 2 or not counts.all():
         raise ValueError(f"items of each class are {counts.tolist()}, expected two classes, none 0")
-    (items, width), classes = embeddings.shape, len(counts)
-    wanted = np.eye(classes)[targets]
-
-    def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:
-        weights, bias = flat[: width * classes].reshape(width, classes), flat[width * classes :]
-        logits = embeddings @ weights + bias
-        logs = scipy.special.log_softmax(logits, axis=1)
-        errors = (np.exp(logs) - wanted) / items
-        penalty = weights / (C * items)
-        loss = -(logs * wanted).sum() / items + (weights * penalty).sum() / 2
-        gradient = embeddings.T @ errors + penalty
-        return loss, np.concatenate([gradient.ravel(), errors.sum(axis=0)])
-
-    found = scipy.optimize.minimize(
-        objective,
-        np.zeros((width + 1) * classes),
-        jac=True,
-        method="L-BFGS-B",
-        options={"maxiter": max_iterations, "gtol": 1e-7, "ftol": 1e-13},
-    )
-    # With a small C there may be nothing left to gain in float64 before gtol is reached.
-    if not found.success and (slope := np.abs(found.jac).max()) > CONVERGED:
+    # scikit-learn gives two classes one weight vector w, not w / 2 and -w / 2: twice the penalty.
+    is_binary = len(counts) == 2
+    model = LogisticRegression(C=2 * C if is_binary else C, tol=1e-7, max_iter=max_iterations)
+    with warnings.catch_warnings():
+        # It also warns where float64 ends before the tolerance is reached, as with a small C.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model.fit(embeddings, targets)
+    if (iterations := int(model.n_iter_.max())) >= max_iterations:
         warnings.warn(
-            f"the linear probe has not converged after {found.nit} iterations, gradient "
-            f"{slope:.1e}: scale the embeddings, or lower C",
+            f"the linear probe has not converged after {iterations} iterations: scale the "
+            "embeddings, or lower C",
             stacklevel=2,
         )
-    weights = found.x[: width * classes].reshape(width, classes)
-    return LinearProbe(weights, found.x[width * classes :])
+    weights, bias = model.coef_.T, model.intercept_
+    if is_binary:
+        weights, bias = weights * [-0.5, 0.5], bias * [-0.5, 0.5]
+    return LinearProbe(weights, bias)
 
 
-def _unit(embeddings: np.ndarray) -> np.ndarray:
-    return embeddings / np.maximum(np.linalg.norm(embeddings, axis=-1, keepdims=True), 1e-300)
+@dataclass(frozen=True)
+class LabelledEmbeddings:
+    """Embeddings (items, width), class numbers (items,) and the group of each item."""
+
+    embeddings: np.ndarray
+    targets: np.ndarray
+    groups: Sequence[str]
+
+    def take(self, rows: np.ndarray) -> "LabelledEmbeddings":
+        """The items of these rows."""
+        groups = [self.groups[row] for row in rows]
+        return LabelledEmbeddings(self.embeddings[rows], self.targets[rows], groups)
+
+
+@dataclass(frozen=True)
+class TunedProbe:
+    """Scores (items, classes) by a linear probe of standardised embeddings, fitted with `C`.
+
+    `present` are the classes it was fitted on; those of others are -inf.
+    """
+
+    probe: LinearProbe
+    center: np.ndarray  # (width,)
+    scale: float
+    present: np.ndarray
+    classes: int
+    C: float
+
+    def __call__(self, embeddings: np.ndarray) -> np.ndarray:
+        scores = np.full((len(embeddings), self.classes), -np.inf)
+        scores[:, self.present] = self.probe((embeddings - self.center) / self.scale)
+        return scores
+
+
+def tune_probe(
+    training: LabelledEmbeddings, validation: LabelledEmbeddings | None, classes: int
+) -> TunedProbe | None:
+    """A linear probe fitted to `training`, its C that of STRENGTHS with the best accuracy on
+    `validation`, or on a quarter of the training groups. None for fewer than two classes."""
+    if len(np.unique(training.targets)) < 2:
+        return None
+    fitted, chosen_on = training, validation
+    if validation is None and (folds := _folds(training, INNER_FOLDS)):
+        fitted = training.take(np.sort(np.concatenate(folds[1:])))
+        chosen_on = training.take(folds[0])
+    C = STRENGTHS[len(STRENGTHS) // 2]
+    if chosen_on is not None and len(np.unique(fitted.targets)) > 1 and len(chosen_on.targets):
+
+        def accuracy(C: float) -> float:
+            scores = _fit(fitted, classes, C)(chosen_on.embeddings)
+            return class_accuracies(scores, chosen_on.targets)["accuracy"]
+
+        C = max(STRENGTHS, key=accuracy)  # the smallest of equally good ones
+    return _fit(training, classes, C)
+
+
+def probe_scores(
+    tested: LabelledEmbeddings,
+    classes: int,
+    training: LabelledEmbeddings | None = None,
+    validation: LabelledEmbeddings | None = None,
+) -> tuple[np.ndarray, str] | None:
+    """Scores (items, classes) of a linear probe for `tested`, and a phrase on how it was fitted.
+
+    It is fitted to `training` as `tune_probe` says; without `training`, on all folds of `tested`
+    but the one that it scores. None where there are too few classes or groups to fit it.
+    """
+    if training is not None:
+        probe = tune_probe(training, validation, classes)
+        if probe is None:
+            return None
+        how = f"learnt from {len(training.targets)} clips of train, C={probe.C:g}"
+        return probe(tested.embeddings), how
+    scores, strengths = np.full((len(tested.targets), classes), -np.inf), []
+    for rows in _folds(tested, FOLDS):
+        rest = np.setdiff1d(np.arange(len(tested.targets)), rows)
+        probe = tune_probe(tested.take(rest), None, classes)
+        if probe is None:
+            return None
+        scores[rows] = probe(tested.embeddings[rows])
+        strengths.append(f"{probe.C:g}")
+    if not strengths:
+        return None
+    return scores, f"{len(strengths)} folds by group, C={', '.join(dict.fromkeys(strengths))}"
+
+
+def _folds(items: LabelledEmbeddings, most: int) -> list[np.ndarray]:
+    """Rows of up to `most` stratified folds that keep groups whole; none where there are too few
+    groups, or no class has two items."""
+    commonest = int(np.unique(items.targets, return_counts=True)[1].max())
+    folds = min(most, len(set(items.groups)), commonest)
+    return make_folds(items.groups, folds, items.targets.tolist()) if folds > 1 else []
+
+
+def _fit(training: LabelledEmbeddings, classes: int, C: float) -> TunedProbe:
+    present, targets = np.unique(training.targets, return_inverse=True)
+    center = training.embeddings.mean(axis=0, dtype=np.float64)
+    scale = max(float((training.embeddings - center).std()), 1e-12)  # one for all directions
+    with warnings.catch_warnings():  # stopping early regularises more
+        warnings.simplefilter("ignore", UserWarning)
+        probe = fit_linear_probe((training.embeddings - center) / scale, targets, C)
+    return TunedProbe(probe, center, scale, present, classes, C)

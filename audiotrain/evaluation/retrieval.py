@@ -10,6 +10,8 @@ from typing import NamedTuple
 import numpy as np
 import scipy.sparse
 
+from audiotrain.utils.arrays import l2_normalize
+
 DEPTH = 10  # of mAP@10
 RECALLS = (1, 5, 10)
 CHUNK_BYTES = 64 * 1024**2
@@ -96,8 +98,7 @@ def _unit(embeddings: np.ndarray, name: str) -> np.ndarray:
     wrong = np.flatnonzero(~np.isfinite(embeddings).all(axis=1))
     if len(wrong):
         raise ValueError(f"{name} has {len(wrong)} rows that are not finite, first row {wrong[0]}")
-    norms = np.linalg.norm(embeddings, axis=1, keepdims=True)
-    return embeddings / np.maximum(norms, 1e-300)
+    return l2_normalize(embeddings)
 
 
 def _relevance(clips, captions, texts: int, items: int) -> tuple:

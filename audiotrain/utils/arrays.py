@@ -1,6 +1,7 @@
-"""Trees of arrays: listed by dotted names, and put back."""
+"""Trees of arrays, listed by dotted names and put back; vectors of length 1."""
 
 import mlx.core as mx
+import numpy as np
 from mlx.utils import tree_flatten
 
 Arrays = dict[str, mx.array]
@@ -25,3 +26,9 @@ def put_arrays(tree, arrays: Arrays, prefix: str = "") -> None:
                 tree[key] = arrays[path]
         elif isinstance(leaf, dict | list | tuple):
             put_arrays(leaf, arrays, path + ".")
+
+
+def l2_normalize(vectors: np.ndarray) -> np.ndarray:
+    """Vectors (..., width) of length 1; zeros stay zeros."""
+    norms = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return vectors / np.maximum(norms, np.finfo(norms.dtype).tiny)

@@ -1,6 +1,5 @@
 """CLAP: `python -m audiotrain.recipes.clap`.
 
-classes.py        How well embeddings tell classes apart
 clips.py          Composed scenes; which clips can be decoded
 commands.py       Train and use CLAP
 cv.py             Cross-validation of what a CLAP's embeddings know of classes

@@ -12,9 +12,9 @@ import numpy as np
 from audiotrain.datasets.items import Clip
 from audiotrain.datasets.summary import PROBLEMS, list_unreadable
 from audiotrain.evaluation import classification, linear_probe
-from audiotrain.recipes.clap.classes import ClassScores, Judged, Labelled, fit_probe
+from audiotrain.evaluation.linear_probe import LabelledEmbeddings
 from audiotrain.recipes.clap.embedder import Embedder
-from audiotrain.recipes.clap.scoring import embed_prompts, labelled
+from audiotrain.recipes.clap.scoring import ClassScores, embed_prompts, labelled
 from audiotrain.recipes.clap.use_settings import CvSettings
 from audiotrain.train import crossval
 from audiotrain.utils.files import write_json
@@ -59,8 +59,8 @@ def cross_validate(
         )
     kept = store.load()
     how = f"{len(folds)} folds"
-    judged = {way: Judged(kept[way], how) for way in ("zero_shot", "linear_probe")}
-    scores = ClassScores(names, kept["targets"], judged)
+    methods = {name: (kept[name], how) for name in ("zero_shot", "linear_probe")}
+    scores = ClassScores(names, kept["targets"], methods)
     scores.write(output)
     summary = crossval.summarize(rows)
     write_json(output / "metrics.json", summary | {"classes": scores.as_dict()})
@@ -94,12 +94,11 @@ def folds_of(settings: CvSettings, clips: Sequence[Clip]) -> list[np.ndarray]:
 
 
 def probed(
-    known: Labelled, folds: Sequence[np.ndarray], k: int, names: Sequence[str]
+    known: LabelledEmbeddings, folds: Sequence[np.ndarray], k: int, names: Sequence[str]
 ) -> np.ndarray:
     """Scores (clips of the fold, classes) of a probe that learnt from the other folds."""
     rest = np.setdiff1d(np.arange(len(known.targets)), folds[k])
-    fitted = fit_probe(known.take(rest), None, len(names))
-    if fitted is None:
+    probe = linear_probe.tune_probe(known.take(rest), None, len(names))
+    if probe is None:
         raise ValueError(f"fold {k}: its {len(rest)} training clips are of one class, expected two")
-    score, _ = fitted
-    return score(known.embeddings[folds[k]])
+    return probe(known.embeddings[folds[k]])

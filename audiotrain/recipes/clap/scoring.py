@@ -9,17 +9,66 @@ import numpy as np
 
 from audiotrain.datasets.captions.discovery import TEMPLATES
 from audiotrain.datasets.items import Clip, meaning
-from audiotrain.evaluation import linear_probe as probes
 from audiotrain.evaluation import plots, retrieval
+from audiotrain.evaluation.classification_report import TOP, ClassificationReport
+from audiotrain.evaluation.linear_probe import LabelledEmbeddings, probe_scores, zero_shot
 from audiotrain.evaluation.plots import retrieval_plots
 from audiotrain.evaluation.retrieval import Retrieved
-from audiotrain.recipes.clap.classes import ClassScores, Judged, Labelled, probe
 from audiotrain.recipes.clap.embedder import EmbeddedClips, Embedder
 from audiotrain.utils.files import write_json
 
 SAMPLE = 32  # clips of the similarity picture
 QUERIES = 1024  # that are compared with everything at a time
 SHOWN = ("R@1", "R@5", "R@10", "mAP@10")
+METHODS = {"zero_shot": "zero-shot", "linear_probe": "linear probe"}
+
+
+@dataclass(frozen=True)
+class ClassScores:
+    """How well labelled clips are classified, by method.
+
+    `targets` (clips,) are numbers of the classes `names`; `methods` has scores (clips, classes) and
+    a phrase on how they were computed, by the names in METHODS.
+    """
+
+    names: list[str]
+    targets: np.ndarray
+    methods: dict[str, tuple[np.ndarray, str]]
+
+    @cached_property
+    def reports(self) -> dict[str, ClassificationReport]:
+        """A report on each method."""
+        targets = np.eye(len(self.names))[self.targets]
+        ids = [str(row) for row in range(len(targets))]
+        return {
+            name: ClassificationReport(self.names, ids, targets, scores, rankings=False)
+            for name, (scores, _) in self.methods.items()
+        }
+
+    def as_dict(self) -> dict:
+        """Accuracies as shares of 1, by method."""
+        largest = float(np.bincount(self.targets).max() / len(self.targets))
+        counts = {"classes": len(self.names), "clips": len(self.targets), "largest_class": largest}
+        return counts | {
+            name: self.reports[name].numbers | {"how": how}
+            for name, (_, how) in self.methods.items()
+        }
+
+    def table(self) -> str:
+        """A row for each method, in percent."""
+        lines = [f"{'classes':16}{'accuracy':>9}{'balanced':>9}{f'top {TOP}':>8}"]
+        for name, (_, how) in self.methods.items():
+            accuracy, balanced, top = (100 * share for share in self.reports[name].numbers.values())
+            lines.append(f"{METHODS[name]:16}{accuracy:9.1f}{balanced:9.1f}{top:8.1f}   {how}")
+        lines.append(f"{'largest class':16}{100 * self.as_dict()['largest_class']:9.1f}")
+        return "\n".join(lines)
+
+    def write(self, folder: Path) -> None:
+        """For each method its confusions as PNG and CSV, and its precision, recall and F1 by
+        class."""
+        for name, report in self.reports.items():
+            suffix, title = f"-{name.replace('_', '-')}", f"Classes, {METHODS[name]}"
+            report.write_classes(folder, suffix, title)
 
 
 @dataclass(frozen=True)
@@ -225,16 +274,16 @@ def score_classes(
     prompts = embed_prompts(embedder, names, templates)
     how = f"{len(names)} classes, {len(tested.targets)} clips, "
     how += f"{len(templates)} templates" if len(templates) > 1 else repr(templates[0])
-    judged = {"zero_shot": Judged(probes.zero_shot(tested.embeddings, prompts), how)}
+    methods = {"zero_shot": (zero_shot(tested.embeddings, prompts), how)}
     if linear_probe:
         known = [None if other is None else labelled(other, names) for other in others]
         known = [None if one is None or not len(one.targets) else one for one in known]
-        learnt = probe(tested, len(names), *known)
-        if learnt is not None:
-            judged["linear_probe"] = learnt
+        probed = probe_scores(tested, len(names), *known)
+        if probed is not None:
+            methods["linear_probe"] = probed
         else:
             print("no linear probe: too few classes or groups of clips to learn it from")
-    return ClassScores(names, tested.targets, judged)
+    return ClassScores(names, tested.targets, methods)
 
 
 def embed_prompts(embedder: Embedder, names: Sequence[str], templates: Sequence[str]) -> np.ndarray:
@@ -249,11 +298,11 @@ def _embed_for_probe(embedder: Embedder, clips: Sequence[Clip]) -> EmbeddedClips
     return embedder.embed(clips, "embedding clips for the probe") if clips else None
 
 
-def labelled(embedded: EmbeddedClips, names: Sequence[str]) -> Labelled:
+def labelled(embedded: EmbeddedClips, names: Sequence[str]) -> LabelledEmbeddings:
     """The clips with one of the classes `names`."""
     places = {name: number for number, name in enumerate(names)}
     rows = [row for row, clip in enumerate(embedded.clips) if clip.label in places]
     clips = [embedded.clips[row] for row in rows]
     targets = np.array([places[clip.label] for clip in clips], np.int64)
     groups = [clip.group or clip.id for clip in clips]
-    return Labelled(embedded.embeddings[rows], targets, groups)
+    return LabelledEmbeddings(embedded.embeddings[rows], targets, groups)

@@ -6,9 +6,8 @@ dataset.py        Labelled clips as training samples
 ensemble.py       Several clip classifiers as one; the command `ensemble`
 features.py       Log-mel or embeddings of clips, kept on disk
 predictor.py      A trained clip classifier
-pseudo_labels.py  Rounds of training on unlabelled clips; calibration
+pseudo_labels.py  Rounds of training on unlabelled clips
 recipe.py         A run: its clips, features, module and scores
-scoring.py        How well clips are classified
 settings.py       Settings of clip classification
 training.py       Clip classifiers and their training
 """

@@ -24,12 +24,12 @@ from audiotrain.datasets import classes as labelled
 from audiotrain.datasets.items import Clip
 from audiotrain.datasets.paths import recordings
 from audiotrain.datasets.summary import PROBLEMS
+from audiotrain.evaluation.classification_report import THRESHOLD, ClassificationReport
 from audiotrain.recipes.clap.use_settings import refuse_existing
 from audiotrain.recipes.classify.cv import cross_validate
 from audiotrain.recipes.classify.ensemble import Ensemble, ensemble
 from audiotrain.recipes.classify.pseudo_labels import pseudo
 from audiotrain.recipes.classify.recipe import ClassifyRecipe, report_unreadable
-from audiotrain.recipes.classify.scoring import THRESHOLD, Scores
 from audiotrain.recipes.classify.settings import (
     CrossValidateSettings,
     EnsembleSettings,
@@ -49,12 +49,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     return cli.main("classify", COMMANDS, argv)
 
 
-def train(settings: TrainSettings) -> Scores | None:
+def train(settings: TrainSettings) -> ClassificationReport | None:
     """Train, keep the best model and test it on unseen clips; their scores, on rank 0."""
     return run.train(ClassifyRecipe(settings))
 
 
-def evaluate(settings: EvaluateSettings) -> Scores:
+def evaluate(settings: EvaluateSettings) -> ClassificationReport:
     """Scores of a model or an ensemble on labelled clips, written and printed."""
     joined = load(settings)
     runs = joined.runs
@@ -75,7 +75,8 @@ def evaluate(settings: EvaluateSettings) -> Scores:
         if settings.split is None:
             split.warn_if_trained_on(runs, corpus, "clips")
         report_unreadable(problems, len(clips), settings.strict, output / PROBLEMS)
-        scores = Scores.of(joined.task, readable, probabilities)
+        ids, targets = [clip.id for clip in readable], joined.task.targets(readable)
+        scores = joined.task.report(ids, targets, probabilities)
         scores.write(output)
     models = f", by {len(runs)} models" if len(runs) > 1 else ""
     print(f"\n{len(readable)} clips{models}:\n{scores.table()}\n\n{output}")

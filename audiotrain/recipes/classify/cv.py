@@ -11,8 +11,8 @@ import numpy as np
 
 from audiotrain.datasets import classes as labelled
 from audiotrain.datasets.items import Clip
+from audiotrain.evaluation.classification_report import NAMES, ClassificationReport
 from audiotrain.recipes.classify.recipe import ClassifyRecipe, report_unreadable
-from audiotrain.recipes.classify.scoring import NAMES, Scores
 from audiotrain.recipes.classify.settings import CrossValidateSettings, TrainSettings
 from audiotrain.recipes.common import run as runs
 from audiotrain.recipes.common import split
@@ -26,7 +26,7 @@ from audiotrain.train.crossval import OutOfFold, make_folds, summary_table
 from audiotrain.train.distributed import ranks as distributed
 
 
-def cross_validate(settings: CrossValidateSettings) -> Scores | None:
+def cross_validate(settings: CrossValidateSettings) -> ClassificationReport | None:
     """Scores of all clips out of fold, on rank 0; the folder gets them with the mean and deviation
     over the folds. ValueError for fewer groups than folds, and when the folder holds the folds of
     other data."""
@@ -52,7 +52,7 @@ def cross_validate(settings: CrossValidateSettings) -> Scores | None:
         if scores is not None:
             row = {name: index for index, name in enumerate(scores.ids)}
             order = [row[ids[index]] for index in folds[k]]
-            predicted = {"probabilities": scores.probabilities, "targets": scores.targets}
+            predicted = {"probabilities": scores.scores, "targets": scores.targets}
             store.save(k, {name: array[order] for name, array in predicted.items()})
 
     def numbers(metrics: Mapping[str, float]) -> dict[str, float]:
@@ -62,7 +62,7 @@ def cross_validate(settings: CrossValidateSettings) -> Scores | None:
     summary = train_folds(settings, folder, tested, store.done, train_fold, numbers)
     if ranks.rank > 0:
         return None
-    scores = Scores.of(recipe.task, clips, store.load()["probabilities"])
+    scores = recipe.task.report(ids, recipe.task.targets(clips), store.load()["probabilities"])
     scores.write(folder)
     write_summary(folder, summary | {"out_of_fold": scores.as_dict()})
     print(f"\n{summary_table(summary)}\n\nall {len(ids)} clips out of fold:\n{scores.table()}")

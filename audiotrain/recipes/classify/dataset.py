@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from audiotrain.datasets.items import Clip
+from audiotrain.evaluation.classification_report import ClassificationReport
 from audiotrain.features import augment
 from audiotrain.recipes.classify.features import ExtractedClip
 from audiotrain.train.data.loader import Dataset
@@ -35,6 +36,12 @@ class Task(NamedTuple):
                     )
                 targets[row, numbers[label]] = 1
         return targets
+
+    def report(
+        self, ids: Sequence[str], targets: np.ndarray, probabilities: np.ndarray
+    ) -> ClassificationReport:
+        """How well probabilities (clips, classes) predict the targets of clips."""
+        return ClassificationReport(self.classes, ids, targets, probabilities, self.multilabel)
 
 
 @dataclass(frozen=True)

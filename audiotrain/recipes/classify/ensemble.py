@@ -15,7 +15,6 @@ from audiotrain.datasets.items import Clip
 from audiotrain.recipes.classify.dataset import Task
 from audiotrain.recipes.classify.features import ClipFeatures
 from audiotrain.recipes.classify.predictor import Classifier
-from audiotrain.recipes.classify.scoring import Scores
 from audiotrain.recipes.classify.settings import EnsembleSettings
 from audiotrain.recipes.common.checkpoints import ENSEMBLE, resolve
 from audiotrain.recipes.common.ensemble import EnsembleSpec, are_cross_validations, refuse_used
@@ -144,10 +143,10 @@ def _fit_and_score(settings: EnsembleSettings, task: Task) -> EnsembleSpec:
     print(f"{'score':>8}{'cross entropy':>15}   {len(ids)} clips out of fold")
     rows = [*zip(settings.checkpoint, oof, strict=True), ("equal weights", equal), (name, joined)]
     for label, probabilities in rows:
-        score = Scores(task, ids, targets, probabilities).score
+        score = task.report(ids, targets, probabilities).score
         entropy = cross_entropy(probabilities, targets, task)
         print(f"{score:8.3f}{entropy:15.4f}   {label}")
-    Scores(task, ids, targets, joined).write(settings.output)
+    task.report(ids, targets, joined).write(settings.output)
     return spec
 
 

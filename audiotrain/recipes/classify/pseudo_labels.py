@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import scipy.optimize
 
 from audiotrain.datasets import classes
 from audiotrain.datasets.items import Clip, Corpus
 from audiotrain.datasets.paths import recordings
+from audiotrain.evaluation.calibration import apply_temperature, fit_temperature
 from audiotrain.recipes.classify.dataset import Task
 from audiotrain.recipes.classify.ensemble import Ensemble
 from audiotrain.recipes.classify.recipe import ClassifyRecipe, find, task_of
@@ -29,8 +29,6 @@ from audiotrain.recipes.common.ensemble import EnsembleSpec
 from audiotrain.recipes.common.split import SPLIT, read_split
 from audiotrain.train.distributed import ranks as distributed
 from audiotrain.utils.files import write, write_json
-
-TEMPERATURES = (1 / 3, 2.0)  # smallest, largest
 
 
 class PseudoLabel(NamedTuple):
@@ -174,36 +172,6 @@ def select_pseudo_labels(
             names = tuple(task.classes[number] for number in np.flatnonzero(sure))
             labels.append(PseudoLabel(clip, names, float(row[sure].min())))
     return labels
-
-
-def fit_temperature(probabilities: np.ndarray, targets: np.ndarray, multilabel: bool) -> float:
-    """The temperature that calibrates probabilities (clips, classes): it minimises their negative
-    log-likelihood (Guo et al. 2017, arXiv:1706.04599). Label smoothing and mixed clips make a model
-    less sure than it may be. It stays within TEMPERATURES: few clips say little.
-    """
-
-    def nll(inverse: float) -> float:
-        calibrated = apply_temperature(probabilities, 1 / inverse, multilabel).clip(1e-9, 1)
-        losses = -(targets * np.log(calibrated))
-        if multilabel:
-            losses = losses - (1 - targets) * np.log((1 - calibrated).clip(1e-9, 1))
-        return float(losses.sum(axis=1).mean())
-
-    bounds = (1 / TEMPERATURES[1], 1 / TEMPERATURES[0])
-    return 1 / float(scipy.optimize.minimize_scalar(nll, bounds=bounds, method="bounded").x)
-
-
-def apply_temperature(
-    probabilities: np.ndarray, temperature: float, multilabel: bool
-) -> np.ndarray:
-    """Probabilities (clips, classes) with their logits divided by a temperature.
-
-    >>> apply_temperature(np.array([[0.25, 0.75]]), 0.5, multilabel=False).round(3).tolist()
-    [[0.1, 0.9]]
-    """
-    powers = probabilities ** (1 / temperature)
-    others = (1 - probabilities) ** (1 / temperature) if multilabel else 0
-    return powers / (powers + others if multilabel else powers.sum(axis=1, keepdims=True))
 
 
 def _classes_by_id(labels: Sequence[PseudoLabel]) -> dict[str, tuple[str, ...]]:

@@ -11,10 +11,10 @@ from audiotrain import config
 from audiotrain.datasets import classes as labelled
 from audiotrain.datasets.items import Clip, Corpus
 from audiotrain.datasets.summary import list_unreadable, tell_left_out
+from audiotrain.evaluation.classification_report import ClassificationReport
 from audiotrain.recipes.classify.dataset import Task, Vectors, Windows
 from audiotrain.recipes.classify.features import ClipFeatures, ExtractedClip
 from audiotrain.recipes.classify.predictor import Classifier, describe
-from audiotrain.recipes.classify.scoring import Scores
 from audiotrain.recipes.classify.settings import STEPS, STEPS_WITHOUT_DATA, TrainSettings
 from audiotrain.recipes.classify.training import ClassifyTraining, make_model
 from audiotrain.recipes.common.recipe import Experiment, Recipe
@@ -81,23 +81,21 @@ class ClassifyRecipe(Recipe[TrainSettings]):
             description={"classifier": description},
         )
 
-    def score(self, parts: Mapping[str, list[ExtractedClip]], run: Path) -> Scores:
+    def score(self, parts: Mapping[str, list[ExtractedClip]], run: Path) -> ClassificationReport:
         """Scores of the best model on the test clips; metrics.json has those on the validation
         clips, too."""
         classifier = Classifier.from_run(run)
-        valid, test = (
-            Scores.of(
-                classifier.task,
-                [clip for clip, _ in parts[name]],
-                classifier.probabilities([array for _, array in parts[name]]),
-            )
-            for name in ("valid", "test")
-        )
+        valid, test = (self._report(classifier, parts[name]) for name in ("valid", "test"))
         test.write(run)
         write_json(run / "metrics.json", test.as_dict() | {"valid": valid.as_dict()})
-        print(f"\n{len(test.ids)} unseen clips of {len(test.task.classes)} classes:")
+        print(f"\n{len(test.ids)} unseen clips of {len(test.classes)} classes:")
         print(test.table())
         return test
+
+    def _report(self, model: Classifier, part: Sequence[ExtractedClip]) -> ClassificationReport:
+        clips, features = [clip for clip, _ in part], [array for _, array in part]
+        ids, targets = [clip.id for clip in clips], model.task.targets(clips)
+        return model.task.report(ids, targets, model.probabilities(features))
 
 
 def find(settings: TrainSettings, listed: Path | None = None) -> Corpus[Clip]:

@@ -8,9 +8,15 @@ import pytest
 from clap_folders import save_model, write_clip
 
 from audiotrain.datasets.items import Clip
-from audiotrain.recipes.clap.classes import ClassScores, Judged, Labelled, probe, stratified
+from audiotrain.evaluation.linear_probe import LabelledEmbeddings, make_folds, probe_scores
 from audiotrain.recipes.clap.embedder import Embedder
-from audiotrain.recipes.clap.scoring import Scores, embed_captions, nearest, score_clips
+from audiotrain.recipes.clap.scoring import (
+    ClassScores,
+    Scores,
+    embed_captions,
+    nearest,
+    score_clips,
+)
 
 
 def clip(name: str, *captions: str, **more) -> Clip:
@@ -22,13 +28,13 @@ def unit(rows) -> np.ndarray:
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-def blobs(classes: int, each: int, spread: float, seed: int = 0) -> Labelled:
+def blobs(classes: int, each: int, spread: float, seed: int = 0) -> LabelledEmbeddings:
     """Clips around the corner of their class; two clips of each group."""
     rng = np.random.default_rng(seed)
     targets = np.repeat(np.arange(classes), each)
     points = np.eye(classes, 8)[targets] + spread * rng.standard_normal((classes * each, 8))
     groups = [f"group{number // 2}" for number in range(classes * each)]
-    return Labelled(unit(points), targets, groups)
+    return LabelledEmbeddings(unit(points), targets, groups)
 
 
 # ---- retrieval
@@ -117,59 +123,60 @@ def test_nearest_in_chunks(monkeypatch):
 
 def test_folds_keep_groups_whole_and_have_all_classes():
     data = blobs(4, 20, 0.1)
-    folds = stratified(data, 5)
-    for group in set(data.groups):
-        members = [fold for fold, name in zip(folds, data.groups, strict=True) if name == group]
-        assert len(set(members)) == 1
-    for fold in range(5):
-        assert np.bincount(data.targets[folds == fold]).tolist() == [4, 4, 4, 4]
+    folds = make_folds(data.groups, 5, data.targets)
+    for rows in folds:
+        groups = {data.groups[row] for row in rows}
+        assert len(rows) == 2 * len(groups)
+        assert np.bincount(data.targets[rows]).tolist() == [4, 4, 4, 4]
     order = np.random.default_rng(0).permutation(80)
-    np.testing.assert_array_equal(stratified(data.take(order), 5), folds[order])
+    shuffled = data.take(order)
+    for rows, other in zip(folds, make_folds(shuffled.groups, 5, shuffled.targets), strict=True):
+        assert sorted(order[other]) == rows.tolist()
 
 
 def test_a_probe_learns_classes_and_not_groups():
-    judged = probe(blobs(3, 20, 0.1), 3, None, None)
-    assert (judged.scores.argmax(axis=1) == np.repeat(range(3), 20)).all()
-    assert judged.how.startswith("5 folds by group, C=")
+    scores, how = probe_scores(blobs(3, 20, 0.1), 3)
+    assert (scores.argmax(axis=1) == np.repeat(range(3), 20)).all()
+    assert how.startswith("5 folds by group, C=")
     # Noise, but the clips of a group are twins: only one that peeks across folds is right.
     rng = np.random.default_rng(0)
     twins = np.repeat(unit(rng.normal(size=(60, 40))), 2, axis=0)
     targets = np.repeat(rng.integers(0, 3, 60), 2)
     groups = [f"group{number // 2}" for number in range(120)]
-    judged = probe(Labelled(twins, targets, groups), 3, None, None)
-    assert (judged.scores.argmax(axis=1) == targets).mean() < 0.55
+    scores, _ = probe_scores(LabelledEmbeddings(twins, targets, groups), 3)
+    assert (scores.argmax(axis=1) == targets).mean() < 0.55
 
 
 def test_a_probe_learns_from_other_clips():
     training, validation = blobs(3, 20, 0.2, 1), blobs(3, 6, 0.2, 2)
     tested = blobs(3, 1, 0.0)  # one of each: no folds of their own would do
     for known in (validation, None):
-        judged = probe(tested, 3, training, known)
-        assert judged.scores.argmax(axis=1).tolist() == [0, 1, 2]
-        assert judged.how.startswith("learnt from 60 clips of train, C=")
-    unseen = probe(tested, 3, training.take(np.flatnonzero(training.targets < 2)), None)
-    assert unseen.scores.argmax(axis=1)[:2].tolist() == [0, 1]
-    assert np.isneginf(unseen.scores[:, 2]).all()
+        scores, how = probe_scores(tested, 3, training, known)
+        assert scores.argmax(axis=1).tolist() == [0, 1, 2]
+        assert how.startswith("learnt from 60 clips of train, C=")
+    unseen, _ = probe_scores(tested, 3, training.take(np.flatnonzero(training.targets < 2)))
+    assert unseen.argmax(axis=1)[:2].tolist() == [0, 1]
+    assert np.isneginf(unseen[:, 2]).all()
 
 
 @pytest.mark.parametrize("rows", [[0], [0, 1], [0, 20]])
 def test_no_probe_where_there_is_too_little(rows):
     data = blobs(2, 20, 0.1).take(np.array(rows))
-    assert probe(data, 2, None, None) is None
-    assert probe(blobs(2, 5, 0.1), 2, blobs(2, 20, 0.1).take(np.array([0, 1])), None) is None
+    assert probe_scores(data, 2) is None
+    assert probe_scores(blobs(2, 5, 0.1), 2, blobs(2, 20, 0.1).take(np.array([0, 1]))) is None
 
 
 def test_class_scores_in_closed_form(tmp_path):
     scores = np.array([[3.0, 1, 0, 2], [0, 3, 1, 2], [3, 0, 1, 2], [0, 1, 2, 3]])
     found = ClassScores(["a", "b", "c", "d"], np.array([0, 1, 1, 3]), {
-        "zero_shot": Judged(scores, "4 classes"),
+        "zero_shot": (scores, "4 classes"),
     })  # fmt: skip
     told = found.as_dict()
     assert told["zero_shot"]["accuracy"] == 0.75
     assert told["zero_shot"]["balanced_accuracy"] == pytest.approx(2.5 / 3)
     assert told["zero_shot"]["top_3"] == 0.75
     assert told["largest_class"] == 0.5
-    assert found.confusion("zero_shot")[1].tolist() == [1, 1, 0, 0]
+    assert found.reports["zero_shot"].confusion()[1].tolist() == [1, 1, 0, 0]
     assert "zero-shot            75.0     83.3    75.0   4 classes" in found.table()
     found.write(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {
@@ -210,12 +217,12 @@ def test_clips_are_scored(embedder, tmp_path, capsys):
     assert found["classes"]["linear_probe"]["accuracy"] == 1.0  # one seed a class
     assert "2 templates" in scores.table()
     without = score_clips(embedder, clips, linear_probe=False)
-    assert list(without.classes.judged) == ["zero_shot"]
+    assert list(without.classes.methods) == ["zero_shot"]
     taught = score_clips(embedder, clips[:2], training=clips[2:], templates=templates)
     assert "learnt from 4 clips" in taught.table()
     capsys.readouterr()
     untaught = score_clips(embedder, clips[:2], training=clips[2:3])
-    assert list(untaught.classes.judged) == ["zero_shot"]
+    assert list(untaught.classes.methods) == ["zero_shot"]
     assert "no linear probe: too few classes" in capsys.readouterr().out
     with pytest.raises(ValueError, match=r"bad\.wav: not readable"):
         score_clips(embedder, [clips[0], bad], strict=True)

@@ -25,7 +25,6 @@ from audiotrain.recipes.classify.features import (
     InputSettings,
     statistics,
 )
-from audiotrain.recipes.classify.scoring import Scores
 from audiotrain.recipes.classify.training import ClassifyTraining, OptimizationSettings
 
 
@@ -56,7 +55,7 @@ def test_rankings_are_scikit_learns(several):
 
 def test_scores_of_several_classes(several):
     targets, scores = several
-    found = Scores(Task(tuple("abcdef"), True), list(map(str, range(40))), targets, scores)
+    found = Task(tuple("abcdef"), True).report(list(map(str, range(40))), targets, scores)
     assert found.numbers["map"] == pytest.approx(
         reference.average_precision_score(targets, scores, average="macro")
     )
@@ -70,7 +69,7 @@ def test_scores_of_several_classes(several):
 def test_scores_of_one_class_name_the_classes_without_clips():
     targets = np.eye(3)[[0, 0, 1]]
     probabilities = np.array([[0.8, 0.1, 0.1], [0.2, 0.3, 0.5], [0.1, 0.8, 0.1]])
-    found = Scores(Task(("a", "b", "c"), False), ["1", "2", "3"], targets, probabilities)
+    found = Task(("a", "b", "c"), False).report(["1", "2", "3"], targets, probabilities)
     assert found.numbers["accuracy"] == pytest.approx(2 / 3)
     assert found.numbers["balanced_accuracy"] == pytest.approx(3 / 4)
     assert found.as_dict()["classes_without_clips"] == ["c"]
