@@ -58,7 +58,8 @@ __all__ = [
     "register_trainer",
 ]
 
-if blas.load().name != "GPU":
+blas.load()
+if not blas.has_cuda():
     blas.keep_freed_memory()
     kernel_rewriter.vectorise()
 

@@ -58,13 +58,12 @@ class Blas(NamedTuple):
 def load() -> Blas:
     """Load the fastest BLAS found and say which; the second call only says.
 
-    Nothing is loaded on macOS (Accelerate is fast) or where MLX computes on a GPU. The variable
-    AUDIOTRAIN_BLAS names a library to use, or `off`. Warns, once, when MLX is left with its own.
+    Nothing is loaded on macOS (Accelerate is fast). Where MLX computes on a CUDA GPU the library is
+    for the features of recordings, which are computed on the CPU. The variable AUDIOTRAIN_BLAS
+    names a library to use, or `off`. Warns, once, when MLX on a CPU is left with its own.
     """
     if sys.platform != "linux":
         return Blas("system", "", "MLX uses the platform's own")
-    if _installed("mlx-cuda-13") or _installed("mlx-cuda-12"):
-        return Blas("GPU", "", "MLX computes on the GPU")
     choice = os.environ.get(VARIABLE, "")
     if choice == "off":
         return Blas("reference", "", f"{VARIABLE}=off")
@@ -79,12 +78,19 @@ def load() -> Blas:
             if _open(path):
                 return Blas(name, path, "found")
         reason = "no MKL, OpenBLAS or BLIS found: pip install 'audiotrain[cpu]'"
+    if has_cuda():
+        return Blas("reference", "", reason)
     warnings.warn(
         f"MLX keeps its reference BLAS, matrix products are 10 to 60 times slower ({reason})",
         RuntimeWarning,
         stacklevel=2,
     )
     return Blas("reference", "", reason)
+
+
+def has_cuda() -> bool:
+    """Whether MLX is installed with its CUDA backend."""
+    return _installed("mlx-cuda-13") or _installed("mlx-cuda-12")
 
 
 def keep_freed_memory() -> bool:
