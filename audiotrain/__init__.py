@@ -1,22 +1,21 @@
 """Train audio models on one's own machine with MLX: chord recognition, CLAP, and your own.
 
-Importing the package loads a fast BLAS where MLX lacks one, so import it before `mlx.core`; there
-MLX's kernels are then compiled to faster ones, too.
+Importing the package loads a fast BLAS where MLX lacks one, so import it before `mlx.core`. It
+changes no environment variable; `audiotrain.backend.describe()` says what is active.
 
-    __main__.py  `audiotrain chords …`, `clap …`, `classify …`
-    backend/     MLX on a CPU
-    config/      Settings
-    datasets/    Files on disk to labelled items
-    evaluation/  Scores, pictures and reports
-    features/    Audio files and what is computed from them
-    models/      Models in MLX
-    music/       Chord classes, chord labels, segments
-    recipes/     Programs that users start
-    train/       The Trainer and all that trains arrays
-    utils/       Files, progress bars, trees of arrays, text
+    recipes/      chords/  clap/  classify/  common/: programs that a user starts
+    evaluation/   scores of chords, classes and retrieval; plots/, report/
+    datasets/     chords/  captions/  classes, synthesis/: files on disk to labelled items
+    models/       chords/  clap/  layers, LoRA, classifiers
+    train/        the Trainer, callbacks/  loggers/  engine/  data/  distributed/  declarative/
+    features/     audio files, CQT, log-mel, onsets, tuning, augmentation, cache
+    music/        chord classes, labels and segments
+    config/       settings from presets, YAML files and flags
+    backend/      MLX on a CPU: BLAS, kernels, streams, fast operations
+    utils/        files, progress, arrays, text
 """
 
-from audiotrain.backend import blas, kernel_rewriter
+from audiotrain.backend import configure_on_import
 from audiotrain.utils.lazy import lazy_names
 
 __version__ = "0.1.0"
@@ -58,9 +57,6 @@ __all__ = [
     "register_trainer",
 ]
 
-blas.load()
-if not blas.has_cuda():
-    blas.keep_freed_memory()
-    kernel_rewriter.vectorise()
+configure_on_import()
 
 __getattr__ = lazy_names(__name__, _HOMES)

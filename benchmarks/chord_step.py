@@ -23,12 +23,12 @@ import mlx.optimizers as optim
 import numpy as np
 from mlx.utils import tree_map
 
-from audiotrain.backend import streams
-from audiotrain.backend.blas import VARIABLE
+from audiotrain import backend
+from audiotrain.backend.configuration import VARIABLE
+from audiotrain.backend.ops import can_compile
 from audiotrain.models.chords import FrameChordModel
 from audiotrain.music.chord_classes import HEAD_SIZES, HEADS, IGNORE
 from audiotrain.recipes.chords.training import change_loss, criterion, with_root
-from audiotrain.train.engine.compiled_function import can_compile
 from audiotrain.train.engine.update import gradient_norm
 
 SETTINGS = TrainSettings()
@@ -124,7 +124,7 @@ def torch_step(
 def serve(side: str, architecture: str) -> None:
     """Take a turn for every line on stdin; print its last loss, and seconds and seconds of CPU of a
     step."""
-    streams.use_all_cores()
+    backend.configure("full")
     mx.random.seed(0)
     settings = replace(SETTINGS.model, architecture=architecture)
     model = FrameChordModel(SETTINGS.features.bins, settings)

@@ -18,18 +18,17 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from audiotrain.backend.blas import VARIABLE  # isort: skip (BLAS before MLX)
+from audiotrain.backend.configuration import VARIABLE  # isort: skip (BLAS before MLX)
 import mlx.core as mx
 import mlx.nn as nn
 import mlx.optimizers as optim
 import numpy as np
 
-from audiotrain import Trainer
-from audiotrain.backend import streams
+from audiotrain import Trainer, backend
+from audiotrain.backend.ops import can_compile
 from audiotrain.models.clap import CLAP, CLAPConfig
 from audiotrain.recipes.clap.training import CLAPTrainModule
 from audiotrain.train.distributed.ranks import Alone
-from audiotrain.train.engine.compiled_function import can_compile
 from audiotrain.train.engine.precision import Float32
 from audiotrain.train.engine.steps import TrainStep
 
@@ -151,7 +150,7 @@ def torch_work(config: CLAPConfig, clips: int) -> dict[str, Callable[[int], None
 def serve(side: str, config: CLAPConfig, clips: int, steps: int) -> None:
     """Do the work that each line on stdin names; print seconds and seconds of CPU of a step, and
     bytes of memory."""
-    streams.use_all_cores()  # as the recipe does
+    backend.configure("full")  # as the recipe does
     works = (torch_work if side == "PyTorch" else mlx_work)(config, clips)
     for line in sys.stdin:
         forget_peak()

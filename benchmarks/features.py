@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from audiotrain.backend.streams import use_all_cores
+from audiotrain import backend
 from audiotrain.datasets.synthesis import midi as synthesis_midi
 from audiotrain.datasets.synthesis import render
 from audiotrain.features import audio
@@ -157,7 +157,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="settings whose name contains this text")
     parser.add_argument("--clips", type=Path, default=shared, help="where the short ones are")
     arguments = parser.parse_args()
-    use_all_cores()  # as the recipe of chords does
+    backend.configure("full")  # as the recipe of chords does
     warnings.filterwarnings("ignore", "n_fft=.* is too large for input signal")
     for name in [name for name in SETTINGS if arguments.only not in name]:
         del SETTINGS[name]

@@ -32,9 +32,9 @@ def shared_data() -> Path:
 def cut(monkeypatch):
     """`cut(3)`: batches, however small, are cut into parts for so many streams from then on."""
 
-    def with_streams(count: int | str) -> None:
-        monkeypatch.setattr(streams, "LEAST", 1)
-        monkeypatch.setenv(streams.VARIABLE, str(count))
+    def with_streams(count: int) -> None:
+        monkeypatch.setattr(streams, "MIN_BATCH_SIZE", 1)
+        monkeypatch.setattr(streams, "_count", count)
         monkeypatch.setenv(streams.WIDTH, str(streams.WIDE))
         monkeypatch.setattr(streams, "_OF_THREAD", streams.threading.local())
 

@@ -1,11 +1,19 @@
-"""MLX on a CPU: BLAS, kernels, streams and fast operations.
+"""MLX on a CPU: a fast BLAS, kernels, several streams, operations; one switch, `configure`.
 
-blas.py             Give MLX a fast BLAS and kept memory on Linux CPU
-buffers.py          Buffers
-convolution.py      Convolution over time
-cpu_ops.py          Exponentials, softmax, GELU, relu, linear, layer norm and attention
-kernel_rewriter.py  Kernels that MLX compiles on a Linux CPU, fast
-spread.py           The update of a large model on several cores of a CPU
-streams.py          Work of one process on all cores of a CPU
-symbol_alias.py     Functions of a loaded library made known to the dynamic linker under other
+`configure("blas")` is what `import audiotrain` does, `configure("full")` what the commands do; the
+variable AUDIOTRAIN_CPU=off|blas|full takes precedence, and `describe()` says what is active. On a
+GPU and on macOS nothing is done. Outside this package no code asks for the device.
+
+    blas.py             A fast BLAS for MLX, loaded before it
+    buffers.py          Arrays of a module that are measured, never trained
+    configuration.py    The switch, and what is active
+    cpu_ops.py          What `ops` computes on a CPU, and its errors
+    kernel_rewriter.py  MLX's own kernels, compiled to compute several elements at a time
+    ops.py              Operations that are fast on every device; what models call
+    streams.py          Parts of a batch on the cores of a CPU
+    symbol_alias.py     A loaded library's functions under other names
 """
+
+from audiotrain.backend.configuration import configure, configure_on_import, describe
+
+__all__ = ["configure", "configure_on_import", "describe"]

@@ -1,26 +1,33 @@
-"""Exponentials, softmax, GELU, relu, linear, layer norm and attention: on a GPU MLX's own kernels,
-on a CPU what is fast there.
+"""What `ops` computes on a CPU: polynomials, and gradients of its own.
 
-MLX computes exp and erf on a CPU one number at a time. Polynomials of additions and products become
-vector code under mx.compile: softmax is 4 times, GELU 15 times as fast, to 1e-6. A compiled kernel
-also computes anew, for each number that it writes, what it broadcasts (the root of a variance), and
-a comparison there (relu) branches: both are written around here.
+MLX computes exp and erf on a CPU one element at a time. Polynomials of additions and products
+become vector code under mx.compile: exp is 11 times as fast, softmax and logsumexp 5 times, GELU 27
+times (24 x 6 x 108 x 108 elements, one core). A compiled kernel also computes anew, for each
+element that it writes, what it broadcasts (the root of a variance), and a comparison there (relu)
+branches: linear, layer_norm and convolve are written around that, which pays inside a compiled
+training step (benchmarks/RESULTS.md). Checked with MLX 0.32 on x86-64.
+
+Largest difference to float64, for inputs of up to 20 (exp, logsumexp, softmax, gelu) and normal
+ones of 768 inputs (linear, layer_norm) or 5 x 64 (convolve); MLX's own in brackets:
+
+    exp         1.1e-6 relative     logsumexp  1.8e-6
+    softmax     6e-8                gelu       2.9e-6 (4.7e-7)
+    layer_norm  1.3e-6 (4.7e-6)     linear     8.6e-5 (8.6e-5)
+    convolve    1.4e-5 (4.7e-5)
 """
 
 import math
-import shutil
 from collections.abc import Callable, Sequence
-from functools import cache, wraps
+from functools import wraps
 from typing import NamedTuple
 
 import mlx.core as mx
-import mlx.nn as nn
 
 from audiotrain.backend.streams import cut, part
 
 EXP2 = [math.log(2) ** n / math.factorial(n) for n in range(7)]  # Taylor's, for |x| <= 1/2
-LEAST = -80.0  # power of 2 that exp ends at: products of less are denormal, a hundred times as slow
-LONG = 2**17  # numbers of an operation that is worth one more for a view of what it broadcasts
+MIN_EXPONENT = -80.0  # exponents of 2 end here: smaller products are denormal, 100 times as slow
+MIN_BROADCAST_SIZE = 2**17  # below it an explicit broadcast view costs more than it saves
 ROUNDING = 1.5 * 2**23  # added to a float32 and taken away, it leaves the nearest whole number
 
 
@@ -46,78 +53,6 @@ SLOPE = Odd(
 )
 
 
-def exp(x: mx.array) -> mx.array:
-    """e to the power of `x`, up to 88; on a CPU 1e-24 is the least that it gives."""
-    return _exponential(x) if _by_polynomials(x) else mx.exp(x)
-
-
-def logsumexp(x: mx.array) -> mx.array:
-    """Logarithm of the sum of exp(x) over the last axis, which goes."""
-    return _logsumexp(x) if _by_polynomials(x) else mx.logsumexp(x, axis=-1)
-
-
-def softmax(x: mx.array) -> mx.array:
-    """Softmax over the last axis, summed in float32; gives `x`'s type."""
-    if _by_polynomials(x):
-        return _softmax(x)
-    return mx.softmax(x, axis=-1, precise=True)
-
-
-def gelu(x: mx.array) -> mx.array:
-    """x times the normal distribution's share below x, exact (not the tanh approximation)."""
-    if _by_polynomials(x):
-        return _gelu(x)
-    if mx.default_device() == mx.cpu:  # nn.gelu is compiled, which takes a compiler there
-        return x * (1 + mx.erf(x * math.sqrt(0.5))) / 2
-    return nn.gelu(x)
-
-
-def relu(x: mx.array) -> mx.array:
-    """max(x, 0); on a CPU without the branch that MLX's has where a bias is added in one go."""
-    return _relu(x) if on_cpu(x) else nn.relu(x)
-
-
-def linear(x: mx.array, weight: mx.array, bias: mx.array) -> mx.array:
-    """x (…, in) times weight (out, in) transposed, plus bias (out,). On a CPU the bias is added
-    afterwards, since MLX's addmm first writes it to each row, which takes longer; and its gradient
-    is a product, too, which takes half as long as MLX's sum."""
-    return _linear(x, weight, bias) if on_cpu(x) else mx.addmm(bias, x, weight.T)
-
-
-def add_bias(x: mx.array, bias: mx.array) -> mx.array:
-    """x (…, width) plus bias (width,), whose gradient on a CPU is a product, see `linear`."""
-    return _add_bias(x, bias) if on_cpu(x) else x + bias
-
-
-def layer_norm(x: mx.array, weight: mx.array, bias: mx.array, eps: float) -> mx.array:
-    """Layer norm over the last axis: mean 0, variance 1, times `weight`, plus `bias` (width,)."""
-    if on_cpu(x):
-        return _layer_norm(x, weight, bias, mx.array(eps))
-    return mx.fast.layer_norm(x, weight, bias, eps)
-
-
-def attend(
-    query: mx.array,
-    key: mx.array,
-    value: mx.array,
-    bias: mx.array | None = None,
-    dropout: nn.Dropout | None = None,
-) -> mx.array:
-    """Values mixed by softmax(query key / sqrt(width) + bias): (…, heads, tokens, width) each.
-
-    `bias` broadcasts to (…, heads, tokens, tokens). `dropout` is applied to the weights. On a GPU
-    queries of four axes take MLX's fused attention, which has no gradient for a bias.
-    """
-    scale = 1 / math.sqrt(query.shape[-1])
-    bias = None if bias is None else bias.astype(query.dtype)
-    drops = dropout is not None and dropout.training
-    if mx.default_device() != mx.cpu and query.ndim == 4 and not drops:
-        return mx.fast.scaled_dot_product_attention(query, key, value, scale=scale, mask=bias)
-    scores = (query * scale) @ key.swapaxes(-1, -2)
-    weights = softmax(scores if bias is None else scores + bias)
-    return (dropout(weights) if drops else weights) @ value
-
-
 def with_gradient(gradient: Callable) -> Callable:
     """Decorator of a function that `gradient(inputs, cotangents, outputs)` differentiates, on the
     stream that the function was called on (mx.custom_function's own computes on the default)."""
@@ -140,26 +75,12 @@ def with_gradient(gradient: Callable) -> Callable:
     return decorated
 
 
-@cache
-def _compiler() -> bool:
-    return shutil.which("g++") is not None
-
-
-def on_cpu(x: mx.array) -> bool:
-    """Whether what is written here for a CPU computes `x`: float32, and no GPU is the default."""
-    return x.dtype == mx.float32 and mx.default_device() == mx.Device(mx.cpu)
-
-
-def _by_polynomials(x: mx.array) -> bool:
-    return on_cpu(x) and _compiler()
-
-
 # Below, few steps follow on each other: MLX makes one kernel of 11 at most.
 
 
 def _exp(x: mx.array) -> mx.array:
     """exp(x) for x up to 88: 2^rest, and the whole powers of two added to its exponent bits."""
-    x = mx.maximum(x * math.log2(math.e), LEAST)
+    x = mx.maximum(x * math.log2(math.e), MIN_EXPONENT)
     whole = (x + ROUNDING) - ROUNDING
     x = x - whole
     c0, c1, c2, c3, c4, c5, c6 = EXP2
@@ -216,7 +137,7 @@ def _exp_difference(x: mx.array, y: mx.array) -> mx.array:
 
 
 @with_gradient(lambda _, cotangent, out: cotangent * out)
-def _exponential(x: mx.array) -> mx.array:
+def exponential(x: mx.array) -> mx.array:
     return _exp_difference(x, mx.array(0.0))
 
 
@@ -233,7 +154,7 @@ def _logsumexp_gradient(x: mx.array, cotangent: mx.array, _) -> mx.array:
 
 
 @with_gradient(_logsumexp_gradient)
-def _logsumexp(x: mx.array) -> mx.array:
+def logsumexp(x: mx.array) -> mx.array:
     most, _, total = _exponentials(x)
     return (most + mx.log(total)).squeeze(-1)
 
@@ -249,7 +170,7 @@ def _softmax_gradient(_, cotangent: mx.array, weights: mx.array) -> mx.array:
 
 
 @with_gradient(_softmax_gradient)
-def _softmax(x: mx.array) -> mx.array:
+def softmax(x: mx.array) -> mx.array:
     _, exponentials, total = _exponentials(x)
     return exponentials / _repeated(total, x.shape)
 
@@ -267,7 +188,7 @@ def _gelu_slope(x: mx.array, cotangent: mx.array) -> mx.array:
 
 
 @with_gradient(lambda x, cotangent, _: _gelu_slope(x, cotangent))
-def _gelu(x: mx.array) -> mx.array:
+def gelu(x: mx.array) -> mx.array:
     return _gelu_value(x)
 
 
@@ -278,7 +199,7 @@ def _gelu(x: mx.array) -> mx.array:
 def _repeated(x: mx.array, shape: tuple[int, ...]) -> mx.array:
     """`x` broadcast to `shape`, for one operation alone. mx.compile makes a kernel even of one and
     its broadcast, which takes up to twice as long as the operation by itself where it is long."""
-    if math.prod(shape) < LONG:
+    if math.prod(shape) < MIN_BROADCAST_SIZE:
         return x
     ones = (1,) * (len(shape) - x.ndim)
     steps, step = [], 1
@@ -299,7 +220,7 @@ def _relu_slope(out: mx.array, cotangent: mx.array) -> mx.array:
 
 
 @with_gradient(lambda _, cotangent, out: _relu_slope(out, cotangent))
-def _relu(x: mx.array) -> mx.array:
+def relu(x: mx.array) -> mx.array:
     return _relu_value(x)
 
 
@@ -310,7 +231,7 @@ def sum_of_rows(x: mx.array) -> mx.array:
 
 
 @with_gradient(lambda _, cotangent, __: (cotangent, sum_of_rows(cotangent)))
-def _add_bias(x: mx.array, bias: mx.array) -> mx.array:
+def add_bias(x: mx.array, bias: mx.array) -> mx.array:
     return x + _repeated(bias, x.shape)
 
 
@@ -319,7 +240,7 @@ def _weights_gradient(known: list[tuple[mx.array, mx.array]]) -> mx.array:
     return cotangents.T @ inputs
 
 
-def _linear(x: mx.array, weight: mx.array, bias: mx.array) -> mx.array:
+def linear(x: mx.array, weight: mx.array, bias: mx.array) -> mx.array:
     whole, known = cut(), None
     outputs, inputs = weight.shape
     if whole and len(whole.streams) * x.size // inputs * (inputs + outputs) < 2 * weight.size:
@@ -364,6 +285,39 @@ def _layer_norm_gradient(given: tuple, cotangent: mx.array, _) -> tuple:
 
 
 @with_gradient(_layer_norm_gradient)
-def _layer_norm(x: mx.array, weight: mx.array, bias: mx.array, eps: mx.array) -> mx.array:
+def layer_norm(x: mx.array, weight: mx.array, bias: mx.array, eps: mx.array) -> mx.array:
     centred, scale = _centred(x.reshape(-1, x.shape[-1]), eps)
     return (centred * scale * weight + bias).reshape(x.shape)
+
+
+def _shifted(x: mx.array, kernel: int) -> mx.array:
+    """Examples (…, batch, time, channels) end to end with zeros between them, moved to each place
+    of the kernel: (…, kernel, batch * (time + kernel - 1), channels), a view of one array."""
+    *apart, batch, time, width = x.shape
+    margin = kernel // 2
+    pads = [(0, 0)] * len(apart) + [(0, 1), (margin, margin), (0, 0)]
+    rows = mx.pad(x, pads)  # zeros after the last example, too
+    shape = *apart, kernel, batch * (time + kernel - 1), width
+    of_one = (batch + 1) * (time + kernel - 1) * width
+    return mx.as_strided(rows, shape, (*[of_one] * len(apart), width, width, 1))
+
+
+def _correlate(shifted: mx.array, weight: mx.array, shape: tuple[int, ...]) -> mx.array:
+    """Sum over places of their rows times their weights (…, kernel, in, out), less the margins."""
+    *axes, time, _ = shape
+    summed = (shifted @ weight).sum(axis=-3, keepdims=True)
+    return summed.reshape(*axes, -1, weight.shape[-1])[..., :time, :]
+
+
+def _convolve_gradient(given: tuple, cotangent: mx.array, _) -> tuple:
+    x, weight = given
+    kernel = weight.shape[-3]
+    shifted, back = _shifted(x, kernel), _shifted(cotangent, kernel)
+    of_x = _correlate(back, weight[..., ::-1, :, :].swapaxes(-1, -2), x.shape)
+    middle = back[..., kernel // 2 : kernel // 2 + 1, :, :].swapaxes(-1, -2)
+    return of_x, (middle @ shifted).swapaxes(-1, -2)
+
+
+@with_gradient(_convolve_gradient)
+def convolve(x: mx.array, weight: mx.array) -> mx.array:
+    return _correlate(_shifted(x, weight.shape[-3]), weight, x.shape)

@@ -1,60 +1,90 @@
 """Work of one process on all cores of a CPU: parts of a batch, each on an MLX stream of its own.
 
 MLX computes a CPU stream's operations one after the other on one thread; only matrix products use
-more. So halves of a batch on two streams take little more than half of the time, where much is no
-matrix product. MLX must then queue work of both in turns, which costs memory in training, up to a
-third more (and more than twice as much of what gradient checkpointing leaves): so it is done where
-a process asks for it by `use_all_cores`, as the recipes for chords and CLAP do, or the user by a
-variable. On a GPU there is one stream, and nothing is cut.
+more. Two halves of a batch on two streams take 1/1.2 to 1/1.5 of the time of the whole one, where
+much of the work is no matrix product. MLX must then queue the work of both in turns, which costs up
+to a third more memory in training (and more than twice as much of what gradient checkpointing
+leaves). So it is done where `backend.configure` asks for it, as the commands for chords and CLAP
+do. On a GPU there is one stream, and nothing is split. Checked with MLX 0.32.
+
+Models and recipes use this by `backend.ops`: `map_batch`, `from_weight`, `even_batch`.
 """
 
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 
 import mlx.core as mx
+import numpy as np
 from mlx.utils import tree_map
 
 from audiotrain.backend import blas
 
 MOST = 4  # parts: each has gradients of all weights, which are added up
-LEAST = 1 << 17  # numbers in a batch: less is done before a second thread has begun
-VARIABLE = "AUDIOTRAIN_STREAMS"
+MIN_BATCH_SIZE = 1 << 17  # elements of a batch; less is computed before a second thread has begun
 WIDTH, WIDE = "MLX_BFS_MAX_WIDTH", 10**6  # wider than any step: a narrower turn is one stream's
 _OF_THREAD = threading.local()  # MLX's streams belong to the thread that made them
+_count: int | None = None  # what use_all_cores set
 
 
-def use_all_cores() -> None:
-    """From now on cut batches into parts, on a CPU of several cores. To be called before MLX
-    computes anything: it reads its variable MLX_BFS_MAX_WIDTH, which is set here unless the user
-    did, only once."""
-    count = os.environ.get(VARIABLE, str(blas.cores()))
-    if mx.default_device() == mx.Device(mx.cpu) and count != "1":
+def use_all_cores(count: int | None = None) -> None:
+    """From now on split batches into parts, on a CPU of several cores: `count`, or one a core up to
+    MOST. To be called before MLX computes anything: it reads its variable MLX_BFS_MAX_WIDTH, which
+    is set here unless the user did, only once."""
+    global _count
+    _count = count
+    if mx.default_device() == mx.Device(mx.cpu) and stream_count() > 1:
         os.environ.setdefault(WIDTH, str(WIDE))
 
 
-def wanted() -> bool:
-    """Whether batches are cut: after `use_all_cores`, or with AUDIOTRAIN_STREAMS."""
+def is_enabled() -> bool:
+    """Whether batches are split: after `use_all_cores`."""
     width = os.environ.get(WIDTH, "")
-    return count() > 1 and width.isdecimal() and int(width) >= WIDE
+    return stream_count() > 1 and width.isdecimal() and int(width) >= WIDE
+
+
+def stream_count() -> int:
+    """Streams of a thread: as `use_all_cores` said, else one for each core up to MOST."""
+    return min(MOST, blas.cores()) if _count is None else _count
 
 
 def streams() -> list[mx.Stream]:
-    """Streams of this thread that compute at the same time: one for each core up to MOST, or as
-    many as AUDIOTRAIN_STREAMS says; the default one alone on a GPU."""
+    """Streams of this thread that compute at the same time, `stream_count`; the default one alone
+    on a GPU."""
     if mx.default_device() != mx.Device(mx.cpu):
         return [mx.default_stream(mx.default_device())]
     return cpu_streams()
 
 
 def cpu_streams() -> list[mx.Stream]:
-    """Streams of this thread on the CPU, one for each core up to MOST, whatever the default device
-    is."""
+    """Streams of this thread on the CPU, whatever the default device is."""
     if not hasattr(_OF_THREAD, "streams"):
-        further = [mx.new_stream(mx.cpu) for _ in range(count() - 1)]
+        further = [mx.new_stream(mx.cpu) for _ in range(stream_count() - 1)]
         _OF_THREAD.streams = [mx.default_stream(mx.cpu), *further]
     return _OF_THREAD.streams
+
+
+def computed_on_cpu_streams(
+    function: Callable[..., mx.array], arguments: Iterable[tuple]
+) -> Iterator[np.ndarray]:
+    """`function` of each of the arguments, on the CPU whatever the default device is, one on each
+    stream at a time and by one thread: the same bytes for any number of streams."""
+    chosen, rest = cpu_streams(), iter(arguments)
+    ready: list[mx.array] = []
+    with blas.shared_by(blas.cores()):  # one thread for each stream
+        # One call for an array on each stream: of two calls, MLX begins the second at the end of
+        # the first.
+        while group := list(islice(rest, len(chosen))):
+            results = []
+            for stream, each in zip(chosen, group, strict=False):
+                with mx.stream(stream):
+                    results.append(function(*each))
+            mx.async_eval(results)
+            yield from map(np.array, ready)
+            ready = results
+        yield from map(np.array, ready)
 
 
 def part() -> int:
@@ -64,31 +94,20 @@ def part() -> int:
     return chosen.index(now) + 1 if len(chosen) > 1 and now in chosen else 0
 
 
-def count() -> int:
-    """Streams of a thread: as AUDIOTRAIN_STREAMS says, else one for each core up to MOST.
-    ValueError when it says no number."""
-    given = os.environ.get(VARIABLE)
-    if given is None:
-        return min(MOST, blas.cores())
-    if not given.isdecimal() or not int(given):
-        raise ValueError(f"{VARIABLE}={given}, expected a number of streams, 1 or more")
-    return int(given)
-
-
-def by_parts(function: Callable, *batch: mx.array):
+def map_batch(function: Callable, *batch: mx.array):
     """`function(*batch)`, computed for parts of the batch at the same time where that is faster.
 
     The arrays of `batch` have examples along their first axis, and so have those that the function
     gives: an array, or a list, tuple or dict of them. It must treat examples alike and on their
-    own. Nothing is cut unless `wanted`, nor a batch of fewer than LEAST numbers. BLAS is left as
-    many threads as each part has cores.
+    own. Nothing is split unless `is_enabled`, nor a batch of fewer than MIN_BATCH_SIZE elements.
+    BLAS is left as many threads as each part has cores.
 
-    >>> by_parts(lambda x: {"doubled": 2 * x}, mx.arange(3))["doubled"]
+    >>> map_batch(lambda x: {"doubled": 2 * x}, mx.arange(3))["doubled"]
     array([0, 2, 4], dtype=int32)
     """
     examples = len(batch[0])
-    enough = examples > 1 and max(array.size for array in batch) >= LEAST
-    chosen = streams()[:examples] if enough and wanted() else []
+    enough = examples > 1 and max(array.size for array in batch) >= MIN_BATCH_SIZE
+    chosen = streams()[:examples] if enough and is_enabled() else []
     if len(chosen) < 2:
         return function(*batch)
     blas.use_threads(max(1, blas.cores() // len(chosen)))
@@ -103,10 +122,10 @@ def by_parts(function: Callable, *batch: mx.array):
     return tree_map(lambda *arrays: mx.concatenate(arrays[::-1]), *parts)
 
 
-def even(examples: int) -> int:
-    """`examples` or some more, so many that `by_parts` cuts them into parts of one size: an
+def even_batch(examples: int) -> int:
+    """`examples` or some more, so many that `map_batch` cuts them into parts of one size: an
     example's numbers are then the same, bit for bit, in whichever part it is."""
-    parts = min(count(), examples) if wanted() else 1
+    parts = min(stream_count(), examples) if is_enabled() else 1
     return -(-examples // parts) * parts
 
 
@@ -121,10 +140,10 @@ class Cut:
     def share(self, weight: mx.array, gradient: Callable) -> tuple[mx.array, list]:
         """This part's copy of a weight that several parts use, and a list of all of them.
 
-        Who uses the copy appends to the list when it is differentiated, and gives no gradient for
-        the copy. `gradient` makes the weight's of the list, once. Where examples are few beside the
-        weight that saves most of the work: each part would write an array of the weight's size, and
-        a sum read and write them again.
+        The caller's backward pass appends its (cotangent, input) pair to the list and returns zeros
+        for the copy. `gradient` computes the weight's gradient from the list, once. Where examples
+        are few beside the weight that saves most of the work: each part would write an array of the
+        weight's size, and a sum would read and write them again.
         """
         if id(weight) not in self._shared:
             known = []
@@ -151,7 +170,7 @@ class Cut:
         return self._made[key][1]
 
 
-def once(function: Callable[[mx.array], mx.array], weight: mx.array) -> mx.array:
+def from_weight(function: Callable[[mx.array], mx.array], weight: mx.array) -> mx.array:
     """`function(weight)`. Where parts of a batch are computed it is made once for all of them, and
     so is the weight's gradient, of the sum of the parts'."""
     whole = cut()
@@ -159,7 +178,7 @@ def once(function: Callable[[mx.array], mx.array], weight: mx.array) -> mx.array
 
 
 def cut() -> Cut | None:
-    """The batch of which this thread makes parts now; None outside `by_parts`."""
+    """The batch of which this thread makes parts now; None outside `map_batch`."""
     return getattr(_OF_THREAD, "cut", None)
 
 
@@ -170,7 +189,3 @@ def _cutting(now: Cut) -> Iterator[None]:
         yield
     finally:
         _OF_THREAD.cut = before
-
-
-if VARIABLE in os.environ:
-    use_all_cores()

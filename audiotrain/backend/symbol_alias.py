@@ -1,78 +1,43 @@
 """Functions of a loaded library made known to the dynamic linker under other names; Linux only.
 
-A library that is loaded later takes them by those names. What says so is a shared object without
-code, whose symbols are absolute addresses (System V ABI, "Symbol Table", SHN_ABS); glibc 2.28 or
-later leaves those as they are.
+A library that is loaded later takes them by those names. Each name is a jump to the function, in a
+small library that `g++`, which MLX needs on a CPU anyway, links in 10 to 30 ms.
 """
 
 import ctypes
-import os
 import platform
-import struct
+import subprocess
+import tempfile
+from collections.abc import Mapping
 
-MACHINES = {"x86_64": 62, "aarch64": 183}  # ELF's numbers
-PAGE = 1 << 16  # the largest of the pages that these machines have
-ABSOLUTE, GLOBAL_FUNCTION = 0xFFF1, 1 << 4 | 2
-READ_WRITE = 6
+JUMPS = {"x86_64": "jmp {}@PLT", "aarch64": "b {}"}
 
 
-def offer(library: ctypes.CDLL, names: dict[str, str]) -> None:
-    """Make functions of `library` known to libraries loaded from now on, as {new name: its own}.
+def alias(path: str, names: Mapping[str, str]) -> None:
+    """Load the library at `path`, and make its functions known to libraries that are loaded from
+    now on as {new name: its own}, for as long as the process lives.
 
-    Raises AttributeError for a function that the library lacks, OSError where the machine or its
-    linker does not take it. Undone by nothing: it lasts as long as the process.
+    AttributeError for a function that the library lacks; OSError where it cannot be loaded, the
+    machine is neither x86-64 nor 64-bit ARM, or there is no g++.
     """
-    addresses = {
-        name: ctypes.cast(getattr(library, own), ctypes.c_void_p).value or 0
-        for name, own in names.items()
-    }
-    if platform.machine() not in MACHINES:
-        raise OSError(f"{platform.machine()}: not one of {', '.join(MACHINES)}")
-    # It stays open: the linker takes a file of the same name for the same library.
-    file = os.memfd_create("audiotrain-symbols")
-    os.write(file, shared_object(addresses, MACHINES[platform.machine()]))
-    ctypes.CDLL(f"/proc/self/fd/{file}", mode=ctypes.RTLD_GLOBAL)
-
-
-def shared_object(addresses: dict[str, int], machine: int) -> bytes:
-    """A 64-bit ELF file whose only contents are these symbols."""
-    strings = b"\0"
-    symbols = bytes(24)
-    for name, address in addresses.items():
-        kind = GLOBAL_FUNCTION, 0, ABSOLUTE, address, 0
-        symbols += struct.pack("<IBBHQQ", len(strings), *kind)
-        strings += name.encode() + b"\0"
-    count = len(addresses) + 1
-    # One bucket, which holds them all: each points to the next, the last to none.
-    chain = (0, *range(2, count), 0) if count > 1 else (0,)
-    hashes = struct.pack(f"<{3 + count}I", 1, count, min(1, count - 1), *chain)
-
-    at_symbols = 64 + 3 * 56
-    at_hashes = at_symbols + len(symbols)
-    at_strings = at_hashes + len(hashes)
-    at_dynamic = -(-(at_strings + len(strings)) // 8) * 8
-    hash_tag, string_tag, symbol_tag, string_size, symbol_size = 4, 5, 6, 10, 11
-    entries = (
-        (hash_tag, at_hashes),
-        (string_tag, at_strings),
-        (symbol_tag, at_symbols),
-        (string_size, len(strings)),
-        (symbol_size, 24),
-        (0, 0),
-    )
-    dynamic = b"".join(struct.pack("<QQ", *entry) for entry in entries)
-    size = at_dynamic + len(dynamic)
-
-    load, dynamic_segment, stack = 1, 2, 0x6474E551  # without the last the stack could hold code
-    segments = (
-        (load, READ_WRITE, 0, 0, 0, size, size, PAGE),
-        (dynamic_segment, READ_WRITE, *[at_dynamic] * 3, *[len(dynamic)] * 2, 8),
-        (stack, READ_WRITE, 0, 0, 0, 0, 0, 16),
-    )
-    identity = b"\x7fELF" + bytes((2, 1, 1)) + bytes(9)  # 64 bits, little end first, version 1
-    header = struct.pack(
-        "<HHIQQQIHHHHHH", 3, machine, 1, 0, 64, 0, 0, 64, 56, len(segments), 0, 0, 0
-    )
-    body = identity + header + b"".join(struct.pack("<IIQQQQQQ", *s) for s in segments)
-    body += symbols + hashes + strings
-    return body.ljust(at_dynamic, b"\0") + dynamic
+    library = ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL)
+    for own in names.values():
+        getattr(library, own)
+    if platform.machine() not in JUMPS:
+        raise OSError(f"{platform.machine()}: not one of {', '.join(JUMPS)}")
+    jump = JUMPS[platform.machine()]
+    lines = [
+        f".globl {new}\n.type {new}, %function\n{new}: {jump.format(own)}"
+        for new, own in names.items()
+    ]
+    lines.append('.section .note.GNU-stack,"",%progbits\n')  # without it the stack could hold code
+    command = ["g++", "-shared", "-nostdlib", "-x", "assembler", "-", "-o"]
+    with tempfile.TemporaryDirectory() as folder:
+        file = f"{folder}/alias.so"
+        try:
+            subprocess.run(
+                [*command, file], input="\n".join(lines), text=True, check=True, capture_output=True
+            )
+        except subprocess.CalledProcessError as error:
+            raise OSError(f"g++: {error.stderr.strip()}") from None
+        ctypes.CDLL(file, mode=ctypes.RTLD_GLOBAL)  # stays loaded when the file is gone

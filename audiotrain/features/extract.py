@@ -5,14 +5,12 @@ Frame i is centred at i * hop / rate seconds and there are 1 + samples // hop fr
 
 from collections.abc import Callable, Iterator
 from functools import lru_cache
-from itertools import islice
 from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
 
-from audiotrain.backend import blas
-from audiotrain.backend.streams import cpu_streams
+from audiotrain.backend.streams import computed_on_cpu_streams
 from audiotrain.features import audio as audio_files
 from audiotrain.features.cqt import CQT, CQTSettings, frame_count
 from audiotrain.features.log_mel import LogMel, LogMelSettings
@@ -59,7 +57,6 @@ def feature_blocks(
     margin = transform.context // hop + 1  # frames
     seconds = transform.block_seconds if block_seconds is None else block_seconds
     size = max(1, round(seconds * settings.rate / hop))  # frames
-    chosen = cpu_streams()
     if isinstance(audio, np.ndarray):
         if audio.ndim != 1 or not len(audio):
             raise ValueError(f"audio of shape {audio.shape}, expected (samples,), at least one")
@@ -71,20 +68,8 @@ def feature_blocks(
     else:
         pieces = audio_files.stream(audio, settings.rate, size * hop / settings.rate)
         slabs = _slabs_of_stream(_told(pieces, listener), hop, size, margin)
-    ready: list[mx.array] = []
-    given = ((mx.array(slab)[None], first, stop) for slab, first, stop in slabs)
-    with blas.shared_by(blas.cores()):  # one thread for each stream
-        # One call for a block on each stream: of two calls, MLX begins the second at the end of
-        # the first.
-        while group := list(islice(given, len(chosen))):
-            blocks = []
-            for stream, (slab, first, stop) in zip(chosen, group, strict=False):
-                with mx.stream(stream):
-                    blocks.append(transform.frames(slab, first, stop)[0])
-            mx.async_eval(blocks)
-            yield from map(np.array, ready)
-            ready = blocks
-        yield from map(np.array, ready)
+    blocks = ((mx.array(slab)[None], first, stop) for slab, first, stop in slabs)
+    yield from computed_on_cpu_streams(lambda *block: transform.frames(*block)[0], blocks)
 
 
 def _told(pieces: Iterator[np.ndarray], listener: Listener) -> Iterator[np.ndarray]:

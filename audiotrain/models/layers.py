@@ -9,7 +9,7 @@ import math
 import mlx.core as mx
 import mlx.nn as nn
 
-from audiotrain.backend.cpu_ops import layer_norm, linear, relu
+from audiotrain.backend.ops import layer_norm, linear, relu
 
 
 class Dropout(nn.Module):

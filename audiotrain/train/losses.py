@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import mlx.core as mx
 
-from audiotrain.backend.cpu_ops import logsumexp
+from audiotrain.backend.ops import logsumexp
 
 
 def masked_cross_entropy(

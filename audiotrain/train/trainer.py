@@ -12,13 +12,13 @@ from pathlib import Path
 
 import mlx.core as mx
 
+from audiotrain.backend.ops import can_compile
 from audiotrain.train import checkpoint
 from audiotrain.train.arguments import check_loaders, check_settings, parts, seconds
 from audiotrain.train.callbacks.base import Callback
 from audiotrain.train.callbacks.builtin import default_callbacks
 from audiotrain.train.callbacks.model_checkpoint import ModelCheckpoint
 from audiotrain.train.distributed.ranks import join
-from audiotrain.train.engine.compiled_function import can_compile
 from audiotrain.train.engine.evaluation_loop import (
     Averages,
     count_batches,

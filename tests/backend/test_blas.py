@@ -65,8 +65,10 @@ def test_the_variable_names_a_library(monkeypatch):
     monkeypatch.setenv(blas.VARIABLE, "/missing.so")
     with pytest.warns(RuntimeWarning, match=r"/missing\.so cannot be loaded"):
         assert load().name == "reference"
-    monkeypatch.setenv(blas.VARIABLE, "off")
-    assert load() == ("reference", "", "AUDIOTRAIN_BLAS=off")
+    for name in (blas.VARIABLE, blas.SWITCH):
+        monkeypatch.setenv(name, "off")
+        assert load() == ("reference", "", f"{name}=off")
+        monkeypatch.delenv(name)
 
 
 def test_loads_nothing_on_macos_and_warns_of_nothing_on_a_gpu(monkeypatch):

@@ -3,17 +3,18 @@
 import math
 import re
 from collections import Counter
+from pathlib import Path
 
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 import pytest
 
-from audiotrain.backend import convolution, cpu_ops, streams
-from audiotrain.backend.convolution import convolve
-from audiotrain.backend.cpu_ops import (
+from audiotrain.backend import cpu_ops, ops, streams
+from audiotrain.backend.ops import (
     add_bias,
     attend,
+    convolve,
     exp,
     gelu,
     layer_norm,
@@ -37,9 +38,8 @@ CASES = {
 def way(request, monkeypatch):
     """Both ways of computing, where this machine has both."""
     if request.param == "no polynomials":
-        monkeypatch.setattr(cpu_ops, "_by_polynomials", lambda x: False)
-        for module in (cpu_ops, convolution):
-            monkeypatch.setattr(module, "on_cpu", lambda x: False)
+        monkeypatch.setattr(ops, "_by_polynomials", lambda x: False)
+        monkeypatch.setattr(ops, "_by_cpu_ops", lambda x: False)
 
 
 @pytest.mark.usefixtures("way")
@@ -78,8 +78,8 @@ def test_no_streams_kernel_reads_what_anothers_was_filled_with(name, cut, tmp_pa
     seen = []
 
     def both(x):
-        out = streams.by_parts(ELEMENTS[name], x)
-        _, (gradient,) = mx.vjp(lambda x: streams.by_parts(ELEMENTS[name], x), [x], [out])
+        out = streams.map_batch(ELEMENTS[name], x)
+        _, (gradient,) = mx.vjp(lambda x: streams.map_batch(ELEMENTS[name], x), [x], [out])
         return out, gradient
 
     for count in (1, 3):
@@ -207,9 +207,48 @@ def test_long_operations_give_what_short_ones_do(shape, monkeypatch):
 
     seen = []
     for least in (1, 10**9):
-        monkeypatch.setattr(cpu_ops, "LONG", least)
+        monkeypatch.setattr(cpu_ops, "MIN_BROADCAST_SIZE", least)
         seen.append(mx.value_and_grad(numbers, argnums=(0, 1, 2, 3))(x, weight, scale, shift))
     (long, of_long), (short, of_short) = seen
     np.testing.assert_allclose(long, short, rtol=1e-6)
     for one, other in zip(of_long, of_short, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
+def test_gradients_are_laid_out_as_their_parameters():
+    if mx.default_device() != mx.Device(mx.cpu):
+        pytest.skip("a GPU takes them as they are")
+    transposed = mx.random.normal((90, 80)).T
+    laid_out = ops.contiguous_gradients({"layer": {"weight": transposed, "bias": mx.zeros(3)}})
+    assert not memoryview(transposed).c_contiguous
+    assert memoryview(laid_out["layer"]["weight"]).c_contiguous
+    assert mx.array_equal(laid_out["layer"]["weight"], transposed)
+    assert laid_out["layer"]["bias"].shape == (3,)
+
+
+@pytest.mark.parametrize("shape", [(300, 41), (64, 64, 33), (1, 5000)])
+def test_sums_of_squares(shape):
+    x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    total = ops.square_sum(mx.array(x)).item()
+    assert total == pytest.approx(np.square(x.astype(np.float64)).sum(), rel=1e-6)
+
+
+OUTSIDE = re.compile(
+    r"default_device|is_on_cpu|\bon_cpu\b|stream_count|(?<!on_)cpu_streams|use_all_cores|blas\.cores"
+)
+
+
+def test_no_code_outside_asks_for_the_device_or_the_streams():
+    """But for what chooses a device because the user says so, and workers that are told theirs."""
+    import audiotrain
+
+    package = Path(audiotrain.__file__).parent
+    allowed = {"recipes/chords/chord_trainer.py", "utils/process_pool.py"}
+    files = [
+        path
+        for path in package.rglob("*.py")
+        if path.parent.name != "backend" and path.relative_to(package).as_posix() not in allowed
+    ]
+    assert len(files) > 100
+    found = [str(path) for path in files if OUTSIDE.search(path.read_text("utf-8"))]
+    assert found == []

@@ -12,11 +12,9 @@ import pytest
 from mlx.utils import tree_flatten
 
 from audiotrain.backend import blas, cpu_ops, streams
-from audiotrain.backend.cpu_ops import gelu, linear
-from audiotrain.backend.streams import by_parts
+from audiotrain.backend.ops import gelu, linear, map_batch
 from audiotrain.models.chords import ChordModelSettings, FrameChordModel
 from audiotrain.models.clap import CLAP, CLAPConfig
-from audiotrain.recipes.chords import commands as chords
 from audiotrain.train.engine.memory import checkpoint_layers
 
 
@@ -75,9 +73,12 @@ def test_what_parts_make_of_a_weight_is_made_once_and_so_is_its_gradient(cut):
 
     def loss(x, weight):
         def of(x):
-            return x * streams.once(repeated, weight)[0] + streams.once(repeated, weight)[1]
+            return (
+                x * streams.from_weight(repeated, weight)[0]
+                + streams.from_weight(repeated, weight)[1]
+            )
 
-        return mx.square(by_parts(of, x)).sum()
+        return mx.square(map_batch(of, x)).sum()
 
     x, weight = mx.arange(24.0).reshape(8, 3), mx.array([1.0, 2.0, 3.0])
     for count in (3, 1):
@@ -98,7 +99,7 @@ def test_each_part_has_a_stream_and_all_examples_their_place(cut):
         return [2 * x, {"sum": x + y}]
 
     x, y = mx.arange(8.0).reshape(8, 1), mx.ones((8, 1))
-    twice, others = by_parts(doubled, x, y)
+    twice, others = map_batch(doubled, x, y)
     assert [length for _, length, _ in seen] == [3, 3, 2] == [length for *_, length in seen]
     assert len({str(stream) for stream, *_ in seen}) == 3
     assert mx.array_equal(twice, 2 * x)
@@ -109,7 +110,7 @@ def test_each_part_knows_which_it_is(cut):
     for count, parts in ((1, [0]), (3, [1, 2, 3])):
         cut(count)
         seen = []
-        by_parts(lambda x, seen=seen: seen.append(streams.part()) or x, mx.zeros((8, 10)))
+        map_batch(lambda x, seen=seen: seen.append(streams.part()) or x, mx.zeros((8, 10)))
         assert sorted(seen) == parts
 
 
@@ -118,10 +119,10 @@ def test_gelu_is_the_same_in_every_part(cut):
     x = mx.random.normal((8, 33)) * 3
 
     def slopes(x):
-        return mx.grad(lambda x: by_parts(gelu, x).sum())(x)
+        return mx.grad(lambda x: map_batch(gelu, x).sum())(x)
 
     for whole, parts in (
-        (gelu, lambda x: by_parts(gelu, x)),
+        (gelu, lambda x: map_batch(gelu, x)),
         (mx.grad(lambda x: gelu(x).sum()), slopes),
     ):
         np.testing.assert_array_equal(whole(x), parts(x))
@@ -197,7 +198,7 @@ def test_a_weights_gradient_is_one_product_where_rows_are_few(cut, monkeypatch):
 
     def gradients(x, weight):
         def of(x, weight):
-            out = by_parts(lambda part: linear(linear(part, weight, bias), weight, bias), x)
+            out = map_batch(lambda part: linear(linear(part, weight, bias), weight, bias), x)
             return mx.square(out).sum()
 
         return mx.grad(of, (0, 1))(x, weight)
@@ -226,68 +227,65 @@ def test_batch_norm_counts_the_whole_batch(cut):
 
 def test_small_batches_stay_whole(cut, monkeypatch):
     cut(2)
-    monkeypatch.setattr(streams, "LEAST", 801)
+    monkeypatch.setattr(streams, "MIN_BATCH_SIZE", 801)
     sizes = []
-    by_parts(lambda x: sizes.append(len(x)) or x, mx.zeros((8, 100)))
-    by_parts(lambda x: sizes.append(len(x)) or x, mx.zeros((8, 101)))
+    map_batch(lambda x: sizes.append(len(x)) or x, mx.zeros((8, 100)))
+    map_batch(lambda x: sizes.append(len(x)) or x, mx.zeros((8, 101)))
     assert sizes == [8, 4, 4]
 
 
 def test_even_numbers_of_examples_make_parts_of_one_size(cut):
     cut(3)
     for examples, even in ((1, 1), (2, 2), (3, 3), (4, 6), (8, 9)):
-        assert streams.even(examples) == even
+        assert streams.even_batch(examples) == even
         sizes = []
-        by_parts(lambda x, sizes=sizes: sizes.append(len(x)) or x, mx.zeros((even, 1)))
+        map_batch(lambda x, sizes=sizes: sizes.append(len(x)) or x, mx.zeros((even, 1)))
         assert len(set(sizes)) == 1
     cut(1)
-    assert streams.even(8) == 8
+    assert streams.even_batch(8) == 8
 
 
 def test_nothing_is_cut_unless_asked_for(cut, monkeypatch):
     cut(2)
     monkeypatch.delenv(streams.WIDTH)
-    assert not streams.wanted()
+    assert not streams.is_enabled()
     sizes = []
-    by_parts(lambda x: sizes.append(len(x)) or x, mx.zeros((8, 100)))
+    map_batch(lambda x: sizes.append(len(x)) or x, mx.zeros((8, 100)))
     assert sizes == [8]
     streams.use_all_cores()
-    assert streams.wanted()
+    assert streams.is_enabled()
     monkeypatch.setenv(streams.WIDTH, "20")  # as the user says
     streams.use_all_cores()
-    assert not streams.wanted()
-
-
-def test_as_many_streams_as_asked_for(cut):
-    cut("two")
-    with pytest.raises(ValueError, match="AUDIOTRAIN_STREAMS=two, expected a number of streams"):
-        streams.streams()
+    assert not streams.is_enabled()
 
 
 @pytest.mark.parametrize("why", ["GPU", "one core", "one stream"])
-def test_mlx_queues_as_ever_where_nothing_can_be_cut(monkeypatch, why):
+def test_mlx_queues_as_ever_where_nothing_can_be_split(monkeypatch, why):
     monkeypatch.delenv(streams.WIDTH)
-    monkeypatch.delenv(streams.VARIABLE, raising=False)
+    monkeypatch.setattr(streams, "_count", None)
     if why == "GPU":
         monkeypatch.setattr(streams.mx, "default_device", lambda: mx.Device(mx.gpu))
     elif why == "one core":
         monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    else:
-        monkeypatch.setenv(streams.VARIABLE, "1")
-    streams.use_all_cores()
+    streams.use_all_cores(1 if why == "one stream" else None)
     assert streams.WIDTH not in os.environ
 
 
 def test_a_process_of_one_thread_has_one_stream():
     code = (
-        "import audiotrain.backend.streams as p;print(len(p.streams()), p.blas.cores(), p.wanted())"
+        "import audiotrain.backend.streams as p;"
+        "print(len(p.streams()), p.blas.cores(), p.is_enabled())"
     )
     assert of_process(code, OMP_NUM_THREADS="1") == ["1", "1", "False"]
 
 
-def test_the_variable_asks_for_it():
-    code = "import audiotrain.backend.streams as p; print(len(p.streams()), p.wanted())"
-    assert of_process(code, AUDIOTRAIN_STREAMS="3") == ["3", "True"]
+@pytest.mark.parametrize("call", ["configure('full', streams=3)", "configure(streams=3)"])
+def test_as_many_streams_as_asked_for(call):
+    code = (
+        "from audiotrain import backend; import audiotrain.backend.streams as p;"
+        f"backend.{call}; print(len(p.streams()), p.is_enabled())"
+    )
+    assert of_process(code) == ["3", "True"]
 
 
 @pytest.mark.parametrize(
@@ -315,17 +313,9 @@ def test_recipes_that_ask_for_it(tmp_path, words, asks):
 
 def of_process(code, **variables):
     """What a new Python prints, in words."""
-    unset = (streams.VARIABLE, streams.WIDTH)
+    unset = ("AUDIOTRAIN_CPU", streams.WIDTH)
     environment = {k: v for k, v in os.environ.items() if k not in unset} | variables
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
     )
     return done.stdout.split()
-
-
-def test_a_wrong_number_of_streams_is_told_before_any_work(tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv(streams.VARIABLE, "two")
-    assert chords.main(["--output", str(tmp_path / "run")]) == 2
-    expected = "error: AUDIOTRAIN_STREAMS=two, expected a number of streams, 1 or more\n"
-    assert capsys.readouterr().err == expected
-    assert not (tmp_path / "run").exists()

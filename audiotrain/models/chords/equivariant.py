@@ -12,18 +12,18 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from audiotrain.backend.convolution import convolve
-from audiotrain.backend.cpu_ops import (
+from audiotrain.backend.ops import (
     add_bias,
+    convolve,
     exp,
+    from_weight,
+    halves_products,
     layer_norm,
-    on_cpu,
     relu,
     softmax,
     sum_of_rows,
     with_gradient,
 )
-from audiotrain.backend.streams import once
 from audiotrain.models.layers import Dropout
 
 PITCH_CLASSES = 12
@@ -107,7 +107,9 @@ def pitch_product(
     """
     if not halve:
         return product(x, tied(weight[None])[0]) + _of_all(bias)
-    return unfold_and_add(product(fold(x), once(_halves, weight)), once(_of_halves, bias))
+    return unfold_and_add(
+        product(fold(x), from_weight(_halves, weight)), from_weight(_of_halves, bias)
+    )
 
 
 def _halves(weight: mx.array) -> mx.array:
@@ -163,7 +165,7 @@ class PitchStem(nn.Linear):
         ]
         weight = mx.stack(moved).reshape(-1, patch * bins)
         x = x.reshape(batch, frames // patch, patch * bins)
-        x = add_bias(x @ weight.T, once(_of_all, self.bias))
+        x = add_bias(x @ weight.T, from_weight(_of_all, self.bias))
         if not self.hidden:
             return x
         x = x.reshape(batch, frames // patch, PITCH_CLASSES, -1)
@@ -179,7 +181,7 @@ class PitchLinear(nn.Linear):
         self.weight = self.weight.reshape(outputs, PITCH_CLASSES, inputs)
 
     def __call__(self, x: mx.array) -> mx.array:
-        return pitch_product(x, self.weight, self.bias, _product, on_cpu(x))
+        return pitch_product(x, self.weight, self.bias, _product, halves_products(x))
 
 
 class PitchConvolution(nn.Conv1d):
@@ -190,14 +192,14 @@ class PitchConvolution(nn.Conv1d):
         self.weight = self.weight.reshape(outputs, kernel, PITCH_CLASSES, inputs)
 
     def __call__(self, x: mx.array) -> mx.array:
-        return pitch_product(x, self.weight, self.bias, convolve, on_cpu(x))
+        return pitch_product(x, self.weight, self.bias, convolve, halves_products(x))
 
 
 class PitchNorm(nn.LayerNorm):
     """Layer norm over pitch classes and channels; scale and offset are a channel's."""
 
     def __call__(self, x: mx.array) -> mx.array:
-        weight, bias = (once(_of_all, values) for values in (self.weight, self.bias))
+        weight, bias = (from_weight(_of_all, values) for values in (self.weight, self.bias))
         return layer_norm(x, weight, bias, self.eps)
 
 

@@ -13,7 +13,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from audiotrain.backend.buffers import Buffered, freeze_buffers
-from audiotrain.backend.streams import by_parts
+from audiotrain.backend.ops import map_batch
 from audiotrain.features.cqt import CQT, CQTSettings
 from audiotrain.models.chords.btc import BidirectionalBlock, sinusoids
 from audiotrain.models.chords.equivariant import (
@@ -193,7 +193,7 @@ class FrameChordModel(Buffered):
             self.heads = Heads(settings.width, settings.patch)
 
     def __call__(self, features: mx.array) -> dict[str, mx.array]:
-        return by_parts(self._logits, features)
+        return map_batch(self._logits, features)
 
     def _logits(self, features: mx.array) -> dict[str, mx.array]:
         x, changes = self.trunk(features)
@@ -228,7 +228,7 @@ class ChordRecognitionModel(Buffered):
     def __call__(self, audio: mx.array) -> dict[str, mx.array]:
         if audio.ndim != 2:
             raise ValueError(f"audio of shape {audio.shape}, expected (batch, samples)")
-        return by_parts(self._logits, audio)
+        return map_batch(self._logits, audio)
 
     def _logits(self, audio: mx.array) -> dict[str, mx.array]:
         magnitudes = mx.stop_gradient(self._front_end(audio))

@@ -12,8 +12,7 @@ import mlx.nn as nn
 import numpy as np
 
 from audiotrain.backend.buffers import Buffered
-from audiotrain.backend.cpu_ops import attend, gelu, with_gradient
-from audiotrain.backend.streams import by_parts
+from audiotrain.backend.ops import attend, gelu, map_batch, with_gradient
 from audiotrain.models.clap.config import HTSATConfig
 from audiotrain.models.layers import LayerNorm, Linear
 
@@ -274,8 +273,8 @@ class HTSAT(Buffered):
         fuse = self.config.enable_fusion and is_longer is not None
         longer = mx.array(is_longer).reshape(-1) != 0 if fuse else None
         if longer is not None:  # the fusion's norms take their statistics from the whole batch
-            return by_parts(self._tower, self.patch_embed(x, longer))
-        return by_parts(lambda part: self._tower(self.patch_embed(part, None)), x)
+            return map_batch(self._tower, self.patch_embed(x, longer))
+        return map_batch(lambda part: self._tower(self.patch_embed(part, None)), x)
 
     def _tower(self, x: mx.array) -> mx.array:
         for stage in self.layers:

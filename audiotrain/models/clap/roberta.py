@@ -6,8 +6,7 @@ Between its layers tokens are rows (batch * tokens, width), which spares many vi
 import mlx.core as mx
 import mlx.nn as nn
 
-from audiotrain.backend.cpu_ops import attend, gelu
-from audiotrain.backend.streams import by_parts
+from audiotrain.backend.ops import attend, gelu, map_batch
 from audiotrain.models.clap.config import RoBERTaConfig
 from audiotrain.models.layers import LayerNorm, Linear
 
@@ -122,7 +121,7 @@ class RoBERTa(nn.Module):
         if attention_mask is None:
             attention_mask = input_ids != self.config.pad_token_id
         bias = mx.where(mx.array(attention_mask) != 0, 0.0, MASKED)[:, None, None]
-        return by_parts(self._tower, self.embeddings(input_ids), bias)
+        return map_batch(self._tower, self.embeddings(input_ids), bias)
 
     def _tower(self, x: mx.array, bias: mx.array) -> mx.array:
         *layers, last = self.layers

@@ -9,7 +9,7 @@ import mlx.nn as nn
 import mlx.optimizers as optim
 import numpy as np
 
-from audiotrain.backend.cpu_ops import softmax
+from audiotrain.backend.ops import softmax
 from audiotrain.models.chords.equivariant import types_of
 from audiotrain.models.chords.model import ChordModelSettings, FrameChordModel
 from audiotrain.music.chord_classes import (

@@ -19,7 +19,7 @@ import numpy as np
 from mlx.utils import tree_flatten
 from tqdm import tqdm
 
-from audiotrain.backend import streams
+from audiotrain.backend.ops import by_device, can_compile, even_batch
 from audiotrain.datasets.items import Clip
 from audiotrain.features.audio import AudioError, AudioPath, TarMember
 from audiotrain.models.clap.feature_extraction import ClapFeatures, ClapFeatureSettings
@@ -29,7 +29,6 @@ from audiotrain.models.clap.weights import CONFIG, pretrained_folder
 from audiotrain.recipes.clap.dataset import TOKEN_STEP
 from audiotrain.recipes.clap.windows import read_windows
 from audiotrain.train import checkpoint
-from audiotrain.train.engine.compiled_function import can_compile
 
 MODEL = "model"  # where a run keeps the folder of its best weights
 BATCH_ON_CPU, BATCH_ON_GPU = 4, 32  # windows; larger batches are no faster on a CPU
@@ -85,11 +84,11 @@ class Embedder:
         workers: int = 2,
     ):
         if batch_size is None:
-            batch_size = BATCH_ON_CPU if mx.default_device() == mx.cpu else BATCH_ON_GPU
+            batch_size = by_device(cpu=BATCH_ON_CPU, gpu=BATCH_ON_GPU)
         for setting, value in (("batch_size", batch_size), ("workers", workers)):
             if value < 1:
                 raise ValueError(f"{setting}={value}, expected 1 or more")
-        self.batch_size, self._captions = streams.even(batch_size), streams.even(CAPTIONS)
+        self.batch_size, self._captions = even_batch(batch_size), even_batch(CAPTIONS)
         self.model, self.tokenizer, self.features = model.eval(), tokenizer, features
         self.name, self.workers = name, workers
         _check_parts(self)

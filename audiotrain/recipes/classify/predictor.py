@@ -7,12 +7,12 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 
+from audiotrain.backend.ops import can_compile
 from audiotrain.models.clap.feature_extraction import ClapFeatureSettings
 from audiotrain.recipes.classify.dataset import Task, starts, window
 from audiotrain.recipes.classify.features import InputSettings
 from audiotrain.recipes.classify.training import ClassifyTraining, OptimizationSettings, make_model
 from audiotrain.train import checkpoint
-from audiotrain.train.engine.compiled_function import can_compile
 
 BATCH = 16  # windows at once
 MULTILABEL = "multilabel", "several"  # in a checkpoint's description; its name before version 2

@@ -5,8 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from typing import NamedTuple
 
-from audiotrain import config
-from audiotrain.backend import streams
+from audiotrain import backend, config
 from audiotrain.recipes.common.run import RECIPES, settings_of_resumed
 from audiotrain.train.distributed import ranks
 from audiotrain.utils.errors import exit_code
@@ -35,16 +34,14 @@ def main(
 ) -> int:
     """Run a command; 2 and one line a mistake on stderr when the user has to change something.
 
-    `all_cores` says of a command's settings whether batches are cut, see `parallel`.
+    `all_cores` says of a command's settings whether batches are split over the cores.
     """
     words = list(sys.argv[1:] if argv is None else argv)
 
     def run() -> None:
         name, rest = config.choose_command(words, tuple(commands), "train")
         settings = load_settings(recipe, commands, name, rest)
-        streams.count()  # what is wrong with its variable is told before any work
-        if all_cores(settings):
-            streams.use_all_cores()
+        backend.configure("full", streams=None if all_cores(settings) else 1)
         if trains(commands[name]) or ranks.join().rank == 0:
             commands[name].function(settings)
 

@@ -3,7 +3,6 @@
 State is put back when the function raises inside a trace; one packed vector of numbers comes out.
 """
 
-import shutil
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -40,18 +39,6 @@ class StepOutputs(Mapping):
 
     def __len__(self) -> int:
         return len(self.names)
-
-
-def can_compile() -> bool:
-    """Whether mx.compile works here, with a warning if not: on a CPU it calls a C++ compiler."""
-    if mx.default_device() != mx.cpu or shutil.which("g++") is not None:
-        return True
-    warnings.warn(
-        "no g++ found, which MLX needs to compile on a CPU: it runs uncompiled, slower; "
-        "install g++ to change that",
-        stacklevel=4,
-    )
-    return False
 
 
 class Compiled:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import mlx.core as mx
 import mlx.nn as nn
 
+from audiotrain.backend.ops import by_device
 from audiotrain.utils.arrays import arrays_of, put_arrays
 
 MATRIX_LAYERS = (
@@ -53,7 +54,7 @@ class Bfloat16Mixed:
 
     def check(self, module: nn.Module) -> None:
         """ValueError when a trained parameter is not float32; a warning on a CPU."""
-        if mx.default_device() == mx.Device(mx.cpu):
+        if by_device(cpu=True, gpu=False):
             warnings.warn(
                 "precision 'bf16-mixed' on a CPU is about 50 times slower than '32-true'",
                 stacklevel=5,

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 import mlx.core as mx
 import mlx.nn as nn
 import mlx.optimizers as optim
-from mlx.utils import tree_map, tree_map_with_path
+from mlx.utils import tree_map
 
 from audiotrain.backend.buffers import freeze_buffers
-from audiotrain.backend.spread import applied_at, at, in_rows, places_of
+from audiotrain.backend.ops import contiguous_gradients
 from audiotrain.train.distributed.ranks import Alone
 from audiotrain.train.engine.compiled_function import Compiled, StepOutputs, scalar
 from audiotrain.train.engine.precision import Bfloat16Mixed, Float32
@@ -100,7 +100,6 @@ class TrainStep:
     def _complete_state(self) -> None:
         """Optimizer state, accumulator and average for every trainable parameter."""
         trainable = self.module.trainable_parameters()
-        self._places = places_of(trainable)
         self.optimizer.init(trainable)
         if self.accumulate:
             zeros = tree_map(lambda p: mx.zeros(p.shape, mx.float32), trainable)
@@ -137,12 +136,12 @@ class TrainStep:
 
         with self.ranks.layers(self.module), self.precision.layers(self.module):
             numbers, gradients = nn.value_and_grad(self.module, loss_and_metrics)(batch)
-        return *numbers[1:], in_rows(gradients, self._places)
+        return *numbers[1:], contiguous_gradients(gradients)
 
     def _update(self, batch) -> dict:
         old_model, old_optimizer = arrays_of(self.module.state), arrays_of(self.optimizer.state)
         loss, metrics, weight, gradients = self.ranks.average(*self._gradients(batch))
-        norm = gradient_norm(gradients, self._places)
+        norm = gradient_norm(gradients)
         finite = mx.isfinite(loss) & mx.isfinite(norm)
         self._descend(gradients, norm)
         self._keep_if(finite, old_model, old_optimizer)
@@ -179,7 +178,7 @@ class TrainStep:
         parameters = self.module.trainable_parameters()
         summed = self.ranks.total(total["gradients"])
         gradients = tree_map(lambda g, p: (g * scale).astype(p.dtype), summed, parameters)
-        norm = gradient_norm(gradients, self._places)
+        norm = gradient_norm(gradients)
         self._descend(gradients, norm)
         self._keep_if(something & mx.isfinite(norm), old_model, old_optimizer)
         total["gradients"] = tree_map(mx.zeros_like, total["gradients"])
@@ -196,29 +195,23 @@ class TrainStep:
         limit = math.inf if limit is None else limit
         scale = mx.where(norm > limit, limit / norm, 1.0)
 
-        def scaled(name: str, gradient: mx.array) -> mx.array:
-            with at(self._places, name):
-                return (gradient.astype(mx.float32) * scale).astype(gradient.dtype)
-
-        gradients = tree_map_with_path(scaled, gradients)
-        arrays = arrays_of(gradients)
-        places = {id(arrays[name]): stream for name, stream in self._places.items()}
-        with applied_at(self.optimizer, places):
-            self.optimizer.update(self.module, gradients)
+        gradients = tree_map(
+            lambda gradient: (gradient.astype(mx.float32) * scale).astype(gradient.dtype), gradients
+        )
+        self.optimizer.update(self.module, gradients)
 
     def _keep_if(self, finite: mx.array, old_model: dict, old_optimizer: dict) -> None:
         """Take the new state where the step was finite, the old one where it was not."""
         states = self.module.state, old_model, self.optimizer.state, old_optimizer
-        keep_if(finite, *states, self._places)
+        keep_if(finite, *states)
         if "ema" in self.extra:
             step = _state(self.optimizer)["step"].astype(mx.float32)
             # Short memory at first, so that the average is not held by the initial weights.
             decay = mx.minimum(self.ema_decay, (1 + step) / (10 + step))
             new = arrays_of(self.module)
             for key, old in self.extra["ema"].items():
-                with at(self._places, key):
-                    average = new[key] + decay * (old - new[key])
-                    self.extra["ema"][key] = mx.where(finite, average, old).astype(old.dtype)
+                average = new[key] + decay * (old - new[key])
+                self.extra["ema"][key] = mx.where(finite, average, old).astype(old.dtype)
 
 
 def running_statistics(module) -> dict[str, mx.array]:

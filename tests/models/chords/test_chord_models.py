@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten
 
-from audiotrain.backend.convolution import convolve
+from audiotrain.backend.ops import convolve
 from audiotrain.models.chords import ChordModelSettings, ChordRecognitionModel, FrameChordModel
 from audiotrain.models.chords.btc import BidirectionalBlock, sinusoids
 from audiotrain.models.chords.equivariant import (
