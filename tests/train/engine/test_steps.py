@@ -370,7 +370,7 @@ def test_nothing_to_train_is_said(tmp_path):
 
 
 def test_without_a_compiler_training_runs_uncompiled(tmp_path, monkeypatch):
-    monkeypatch.setattr("audiotrain.train.engine.compiled_function.shutil.which", lambda _: None)
+    monkeypatch.setattr("audiotrain.backend.ops.shutil.which", lambda _: None)
     if mx.default_device() != mx.Device(mx.cpu):
         pytest.skip("only the CPU backend needs a compiler")
     run = trainer(tmp_path)
