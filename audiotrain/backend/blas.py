@@ -59,8 +59,8 @@ class Blas(NamedTuple):
 def load() -> Blas:
     """Load the fastest BLAS found and say which; the second call only says.
 
-    Nothing is loaded on macOS (Accelerate is fast) or with AUDIOTRAIN_CPU=off. Where MLX computes on
-    a CUDA GPU the library is for the features of recordings, which are computed on the CPU. The
+    Nothing is loaded on macOS (Accelerate is fast) or with AUDIOTRAIN_CPU=off. Where MLX computes
+    on a CUDA GPU the library is for the features of recordings, which are computed on the CPU. The
     variable AUDIOTRAIN_BLAS names a library to use. Warns, once, when MLX on a CPU is left with its
     own.
     """
