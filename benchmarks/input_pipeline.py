@@ -62,7 +62,7 @@ def songs_of(settings: argparse.Namespace, features: FeatureSettings) -> list[li
         if settings.data is None:
             return [[library.composed(number, 60.0, [])] for number in range(settings.songs)]
         items = chords.discover(settings.data).items[: settings.songs]
-        return chord_data.load_songs(library, items, "reading")[0]
+        return chord_data.load_songs(library, items)
 
 
 def measure(batches: Iterable, steps: int) -> tuple[float, float]:

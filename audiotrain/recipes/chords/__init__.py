@@ -2,11 +2,10 @@
 
 chord_trainer.py  ChordTrainer: train on raw waveforms with train / train_epoch / validate
 commands.py       The commands: train, cv, evaluate, ensemble, predict
-cv.py             Cross-validation
+cv.py             Cross-validation; its posteriors out of fold
 dataset.py        Windows of songs, as training and validation take them
 decoding.py       From a model's logits to chords in time
 ensemble.py       Several models as one, one model on several transpositions; the command ensemble
-posteriors.py     Out-of-fold predictions of a cross-validation, a file a song
 predict_files.py  The command predict
 predictor.py      A trained model on audio of any length
 recipe.py         ChordRecipe: data, module and scores

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import get_args
 
-from audiotrain.datasets.summary import PROBLEMS, tell_left_out
+from audiotrain.datasets.summary import PROBLEMS
 from audiotrain.recipes.chords import scoring
 from audiotrain.recipes.chords.cv import cross_validate
 from audiotrain.recipes.chords.ensemble import Join, ensemble, from_spec
@@ -67,13 +67,8 @@ def evaluate(settings: EvaluateSettings) -> dict:
             )
         report(corpus, output / PROBLEMS)
         library = SongLibrary(recognizer.settings, settings.cache.expanduser(), settings.seed)
-        songs, problems = load_songs(
-            library, chosen.items, "reading", [settings.rendering], "tuning" in settings.tta
-        )
-        tell_left_out(problems, len(chosen.items), "songs", output / PROBLEMS)
-        if not songs:
-            count = len(chosen.items)
-            raise ValueError(f"none of {count} songs can be read, such as {problems[0]}")
+        tuned = "tuning" in settings.tta
+        songs = load_songs(library, chosen.items, output / PROBLEMS, [settings.rendering], tuned)
         split.warn_if_trained_on(spec.runs, chosen, "songs")
         scores = scoring.score(recognizer, first_renderings(songs), "scoring")
         scores.evaluated = {

@@ -12,11 +12,11 @@ from typing import Literal, get_args
 import numpy as np
 
 from audiotrain import config
-from audiotrain.datasets.summary import PROBLEMS, tell_left_out
+from audiotrain.datasets.summary import PROBLEMS
 from audiotrain.features import augment
 from audiotrain.recipes.chords import predictor, scoring
+from audiotrain.recipes.chords.cv import read_posteriors
 from audiotrain.recipes.chords.decoding import by_type, heads_of, log_softmax, split, split_heads
-from audiotrain.recipes.chords.posteriors import read_posteriors
 from audiotrain.recipes.chords.predictor import FrameRecognizer, Recognizer
 from audiotrain.recipes.chords.settings import EnsembleSettings, TrainSettings
 from audiotrain.recipes.chords.songs import (
@@ -300,8 +300,6 @@ def validation_songs(settings: EnsembleSettings, runs: Sequence[Path]) -> list[S
     report(corpus, listed)
     items = [item for item in corpus.items if item.id in names]
     library = SongLibrary(trained.features, settings.cache.expanduser(), trained.seed)
-    songs, problems = load_songs(library, items, "reading")
-    tell_left_out(problems, len(items), "songs", listed)
-    if not songs:
+    if not items:
         raise ValueError(f"{data}: none of the {len(names)} songs that all runs validated on")
-    return first_renderings(songs)
+    return first_renderings(load_songs(library, items, listed))

@@ -13,7 +13,6 @@ from audiotrain.evaluation import plots
 from audiotrain.features import audio as audio_files
 from audiotrain.recipes.chords import predictor, scoring
 from audiotrain.recipes.chords.dataset import Sequential, Windows
-from audiotrain.recipes.chords.posteriors import Posteriors
 from audiotrain.recipes.chords.settings import TrainSettings, check_effect
 from audiotrain.recipes.chords.songs import (
     Renderings,
@@ -37,8 +36,7 @@ Songs = list[list[Song]]  # each song in its renderings
 
 
 class ChordRecipe(Recipe[TrainSettings]):
-    """Trains on songs, as lists of renderings. The log-probabilities of test songs go to
-    `posteriors`, where there is one."""
+    """Trains on songs, as lists of renderings; `save` gets the posteriors of each test song."""
 
     name = "chords"
     unit = "songs"
@@ -49,14 +47,14 @@ class ChordRecipe(Recipe[TrainSettings]):
         settings: TrainSettings,
         library: SongLibrary | None = None,
         items: Mapping[str, Item] | None = None,
-        posteriors: Posteriors | None = None,
+        save: scoring.Save | None = None,
     ):
         super().__init__(settings)
         self.library = library or SongLibrary(
             settings.features, settings.cache.expanduser(), settings.seed, settings.soundfonts
         )
         self.items = dict(items or {})  # by name; composed songs have none
-        self.posteriors, self.chosen_split = posteriors, settings.split
+        self.save, self.chosen_split = save, settings.split
         if settings.composed_songs:
             self.required["train"] = 0
 
@@ -112,7 +110,7 @@ class ChordRecipe(Recipe[TrainSettings]):
         scoring.choose_decoding(recognizer, first_renderings(parts["valid"]), weights)
         predictor.write_decoding(recognizer, run / "checkpoints" / "decoding.json")
         tested = first_renderings(parts["test"])
-        scores = scoring.score(recognizer, tested, "testing", self.posteriors)
+        scores = scoring.score(recognizer, tested, "testing", self.save)
         recordings = scoring.recordings_of(self.items.values())
         # The song that `predict_example` plays, when it is no recording.
         recordings.setdefault(tested[0].name, scoring.NO_RECORDING | {"audio": "example.wav"})

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,6 @@ from audiotrain.evaluation import classification, plots
 from audiotrain.music.chord_classes import CHORD_TYPES, HEADS, PITCH_NAMES, decode, encode
 from audiotrain.music.segments import Segment
 from audiotrain.recipes.chords import decoding
-from audiotrain.recipes.chords.posteriors import Posteriors
 from audiotrain.recipes.chords.predictor import FrameRecognizer
 from audiotrain.recipes.chords.songs import Song
 from audiotrain.utils.files import finite_or_none, write, write_json
@@ -28,15 +27,15 @@ SHOWN = (
     "seg", "acqa",
 )  # fmt: skip
 
+Save = Callable[[Song, np.ndarray], object]  # takes a song's log-probabilities (frames, 385)
 NO_RECORDING = {"audio": None, "start": 0.0, "end": None}
 
 
 class Scores:
-    """Sums over songs; `as_dict` is metrics.json. The log-probabilities of each song are saved in
-    `posteriors`, where there is one."""
+    """Sums over songs; `as_dict` is metrics.json. `save` gets the posteriors of each song."""
 
-    def __init__(self, recognizer: FrameRecognizer, posteriors: Posteriors | None = None):
-        self.recognizer, self.posteriors = recognizer, posteriors
+    def __init__(self, recognizer: FrameRecognizer, save: Save | None = None):
+        self.recognizer, self.save = recognizer, save
         self.songs: list[dict] = []
         self.timelines: list[dict] = []
         self.by_decoding: dict[str, list[dict]] = {"viterbi": [], "argmax": []}
@@ -53,8 +52,8 @@ class Scores:
         """Predict a song both ways and compare it with its labels."""
         settings = self.recognizer.settings
         posteriors = self.recognizer.song_log_probabilities(self.recognizer.inputs(song))
-        if self.posteriors is not None:
-            self.posteriors.save(song, posteriors)
+        if self.save is not None:
+            self.save(song, posteriors)
         seconds = max(song.seconds(settings), song.segments[-1].end if song.segments else 0.0)
         row = {"song": song.name, "seconds": song.seconds(settings)}
         costs = {"viterbi": self.recognizer.switching_cost, "argmax": None}
@@ -163,10 +162,10 @@ def score(
     recognizer: FrameRecognizer,
     songs: Sequence[Song],
     text: str,
-    posteriors: Posteriors | None = None,
+    save: Save | None = None,
 ) -> Scores:
     """The scores of all songs, with a progress bar; see `Scores`."""
-    scores = Scores(recognizer, posteriors)
+    scores = Scores(recognizer, save)
     for song in progress(songs, text):
         scores.add(song)
     return scores

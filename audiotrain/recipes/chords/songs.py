@@ -28,6 +28,7 @@ from audiotrain.features.onsets import Onsets
 from audiotrain.music import segments as harmony
 from audiotrain.music.segments import Segment
 from audiotrain.recipes.common.preparation import prepare
+from audiotrain.recipes.common.split import keep_readable
 from audiotrain.train.distributed.ranks import Alone
 
 FLOOR = 1e-4  # added to magnitudes before the logarithm
@@ -299,14 +300,16 @@ class Renderings(NamedTuple):
 
 
 def load_songs(
-    library: SongLibrary, items: Sequence[chords.Item], text: str, renderings: Sequence[int] = (0,),
-    tuned: bool = False, ranks: Alone | None = None,
-) -> tuple[list[list[Song]], list[str]]:  # fmt: skip
-    """Each item in those renderings, and a line for each that cannot be read."""
-    chosen = [Renderings.of(item, renderings, tuned) for item in items]
-    loaded = load_renderings(library, chosen, text, ranks)
-    songs = [one for one in loaded if not isinstance(one, str)]
-    return songs, [one for one in loaded if isinstance(one, str)]
+    library: SongLibrary,
+    items: Sequence[chords.Item],
+    listed: Path | None = None,
+    renderings: Sequence[int] = (0,),
+    tuned: bool = False,
+) -> list[list[Song]]:
+    """Each item in those renderings; those that cannot be read are named, and `listed` in a file.
+    ValueError when none can be read."""
+    wanted = [Renderings.of(item, renderings, tuned) for item in items]
+    return keep_readable(load_renderings(library, wanted, "reading"), "songs", listed)
 
 
 def load_renderings(

@@ -16,13 +16,8 @@ from audiotrain.recipes.classify.recipe import ClassifyRecipe, report_unreadable
 from audiotrain.recipes.classify.settings import CrossValidateSettings, TrainSettings
 from audiotrain.recipes.common import run as runs
 from audiotrain.recipes.common import split
-from audiotrain.recipes.common.crossval import (
-    fold_settings,
-    print_missing_labels,
-    train_folds,
-    write_summary,
-)
-from audiotrain.train.crossval import OutOfFold, make_folds, summary_table
+from audiotrain.recipes.common.crossval import fold_settings, train_folds
+from audiotrain.train.crossval import CrossValidation, OutOfFold, make_folds
 from audiotrain.train.distributed import ranks as distributed
 
 
@@ -41,9 +36,9 @@ def cross_validate(settings: CrossValidateSettings) -> ClassificationReport | No
         extracted, problems = split.readable(recipe.load([("train", c) for c in corpus.items]))
         report_unreadable(problems, len(corpus.items), settings.strict, listed)
         clips = [clip for clip, _ in extracted]
-        folds = folds_of(settings, clips)
+        folds, labels = folds_of(settings, clips)
     ids = [clip.id for clip in clips]
-    store = ranks.first_goes_first(lambda: OutOfFold(folder, ids, folds))
+    cv = CrossValidation(folder, ids, folds, OutOfFold, labels)
     corpus = replace(corpus, items=clips)
 
     def train_fold(k: int, run: Path) -> None:
@@ -53,26 +48,27 @@ def cross_validate(settings: CrossValidateSettings) -> ClassificationReport | No
             row = {name: index for index, name in enumerate(scores.ids)}
             order = [row[ids[index]] for index in folds[k]]
             predicted = {"probabilities": scores.scores, "targets": scores.targets}
-            store.save(k, {name: array[order] for name, array in predicted.items()})
+            cv.store.save(k, {name: array[order] for name, array in predicted.items()})
 
     def numbers(metrics: Mapping[str, float]) -> dict[str, float]:
         return {name: metrics[name] for name in NAMES if name in metrics}
 
-    tested = [[ids[row] for row in rows] for rows in folds]
-    summary = train_folds(settings, folder, tested, store.done, train_fold, numbers)
+    summary = train_folds(settings, cv, train_fold, numbers)
     if ranks.rank > 0:
         return None
-    scores = recipe.task.report(ids, recipe.task.targets(clips), store.load()["probabilities"])
+    scores = recipe.task.report(ids, recipe.task.targets(clips), cv.store.load()["probabilities"])
     scores.write(folder)
-    write_summary(folder, summary | {"out_of_fold": scores.as_dict()})
-    print(f"\n{summary_table(summary)}\n\nall {len(ids)} clips out of fold:\n{scores.table()}")
+    cv.write(summary, out_of_fold=scores.as_dict())
+    print(f"\n{summary.table()}\n\nall {len(ids)} clips out of fold:\n{scores.table()}")
     print(f"\n{folder}")
     return scores
 
 
-def folds_of(settings: CrossValidateSettings, clips: Sequence[Clip]) -> list[np.ndarray]:
+def folds_of(
+    settings: CrossValidateSettings, clips: Sequence[Clip]
+) -> tuple[list[np.ndarray], list[str] | None]:
     """Rows of clips that each fold is tested on: as the column `fold` says where all clips have
-    one, else by group and class. Which classes a fold lacks is printed."""
+    one, else by group and class. And the class of each clip, where it has one alone."""
     named = [clip.columns.get(labelled.FOLD, "") for clip in clips]
     is_multilabel = any(len(clip.labels) > 1 for clip in clips)
     labels = None if is_multilabel else ["|".join(clip.labels) for clip in clips]
@@ -85,5 +81,4 @@ def folds_of(settings: CrossValidateSettings, clips: Sequence[Clip]) -> list[np.
     else:
         groups = [clip.group or clip.id for clip in clips]
         folds = make_folds(groups, settings.folds, labels, settings.seed)
-    print_missing_labels(folds, labels)
-    return folds
+    return folds, labels

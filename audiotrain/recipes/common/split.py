@@ -118,6 +118,18 @@ def load_parts(recipe: "Recipe", parts: Mapping[str, list], listed: Path | None)
     return loaded
 
 
+def keep_readable(results: Sequence, unit: str, listed: Path | None, strict: bool = False) -> list:
+    """What was read; the rest is counted, named and `listed` in a file. ValueError when nothing was
+    read, or when `strict` and anything was not."""
+    loaded, problems = readable(results)
+    if problems and (strict or not loaded):
+        list_unreadable(problems, listed)
+        count = f"{len(problems)} of {len(results)}"
+        raise ValueError(f"{count} {unit} can't be read: {problems[0]}")
+    tell_left_out(problems, len(results), unit, listed)
+    return loaded
+
+
 def readable(results: Sequence) -> tuple[list, list[str]]:
     """What was read, and the lines on what was not, of the results of `Recipe.load`."""
     return (

@@ -24,7 +24,6 @@ from audiotrain.recipes.chords.decoding import (
     split_heads,
 )
 from audiotrain.recipes.chords.ensemble import Ensemble, join, transposed
-from audiotrain.recipes.chords.posteriors import Posteriors
 from audiotrain.recipes.chords.predictor import FrameRecognizer, Recognizer
 from audiotrain.recipes.chords.songs import FeatureSettings
 from audiotrain.train import crossval
@@ -363,7 +362,8 @@ def cross_entropy(places, weights, how):
 def write_drawn(folder, seed, skills):
     """Posteriors of songs of 30 frames, a fold for each skill: drawn, with that much for what is
     right; as a finished cross-validation keeps them."""
-    crossval.keep_folds(folder, [[f"song{k}"] for k in range(len(skills))])
+    names = [f"song{k}" for k in range(len(skills))]
+    store = crossval.RaggedOutOfFold(folder, names, np.arange(len(names))[:, None])
     for k, skill in enumerate(skills):
         song = chord_data.Song(f"song{k}", None, np.full((30, 3), -1, np.int16), [])
         draws = np.random.default_rng(k)
@@ -371,10 +371,10 @@ def write_drawn(folder, seed, skills):
         heads = np.random.default_rng([seed, k]).normal(0, 1.5, (30, 56))
         for head, begin in enumerate((0, 32, 44)):
             heads[np.arange(25), begin + song.classes[:25, head]] += skill
-        store = Posteriors(folder, k)
         logits = dict(zip(chord_classes.HEADS, split_heads(heads), strict=True))
-        store.save(song, log_probabilities(logits))
-        store.finish()
+        posteriors = decoding.heads_of(log_probabilities(logits)).astype(np.float16)
+        store.save(k, song.name, {"log_probabilities": posteriors, "classes": song.classes})
+        store.finish(k)
 
 
 @pytest.mark.parametrize("how", ["mean", "geometric"])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from tiny_chords import STEPS, TINY, command, make_quick, sung
 
-from audiotrain.recipes.chords import decoding, posteriors, predictor
+from audiotrain.recipes.chords import cv, decoding, predictor
 from audiotrain.recipes.common import run as runs
 from audiotrain.train import checkpoint, crossval
 from audiotrain.train.callbacks import EarlyStopping
@@ -72,7 +72,7 @@ def test_scores_are_summed_up(done, capsys):
 
 
 def test_posteriors_are_what_the_folds_run_says_of_its_songs(done):
-    found = {name: (heads, classes) for name, heads, classes in posteriors.read_posteriors(done)}
+    found = {name: (heads, classes) for name, heads, classes in cv.read_posteriors(done)}
     assert sorted(found) == [f"song{number}.wav" for number in range(7)]
     rows = read_json(done / "metrics.json")["folds"]
     for k, names in enumerate(crossval.read_folds(done)):
@@ -112,7 +112,7 @@ def test_an_interrupted_cross_validation_continues(quick, done, words, place, tm
         with pytest.raises(SystemExit):
             command(*words, "--output", folder)
     assert f"--output {folder} --resume" in capsys.readouterr().err
-    assert posteriors.Posteriors.is_done(folder, 0)
+    assert (folder / "oof" / "0.json").is_file()
     saved = (folder / "config.yaml").read_text()
     line = refused(capsys, "cv", "--output", folder, "--resume", "--steps", 4)
     assert "--resume: steps is 4, expected 6 as in the run" in line

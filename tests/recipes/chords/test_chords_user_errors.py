@@ -374,7 +374,7 @@ def test_evaluate(refused, run, place, tmp_path, monkeypatch):
     assert "--split test: neither the run's split nor the data name any of the 4 songs" in line
     folder = bad_folder(tmp_path / "data", "all NaN")
     line = refused("evaluate", "--data", folder, *words, alone=False)
-    assert "none of 6 songs can be read, such as" in line
+    assert "6 of 6 songs can't be read: " in line
     assert "NaN or Inf samples" in line
     (tmp_path / "file").write_text("mine")
     monkeypatch.setattr(scoring, "score", None)  # it is refused before that
@@ -454,5 +454,5 @@ def test_help_names_every_setting(capsys):
 
 def test_songs_are_read_with_a_bar(place, capsys):
     library = songs.SongLibrary(songs.FeatureSettings(hop=4096), place / "cache")
-    assert songs.load_songs(library, [], "reading") == ([], [])
+    assert songs.load_renderings(library, [], "reading") == []
     assert "reading" in capsys.readouterr().err

@@ -19,8 +19,10 @@ from audiotrain.recipes.chords.dataset import Sequential, Windows, cut
 from audiotrain.recipes.chords.songs import (
     SILENCE,
     FeatureSettings,
+    Renderings,
     Song,
     SongLibrary,
+    load_songs,
     split_by_difficulty,
 )
 
@@ -259,7 +261,7 @@ def test_renderings_are_other_sounds_of_the_same_notes(tmp_path):
 @pytest.mark.parametrize("numbers", [(0, 1), (1,)])
 def test_onsets_are_found_in_what_is_scored_and_not_in_what_is_only_trained_on(tmp_path, numbers):
     item = midi(tmp_path)
-    [(first, *others)], _ = chord_data.load_songs(library(tmp_path), [item], "reading", numbers)
+    [(first, *others)] = load_songs(library(tmp_path), [item], renderings=numbers)
     assert len(first.onsets) > len(first.features)
     assert all(not len(song.onsets) for song in others)
 
@@ -343,8 +345,9 @@ def test_unreadable_files_are_left_out_and_told(tmp_path):
         Item(name, tmp_path / name, (Segment(0, 9, "N"),))
         for name in ("empty.wav", "nan.wav", "short.wav", "x.mid", "gone.wav")
     ]
-    songs, problems = chord_data.load_songs(library(tmp_path), [*bad, good], "reading")
-    assert [song.name for (song,) in songs] == ["x.wav"]
+    wanted = [Renderings.of(item, (0,)) for item in [*bad, good]]
+    *problems, songs = chord_data.load_renderings(library(tmp_path), wanted, "reading")
+    assert [song.name for song in songs] == ["x.wav"]
     assert len(problems) == len(bad)
     for item, problem in zip(bad, problems, strict=True):
         assert str(item.audio) in problem
