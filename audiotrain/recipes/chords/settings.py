@@ -71,7 +71,7 @@ class TrainSettings:
     patience: int = 0
     """stop after so many validations without improvement; 0: never"""
     workers: int = 1
-    """threads that prepare batches"""
+    """threads that load training batches; songs are prepared before, on all cores"""
     loggers: tuple[Literal["wandb", "tensorboard", "mlflow"], ...] = ()
     """where numbers, settings and confusion matrices go besides the run folder"""
     features: FeatureSettings = field(default_factory=FeatureSettings)

@@ -144,7 +144,7 @@ class ClapRecipe(Recipe[TrainSettings]):
         """Write the best model's folder, and its scores on the test clips."""
         settings = self.settings
         model = write_best(self.module, self.start, run)
-        embedder = Embedder.from_folder(model, workers=max(1, settings.workers))
+        embedder = Embedder.from_folder(model)
         scores = score_clips(
             embedder, parts["test"], templates=settings.templates, linear_probe=False
         )

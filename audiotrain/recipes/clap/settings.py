@@ -97,7 +97,7 @@ class TrainSettings:
     patience: int = 0
     """stop after so many validations without a better retrieval mAP@10; 0: never"""
     workers: int = 2
-    """threads that prepare clips and batches"""
+    """threads that load training batches; clips are read before, on all cores"""
     loggers: tuple[Literal["wandb", "tensorboard", "mlflow"], ...] = ()
     """where numbers and settings go besides the run folder"""
     augmentation: ClipAugmentation = field(default_factory=lambda: ClipAugmentation(gain=3.0))

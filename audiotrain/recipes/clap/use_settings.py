@@ -37,8 +37,8 @@ class EvaluateSettings:
     """stop at a file that can't be read instead of leaving it out"""
     batch_size: int | None = None
     """windows embedded at once; nothing: what suits the device"""
-    workers: int = 2
-    """threads that decode"""
+    workers: int | None = None
+    """processes or threads that read recordings; default: one for each core"""
 
     def __post_init__(self):
         _check_templates(self.templates)
@@ -71,8 +71,8 @@ class CvSettings:
     """stop at a file that can't be read instead of leaving it out"""
     batch_size: int | None = None
     """windows embedded at once; nothing: what suits the device"""
-    workers: int = 2
-    """threads that decode"""
+    workers: int | None = None
+    """processes or threads that read recordings; default: one for each core"""
 
     def __post_init__(self):
         _check_templates(self.templates)
@@ -98,8 +98,8 @@ class EmbedSettings:
     """stop at a file that can't be read instead of leaving it out"""
     batch_size: int | None = None
     """windows embedded at once; nothing: what suits the device"""
-    workers: int = 2
-    """threads that decode"""
+    workers: int | None = None
+    """processes or threads that read recordings; default: one for each core"""
 
 
 @dataclass(frozen=True)
@@ -122,8 +122,8 @@ class SearchSettings:
     """run folder, folder of runs (its newest), folder of a Hugging Face CLAP, or its hub id"""
     batch_size: int | None = None
     """windows embedded at once; nothing: what suits the device"""
-    workers: int = 2
-    """threads that decode"""
+    workers: int | None = None
+    """processes or threads that read recordings; default: one for each core"""
 
     def __post_init__(self):
         if bool(self.query.strip()) == (self.audio is not None):
@@ -156,8 +156,8 @@ class ClassifySettings:
     """stop at a file that can't be read instead of leaving it out"""
     batch_size: int | None = None
     """windows embedded at once; nothing: what suits the device"""
-    workers: int = 2
-    """threads that decode"""
+    workers: int | None = None
+    """processes or threads that read recordings; default: one for each core"""
 
     def __post_init__(self):
         _check_templates(self.templates)

@@ -28,7 +28,7 @@ class Ensemble:
     """Classifiers of the same classes, whose probabilities are joined as `spec` says. ValueError as
     `load_classifiers`."""
 
-    def __init__(self, spec: EnsembleSpec, cache: Path, workers: int = 2):
+    def __init__(self, spec: EnsembleSpec, cache: Path, workers: int | None = None):
         self.spec, self.runs = spec, spec.runs
         self.classifiers = load_classifiers(spec.runs)
         self.task = self.classifiers[0].task
@@ -39,7 +39,7 @@ class Ensemble:
 
     @classmethod
     def load(
-        cls, paths: Sequence[Path], cache: Path, workers: int = 2, how: Vote | None = None
+        cls, paths: Sequence[Path], cache: Path, workers: int | None = None, how: Vote | None = None
     ) -> "Ensemble":
         """What the paths of `--checkpoint` name, see `EnsembleSpec.of`."""
         spec = EnsembleSpec.of(paths, "classify", how, get_args(Vote))

@@ -50,10 +50,12 @@ class ExtractedClip(NamedTuple):
 
 
 class ClipFeatures:
-    """Extracts the features of clips; the folder `cache` keeps them."""
+    """Extracts the features of clips by `workers` processes or threads (None: one for each core);
+    the folder `cache` keeps them."""
 
-    def __init__(self, settings: InputSettings, cache: Path, workers: int = 2):
-        self.settings, self.workers = settings, max(1, workers)
+    def __init__(self, settings: InputSettings, cache: Path, workers: int | None = None):
+        self.settings = settings
+        self.workers = None if workers is None else max(1, workers)
         self.features = ClapFeatures(settings.features)
         self._mels = FeatureCache(cache / "mels", np.float16)
         self._vectors = FeatureCache(cache / "vectors")
@@ -71,6 +73,7 @@ class ClipFeatures:
                 "reading",
                 name=lambda clip: clip.id,
                 caches=[self._mels],
+                workers=self.workers,
                 ranks=ranks,
             )
             results = [line or self._try(clip) for clip, line in zip(clips, lines, strict=True)]

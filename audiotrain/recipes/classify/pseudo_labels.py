@@ -157,7 +157,7 @@ def select_pseudo_labels(
 ) -> list[PseudoLabel]:
     """The clips of whose likeliest class (of multilabel clips: one class or more) the run's model
     is sure, its probabilities calibrated on the labelled `valid` clips."""
-    model = Ensemble(EnsembleSpec(((run,),)), settings.cache.expanduser(), settings.workers)
+    model = Ensemble(EnsembleSpec(((run,),)), settings.cache.expanduser())
     task = model.task
     valid, probabilities, _ = model(valid)
     temperature = fit_temperature(probabilities, task.targets(valid), task.multilabel)

@@ -33,9 +33,7 @@ class ClassifyRecipe(Recipe[TrainSettings]):
     def __init__(self, settings: TrainSettings, corpus: Corpus[Clip] | None = None):
         super().__init__(settings)
         self.corpus, self.strict = corpus, settings.strict
-        self.features = ClipFeatures(
-            settings.hearing, settings.cache.expanduser(), settings.workers
-        )
+        self.features = ClipFeatures(settings.hearing, settings.cache.expanduser())
 
     def discover(self, listed: Path | None) -> Corpus[Clip]:
         """The clips, split by `test_fold` where the settings name one."""

@@ -70,7 +70,7 @@ class TrainSettings:
     patience: int = 0
     """stop after so many validations without a better ranking of classes; 0: never"""
     workers: int = 2
-    """threads that prepare clips and batches"""
+    """threads that load training batches; clips are read before, on all cores"""
     loggers: tuple[Literal["wandb", "tensorboard", "mlflow"], ...] = ()
     """where numbers and settings go besides the run folder"""
     hearing: InputSettings = field(default_factory=InputSettings)
@@ -143,8 +143,8 @@ class EvaluateSettings:
     """stop at a file that can't be read instead of leaving it out"""
     cache: Path = CACHE
     """folder of extracted features"""
-    workers: int = 2
-    """threads that decode"""
+    workers: int | None = None
+    """processes or threads that read recordings; default: one for each core"""
 
 
 @dataclass(frozen=True)
@@ -170,8 +170,8 @@ class PredictSettings:
     """replace a file that exists already"""
     cache: Path = CACHE
     """folder of extracted features"""
-    workers: int = 2
-    """threads that decode"""
+    workers: int | None = None
+    """processes or threads that read recordings; default: one for each core"""
 
     def __post_init__(self):
         if not self.audio:

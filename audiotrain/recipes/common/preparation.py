@@ -24,20 +24,24 @@ def prepare(
     *,
     name: Callable[[Item], str],
     caches: Iterable[FeatureCache],
+    workers: int | None = None,
     ranks: Alone | None = None,
 ) -> list[str | None]:
     """`function(item)` for each item, with a progress bar that says `text`: None, or what is wrong
     with it; the function leaves what it made in `caches`, in whichever process it runs.
 
-    The `ranks` share the items and the cores of their host. ValueError, one line, when a worker
-    process dies (`name(item)` says where), here or on another rank.
+    `workers` processes compute, by default one for each core; the `ranks` of one host share its
+    cores and the items. ValueError, one line, when a worker process dies (`name(item)` says where),
+    here or on another rank.
     """
 
     def compute(share: Sequence[int], cores: int) -> list[str | None]:
         mine = [items[number] for number in share]
         done = False
         try:
-            results = map_in_processes(function, mine, workers=cores, name=name)
+            results = map_in_processes(
+                function, mine, workers=cores if workers is None else workers, name=name
+            )
             with contextlib.closing(results):
                 lines = list(progress(results, text, len(mine)))
             done = True
