@@ -31,10 +31,10 @@ def cross_validate(
     names = sorted({clip.label for clip in clips})
     if len(names) < 2:
         raise ValueError(f"{settings.data}: {len(names)} classes, expected two labels or more")
-    folds_of(settings, clips)  # before what takes its time
+    make_folds(settings, clips)  # refused before the clips are embedded
     embedded = embedder.embed(clips, "embedding clips", settings.strict)
     clips, known = embedded.clips, labelled(embedded, names)
-    folds = folds_of(settings, clips)
+    folds = make_folds(settings, clips)
     if column := settings.fold_column:
         named = [
             f"{k} is {column} {clips[rows[0]].columns[column]}" for k, rows in enumerate(folds)
@@ -71,26 +71,10 @@ def cross_validate(
     return summary
 
 
-def folds_of(settings: CvSettings, clips: Sequence[Clip]) -> list[np.ndarray]:
-    """Rows of each fold: as a column says, in the order of its values, or by group and label."""
-    if settings.fold_column is None:
-        groups = [clip.group or clip.id for clip in clips]
-        return crossval.make_folds(
-            groups, settings.folds, [clip.label for clip in clips], settings.seed
-        )
-    column = settings.fold_column
-    without = [clip for clip in clips if not clip.columns.get(column)]
-    if without:
-        columns = ", ".join(sorted({name for clip in clips for name in clip.columns})) or "none"
-        raise ValueError(
-            f"--fold-column {column}: {len(without)} of {len(clips)} clips have none, such as "
-            f"{without[0].id}; columns are {columns}"
-        )
-    said = np.array([clip.columns[column] for clip in clips])
-    values = np.unique(said)
-    if len(values) < 2:
-        raise ValueError(f"--fold-column {column}: {values[0]} everywhere, expected two folds")
-    return [np.flatnonzero(said == value) for value in values]
+def make_folds(settings: CvSettings, clips: Sequence[Clip]) -> list[np.ndarray]:
+    """Rows of each fold: as a column says, or by group and label."""
+    labels = [clip.label for clip in clips]
+    return crossval.folds_of(clips, settings.folds, settings.fold_column, labels, settings.seed)
 
 
 def probed(

@@ -29,7 +29,7 @@ from audiotrain.recipes.clap.use_settings import refuse_existing
 from audiotrain.recipes.classify.cv import cross_validate
 from audiotrain.recipes.classify.ensemble import Ensemble, ensemble
 from audiotrain.recipes.classify.pseudo_labels import pseudo
-from audiotrain.recipes.classify.recipe import ClassifyRecipe, report_unreadable
+from audiotrain.recipes.classify.recipe import ClassifyRecipe
 from audiotrain.recipes.classify.settings import (
     CrossValidateSettings,
     EnsembleSettings,
@@ -74,7 +74,8 @@ def evaluate(settings: EvaluateSettings) -> ClassificationReport:
         readable, probabilities, problems = joined(clips)
         if settings.split is None:
             split.warn_if_trained_on(runs, corpus, "clips")
-        report_unreadable(problems, len(clips), settings.strict, output / PROBLEMS)
+        read = [*readable, *problems]
+        split.keep_readable(read, "clips", output / PROBLEMS, settings.strict)
         ids, targets = [clip.id for clip in readable], joined.task.targets(readable)
         scores = joined.task.report(ids, targets, probabilities)
         scores.write(output)

@@ -3,21 +3,18 @@
 A fold is a run of its own, whose config.yaml starts it again; an interrupted one is continued.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
-from audiotrain.datasets import classes as labelled
-from audiotrain.datasets.items import Clip
+from audiotrain.datasets.classes import FOLD
 from audiotrain.evaluation.classification_report import NAMES, ClassificationReport
-from audiotrain.recipes.classify.recipe import ClassifyRecipe, report_unreadable
+from audiotrain.recipes.classify.recipe import ClassifyRecipe
 from audiotrain.recipes.classify.settings import CrossValidateSettings, TrainSettings
 from audiotrain.recipes.common import run as runs
 from audiotrain.recipes.common import split
 from audiotrain.recipes.common.crossval import fold_settings, train_folds
-from audiotrain.train.crossval import CrossValidation, OutOfFold, make_folds
+from audiotrain.train.crossval import CrossValidation, OutOfFold, folds_of
 from audiotrain.train.distributed import ranks as distributed
 
 
@@ -33,10 +30,15 @@ def cross_validate(settings: CrossValidateSettings) -> ClassificationReport | No
     recipe = ClassifyRecipe(settings)
     with ranks.hush():
         corpus = ranks.first_goes_first(lambda: recipe.discover(listed))
-        extracted, problems = split.readable(recipe.load([("train", c) for c in corpus.items]))
-        report_unreadable(problems, len(corpus.items), settings.strict, listed)
-        clips = [clip for clip, _ in extracted]
-        folds, labels = folds_of(settings, clips)
+        loaded = recipe.load([("train", clip) for clip in corpus.items])
+        clips = [clip for clip, _ in split.keep_readable(loaded, "clips", listed, settings.strict)]
+        is_multilabel = any(len(clip.labels) > 1 for clip in clips)
+        labels = None if is_multilabel else ["|".join(clip.labels) for clip in clips]
+        column = FOLD if all(clip.columns.get(FOLD) for clip in clips) else None
+        folds = folds_of(clips, settings.folds, column, labels, settings.seed)
+        if column is not None:
+            names = [clips[rows[0]].columns[column] for rows in folds]
+            print(f"\nfolds as the data name them: {', '.join(names)}")
     ids = [clip.id for clip in clips]
     cv = CrossValidation(folder, ids, folds, OutOfFold, labels)
     corpus = replace(corpus, items=clips)
@@ -56,29 +58,10 @@ def cross_validate(settings: CrossValidateSettings) -> ClassificationReport | No
     summary = train_folds(settings, cv, train_fold, numbers)
     if ranks.rank > 0:
         return None
-    scores = recipe.task.report(ids, recipe.task.targets(clips), cv.store.load()["probabilities"])
+    probabilities = cv.store.load()["probabilities"]
+    scores = recipe.task.report(ids, recipe.task.targets(clips), probabilities)
     scores.write(folder)
     cv.write(summary, out_of_fold=scores.as_dict())
     print(f"\n{summary.table()}\n\nall {len(ids)} clips out of fold:\n{scores.table()}")
     print(f"\n{folder}")
     return scores
-
-
-def folds_of(
-    settings: CrossValidateSettings, clips: Sequence[Clip]
-) -> tuple[list[np.ndarray], list[str] | None]:
-    """Rows of clips that each fold is tested on: as the column `fold` says where all clips have
-    one, else by group and class. And the class of each clip, where it has one alone."""
-    named = [clip.columns.get(labelled.FOLD, "") for clip in clips]
-    is_multilabel = any(len(clip.labels) > 1 for clip in clips)
-    labels = None if is_multilabel else ["|".join(clip.labels) for clip in clips]
-    if all(named):
-        names = sorted(set(named), key=lambda name: (len(name), name))
-        if len(names) < 2:
-            raise ValueError(f"all {len(clips)} clips are of fold {names[0]}, expected two or more")
-        folds = [np.flatnonzero(np.array(named) == name) for name in names]
-        print(f"\nfolds as the data name them: {', '.join(names)}")
-    else:
-        groups = [clip.group or clip.id for clip in clips]
-        folds = make_folds(groups, settings.folds, labels, settings.seed)
-    return folds, labels

@@ -10,7 +10,6 @@ import numpy as np
 from audiotrain import config
 from audiotrain.datasets import classes as labelled
 from audiotrain.datasets.items import Clip, Corpus
-from audiotrain.datasets.summary import list_unreadable, tell_left_out
 from audiotrain.evaluation.classification_report import ClassificationReport
 from audiotrain.recipes.classify.dataset import Task, Vectors, Windows
 from audiotrain.recipes.classify.features import ClipFeatures, ExtractedClip
@@ -148,17 +147,6 @@ def with_fold(settings: TrainSettings, corpus: Corpus[Clip]) -> Corpus[Clip]:
         if folds.get(clip.id)
     ]
     return replace(corpus, items=clips)
-
-
-def report_unreadable(
-    problems: Sequence[str], total: int, strict: bool, listed: Path | None
-) -> None:
-    """Print which of `total` clips can't be read; all go into the file `listed`. ValueError when
-    `strict` and there is any."""
-    if problems and strict:
-        list_unreadable(problems, listed)
-        raise ValueError(f"{len(problems)} of {total} clips can't be read: {problems[0]}")
-    tell_left_out(problems, total, "clips", listed)
 
 
 def mel_statistics(mels: Sequence[np.ndarray], floor: float) -> tuple[np.ndarray, np.ndarray]:

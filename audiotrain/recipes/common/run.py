@@ -256,11 +256,15 @@ def fit(settings, trainer: Trainer, module: TrainModule, loaders: Sequence, run:
 
 
 @contextlib.contextmanager
-def scores_folder(settings, home: Path, suffix: str = "") -> Iterator[Path]:
-    """The folder for scores of `settings.data`: `settings.output`, else one in `home`, named after
-    the data and their part. ValueError, before any work, when it cannot be written to."""
+def scores_folder(
+    settings, home: Path, suffix: str = "", name: str | None = None
+) -> Iterator[Path]:
+    """The folder for scores of `settings.data`: `settings.output`, else one in `home`, by default
+    named after the data and their part. ValueError, before any work, when it cannot be written
+    to."""
     refuse_results(settings.output, settings.overwrite)
-    output = settings.output or home / (evaluation_name(settings.data, settings.split) + suffix)
+    name = name or evaluation_name(settings.data, settings.split)
+    output = settings.output or home / (name + suffix)
     with only_run_in({output: "--output"}):
         yield output
 

@@ -162,10 +162,12 @@ def parts_of_items(run: Path, corpus: Corpus) -> dict[str, str]:
     return {one: parts[path] for one, path in paths.items() if path in parts}
 
 
-def places(run: Path, corpus: Corpus) -> dict[str, str]:
+def places(run: Path | None, corpus: Corpus) -> dict[str, str]:
     """The part of each item, by id: that of the run for items of its data; else as the data say;
     else (of data that were moved) that of the run for the same ids."""
     declared = {item.id: item.split for item in corpus.items if item.split}
+    if run is None:
+        return declared
     if found := parts_of_items(run, corpus) or declared:
         return found
     ids = read_split(run / SPLIT) if (run / SPLIT).is_file() else {}
@@ -174,19 +176,25 @@ def places(run: Path, corpus: Corpus) -> dict[str, str]:
 
 
 def part_of(runs: Sequence[Path], corpus: Corpus, part: str, unit: str) -> list:
-    """The items that are in a part by the `places` of all runs. ValueError when none is."""
-    found = [places(run, corpus) for run in runs]
+    """The items that are in a part by the `places` of all runs, or as the data say where there is
+    no run. ValueError when none is."""
+    found = [places(run, corpus) for run in runs or [None]]
     items = [item for item in corpus.items if all(one.get(item.id) == part for one in found)]
     if not items:
         whose = "the run's split" if len(runs) == 1 else f"the splits of all {len(runs)} runs"
+        where = f"neither {whose} nor the data" if runs else "the data do not"
         raise ValueError(
-            f"--split {part}: neither {whose} nor the data name any of the {len(corpus.items)} "
-            f"{unit} in {corpus.folder}"
+            f"--split {part}: {where} name any of the {len(corpus.items)} {unit} in {corpus.folder}"
         )
     return items
 
 
-def warn_if_trained_on(runs: Sequence[Path], corpus: Corpus, unit: str) -> None:
+def warn_if_trained_on(
+    runs: Sequence[Path],
+    corpus: Corpus,
+    unit: str,
+    advice: str = "; --split test scores others",
+) -> None:
     """Print how many items runs were trained with: trained on, or their checkpoint chosen by."""
     seen = {
         one for run in runs for one, part in parts_of_items(run, corpus).items() if part != "test"
@@ -194,7 +202,6 @@ def warn_if_trained_on(runs: Sequence[Path], corpus: Corpus, unit: str) -> None:
     if seen:
         by = "the run" if len(runs) == 1 else "one of the runs or more"
         print(
-            f"{len(seen)} of {len(corpus.items)} {unit} were in the training of {by}; "
-            "--split test scores others",
+            f"{len(seen)} of {len(corpus.items)} {unit} were in the training of {by}{advice}",
             file=sys.stderr,
         )

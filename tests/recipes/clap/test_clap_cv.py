@@ -86,7 +86,7 @@ def test_the_probe_does_not_learn_from_the_fold_it_is_scored_on(place, tmp_path,
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--fold-column", "part"], r"12 of 12 clips have none, such as .*; columns are .*fold"),
+        (["--fold-column", "part"], r"12 of 12 items have none, such as .*; columns are .*fold"),
         (["--folds", "13"], "folds=13, but 12 items are of 12 groups"),
         (["--folds", "1"], "folds=1, expected 2 or more"),
     ],

@@ -102,14 +102,14 @@ def test_evaluate_takes_the_runs_split_and_folder(place, tmp_path, no_pictures, 
     assert command("evaluate", *words)["clips"] == 2
     rows = csv.DictReader((run / "evaluation-data-test/clips.csv").read_text().splitlines())
     assert {row["clip"] for row in rows} == {"clips/2.wav", "clips/3.wav"}
-    told = "2 of 6 clips are in no part of the run's split: left out"
+    told = "2 of 6 clips are in no part of the split: left out"
     assert told in capsys.readouterr().err.splitlines()
     command("evaluate", *words[:-2])
-    told = "2 of 6 clips were trained on; --split test scores others"
+    told = "2 of 6 clips were in the training of the run; --split test scores others"
     assert told in capsys.readouterr().err.splitlines()
     files = [place / "data/clips/1.wav", place / "data/clips/2.wav", place / "long/short.wav"]
     command("classify", *files, "--labels", "dog,rain", *words[2:4])
-    assert "1 of 3 clips were trained on" in capsys.readouterr().err.splitlines()
+    assert "1 of 3 clips were in the training of the run" in capsys.readouterr().err.splitlines()
     (run / "config.yaml").write_text(f"data: {tmp_path}\n")  # with clips of the same names
     command("evaluate", *words)  # of other data: what these say themselves
     assert "of 6 clips" not in capsys.readouterr().err
