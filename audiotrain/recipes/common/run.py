@@ -17,13 +17,10 @@ from audiotrain.train.callbacks.base import Callback
 from audiotrain.train.callbacks.builtin import EarlyStopping
 from audiotrain.train.callbacks.model_checkpoint import ModelCheckpoint
 from audiotrain.train.data.loader import DataLoader, Dataset
+from audiotrain.train.declarative.config import TrackingSettings
 from audiotrain.train.distributed import ranks
 from audiotrain.train.loggers.base import Logger
-from audiotrain.train.loggers.build import fold_group, parent_run
-from audiotrain.train.loggers.mlflow_logger import MLflowLogger
-from audiotrain.train.loggers.tensorboard_logger import TensorBoardLogger
-from audiotrain.train.loggers.wandb_logger import WandbLogger
-from audiotrain.train.module import TrainModule
+from audiotrain.train.loggers.build import fold_group, parent_run, run_loggers
 from audiotrain.train.run_folder import (
     begun,
     evaluation_name,
@@ -64,7 +61,7 @@ def train_on(recipe: Recipe, parts: Mapping, run: Path, folder: Path | None = No
         experiment = recipe.experiment(parts, run)
     trainer, loaders = make_trainer(recipe, experiment, run)
     with resumable(folder or run):
-        if not fit(recipe.settings, trainer, experiment.module, loaders, run):
+        if not fit(recipe.settings, trainer, experiment, loaders, run):
             return None
     scores = recipe.score(parts, run)
     for logger in trainer.loggers:
@@ -102,22 +99,17 @@ def make_trainer(recipe: Recipe, experiment: Experiment, run: Path):
     return build_trainer(recipe, experiment, run, steps), (train_loader, valid_loader)
 
 
-def makers(project: str) -> dict[str, Callable[[Path], Logger]]:
-    """By name, what makes a logger of a run folder; W&B and MLflow list it under `project`, the
-    folds of a cross-validation as one group, and as runs inside one run."""
-
-    def mlflow(run: Path) -> Logger:
-        if fold_group(run) is None:
-            return MLflowLogger(project, run.name)
-        parent = parent_run(run.parent, MLflowLogger(project, run.parent.name))
-        parent.finish()
-        return MLflowLogger(project, f"{run.parent.name}-{run.name}", parent=parent.run_id)
-
-    return {
-        "wandb": lambda run: WandbLogger(project, run.name, save_dir=run, group=fold_group(run)),
-        "tensorboard": lambda run: TensorBoardLogger(run, "tensorboard"),
-        "mlflow": mlflow,
-    }
+def loggers_of(names: Sequence[str], project: str, run: Path) -> list[Logger]:
+    """The loggers of these names for a run folder, under `project` in W&B and MLflow; the folds of
+    a cross-validation are a group in W&B, and runs inside one run in MLflow."""
+    group, parent = fold_group(run), None
+    if group is not None and "mlflow" in names:
+        (made,) = run_loggers(TrackingSettings(("mlflow",), project), run.parent)
+        outer = parent_run(run.parent, made)
+        outer.finish()
+        parent = outer.run_id
+    name = run.name if group is None else f"{group}-{run.name}"
+    return run_loggers(TrackingSettings(tuple(names), project, name), run, group, parent)
 
 
 def open_run(settings, kind: str) -> Path:
@@ -184,44 +176,13 @@ def build_trainer(recipe: Recipe, experiment: Experiment, run: Path, steps: int)
     """The Trainer of a run folder, which keeps the best checkpoint by the experiment's monitor and
     stops when that gets no better for `settings.patience` validations."""
     settings = recipe.settings
-    best = {"monitor": experiment.monitor, "mode": experiment.mode, "tie": experiment.tie}
-    callbacks = [
+    monitor, mode, tie = experiment.monitor, experiment.mode, experiment.tie
+    callbacks: list[Callback] = [
         AtTrainStart(lambda: save_settings(settings, run)),
         *experiment.callbacks,
-        ModelCheckpoint(run / "checkpoints", "best", save_top_k=1, **best),
-    ]
-    if settings.patience and experiment.can_stop_early:
-        callbacks.append(EarlyStopping(patience=settings.patience, **best))
-    loggers = makers(f"audiotrain-{recipe.name}")
-    return Trainer(
-        max_steps=steps,
-        max_time=None if settings.max_minutes is None else settings.max_minutes * 60,
-        val_check_interval=max(1, steps // settings.validations),
-        gradient_clip_val=settings.optimization.gradient_clip,
-        ema_decay=settings.optimization.ema_decay or None,
-        default_root_dir=run,
-        callbacks=callbacks,
-        logger=[loggers[name](run) for name in settings.loggers],
-        seed=settings.seed,
-        config={**experiment.description, "settings": config.to_plain(settings)},
-        precision=experiment.precision,
-    )
-
-
-def trainer_of(
-    settings, run: Path, steps: int, loggers: Mapping[str, Callable[[Path], Logger]],
-    described: Mapping, monitor: str, mode: str = "min", callbacks: Sequence[Callback] = (),
-    tie: str | None = None, **more,
-) -> Trainer:  # fmt: skip
-    """The Trainer of a run folder, which keeps the best checkpoint by `monitor`, and stops when
-    that gets no better for `patience`; where it stays the same, a lower `tie` is better.
-    `described` goes into checkpoints, `more` to the Trainer."""
-    callbacks = [
-        AtTrainStart(lambda: save_settings(settings, run)),
-        *callbacks,
         ModelCheckpoint(run / "checkpoints", "best", monitor, mode, save_top_k=1, tie=tie),
     ]
-    if settings.patience:
+    if settings.patience and experiment.can_stop_early:
         callbacks.append(EarlyStopping(monitor, settings.patience, mode=mode, tie=tie))
     return Trainer(
         max_steps=steps,
@@ -231,27 +192,30 @@ def trainer_of(
         ema_decay=settings.optimization.ema_decay or None,
         default_root_dir=run,
         callbacks=callbacks,
-        logger=[loggers[name](run) for name in settings.loggers],
+        logger=loggers_of(settings.loggers, f"audiotrain-{recipe.name}", run),
         seed=settings.seed,
-        config={**described, "settings": config.to_plain(settings)},
-        **more,
+        config={**experiment.description, "settings": config.to_plain(settings)},
+        precision=experiment.precision,
     )
 
 
-def fit(settings, trainer: Trainer, module: TrainModule, loaders: Sequence, run: Path) -> bool:
+def fit(settings, trainer: Trainer, experiment: Experiment, loaders: Sequence, run: Path) -> bool:
     """Train, from `last` where a run is resumed, and leave history.json and curves.png; whether
     this rank is the one that goes on to test and write."""
     goes_on = ranks.join().from_first(lambda: continues(settings, run))
     last = run / "checkpoints" / "last"
-    trainer.fit(module, *loaders, ckpt_path=last if goes_on else None)
+    trainer.fit(experiment.module, *loaders, ckpt_path=last if goes_on else None)
     if not trainer.is_global_zero:
         return False
     trainer.export_history(run / "history.json")
-    history, kept = trainer.history, trainer.checkpoint_callback
     plots.curves_picture(
-        history.rows, run / "curves.png", log=history.log, monitor=kept.monitor, mode=kept.mode,
-        tie=kept.tie,
-    )  # fmt: skip
+        trainer.history.rows,
+        run / "curves.png",
+        log=trainer.history.log,
+        monitor=experiment.monitor,
+        mode=experiment.mode,
+        tie=experiment.tie,
+    )
     return True
 
 

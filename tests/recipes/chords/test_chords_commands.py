@@ -30,7 +30,7 @@ from audiotrain.recipes.chords.settings import TrainSettings
 from audiotrain.recipes.common import run as runs
 from audiotrain.recipes.common.cli import load_settings
 from audiotrain.train.callbacks import EarlyStopping
-from audiotrain.train.loggers import Logger
+from audiotrain.train.loggers import Logger, build
 from audiotrain.train.loggers.base import encode as encode_image
 from audiotrain.train.trainer import Trainer
 
@@ -275,8 +275,7 @@ def test_loggers_get_numbers_settings_and_confusion_matrices(
 
     notes = Notes()
     monkeypatch.setattr(plots, "confusion_picture", draw)
-    makers = runs.makers("audiotrain-chords") | {"wandb": lambda run: notes}
-    monkeypatch.setattr(runs, "makers", lambda project: makers)
+    monkeypatch.setattr(build, "WandbLogger", lambda *arguments, **named: notes)
     words = ["--data", data, "--output", tmp_path / "run", "--cache", place / "cache", *TINY,
              *STEPS, "--loggers", "wandb", "tensorboard"]  # fmt: skip
     assert command(*words) == 0
@@ -293,9 +292,9 @@ def test_loggers_get_numbers_settings_and_confusion_matrices(
 
 
 def test_each_logger_is_of_the_run_and_a_missing_one_is_told_at_once(tmp_path, monkeypatch, capsys):
-    made = {name: make(tmp_path / "run") for name, make in runs.makers("x").items()}
-    assert (made["wandb"].name, made["wandb"].save_dir) == ("run", tmp_path / "run")
-    assert made["mlflow"].run_name == "run"
+    wandb, mlflow = runs.loggers_of(("wandb", "mlflow"), "x", tmp_path / "run")
+    assert (wandb.name, wandb.save_dir) == ("run", tmp_path / "run")
+    assert mlflow.run_name == "run"
     monkeypatch.setitem(sys.modules, "mlflow", None)
     assert command("--output", tmp_path / "run", "--loggers", "mlflow") == 2
     assert capsys.readouterr().err == (

@@ -8,7 +8,7 @@ from test_create_trainer import Plain, quiet
 from toy import Classifier, Points, loaders, trainer
 
 from audiotrain import MLflowCallback, MLflowConfig, create_trainer
-from audiotrain.recipes.common.run import makers
+from audiotrain.recipes.common.run import loggers_of
 from audiotrain.train import checkpoint
 from audiotrain.train.declarative.config import TrackingSettings
 from audiotrain.train.loggers import MLflowLogger, TensorBoardLogger, WandbLogger
@@ -99,17 +99,18 @@ def test_folds_are_children_of_a_parent(store, tmp_path):
 
 def test_a_recipes_folds_are_grouped(store, tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
-    made = makers("project")
-    alone = made["mlflow"](tmp_path / "run")
+    names = ("wandb", "mlflow")
+    wandb, alone = loggers_of(names, "project", tmp_path / "run")
     assert (alone.run_name, alone.parent) == ("run", None)
-    assert made["wandb"](tmp_path / "run").group is None
+    assert wandb.group is None
     (tmp_path / "cv").mkdir()
     (tmp_path / "cv" / "folds.json").write_text("{}")
-    folds = [made["mlflow"](tmp_path / "cv" / f"fold-{k}") for k in range(2)]
+    made = [loggers_of(names, "project", tmp_path / "cv" / f"fold-{k}") for k in range(2)]
+    folds = [mlflow for _, mlflow in made]
     assert [fold.run_name for fold in folds] == ["cv-fold-0", "cv-fold-1"]
     assert folds[0].parent == folds[1].parent
     assert folds[0].parent is not None
-    assert made["wandb"](tmp_path / "cv" / "fold-0").group == "cv"
+    assert made[0][0].group == "cv"
     assert client_of(store).get_run(folds[0].parent).info.run_name == "cv"
 
 
