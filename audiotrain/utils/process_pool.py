@@ -127,12 +127,12 @@ def _workers(task: bytes, count: int) -> Iterator[list[_Worker]]:
 def _start() -> _Worker:
     ours, theirs = multiprocessing.Pipe()
     command = _COMMAND.format(path=sys.path, module=__name__, handle=theirs.fileno())
-    options = [f"-W{option}" for option in sys.warnoptions]
     # Ctrl-C reaches all processes of a terminal; a worker that blocks it ends with its parent.
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         process = subprocess.Popen(
-            [sys.executable, "-u", *options, "-c", command],
+            # Unbuffered, and silent on what an import warns of, as this process did already.
+            [sys.executable, "-u", "-Wignore", "-c", command],
             env=worker_environment(os.environ),
             pass_fds=(theirs.fileno(),),
             stdin=subprocess.DEVNULL,

@@ -2,7 +2,11 @@
 
 import os
 import signal
+import subprocess
+import sys
+import time
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pretty_midi
@@ -23,6 +27,7 @@ from audiotrain.recipes.chords.songs import (
 )
 from audiotrain.recipes.common.preparation import prepare
 from audiotrain.train.distributed.ranks import Alone
+from audiotrain.utils.cores import available_cores
 
 RATE = 22050
 
@@ -142,3 +147,85 @@ def test_what_fails_on_one_rank_ends_all(tmp_path):
     with pytest.raises(ValueError, match="^no room"):
         run(fails, FeatureCache(tmp_path), ranks)
     assert ranks.gathered[1][2] == "no room"  # told before it leaves
+
+
+# ---- commands
+
+
+def state_of(process: int | str) -> list[str]:
+    """State, parent and further fields of a process by /proc; none where it has ended."""
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()
+    except OSError:
+        return []
+    return [] if fields[0] == "Z" else fields
+
+
+def workers_of(process: int) -> list[int]:
+    running = [path.name for path in Path("/proc").glob("[0-9]*")]
+    children = [int(one) for one in running if state_of(one)[1:2] == [str(process)]]
+    return [one for one in children if b"process_pool" in Path(f"/proc/{one}/cmdline").read_bytes()]
+
+
+@pytest.fixture
+def composing(tmp_path):
+    """The command that trains on composed songs, while two workers play them."""
+    if not sys.platform.startswith("linux") or available_cores() < 2:
+        pytest.skip("needs /proc and two cores")
+    words = ["--output", tmp_path / "run", "--cache", tmp_path / "cache", "--composed", "400"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "audiotrain.recipes.chords", *map(str, words)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while len(workers := workers_of(process.pid)) < 2:
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    while len(list((tmp_path / "cache").glob("*.npy"))) < 12:  # both are at work
+        time.sleep(0.05)
+    yield process, workers
+    if process.poll() is None:
+        process.kill()
+        process.communicate()
+
+
+def ended(process: subprocess.Popen, workers: list[int]) -> tuple[int, list[str]]:
+    """Exit status and errors but for bars of progress, once no worker is left."""
+    begun = time.monotonic()
+    _, errors = process.communicate(timeout=60)
+    while any(map(state_of, workers)) and time.monotonic() < begun + 20:
+        time.sleep(0.05)
+    assert not any(map(state_of, workers))
+    lines = errors.replace("\r", "\n").splitlines()
+    return process.returncode, [line for line in lines if line and "composing" not in line]
+
+
+def partial_entries(cache: Path) -> list[str]:
+    return [path.name for path in cache.iterdir() if path.suffix != ".npy"]
+
+
+def test_a_command_of_which_a_worker_is_killed_refuses_in_one_line(composing, tmp_path):
+    process, workers = composing
+    os.kill(workers[0], signal.SIGKILL)
+    status, errors = ended(process, workers)
+    assert status == 2
+    assert len(errors) == 1, errors
+    assert errors[0].startswith("error: composed song ")
+    assert "died (SIGKILL)" in errors[0]
+    assert partial_entries(tmp_path / "cache") == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_no_worker_is_left_by_a_command_that_is_stopped(composing, tmp_path, number):
+    process, workers = composing
+    cache = tmp_path / "cache"
+    if number == signal.SIGINT:  # as a terminal's Ctrl-C
+        os.killpg(process.pid, number)
+    else:
+        process.send_signal(number)
+    status, errors = ended(process, workers)
+    assert (status, errors) == {signal.SIGINT: (130, ["stopped"])}.get(number, (-number, []))
+    if number != signal.SIGINT:
+        FeatureCache(cache)  # the next command removes what no process lives to remove
+    assert partial_entries(cache) == []
