@@ -28,7 +28,7 @@ from audiotrain import Trainer, backend
 from audiotrain.backend.ops import can_compile
 from audiotrain.models.clap import CLAP, CLAPConfig
 from audiotrain.recipes.clap.training import CLAPTrainModule
-from audiotrain.train.distributed.ranks import Alone
+from audiotrain.train.distributed.ranks import SingleProcess
 from audiotrain.train.engine.precision import Float32
 from audiotrain.train.engine.steps import TrainStep
 
@@ -87,7 +87,7 @@ def mlx_work(config: CLAPConfig, clips: int) -> dict[str, Callable[[int], None]]
         accumulate=False,
         ema_decay=None,
         precision=Float32(),
-        ranks=Alone(),
+        ranks=SingleProcess(),
         compile=can_compile(),
     )
 

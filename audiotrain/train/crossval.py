@@ -375,7 +375,7 @@ class CrossValidation(Generic[Store]):
     ):
         self.ranks = distributed.join()
         self.folder, self.folds = Path(folder), list(folds)
-        self.store = self.ranks.first_goes_first(lambda: store(folder, ids, folds))
+        self.store = self.ranks.rank0_first(lambda: store(folder, ids, folds))
         if labels is not None and self.ranks.rank == 0:
             for line in missing_labels(folds, labels):
                 print(line)
@@ -400,11 +400,11 @@ class CrossValidation(Generic[Store]):
         """
         scores = []
         for k, rows in enumerate(self.folds):
-            if not self.ranks.from_first(partial(self.store.done, k)):
+            if not self.ranks.broadcast_from_rank0(partial(self.store.done, k)):
                 if self.ranks.rank == 0:
                     print(f"\nfold {k} of {len(self.folds)}, {len(rows)} items", flush=True)
                 fit_fold(k)
-            scores.append(self.ranks.from_first(partial(_as_dict, read_scores, k)))
+            scores.append(self.ranks.broadcast_from_rank0(partial(_as_dict, read_scores, k)))
         return CVSummary(**summarize(scores))
 
     def write(self, summary: CVSummary, **extra: object) -> None:

@@ -29,7 +29,7 @@ from audiotrain.train.engine.evaluation_loop import (
 from audiotrain.train.engine.fit_loop import FitLoop
 from audiotrain.train.engine.precision import PRECISIONS
 from audiotrain.train.engine.signals import Interrupted
-from audiotrain.train.engine.step_metrics import Records
+from audiotrain.train.engine.step_metrics import LoggedScalars
 from audiotrain.train.engine.steps import EvaluationStep, TrainStep, learning_rate_of
 from audiotrain.train.history import History
 from audiotrain.train.loggers.base import Logger, file_loggers
@@ -153,7 +153,7 @@ class Trainer:
         self.sanity_checking = False
         self.guard = self.latest = self.loop = None
         self.how_to_continue = 'fit(..., ckpt_path="{path}")'  # what an interrupted run says
-        self.records = Records()
+        self.records = LoggedScalars()
         self._evaluation_steps: dict[str, EvaluationStep] = {}
         self._resume_from: Path | None = None
         self._reset()
@@ -231,8 +231,9 @@ class Trainer:
             logger.log_metrics({"epoch": self.current_epoch} | row, self.global_step)
         return row
 
-    def tell(self, hook: Callable[[Callback], None]) -> None:
-        """Run a hook of every callback, checkpoints last: `tell(lambda c: c.on_fit_start(...))`."""
+    def call_callbacks(self, hook: Callable[[Callback], None]) -> None:
+        """Run a hook of every callback, checkpoints last:
+        `call_callbacks(lambda c: c.on_train_start(trainer, module))`."""
         for callback in self.callbacks:
             if self.is_global_zero or not callback.rank_zero_only:
                 hook(callback)
@@ -268,14 +269,14 @@ class Trainer:
         self.ranks.shard(train_loader)
         self.ranks.shard(val_loader)
         check_loaders(self)
-        self.tell(lambda c: c.setup(self, model))
+        self.call_callbacks(lambda c: c.setup(self, model))
         self._build(model)
         self._reset()
         mx.random.seed(self.seed)
         if ckpt_path is not None:
             restore(self, ckpt_path)
             self.resumed = True
-        self.ranks.share(self.step.state())
+        self.ranks.broadcast(self.step.state())
         writes = self.is_global_zero and (self.loggers or self.checkpoint_callback)
         savers = [c for c in self.callbacks if isinstance(c, ModelCheckpoint) and c.dirpath]
         folders = {c.folder(self): "dirpath" for c in savers}
@@ -327,7 +328,7 @@ class Trainer:
         if self.module is not None:
             load_weights(self, path)
         else:
-            self.ranks.from_first(lambda: checkpoint.load(path)[1])
+            self.ranks.broadcast_from_rank0(lambda: checkpoint.load(path)[1])
 
     # Inside
 
@@ -369,7 +370,7 @@ class Trainer:
             meta = load_weights(self, resolve(self, ckpt_path))
             self.current_epoch, self.global_step = meta["epoch"], meta["global_step"]
         else:
-            self.ranks.share([model.state])
+            self.ranks.broadcast([model.state])
 
     def _build(self, model: TrainModule) -> None:
         self.optimizer_config = optimizer_config(model, self.configure_optimizers)

@@ -52,8 +52,8 @@ def load_weights(trainer, path: Path) -> dict:
     rank; the checkpoint's meta."""
     module = trainer.module
     trainer.step = None  # its running average belongs to other weights
-    meta = trainer.ranks.from_first(lambda: checkpoint.load_weights(module, path))
-    trainer.ranks.share([module.state])
+    meta = trainer.ranks.broadcast_from_rank0(lambda: checkpoint.load_weights(module, path))
+    trainer.ranks.broadcast([module.state])
     return meta
 
 
@@ -104,7 +104,7 @@ def restore(trainer, path: Path) -> None:
 
     Only rank 0 reads it; its arrays reach the others when fit begins.
     """
-    meta = trainer.ranks.from_first(lambda: _restore_arrays(trainer, path))
+    meta = trainer.ranks.broadcast_from_rank0(lambda: _restore_arrays(trainer, path))
     try:
         _restore_position(trainer, meta)
     except KeyError as error:

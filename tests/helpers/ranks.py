@@ -171,7 +171,7 @@ class Pairs(TrainModule):
 
     def compute_loss(self, batch):
         embeddings = in_micro_batches(self, self.embed, batch["x"], micro_batch=1)
-        loss = ContrastiveLoss(self.trainer.ranks.rows)
+        loss = ContrastiveLoss(self.trainer.ranks.gather_rows)
         return loss(*embeddings, mx.exp(self.logit_scale), groups=batch["y"])
 
     def configure_optimizers(self):
@@ -264,7 +264,7 @@ def killed(folder, size):
 def recipe(folder, size):
     """The chord recipe from its command line, on a folder of songs."""
     own = audiotrain.train.distributed.ranks.join()
-    own.from_first(lambda: str(tiny_chords.sung(folder / "songs")))
+    own.broadcast_from_rank0(lambda: str(tiny_chords.sung(folder / "songs")))
     words = ["--data", folder / "songs", "--output", folder / "run", "--cache", folder / "cache"]
     words += [*tiny_chords.TINY, "--steps", 4, "--model.dropout", 0, "--batch-size", 8 // size]
     said = io.StringIO()
@@ -278,8 +278,8 @@ def recipe(folder, size):
 def clap(folder, size):
     """The CLAP recipe from its command line: what it learned, on each rank."""
     own = audiotrain.train.distributed.ranks.join()
-    own.from_first(lambda: str(tiny_clap.captioned(folder / "clips")))
-    own.from_first(lambda: str(tiny_clap.pretrained(folder / "start", dropout=0.0)))
+    own.broadcast_from_rank0(lambda: str(tiny_clap.captioned(folder / "clips")))
+    own.broadcast_from_rank0(lambda: str(tiny_clap.pretrained(folder / "start", dropout=0.0)))
     words = ["--data", folder / "clips", "--output", folder / "run", "--cache", folder / "cache"]
     words += [*tiny_clap.TINY, "--steps", 4, "--pretrained", folder / "start", "--epochs", 2]
     words += ["--batch-size", 8 // size, "--optimization.learning-rate", 1e-3]

@@ -37,7 +37,7 @@ def cross_validate(settings: CvSettings) -> dict:
     settings = with_pretrained(settings)
     folder = runs.open_run_on_all_ranks(settings, "chords-cv")
     recipe = ChordRecipe(settings)
-    with ranks.hush():
+    with ranks.rank0_output_only():
         material = gather(recipe, split.problems_file(folder))
     names = list(material.songs)
     folds = make_folds(material.groups, settings.folds, material.labels, settings.seed)
@@ -48,7 +48,7 @@ def cross_validate(settings: CvSettings) -> dict:
         saved = run / split.SPLIT
         fold = fold_settings(settings, TrainSettings, run, split=saved)
         ids = {part: [names[row] for row in rows] for part, rows in splits[k].items()}
-        ranks.from_first(lambda: split.write_split(saved, ids))
+        ranks.broadcast_from_rank0(lambda: split.write_split(saved, ids))
         parts = split.pick(material.songs, ids, saved, recipe.unit)
         parts["train"] += material.composed
 
@@ -82,7 +82,7 @@ def gather(recipe: ChordRecipe, listed: Path | None = None) -> Material:
     if settings.data is None:
         songs = {renderings[0].name: renderings for renderings in composed}
         return Material(songs, list(songs), None, [])
-    items = distributed.join().first_goes_first(lambda: recipe.discover(listed)).items
+    items = distributed.join().rank0_first(lambda: recipe.discover(listed)).items
     if settings.songs is not None and settings.songs < len(items):
         items = [items[n * len(items) // settings.songs] for n in range(settings.songs)]
     loaded = recipe.load([("train", item) for item in items])

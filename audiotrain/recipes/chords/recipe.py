@@ -83,7 +83,7 @@ class ChordRecipe(Recipe[TrainSettings]):
         composed = self.compose()
         if self.chosen_split is None:
             return split_by_difficulty(composed, self.settings.valid, self.settings.test)
-        ids = distributed.join().from_first(
+        ids = distributed.join().broadcast_from_rank0(
             lambda: split.copy_split(self.chosen_split, run / split.SPLIT)
         )
         named = {renderings[0].name: renderings for renderings in composed}

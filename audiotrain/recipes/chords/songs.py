@@ -29,7 +29,7 @@ from audiotrain.music import segments as harmony
 from audiotrain.music.segments import Segment
 from audiotrain.recipes.common.preparation import prepare
 from audiotrain.recipes.common.split import keep_readable
-from audiotrain.train.distributed.ranks import Alone
+from audiotrain.train.distributed.ranks import SingleProcess
 
 FLOOR = 1e-4  # added to magnitudes before the logarithm
 ACCOMPANIED = 0.25  # share of composed songs that are one instrument's free accompaniment
@@ -313,7 +313,10 @@ def load_songs(
 
 
 def load_renderings(
-    library: SongLibrary, chosen: Sequence[Renderings], text: str, ranks: Alone | None = None
+    library: SongLibrary,
+    chosen: Sequence[Renderings],
+    text: str,
+    ranks: SingleProcess | None = None,
 ) -> list[list[Song] | str]:
     """The songs of each item, or why it cannot be read. What the cache lacks is extracted on all
     cores, shared out over the `ranks`."""
@@ -345,7 +348,7 @@ def _extract(library: SongLibrary, chosen: Renderings) -> str | None:
 
 def compose_songs(
     library: SongLibrary, count: int, seconds: float, borrowed: Sequence[list[Segment]],
-    ranks: Alone | None = None,
+    ranks: SingleProcess | None = None,
 ) -> list[Song]:  # fmt: skip
     """The first `count` composed songs, played on all cores, shared out over the `ranks`."""
     prepare(
@@ -379,7 +382,7 @@ def report(corpus: Corpus[chords.Item], listed: Path | None = None) -> None:
         raise ValueError(f"{corpus.folder}: labels of {songs} songs but no audio to train on")
 
 
-def compose(settings, library: SongLibrary, ranks: Alone | None = None) -> list[list[Song]]:
+def compose(settings, library: SongLibrary, ranks: SingleProcess | None = None) -> list[list[Song]]:
     """The synthesised songs that training `settings` ask for, one rendering each, played by all
     `ranks`."""
     if not settings.composed_songs:

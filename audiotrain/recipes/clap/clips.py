@@ -23,7 +23,7 @@ def compose(number: int, seed: int) -> Corpus[Clip]:
 
 
 def read_through(
-    samples: CaptionedClips, cache: Path, ranks: distributed.Alone
+    samples: CaptionedClips, cache: Path, ranks: distributed.SingleProcess
 ) -> list[str | None]:
     """For each clip None, or a line that says why it cannot be decoded to its end. The inputs of
     short clips are in the samples' cache then. All cores and all `ranks` share the clips."""

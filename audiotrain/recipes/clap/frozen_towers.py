@@ -14,13 +14,17 @@ from audiotrain.datasets.synthesis.sound_scenes import Scene
 from audiotrain.recipes.clap.dataset import SYNTHESIS, Library, Sounds, Texts, Vectors, source_of
 from audiotrain.recipes.clap.training import CLAPTraining
 from audiotrain.recipes.common.preparation import share_out
-from audiotrain.train.distributed.ranks import Alone
+from audiotrain.train.distributed.ranks import SingleProcess
 from audiotrain.utils.arrays import arrays_of
 from audiotrain.utils.progress import progress
 
 
 def frozen_vectors(
-    module: CLAPTraining, library: Library, clips: Sequence[Clip], batch_size: int, ranks: Alone
+    module: CLAPTraining,
+    library: Library,
+    clips: Sequence[Clip],
+    batch_size: int,
+    ranks: SingleProcess,
 ) -> Vectors:
     """Of each frozen tower of the module what it gives for the clips and all their captions,
     computed by all `ranks`."""
@@ -30,12 +34,12 @@ def frozen_vectors(
     if module.text_is_frozen:
         captions = [caption for clip in clips for caption in clip.captions]
         tower = module.clap.text_encoder
-        text = ranks.first_goes_first(lambda: text_vectors(tower, library, captions, batch_size))
+        text = ranks.rank0_first(lambda: text_vectors(tower, library, captions, batch_size))
     return Vectors(audio, text)
 
 
 def audio_vectors(
-    tower: nn.Module, library: Library, clips: Sequence[Clip], batch_size: int, ranks: Alone
+    tower: nn.Module, library: Library, clips: Sequence[Clip], batch_size: int, ranks: SingleProcess
 ) -> dict[str, np.ndarray]:
     """By a clip's id the vector (hidden_size,) of its centre."""
     own = {"tower": digest(tower), "features": library.features.settings.key}

@@ -76,7 +76,7 @@ class ClapRecipe(Recipe[TrainSettings]):
     def read(self, run: Path) -> dict[str, list[Clip]]:
         """The clips that can be read; sets what the run starts from and its module."""
         listed, ranks = split.problems_file(run), distributed.join()
-        corpus = ranks.first_goes_first(lambda: self.discover(listed))
+        corpus = ranks.rank0_first(lambda: self.discover(listed))
         with split.withdrawn_on_error(run):
             parts = split.divide(self, corpus, run)
             if self.settings.data is not None and self.settings.composed_clips:
@@ -88,7 +88,7 @@ class ClapRecipe(Recipe[TrainSettings]):
         """Set what the run starts from: tokenizer, front end and module."""
         settings, ranks = self.settings, distributed.join()
         texts = [text for clip in parts["train"] for text in clip.captions]
-        self.start = ranks.first_goes_first(lambda: Start.of(settings, texts, run))
+        self.start = ranks.rank0_first(lambda: Start.of(settings, texts, run))
         self.module = make_module(settings, self.start)
         warn_truncated(self.start.tokenizer, [clip for part in parts.values() for clip in part])
         features, cache = ClapFeatures(self.start.features), settings.cache.expanduser()

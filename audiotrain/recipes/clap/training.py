@@ -95,7 +95,7 @@ class CLAPTrainModule(TrainModule):
 
     def _all_ranks(self):
         """In training what gives the rows of all ranks: they share their negatives."""
-        return self.trainer.ranks.rows if self.training else None
+        return self.trainer.ranks.gather_rows if self.training else None
 
 
 @dataclass(frozen=True)

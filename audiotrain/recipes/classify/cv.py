@@ -28,8 +28,8 @@ def cross_validate(settings: CrossValidateSettings) -> ClassificationReport | No
     folder = runs.open_run_on_all_ranks(settings, "classify-cv")
     listed = split.problems_file(folder)
     recipe = ClassifyRecipe(settings)
-    with ranks.hush():
-        corpus = ranks.first_goes_first(lambda: recipe.discover(listed))
+    with ranks.rank0_output_only():
+        corpus = ranks.rank0_first(lambda: recipe.discover(listed))
         loaded = recipe.load([("train", clip) for clip in corpus.items])
         clips = [clip for clip, _ in split.keep_readable(loaded, "clips", listed, settings.strict)]
         is_multilabel = any(len(clip.labels) > 1 for clip in clips)

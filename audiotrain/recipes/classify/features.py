@@ -19,7 +19,7 @@ from audiotrain.models.clap.feature_extraction import ClapFeatures, ClapFeatureS
 from audiotrain.recipes.clap.dataset import SYNTHESIS, source_of
 from audiotrain.recipes.clap.embedder import Embedder
 from audiotrain.recipes.common.preparation import prepare, share_out
-from audiotrain.train.distributed.ranks import Alone
+from audiotrain.train.distributed.ranks import SingleProcess
 from audiotrain.utils.text import nearest
 
 STATISTICS = "statistics"  # --hearing.embeddings: of the mels, no network needed
@@ -62,7 +62,7 @@ class ClipFeatures:
         self._embedder: Embedder | None = None
 
     def extract(
-        self, clips: Sequence[Clip], ranks: Alone | None = None
+        self, clips: Sequence[Clip], ranks: SingleProcess | None = None
     ) -> list[ExtractedClip | str]:
         """Each clip with its features, or a line that says why it cannot be read. The features are
         computed on all cores, and shared out over the `ranks`."""
@@ -78,7 +78,7 @@ class ClipFeatures:
             )
             results = [line or self._try(clip) for clip, line in zip(clips, lines, strict=True)]
         else:
-            results = self._embed(clips, ranks or Alone())
+            results = self._embed(clips, ranks or SingleProcess())
         return [
             result if isinstance(result, str) else ExtractedClip(clip, result)
             for clip, result in zip(clips, results, strict=True)
@@ -126,7 +126,7 @@ class ClipFeatures:
             )
         return Embedder.from_folder(name, workers=self.workers, setting=setting)
 
-    def _embed(self, clips: Sequence[Clip], ranks: Alone) -> list[np.ndarray | str]:
+    def _embed(self, clips: Sequence[Clip], ranks: SingleProcess) -> list[np.ndarray | str]:
         """Embeddings by CLAP, or why a clip cannot be read; the cache has those of earlier runs."""
         assert self.settings.embeddings
         embedder = self._embedder = self._embedder or self._load_embedder(self.settings.embeddings)

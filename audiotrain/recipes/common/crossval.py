@@ -31,7 +31,7 @@ def train_folds(
     `train_fold(k, run)`, on every rank, fills a run folder and saves predictions in `cv.store`;
     `numbers` takes the scores from a run's metrics.json.
     """
-    cv.ranks.from_first(lambda: save_settings(settings, cv.folder))
+    cv.ranks.broadcast_from_rank0(lambda: save_settings(settings, cv.folder))
 
     def read_scores(k: int) -> Mapping[str, float]:
         run = cv.run_folder(k)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 from audiotrain.features.cache import FeatureCache
-from audiotrain.train.distributed.ranks import Alone
+from audiotrain.train.distributed.ranks import SingleProcess
 from audiotrain.utils.cores import available_cores
 from audiotrain.utils.process_pool import map_in_processes
 from audiotrain.utils.progress import progress
@@ -25,7 +25,7 @@ def prepare(
     name: Callable[[Item], str],
     caches: Iterable[FeatureCache],
     workers: int | None = None,
-    ranks: Alone | None = None,
+    ranks: SingleProcess | None = None,
 ) -> list[str | None]:
     """`function(item)` for each item, with a progress bar that says `text`: None, or what is wrong
     with it; the function leaves what it made in `caches`, in whichever process it runs.
@@ -51,11 +51,11 @@ def prepare(
                     cache.remove_partial()
         return lines
 
-    return share_out(len(items), compute, ranks or Alone())
+    return share_out(len(items), compute, ranks or SingleProcess())
 
 
 def share_out(
-    count: int, compute: Callable[[Sequence[int], int], list[str | None]], ranks: Alone
+    count: int, compute: Callable[[Sequence[int], int], list[str | None]], ranks: SingleProcess
 ) -> list[str | None]:
     """What `compute(numbers, cores)` says of each of `count` items, shared out over the ranks of
     one host: another may have a cache, and items that it lacks, of its own.

@@ -76,7 +76,7 @@ class Recipe(ABC, Generic[Settings]):
     def read(self, run: Path) -> dict[str, list]:
         """What `load` reads of the data, by "train", "valid" and "test"; the same on all ranks."""
         listed = split.problems_file(run)
-        corpus = ranks.join().first_goes_first(lambda: self.discover(listed))
+        corpus = ranks.join().rank0_first(lambda: self.discover(listed))
         with split.withdrawn_on_error(run):
             parts = split.divide(self, corpus, run)
             return split.load_parts(self, parts, listed)

@@ -47,7 +47,7 @@ def train(recipe: Recipe, folder: Path | None = None):
     """
     begun = time.monotonic()
     run = open_run_on_all_ranks(recipe.settings, recipe.name)
-    with ranks.join().hush():
+    with ranks.join().rank0_output_only():
         parts = recipe.read(run)
     scores = train_on(recipe, parts, run, folder)
     if ranks.join().rank == 0:
@@ -57,7 +57,7 @@ def train(recipe: Recipe, folder: Path | None = None):
 
 def train_on(recipe: Recipe, parts: Mapping, run: Path, folder: Path | None = None):
     """`train` on parts that have been read, in an open run folder."""
-    with ranks.join().hush():
+    with ranks.join().rank0_output_only():
         experiment = recipe.experiment(parts, run)
     trainer, loaders = make_trainer(recipe, experiment, run)
     with resumable(folder or run):
@@ -132,7 +132,7 @@ def open_run(settings, kind: str) -> Path:
 
 def open_run_on_all_ranks(settings, kind: str) -> Path:
     """`open_run` by rank 0; its folder on all ranks."""
-    return Path(ranks.join().from_first(lambda: str(open_run(settings, kind))))
+    return Path(ranks.join().broadcast_from_rank0(lambda: str(open_run(settings, kind))))
 
 
 def continues(settings, run: Path) -> bool:
@@ -202,7 +202,7 @@ def build_trainer(recipe: Recipe, experiment: Experiment, run: Path, steps: int)
 def fit(settings, trainer: Trainer, experiment: Experiment, loaders: Sequence, run: Path) -> bool:
     """Train, from `last` where a run is resumed, and leave history.json and curves.png; whether
     this rank is the one that goes on to test and write."""
-    goes_on = ranks.join().from_first(lambda: continues(settings, run))
+    goes_on = ranks.join().broadcast_from_rank0(lambda: continues(settings, run))
     last = run / "checkpoints" / "last"
     trainer.fit(experiment.module, *loaders, ckpt_path=last if goes_on else None)
     if not trainer.is_global_zero:

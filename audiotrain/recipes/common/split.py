@@ -70,7 +70,7 @@ def divide(recipe: "Recipe", corpus: Corpus, run: Path) -> dict[str, list]:
         return {part: [item.id for item in items] for part, items in parts.items()}
 
     known = {item.id: item for item in corpus.items}
-    chosen = distributed.join().from_first(ids)
+    chosen = distributed.join().broadcast_from_rank0(ids)
     parts = pick(known, chosen, recipe.chosen_split or corpus.folder, recipe.unit)
     for name, items in parts.items():
         if len(items) < recipe.required[name]:

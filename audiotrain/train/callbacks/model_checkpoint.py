@@ -158,7 +158,9 @@ class ModelCheckpoint(Monitor):
             return []
         before = list(self.kept)
         dropped = [self.kept.pop().path] if full else []
-        path = trainer.ranks.from_first(lambda: str(self._path(trainer, reusable=dropped)))
+        path = trainer.ranks.broadcast_from_rank0(
+            lambda: str(self._path(trainer, reusable=dropped))
+        )
         place = sum(not self._wins(score, one.score) for one in self.kept)
         self.kept.insert(place, Kept(score, path))
         try:

@@ -116,7 +116,7 @@ class CompetitionTrainer(ConfiguredTrainer):
         if parent is not None:
             parent.log_metrics({f"mean_{name}": v for name, v in summary.mean.items()}, 0)
             parent.finish()
-        predictions = ranks.first_goes_first(cv.store.load)["predictions"]
+        predictions = ranks.rank0_first(cv.store.load)["predictions"]
         self.folds = trainers
         return CVResult(self.run, summary.mean, summary.deviation, summary.folds, predictions)
 
@@ -169,7 +169,7 @@ class CompetitionTrainer(ConfiguredTrainer):
         if isinstance(predictions, list):
             predictions = _joined(predictions)
         target = Path(path or self.run / "submission.csv")
-        self.trainer.ranks.from_first(
+        self.trainer.ranks.broadcast_from_rank0(
             lambda: str(write_submission(ids, columns, predictions, sample, target, **options))
         )
         return target
@@ -218,7 +218,7 @@ class CompetitionTrainer(ConfiguredTrainer):
             valid = Part(data, chosen)
         if fold.module is self.module:  # one model that all folds share begins anew
             checkpoint.put_arrays(self.module, self._first)
-        begun = self.trainer.ranks.from_first((fold.run / "config.yaml").exists)
+        begun = self.trainer.ranks.broadcast_from_rank0((fold.run / "config.yaml").exists)
         fold.train(Part(data, trained), valid, resume=begun)
         test = Part(data, cv.folds[k])
         scores = fold.evaluate(test, best_or_last(fold.run))

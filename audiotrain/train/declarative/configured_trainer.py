@@ -68,7 +68,9 @@ class ConfiguredTrainer:
         group: str | None = None,
         parent: str | None = None,
     ):
-        named = join().from_first(lambda: str(config.training.output_dir or run_name(config)))
+        named = join().broadcast_from_rank0(
+            lambda: str(config.training.output_dir or run_name(config))
+        )
         self.run = Path(named)
         # The run's own file names its folder, so that it can be continued from there.
         config = replace(config, training=replace(config.training, output_dir=self.run))
@@ -156,7 +158,7 @@ class ConfiguredTrainer:
         """Write config.yaml to the run folder; the checkpoint to continue from, if any. A resumed
         run differs in nothing but what is `changeable`, by how its name begins. Of several ranks
         the first looks and writes."""
-        last = self.trainer.ranks.from_first(lambda: self._opened(resume, changeable))
+        last = self.trainer.ranks.broadcast_from_rank0(lambda: self._opened(resume, changeable))
         return None if last is None else Path(last)
 
     def _opened(self, resume: bool, changeable: tuple[str, ...]) -> str | None:

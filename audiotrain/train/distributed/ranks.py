@@ -1,7 +1,7 @@
-"""The few places where ranks meet: processes that train one model, started by `mlx.launch`.
+"""Communication between ranks, the processes started by `mlx.launch` that train one model.
 
-Each rank computes its share of every batch; whatever decides something is the same on all of them.
-One process is `Alone`, which has nothing to agree on.
+Each rank computes its share of every batch; everything that decides how training goes on is the
+same on all of them. `SingleProcess` is the same interface for one process, with nothing to send.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ import numpy as np
 from mlx.utils import tree_flatten, tree_map, tree_unflatten
 
 from audiotrain.train.distributed.sync_batch_norm import synchronized_batch_norm
-from audiotrain.train.distributed.watchdog import SIGNALS, Guardian
+from audiotrain.train.distributed.watchdog import SIGNALS, Watchdog
 from audiotrain.train.engine.compiled_function import scalar
 from audiotrain.utils.arrays import arrays_of, put_arrays
 from audiotrain.utils.process_pool import LAUNCHERS
@@ -26,33 +26,33 @@ from audiotrain.utils.process_pool import LAUNCHERS
 BUCKET_BYTES = 32 * 1024**2  # gradients are summed in pieces of about this size
 
 
-class Alone:
-    """One process: sums over ranks are its own numbers, and its own wishes count."""
+class SingleProcess:
+    """One process: a sum over ranks is its own number, and it decides alone when to stop."""
 
     rank, size = 0, 1
     shared: dict = {}  # arrays that the compiled step reads and writes
 
-    def layers(self, module: nn.Module) -> contextlib.AbstractContextManager:
+    def synchronized_layers(self, module: nn.Module) -> contextlib.AbstractContextManager:
         """Inside the block batch normalisation runs over the batches of all ranks."""
         return contextlib.nullcontext()
 
     def objective(self, loss: mx.array, weight: mx.array) -> mx.array:
-        """What a rank differentiates: its loss, or its part of the sum over ranks."""
+        """What a rank differentiates: its loss, or its term of the weighted sum over ranks."""
         return loss
 
-    def weigh(self, gradient: mx.array, weight: mx.array) -> mx.array:
-        """A gradient of `objective` as that of the weighted loss."""
+    def weighted_gradient(self, gradient: mx.array, weight: mx.array) -> mx.array:
+        """The gradient of the weighted loss, from a gradient of `objective`."""
         return weight * gradient
 
     def average(self, loss: mx.array, metrics: dict, weight: mx.array, gradients) -> tuple:
         """Means over ranks by weight, and their weight; `gradients` are those of `objective`."""
         return loss, metrics, weight, gradients
 
-    def total(self, gradients):
+    def sum_tree(self, gradients):
         """Sums over ranks of a tree of arrays."""
         return gradients
 
-    def rows(self, array: mx.array) -> mx.array:
+    def gather_rows(self, array: mx.array) -> mx.array:
         """The rows of all ranks, for a loss that compares them (`ContrastiveLoss(gather=...)`).
 
         In training only, with as many rows on each. The gradient is that of the rank's own rows
@@ -60,43 +60,44 @@ class Alone:
         """
         return array
 
-    def ask(self, own: bool, received: int | None, stop: bool) -> None:
-        """Before a batch: whether it is the rank's own, the signal it got, if it wants to stop."""
+    def post_status(self, has_batch: bool, received: int | None, stop: bool) -> None:
+        """Before a batch: put this rank's status into the step's arrays: whether the batch is its
+        own or only fills in, the signal it received, whether it wants to stop."""
 
     def seed(self, seed: int, epoch: int, batch: int) -> None:
-        """Give ranks after the first random streams of their own, as rank 0 keeps its one."""
+        """Seed each rank but rank 0, which keeps its random stream, for this batch."""
 
-    def hear(self) -> None:
-        """After a batch: take up what all ranks asked for with the batch before it."""
+    def poll_status(self) -> None:
+        """After a batch: read the status that all ranks posted with the batch before it."""
 
-    def meet(self, received: int | None, stop: bool) -> None:
-        """Ask and hear at once, away from the compiled step."""
+    def sync_status(self, received: int | None, stop: bool) -> None:
+        """Exchange the status at once, outside of the compiled step."""
 
     def signal(self, received: int | None) -> int | None:
         """The signal to obey, where this rank got `received`."""
         return received
 
-    def stops(self, stop: bool) -> bool:
+    def should_stop(self, stop: bool) -> bool:
         """Whether training ends, where this rank wants `stop`."""
         return stop
 
     def gather(self, value: Any, saving: bool = False) -> list:
-        """The plain data `value` of every rank, in their order; a barrier, too."""
+        """The plain data `value` of every rank, in order of rank; also a barrier."""
         return [value]
 
-    def from_first(self, action: Callable[[], Any]) -> Any:
-        """What `action` gives on rank 0, as plain data, on all ranks; a ValueError is told too."""
+    def broadcast_from_rank0(self, action: Callable[[], Any]) -> Any:
+        """Run `action` on rank 0 alone; its result, plain data, on all ranks, or its ValueError."""
         return action()
 
-    def first_goes_first(self, action: Callable[[], Any]) -> Any:
-        """What `action` gives on each rank; the others begin when rank 0 has left its files."""
+    def rank0_first(self, action: Callable[[], Any]) -> Any:
+        """Run `action` on every rank, the others after rank 0, whose files they then find."""
         return action()
 
-    def hush(self) -> contextlib.AbstractContextManager:
+    def rank0_output_only(self) -> contextlib.AbstractContextManager:
         """Inside the block only rank 0 prints."""
         return contextlib.nullcontext()
 
-    def share(self, trees: list) -> None:
+    def broadcast(self, trees: list) -> None:
         """Give all ranks the arrays of rank 0, in place."""
 
     def shard(self, loader) -> None:
@@ -106,60 +107,61 @@ class Alone:
         """ValueError unless all ranks have the same number of training batches."""
 
     def watch(self, where: Callable[[], str]) -> contextlib.AbstractContextManager:
-        """Inside the block a wait for a rank that never answers ends the process in time."""
+        """Inside the block the process exits when another rank does not answer for too long."""
         return contextlib.nullcontext()
 
     def waiting(self, saving: bool = False) -> contextlib.AbstractContextManager:
-        """Mark what may wait for other ranks (for rank 0 to save, when `saving`)."""
+        """Mark a block that waits for other ranks (for rank 0 to save, when `saving`)."""
         return contextlib.nullcontext()
 
 
-class Ranks(Alone):
-    """Several processes. Rank 0 writes and reads files; the others get what they need from it."""
+class ProcessGroup(SingleProcess):
+    """Two processes or more. Rank 0 reads and writes files and sends the others what they need."""
 
     def __init__(self, group: mx.distributed.Group):
         self.rank, self.size, self.group = group.rank(), group.size(), group
-        # flags: own, asked to stop by each of SIGNALS, wants to stop; agreed: sums of the last.
+        # flags: has a batch of its own, received each of SIGNALS, wants to stop
+        # agreed: the flags after the first, summed over ranks in the last step
         self.shared = {"flags": mx.zeros(4), "agreed": mx.zeros(3)}
         self.sent: mx.array | None = None
         self.agreed_signal: int | None = None
         self.agreed_stop = False
         self.last: mx.array | None = None
-        self.guardian: Guardian | None = None
+        self.watchdog: Watchdog | None = None
 
-    def layers(self, module):
+    def synchronized_layers(self, module):
         self.last = None
         return synchronized_batch_norm(module, self)
 
     def objective(self, loss, weight):
         return mx.where(self.shared["flags"][0] > 0, loss * weight, 0.0)
 
-    def weigh(self, gradient, weight):
+    def weighted_gradient(self, gradient, weight):
         return gradient
 
     def average(self, loss, metrics, weight, gradients):
-        own = self.shared["flags"][0] > 0
+        has_batch = self.shared["flags"][0] > 0
         numbers = [loss, *(scalar(name, value) for name, value in metrics.items())]
-        weighted = mx.where(own, mx.stack([*numbers, mx.array(1.0)]) * weight, 0.0)
+        weighted = mx.where(has_batch, mx.stack([*numbers, mx.array(1.0)]) * weight, 0.0)
         vector = mx.concatenate([weighted, self.shared["flags"][1:]])
-        vector, gradients = self.total((vector, gradients))
+        vector, gradients = self.sum_tree((vector, gradients))
         weight = vector[len(numbers)]
         scale = 1 / mx.where(weight > 0, weight, 1.0)
         self.shared["agreed"] = vector[-3:]
-        means = [vector[place] * scale for place in range(len(numbers))]
+        means = [vector[n] * scale for n in range(len(numbers))]
         gradients = tree_map(lambda g: (g * scale).astype(g.dtype), gradients)
         return means[0], dict(zip(metrics, means[1:], strict=True)), weight, gradients
 
-    def total(self, gradients):
+    def sum_tree(self, gradients):
         named = tree_flatten(gradients)
         sums: list[mx.array] = []
         for bucket in buckets([array for _, array in named]):
             flat = self.sum(mx.concatenate([a.reshape(-1).astype(mx.float32) for a in bucket]))
-            place = 0
+            start = 0
             for array in bucket:
-                part = flat[place : place + array.size]
+                part = flat[start : start + array.size]
                 sums.append(part.reshape(array.shape).astype(array.dtype))
-                place += array.size
+                start += array.size
         self.last = None
         return tree_unflatten([(name, s) for (name, _), s in zip(named, sums, strict=True)])
 
@@ -171,8 +173,8 @@ class Ranks(Alone):
         """(ranks, *shape): the array of each rank, inside a traced step."""
         return self._in_order(mx.distributed.all_gather, array[None])
 
-    def rows(self, array):
-        own = slice(self.rank * len(array), (self.rank + 1) * len(array))
+    def gather_rows(self, array):
+        rank_rows = slice(self.rank * len(array), (self.rank + 1) * len(array))
 
         @mx.custom_function
         def all_rows(array):
@@ -180,48 +182,47 @@ class Ranks(Alone):
 
         @all_rows.vjp
         def all_rows_vjp(array, cotangent, output):
-            return self.size * cotangent[own]
+            return self.size * cotangent[rank_rows]
 
         return all_rows(array)
 
     def _in_order(self, collective, array: mx.array) -> mx.array:
-        """Each after the one before: ranks whose batches differ in shape may build other graphs,
-        and two that wait for each other's second collective wait for ever."""
+        """Make each collective depend on the one before: ranks whose batches differ in shape may
+        build different graphs, and ranks that run collectives in different orders deadlock."""
         if self.last is not None:
             (array,) = mx.depends([array], [self.last])
         self.last = collective(array, group=self.group)
         return self.last
 
-    def ask(self, own, received, stop):
-        wishes = [received == number for number in SIGNALS] + [stop]
-        self.shared["flags"] = mx.array([own, *wishes], dtype=mx.float32)
+    def post_status(self, has_batch, received, stop):
+        flags = [has_batch, *_stop_flags(received, stop)]
+        self.shared["flags"] = mx.array(flags, dtype=mx.float32)
 
     def seed(self, seed, epoch, batch):
-        if self.rank:  # of the place in the run alone, so that rank 0's checkpoint is enough
+        if self.rank:  # a function of the position in the run, so rank 0's checkpoint is enough
             entropy = np.random.SeedSequence((seed, self.rank, epoch, batch))
             mx.random.seed(int(entropy.generate_state(1, np.uint64)[0]))
 
-    def hear(self):
+    def poll_status(self):
         previous, self.sent = self.sent, self.shared["agreed"]
         if previous is not None:
-            self._obey(previous.tolist())
+            self._agree(previous.tolist())
 
-    def meet(self, received, stop):
-        wishes = [[received == number for number in SIGNALS] + [stop]]
-        wishes = self.gather(wishes[0])
-        self._obey([sum(column) for column in zip(*wishes, strict=True)])
-        self.sent = None  # asked for before this meeting
+    def sync_status(self, received, stop):
+        flags = self.gather(_stop_flags(received, stop))
+        self._agree([sum(column) for column in zip(*flags, strict=True)])
+        self.sent = None  # posted before this exchange
 
-    def _obey(self, counts: list) -> None:
-        asked = [number for number, count in zip(SIGNALS, counts, strict=False) if count]
-        if asked and self.agreed_signal is None:
-            self.agreed_signal = asked[0]
+    def _agree(self, counts: list) -> None:
+        signals = [number for number, count in zip(SIGNALS, counts, strict=False) if count]
+        if signals and self.agreed_signal is None:
+            self.agreed_signal = signals[0]
         self.agreed_stop = self.agreed_stop or counts[-1] > 0
 
     def signal(self, received):
         return self.agreed_signal
 
-    def stops(self, stop):
+    def should_stop(self, stop):
         return self.agreed_stop
 
     def gather(self, value, saving=False):
@@ -233,45 +234,45 @@ class Ranks(Alone):
             rows = np.array(mx.distributed.all_gather(padded[None], group=self.group))
         return [json.loads(row[:size].tobytes()) for row, size in zip(rows, sizes, strict=True)]
 
-    def from_first(self, action):
-        value = error = told = None
+    def broadcast_from_rank0(self, action):
+        value = error = message = None
         if self.rank == 0:
             try:
                 value = action()
             except ValueError as caught:
-                error, told = caught, str(caught)
-        value, told = self.gather([value, told])[0]
+                error, message = caught, str(caught)
+        value, message = self.gather([value, message])[0]
         if error is not None:
             raise error
-        if told is not None:
-            raise ValueError(f"rank 0: {told}")
+        if message is not None:
+            raise ValueError(f"rank 0: {message}")
         return value
 
-    def first_goes_first(self, action):
-        done = []
-        self.from_first(lambda: done.append(action()))
-        return done[0] if done else action()
+    def rank0_first(self, action):
+        results: list = []
+        self.broadcast_from_rank0(lambda: results.append(action()))
+        return results[0] if results else action()
 
     @contextlib.contextmanager
-    def hush(self):
+    def rank0_output_only(self):
         if self.rank == 0:
             yield
             return
-        nowhere = io.StringIO()
-        with contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
+        discarded = io.StringIO()
+        with contextlib.redirect_stdout(discarded), contextlib.redirect_stderr(discarded):
             yield
 
-    def share(self, trees):
+    def broadcast(self, trees):
         for tree in trees:
             arrays = arrays_of(tree)
             kinds = {name: f"{list(a.shape)} {a.dtype}" for name, a in arrays.items()}
             self._check_same("the arrays of the model and its optimizer", kinds)
             with self.waiting():
-                shared = {name: self._first(array) for name, array in arrays.items()}
+                shared = {name: self._broadcast_array(array) for name, array in arrays.items()}
                 mx.eval(shared)
             put_arrays(tree, shared)
 
-    def _first(self, array: mx.array) -> mx.array:
+    def _broadcast_array(self, array: mx.array) -> mx.array:
         sent = array.astype(mx.uint8) if array.dtype == mx.bool_ else array
         sent = sent if self.rank == 0 else mx.zeros_like(sent)
         return mx.distributed.all_sum(sent, group=self.group).astype(array.dtype)
@@ -297,29 +298,34 @@ class Ranks(Alone):
     def _check_same(self, what: str, value) -> None:
         for rank, other in enumerate(values := self.gather(value)):
             if other != values[0]:
-                first, found = values[0], other
+                first, second = values[0], other
                 if isinstance(value, dict):
                     name = min(n for n in first | other if first.get(n) != other.get(n))
-                    first, found = (f"{name} {one.get(name, 'missing')}" for one in (first, other))
+                    first, second = (f"{name} {one.get(name, 'missing')}" for one in (first, other))
                 raise ValueError(
-                    f"{what} must be the same on all ranks: rank 0 has {first}, rank {rank} {found}"
+                    f"{what} must be the same on all ranks: rank 0 has {first}, rank {rank} "
+                    f"{second}"
                 )
 
     @contextlib.contextmanager
     def watch(self, where):
         self.agreed_signal, self.agreed_stop, self.sent = None, False, None
-        with Guardian(self.rank, where) as self.guardian:
+        with Watchdog(self.rank, where) as self.watchdog:
             try:
                 yield
             finally:
-                self.guardian = None
+                self.watchdog = None
 
     def waiting(self, saving=False):
-        return contextlib.nullcontext() if self.guardian is None else self.guardian.waiting(saving)
+        return contextlib.nullcontext() if self.watchdog is None else self.watchdog.waiting(saving)
+
+
+def _stop_flags(received: int | None, stop: bool) -> list[bool]:
+    return [*(received == number for number in SIGNALS), stop]
 
 
 def buckets(arrays: list[mx.array]) -> Iterator[list[mx.array]]:
-    """Consecutive arrays, as many together as have BUCKET_BYTES as float32, at least one."""
+    """Consecutive arrays in lists of at most BUCKET_BYTES as float32, of one array at least."""
     bucket: list[mx.array] = []
     for array in arrays:
         if bucket and 4 * (sum(a.size for a in bucket) + array.size) > BUCKET_BYTES:
@@ -330,12 +336,12 @@ def buckets(arrays: list[mx.array]) -> Iterator[list[mx.array]]:
         yield bucket
 
 
-def join() -> Alone:
-    """The ranks that this process was launched with; nothing is set up where no launcher was."""
+def join() -> SingleProcess:
+    """The group of processes that this one was launched in; without a launcher a SingleProcess."""
     hosts = os.environ.get("MLX_HOSTFILE")
-    alone = hosts and not Path(hosts).read_text().strip()  # mlx.launch -n 1, at which MLX stumbles
-    if any(os.environ.get(name) for name in LAUNCHERS) and not alone:
+    single = hosts and not Path(hosts).read_text().strip()  # mlx.launch -n 1, which MLX rejects
+    if any(os.environ.get(name) for name in LAUNCHERS) and not single:
         group = mx.distributed.init()
         if group.size() > 1:
-            return Ranks(group)
-    return Alone()
+            return ProcessGroup(group)
+    return SingleProcess()

@@ -120,7 +120,9 @@ def evaluate(trainer, loader, method: str, prefix: str, limit) -> dict[str, floa
     if hasattr(loader, "set_epoch"):
         loader.set_epoch(0)  # the same batches at every evaluation
     test = prefix == "test_"
-    trainer.tell(lambda c: (c.on_test_start if test else c.on_validation_start)(trainer, module))
+    trainer.call_callbacks(
+        lambda c: (c.on_test_start if test else c.on_validation_start)(trainer, module)
+    )
     if not test:
         module.on_validation_start()
     pending: list[StepOutputs] = []
@@ -132,7 +134,7 @@ def evaluate(trainer, loader, method: str, prefix: str, limit) -> dict[str, floa
         if pending:
             mx.eval(pending[-1].vector)
         pending.append(outputs)
-        trainer.tell(
+        trainer.call_callbacks(
             lambda c, o=outputs, b=batch, i=index: c.on_validation_batch_end(
                 trainer, module, o, b, i
             )
@@ -151,7 +153,7 @@ def evaluate(trainer, loader, method: str, prefix: str, limit) -> dict[str, floa
         for name, value in averages.means().items()
     }
     if test:
-        trainer.tell(lambda c: c.on_test_end(trainer, module, metrics))
+        trainer.call_callbacks(lambda c: c.on_test_end(trainer, module, metrics))
         return metrics
     if not trainer.sanity_checking:
         trainer.callback_metrics.update(metrics)

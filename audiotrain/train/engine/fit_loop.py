@@ -19,7 +19,7 @@ from audiotrain.train.engine.evaluation_loop import (
 )
 from audiotrain.train.engine.memory import memory_limits
 from audiotrain.train.engine.signals import Interrupted, SignalGuard
-from audiotrain.train.engine.step_metrics import StepNumbers
+from audiotrain.train.engine.step_metrics import MetricBuffer
 
 
 class FitLoop:
@@ -28,7 +28,7 @@ class FitLoop:
     def __init__(self, trainer):
         self.trainer, self.module, self.step = trainer, trainer.module, trainer.step
         self.ranks = trainer.ranks
-        self.numbers = StepNumbers(trainer)
+        self.numbers = MetricBuffer(trainer)
         self.previous: StepOutputs | None = None
         self.overfitted: list | None = None
 
@@ -44,7 +44,7 @@ class FitLoop:
                 self._sanity_check()
                 if not module.training:
                     module.train()
-                trainer.tell(lambda c: c.on_train_start(trainer, module))
+                trainer.call_callbacks(lambda c: c.on_train_start(trainer, module))
                 module.on_train_start()
                 self.numbers.begin_interval()
                 self._meet()
@@ -52,7 +52,7 @@ class FitLoop:
                     self._epoch()
                 mx.eval(self.step.state())
                 module.on_train_end()
-                trainer.tell(lambda c: c.on_train_end(trainer, module))
+                trainer.call_callbacks(lambda c: c.on_train_end(trainer, module))
                 self.flush()
                 self._meet()
                 trainer.check_signal()  # one that came too late for a step
@@ -84,7 +84,7 @@ class FitLoop:
                     raise
                 error.add_note(f"then {type(callback).__name__} failed: {second}")
 
-        self.trainer.tell(guarded)
+        self.trainer.call_callbacks(guarded)
 
     def _finished(self) -> bool:
         trainer = self.trainer
@@ -99,7 +99,7 @@ class FitLoop:
         trainer = self.trainer
         if trainer.max_steps is not None and trainer.global_step >= trainer.max_steps:
             return True
-        return self.ranks.stops(self._wants_to_stop())
+        return self.ranks.should_stop(self._wants_to_stop())
 
     def _wants_to_stop(self) -> bool:
         trainer = self.trainer
@@ -108,7 +108,7 @@ class FitLoop:
 
     def _meet(self) -> None:
         """Agree with the other ranks on signals and on stopping."""
-        self.ranks.meet(self.trainer.guard.received, self._wants_to_stop())
+        self.ranks.sync_status(self.trainer.guard.received, self._wants_to_stop())
 
     def _where(self) -> str:
         """Where the run stands, for the one line of its sudden end."""
@@ -122,7 +122,7 @@ class FitLoop:
         trainer, module = self.trainer, self.module
         trainer.epoch_finished = False
         module.on_train_epoch_start(trainer.current_epoch)
-        trainer.tell(lambda c: c.on_train_epoch_start(trainer, module))
+        trainer.call_callbacks(lambda c: c.on_train_epoch_start(trainer, module))
         self.step.refresh()
         if trainer.validation_due:
             self._validate_inside()
@@ -180,14 +180,14 @@ class FitLoop:
 
     def _train_batch(self, batch, total: int | None) -> None:
         trainer, module, index = self.trainer, self.module, self.trainer.batches_done
-        trainer.tell(lambda c: c.on_train_batch_start(trainer, module, batch, index))
+        trainer.call_callbacks(lambda c: c.on_train_batch_start(trainer, module, batch, index))
         accumulate = trainer.accumulate_grad_batches > 1
         own = owns(trainer.train_loader, index)
-        self.ranks.ask(own, trainer.guard.received, self._wants_to_stop())
+        self.ranks.post_status(own, trainer.guard.received, self._wants_to_stop())
         self.ranks.seed(trainer.seed, trainer.current_epoch, index)
         outputs = self.step.add(batch) if accumulate else self.step(batch)
         self._dispatch(outputs)
-        self.ranks.hear()
+        self.ranks.poll_status()
         self.numbers.add(trainer.global_step, outputs)
         trainer.batches_done += 1
         if not accumulate:
@@ -199,7 +199,9 @@ class FitLoop:
         if trainer.group == 0:
             self._log_interval()
             trainer.validation_due = self._validation_is_due(total)
-        trainer.tell(lambda c: c.on_train_batch_end(trainer, module, outputs, batch, index))
+        trainer.call_callbacks(
+            lambda c: c.on_train_batch_end(trainer, module, outputs, batch, index)
+        )
 
     def _optimize(self) -> None:
         outputs = self.step.apply()
@@ -233,7 +235,7 @@ class FitLoop:
         self.drain()
         row = self.numbers.row()
         trainer.interval = Averages()
-        trainer.tell(lambda c: c.on_log(trainer, self.module))
+        trainer.call_callbacks(lambda c: c.on_log(trainer, self.module))
         trainer.history.add_log(self._stamp() | trainer.log_metrics(row))
         self.numbers.begin_interval()
 
@@ -279,7 +281,7 @@ class FitLoop:
         self.drain()
         metrics = self._validate()
         trainer.history.add_log(self._stamp() | trainer.log_metrics(metrics))
-        trainer.tell(lambda c: c.on_validation_end(trainer, self.module))
+        trainer.call_callbacks(lambda c: c.on_validation_end(trainer, self.module))
         self._meet()
 
     def _validate(self) -> dict:
@@ -322,16 +324,16 @@ class FitLoop:
         metrics["learning_rate"] = trainer.current_learning_rate()
         trainer.epoch_finished, trainer.epoch_ending = exhausted, True
         trainer.validated_now = validated
-        trainer.tell(lambda c: c.on_log(trainer, module))
+        trainer.call_callbacks(lambda c: c.on_log(trainer, module))
         trainer.callback_metrics.update(metrics)
         module.on_train_epoch_end(trainer.current_epoch, dict(trainer.callback_metrics))
         metrics = self._last_validation(validated) | trainer.log_metrics(metrics)
         trainer.history.add_epoch(self._stamp() | metrics)
         if validated:
-            trainer.tell(lambda c: c.on_validation_end(trainer, module))
-        trainer.tell(lambda c: c.on_train_epoch_end(trainer, module))
+            trainer.call_callbacks(lambda c: c.on_validation_end(trainer, module))
+        trainer.call_callbacks(lambda c: c.on_train_epoch_end(trainer, module))
         self.flush()
-        trainer.tell(lambda c: c.on_epoch_end(trainer, EpochState(trainer)))
+        trainer.call_callbacks(lambda c: c.on_epoch_end(trainer, EpochState(trainer)))
         self.flush()
         trainer.epoch_finished = trainer.epoch_ending = False
         self._meet()

@@ -16,7 +16,7 @@ class NonFiniteError(ValueError):
     """Too many steps in a row had a NaN or infinite loss or gradient."""
 
 
-class StepNumbers:
+class MetricBuffer:
     """Outputs of steps that were not read yet, and the log interval that they are part of."""
 
     def __init__(self, trainer):
@@ -83,7 +83,7 @@ class StepNumbers:
         }
 
 
-class Records:
+class LoggedScalars:
     """Scalars that modules and callbacks log by name, until the next row takes them."""
 
     def __init__(self):

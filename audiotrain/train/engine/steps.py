@@ -13,7 +13,7 @@ from mlx.utils import tree_map
 
 from audiotrain.backend.buffers import freeze_buffers
 from audiotrain.backend.ops import contiguous_gradients
-from audiotrain.train.distributed.ranks import Alone
+from audiotrain.train.distributed.ranks import SingleProcess
 from audiotrain.train.engine.compiled_function import Compiled, StepOutputs, scalar
 from audiotrain.train.engine.precision import Bfloat16Mixed, Float32
 from audiotrain.train.engine.update import gradient_norm, keep_if
@@ -34,7 +34,7 @@ class TrainStep:
         accumulate: bool,
         ema_decay: float | None,
         precision: Float32 | Bfloat16Mixed,
-        ranks: Alone,
+        ranks: SingleProcess,
         compile: bool,
     ):
         precision.check(module)
@@ -134,7 +134,7 @@ class TrainStep:
             weight = scalar("batch_weight", self.module.batch_weight(batch))
             return self.ranks.objective(loss, weight), loss, metrics, weight
 
-        with self.ranks.layers(self.module), self.precision.layers(self.module):
+        with self.ranks.synchronized_layers(self.module), self.precision.layers(self.module):
             numbers, gradients = nn.value_and_grad(self.module, loss_and_metrics)(batch)
         return *numbers[1:], contiguous_gradients(gradients)
 
@@ -162,7 +162,10 @@ class TrainStep:
         total = self.extra["accumulator"]
         total["gradients"] = tree_map(
             lambda old, new: (
-                old + mx.where(finite, self.ranks.weigh(new.astype(mx.float32), own_weight), 0.0)
+                old
+                + mx.where(
+                    finite, self.ranks.weighted_gradient(new.astype(mx.float32), own_weight), 0.0
+                )
             ),
             total["gradients"],
             gradients,
@@ -176,7 +179,7 @@ class TrainStep:
         something = total["weight"] > 0
         scale = 1 / mx.where(something, total["weight"], 1.0)
         parameters = self.module.trainable_parameters()
-        summed = self.ranks.total(total["gradients"])
+        summed = self.ranks.sum_tree(total["gradients"])
         gradients = tree_map(lambda g, p: (g * scale).astype(p.dtype), summed, parameters)
         norm = gradient_norm(gradients)
         self._descend(gradients, norm)

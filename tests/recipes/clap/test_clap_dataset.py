@@ -18,7 +18,7 @@ from audiotrain.recipes.clap import dataset as captioned
 from audiotrain.recipes.clap.clips import read_through
 from audiotrain.recipes.clap.dataset import CaptionedClips, ClipAugmentation
 from audiotrain.train.data.loader import DataLoader
-from audiotrain.train.distributed.ranks import Alone
+from audiotrain.train.distributed.ranks import SingleProcess
 
 RATE = 8000
 SMALL = {"rate": RATE, "n_fft": 256, "hop": 80, "fmin": 50, "fmax": 4000, "seconds": 1, "mels": 16}
@@ -336,7 +336,7 @@ def test_two_workers_read_the_bytes_of_one_core(tmp_path, clips, tokenizer, feat
         cache = tmp_path / f"cache{cores}"
         cached = FeatureCache(cache / "mels", np.float16)
         samples = CaptionedClips(many, tokenizer, features, mels=cached)
-        lines = read_through(samples, cache, Alone())
+        lines = read_through(samples, cache, SingleProcess())
         assert [number for number, line in enumerate(lines) if line] == [3]
         assert "bad.wav" in lines[3]
         results.append(contents(cache))

@@ -26,7 +26,7 @@ from audiotrain.recipes.chords.songs import (
     load_renderings,
 )
 from audiotrain.recipes.common.preparation import prepare
-from audiotrain.train.distributed.ranks import Alone
+from audiotrain.train.distributed.ranks import SingleProcess
 from audiotrain.utils.cores import available_cores
 
 RATE = 22050
@@ -118,7 +118,7 @@ def test_a_killed_worker_leaves_one_line_and_nothing_half_written(tmp_path, monk
     assert 1 <= len(contents(tmp_path)) < 20
 
 
-class TwoRanks(Alone):
+class TwoRanks(SingleProcess):
     """Rank 1 of two on a host; rank 0 answers what it is given."""
 
     rank, size = 1, 2

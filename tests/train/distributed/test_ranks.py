@@ -26,7 +26,7 @@ from audiotrain.train import checkpoint
 from audiotrain.train.data.samplers import BucketSampler, DistributedSampler, WeightedRandomSampler
 from audiotrain.train.distributed import ranks as distributed
 from audiotrain.train.distributed import watchdog
-from audiotrain.train.distributed.ranks import Alone, buckets, join
+from audiotrain.train.distributed.ranks import SingleProcess, buckets, join
 from audiotrain.train.distributed.watchdog import lost_connection
 from audiotrain.utils.arrays import arrays_of
 
@@ -217,10 +217,10 @@ def test_a_killed_rank_ends_the_run_with_one_line_and_a_checkpoint(tmp_path):
 def test_a_rank_that_hangs_is_given_up_after_a_signal():
     code = (
         "import ctypes, os, signal, threading\n"
-        "from audiotrain.train.distributed import watchdog as guardian\n"
+        "from audiotrain.train.distributed import watchdog\n"
         "from audiotrain.train.engine import signals\n"
-        "guardian.GRACE = 0.5\n"
-        "with signals.SignalGuard(), guardian.Guardian(1, lambda: 'at step 7') as own:\n"
+        "watchdog.GRACE = 0.5\n"
+        "with signals.SignalGuard(), watchdog.Watchdog(1, lambda: 'at step 7') as own:\n"
         "    threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()\n"
         "    libc, mutex = ctypes.CDLL(None), ctypes.create_string_buffer(128)\n"
         "    libc.pthread_mutex_init(mutex, None)\n"
@@ -235,13 +235,13 @@ def test_a_rank_that_hangs_is_given_up_after_a_signal():
     assert time.monotonic() - began < 45
 
 
-def test_a_guardian_watches_when_a_thousand_files_are_open(tmp_path):
+def test_a_watchdog_watches_when_a_thousand_files_are_open(tmp_path):
     held = []
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, hard), hard))
         held = [open(os.devnull) for _ in range(1100)]  # noqa: SIM115
-        with watchdog.Guardian(0, lambda: "") as own:
+        with watchdog.Watchdog(0, lambda: "") as own:
             time.sleep(0.1)
             assert own.thread.is_alive()
     finally:
@@ -250,11 +250,11 @@ def test_a_guardian_watches_when_a_thousand_files_are_open(tmp_path):
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def test_a_guardian_leaves_a_short_wait_alone_and_nothing_behind(monkeypatch):
+def test_a_watchdog_leaves_a_short_wait_alone_and_nothing_behind(monkeypatch):
     monkeypatch.setattr(watchdog, "GRACE", 30.0)
     before = signal.set_wakeup_fd(-1)
     signal.set_wakeup_fd(before)
-    with watchdog.Guardian(0, lambda: "") as own, own.waiting(saving=False):
+    with watchdog.Watchdog(0, lambda: "") as own, own.waiting(saving=False):
         pass
     assert own.since is None
     assert not own.thread.is_alive()
@@ -269,14 +269,14 @@ def test_one_process_is_alone_whatever_it_was_launched_with(monkeypatch, tmp_pat
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(mx.distributed, "init", refuse)
     one = trainer(tmp_path)
-    assert type(one.ranks) is Alone
+    assert type(one.ranks) is SingleProcess
     assert (one.global_rank, one.world_size, one.is_global_zero) == (0, 1, True)
     monkeypatch.undo()
     monkeypatch.setenv("MLX_WORLD_SIZE", "1")
-    assert type(join()) is Alone
+    assert type(join()) is SingleProcess
     monkeypatch.setenv("MLX_HOSTFILE", str(tmp_path / "hosts"))
     (tmp_path / "hosts").write_text("\n")  # what mlx.launch -n 1 gives, and MLX cannot read
-    assert type(join()) is Alone
+    assert type(join()) is SingleProcess
 
 
 def test_buckets_are_bounded_keep_the_order_and_hold_what_is_larger(monkeypatch):
@@ -430,7 +430,7 @@ def test_a_distributed_sampler_is_not_shared_out_again():
 # What ranks must have in common, with the other rank's answers put in
 
 
-class TwoRanks(distributed.Ranks):
+class TwoRanks(distributed.ProcessGroup):
     """Rank 0 of two, whose other rank says what it is told to."""
 
     def __init__(self, other):
@@ -446,9 +446,9 @@ def test_the_others_begin_when_rank_0_has_left_its_files_and_say_nothing(capsys)
         order, ranks = [], TwoRanks(lambda value: value)
         ranks.rank = rank
         ranks.gather = lambda value, saving=False, o=order: [o.append("met") or value] * 2
-        assert ranks.first_goes_first(lambda o=order: o.append("did") or 5) == 5
+        assert ranks.rank0_first(lambda o=order: o.append("did") or 5) == 5
         assert order == (["did", "met"] if rank == 0 else ["met", "did"])
-        with ranks.hush():
+        with ranks.rank0_output_only():
             print(f"rank {rank}")
             print(f"rank {rank}", file=sys.stderr)
     assert capsys.readouterr() == ("rank 0\n", "rank 0\n")
@@ -461,7 +461,7 @@ def test_ranks_that_differ_are_told_apart_before_they_wait_for_each_other():
         TwoRanks(lambda value: 4).check_batches(None)
     other = TwoRanks(lambda kinds: {name: kinds[name].replace("[3]", "[4]") for name in kinds})
     with pytest.raises(ValueError, match=r"0 has b \[3\] .*rank 1 b \[4\]"):
-        other.share([{"a": mx.zeros(2), "b": mx.zeros(3)}])
+        other.broadcast([{"a": mx.zeros(2), "b": mx.zeros(3)}])
 
 
 def test_each_rank_draws_from_a_stream_of_its_own_that_its_place_in_the_run_gives_back():
@@ -484,7 +484,7 @@ def test_each_rank_draws_from_a_stream_of_its_own_that_its_place_in_the_run_give
 def test_a_loader_that_cannot_be_shared_out_is_refused(tmp_path):
     one = trainer(tmp_path)
     one.ranks = TwoRanks(lambda value: value)
-    one.ranks.share = lambda trees: None
+    one.ranks.broadcast = lambda trees: None
     message = r"a list has no shard\(rank, world_size\): each of the 2 ranks would be given all"
     with pytest.raises(ValueError, match=message):
         one.fit(Classifier(), [Points()[0]])
