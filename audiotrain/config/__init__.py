@@ -1,23 +1,18 @@
 """Settings: a dataclass from presets, files and flags.
 
-builder.py      The settings of a dataclass, read from files and values
-cli.py          Settings
-coerce.py       Text of a file or a flag -> the value that a setting's type asks for, or what
 diff.py         Nested settings as flat rows, and the differences of two
+flags.py        The words of a command line as settings
+help.py         `--help`, as tyro prints it
 import_path.py  Classes and functions by import path, for settings that name one
-yaml_files.py   YAML and JSON files of settings as nodes that know their lines, with the files
+load.py         Settings from defaults, presets, files and flags; what ran is saved again
+merge.py        Files, flags and Python values merged, then validated at once
+schema.py       Settings dataclasses whose types say what a value may be; shared types
+yaml_files.py   YAML and JSON files of settings, with the files they include
 """
 
-from audiotrain.config.cli import (
-    choose_command,
-    load,
-    preset_names,
-    read,
-    save,
-    stated,
-    to_plain,
-    wants_help,
-)
+from audiotrain.config.load import choose_command, load, read, save, stated, wants_help
+from audiotrain.config.merge import to_plain
+from audiotrain.config.yaml_files import preset_names
 
 __all__ = [
     "choose_command",

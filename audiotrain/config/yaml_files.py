@@ -1,53 +1,61 @@
-"""YAML and JSON files of settings as nodes that know their lines, with the files they include.
+"""YAML and JSON files of settings as Words that know their lines, with the files they include.
 
 `include: other.yaml` (or a list) at the top of a file takes that file's settings first; `version`
 says for which version of these files it was written. Both are read here and nowhere else.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from audiotrain.config.coerce import Scalar
+from audiotrain.config.schema import Word
 from audiotrain.utils.text import nearest
 
-VERSION = 1  # of the files that config.save writes; a change that older readers misread raises it
+VERSION = 2  # of the files that config.save writes; a change that older readers misread raises it
+RENAMED: dict[str, str] = {}
+"""Dotted names of settings, or of groups of them, in files of version 1, and what they are now."""
+
+
+class Node(NamedTuple):
+    """A value of a file: a Word, a list of these, or a dict of Nodes; and its file and line."""
+
+    value: Any
+    place: str
 
 
 def documents(
     file: Path, problems: list[str], presets: Path | None = None
-) -> list[tuple[Path, dict[str, tuple[int, Any]]]]:
-    """(file, its top-level keys with line and node) of a file and of what it includes, those that
-    go over the others later. Mistakes go to `problems`, one line each.
+) -> list[tuple[bool, dict[str, Node]]]:
+    """The keys of a file and of what it includes, later ones over earlier, and whether they may
+    have names of version 1 (`current_name`).
 
-    What is included is relative to the file; a name without a suffix is one of `presets`.
+    Mistakes go to `problems`, one line each. What is included is relative to the file; a name
+    without a suffix is one of `presets`.
     """
-    return _included(Path(file), str(file), (), problems, presets)
+    return _documents(Path(file), str(file), (), problems, presets)
 
 
-def _included(file: Path, place: str, above: tuple[Path, ...], problems: list[str], presets):
+def current_name(name: str) -> str:
+    """The dotted name that a setting of version 1 has now."""
+    for old, new in RENAMED.items():
+        if f"{name}.".startswith(f"{old}."):
+            return new + name[len(old) :]
+    return name
+
+
+def _documents(file: Path, place: str, above: tuple[Path, ...], problems: list[str], presets):
     circle = [*above, file.resolve()]
     if file.resolve() in above:
         names = " -> ".join(path.name for path in circle[circle.index(file.resolve()) :])
         problems.append(f"{place}: include goes in a circle: {names}")
         return []
     root = _compose(file, place, problems)
-    if root is None:
-        return []
-    found, keys = [], {}
-    for key, node in root.value:
-        line = key.start_mark.line + 1
-        if key.value in keys:
-            problems.append(f"{file}:{line}: key {key.value!r} is given twice")
-            continue
-        if key.value == "version":
-            _check_version(node, f"{file}:{line}", problems)
-        elif key.value == "include":
-            for path in _paths(node, f"{file}:{line}", file, problems, presets):
-                found += _included(path, f"{file}:{line}", tuple(circle), problems, presets)
-        keys[key.value] = line, node
-    own = {name: place for name, place in keys.items() if name not in ("version", "include")}
-    return [*found, (file, own)]
+    keys = {} if root is None else _convert(root, file, problems)
+    is_old = _check_version(keys.pop("version", None), problems) < 2
+    found = []
+    if included := keys.pop("include", None):
+        for path in _paths(included, file, problems, presets):
+            found += _documents(path, included.place, tuple(circle), problems, presets)
+    return [*found, (is_old, keys)]
 
 
 def _compose(file: Path, place: str, problems: list[str]):
@@ -58,9 +66,12 @@ def _compose(file: Path, place: str, problems: list[str]):
         text = file.read_text(encoding="utf-8-sig")
         # YAML contains JSON, but for tabs between the tokens.
         root = yaml.compose(text.expandtabs() if file.suffix == ".json" else text)
+        if root is None or isinstance(root, yaml.MappingNode):
+            return root
+        problems.append(f"{file}:1: expected lines of `key: value`")
     except OSError as error:
-        told = str(file) if place == str(file) else f"{place}: include {file}"
-        problems.append(f"{told}: cannot be read: {error.strerror}")
+        subject = str(file) if place == str(file) else f"{place}: include {file}"
+        problems.append(f"{subject}: cannot be read: {error.strerror}")
     except UnicodeDecodeError as error:
         problems.append(f"{file}: not UTF-8 text (byte {error.start})")
     except yaml.MarkedYAMLError as error:
@@ -68,60 +79,61 @@ def _compose(file: Path, place: str, problems: list[str]):
         problems.append(f"{file}:{line}: not valid YAML: {error.problem or error.context}")
     except yaml.YAMLError as error:
         problems.append(f"{file}: not valid YAML: {' '.join(str(error).split())}")
-    else:
-        if root is None:
-            return None
-        if isinstance(root, yaml.MappingNode):
-            odd = [f"{file}:{line}: {told}" for line, told in _odd_nodes(root)]
-        else:
-            odd = [f"{file}:1: expected lines of `key: value`"]
-        problems += odd
-        return None if odd else root
     return None
 
 
-def _odd_nodes(node, above: tuple = ()) -> list[tuple[int, str]]:
-    """Line and words for each key that is no text, and each alias of what it is in."""
+def _convert(node: Any, file: Path, problems: list[str], group: str = "", above: tuple = ()) -> Any:
+    """A YAML node as a Word, a list of these, or a dict of Nodes."""
     import yaml
 
+    place = f"{file}:{node.start_mark.line + 1}"
+    if isinstance(node, yaml.ScalarNode):
+        # JSON writes a character beyond 16 bits as two halves, which YAML leaves apart.
+        text = node.value.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
+        return Word(text, node.style is not None, ("null", "Null", "NULL", "~", ""))
     if any(node is outer for outer in above):
-        return [(node.start_mark.line + 1, "an anchor's alias is inside it, so it has no end")]
-    found, parts = [], []
+        problems.append(f"{place}: an anchor's alias is inside it, so it has no end")
+        return {}
+    above = (*above, node)
     if isinstance(node, yaml.SequenceNode):
-        parts = node.value
-    elif isinstance(node, yaml.MappingNode):
-        keys = [key for key, _ in node.value if not isinstance(key, yaml.ScalarNode)]
-        found = [
-            (key.start_mark.line + 1, "a list or dict as a key, expected text") for key in keys
-        ]
-        parts = [part for _, part in node.value]
-    return found + [one for part in parts for one in _odd_nodes(part, (*above, node))]
+        return [_convert(part, file, problems, group, above) for part in node.value]
+    keys: dict[str, Node] = {}
+    for key, part in node.value:
+        place = f"{file}:{key.start_mark.line + 1}"
+        if not isinstance(key, yaml.ScalarNode):
+            problems.append(f"{place}: a list or dict as a key, expected text")
+        elif key.value in keys:
+            problems.append(f"{place}: key {group + key.value!r} is given twice")
+        else:
+            value = _convert(part, file, problems, f"{group}{key.value}.", above)
+            keys[key.value] = Node(value, place)
+    return keys
 
 
-def _check_version(node, place: str, problems: list[str]) -> None:
-    found = written(node)
-    if not isinstance(found, Scalar) or not found.text.isdigit():
-        problems.append(f"{place}: version: expected a whole number, {VERSION} is the newest")
-    elif int(found.text) > VERSION:
+def _check_version(node: Node | None, problems: list[str]) -> int:
+    """The version of a file; 1 where it says none."""
+    if node is None:
+        return 1
+    if not isinstance(node.value, Word) or not node.value.text.isdigit():
+        problems.append(f"{node.place}: version: expected a whole number, {VERSION} is the newest")
+        return VERSION
+    if int(node.value.text) > VERSION:
         problems.append(
-            f"{place}: version {found.text} is newer than {VERSION}, the newest that this "
-            f"audiotrain reads: pip install -U audiotrain"
+            f"{node.place}: version {node.value.text} is newer than {VERSION}, the newest that "
+            f"this audiotrain reads: pip install -U audiotrain"
         )
+    return int(node.value.text)
 
 
-def _paths(node, place: str, file: Path, problems: list[str], presets: Path | None) -> list[Path]:
-    found = written(node)
-    names = found if isinstance(found, list) else [found]
+def _paths(node: Node, file: Path, problems: list[str], presets: Path | None) -> list[Path]:
     paths = []
-    for name in names:
-        if not isinstance(name, Scalar) or not name.text:
-            problems.append(f"{place}: include: expected a file's name, or a list of these")
+    for name in node.value if isinstance(node.value, list) else [node.value]:
+        if not isinstance(name, Word) or not name.text:
+            problems.append(f"{node.place}: include: expected a file's name, or a list of these")
         elif Path(name.text).suffix or presets is None:
             paths.append(file.parent / name.text)
-        elif name.text in (known := preset_names(presets)):
-            paths.append(Path(presets) / f"{name.text}.yaml")
         else:
-            problems.append(f"{place}: include: {no_preset(name.text, known)}")
+            paths += preset_file(name.text, presets, f"{node.place}: include", problems)
     return paths
 
 
@@ -130,38 +142,15 @@ def preset_names(presets: Path) -> list[str]:
     return sorted(file.stem for file in Path(presets).glob("*.yaml"))
 
 
+def preset_file(name: str, presets: Path, place: str, problems: list[str]) -> list[Path]:
+    """The file of a preset; none, and a problem, where there is no such preset."""
+    known = preset_names(presets)
+    if name in known:
+        return [Path(presets) / f"{name}.yaml"]
+    problems.append(f"{place}: {no_preset(name, known)}")
+    return []
+
+
 def no_preset(name: str, known: list[str]) -> str:
-    """What is told of a preset that does not exist."""
+    """A preset that does not exist, and those that do."""
     return f"no preset {name!r}{nearest(name, known)}, expected one of {', '.join(known)}"
-
-
-def written(node: Any) -> Any:
-    """A YAML node as a Scalar, a list of these, or a dict of them."""
-    import yaml
-
-    if isinstance(node, yaml.ScalarNode):
-        # JSON writes a character beyond 16 bits as two halves, which YAML leaves apart.
-        text = node.value.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
-        return Scalar(text, node.style is not None, ("null", "Null", "NULL", "~", ""))
-    if isinstance(node, yaml.SequenceNode):
-        return [written(part) for part in node.value]
-    return {key.value: written(value) for key, value in node.value}
-
-
-def as_written(value: Any) -> Any:
-    """A Python value as a file would have it; ValueError for objects that no file holds.
-
-    >>> as_written({"rate": 0.5})
-    {'rate': Scalar(text='0.5', quoted=False, nulls=('None', 'none', 'null'))}
-    """
-    if value is None or isinstance(value, bool):
-        return Scalar("null" if value is None else str(value).lower())
-    if isinstance(value, str | Path):
-        return Scalar(str(value), quoted=True)
-    if isinstance(value, Mapping):
-        return {str(key): as_written(part) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [as_written(part) for part in value]
-    if hasattr(value, "__float__"):
-        return Scalar(str(value))
-    raise ValueError(f"found {value!r:.60}, expected a number, text, a list or a dict")

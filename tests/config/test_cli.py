@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from audiotrain.config import choose_command, load, save
-from audiotrain.config.builder import to_plain
+from audiotrain.config import to_plain
 
 
 @dataclass(frozen=True)
@@ -202,7 +202,7 @@ def test_saved_text_that_looks_like_a_number_stays_text(tmp_path):
 def test_save_replaces_whole_files_only(tmp_path, monkeypatch):
     save(Run(), tmp_path / "a.yaml")
     before = (tmp_path / "a.yaml").read_text()
-    assert before.startswith("version: 1\ndata: null\nepochs: 10\n")
+    assert before.startswith("version: 2\ndata: null\nepochs: 10\n")
 
     def full(descriptor):
         raise OSError(28, "No space left on device")
@@ -245,8 +245,8 @@ def test_save_replaces_whole_files_only(tmp_path, monkeypatch):
             " (did you mean cosine?)",
         ),
         (["--limit", "x"], "--limit: found 'x', expected a whole number or a number or null"),
-        (["--config"], "--config: expected a file"),
-        (["--config", "--epochs", "3"], "--config: expected a file"),
+        (["--config"], "--config: nothing follows, expected a file"),
+        (["--config", "--epochs", "3"], "--config: nothing follows, expected a file"),
         (["--preset", "fast"], "--preset: unknown flag"),
         (["--config", "none.yaml"], "none.yaml: cannot be read: No such file or directory"),
         (["--epochs", "-1"], "epochs is -1, expected 0 or more"),
@@ -285,14 +285,14 @@ def test_a_wrong_line_is_named(tmp_path, text, expected):
 
 
 def test_all_mistakes_come_at_once(tmp_path):
-    file = write(tmp_path / "run.yaml", "epoch: 3\nname: [1]\nlimit: 2\n")
-    lines = problems(["--config", file, "--epochs", "x", "--limmit", "3", "--name", "ok"])
+    file = write(tmp_path / "run.yaml", "epoch: 3\nname: [1]\nlimit: 2\nnote: [2]\n")
+    lines = problems(["--config", file, "--epochs", "x", "--limmit", "3", "--note", "ok"])
     assert [line.removeprefix(file).split(" ")[0] for line in lines] == [
-        ":1:",
-        ":2:",
-        "--epochs:",
         "--limmit:",
-    ]
+        ":1:",
+        "--epochs:",
+        ":2:",
+    ]  # and line 4, which is replaced by a flag, is none
 
 
 def test_files_that_are_no_text(tmp_path):
@@ -329,8 +329,8 @@ def test_positional_words_and_required_fields():
     assert load(Predict, argv, positional="audio") == Predict((Path("a.wav"), Path("b.wav")), "off")
     assert load(Predict, ["--audio", "a.wav"], positional="audio").audio == (Path("a.wav"),)
     assert problems(["--bass", "of"], Predict) == [
-        "--bass: found 'of', expected one of any, off (did you mean off?)",
         "--audio: required, expected a list, each a path",
+        "--bass: found 'of', expected one of any, off (did you mean off?)",
     ]
     assert load(Run, ["songs"], positional="data").data == Path("songs")
     assert problems(["songs", "more"], positional="data") == [
@@ -386,7 +386,7 @@ def test_import_stays_light():
     code = (
         "import sys, runpy; sys.path.insert(0, 'audiotrain'); sys.modules['audiotrain'] = "
         "type(sys)('audiotrain'); sys.modules['audiotrain'].__path__ = ['audiotrain'];"
-        "import audiotrain.config.cli;"
+        "import audiotrain.config.load;"
         "print([name for name in ('tyro', 'yaml', 'numpy', 'mlx') if name in sys.modules])"
     )
     root = Path(__file__).parents[2]

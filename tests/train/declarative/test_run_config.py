@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from audiotrain.config.builder import to_plain
+from audiotrain.config import to_plain
 from audiotrain.config.yaml_files import VERSION, preset_names
 from audiotrain.train import callbacks
 from audiotrain.train.declarative import names

@@ -1,0 +1,79 @@
+"""`--help`: every setting with its default and its sentence, as tyro prints them."""
+
+import ast
+import dataclasses
+import inspect
+import textwrap
+import typing
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+from audiotrain.config.merge import Merged
+from audiotrain.config.yaml_files import preset_names
+
+
+def print_help(
+    settings: type,
+    merged: Merged,
+    prog: str | None,
+    description: str,
+    positional: str | None,
+    presets: Path | None,
+) -> None:
+    """Print the settings of a dataclass with the values that files and flags give them."""
+    import tyro
+
+    lines = [joined(description)]
+    if positional:
+        lines.append(f"Words without a flag are --{positional}.")
+    if names := preset_names(presets) if presets else []:
+        lines.append(f"--preset NAME takes the settings of: {', '.join(names)}.")
+    lines.append("--config FILE reads settings from YAML or JSON; flags come after both.")
+    described = _described(settings, merged.accepted(), "")
+    tyro.cli(described, args=["--help"], prog=prog, description="\n".join(filter(None, lines)))
+
+
+def joined(text: str) -> str:
+    """Sentences without line breaks inside; an empty line stays.
+
+    >>> joined("One sentence\\n    on two lines.")
+    'One sentence on two lines.'
+    """
+    return "\n\n".join(" ".join(part.split()) for part in text.split("\n\n"))
+
+
+def field_docs(settings: type) -> dict[str, str]:
+    """The sentence below each field of a dataclass, of those that it inherits too."""
+    docs: dict[str, str] = {}
+    for kind in reversed(settings.__mro__):
+        if not dataclasses.is_dataclass(kind):
+            continue
+        body = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0].body
+        for field, doc in zip(body, body[1:], strict=False):
+            is_text = isinstance(doc, ast.Expr) and isinstance(doc.value, ast.Constant)
+            if isinstance(field, ast.AnnAssign) and is_text:
+                docs[field.target.id] = joined(doc.value.value)
+    return docs
+
+
+def _described(settings: type, values: Mapping[str, Any], prefix: str) -> type:
+    """A dataclass like `settings` with these values as defaults, and sentences for tyro."""
+    import tyro
+
+    docs, hints, fields = field_docs(settings), typing.get_type_hints(settings), []
+    for field in (field for field in dataclasses.fields(settings) if field.init):
+        name, hint, doc = prefix + field.name, hints[field.name], docs.get(field.name, "")
+        default = dataclasses.field()
+        if dataclasses.is_dataclass(hint):
+            hint = _described(hint, values, f"{name}.")
+        elif name in values:
+            default = dataclasses.field(default_factory=partial(values.__getitem__, name))
+        # Where the sentence says what None stands for, tyro does not add that it is the default.
+        is_said = "default:" in doc and values.get(name, "") is None
+        more = {"help_behavior_hint": ""} if is_said else {}
+        fields.append((field.name, Annotated[hint, tyro.conf.arg(help=doc, **more)], default))
+    made = dataclasses.make_dataclass(settings.__name__, fields, kw_only=True)
+    made.__doc__ = joined(settings.__doc__ or "")
+    return made
