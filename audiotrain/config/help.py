@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import inspect
+import shutil
 import textwrap
 import typing
 from collections.abc import Mapping
@@ -31,8 +32,10 @@ def print_help(
     if names := preset_names(presets) if presets else []:
         lines.append(f"--preset NAME takes the settings of: {', '.join(names)}.")
     lines.append("--config FILE reads settings from YAML or JSON; flags come after both.")
+    width = shutil.get_terminal_size().columns
+    text = "\n".join(textwrap.fill(line, width) for line in lines if line)
     described = _described(settings, merged.accepted(), "")
-    tyro.cli(described, args=["--help"], prog=prog, description="\n".join(filter(None, lines)))
+    tyro.cli(described, args=["--help"], prog=prog, description=text)
 
 
 def joined(text: str) -> str:

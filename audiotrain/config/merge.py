@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from audiotrain.config.schema import describe, fit, refusals
-from audiotrain.config.yaml_files import Node, current_name, documents
+from audiotrain.config.yaml_files import Document, current_name, documents
 from audiotrain.utils.text import nearest
 
 REQUIRED = dataclasses.MISSING
@@ -52,25 +52,27 @@ class Merged:
 
     def take_file(self, file: Path, presets: Path | None = None) -> None:
         """The values of a YAML or JSON file, and of those it includes."""
-        for is_old, keys in documents(file, self.problems, presets):
-            for key, node in keys.items():
-                self._take_node(self.also.get(key, key), node, is_old)
+        for document in documents(file, self.problems, presets):
+            for key, value in document.keys.items():
+                self._take(key, self.also.get(key, key), value, document)
 
-    def _take_node(self, name: str, node: Node, is_old: bool) -> None:
-        if is_old and name not in self.leaves and name not in self.groups:
+    def _take(self, key: str, name: str, value: Any, document: Document) -> None:
+        """The value of a dotted key of a file, which is the setting or group `name`."""
+        place = document.places[key]
+        if document.is_old and name not in self.leaves and name not in self.groups:
             name = current_name(name)
         inner = [leaf for leaf in self.leaves if leaf.startswith(f"{name}.")]
-        if inner and isinstance(node.value, dict):
+        if inner and isinstance(value, dict):
             self._enable(name)
-            for key, part in node.value.items():
-                self._take_node(f"{name}.{key}", part, is_old)
-        elif inner and f"{name}.enabled" not in inner:
+            for last, part in value.items():
+                self._take(f"{key}.{last}", f"{name}.{last}", part, document)
+        elif name in self.leaves or f"{name}.enabled" in inner:
+            self.put(name if name in self.leaves else f"{name}.enabled", value, place)
+        elif inner:
             holds = f"{name} holds settings of its own: {', '.join(inner)}"
-            self.problems.append(f"{node.place}: {holds}")
-        elif not inner and name not in self.leaves:
-            self.problems.append(f"{node.place}: unknown key {name!r}{nearest(name, self.leaves)}")
+            self.problems.append(f"{place}: {holds}")
         else:
-            self.put(f"{name}.enabled" if inner else name, node.value, node.place)
+            self.problems.append(f"{place}: unknown key {name!r}{nearest(name, self.leaves)}")
 
     def take_values(self, values: Mapping[str, Any], prefix: str = "") -> None:
         """Python values by dotted name, or by the last part of it where that is enough."""

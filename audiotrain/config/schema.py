@@ -188,7 +188,9 @@ def describe(hint: Any) -> str:
     if hint in NAMES:
         return NAMES[hint]
     if origin is Annotated:
-        return description(hint) or ", ".join(filter(None, (describe(inner[0]), bounds(hint))))
+        is_described = any(field.description for field in _fields(hint))
+        kind = "" if is_described else describe(inner[0])
+        return ", ".join(filter(None, (kind, allowed(hint))))
     if origin is Literal:
         return f"one of {', '.join(map(str, inner))}" if len(inner) > 1 else str(inner[0])
     if origin in (Union, types.UnionType):
@@ -202,22 +204,20 @@ def describe(hint: Any) -> str:
     raise TypeError(f"settings of type {hint} cannot be read from files and flags")
 
 
-def description(hint: Any) -> str:
-    """What pydantic's Field says that a value is; "" where it says nothing."""
-    return next((one.description for one in _fields(hint) if one.description), "")
+def allowed(hint: Any) -> str:
+    """What a type's Field says of its values: a description, or a number's range in words.
 
-
-def bounds(hint: Any) -> str:
-    """The range of a number's type, in words; "" where it has none.
-
-    >>> bounds(ShareBelowOne)
+    >>> allowed(ShareBelowOne)
     '0 or more and less than 1'
     """
     if typing.get_origin(hint) in (Union, types.UnionType):
-        return next(filter(None, map(bounds, typing.get_args(hint))), "")
+        return next(filter(None, map(allowed, typing.get_args(hint))), "")
     limits: dict[str, Any] = {}
-    for limit in (limit for field in _fields(hint) for limit in field.metadata):
-        limits |= {name: getattr(limit, name) for name in BOUNDS if hasattr(limit, name)}
+    for field in _fields(hint):
+        if field.description:
+            return field.description
+        for limit in field.metadata:
+            limits |= {name: getattr(limit, name) for name in BOUNDS if hasattr(limit, name)}
     if limits.keys() == {"ge", "le"}:
         return "{ge} to {le}".format(**limits)
     return " and ".join(BOUNDS[name].format(limits[name]) for name in BOUNDS if name in limits)
@@ -252,15 +252,18 @@ def refusals(
         path, kind = one["loc"], one["type"]
         names = [".".join(map(str, path[:end])) for end in range(len(path), 0, -1)]
         name = next((name for name in names if name in hints), names[0] if names else "")
-        if kind == "value_error":  # of a dataclass's own checks
+        if kind == "value_error":  # of a dataclass's own checks, or of a type's
             for line in str(one["ctx"]["error"]).splitlines():
+                is_named = name not in hints or line.startswith(name.rpartition(".")[2])
+                number = f"number {path[-1] + 1}: " if path and isinstance(path[-1], int) else ""
+                line = line if is_named else f"{name}: {number}{line}"
                 found[name, line] = Refusal(name, _placed(line, name, places))
         elif kind == "unexpected_keyword_argument":
             found[name,] = Refusal(name, f"{name}: no such setting{nearest(name, hints)}")
         elif name not in values:
             line = f"--{name.replace('_', '-')}: required, expected {describe(hints[name])}"
             found[name,] = Refusal(name, line, is_missing=True)
-        elif (name,) not in found:
+        elif (name,) not in found or kind.startswith(RANGES):
             hint, value = hints[name], values[name]
             if describe(hint).startswith(EACH) and isinstance(path[-1], int):
                 hint, value = element_types(hint, 1)[0], one["input"]
@@ -276,7 +279,7 @@ def _refusal(kind: str, name: str, hint: Any, value: Any, place: str) -> str:
         return f"{label}: nothing follows, expected {describe(hint)}"
     if kind.startswith(RANGES):
         before = "" if is_flag or not place else f"{place}: "
-        return f"{before}{name}={value}, expected {description(hint) or bounds(hint)}"
+        return f"{before}{name}={value}, expected {allowed(hint)}"
     shown, hinted = repr(value), ""
     if isinstance(value, Word):
         kinds = [one for one in _alternatives(hint) if typing.get_origin(one) is Literal]
@@ -290,8 +293,7 @@ def _refusal(kind: str, name: str, hint: Any, value: Any, place: str) -> str:
 
 
 def _placed(line: str, group: str, places: Mapping[str, str]) -> str:
-    """A refusal that begins with a setting's name, alone or dotted, after that one's file and
-    line."""
+    """A refusal after the file and line of the setting that it begins with, alone or dotted."""
     name = re.match(r"[\w.]*", line)[0]  # type: ignore[index]
-    place = places.get(name) or places.get(f"{group}.{name}") or "-"
+    place = places.get(name) or places.get(f"{group}.{name}") or places.get(group) or "-"
     return line if place.startswith("-") else f"{place}: {line}"

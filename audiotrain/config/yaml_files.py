@@ -15,18 +15,17 @@ RENAMED: dict[str, str] = {}
 """Dotted names of settings, or of groups of them, in files of version 1, and what they are now."""
 
 
-class Node(NamedTuple):
-    """A value of a file: a Word, a list of these, or a dict of Nodes; and its file and line."""
+class Document(NamedTuple):
+    """What a file says: Words in dicts and lists, and the places of keys by dotted name."""
 
-    value: Any
-    place: str
+    keys: dict[str, Any]
+    places: dict[str, str]
+    is_old: bool
+    """whether settings may have names of version 1 (`current_name`)"""
 
 
-def documents(
-    file: Path, problems: list[str], presets: Path | None = None
-) -> list[tuple[bool, dict[str, Node]]]:
-    """The keys of a file and of what it includes, later ones over earlier, and whether they may
-    have names of version 1 (`current_name`).
+def documents(file: Path, problems: list[str], presets: Path | None = None) -> list[Document]:
+    """A file after those that it includes; later ones go over earlier ones.
 
     Mistakes go to `problems`, one line each. What is included is relative to the file; a name
     without a suffix is one of `presets`.
@@ -49,13 +48,19 @@ def _documents(file: Path, place: str, above: tuple[Path, ...], problems: list[s
         problems.append(f"{place}: include goes in a circle: {names}")
         return []
     root = _compose(file, place, problems)
-    keys = {} if root is None else _convert(root, file, problems)
-    is_old = _check_version(keys.pop("version", None), problems) < 2
+    keys, places = {}, {}
+    try:
+        keys = {} if root is None else _convert(root, file, places, problems)
+    except ValueError as error:
+        problems.append(str(error))
+    place = places.get("version", "")
+    is_old = _check_version(keys.pop("version", Word("1")), place, problems) < 2
     found = []
     if included := keys.pop("include", None):
-        for path in _paths(included, file, problems, presets):
-            found += _documents(path, included.place, tuple(circle), problems, presets)
-    return [*found, (is_old, keys)]
+        place = places["include"]
+        for path in _paths(included, place, file, problems, presets):
+            found += _documents(path, place, tuple(circle), problems, presets)
+    return [*found, Document(keys, places, is_old)]
 
 
 def _compose(file: Path, place: str, problems: list[str]):
@@ -82,58 +87,66 @@ def _compose(file: Path, place: str, problems: list[str]):
     return None
 
 
-def _convert(node: Any, file: Path, problems: list[str], group: str = "", above: tuple = ()) -> Any:
-    """A YAML node as a Word, a list of these, or a dict of Nodes."""
+def _convert(
+    node: Any,
+    file: Path,
+    places: dict[str, str],
+    problems: list[str],
+    group: str = "",
+    above: tuple = (),
+) -> Any:
+    """A YAML node as a Word, a list of these, or a dict of them, with its keys' places."""
     import yaml
 
-    place = f"{file}:{node.start_mark.line + 1}"
+    line = f"{file}:{node.start_mark.line + 1}"
     if isinstance(node, yaml.ScalarNode):
         # JSON writes a character beyond 16 bits as two halves, which YAML leaves apart.
         text = node.value.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
         return Word(text, node.style is not None, ("null", "Null", "NULL", "~", ""))
     if any(node is outer for outer in above):
-        problems.append(f"{place}: an anchor's alias is inside it, so it has no end")
-        return {}
+        raise ValueError(f"{line}: an anchor's alias is inside it, so it has no end")
     above = (*above, node)
     if isinstance(node, yaml.SequenceNode):
-        return [_convert(part, file, problems, group, above) for part in node.value]
-    keys: dict[str, Node] = {}
+        return [_convert(part, file, {}, problems, group, above) for part in node.value]
+    keys: dict[str, Any] = {}
     for key, part in node.value:
-        place = f"{file}:{key.start_mark.line + 1}"
+        line = f"{file}:{key.start_mark.line + 1}"
         if not isinstance(key, yaml.ScalarNode):
-            problems.append(f"{place}: a list or dict as a key, expected text")
-        elif key.value in keys:
-            problems.append(f"{place}: key {group + key.value!r} is given twice")
+            raise ValueError(f"{line}: a list or dict as a key, expected text")
+        name = f"{group}{key.value}"
+        if key.value in keys:
+            problems.append(f"{line}: key {name!r} is given twice")
         else:
-            value = _convert(part, file, problems, f"{group}{key.value}.", above)
-            keys[key.value] = Node(value, place)
+            places[name] = line
+            keys[key.value] = _convert(part, file, places, problems, f"{name}.", above)
     return keys
 
 
-def _check_version(node: Node | None, problems: list[str]) -> int:
-    """The version of a file; 1 where it says none."""
-    if node is None:
-        return 1
-    if not isinstance(node.value, Word) or not node.value.text.isdigit():
-        problems.append(f"{node.place}: version: expected a whole number, {VERSION} is the newest")
+def _check_version(version: Any, place: str, problems: list[str]) -> int:
+    """The version of a file, which may be newer than what is read here."""
+    if not isinstance(version, Word) or not version.text.isdigit():
+        problems.append(f"{place}: version: expected a whole number, {VERSION} is the newest")
         return VERSION
-    if int(node.value.text) > VERSION:
+    if int(version.text) > VERSION:
         problems.append(
-            f"{node.place}: version {node.value.text} is newer than {VERSION}, the newest that "
-            f"this audiotrain reads: pip install -U audiotrain"
+            f"{place}: version {version.text} is newer than {VERSION}, the newest that this "
+            f"audiotrain reads: pip install -U audiotrain"
         )
-    return int(node.value.text)
+    return int(version.text)
 
 
-def _paths(node: Node, file: Path, problems: list[str], presets: Path | None) -> list[Path]:
-    paths = []
-    for name in node.value if isinstance(node.value, list) else [node.value]:
+def _paths(
+    included: Any, place: str, file: Path, problems: list[str], presets: Path | None
+) -> list[Path]:
+    """The files that a file includes."""
+    paths: list[Path] = []
+    for name in included if isinstance(included, list) else [included]:
         if not isinstance(name, Word) or not name.text:
-            problems.append(f"{node.place}: include: expected a file's name, or a list of these")
+            problems.append(f"{place}: include: expected a file's name, or a list of these")
         elif Path(name.text).suffix or presets is None:
             paths.append(file.parent / name.text)
         else:
-            paths += preset_file(name.text, presets, f"{node.place}: include", problems)
+            paths += preset_file(name.text, presets, f"{place}: include", problems)
     return paths
 
 

@@ -1,9 +1,49 @@
 """Checks of the Trainer's settings and loaders, before anything runs."""
 
 from datetime import timedelta
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
 
 from audiotrain.train.checkpoint import not_plain
 from audiotrain.train.engine.precision import PRECISIONS
+
+
+def seconds(time_limit: float | str | timedelta | None, name: str = "max_time") -> float | None:
+    """Seconds of a time limit: a number, a timedelta or "days:hours:minutes:seconds".
+
+    >>> seconds("00:01:30:00")
+    5400.0
+    """
+    if isinstance(time_limit, timedelta):
+        time_limit = time_limit.total_seconds()
+    if isinstance(time_limit, str):
+        parts = time_limit.split(":")
+        if len(parts) != 4 or not all(part.isdigit() for part in parts):
+            raise ValueError(f"{name} is {time_limit!r}, expected days:hours:minutes:seconds")
+        days, hours, minutes, rest = map(int, parts)
+        time_limit = ((days * 24 + hours) * 60 + minutes) * 60 + rest
+    if time_limit is not None and not time_limit > 0:
+        raise ValueError(f"{name} is {time_limit!r}, expected more than 0 seconds")
+    return None if time_limit is None else float(time_limit)
+
+
+def _is_time(limit: float | str | timedelta) -> float | str | timedelta:
+    """A time limit as it is; ValueError where it is none."""
+    seconds(limit)
+    return limit
+
+
+PartOfBatches = Annotated[float, Field(gt=0, le=1)]
+Batches = Annotated[
+    Annotated[int, Field(strict=True, ge=1)] | PartOfBatches,
+    Field(description="1 or more batches, or a share above 0.0 to 1.0"),
+]
+BatchesOrNone = Annotated[
+    Annotated[int, Field(strict=True, ge=0)] | PartOfBatches,
+    Field(description="0 or more batches, or a share above 0.0 to 1.0"),
+]
+TimeLimit = Annotated[float | str, AfterValidator(_is_time)]
 
 
 def check_settings(trainer) -> None:
@@ -99,22 +139,3 @@ def check_loaders(trainer) -> None:
     sized = hasattr(trainer.val_loader, "__len__") and trainer.limit_val_batches != 0
     if sized and len(trainer.val_loader) == 0:
         raise ValueError("val_loader has no batch: give None to train without validation")
-
-
-def seconds(time_limit: float | str | timedelta | None, name: str = "max_time") -> float | None:
-    """Seconds of a time limit: a number, a timedelta or "days:hours:minutes:seconds".
-
-    >>> seconds("00:01:30:00")
-    5400.0
-    """
-    if isinstance(time_limit, timedelta):
-        time_limit = time_limit.total_seconds()
-    if isinstance(time_limit, str):
-        parts = time_limit.split(":")
-        if len(parts) != 4 or not all(part.isdigit() for part in parts):
-            raise ValueError(f"{name} is {time_limit!r}, expected days:hours:minutes:seconds")
-        days, hours, minutes, rest = map(int, parts)
-        time_limit = ((days * 24 + hours) * 60 + minutes) * 60 + rest
-    if time_limit is not None and not time_limit > 0:
-        raise ValueError(f"{name} is {time_limit!r}, expected more than 0 seconds")
-    return None if time_limit is None else float(time_limit)

@@ -13,8 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from audiotrain.config import choose_command, load, save
-from audiotrain.config import to_plain
+from audiotrain.config import choose_command, load, save, to_plain
 
 
 @dataclass(frozen=True)

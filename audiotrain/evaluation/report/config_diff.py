@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from audiotrain.config.coerce import plain
 from audiotrain.config.diff import differences, flat
-from audiotrain.config.yaml_files import documents, written
+from audiotrain.config.schema import plain
+from audiotrain.config.yaml_files import current_name, documents
 from audiotrain.train.declarative.config import ALSO, PRESETS
 
 USAGE = "usage: audiotrain config diff A B [--json]   (run folders, or files of settings)"
@@ -44,9 +44,11 @@ def read_settings(place: str | Path) -> dict[str, Any]:
     path, problems = Path(place), []
     file = path / "config.yaml" if path.is_dir() else path
     settings: dict[str, Any] = {}
-    for _, keys in documents(file, problems, PRESETS):
-        for key, (_, node) in keys.items():
-            settings |= flat({ALSO.get(key, key): plain(written(node))})
+    for document in documents(file, problems, PRESETS):
+        for name, value in flat(plain(document.keys)).items():
+            top, dot, rest = name.partition(".")
+            name = ALSO.get(top, top) + dot + rest
+            settings[current_name(name) if document.is_old else name] = value
     if problems:
         raise ValueError("\n".join(problems))
     return settings

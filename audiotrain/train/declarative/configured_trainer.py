@@ -9,7 +9,7 @@ from typing import Any
 
 import mlx.nn as nn
 
-from audiotrain.config.builder import to_plain
+from audiotrain.config import to_plain
 from audiotrain.config.diff import ABSENT, differences, flat
 from audiotrain.config.import_path import called, imported
 from audiotrain.train import checkpoint

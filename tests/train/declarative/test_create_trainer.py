@@ -309,7 +309,7 @@ def test_trainers_of_ones_own():
     register_trainer("tuned", Tuned)
     assert isinstance(create_trainer(Plain, trainer="tuned"), Tuned)
     assert isinstance(create_trainer(Plain, trainer=f"{__name__}.Tuned"), Tuned)
-    with pytest.raises(ValueError, match="trainer is 'tunde' .did you mean tuned"):
+    with pytest.raises(ValueError, match="trainer: found 'tunde' .did you mean tuned"):
         create_trainer(Plain, trainer="tunde")
     with pytest.raises(
         ValueError, match="trainer is 'mlx.nn.Linear', expected a ConfiguredTrainer"
@@ -326,7 +326,7 @@ class Unconfigured(nn.Module):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"optimizer": {"type": "adamv"}}, r"optimizer.type is 'adamv' \(did you mean adam"),
+        ({"optimizer": {"type": "adamv"}}, r"optimizer.type: found 'adamv' \(did you mean adam"),
         ({"optimizer": {"type": "mlx.optimizers.AdamV"}}, r"mlx.optimizers has no 'AdamV'"),
         ({"optimizer": {"type": "mlx.optimiser.Adam"}}, "no module 'mlx.optimiser', exp"),
         ({"optimizer": {"type": "mlx.nn.Linear"}}, "optimizer.options: Linear takes others"),
@@ -339,7 +339,7 @@ class Unconfigured(nn.Module):
             {"optimizer": {"layers": ["tower.*"], "layer_decay": 0.5}},
             r"optimizer.layers: no trainable parameter fits 'tower.\*'",
         ),
-        ({"scheduler": {"type": "cosin"}}, r"scheduler.type is 'cosin' \(did you mean cosine"),
+        ({"scheduler": {"type": "cosin"}}, r"scheduler.type: found 'cosin' \(did you mean cosine"),
         (
             {"scheduler": {"type": "step", "warmup_ratio": 0.1}},
             "scheduler.warmup_ratio: step has no warm-up, expected 0",
@@ -348,7 +348,7 @@ class Unconfigured(nn.Module):
         ({"scheduler": {"options": {"min_lr": 1}}}, "but the schedule is constant"),
         (
             {"callbacks": [{"type": "EarlyStoping"}]},
-            r"callbacks: number 1: type is 'EarlyStoping' \(did you mean EarlyStopping",
+            r"callbacks: number 1: found 'EarlyStoping' \(did you mean EarlyStopping",
         ),
         ({"callbacks": [{"type": "EMA", "rate": 1}]}, "callbacks: number 1: EMA takes others"),
         ({"callbacks": [{"type": "mlx.nn.ReLU"}]}, "gave a ReLU, expected a Callback"),
