@@ -182,7 +182,7 @@ def _replace(temporary: Path, file: Path) -> None:
 def pretrained_folder(name: str | Path) -> Path:
     """The folder `name`, or one with the files of the model `owner/name` of Hugging Face's hub.
 
-    The hub takes the package huggingface_hub, and a connection unless its cache has the model.
+    The hub needs a connection unless its cache has the model.
     ValueError when there is no such folder or the model cannot be fetched.
     """
     folder = Path(name).expanduser()
@@ -190,12 +190,8 @@ def pretrained_folder(name: str | Path) -> Path:
         return folder
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", str(name)) or str(name).startswith("."):
         raise ValueError(f"{name}: no such folder, and no hub id such as laion/clap-htsat-unfused")
-    try:
-        import huggingface_hub
-    except ImportError:
-        raise ValueError(
-            f"{name}: no such folder; the hub takes 'pip install huggingface_hub'"
-        ) from None
+    import huggingface_hub
+
     wanted = [CONFIG, SAFETENSORS, *COMPANIONS]
     try:
         folder = Path(huggingface_hub.snapshot_download(str(name), allow_patterns=wanted))
