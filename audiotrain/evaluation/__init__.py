@@ -8,4 +8,5 @@ linear_probe.py           Classes of embeddings: zero-shot, and by logistic regr
 plots/                    Figures and tables: scores, curves, confusions, chords along time
 report/                   Runs compared in a terminal and on an HTML page
 retrieval.py              Ranks and recalls of clips and captions, from their embeddings
+retrieval_report.py       Numbers, tables and pictures of retrieval
 """

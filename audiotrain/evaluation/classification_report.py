@@ -29,6 +29,10 @@ NAMES = {  # of the numbers, in their order, for people
     "lwlrap": "lwlrap",
     "map": "mAP",
 }
+METHODS = {
+    "zero_shot": "zero-shot",
+    "linear_probe": "linear probe",
+}  # of classification by embeddings
 
 
 @dataclass(frozen=True)
@@ -144,3 +148,51 @@ class ClassificationReport:
             names, matrix, stem = self.classes, self.confusion(), folder / f"confusion{suffix}"
             plots.confusion_csv(matrix, names, stem.with_suffix(".csv"))
             plots.confusion_picture(matrix, names, stem.with_suffix(".png"), title, unit="clips")
+
+
+@dataclass(frozen=True)
+class ClassScores:
+    """How well labelled clips are classified, by method.
+
+    `targets` (clips,) are numbers of the classes `names`; `methods` has scores (clips, classes) and
+    a phrase on how they were computed, by the names in METHODS.
+    """
+
+    names: list[str]
+    targets: np.ndarray
+    methods: dict[str, tuple[np.ndarray, str]]
+
+    @cached_property
+    def reports(self) -> dict[str, ClassificationReport]:
+        """A report on each method."""
+        targets = np.eye(len(self.names))[self.targets]
+        ids = [str(row) for row in range(len(targets))]
+        return {
+            name: ClassificationReport(self.names, ids, targets, scores, rankings=False)
+            for name, (scores, _) in self.methods.items()
+        }
+
+    def as_dict(self) -> dict:
+        """Accuracies as shares of 1, by method."""
+        largest = float(np.bincount(self.targets).max() / len(self.targets))
+        counts = {"classes": len(self.names), "clips": len(self.targets), "largest_class": largest}
+        return counts | {
+            name: self.reports[name].numbers | {"how": how}
+            for name, (_, how) in self.methods.items()
+        }
+
+    def table(self) -> str:
+        """A row for each method, in percent."""
+        lines = [f"{'classes':16}{'accuracy':>9}{'balanced':>9}{f'top {TOP}':>8}"]
+        for name, (_, how) in self.methods.items():
+            accuracy, balanced, top = (100 * share for share in self.reports[name].numbers.values())
+            lines.append(f"{METHODS[name]:16}{accuracy:9.1f}{balanced:9.1f}{top:8.1f}   {how}")
+        lines.append(f"{'largest class':16}{100 * self.as_dict()['largest_class']:9.1f}")
+        return "\n".join(lines)
+
+    def write(self, folder: Path) -> None:
+        """For each method its confusions as PNG and CSV, and its precision, recall and F1 by
+        class."""
+        for name, report in self.reports.items():
+            suffix, title = f"-{name.replace('_', '-')}", f"Classes, {METHODS[name]}"
+            report.write_classes(folder, suffix, title)

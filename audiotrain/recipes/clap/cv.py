@@ -12,9 +12,10 @@ import numpy as np
 from audiotrain.datasets.items import Clip
 from audiotrain.datasets.summary import PROBLEMS, list_unreadable
 from audiotrain.evaluation import classification, linear_probe
+from audiotrain.evaluation.classification_report import ClassScores
 from audiotrain.evaluation.linear_probe import LabelledEmbeddings
 from audiotrain.recipes.clap.embedder import Embedder
-from audiotrain.recipes.clap.scoring import ClassScores, embed_prompts, labelled
+from audiotrain.recipes.clap.scoring import embed_prompts, labelled
 from audiotrain.recipes.clap.use_settings import CvSettings
 from audiotrain.train import crossval
 from audiotrain.utils.files import write_json

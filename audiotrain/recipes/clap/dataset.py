@@ -407,28 +407,3 @@ def with_text_vector(sample: Sample, vectors: Vectors) -> Sample:
         return sample
     rest = {n: a for n, a in sample.items() if n not in ("input_ids", "attention_mask")}
     return rest | {"text_vector": vectors.text[sample["input_ids"].tobytes()]}
-
-
-@dataclass(frozen=True)
-class Captions:
-    """All captions of clips, one after the other: texts, the place of each one's clip, and its
-    meaning, equal where captions fit the same clips."""
-
-    texts: list[str]
-    clips: list[int]
-    meanings: list[str]
-
-    @classmethod
-    def of(cls, clips: Sequence[Clip]) -> "Captions":
-        """Those of clips in their order."""
-        rows = [(text, place) for place, clip in enumerate(clips) for text in clip.captions]
-        meanings = [meaning(text, clips[place].concept) for text, place in rows]
-        return cls([text for text, _ in rows], [place for _, place in rows], meanings)
-
-    @property
-    def first(self) -> list[int]:
-        """The place of each clip's first caption."""
-        starts: dict[int, int] = {}
-        for place, clip in enumerate(self.clips):
-            starts.setdefault(clip, place)
-        return list(starts.values())

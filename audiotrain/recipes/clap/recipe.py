@@ -149,7 +149,9 @@ class ClapRecipe(Recipe[TrainSettings]):
             embedder, parts["test"], templates=settings.templates, linear_probe=False
         )
         scores.write(run)
-        print(f"\nunseen: {scores.table()}\n\ncaption -> nearest clip\n{scores.examples()}")
+        print(
+            f"\nunseen: {scores.table()}\n\ncaption -> nearest clip\n{scores.retrieval.examples()}"
+        )
         return scores
 
 

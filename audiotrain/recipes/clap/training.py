@@ -15,9 +15,10 @@ from mlx.utils import tree_flatten
 
 from audiotrain.datasets.items import Clip
 from audiotrain.evaluation.retrieval import retrieval_scores, retrieve
+from audiotrain.evaluation.retrieval_report import Captions
 from audiotrain.models.clap.htsat import CountingBatchNorm
 from audiotrain.models.clap.model import CLAP, logit_scale
-from audiotrain.recipes.clap.dataset import Captions, Library, Sounds, Texts, Vectors
+from audiotrain.recipes.clap.dataset import Library, Sounds, Texts, Vectors
 from audiotrain.recipes.clap.finetuning import (
     LoraSettings,
     Mode,

@@ -8,13 +8,13 @@ import pytest
 from clap_folders import save_model, write_clip
 
 from audiotrain.datasets.items import Clip
+from audiotrain.evaluation.classification_report import ClassScores
 from audiotrain.evaluation.linear_probe import LabelledEmbeddings, make_folds, probe_scores
+from audiotrain.evaluation.retrieval_report import nearest
 from audiotrain.recipes.clap.embedder import Embedder
 from audiotrain.recipes.clap.scoring import (
-    ClassScores,
     Scores,
     embed_captions,
-    nearest,
     score_clips,
 )
 
@@ -46,8 +46,8 @@ def test_ragged_captions_belong_to_their_clips():
     scores = Scores(clips, audio, audio[[0, 0, 1, 2, 2, 1]], seconds=90)
     found = scores.as_dict()
     assert (found["clips"], found["captions"], found["distinct_captions"]) == (3, 6, 6)
-    assert scores.found["text_to_audio"].ranks.tolist() == [1, 1, 1, 1, 1, 3]
-    assert scores.found["audio_to_text"].ranks.tolist() == [1, 2, 1]
+    assert scores.retrieval.results["text_to_audio"].ranks.tolist() == [1, 1, 1, 1, 1, 3]
+    assert scores.retrieval.results["audio_to_text"].ranks.tolist() == [1, 2, 1]
     assert found["retrieval"]["text_to_audio_R@1"] == pytest.approx(5 / 6)
     assert found["classes"] is None
 
@@ -58,9 +58,9 @@ def test_equal_captions_and_concepts_are_right_for_each_other():
     audio = np.eye(4)
     scores = Scores(clips, audio, audio[[1, 0, 3, 2]])
     assert scores.as_dict()["distinct_captions"] == 2
-    assert all((one.ranks == 1).all() for one in scores.found.values())
+    assert all((one.ranks == 1).all() for one in scores.retrieval.results.values())
     torn = Scores([clip(c.id, *c.captions) for c in clips], audio, audio[[1, 0, 3, 2]])
-    assert torn.found["text_to_audio"].ranks.tolist() == [1, 1, 4, 4]
+    assert torn.retrieval.results["text_to_audio"].ranks.tolist() == [1, 1, 4, 4]
 
 
 def test_captions_that_all_mean_the_same_are_told(tmp_path):
@@ -112,7 +112,7 @@ def test_written_files_say_the_worst_first(tmp_path):
 def test_nearest_in_chunks(monkeypatch):
     rng = np.random.default_rng(0)
     queries, items = unit(rng.normal(size=(23, 4))), unit(rng.normal(size=(11, 4)))
-    monkeypatch.setattr("audiotrain.recipes.clap.scoring.QUERIES", 5)
+    monkeypatch.setattr("audiotrain.evaluation.retrieval_report.QUERIES", 5)
     first, cosines = nearest(queries, items)
     np.testing.assert_array_equal(first, (queries @ items.T).argmax(axis=1))
     np.testing.assert_allclose(cosines, (queries @ items.T).max(axis=1), rtol=1e-6)
