@@ -6,5 +6,6 @@ progressions.py  Chord progressions
 render.py        Audio from notes
 sound_events.py  Sound events by synthesis
 sound_scenes.py  Scenes of sound events with exact captions in many phrasings, and real clips
+songs.py         Whole songs: composed from a seed, or MIDI files on random instruments
 soundfont.py     A SoundFont 2 player
 """

@@ -15,25 +15,21 @@ import numpy as np
 
 from audiotrain.datasets.chords import corpus as chords_corpus
 from audiotrain.datasets.chords import discovery
-from audiotrain.datasets.chords import items as chords
+from audiotrain.datasets.chords.items import Item
+from audiotrain.datasets.chords.items import segments as segments_of
 from audiotrain.datasets.items import Corpus
-from audiotrain.datasets.synthesis import arrangement, midi, progressions, render
-from audiotrain.datasets.synthesis.soundfont import SoundFont
+from audiotrain.datasets.synthesis.songs import VERSION as SYNTHESIS
+from audiotrain.datasets.synthesis.songs import SongSynthesizer
 from audiotrain.features import audio as audio_files
-from audiotrain.features import augment
-from audiotrain.features import extract as features
-from audiotrain.features import tuning as chord_tuning
+from audiotrain.features import extract, tuning
 from audiotrain.features.cache import FeatureCache
 from audiotrain.features.onsets import Onsets
-from audiotrain.music import segments as harmony
-from audiotrain.music.segments import Segment
+from audiotrain.music.segments import Segment, segments_to_frames
 from audiotrain.recipes.common.preparation import prepare
 from audiotrain.recipes.common.split import keep_readable
 from audiotrain.train.distributed.ranks import SingleProcess
 
 FLOOR = 1e-4  # added to magnitudes before the logarithm
-ACCOMPANIED = 0.25  # share of composed songs that are one instrument's free accompaniment
-SYNTHESIS = 3  # raise it when the same seed gives another song
 ONSETS = 2  # raise it when onset strengths change
 SILENCE = -80.0  # dB of FLOOR: the feature of a silent bin
 
@@ -78,11 +74,11 @@ class FeatureSettings:
         """Bins of the margin at each end."""
         return self.spare * self.bins_per_semitone
 
-    def cqt(self, margin: bool, tuning: float = 0.0) -> features.CQTSettings:
+    def cqt(self, margin: bool, tuning: float = 0.0) -> extract.CQTSettings:
         """The transform, with or without the margin bins, for music whose A is `tuning` semitones
         above 440 Hz."""
-        c1 = features.CQTSettings().fmin * 2 ** (tuning / 12)
-        plain = features.CQTSettings(self.rate, self.hop, self.bins, self.bins_per_octave, c1)
+        c1 = extract.CQTSettings().fmin * 2 ** (tuning / 12)
+        plain = extract.CQTSettings(self.rate, self.hop, self.bins, self.bins_per_octave, c1)
         if not margin:
             return plain
         bins = self.bins + 2 * self.margin_bins
@@ -109,49 +105,39 @@ def decibels(magnitudes: np.ndarray) -> np.ndarray:
     return 20 * np.log10(magnitudes + FLOOR)
 
 
-def degrade(audio: np.ndarray, rate: int, rng: np.random.Generator) -> np.ndarray:
-    """Audio as a room, a microphone and a recorder would leave it."""
-    audio = augment.equalise(audio, rng, rate, decibels=6.0)
-    audio = augment.reverberate(audio, rng, rate)
-    if rng.random() < 0.5:
-        audio = augment.saturate(audio, rng, drive_decibels=18.0)
-    return augment.add_noise(audio, rng, lowest_snr=20.0, highest_snr=40.0)
-
-
 class SongLibrary:
     """Makes songs, from files or from seeds, through a cache on disk."""
 
     def __init__(
         self, settings: FeatureSettings, cache: Path, seed: int = 0, soundfonts: Sequence[Path] = ()
     ):
-        self.settings, self.seed = settings, seed
-        self._fonts = [SoundFont(path.expanduser()) for path in soundfonts]
-        features.front_end(settings.cqt(margin=True))  # refuses bins that the rate does not reach
+        self.settings, self.soundfonts = settings, tuple(soundfonts)
+        self.synthesizer = SongSynthesizer(settings.rate, seed, soundfonts)
+        extract.front_end(settings.cqt(margin=True))  # refuses bins that the rate does not reach
         self.cache = FeatureCache(cache, dtype=np.float16)
-        self._borrowed: tuple[Sequence[list[Segment]], int] = ((), 0)  # with their fingerprint
-        self._composers: dict[str, Callable[[], tuple[np.ndarray, list[Segment]]]] = {}
+        self._borrowed: tuple[Sequence[list[Segment]], int] = ((), 0)  # with their checksum
+        self._composed: dict[str, tuple] = {}  # arguments of SongSynthesizer.compose by name
 
     def __reduce__(self):  # for a worker process, which opens the soundfonts itself
-        fonts = [font.path for font in self._fonts]
-        return type(self), (self.settings, self.cache.folder, self.seed, fonts)
+        arguments = self.settings, self.cache.folder, self.synthesizer.seed, self.soundfonts
+        return type(self), arguments
 
     def song(
-        self, item: chords.Item, rendering: int = 0, tuned: bool = False, onsets: bool = True
+        self, item: Item, rendering: int = 0, tuned: bool = False, onsets: bool = True
     ) -> Song:
-        """A labelled recording, or a MIDI file: played as written in rendering 0, on instruments
-        drawn for it, in another tuning, half of them degraded, in each further one. `tuned` finds
-        its tuning and moves the transform there. Songs that are only trained on need no `onsets`.
+        """A labelled recording, or a `rendering` of a MIDI file (see SongSynthesizer.play_midi).
+        `tuned` estimates its tuning and moves the transform there. Songs that are only trained on
+        need no `onsets`.
 
         AudioError or ValueError, one line with the file, when it cannot be read.
         """
         values, strengths = self.extract(item, rendering, tuned, onsets)
-        segments = chords.segments(item, len(values) * self.settings.frame_seconds)
-        return Song(
-            item.id, values, self._frame_classes(segments, len(values)), segments, strengths
-        )
+        segments = segments_of(item, len(values) * self.settings.frame_seconds)
+        classes = self._frame_classes(segments, len(values))
+        return Song(item.id, values, classes, segments, strengths)
 
     def extract(
-        self, item: chords.Item, rendering: int = 0, tuned: bool = False, onsets: bool = True
+        self, item: Item, rendering: int = 0, tuned: bool = False, onsets: bool = True
     ) -> tuple[np.ndarray, np.ndarray]:
         """The features and onset strengths of a `song`."""
         if item.audio is None:
@@ -160,80 +146,41 @@ class SongLibrary:
             raise ValueError(f"{item.audio}: no such file")
         spec = self._spec()
         if tuned:
-            spec["tuned"] = [chord_tuning.SECONDS, chord_tuning.STEP]
+            spec["tuned"] = [tuning.SECONDS, tuning.STEP]
         if item.midi:
-            drawn = self.seed if rendering else 0  # as written, nothing is drawn
-            spec["rendering"] = [SYNTHESIS, drawn, rendering]
-            spec |= self._played() if rendering else {}
+            seed = self.synthesizer.seed if rendering else 0  # as written, nothing is random
+            spec["rendering"] = [SYNTHESIS, seed, rendering]
+            spec |= self.synthesizer.cache_key() if rendering else {}
         if not item.midi or item.start or item.end is not None:
             spec["span"] = [item.start, item.end]
         return self._get(item.audio, spec, lambda: self.source(item, rendering), tuned, onsets)
 
     def composed(self, number: int, seconds: float, borrowed: Sequence[list[Segment]]) -> Song:
-        """The `number`-th synthesised song of a seed, its chords from a grammar or from one of
-        `borrowed`, other songs' labels."""
-        name = f"song-{number:04d}"
-        self._composers[name] = lambda: self._compose(number, seconds, borrowed)
-        made: list[list[Segment]] = []
+        """The `number`-th song of the seed, see SongSynthesizer.compose."""
+        name, arguments = f"song-{number:04d}", (number, seconds, borrowed)
+        self._composed[name] = arguments
+        segments: list[Segment] = []
 
         def play() -> np.ndarray:
-            audio, segments = self._composers[name]()
-            made.append(segments)
+            audio, labels = self.synthesizer.compose(*arguments)
+            segments.extend(labels)
             return audio
 
-        source = f"{SYNTHESIS} {self.seed} {number} {seconds} {self._fingerprint(borrowed)}"
-        values, onsets = self._get(source, self._spec() | self._played(), play)
-        if not made:  # the features came from the cache: the labels alone are quick
-            made.append(self._composition(number, seconds, borrowed)[1])
-        return Song(name, values, self._frame_classes(made[0], len(values)), made[0], onsets)
+        source = (
+            f"{SYNTHESIS} {self.synthesizer.seed} {number} {seconds} {self._checksum(borrowed)}"
+        )
+        values, onsets = self._get(source, self._spec() | self.synthesizer.cache_key(), play)
+        if not segments:  # the features came from the cache: the labels alone are quick
+            segments = self.synthesizer.labels(*arguments)
+        return Song(name, values, self._frame_classes(segments, len(values)), segments, onsets)
 
-    def audio_of(self, name: str, item: chords.Item | None, rendering: int = 0) -> np.ndarray:
+    def audio_of(self, name: str, item: Item | None, rendering: int = 0) -> np.ndarray:
         """Samples of a composed song, or of a rendering of the item's span of a MIDI file."""
-        return self._composers[name]()[0] if item is None else self._audio_of_midi(item, rendering)
-
-    def _composition(self, number: int, seconds: float, borrowed: Sequence[list[Segment]]):
-        """(parts, labels, generator) of a composed song."""
-        rng = self._rng("composed", number)
-        tempo = float(rng.uniform(60, 180))
-        beats = int(np.ceil(seconds * tempo / 60))
-        if borrowed and rng.random() < 0.7:
-            source = borrowed[int(rng.integers(len(borrowed)))]
-            progression = progressions.progression_from(source, rng, beats)
-        else:
-            progression = progressions.random_progression(rng, beats)
-        arrange = arrangement.accompany if rng.random() < ACCOMPANIED else arrangement.compose
-        parts, segments = arrange(progression, rng, tempo)
-        return parts, segments, rng
-
-    def _fingerprint(self, borrowed: Sequence[list[Segment]]) -> int:
-        """A number that other labels do not have; hundreds of songs borrow from the same ones."""
-        if borrowed is not self._borrowed[0]:
-            self._borrowed = (borrowed, zlib.crc32(repr(borrowed).encode()) if borrowed else 0)
-        return self._borrowed[1]
-
-    def _compose(self, number: int, seconds: float, borrowed: Sequence[list[Segment]]):
-        parts, segments, rng = self._composition(number, seconds, borrowed)
-        return self._perform(parts, rng), segments
-
-    def _perform(self, parts: Sequence[arrangement.Part], rng: np.random.Generator) -> np.ndarray:
-        """Parts played on soundfonts drawn for each, in a tuning of their own, half of the pieces
-        degraded."""
-        fonts = render.cast(parts, self._fonts, rng)
-        audio = render.render(parts, self.settings.rate, render.random_cents(rng), fonts)
-        return degrade(audio, self.settings.rate, rng) if rng.random() < 0.5 else audio
-
-    def _played(self) -> dict:
-        """What drawn instruments depend on: in the cache's keys, where there are soundfonts."""
-        return {"soundfonts": [f.fingerprint for f in self._fonts]} if self._fonts else {}
-
-    def _frame_classes(self, segments: list[Segment], frames: int) -> np.ndarray:
-        return harmony.segments_to_frames(segments, frames, self.settings.frame_seconds)
-
-    def _rng(self, *parts: object) -> np.random.Generator:
-        return np.random.default_rng([self.seed, zlib.crc32(repr(parts).encode())])
-
-    def _audio_of_midi(self, item: chords.Item, rendering: int) -> np.ndarray:
-        audio, rate = self._rendered(item, rendering), self.settings.rate
+        if item is None:
+            return self.synthesizer.compose(*self._composed[name])[0]
+        assert item.audio is not None
+        audio = self.synthesizer.play_midi(item.audio, item.id, rendering)
+        rate = self.settings.rate
         if item.start >= len(audio) / rate:
             raise ValueError(
                 f"{item.audio}: span starts at {item.start:g} s, but the MIDI ends at "
@@ -242,66 +189,73 @@ class SongLibrary:
         last = None if item.end is None else round(item.end * rate)
         return audio[round(item.start * rate) : last]
 
-    def _rendered(self, item: chords.Item, rendering: int) -> np.ndarray:
-        """Samples of a whole MIDI file."""
-        parts = midi.read_midi(item.audio)
-        if not rendering:
-            return render.render(parts, self.settings.rate)
-        rng = self._rng("rendering", item.id, rendering)
-        return self._perform(arrangement.reorchestrate(parts, rng), rng)
-
-    def source(self, item: chords.Item, rendering: int = 0) -> np.ndarray | Path:
+    def source(self, item: Item, rendering: int = 0) -> np.ndarray | Path:
         """The file of a recording; samples of a span of one, or of a rendering of a MIDI file."""
+        assert item.audio is not None
         if item.midi:
-            return self._audio_of_midi(item, rendering)
+            return self.audio_of(item.id, item, rendering)
         if not item.start and item.end is None:
             return item.audio
         length = None if item.end is None else item.end - item.start
         return audio_files.read(item.audio, self.settings.rate, item.start, length)
+
+    def _checksum(self, borrowed: Sequence[list[Segment]]) -> int:
+        """A number that other labels do not have; hundreds of songs borrow from the same ones."""
+        if borrowed is not self._borrowed[0]:
+            self._borrowed = (borrowed, zlib.crc32(repr(borrowed).encode()) if borrowed else 0)
+        return self._borrowed[1]
+
+    def _frame_classes(self, segments: list[Segment], frames: int) -> np.ndarray:
+        return segments_to_frames(segments, frames, self.settings.frame_seconds)
 
     def _spec(self) -> dict:
         """What features depend on besides their source."""
         return {"floor": FLOOR, "cqt": asdict(self.settings.cqt(margin=True))}
 
     def _get(
-        self, source: Path | str, spec: dict, audio: Callable[[], np.ndarray | Path],
-        tuned: bool = False, onsets: bool = True,
-    ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
-        """Log-magnitude features and onset strengths of a source, heard once for both; without
+        self,
+        source: Path | str,
+        spec: dict,
+        audio: Callable[[], np.ndarray | Path],
+        tuned: bool = False,
+        onsets: bool = True,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Log-magnitude features and onset strengths of a source, computed in one pass; without
         `onsets` no strengths."""
         settings = self.settings
 
         @cache
-        def made() -> tuple[np.ndarray, np.ndarray]:
-            samples, found = audio(), Onsets(settings.rate, settings.hop)
-            tuning = chord_tuning.tuning_of(samples, settings.rate) if tuned else 0.0
-            transform = settings.cqt(margin=True, tuning=tuning)
-            listener = {"listener": found.add} if onsets else {}
-            magnitudes = features.extract(samples, transform, **listener)
-            return decibels(magnitudes), found.strengths()
+        def compute() -> tuple[np.ndarray, np.ndarray]:
+            samples, detector = audio(), Onsets(settings.rate, settings.hop)
+            semitones = tuning.tuning_of(samples, settings.rate) if tuned else 0.0
+            transform = settings.cqt(margin=True, tuning=semitones)
+            if not onsets:
+                return decibels(extract.extract(samples, transform)), np.zeros(0, np.float16)
+            magnitudes = extract.extract(samples, transform, listener=detector.add)
+            return decibels(magnitudes), detector.strengths()
 
-        values = self.cache.get(source, spec, lambda: made()[0])
+        values = self.cache.get(source, spec, lambda: compute()[0])
         if not onsets:
             return values, np.zeros(0, np.float16)
-        return values, self.cache.get(source, spec | {"onsets": ONSETS}, lambda: made()[1])
+        return values, self.cache.get(source, spec | {"onsets": ONSETS}, lambda: compute()[1])
 
 
 class Renderings(NamedTuple):
     """The songs that an item becomes: only the first of its renderings has onsets."""
 
-    item: chords.Item
+    item: Item
     numbers: Sequence[int]
     tuned: bool = False
 
     @classmethod
-    def of(cls, item: chords.Item, numbers: Sequence[int], tuned: bool = False) -> "Renderings":
+    def of(cls, item: Item, numbers: Sequence[int], tuned: bool = False) -> "Renderings":
         """Those of a MIDI file; a recording is there once."""
         return cls(item, numbers if item.midi else (0,), tuned)
 
 
 def load_songs(
     library: SongLibrary,
-    items: Sequence[chords.Item],
+    items: Sequence[Item],
     listed: Path | None = None,
     renderings: Sequence[int] = (0,),
     tuned: bool = False,
@@ -328,7 +282,7 @@ def load_renderings(
 
 
 def _load(
-    library: SongLibrary, item: chords.Item, renderings: Sequence[int], tuned: bool
+    library: SongLibrary, item: Item, renderings: Sequence[int], tuned: bool
 ) -> list[Song] | str:
     try:
         return [library.song(item, number, tuned, number == renderings[0]) for number in renderings]
@@ -365,7 +319,7 @@ def _compose(library: SongLibrary, seconds: float, borrowed: Sequence[list[Segme
 # ---- the songs of a run
 
 
-def discover(data: Path, settings, group: str | None = None) -> Corpus[chords.Item]:
+def discover(data: Path, settings, group: str | None = None) -> Corpus[Item]:
     """The labelled recordings of a folder, read as `settings` (`selector`, `pop_spellings`) say."""
     selector = settings.selector
     chosen = int(selector) if selector is not None and selector.isdigit() else selector
@@ -373,7 +327,7 @@ def discover(data: Path, settings, group: str | None = None) -> Corpus[chords.It
     return chords_corpus.check(corpus)
 
 
-def report(corpus: Corpus[chords.Item], listed: Path | None = None) -> None:
+def report(corpus: Corpus[Item], listed: Path | None = None) -> None:
     """Print what is in a folder; all that is wrong with it goes into the file `listed`. ValueError
     when it has no audio."""
     print(chords_corpus.report(corpus, listed), flush=True)
@@ -390,7 +344,7 @@ def compose(settings, library: SongLibrary, ranks: SingleProcess | None = None) 
     borrowed = []
     if settings.progressions is not None:
         borrowed = [
-            chords.segments(item)
+            segments_of(item)
             for item in discovery.discover(settings.progressions).items
             if item.clip_label is None
         ]

@@ -171,7 +171,7 @@ def test_a_tuned_transform_hears_detuned_music_as_if_it_were_in_tune():
     settings = FeatureSettings()
     seconds = np.arange(22050 * 2) / 22050
     plain, sharp = (np.sin(2 * np.pi * 440 * 2 ** (s / 12) * seconds) for s in (0, 0.5))
-    extract = chord_data.features.extract
+    extract = chord_data.extract.extract
     wanted = extract(plain.astype(np.float32), settings.cqt(False))[5:-5].mean(0)
     found = extract(sharp.astype(np.float32), settings.cqt(False, 0.5))[5:-5].mean(0)
     untuned = extract(sharp.astype(np.float32), settings.cqt(False))[5:-5].mean(0)

@@ -177,7 +177,7 @@ def test_a_second_run_is_the_same_and_extracts_nothing(
     def refuse(*arguments):
         raise AssertionError("extracted again")
 
-    monkeypatch.setattr(songs.features, "extract", refuse)
+    monkeypatch.setattr(songs.extract, "extract", refuse)
     words = ["--data", data, "--output", place / "again", "--cache", place / "cache"]
     assert command(*words, *TINY, *STEPS) == 0
     first, second = read_json(run / "metrics.json"), read_json(place / "again" / "metrics.json")
