@@ -6,10 +6,11 @@ Where several ranks train, each prepares its share of the recordings.
 import contextlib
 import socket
 from collections.abc import Callable, Iterable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from audiotrain.features.cache import FeatureCache
 from audiotrain.train.distributed.ranks import SingleProcess
+from audiotrain.train.distributed.watchdog import lost_connection
 from audiotrain.utils.cores import available_cores
 from audiotrain.utils.process_pool import map_in_processes
 from audiotrain.utils.progress import progress
@@ -60,9 +61,9 @@ def share_out(
     """What `compute(numbers, cores)` says of each of `count` items, shared out over the ranks of
     one host: another may have a cache, and items that it lacks, of its own.
 
-    ValueError, one line, on all ranks where one has it.
+    ValueError, one line, on all ranks where one has it, or has ended.
     """
-    hosts = ranks.gather(socket.gethostname())
+    hosts = _gather(ranks, socket.gethostname())
     here = [rank for rank, host in enumerate(hosts) if host == hosts[ranks.rank]]
     share = range(here.index(ranks.rank), count, len(here))
     results: list[str | None] = []
@@ -71,7 +72,7 @@ def share_out(
         results = compute(share, max(1, available_cores() // len(here)))
     except ValueError as raised:
         error = raised
-    answers = ranks.gather([list(share), results, None if error is None else str(error)])
+    answers = _gather(ranks, [list(share), results, None if error is None else str(error)])
     if error is not None:
         raise error
     lines: list[str | None] = [None] * count
@@ -82,3 +83,13 @@ def share_out(
             for number, line in zip(numbers, of_rank, strict=True):
                 lines[number] = line
     return lines
+
+
+def _gather(ranks: SingleProcess, value: Any) -> list:
+    try:
+        return ranks.gather(value)
+    except RuntimeError as error:
+        reason = lost_connection(error)
+        if reason is None:
+            raise
+        raise ValueError(f"a rank ended while recordings were prepared: {reason}") from None

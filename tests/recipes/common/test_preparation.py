@@ -149,6 +149,15 @@ def test_what_fails_on_one_rank_ends_all(tmp_path):
     assert ranks.gathered[1][2] == "no room"  # told before it leaves
 
 
+def test_a_rank_that_is_lost_is_a_line(tmp_path):
+    class Lost(SingleProcess):
+        def gather(self, value, saving=False):
+            raise RuntimeError("[ring] connection to a peer was lost")
+
+    with pytest.raises(ValueError, match="^a rank ended while recordings were prepared: .ring. co"):
+        run(lambda item: None, FeatureCache(tmp_path), Lost())
+
+
 # ---- commands
 
 
