@@ -17,14 +17,20 @@ def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str
     return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
 
-def flat(config: Mapping, prefix: str = "") -> dict:
-    """Nested settings under dotted names.
+def flat(config: Mapping, prefix: str = "", deepest: int | None = None) -> dict[str, Any]:
+    """Nested settings under dotted names; lists are values. ValueError for more than `deepest`
+    levels.
 
     >>> flat({"model": {"width": 2}, "seed": 1})
     {'model.width': 2, 'seed': 1}
     """
-    found = {}
-    for name, value in config.items():
-        inner = isinstance(value, Mapping)
-        found |= flat(value, f"{prefix}{name}.") if inner else {f"{prefix}{name}": value}
-    return found
+    leaves: dict[str, Any] = {}
+    for key, value in config.items():
+        name = f"{prefix}{key}"
+        if not isinstance(value, Mapping):
+            leaves[name] = value
+        elif deepest is not None and name.count(".") >= deepest:
+            raise ValueError(f"{name[:60]}… is nested more than {deepest} deep")
+        else:
+            leaves |= flat(value, f"{name}.", deepest)
+    return leaves

@@ -1,4 +1,4 @@
-"""Scores of chords along time by mir_eval."""
+"""Scores of chords along time by mir_eval. Segments are (start, end, label), times in seconds."""
 
 from collections.abc import Mapping, Sequence
 
@@ -10,39 +10,47 @@ from audiotrain.music.chord_classes import CHORD_TYPES
 from audiotrain.music.segments import Segment
 
 COMPARISONS = (
-    "root", "thirds", "thirds_inv", "triads", "triads_inv", "tetrads", "tetrads_inv",
-    "majmin", "majmin_inv", "sevenths", "sevenths_inv", "mirex",
-)  # fmt: skip
-
-
+    "root",
+    "thirds",
+    "thirds_inv",
+    "triads",
+    "triads_inv",
+    "tetrads",
+    "tetrads_inv",
+    "majmin",
+    "majmin_inv",
+    "sevenths",
+    "sevenths_inv",
+    "mirex",
+)
 SEGMENTATIONS = ("overseg", "underseg", "seg")
 
 
 def chord_scores(reference: Sequence[Segment], estimated: Sequence[Segment]) -> dict[str, float]:
     """mir_eval's 12 chord comparisons and its segmentation scores of one song.
 
-    Judged is the span from the first to the last label of `reference`, `seconds` long. Its gaps are
-    unknown (`X`), those of `estimated` no chord. `<comparison>_seconds` is the time that a
-    comparison judges: all but `X`, or major and minor only, ...; where that is 0 so is the score.
-    ValueError for a label that can't be read.
+    Compared is the span from the first to the last label of `reference`, `seconds` long. Gaps of
+    the reference are unknown (`X`), those of `estimated` no chord. `<comparison>_seconds` is the
+    time that a comparison covers: all but `X`, or major and minor only, ...; where that is 0, so is
+    the score. ValueError for a label that can't be read.
 
     >>> scores = chord_scores([Segment(0, 4, "C:maj"), Segment(4, 8, "A:min7")], [(0, 8, "C:maj")])
     >>> scores["root"], scores["seconds"], scores["majmin"], scores["overseg"], scores["underseg"]
     (0.5, 8.0, 0.5, 1.0, 0.5)
     """
-    ours, theirs = _cover_span(reference, estimated)
-    (first, second), seconds = _seconds_by_pair(ours, theirs)
+    covers = _cover_span(reference, estimated)
+    (first, second), seconds = _seconds_by_pair(*covers)
     scores = {"seconds": float(seconds.sum())}
     for name in COMPARISONS:
         compared = getattr(mir_eval.chord, name)(first, second) if first else np.zeros(0)
-        judged = compared >= 0
-        total = seconds[judged].sum()
-        scores[name] = float((compared * seconds)[judged].sum() / total) if total else 0.0
+        known = compared >= 0
+        total = seconds[known].sum()
+        scores[name] = float((compared * seconds)[known].sum() / total) if total else 0.0
         scores[f"{name}_seconds"] = float(total)
     if first:
-        ours, theirs = _merged_intervals(*ours), _merged_intervals(*theirs)
-        scores["overseg"] = float(mir_eval.chord.overseg(ours, theirs))
-        scores["underseg"] = float(mir_eval.chord.underseg(ours, theirs))
+        intervals = [_merged_intervals(*cover) for cover in covers]
+        scores["overseg"] = float(mir_eval.chord.overseg(*intervals))
+        scores["underseg"] = float(mir_eval.chord.underseg(*intervals))
     else:
         scores |= {"overseg": 0.0, "underseg": 0.0}
     scores["seg"] = min(scores["overseg"], scores["underseg"])
@@ -52,31 +60,31 @@ def chord_scores(reference: Sequence[Segment], estimated: Sequence[Segment]) -> 
 def aggregate_scores(songs: Sequence[Mapping[str, float]]) -> dict[str, dict[str, float]]:
     """`corpus`, `mean` and `median` over the `chord_scores` of songs, each with every score.
 
-    The corpus is one long song: each comparison is weighted by the seconds that it judges in a
+    The corpus is one long song: each comparison is weighted by the seconds that it covers in a
     song, segmentation by the song's span; `seconds` adds up. Mean and median count songs alike, but
-    leave out those in which a comparison judges nothing. ValueError without songs.
+    leave out those of which a comparison covers 0 seconds. ValueError without songs.
     """
     if not songs:
         raise ValueError("no songs to aggregate, expected one or more")
-    summary = {"corpus": {}, "mean": {}, "median": {}}
+    summary: dict[str, dict[str, float]] = {"corpus": {}, "mean": {}, "median": {}}
     for name in (*COMPARISONS, *SEGMENTATIONS):
         weight = f"{name}_seconds" if name in COMPARISONS else "seconds"
         weights = np.array([song[weight] for song in songs])
         values = np.array([song[name] for song in songs])[weights > 0]
         weights = weights[weights > 0]
-        any_judged = len(values) > 0
-        summary["corpus"][name] = float(np.average(values, weights=weights)) if any_judged else 0.0
-        summary["mean"][name] = float(values.mean()) if any_judged else 0.0
-        summary["median"][name] = float(np.median(values)) if any_judged else 0.0
+        occurs = len(values) > 0
+        summary["corpus"][name] = float(np.average(values, weights=weights)) if occurs else 0.0
+        summary["mean"][name] = float(values.mean()) if occurs else 0.0
+        summary["median"][name] = float(np.median(values)) if occurs else 0.0
     summary["corpus"]["seconds"] = float(sum(song["seconds"] for song in songs))
     return summary
 
 
 def quality_seconds(reference: Sequence[Segment], estimated: Sequence[Segment]) -> np.ndarray:
-    """(32, 2): for each chord type of the reference, seconds named right, and seconds in all.
+    """Seconds (32, 2) by chord type of the reference: estimated right, and in all.
 
-    Right is the same type and root as harmony.encode reads them, whatever the bass. Arrays of songs
-    add up to those of the corpus.
+    Right is the same type and root as chord_classes.encode reads them, whatever the bass. The sum
+    over songs is that of the corpus.
     """
     (first, second), seconds = _seconds_by_pair(*_cover_span(reference, estimated))
     ours, theirs = chord_classes.encode_labels(first), chord_classes.encode_labels(second)
@@ -89,9 +97,9 @@ def quality_seconds(reference: Sequence[Segment], estimated: Sequence[Segment]) 
 
 
 def acqa(by_quality: np.ndarray) -> float:
-    """Class-wise accuracy: the mean over chord qualities of the share of seconds named right.
+    """Class-wise accuracy: the mean over chord qualities of the share of seconds estimated right.
 
-    by_quality (qualities, 2) as `quality_seconds` gives it; a quality that does not occur is left
+    by_quality (qualities, 2) as `quality_seconds` returns it; a quality that does not occur is left
     out, a rare one counts as much as major. Jiang et al., "Large-vocabulary chord transcription
     via chord structure decomposition", ISMIR 2019.
 
@@ -133,9 +141,9 @@ def _cover(segments: Sequence[Segment], start: float, end: float, gap: str) -> C
 
 
 def _seconds_by_pair(ours: Cover, theirs: Cover) -> tuple[tuple[list[str], list[str]], np.ndarray]:
-    """Each pair of labels that meet, as two lists, and the seconds for which they do.
+    """Pairs of simultaneous labels, as two lists, and for how many seconds they are so.
 
-    Labels are costly to compare, and a song has few different pairs.
+    Comparing labels takes time, and a song has few different pairs.
     """
     bounds = np.unique(np.concatenate([ours[0], theirs[0]]))
     seconds: dict[tuple[str, str], float] = {}

@@ -1,7 +1,7 @@
-"""Accuracy, top-k, confusion matrices, and mir_eval's chord scores: pure functions.
+"""Accuracy, top-k, confusion matrices and rankings: functions of arrays.
 
-A target below 0 (harmony.IGNORE) is never judged. Scores are shares of 1; compute_topk_accuracy and
-MetricsTracker give percent. Segments are (start, end, label), times in seconds.
+Items with a target below 0 (chord_classes.IGNORE) are left out. Scores are shares of 1;
+`compute_topk_accuracy` and `MetricsTracker` return percent.
 """
 
 from collections.abc import Mapping
@@ -11,30 +11,28 @@ import numpy as np
 
 from audiotrain.music.chord_classes import HEADS
 
-# ---- classes
-
 
 def _numpy(values) -> np.ndarray:
-    """Numbers as NumPy's; bfloat16, which it has not, as float32."""
+    """As a NumPy array; bfloat16, which NumPy lacks, as float32."""
     if isinstance(values, mx.array) and values.dtype == mx.bfloat16:
         values = values.astype(mx.float32)
     return np.asarray(values)
 
 
-def _judged(*arrays, targets) -> tuple[np.ndarray, ...]:
+def _with_target(*arrays, targets) -> tuple[np.ndarray, ...]:
     """The items of all arrays (items, ...) whose target is not ignored; the targets last."""
     targets = _numpy(targets)
     known = targets >= 0
     return *(_numpy(array)[known] for array in arrays), targets[known]
 
 
-def _check_classes(name: str, found: np.ndarray, classes: int) -> None:
-    if len(found) and not (found.min() >= 0 and found.max() < classes):
-        raise ValueError(f"{name} {found.min()} to {found.max()}, expected 0 to {classes - 1}")
+def _check_classes(name: str, values: np.ndarray, classes: int) -> None:
+    if len(values) and not (values.min() >= 0 and values.max() < classes):
+        raise ValueError(f"{name} {values.min()} to {values.max()}, expected 0 to {classes - 1}")
 
 
 def top_k_accuracy(logits, targets, k: int) -> float:
-    """Share of items whose target class is among the `k` largest logits; 0 when none is judged.
+    """Share of items whose target class is among the `k` largest logits; 0 without targets.
 
     logits (..., classes), targets (...) class numbers. Of equal logits the first counts as larger;
     NaN counts as wrong. ValueError when k is not in 1..classes, or a target is not below `classes`.
@@ -46,20 +44,21 @@ def top_k_accuracy(logits, targets, k: int) -> float:
     classes = logits.shape[-1]
     if not 1 <= k <= classes:
         raise ValueError(f"k is {k}, expected 1 to {classes}, the number of classes")
-    logits, targets = _judged(logits, targets=targets)
+    logits, targets = _with_target(logits, targets=targets)
     if not len(targets):
         return 0.0
     _check_classes("target", targets, classes)
-    own = np.take_along_axis(logits, targets[:, None], axis=1)
-    before = ~(logits <= own) | ((logits == own) & (np.arange(classes) < targets[:, None]))
+    of_target = np.take_along_axis(logits, targets[:, None], axis=1)
+    is_first = np.arange(classes) < targets[:, None]
+    before = ~(logits <= of_target) | ((logits == of_target) & is_first)
     return float(np.mean(before.sum(axis=1) < k))
 
 
 def frame_accuracy(predictions, targets) -> dict[str, float]:
     """Share of right frames for each head, and `joint` for all heads at once; 0 without frames.
 
-    Class triples (..., 3) in the order of harmony.HEADS. Heads that a target ignores (root and bass
-    of no chord) do not spoil `joint`; a frame without a target type is left out of it.
+    Class triples (..., 3) in the order of chord_classes.HEADS. `joint` compares the heads that have
+    a target (no chord has neither root nor bass) and leaves out frames without a type.
     """
     predictions = np.asarray(predictions).reshape(-1, len(HEADS))
     targets = np.asarray(targets).reshape(-1, len(HEADS))
@@ -67,8 +66,8 @@ def frame_accuracy(predictions, targets) -> dict[str, float]:
     right = (predictions == targets) & known
     joint = (right | ~known).all(axis=1) & known[:, 0]
     correct = np.append(right.sum(axis=0), joint.sum())
-    judged = np.append(known.sum(axis=0), known[:, 0].sum())
-    return dict(zip((*HEADS, "joint"), _ratio(correct, judged).tolist(), strict=True))
+    compared = np.append(known.sum(axis=0), known[:, 0].sum())
+    return dict(zip((*HEADS, "joint"), _ratio(correct, compared).tolist(), strict=True))
 
 
 def confusion_matrix(predictions, targets, classes: int) -> np.ndarray:
@@ -79,7 +78,7 @@ def confusion_matrix(predictions, targets, classes: int) -> np.ndarray:
     >>> confusion_matrix([0, 1, 1, 1], [0, 0, 1, -100], classes=2).tolist()
     [[1, 1], [0, 1]]
     """
-    predictions, targets = _judged(predictions, targets=targets)
+    predictions, targets = _with_target(predictions, targets=targets)
     _check_classes("prediction", predictions, classes)
     _check_classes("target", targets, classes)
     cells = targets.astype(np.int64) * classes + predictions.astype(np.int64)
@@ -136,16 +135,16 @@ class MetricsTracker:
         self.reset()
 
     def reset(self) -> None:
-        """Forget all batches."""
+        """Start a new epoch."""
         self._items = 0
         self._loss_sums: dict[str, float] = {}
         self._correct = dict.fromkeys(HEADS, 0)
-        self._judged = dict.fromkeys(HEADS, 0)
+        self._compared = dict.fromkeys(HEADS, 0)
 
     def update(self, loss_dict: Mapping, outputs, targets: Mapping, batch_size: int) -> None:
         """Add a batch: losses by name; logits (..., classes) and targets (...) of each head.
 
-        `outputs` is a mapping from the names in harmony.HEADS or a sequence in their order.
+        `outputs` is a mapping from the names in chord_classes.HEADS or a sequence in their order.
         """
         if not isinstance(outputs, Mapping):
             outputs = dict(zip(HEADS, outputs, strict=True))
@@ -154,16 +153,17 @@ class MetricsTracker:
             self._loss_sums[name] = self._loss_sums.get(name, 0.0) + float(loss) * batch_size
         for head in HEADS:
             logits = _numpy(outputs[head])
-            predictions, known = _judged(logits.argmax(axis=-1), targets=targets[head])
+            predictions, known = _with_target(logits.argmax(axis=-1), targets=targets[head])
             _check_classes(f"{head}: target", known, logits.shape[-1])
             self._correct[head] += int((predictions == known).sum())
-            self._judged[head] += len(known)
+            self._compared[head] += len(known)
 
     def get_metrics(self) -> dict[str, float]:
-        """Mean losses under their names, and `<head>_acc` in percent for each of harmony.HEADS."""
+        """Mean losses under their names, and `<head>_acc` in percent for each of HEADS."""
         losses = {name: total / max(self._items, 1) for name, total in self._loss_sums.items()}
         return losses | {
-            f"{head}_acc": 100 * self._correct[head] / max(self._judged[head], 1) for head in HEADS
+            f"{head}_acc": 100 * self._correct[head] / max(self._compared[head], 1)
+            for head in HEADS
         }
 
     def summary(self) -> str:
@@ -175,40 +175,37 @@ class MetricsTracker:
 
 
 def class_accuracies(scores: np.ndarray, targets: np.ndarray) -> dict[str, float]:
-    """`accuracy`, the share of items whose class has the largest score, and
-    `balanced_accuracy`, the mean of that share over the classes that occur.
+    """`accuracy`, the share of items whose class has the largest score, and `balanced_accuracy`,
+    the mean of that share over the classes that occur.
 
-    scores (items, classes), targets (items,); of equal scores the largest counts as another's.
+    scores (items, classes), targets (items,). An item is wrong when another class has the same
+    score. ValueError without items.
     """
     scores, targets = np.asarray(scores), np.asarray(targets)
     if len(scores) != len(targets) or not len(targets):
         raise ValueError(
             f"{len(scores)} scores, {len(targets)} targets: expected as many, not none"
         )
-    own = np.take_along_axis(scores, targets[:, None], axis=1)
-    right = (scores >= own).sum(axis=1) == 1
-    occurring = np.unique(targets)
-    return {
-        "accuracy": float(right.mean()),
-        "balanced_accuracy": float(np.mean([right[targets == one].mean() for one in occurring])),
-    }
+    of_target = np.take_along_axis(scores, targets[:, None], axis=1)
+    right = (scores >= of_target).sum(axis=1) == 1
+    recalls = [right[targets == number].mean() for number in np.unique(targets)]
+    return {"accuracy": float(right.mean()), "balanced_accuracy": float(np.mean(recalls))}
 
 
 def lwlrap(targets: np.ndarray, scores: np.ndarray) -> float:
-    """Label-weighted label-ranking average precision: of each class of each clip the share of the
-    clip's classes among those scored no lower, averaged over them all; 0 without any.
+    """Label-weighted label-ranking average precision (Howard et al., FSDKaggle2019).
 
-    targets and scores (clips, classes).
+    For each class of each clip: the share of the clip's classes among those with no lower score;
+    the mean over all of these, 0 without any. targets (0 or 1) and scores are (clips, classes).
 
     >>> round(lwlrap(np.array([[1, 0, 1], [0, 1, 0]]), np.array([[3, 2, 1], [3, 2, 1.0]])), 4)
     0.7222
     """
     total, count = 0.0, 0
     for target, score in zip(targets > 0, scores, strict=True):
-        own = score[target]
-        above = score[None] >= own[:, None]
+        above = score[None] >= score[target][:, None]
         total += ((above & target[None]).sum(axis=1) / above.sum(axis=1)).sum()
-        count += len(own)
+        count += len(above)
     return float(total / max(count, 1))
 
 
@@ -216,13 +213,15 @@ def average_precisions(targets: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """Average precision (classes,) of each class; NaN of one that no clip has."""
     from sklearn.metrics import average_precision_score
 
-    return np.array([
-        average_precision_score(own > 0, score) if (own > 0).any() else np.nan
-        for own, score in zip(targets.T, scores.T, strict=True)
-    ])  # fmt: skip
+    return np.array(
+        [
+            average_precision_score(target, score) if target.any() else np.nan
+            for target, score in zip(targets.T > 0, scores.T, strict=True)
+        ]
+    )
 
 
 def mean_average_precision(targets: np.ndarray, scores: np.ndarray) -> float:
-    """Mean over the classes that occur; 0 when none does."""
-    found = average_precisions(targets, scores)
-    return float(np.nanmean(found)) if np.isfinite(found).any() else 0.0
+    """Mean of `average_precisions` over the classes that occur; 0 when none does."""
+    precisions = average_precisions(targets, scores)
+    return float(np.nanmean(precisions)) if np.isfinite(precisions).any() else 0.0

@@ -85,8 +85,7 @@ class ClassificationReport:
 
     def as_dict(self) -> dict:
         """The numbers, how many clips and classes there are, and which classes have no clip."""
-        occurs = self.targets.any(axis=0)
-        absent = [name for name, some in zip(self.classes, occurs, strict=True) if not some]
+        absent = [self.classes[n] for n in np.flatnonzero(~self.targets.any(axis=0)).tolist()]
         counts = {"clips": len(self.ids), "classes": len(self.classes)}
         return counts | self.numbers | ({"classes_without_clips": absent} if absent else {})
 
@@ -129,13 +128,13 @@ class ClassificationReport:
             {
                 "clip": self.ids[row],
                 "reference": "|".join(
-                    self.classes[number] for number in np.flatnonzero(self.targets[row])
+                    self.classes[number] for number in np.flatnonzero(self.targets[row]).tolist()
                 ),
                 "predicted": self.classes[predicted[row]],
                 "probability": float(self.scores[row].max()),
                 "probability_of_reference": float(truth[row]),
             }
-            for row in np.argsort(truth, kind="stable")
+            for row in np.argsort(truth, kind="stable").tolist()
         ]
         plots.table_csv(rows, folder / "clips.csv")
         self.write_classes(folder)

@@ -1,7 +1,6 @@
-"""Retrieval both ways between clips and captions, from their embeddings, in chunks.
+"""Retrieval both ways between clips and captions, by the cosines of their embeddings.
 
-Embeddings (items, width) are of any length, their cosines count. A rank is from 1; of items that
-are equally near the right one counts as the last.
+Embeddings are (items, width). Ranks are from 1; the relevant one of equally near items is the last.
 """
 
 from collections.abc import Hashable, Sequence
@@ -18,34 +17,33 @@ CHUNK_BYTES = 64 * 1024**2
 
 
 class Retrieved(NamedTuple):
-    """What each query of one direction found."""
+    """Ranks and precisions of the queries of one direction."""
 
     ranks: np.ndarray  # (queries,) of the nearest relevant item, from 1
     precision: np.ndarray  # (queries,) average precision among the first ten
     laion_precision: np.ndarray  # the same as LAION-CLAP's evaluation computes it
     relevant: np.ndarray  # (queries,) number of relevant items
-    items: int  # among which was searched
+    items: int  # number of items that were searched
 
 
 def retrieve(
     audio: np.ndarray,
     text: np.ndarray,
-    clips: Sequence[int],
+    clips: Sequence[int] | np.ndarray,
     captions: Sequence[Hashable] | None = None,
     chunk: int | None = None,
 ) -> dict[str, Retrieved]:
-    """What captions find among clips ("text_to_audio"), and clips among captions
-    ("audio_to_text").
+    """Search clips by captions ("text_to_audio"), and captions by clips ("audio_to_text").
 
     audio (clips, width), text (captions, width); `clips` (captions,) is the clip of each caption,
-    from 0, of which a clip may have any number. Relevant to a clip are its captions. With
-    `captions`, texts or token rows as tuples, equal ones are one: a caption is also relevant to
-    the clips of its equals. `chunk` queries are compared at a time, as many as fit into 64 MiB by
-    default. ValueError for embeddings that are not finite or do not fit each other, and for clips
-    without a caption.
+    from 0; a clip may have any number of captions, which are relevant to it. With `captions`,
+    texts or token rows as tuples, equal ones are one: a caption is also relevant to the clips of
+    its equals. `chunk` queries are compared at a time, by default as many as fit into 64 MiB.
+    ValueError for embeddings that are not finite or do not fit each other, and for clips without a
+    caption.
 
-    >>> found = retrieve(np.eye(3), np.eye(3)[[0, 0, 1, 2]], clips=[0, 1, 1, 2])
-    >>> found["text_to_audio"].ranks.tolist(), found["audio_to_text"].ranks.tolist()
+    >>> results = retrieve(np.eye(3), np.eye(3)[[0, 0, 1, 2]], clips=[0, 1, 1, 2])
+    >>> results["text_to_audio"].ranks.tolist(), results["audio_to_text"].ranks.tolist()
     ([1, 3, 1, 1], [2, 1, 1])
     """
     audio, text = _unit(audio, "audio"), _unit(text, "text")
@@ -53,34 +51,34 @@ def retrieve(
         raise ValueError(
             f"audio is {audio.shape[1]} wide and text {text.shape[1]}, expected one width"
         )
-    clips = np.asarray(clips)
-    if clips.shape != (len(text),) or clips.dtype.kind not in "iu":
+    owners = np.asarray(clips)
+    if owners.shape != (len(text),) or owners.dtype.kind not in "iu":
         raise ValueError(
-            f"clips {clips.shape} {clips.dtype}, expected ({len(text)},) whole numbers"
+            f"clips {owners.shape} {owners.dtype}, expected ({len(text)},) whole numbers"
         )
-    if len(clips) and not 0 <= clips.min() <= clips.max() < len(audio):
-        raise ValueError(f"clips {clips.min()} to {clips.max()}, expected 0 to {len(audio) - 1}")
-    bare = np.setdiff1d(np.arange(len(audio)), clips)
+    if len(owners) and not 0 <= owners.min() <= owners.max() < len(audio):
+        raise ValueError(f"clips {owners.min()} to {owners.max()}, expected 0 to {len(audio) - 1}")
+    bare = np.setdiff1d(np.arange(len(audio)), owners)
     if len(bare):
         raise ValueError(f"{len(bare)} clips have no caption, the first is clip {bare[0]}")
-    texts, of_clips = _relevance(clips, captions, len(text), len(audio))
+    texts, of_clips = _relevance(owners, captions, len(text), len(audio))
     return {
         "text_to_audio": _search(text, audio, texts, of_clips.T.tocsr(), chunk),
         "audio_to_text": _search(audio, text, of_clips, texts.T.tocsr(), chunk),
     }
 
 
-def retrieval_scores(found: dict[str, Retrieved]) -> dict[str, float]:
+def retrieval_scores(results: dict[str, Retrieved]) -> dict[str, float]:
     """Shares of queries and ranks by direction: "text_to_audio_R@1", "…_R@5", "…_R@10",
     "…_mAP@10", "…_median_rank" (rounded down, as LAION-CLAP's) and "…_mean_rank".
 
     With five captions a clip and no equal ones these are the protocol of AudioCaps and Clotho: each
-    caption searches alone, and a clip counts its best caption. "audio_to_text_mAP@10_laion" is
-    what LAION-CLAP's code prints as its mAP@10: it numbers a clip's captions as they were given
-    and not as they were found, which is the same or more.
+    caption is a query of its own, and a clip counts its best caption. "audio_to_text_mAP@10_laion"
+    is what LAION-CLAP's code prints as its mAP@10: it numbers a clip's captions in their own order,
+    not in the order of their ranks, which gives the same or a larger number.
     """
     scores = {}
-    for direction, (ranks, precision, laion_precision, *_) in found.items():
+    for direction, (ranks, precision, laion_precision, *_) in results.items():
         for depth in RECALLS:
             scores[f"{direction}_R@{depth}"] = float(np.mean(ranks <= depth))
         scores[f"{direction}_mAP@10"] = float(precision.mean())
@@ -102,10 +100,8 @@ def _unit(embeddings: np.ndarray, name: str) -> np.ndarray:
 
 
 def _relevance(clips, captions, texts: int, items: int) -> tuple:
-    """Two sparse matrices whose product says what is relevant: texts by kinds, clips by kinds.
-
-    A kind is a set of equal captions. Each entry is True.
-    """
+    """Two sparse matrices of True, (texts, kinds) and (clips, kinds); a kind is a set of equal
+    captions. A text is relevant to a clip of the same kind."""
     numbers: dict[Hashable, int] = {}
     if captions is None:
         captions = range(texts)
@@ -119,7 +115,7 @@ def _relevance(clips, captions, texts: int, items: int) -> tuple:
 
 
 def _search(queries, items, of_queries, of_items, chunk: int | None) -> Retrieved:
-    """Each query among the items; relevant are those of a common kind."""
+    """Search the items by each query, `chunk` at a time; items of a common kind are relevant."""
     chunk = chunk or max(1, CHUNK_BYTES // (32 * len(items)))
     parts = []
     for start in range(0, len(queries), chunk):
@@ -128,7 +124,8 @@ def _search(queries, items, of_queries, of_items, chunk: int | None) -> Retrieve
         scores = (queries[rows] @ items.T).astype(np.float32)
         relevant = (of_queries[rows] @ of_items).toarray().astype(bool)
         parts.append(_ranked(scores, relevant))
-    return Retrieved(*(np.concatenate(column) for column in zip(*parts, strict=True)), len(items))
+    columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
+    return Retrieved(columns[0], columns[1], columns[2], columns[3], items=len(items))
 
 
 def _ranked(scores: np.ndarray, relevant: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -136,19 +133,19 @@ def _ranked(scores: np.ndarray, relevant: np.ndarray) -> tuple[np.ndarray, ...]:
     relevant (rows, items)."""
     count = relevant.sum(axis=1)
     most = min(DEPTH, int(count.max()))
-    # The relevant items that are found first: no other can be among the first ten.
+    # The nearest relevant items: no others can be among the first ten.
     distance = np.where(relevant, -scores, np.inf)
     first = np.argpartition(distance, most - 1, axis=1)[:, :most]
     nearest = np.argsort(np.take_along_axis(distance, first, axis=1), axis=1, kind="stable")
     order = np.take_along_axis(first, nearest, axis=1)
     ranks = np.empty(order.shape, np.int64)
     others = np.where(relevant, -np.inf, scores)
-    for place in range(most):
-        own = np.take_along_axis(scores, order[:, place : place + 1], axis=1)
-        ranks[:, place] = (others >= own).sum(axis=1) + place + 1
+    for number in range(most):
+        score = np.take_along_axis(scores, order[:, number : number + 1], axis=1)
+        ranks[:, number] = (others >= score).sum(axis=1) + number + 1
     counted = (ranks <= DEPTH) & (np.arange(most) < count[:, None])
     precision = np.where(counted, np.arange(1, most + 1) / ranks, 0).sum(axis=1)
-    # How many of the counted captions were given no later than this one.
+    # How many of the counted captions come no later than this one in their own order.
     earlier = (order[:, None] <= order[:, :, None]) & counted[:, None]
     as_given = np.where(counted, earlier.sum(axis=2) / ranks, 0).sum(axis=1)
     return ranks[:, 0], precision / np.minimum(count, DEPTH), as_given / count, count

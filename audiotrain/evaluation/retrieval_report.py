@@ -9,7 +9,7 @@ import numpy as np
 
 from audiotrain.datasets.items import Clip, meaning
 from audiotrain.evaluation import plots
-from audiotrain.evaluation.plots import retrieval_plots
+from audiotrain.evaluation.plots import retrieval as retrieval_plots
 from audiotrain.evaluation.retrieval import Retrieved, retrieval_scores, retrieve
 
 PICTURED = 32  # clips of the similarity picture

@@ -50,3 +50,15 @@ def nearest(name: str, known: Sequence[str] | Mapping[str, Any]) -> str:
         ends = difflib.get_close_matches(wanted, list(last.values()), n=1, cutoff=0.7)
         near = [one for one in known if last[one] in ends]
     return f" (did you mean {near[0]}?)" if near else ""
+
+
+def clock(seconds: float) -> str:
+    """Minutes and seconds, hours when there are any.
+
+    >>> clock(61.5), clock(3661)
+    ('1:01.5', '1:01:01')
+    """
+    tenths = round(seconds * 10)
+    hours, minutes, rest = tenths // 36000, tenths // 600 % 60, tenths % 600
+    tail = f"{rest // 10:02d}" + (f".{rest % 10}" if rest % 10 else "")
+    return f"{hours}:{minutes:02d}:{tail}" if hours else f"{minutes}:{tail}"

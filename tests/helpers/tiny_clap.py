@@ -7,7 +7,7 @@ import mlx.core as mx
 import numpy as np
 
 from audiotrain.evaluation import plots
-from audiotrain.evaluation.plots import retrieval_plots
+from audiotrain.evaluation.plots import retrieval as retrieval_plots
 from audiotrain.features import audio
 from audiotrain.models.clap import CLAP, CLAPConfig
 from audiotrain.models.clap.config import HTSATConfig, RoBERTaConfig

@@ -1,11 +1,11 @@
 """Pictures and tables of scores, training curves and chords along time.
 
-chord_timeline.py   Chords along time, reference above estimate
-confusion.py        Confusion matrices as pictures, CSV and JSON
-curves.py           Curves of training and validation
-retrieval_plots.py  Pictures and tables of retrieval
-style.py            What pictures share
-tables.py           Scores as a picture, rows as CSV
+chord_timeline.py  Chords along time, reference above estimate
+confusion.py       Confusion matrices as pictures, CSV and JSON
+curves.py          Curves of training and validation
+retrieval.py       Recall curves, similarity matrices, tables of retrieval scores
+style.py           Colours, axes, legends and titles of all pictures
+tables.py          Scores as a picture, rows as CSV
 """
 
 from audiotrain.evaluation.plots.chord_timeline import chords_picture, timeline

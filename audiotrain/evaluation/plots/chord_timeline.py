@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from audiotrain.evaluation.plots.style import INK, PALE, add_title, new_figure, save
+from audiotrain.utils.text import clock
 
 Spans = Sequence[tuple[float, float, str]]
 
@@ -23,7 +24,7 @@ NATURAL = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
 SHORT = {"maj": "", "min": "m", "min7": "m7", "min6": "m6", "minmaj7": "mM7", "maj6": "6"}
 ROW_SECONDS = (2, 4, 5, 8, 10, 12, 15, 20, 30, 40, 60, 90, 120, 180, 240, 300, 600, 1200, 3600)
 STEPS = (0.5, 1, 2, 4, 5, 10, 15, 20, 30, 60, 120, 300, 600)
-# 256-colour backgrounds by place on the circle of fifths, so that related chords look related.
+# 256-colour backgrounds by position on the circle of fifths, so that related chords look related.
 BACKGROUNDS = (210, 216, 222, 228, 192, 157, 158, 159, 153, 147, 183, 218)
 GREY = 250
 BAND_INCHES = 0.5
@@ -69,7 +70,7 @@ def merged(spans: Spans) -> list[tuple[float, float, str]]:
 
 def agreement(reference: Spans, estimate: Spans) -> list[tuple[float, float, bool]]:
     """(start, end, whether both give the same label) over the reference, from boundary to boundary;
-    a gap of the estimate counts as N, and X of the reference is no label that scores know.
+    a gap of the estimate counts as N; spans of the reference labelled X (unknown) are left out.
 
     >>> agreement([(0, 2, "C"), (2, 3, "X")], [(0, 1.5, "C:maj"), (1.5, 3, "G")])
     [(0, 1.5, True), (1.5, 2, False)]
@@ -96,18 +97,6 @@ def share_agreed(parts: Sequence[tuple[float, float, bool]]) -> float:
     return sum(end - start for start, end, same in parts if same) / total if total else float("nan")
 
 
-def clock(seconds: float) -> str:
-    """Minutes and seconds, hours when there are any.
-
-    >>> clock(61.5), clock(3661)
-    ('1:01.5', '1:01:01')
-    """
-    tenths = round(seconds * 10)
-    hours, minutes, rest = tenths // 36000, tenths // 600 % 60, tenths % 600
-    tail = f"{rest // 10:02d}" + (f".{rest % 10}" if rest % 10 else "")
-    return f"{hours}:{minutes:02d}:{tail}" if hours else f"{minutes}:{tail}"
-
-
 def timeline(
     segments: Spans,
     reference: Spans | None = None,
@@ -119,9 +108,9 @@ def timeline(
     """Text that shows `segments` along time, under `reference` when there is one.
 
     A column is a fixed span of time, `│` begins a chord, a last line marks where the two differ.
-    width: columns (the terminal's); color: whether to paint chords by root (on a terminal that
-    takes colours, unless NO_COLOR is set); row_seconds: time of a row (chosen so that most labels
-    fit); rows: at most so many.
+    width: columns, by default the terminal's; color: whether to colour chords by root, by default
+    on a terminal with colours unless NO_COLOR is set; row_seconds: time of a row, by default such
+    that most labels fit; rows: the largest number of rows.
 
     >>> print(timeline([(0, 2, "C:maj"), (2, 4, "A:min")], width=40, color=False))
           0:00    0:01     0:02     0:03
@@ -144,7 +133,7 @@ def timeline(
     paint = _takes_color() if color is None else color
     bar, cross = ("│", "×") if _takes_unicode() else ("|", "x")
     parts = [] if reference is None else agreement(bands["reference"], bands["estimate"])
-    blocks = []
+    blocks: list[str] = []
     while start < end and (rows is None or len(blocks) < rows):
         grid = _Grid(start, row_seconds, columns)
         lines = [" " * margin + grid.ruler()]
@@ -169,8 +158,8 @@ class _Grid:
         self.start, self.seconds, self.columns = start, seconds, columns
 
     def column(self, time: float) -> int:
-        place = round((time - self.start) / self.seconds * self.columns)
-        return min(max(place, 0), self.columns)
+        column = round((time - self.start) / self.seconds * self.columns)
+        return min(max(column, 0), self.columns)
 
     def ruler(self) -> str:
         """Times over the columns where they begin, at a round distance of at least 8 columns."""
@@ -208,7 +197,7 @@ class _Grid:
 
 
 def _cell(label: str, columns: int, first: str) -> str:
-    """`first` and as much of the label as fits, the root at least, else nothing."""
+    """`first` and as much of the label as fits, the root at least, else spaces."""
     chord = label.partition("/")[0]
     match = ROOT.match(label)
     root = match[0] if match else label
@@ -249,11 +238,11 @@ def chords_picture(
     start: float = 0.0,
     seconds: float | None = None,
 ) -> None:
-    """PNG of chords along time, `row_seconds` a row: the reference's band above the estimate's,
-    a thin strip between them green where the labels agree and red where not.
+    """Write a PNG of chords along time, `row_seconds` a row: the reference's band above the
+    estimate's, a thin strip between them green where the labels agree and red where not.
 
     Colour is the root, by the circle of fifths; minor chords are darker. `start` and `seconds`
-    choose a part; a long one gets longer rows.
+    choose a part; a long one gets longer rows. ValueError where there are no chords.
     """
     bands = {"estimate": merged(estimate)}
     if reference is not None:
@@ -281,7 +270,7 @@ def _draw_row(
     from matplotlib.ticker import MaxNLocator
 
     axis.set_xlim(left, right)
-    tops = {name: 1.0 if place == 0 else -0.16 for place, name in enumerate(bands)}
+    tops = {name: 1.0 if number == 0 else -0.16 for number, name in enumerate(bands)}
     axis.set_ylim(-0.16 - 1 if len(bands) == 2 else 0, 1)
     for name, band in bands.items():
         for start, end, label in band:
@@ -331,7 +320,7 @@ def _label_sizes(label: str) -> Sequence[tuple[str, float, int]]:
 
 
 def _chord_colors(label: str) -> tuple[tuple[float, float, float], str]:
-    """Fill and ink of a chord: hue by the root's place on the circle of fifths."""
+    """Fill and ink of a chord: hue by the root's position on the circle of fifths."""
     root = root_of(label)
     if root is None:
         return (0.90, 0.91, 0.93), PALE

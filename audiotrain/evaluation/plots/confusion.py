@@ -16,7 +16,7 @@ from audiotrain.evaluation.plots.style import (
     save,
     tidy,
 )
-from audiotrain.evaluation.plots.tables import _compact, _csv_text
+from audiotrain.evaluation.plots.tables import compact, csv_text
 from audiotrain.utils.files import write
 
 MANY = 16  # classes; more are printed smaller
@@ -30,7 +30,12 @@ def confusion_picture(
     scale: str = "sqrt",
     unit: str = "frames",
 ) -> None:
-    """Confusion matrices as pictures, CSV and JSON; counts are frames or clips."""
+    """Write a PNG of a confusion matrix: counts, over the share of each reference class as colour.
+
+    matrix (classes, classes): row the reference, column the prediction, counts of `unit`. The
+    colours' `scale` is "sqrt", which shows rare confusions, or "linear". Of more than MANY classes
+    those that do not occur are left out. ValueError when the matrix does not fit the names.
+    """
     from matplotlib.colors import LinearSegmentedColormap, PowerNorm
 
     matrix = _square(matrix, names)
@@ -40,7 +45,7 @@ def confusion_picture(
     if len(names) > MANY and matrix.any():
         kept = np.flatnonzero(matrix.sum(axis=0) + matrix.sum(axis=1))
         left_out = len(names) - len(kept)
-        matrix, names = matrix[np.ix_(kept, kept)], [names[number] for number in kept]
+        matrix, names = matrix[np.ix_(kept, kept)], [names[number] for number in kept.tolist()]
     classes = len(names)
     support = matrix.sum(axis=1)
     shares = matrix / np.maximum(support, 1)[:, None]
@@ -60,9 +65,8 @@ def confusion_picture(
 
 
 def _scale_bar(figure: Any, axes: Any, image: Any, side: float, scale: str) -> None:
-    """Confusion matrices as pictures, CSV and JSON; counts are frames or clips."""
-    place = axes.inset_axes((1 + 0.95 / side, 0, 0.14 / side, 1))
-    bar = figure.colorbar(image, cax=place)
+    inset = axes.inset_axes((1 + 0.95 / side, 0, 0.14 / side, 1))
+    bar = figure.colorbar(image, cax=inset)
     ticks = (0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 1) if scale == "sqrt" else np.linspace(0, 1, 6)
     bar.set_ticks(ticks, labels=[f"{share:.0%}" for share in ticks])
     bar.outline.set_visible(False)
@@ -75,7 +79,7 @@ def _write_counts(axes: Any, matrix: np.ndarray, shades: np.ndarray, points: flo
         axes.text(
             column,
             row,
-            _compact(matrix[row, column]),
+            compact(matrix[row, column]),
             ha="center",
             va="center",
             fontsize=points,
@@ -86,39 +90,45 @@ def _write_counts(axes: Any, matrix: np.ndarray, shades: np.ndarray, points: flo
 def _name_classes(
     axes: Any, names: Sequence[str], shares: np.ndarray, support: np.ndarray, points: float
 ) -> None:
-    """Confusion matrices as pictures, CSV and JSON; counts are frames or clips."""
-    places = np.arange(len(names))
+    """Names along both axes, and each class's recall and support at the right."""
+    positions = np.arange(len(names))
     tidy(axes, grid=False)
     slant = 90 if max(map(len, names), default=0) > 3 else 0
-    axes.set_xticks(places, labels=names, fontsize=points, rotation=slant, color=INK)
-    axes.set_yticks(places, labels=names, fontsize=points, color=INK)
+    axes.set_xticks(positions, labels=names, fontsize=points, rotation=slant, color=INK)
+    axes.set_yticks(positions, labels=names, fontsize=points, color=INK)
     axes.set_xticks(np.arange(len(names) + 1) - 0.5, minor=True)
     axes.set_yticks(np.arange(len(names) + 1) - 0.5, minor=True)
     axes.grid(which="minor", color="#eceff3", linewidth=1)
     axes.set_xlabel("predicted", color=PALE, fontsize=9)
     axes.set_ylabel("reference", color=PALE, fontsize=9)
-    for place, label in zip(places, axes.get_yticklabels(), strict=True):
-        count = support[place]
+    for number, label in enumerate(axes.get_yticklabels()):
+        count = support[number]
         label.set_color(INK if count else PALE)
-        recall = f"{shares[place, place]:.0%} of {_compact(count)}" if count else "none"
+        recall = f"{shares[number, number]:.0%} of {compact(count)}" if count else "none"
         axes.annotate(
-            recall, (1, place), (6, 0), axes.get_yaxis_transform(), "offset points",
-            va="center", fontsize=points - 1, color=PALE,
-        )  # fmt: skip
+            recall,
+            (1, number),
+            (6, 0),
+            axes.get_yaxis_transform(),
+            "offset points",
+            va="center",
+            fontsize=points - 1,
+            color=PALE,
+        )
 
 
 def confusion_csv(matrix: np.ndarray, names: Sequence[str], path: str | os.PathLike) -> None:
-    """Confusion matrices as pictures, CSV and JSON; counts are frames or clips."""
+    """Write a CSV of counts (classes, classes), a row a reference class, under a header."""
     matrix = _square(matrix, names)
     lines = [
         ["reference", *names],
         *([name, *row] for name, row in zip(names, matrix.tolist(), strict=True)),
     ]
-    write(path, _csv_text(lines))
+    write(path, csv_text(lines))
 
 
 def confusion_json(matrix: np.ndarray, names: Sequence[str], path: str | os.PathLike) -> None:
-    """Confusion matrices as pictures, CSV and JSON; counts are frames or clips."""
+    """Write {"rows": "reference", "columns": "predicted", "names": …, "counts": …}."""
     matrix = _square(matrix, names)
     content = {"rows": "reference", "columns": "predicted", "names": list(names)}
     write(path, json.dumps(content | {"counts": matrix.tolist()}) + "\n")

@@ -22,35 +22,35 @@ from audiotrain.evaluation.plots.style import (
 )
 
 RANKED = {"map", "mAP", "recall", "R", "mrr", "ndcg"}  # words in names of retrieval's metrics
-
-
 PERCENT = ("accuracy", "retrieval")  # panels of shares
-
-
 COLUMNS = 3  # panels side by side
 
-
-Placed = list[tuple[float, Mapping[str, Any]]]  # rows beside their time in epochs; 1: one is done
+Placed = list[tuple[float, Mapping[str, Any]]]  # (time in epochs, row); 1.0 is the end of the first
 
 
 def curves_picture(
-    rows: Sequence[Mapping[str, Any]], path: str | os.PathLike, title: str = "Training",
-    log: Sequence[Mapping[str, Any]] = (), monitor: str | None = None, mode: str = "min",
+    rows: Sequence[Mapping[str, Any]],
+    path: str | os.PathLike,
+    title: str = "Training",
+    log: Sequence[Mapping[str, Any]] = (),
+    monitor: str | None = None,
+    mode: str = "min",
     tie: str | None = None,
-) -> None:  # fmt: skip
-    """PNG of a history over epochs: a panel for the loss, for accuracies, for retrieval, for the
-    learning rate and for each other metric of training or validation.
+) -> None:
+    """Write a PNG of a history over epochs: panels for the loss, accuracies, retrieval, the
+    learning rate and each other metric of training or validation.
 
     `rows` are the history's, one per epoch, `log` has the validations inside epochs; a panel
-    without numbers is left out. The epoch that was kept, of the best `monitor` by `mode` (where
-    that is the same: of the lowest `tie`), is marked; without `monitor` the least validation loss.
+    without numbers is left out. A mark shows the epoch with the best `monitor` by `mode` (of
+    several equal ones, that with the lowest `tie`); without `monitor` that with the lowest
+    validation loss. ValueError for a history without numbers.
     """
     if mode not in ("min", "max"):
         raise ValueError(f"mode is {mode!r}, expected 'min' or 'max'")
     placed = _placed(rows, log)
     panels = _panels(placed, monitor)
     if not panels:
-        raise ValueError("history has neither losses nor accuracies nor learning rates to draw")
+        raise ValueError("history has neither losses nor accuracies nor learning rates to plot")
     high = math.ceil(len(panels) / COLUMNS)
     wide = math.ceil(len(panels) / high)
     figure, axes = new_figure(4.6 * wide + 0.6, 3.9 * high, rows=high, columns=wide)
@@ -73,9 +73,10 @@ def curves_picture(
 
 
 def _placed(rows: Sequence[Mapping[str, Any]], log: Sequence[Mapping[str, Any]]) -> Placed:
-    """Rows at the ends of their epochs, and the log's validations where they were; the last of
-    these stands in its epoch's row too, and is left out there."""
-    found, begin = [], 0
+    """Rows at the ends of their epochs, validations of the log where they were; the last of an
+    epoch is in its row, too, and is left out there."""
+    placed: Placed = []
+    begin = 0
     for number, row in enumerate(rows):
         epoch, end = row.get("epoch", number), row.get("step", 0)
         inside: dict[str, Any] = {}
@@ -83,12 +84,12 @@ def _placed(rows: Sequence[Mapping[str, Any]], log: Sequence[Mapping[str, Any]])
             numbers = {name: value for name, value in entry.items() if name.startswith("val_")}
             if entry["epoch"] == epoch and numbers:
                 share = (entry["step"] - begin) / (end - begin) if end > begin else 1
-                found.append((epoch + share, numbers))
+                placed.append((epoch + share, numbers))
                 inside |= numbers
         again = inside and all(row.get(name) == value for name, value in inside.items())
-        found.append((epoch + 1, {k: row[k] for k in row if not (again and k in inside)}))
+        placed.append((epoch + 1, {k: row[k] for k in row if not (again and k in inside)}))
         begin = end
-    return found
+    return placed
 
 
 def _with(placed: Placed, name: str) -> Placed:
@@ -109,7 +110,7 @@ def _kept(placed: Placed, monitor: str, mode: str, tie: str | None) -> tuple[flo
     rows = _with(placed, monitor)[:: 1 if tie is None else -1]
     if not rows:
         return None
-    x, row = min(rows, key=lambda one: (sign * one[1][monitor], one[1].get(tie, 0)))
+    x, row = min(rows, key=lambda one: (sign * one[1][monitor], one[1].get(tie or "", 0)))
     return x, row[monitor]
 
 
@@ -132,7 +133,7 @@ def _label(name: str) -> str:
 
 
 def _panel_of(name: str, monitor: str | None) -> str | None:
-    """The panel of a metric; None for what is not drawn, as losses that are parts of a loss."""
+    """The panel of a metric; None for what is not shown, such as parts of a loss."""
     kind = _kind(name)
     if kind.endswith("loss"):
         return "loss" if kind in ("loss", _kind(monitor or "")) else None
@@ -146,8 +147,8 @@ def _panel_of(name: str, monitor: str | None) -> str | None:
 
 
 def _panels(placed: Placed, monitor: str | None) -> dict[str, list[str]]:
-    """Panel -> names of its metrics. The order, on which colours depend, is no matter of when
-    there was the first validation: what is monitored is first, the rest by name."""
+    """Panel -> names of its metrics: what is monitored first, then by name. Colours follow from
+    the order, so it does not depend on when the first validation was."""
     panels: dict[str, list[str]] = {}
     names = {name for _, row in placed for name in row}
     decides = _kind(monitor or "")
@@ -161,12 +162,12 @@ def _panels(placed: Placed, monitor: str | None) -> dict[str, list[str]]:
 
 
 def _draw_panel(axis: Any, panel: str, placed: Placed, names: Sequence[str]) -> None:
-    """A line a metric: its part says colour and dashes, its kind the shade and marker."""
+    """A line a metric: colour and dashes by its part, shade and marker by its kind."""
     lines: dict[str, list] = {}
     for name in names:
-        drawn = lines.setdefault(_label(name), [])
+        artists = lines.setdefault(_label(name), [])
         number = list(lines).index(_label(name))
-        drawn += draw_line(axis, *_points(placed, name), _label(name), _part(name), number)
+        artists += draw_line(axis, *_points(placed, name), _label(name), _part(name), number)
     _finish_panel(axis, panel, placed, names)
     if len(lines) > 1:
         name_kinds(axis, lines)
@@ -189,5 +190,5 @@ def _finish_panel(axis: Any, panel: str, placed: Placed, names: Sequence[str]) -
 
 
 def _hundred(placed: Placed, names: Sequence[str]) -> int:
-    """What makes percent of a panel's shares: 100 where they are shares of 1."""
+    """The factor that makes percent of a panel's values: 100 where they are shares of 1."""
     return 100 if max(max(_points(placed, name)[1]) for name in names) <= 1 else 1

@@ -1,5 +1,5 @@
-"""What pictures share: a figure off screen, a title, quiet axes, a file that appears whole; and how
-lines of training and of validation look, in colour and without."""
+"""The style of all pictures: figures, titles, axes, and lines of training and of validation, which
+differ without colours, too."""
 
 import io
 import math
@@ -18,7 +18,7 @@ class Part(NamedTuple):
     """How lines of training, or of validation, look in every panel of every run."""
 
     name: str
-    dashes: Any  # also tells them apart without colours
+    dashes: Any  # differ, too, for readers without colours
     width: float  # points
     shades: tuple[str, ...]
 
@@ -29,7 +29,7 @@ MARKERS = "os^DvPX*"  # of the kinds in a panel: chord, root…
 
 
 def new_figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Any, list]:
-    """A figure of inches that no global state knows, and its axes in reading order."""
+    """A figure outside pyplot, sizes in inches, and its axes in reading order."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -67,26 +67,39 @@ def tidy(axis: Any, grid: bool = True) -> None:
 def draw_line(
     axis: Any, x: Sequence[float], y: Sequence[float], label: str, part: Part, number: int
 ) -> list:
-    """The line of a metric: `part` says colour and dashes, its place in the panel the shade and
-    marker."""
+    """The line of a metric: colour and dashes by `part`, shade and marker by its `number` in the
+    panel."""
     return axis.plot(
-        x, y, label=f"{part.name} {label}", color=part.shades[number % len(part.shades)],
-        linestyle=part.dashes, linewidth=part.width, marker=MARKERS[number % len(MARKERS)],
-        markersize=3.5, markevery=math.ceil(len(x) / 30),
-    )  # fmt: skip
+        x,
+        y,
+        label=f"{part.name} {label}",
+        color=part.shades[number % len(part.shades)],
+        linestyle=part.dashes,
+        linewidth=part.width,
+        marker=MARKERS[number % len(MARKERS)],
+        markersize=3.5,
+        markevery=math.ceil(len(x) / 30),
+    )
 
 
-def draw_mark(axis: Any, place: tuple[float, float], text: str, color: str, below: bool) -> None:
+def draw_mark(axis: Any, point: tuple[float, float], text: str, color: str, below: bool) -> None:
     """A ring around a point of a line, and `text` beside it."""
     axis.margins(y=0.14)
-    axis.plot(*place, "o", color=color, markersize=8, markerfacecolor="white", zorder=4)
-    late = place[0] > sum(axis.get_xlim()) / 2
+    axis.plot(*point, "o", color=color, markersize=8, markerfacecolor="white", zorder=4)
+    late = point[0] > sum(axis.get_xlim()) / 2
     axis.annotate(
-        text, place, (4 if late else -4, -9 if below else 9), textcoords="offset points",
-        ha="right" if late else "left", va="top" if below else "bottom", fontsize=8.5,
-        fontweight="bold", color=INK, zorder=5,
+        text,
+        point,
+        (4 if late else -4, -9 if below else 9),
+        textcoords="offset points",
+        ha="right" if late else "left",
+        va="top" if below else "bottom",
+        fontsize=8.5,
+        fontweight="bold",
+        color=INK,
+        zorder=5,
         bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5},
-    )  # fmt: skip
+    )
 
 
 def name_kinds(axis: Any, lines: Mapping[str, list]) -> None:
@@ -95,11 +108,18 @@ def name_kinds(axis: Any, lines: Mapping[str, list]) -> None:
 
     fits = [n for n in (4, 3, 2) if n * max(map(len, lines)) <= 60 and len(lines) % n != 1]
     axis.legend(
-        [tuple(drawn) for drawn in lines.values()], list(lines), ncols=max(fits, default=1),
-        handler_map={tuple: HandlerTuple(ndivide=None, pad=0.4)}, handlelength=3.6, frameon=False,
-        fontsize=8, labelcolor=INK, loc="upper center", bbox_to_anchor=(0.5, -0.17),
+        [tuple(artists) for artists in lines.values()],
+        list(lines),
+        ncols=max(fits, default=1),
+        handler_map={tuple: HandlerTuple(ndivide=None, pad=0.4)},
+        handlelength=3.6,
+        frameon=False,
+        fontsize=8,
+        labelcolor=INK,
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.17),
         columnspacing=1.2,
-    )  # fmt: skip
+    )
 
 
 def name_parts(figure: Any, parts: Sequence[Part]) -> None:
@@ -111,14 +131,19 @@ def name_parts(figure: Any, parts: Sequence[Part]) -> None:
         for p in parts
     ]
     legend = figure.legend(
-        handles=handles, loc="upper right", ncols=2, frameon=False, fontsize=9, labelcolor=INK,
+        handles=handles,
+        loc="upper right",
+        ncols=2,
+        frameon=False,
+        fontsize=9,
+        labelcolor=INK,
         handlelength=3.4,
-    )  # fmt: skip
+    )
     legend.set_in_layout(False)
 
 
 def save(figure: Any, path: str | os.PathLike) -> None:
-    """The figure as PNG, trimmed."""
+    """Write a figure as PNG, its margins trimmed."""
     picture = io.BytesIO()
     figure.savefig(picture, format="png", bbox_inches="tight", pad_inches=0.12)
     write(path, picture.getvalue())

@@ -22,19 +22,19 @@ from audiotrain.utils.files import write
 def scores_picture(
     scores: Mapping[str, Any], path: str | os.PathLike, title: str = "Scores"
 ) -> None:
-    """PNG of bars: `scores` {comparison: share of 1}, or {system: {comparison: share}}."""
+    """Write a PNG of bars: `scores` {comparison: share of 1}, or {system: {comparison: share}}."""
     if not all(isinstance(part, Mapping) for part in scores.values()):
         scores = {"": scores}
     names = list(dict.fromkeys(name for part in scores.values() for name in part))
     height = 0.8 / len(scores)
     figure, (axis,) = new_figure(7.2, 0.9 + len(names) * (0.18 + 0.2 * len(scores)))
     for number, (system, part) in enumerate(scores.items()):
-        places = np.arange(len(names)) - 0.4 + height * (number + 0.5)
+        heights = np.arange(len(names)) - 0.4 + height * (number + 0.5)
         values = [part.get(name, math.nan) for name in names]
-        axis.barh(places, values, height * 0.88, color=LINES[number % len(LINES)], label=system)
-        for place, value in zip(places, values, strict=True):
+        axis.barh(heights, values, height * 0.88, color=LINES[number % len(LINES)], label=system)
+        for y, value in zip(heights, values, strict=True):
             if math.isfinite(value):
-                axis.text(value + 0.008, place, f"{value:.3f}", va="center", fontsize=8, color=INK)
+                axis.text(value + 0.008, y, f"{value:.3f}", va="center", fontsize=8, color=INK)
     axis.set_yticks(range(len(names)), labels=names, fontsize=9)
     axis.invert_yaxis()
     axis.set_xlim(0, 1)
@@ -48,10 +48,10 @@ def scores_picture(
 
 
 def table_csv(rows: Sequence[Mapping[str, Any]], path: str | os.PathLike) -> None:
-    """A CSV of rows (per song, per class): all columns that any row has, floats to 4 decimals."""
+    """Write a CSV of rows with all columns that any row has, floats to 4 decimals, NaN empty."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     lines = [[_cell(row.get(name)) for name in names] for row in rows]
-    write(path, _csv_text([names, *lines]))
+    write(path, csv_text([names, *lines]))
 
 
 def _cell(value: Any) -> Any:
@@ -60,10 +60,10 @@ def _cell(value: Any) -> Any:
     return f"{value:.4f}" if isinstance(value, float | np.floating) else value
 
 
-def _compact(count: float) -> str:
+def compact(count: float) -> str:
     """A count in at most four characters.
 
-    >>> [_compact(count) for count in (7, 950, 1234, 56789, 2_500_000)]
+    >>> [compact(count) for count in (7, 950, 1234, 56789, 2_500_000)]
     ['7', '950', '1.2k', '57k', '2.5M']
     """
     for unit, size in (("M", 1e6), ("k", 1e3)):
@@ -73,7 +73,8 @@ def _compact(count: float) -> str:
     return f"{count:.0f}"
 
 
-def _csv_text(lines: Sequence[Sequence[Any]]) -> str:
+def csv_text(lines: Sequence[Sequence[Any]]) -> str:
+    """Rows as CSV."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(lines)
     return text.getvalue()

@@ -1,4 +1,4 @@
-"""Songs of a report: their chords along time, what each run heard, and sound small enough to embed.
+"""Songs of a report: reference chords, those that each run predicted, and sound to embed.
 
 A run's `timelines.json` has every song that it was scored on: {"song", "score", "audio", "start",
 "end", "reference", "prediction"}, chords as [start, end, label] in seconds; `example.wav` with
@@ -40,17 +40,17 @@ def songs_and_sounds(runs: Sequence[Run], most_bytes: int) -> tuple[list[dict], 
             song = songs.setdefault(key, _song(entry))
             song["lanes"].append({"run": number, "chords": _chords(entry["prediction"])})
     ordered = sorted(songs.values(), key=lambda song: song["score"])
-    chosen = _worst(ordered)
+    worst = _worst(ordered)
     sounds: dict[str, dict] = {}
-    for song in chosen:
+    for song in worst:
         most_bytes = _add_sound(song, sounds, most_bytes)
-    return chosen, sounds
+    return worst, sounds
 
 
 def _worst(songs: Sequence[dict]) -> list[dict]:
-    """The first MOST_SONGS, and of the others those that alone can be heard."""
-    heard = [song for song in songs if song["source"]]
-    kept = {id(song) for song in (*songs[:MOST_SONGS], *heard[:2])}
+    """The first MOST_SONGS, and the first two that have a recording."""
+    recorded = [song for song in songs if song["source"]]
+    kept = {id(song) for song in (*songs[:MOST_SONGS], *recorded[:2])}
     return [song for song in songs if id(song) in kept]
 
 
@@ -72,29 +72,34 @@ def _song(entry: Mapping[str, Any]) -> dict[str, Any]:
     reference = entry["reference"]
     ends = [chord[1] for chord in (*(reference or ()), *entry["prediction"])]
     return {
-        "name": entry["song"], "score": entry["score"], "seconds": max(ends, default=0.0),
+        "name": entry["song"],
+        "score": entry["score"],
+        "seconds": max(ends, default=0.0),
         "reference": None if reference is None else _chords(reference),
-        "lanes": [], "sound": None, "silence": NO_SOUND, "source": entry["source"],
-    }  # fmt: skip
+        "lanes": [],
+        "sound": None,
+        "silence": NO_SOUND,
+        "source": entry["source"],
+    }
 
 
 def _chords(spans: Sequence[Sequence[Any]]) -> Chords:
     """Spans with the label as musicians write it and the root's pitch class."""
-    found: Chords = []
+    chords: Chords = []
     for start, end, label in spans:
         text, root = short_label(label), root_of(label)
-        if found and found[-1][2] == text and abs(found[-1][1] - start) < 1e-3:
-            found[-1][1] = round(end, 3)
+        if chords and chords[-1][2] == text and abs(chords[-1][1] - start) < 1e-3:
+            chords[-1][1] = round(end, 3)
         elif end > start:
-            found.append([round(start, 3), round(end, 3), text, -1 if root is None else root])
-    return found
+            chords.append([round(start, 3), round(end, 3), text, -1 if root is None else root])
+    return chords
 
 
 def _timelines(run: Run) -> list[dict[str, Any]]:
-    """Entries of timelines.json; none where there is no such file or it says something else."""
+    """Entries of timelines.json; none where there is no such file, or one of another form."""
     try:
-        found = json.loads((run.folder / "timelines.json").read_text(encoding="utf-8"))
-        return [_entry(song, run.folder) for song in found]
+        songs = json.loads((run.folder / "timelines.json").read_text(encoding="utf-8"))
+        return [_entry(song, run.folder) for song in songs]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return []
 
@@ -112,7 +117,7 @@ def _entry(song: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def _spans(chords: Sequence) -> Chords:
-    spans = [[float(start), float(end), str(label)] for start, end, label in chords]
+    spans: Chords = [[float(start), float(end), str(label)] for start, end, label in chords]
     if not all(math.isfinite(time) for span in spans for time in span[:2]):
         raise ValueError("times are expected to be finite")
     return spans
@@ -126,10 +131,16 @@ def _example(run: Run) -> list[dict[str, Any]]:
     with open(wav, "rb") as file:
         digest = hashlib.file_digest(file, "sha1").hexdigest()
     reference = _lab(run.folder / "example-reference.lab")
-    return [{
-        "song": "an unseen song", "sound": digest, "score": math.inf, "reference": reference,
-        "prediction": prediction, "source": (wav, 0.0, None),
-    }]  # fmt: skip
+    return [
+        {
+            "song": "an unseen song",
+            "sound": digest,
+            "score": math.inf,
+            "reference": reference,
+            "prediction": prediction,
+            "source": (wav, 0.0, None),
+        }
+    ]
 
 
 def _lab(path: Path) -> Chords | None:

@@ -28,21 +28,21 @@ def main(argv: Sequence[str]) -> int:
     except ValueError as error:
         print("\n".join(f"error: {line}" for line in str(error).splitlines()), file=sys.stderr)
         return 2
-    found = differences(first, second)
+    changed = differences(first, second)
     if "--json" in argv:
-        print(json.dumps({name: list(pair) for name, pair in found.items()}, indent=1))
+        print(json.dumps({name: list(pair) for name, pair in changed.items()}, indent=1))
     else:
-        print(table(found, words[1], words[2]))
-    return 1 if found else 0
+        print(table(changed, words[1], words[2]))
+    return 1 if changed else 0
 
 
-def read_settings(place: str | Path) -> dict[str, Any]:
+def read_settings(path: str | Path) -> dict[str, Any]:
     """Settings of a run folder's config.yaml or of a file, with what it includes, by dotted name.
 
     ValueError lists every mistake, one line each.
     """
-    path, problems = Path(place), []
-    file = path / "config.yaml" if path.is_dir() else path
+    problems: list[str] = []
+    file = Path(path) / "config.yaml" if Path(path).is_dir() else Path(path)
     settings: dict[str, Any] = {}
     for document in documents(file, problems, PRESETS):
         for name, value in flat(plain(document.keys)).items():
@@ -54,12 +54,12 @@ def read_settings(place: str | Path) -> dict[str, Any]:
     return settings
 
 
-def table(found: Mapping[str, tuple], first: str, second: str) -> str:
+def table(changed: Mapping[str, tuple[Any, Any]], first: str, second: str) -> str:
     """The differences as columns of text."""
-    if not found:
+    if not changed:
         return "no setting differs"
     rows = [("setting", first, second)]
-    rows += [(name, *(_cell(value) for value in pair)) for name, pair in found.items()]
+    rows += [(name, _cell(one), _cell(other)) for name, (one, other) in changed.items()]
     widths = [max(len(row[column]) for row in rows) for column in range(2)]
     return "\n".join(f"{row[0]:{widths[0]}}  {row[1]:{widths[1]}}  {row[2]}" for row in rows)
 

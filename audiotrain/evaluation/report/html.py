@@ -1,7 +1,7 @@
-"""`audiotrain report RUN…`: runs side by side on one HTML page that needs nothing else.
+"""`audiotrain report RUN…`: runs side by side on one HTML page without other files.
 
 The page is `page/page.html` with its style and script in it, and the runs as JSON that the script
-draws. It asks for nothing over the network: its policy lets the browser run this script only.
+draws. It loads nothing over the network: its policy lets the browser run this script only.
 """
 
 import base64
@@ -45,20 +45,20 @@ NO_TABLES = ("metrics", "confusion")  # how CSV files begin that are not shown a
 
 @dataclass(frozen=True)
 class ReportSettings:
-    """Compare runs on one HTML page: curves, scores, confusions, settings, and chords to hear."""
+    """Compare runs on one HTML page: curves, scores, confusions, settings, chords with sound."""
 
     runs: tuple[Path, ...]
     """run folders, what `evaluate` wrote, or folders of runs; differences are to the first"""
     output: Path = Path("report.html")
     """the page"""
     title: str | None = None
-    """its heading; nothing: the runs' names"""
+    """its heading (default: the runs' names)"""
     sound_megabytes: float = 6.0
     """of recordings to embed, compressed; 0: none"""
 
     def __post_init__(self):
         if not self.runs:
-            raise ValueError("--runs: nothing follows, expected run folders")
+            raise ValueError("--runs: no value, expected run folders")
         if not 0 <= self.sound_megabytes <= 100:
             raise ValueError(f"--sound-megabytes: {self.sound_megabytes}, expected 0 to 100")
 
@@ -68,9 +68,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def run() -> None:
         settings = config.load(
-            ReportSettings, argv, prog="audiotrain report",
-            description=ReportSettings.__doc__ or "", positional="runs",
-        )  # fmt: skip
+            ReportSettings,
+            argv,
+            prog="audiotrain report",
+            description=ReportSettings.__doc__ or "",
+            positional="runs",
+        )
         runs = chosen_runs(settings.runs)
         content = page(runs, settings.title, round(settings.sound_megabytes * 1e6))
         refuse_other_files(settings.output)
@@ -83,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def chosen_runs(folders: Sequence[Path]) -> list[Run]:
     """The runs of the folders, each once, in their order, a cross-validation's folds after it;
     ValueError for a folder without any."""
-    found: dict[Path, Run] = {}
+    by_folder: dict[Path, Run] = {}
     for folder in folders:
         evaluated = (folder / "metrics.json").is_file()  # a run, or what `evaluate` wrote of one
         runs = [read_run(folder)] if evaluated or is_run(folder) else find_runs(folder)
@@ -93,8 +96,8 @@ def chosen_runs(folders: Sequence[Path]) -> list[Run]:
         if not runs:
             raise ValueError(f"{folder}: no run in it, expected a run folder or a folder of runs")
         for run in runs:
-            found.setdefault(run.folder.resolve(), run)
-    return distinct(list(found.values()))
+            by_folder.setdefault(run.folder.resolve(), run)
+    return distinct(list(by_folder.values()))
 
 
 def distinct(runs: Sequence[Run]) -> list[Run]:
@@ -129,11 +132,11 @@ def page(runs: Sequence[Run], title: str | None = None, sound_bytes: int = 6_000
         "script": script,
     }
     template = (PAGE / "page.html").read_text(encoding="utf-8")
-    return re.sub(r"\{\{(\w+)\}\}", lambda found: content[found[1]], template)
+    return re.sub(r"\{\{(\w+)\}\}", lambda match: content[match[1]], template)
 
 
 def describe(runs: Sequence[Run], sound_bytes: int) -> dict[str, Any]:
-    """All that the page's script draws."""
+    """The data of the page's script: runs, their scores, songs and sounds."""
     songs, sounds = songs_and_sounds(runs, sound_bytes)
     names = dict.fromkeys(name for run in runs for name in run.scores)
     return {
@@ -148,15 +151,22 @@ def describe(runs: Sequence[Run], sound_bytes: int) -> dict[str, Any]:
 
 
 def describe_run(run: Run) -> dict[str, Any]:
-    """One run, as the script has it."""
+    """The data of one run."""
     return {
-        "name": run.name, "kind": run.kind, "state": run.state, "problems": run.problems,
-        "written": date(run.written), "step": run.step,
+        "name": run.name,
+        "kind": run.kind,
+        "state": run.state,
+        "problems": run.problems,
+        "written": date(run.written),
+        "step": run.step,
         "took": None if run.seconds is None else took(run),
         "settings": {name: written_out(value) for name, value in run.settings.items()},
-        "scores": run.scores, "headlines": headlines(run), "series": series(run.rows),
-        "confusions": confusions(run.folder), "tables": tables(run.folder),
-    }  # fmt: skip
+        "scores": run.scores,
+        "headlines": headlines(run),
+        "series": series(run.rows),
+        "confusions": confusions(run.folder),
+        "tables": tables(run.folder),
+    }
 
 
 def series(rows: Sequence[Mapping[str, float]]) -> dict[str, dict[str, list[float]]]:
@@ -170,57 +180,64 @@ def series(rows: Sequence[Mapping[str, float]]) -> dict[str, dict[str, list[floa
         for name, value in row.items():
             if name not in ("step", "epoch"):
                 points.setdefault(name, {})[row["step"]] = float(f"{value:.6g}")
-    found = {}
-    for name, own in points.items():
-        steps = sorted(own)
+    thinned = {}
+    for name, values in points.items():
+        steps = sorted(values)
         stride = -(-len(steps) // MOST_POINTS)
         kept = steps[:-1][::stride] + steps[-1:]
-        found[name] = {"x": kept, "y": [own[step] for step in kept]}
-    return found
+        thinned[name] = {"x": kept, "y": [values[step] for step in kept]}
+    return thinned
 
 
 def confusions(folder: Path) -> list[dict[str, Any]]:
-    """Confusion matrices of a run's CSV files, cells as [reference, predicted, count], those that
-    know most classes first."""
-    found: list[tuple[int, dict[str, Any]]] = []
+    """Confusion matrices of a run's CSV files, those of most classes first; cells are [reference,
+    predicted, count]."""
+    matrices: list[tuple[int, dict[str, Any]]] = []
     for path in sorted(folder.glob("confusion*.csv")):
         lines = _csv(path)
         classes = [str(name) for name in lines[0][1:]] if lines else []
         rows = lines[1:]
         square = len(rows) == len(classes) and all(len(row) == len(classes) + 1 for row in rows)
         cells = [
-            [r, c, count]
+            (r, c, count)
             for r, row in enumerate(rows)
             for c, count in enumerate(row[1:])
             if isinstance(count, float) and count > 0
         ]
         if classes and square:
-            known = len(classes)
-            if known > MANY and cells:  # those neither there nor predicted are left out
-                kept = sorted({place for cell in cells for place in cell[:2]})
-                classes = [classes[place] for place in kept]
-                cells = [[kept.index(r), kept.index(c), count] for r, c, count in cells]
+            total = len(classes)
+            if total > MANY and cells:  # classes that neither occur nor are predicted are left out
+                kept = sorted({number for cell in cells for number in cell[:2]})
+                classes = [classes[number] for number in kept]
+                cells = [(kept.index(r), kept.index(c), count) for r, c, count in cells]
             name = path.stem.removeprefix("confusion").removeprefix("-") or "classes"
-            found.append((known, {"name": name, "classes": classes, "cells": cells}))
-    return [matrix for _, matrix in sorted(found, key=lambda pair: -pair[0])]
+            matrices.append(
+                (total, {"name": name, "classes": classes, "cells": [*map(list, cells)]})
+            )
+    return [matrix for _, matrix in sorted(matrices, key=lambda pair: -pair[0])]
 
 
 def tables(folder: Path) -> list[dict[str, Any]]:
     """The other tables of a run, at most MOST_ROWS of each."""
-    found = []
+    shown = []
     for path in sorted(folder.glob("*.csv")):
         lines = [] if path.name.startswith(NO_TABLES) else _csv(path)
         if len(lines) > 1:
             columns = [str(name) for name in lines[0]]
             rows = [(row + [None] * len(columns))[: len(columns)] for row in lines[1:]]
-            found.append({
-                "name": path.stem, "columns": columns, "rows": rows[:MOST_ROWS], "total": len(rows),
-            })  # fmt: skip
-    return found
+            shown.append(
+                {
+                    "name": path.stem,
+                    "columns": columns,
+                    "rows": rows[:MOST_ROWS],
+                    "total": len(rows),
+                }
+            )
+    return shown
 
 
 def _csv(path: Path) -> list[list[Any]]:
-    """Rows of a CSV, numbers as floats below its header, None for nothing; none if unreadable."""
+    """Rows of a CSV, numbers as floats, None for empty cells; none if it is damaged."""
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             header, *rows = [row for row in csv.reader(file) if row] or [[]]

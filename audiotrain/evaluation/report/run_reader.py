@@ -1,7 +1,7 @@
 """Run folders as they lie on disk: settings, scores, history, and what is wrong with them.
 
 A run folder has a `config.yaml`, a `history.json`, a `metrics.jsonl` or a cross-validation's
-`folds.json`. Whatever is missing or damaged is told in `problems`; nothing here raises for it.
+`folds.json`. What is missing or damaged is listed in `problems`; no function raises for it.
 Settings and scores are flat, by dotted name.
 """
 
@@ -13,24 +13,25 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from audiotrain.config.diff import flat
 from audiotrain.train import checkpoint
 
 MARKS = ("config.yaml", "history.json", "metrics.jsonl", "folds.json")
 WRITTEN = (*MARKS, "metrics.json", "metrics.csv")
 INNER = ("checkpoints", "model", "tokenizer", "wandb", "mlruns", "tensorboard", "node_modules")
 ABSENT = object()  # the value of a setting that is not there
-# Settings that say where a run is, not what it does.
+# Settings of where a run is, which do not change what it computes.
 SAME = ("output", "resume", "training.output_dir")
 LOWER_IS_BETTER = ("loss", "rank", "error", "seconds", "deviation", "perplexity")
 DEEPEST = 12  # levels of nested settings or scores
-# What is said of a run in one line: names in metrics.json and for people, by kind.
+# Scores that stand for a run in one line: names in metrics.json and for people, by kind.
 HEADLINES = {
     "chords": {
         f"viterbi.corpus.{name}": name for name in ("root", "majmin", "sevenths", "mirex", "seg")
     },
     "clap": {
-        f"retrieval.{way}_{score}": f"{short} {score}"
-        for way, short in (("text_to_audio", "t2a"), ("audio_to_text", "a2t"))
+        f"retrieval.{direction}_{score}": f"{short} {score}"
+        for direction, short in (("text_to_audio", "t2a"), ("audio_to_text", "a2t"))
         for score in ("R@1", "mAP@10")
     },
     "classify": {name: name for name in ("accuracy", "balanced_accuracy", "lwlrap", "map")},
@@ -45,7 +46,8 @@ KEYS = {  # settings that only this recipe has
 
 
 class Run(NamedTuple):
-    """What a run folder says. `written` is when, seconds since 1970; `seconds` of training."""
+    """A run as its folder describes it; `written` is in seconds since 1970, `seconds` is the time
+    spent on training."""
 
     folder: Path
     name: str
@@ -56,11 +58,11 @@ class Run(NamedTuple):
     scores: dict[str, float]
     rows: list[dict[str, float]]
     problems: tuple[str, ...]
-    scored: bool  # its last word is written: metrics.json or history.json
+    scored: bool  # it has a metrics.json or history.json, which are written at the end
 
     @property
     def step(self) -> int | None:
-        """The last step that it told of."""
+        """The last step that it logged."""
         return max((int(row["step"]) for row in self.rows), default=None)
 
     @property
@@ -75,8 +77,8 @@ def find_runs(folder: Path) -> list[Run]:
     """All runs in and below `folder`, newest first. ValueError when there is no such folder."""
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such folder, expected one that holds runs")
-    found = [read_run(path, _name(path, folder)) for path in _run_folders(folder)]
-    return sorted(found, key=lambda run: run.written, reverse=True)
+    runs = [read_run(path, _name(path, folder)) for path in _run_folders(folder)]
+    return sorted(runs, key=lambda run: run.written, reverse=True)
 
 
 def read_run(folder: Path, name: str | None = None) -> Run:
@@ -88,10 +90,10 @@ def read_run(folder: Path, name: str | None = None) -> Run:
     meta = _meta(folder)
     if not settings and isinstance(meta.get("config"), dict):
         inner = meta["config"].get("settings", meta["config"])
-        settings = flat(inner if isinstance(inner, dict) else {}, "checkpoint", problems)
+        settings = _flat(inner if isinstance(inner, dict) else {}, "checkpoint", problems)
     measured = {
         key: float(value)
-        for key, value in flat(metrics or {}, "metrics.json", problems).items()
+        for key, value in _flat(metrics or {}, "metrics.json", problems).items()
         if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     }
     if isinstance(best_metric := (metrics or {}).get("best_metric"), str):
@@ -105,7 +107,7 @@ def read_run(folder: Path, name: str | None = None) -> Run:
         written=max(written, default=0.0),
         seconds=seconds if isinstance(seconds, int | float) else None,
         settings=settings,
-        scores=measured | best_and_last(rows) | measured,  # as measured, where both say it
+        scores=measured | best_and_last(rows) | measured,  # as measured, where both have it
         rows=rows,
         problems=tuple(problems),
         scored=any((folder / file).exists() for file in ("metrics.json", "history.json")),
@@ -113,48 +115,49 @@ def read_run(folder: Path, name: str | None = None) -> Run:
 
 
 def is_run(folder: Path) -> bool:
-    """Whether a folder holds anything that a run writes."""
+    """Whether a folder holds a file that a run writes."""
     return any((folder / name).is_file() for name in MARKS)
 
 
 def headlines(run: Run) -> dict[str, str]:
     """Up to five scores that stand for a run: name in `run.scores` -> name for people.
 
-    Of a run of no recipe: what its best checkpoint was chosen by, then shares, then losses; what
-    was validated by its best value.
+    For a run of no recipe: the metric by which the best checkpoint was chosen, then shares, then
+    losses; the best value of validation metrics.
     """
     known = HEADLINES.get(run.kind) or {f"mean.{name}": name for name in MEANS}
-    if found := {key: text for key, text in known.items() if key in run.scores}:
-        return dict(list(found.items())[:5])
+    if present := {key: text for key, text in known.items() if key in run.scores}:
+        return dict(list(present.items())[:5])
     keys = [key for key in run.scores if not key.startswith(("last.", "deviation."))]
     best = {key.removeprefix("best."): key for key in keys if key.startswith("best.")}
     names = {key.removeprefix("best."): key for key in keys} | best
-    chosen = [name for name in best if name == run.settings.get("training.best_metric")]
-    chosen += [
-        name for name, key in names.items()
+    order = [name for name in best if name == run.settings.get("training.best_metric")]
+    order += [
+        name
+        for name, key in names.items()
         if 0 <= run.scores[key] <= 1 and not is_lower_better(name)
-    ]  # fmt: skip
-    chosen += [*best, *(name for name in names if "loss" in name)]
-    return {names[name]: name.rpartition(".")[2] for name in list(dict.fromkeys(chosen))[:4]}
+    ]
+    order += [*best, *(name for name in names if "loss" in name)]
+    return {names[name]: name.rpartition(".")[2] for name in list(dict.fromkeys(order))[:4]}
 
 
 def differing(runs: Sequence[Run]) -> dict[str, Any]:
-    """Settings that are not the same in all runs that have any, and what more than half of these
-    have; ABSENT where no value is so common, or the commonest is to have none."""
+    """Settings that differ among the runs that have any, with the value of more than half of them;
+    ABSENT where no value is so common, or the commonest is to have none."""
     known = [run.settings for run in runs if run.settings]
-    found = {}
+    usual = {}
     for name in dict.fromkeys(name for settings in known for name in settings):
         values = [settings.get(name, ABSENT) for settings in known]
         counts = Counter(map(repr, values))
         if name not in SAME and len(counts) > 1:
             text, count = counts.most_common(1)[0]
-            usual = next(value for value in values if repr(value) == text)
-            found[name] = usual if 2 * count > len(known) else ABSENT
-    return found
+            commonest = next(value for value in values if repr(value) == text)
+            usual[name] = commonest if 2 * count > len(known) else ABSENT
+    return usual
 
 
 def is_lower_better(score: str) -> bool:
-    """Whether less of a score is better, by its name.
+    """Whether a lower score is better, by its name.
 
     >>> [is_lower_better(name) for name in ("best.val_loss", "retrieval.median_rank", "val_acc")]
     [True, True, False]
@@ -187,34 +190,26 @@ def best_and_last(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
             if name.startswith("val_"):
                 values.setdefault(name, []).append(value)
     best = {
-        f"best.{name}": (min if is_lower_better(name) else max)(own) for name, own in values.items()
+        f"best.{name}": (min if is_lower_better(name) else max)(column)
+        for name, column in values.items()
     }
-    return best | {f"last.{name}": own[-1] for name, own in values.items()}
+    return best | {f"last.{name}": column[-1] for name, column in values.items()}
 
 
-def flat(tree: Mapping, place: str, problems: list[str], prefix: str = "") -> dict[str, Any]:
-    """Leaves of nested mappings by dotted name; lists are leaves. Too deep is a problem.
-
-    >>> flat({"a": {"b": 1}, "c": [2]}, "config.yaml", [])
-    {'a.b': 1, 'c': [2]}
-    """
-    leaves: dict[str, Any] = {}
-    for key, value in tree.items():
-        name = f"{prefix}{key}"
-        if not isinstance(value, Mapping):
-            leaves[name] = value
-        elif name.count(".") < DEEPEST:
-            leaves |= flat(value, place, problems, f"{name}.")
-        else:
-            problems.append(f"{place}: {name[:60]}… is nested more than {DEEPEST} deep")
-    return leaves
+def _flat(tree: Mapping, file: str, problems: list[str]) -> dict[str, Any]:
+    """Values by dotted name; a file that nests too deep is a problem, and has none."""
+    try:
+        return flat(tree, deepest=DEEPEST)
+    except ValueError as error:
+        problems.append(f"{file}: {error}")
+        return {}
 
 
 def _of_training(
     measured: Mapping[str, float], best_metric: str, rows: Sequence[Mapping[str, float]]
 ) -> dict[str, float]:
-    """The scores in what create_trainer writes: without what its log tells of the last batch (loss,
-    rates, memory), and the best score under the name of its metric."""
+    """The scores in the metrics.json of create_trainer: without logged numbers of the last batch
+    (loss, rates, memory), and the best score under the name of its metric."""
     logged = {name for row in rows for name in row if not name.startswith(("train_", "val_"))}
     kept = {name: value for name, value in measured.items() if name not in logged}
     if "best_score" in kept:
@@ -222,16 +217,13 @@ def _of_training(
     return kept
 
 
-# ---------------------------------------------------------------- files
-
-
 def _run_folders(folder: Path) -> Iterator[Path]:
-    for place, inside, _ in os.walk(folder):
+    for path, inside, _ in os.walk(folder):
         inside[:] = sorted(
             name for name in inside if name not in INNER and not name.startswith(".")
         )
-        if is_run(Path(place)):
-            yield Path(place)
+        if is_run(Path(path)):
+            yield Path(path)
 
 
 def _name(path: Path, folder: Path) -> str:
@@ -255,13 +247,13 @@ def _json(path: Path, problems: list[str]) -> dict[str, Any] | None:
     if text is None:
         return None
     try:
-        found = json.loads(text)
+        content = json.loads(text)
     except (ValueError, RecursionError) as error:
         problems.append(f"{path.name}: not valid JSON: {error}")
         return None
-    if isinstance(found, dict):
-        return found
-    problems.append(f"{path.name}: holds {type(found).__name__}, expected an object")
+    if isinstance(content, dict):
+        return content
+    problems.append(f"{path.name}: holds {type(content).__name__}, expected an object")
     return None
 
 
@@ -269,20 +261,20 @@ def _settings(folder: Path, problems: list[str]) -> dict[str, Any]:
     import yaml
 
     if not (folder / "config.yaml").exists():
-        return flat(_json(folder / "config.json", problems) or {}, "config.json", problems)
+        return _flat(_json(folder / "config.json", problems) or {}, "config.json", problems)
     text = _text(folder / "config.yaml", problems)
     try:
         # As JSON has it: dates are text, and a list that holds itself is refused.
-        found = json.loads(json.dumps(yaml.safe_load(text or ""), default=str))
+        settings = json.loads(json.dumps(yaml.safe_load(text or ""), default=str))
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         problems.append(f"config.yaml{line}: not valid YAML: {problem}")
         return {}
-    if found is None or isinstance(found, dict):
-        return flat(found or {}, "config.yaml", problems)
-    problems.append(f"config.yaml: holds {type(found).__name__}, expected `key: value` lines")
+    if settings is None or isinstance(settings, dict):
+        return _flat(settings or {}, "config.yaml", problems)
+    problems.append(f"config.yaml: holds {type(settings).__name__}, expected `key: value` lines")
     return {}
 
 
@@ -307,7 +299,7 @@ def _rows(folder: Path, problems: list[str]) -> list[dict[str, float]]:
 
 
 def _numbers(rows: Sequence[Any]) -> list[dict[str, float]]:
-    """What is finite in rows that have a step, in its order."""
+    """The finite numbers of rows that have a step, by step."""
     kept = [
         {
             str(name): value
@@ -321,7 +313,7 @@ def _numbers(rows: Sequence[Any]) -> list[dict[str, float]]:
 
 
 def _meta(folder: Path) -> dict[str, Any]:
-    """What the last checkpoint says of its run; nothing where there is none to be read."""
+    """The description of the run in its last checkpoint; empty where none can be read."""
     for name in ("last", "best"):
         try:
             return checkpoint.load_meta(folder / "checkpoints" / name)

@@ -38,7 +38,7 @@ class RunsSettings:
     folder: Path = Path("runs")
     """where to look, at any depth"""
     sort: str | None = None
-    """a score's name, the best run first; nothing: the newest first"""
+    """a score's name, the best run first (default: the newest run first)"""
     json: bool = False
     """write everything as JSON"""
     csv: bool = False
@@ -50,13 +50,16 @@ class RunsSettings:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print the runs of a folder; 2 and a line on stderr for a mistake."""
+    """Print the runs of a folder. The exit code is 2, with a line on stderr, for a mistake."""
 
     def run() -> None:
         settings = config.load(
-            RunsSettings, argv, prog="audiotrain runs", description=RunsSettings.__doc__ or "",
+            RunsSettings,
+            argv,
+            prog="audiotrain runs",
+            description=RunsSettings.__doc__ or "",
             positional="folder",
-        )  # fmt: skip
+        )
         runs = find_runs(settings.folder)
         if not runs:
             raise ValueError(f"{settings.folder}: no runs in it or below it")
@@ -78,13 +81,13 @@ def sorted_by(runs: Sequence[Run], score: str) -> list[Run]:
 
     `score` is a name in `Run.scores`, or the end of one; ValueError when no run has it.
     """
-    found = {run.folder: _find(run, score) for run in runs}
-    if all(value is None for value in found.values()):
+    values = {run.folder: _find(run, score) for run in runs}
+    if all(value is None for value in values.values()):
         known = list(dict.fromkeys(name for run in runs for name in (*run.scores, *headlines(run))))
         raise ValueError(f"--sort: no run has the score {score!r}{nearest(score, known)}")
     sign = 1 if is_lower_better(score) else -1
     return sorted(
-        runs, key=lambda run: (found[run.folder] is None, sign * (found[run.folder] or 0.0))
+        runs, key=lambda run: (values[run.folder] is None, sign * (values[run.folder] or 0.0))
     )
 
 
@@ -95,12 +98,19 @@ def _find(run: Run, score: str) -> float | None:
 
 
 def plain(run: Run) -> dict[str, Any]:
-    """A run as JSON has it."""
+    """A run as an object for JSON."""
     return {
-        "run": run.name, "folder": str(run.folder), "kind": run.kind, "state": run.state,
-        "problems": list(run.problems), "written": date(run.written), "seconds": run.seconds,
-        "step": run.step, "scores": run.scores, "settings": run.settings,
-    }  # fmt: skip
+        "run": run.name,
+        "folder": str(run.folder),
+        "kind": run.kind,
+        "state": run.state,
+        "problems": list(run.problems),
+        "written": date(run.written),
+        "seconds": run.seconds,
+        "step": run.step,
+        "scores": run.scores,
+        "settings": run.settings,
+    }
 
 
 def as_csv(runs: Sequence[Run]) -> str:
@@ -142,15 +152,18 @@ def _section(runs: Sequence[Run], width: int) -> str:
     common = {name: value for name, value in usual.items() if value is not ABSENT}
     lines = [head.rstrip(), *_settings("most: ", common, width)]
     for run in runs:
-        found = {text: run.scores[key] for key, text in headlines(run).items()}
+        scores = {text: run.scores[key] for key, text in headlines(run).items()}
         line = f"{_fit(run.name, name)}  {run.state:10}  {date(run.written, form)}{took(run):>8}"
         for column, size in zip(columns, sizes, strict=True):
-            line += f" {found[column]:{size}.3f}" if column in found else " " * size + "-"
+            line += f" {scores[column]:{size}.3f}" if column in scores else " " * size + "-"
         lines.append(line.rstrip())
         lines += _wrapped("  ".join(_remarks(run)), width)
-        own = {name: run.settings[name] for name in usual if name in run.settings}
-        own = {name: value for name, value in own.items() if value != usual[name]}
-        lines += _settings("", own, width)
+        unusual = {
+            name: run.settings[name]
+            for name in usual
+            if name in run.settings and run.settings[name] != usual[name]
+        }
+        lines += _settings("", unusual, width)
     return "\n".join(lines)
 
 
@@ -187,17 +200,17 @@ def _fit(text: str, size: int) -> str:
 
 
 def _clean(text: str) -> str:
-    """Without what moves a terminal's cursor."""
+    """Without control characters, which would move a terminal's cursor."""
     return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def date(seconds: float, form: str = "%Y-%m-%d %H:%M") -> str:
-    """Seconds since 1970 as people write a time."""
+    """Seconds since 1970 as local date and time."""
     return time.strftime(form, time.localtime(seconds))
 
 
 def took(run: Run) -> str:
-    """How long a run has trained; - where no checkpoint says so."""
+    """The time of a run's training; - where no checkpoint has it."""
     if run.seconds is None:
         return "-"
     minutes, seconds = divmod(round(run.seconds), 60)

@@ -39,6 +39,7 @@ from audiotrain.recipes.common.cli import Command
 from audiotrain.recipes.common.run import scores_folder
 from audiotrain.train.run_folder import evaluation_name, refuse_results
 from audiotrain.utils.files import write_json
+from audiotrain.utils.text import clock
 
 MAX_NAME = 48  # characters of a file's name in a table
 Parts = tuple[Sequence[Clip], Sequence[Clip], Sequence[Clip]]
@@ -190,21 +191,10 @@ def search(settings: SearchSettings) -> list[dict]:
     ]
     print(f"{'rank':>4}{'cosine':>9}{'start':>10}  file")
     for row in rows:
-        print(f"{row['rank']:4}{row['cosine']:9.3f}{clock(row['start']):>10}  {row['file']}")
+        print(f"{row['rank']:4}{row['cosine']:9.3f}{clock(round(row['start'])):>10}  {row['file']}")
     if settings.output is not None:
         write_rows(rows, rows, settings.output)
     return rows
-
-
-def clock(seconds: float) -> str:
-    """A time as minutes and seconds, or with hours.
-
-    >>> clock(9.96), clock(3671)
-    ('0:10', '1:01:11')
-    """
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 # ---------------------------------------------------------------- classify

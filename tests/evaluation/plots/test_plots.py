@@ -319,7 +319,8 @@ def test_the_mark_of_a_run_is_at_the_step_of_its_best_checkpoint(tmp_path, figur
     steps = {"max_epochs": 3, "val_check_interval": every, "callbacks": [saver]}
     run = trainer(tmp_path, compile=False, **steps)
     data = [[mx.ones((1, 2))] * 4, Losses(losses)]
-    assert runs.fit(SimpleNamespace(resume=False), run, Scripted(), data, tmp_path)
+    experiment = SimpleNamespace(module=Scripted(), monitor="val_loss", mode=mode, tie=None)
+    assert runs.fit(SimpleNamespace(resume=False), run, experiment, data, tmp_path)
     step = checkpoint.load_meta(saver.best_model_path)["global_step"]
     assert rules(figures[0]) == [[step / 4]] * 2
     assert rings(figures[0].axes[0]) == [[step / 4, saver.best_model_score]]

@@ -5,8 +5,8 @@ import csv
 import numpy as np
 import pytest
 
-from audiotrain.evaluation.plots import retrieval_plots
-from audiotrain.evaluation.plots.retrieval_plots import (
+from audiotrain.evaluation.plots import retrieval as retrieval_plots
+from audiotrain.evaluation.plots.retrieval import (
     recall_picture,
     retrieval_csv,
     similarity_picture,

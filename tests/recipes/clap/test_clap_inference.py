@@ -10,7 +10,7 @@ from clap_folders import save_model, sound, write_clip
 
 from audiotrain import config
 from audiotrain.evaluation import plots
-from audiotrain.evaluation.plots import retrieval_plots
+from audiotrain.evaluation.plots import retrieval as retrieval_plots
 from audiotrain.features import audio
 from audiotrain.recipes.clap.embedder import Embedder
 from audiotrain.recipes.clap.index import Index

@@ -1,7 +1,4 @@
-"""Pictures and tables of retrieval: recall curves, similarities of clips and captions.
-
-Pictures are PNG files drawn off screen; every file appears whole or not at all. Shares are of 1.
-"""
+"""Pictures and tables of retrieval: recall curves, similarities of clips and captions."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -28,18 +25,18 @@ NAME_LENGTH = 48  # characters of a caption that are shown
 
 
 def recall_picture(
-    found: Mapping[str, Retrieved], path: str | os.PathLike, title: str = "Retrieval"
+    results: Mapping[str, Retrieved], path: str | os.PathLike, title: str = "Retrieval"
 ) -> None:
-    """PNG of curves: the share of queries that find a right item among the first k.
+    """Write a PNG of curves: the share of queries that find a relevant item among the first k.
 
-    `found` by direction, as `retrieve` gives it. R@1, R@5 and R@10 are dots with their numbers; the
-    dashed lines are what chance finds.
+    `results` by direction, as `retrieve` returns them. R@1, R@5 and R@10 are dots with their
+    numbers; the dashed lines are the recall of a random order.
     """
     figure, (axis,) = new_figure(6.4, 4.2)
-    deepest = min(DEEPEST, max(one.items for one in found.values()))
+    deepest = min(DEEPEST, max(one.items for one in results.values()))
     depths = np.arange(1, deepest + 1)
-    curves = np.array([(one.ranks[:, None] <= depths).mean(axis=0) for one in found.values()])
-    for number, (direction, one) in enumerate(found.items()):
+    curves = np.array([(one.ranks[:, None] <= depths).mean(axis=0) for one in results.values()])
+    for number, (direction, one) in enumerate(results.items()):
         color, name = LINES[number % len(LINES)], direction.replace("_", " ")
         label = f"{name}, {one.items} items"
         axis.plot(depths, curves[number], color=color, linewidth=1.8, label=label)
@@ -56,17 +53,17 @@ def recall_picture(
     axis.set_xlabel("first k items", fontsize=9, color=PALE)
     tidy(axis)
     axis.legend(frameon=False, fontsize=8, labelcolor=INK, loc="best")
-    add_title(axis, title, "share of queries that find a right item; dashed: chance")
+    add_title(axis, title, "share of queries that find a relevant item; dashed: chance")
     save(figure, path)
 
 
 def _chance(one: Retrieved, depths: np.ndarray) -> np.ndarray:
     """Share of queries with a relevant item among the first of a random order, by depth."""
     counts, queries = np.unique(one.relevant, return_counts=True)
-    drawn = depths - 1
-    missed = (one.items - counts[:, None] - drawn) / np.maximum(one.items - drawn, 1)
-    found = 1 - np.cumprod(np.clip(missed, 0, 1), axis=1)
-    return queries @ found / queries.sum()
+    earlier = depths - 1
+    missed = (one.items - counts[:, None] - earlier) / np.maximum(one.items - earlier, 1)
+    recalls = 1 - np.cumprod(np.clip(missed, 0, 1), axis=1)
+    return queries @ recalls / queries.sum()
 
 
 def _dot(axis: Any, depth: int, share: float, color: str, above: bool) -> None:
@@ -90,10 +87,10 @@ def similarity_picture(
     matches: np.ndarray | None = None,
     title: str = "Similarity",
 ) -> None:
-    """PNG of cosines (clips, captions): a row a clip, a column a caption.
+    """Write a PNG of cosines (clips, captions): a row a clip, a column a caption.
 
-    A frame marks the true pairs: `matches` (clips, captions), or the diagonal of a square. Names
-    stand at an axis of up to 40.
+    A frame marks the true pairs: `matches` (clips, captions), or the diagonal of a square. Axes of
+    up to MOST_NAMED rows or columns have names. ValueError for cosines of another shape.
     """
     from matplotlib.colors import LinearSegmentedColormap
     from matplotlib.patches import Rectangle
@@ -112,13 +109,13 @@ def similarity_picture(
     colors = LinearSegmentedColormap.from_list("white to navy", WHITE_TO_NAVY)
     image = axis.imshow(similarities, cmap=colors, aspect="equal", interpolation="nearest")
     for row, column in zip(*np.nonzero(matches), strict=True):
-        place = (column - 0.5, row - 0.5)
-        axis.add_patch(Rectangle(place, 1, 1, fill=False, edgecolor=LINES[1], linewidth=1.2))
+        corner = (column - 0.5, row - 0.5)
+        axis.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor=LINES[1], linewidth=1.2))
     tidy(axis, grid=False)
     _name(axis.set_yticks, clips)
     _name(axis.set_xticks, captions, rotation=90)
-    place = axis.inset_axes((1 + 0.2 / (cell * columns), 0, 0.14 / (cell * columns), 1))
-    bar = figure.colorbar(image, cax=place)
+    inset = axis.inset_axes((1 + 0.2 / (cell * columns), 0, 0.14 / (cell * columns), 1))
+    bar = figure.colorbar(image, cax=inset)
     bar.outline.set_visible(False)
     bar.ax.tick_params(labelsize=8, colors=PALE, length=0)
     bar.set_label("cosine", fontsize=8, color=PALE)
@@ -132,13 +129,13 @@ def _name(set_ticks: Any, names: Sequence[str], **layout: Any) -> None:
         set_ticks([])
         return
     short = [n if len(n) <= NAME_LENGTH else n[: NAME_LENGTH - 1] + "…" for n in names]
-    # No mathematics in what people wrote.
+    # Matplotlib sets text between dollar signs as mathematics.
     labels = [name.replace("$", r"\$") for name in short]
     set_ticks(range(len(names)), labels=labels, fontsize=7.5, color=INK, **layout)
 
 
 def retrieval_csv(scores: Mapping[str, float], path: str | os.PathLike) -> None:
-    """CSV of `retrieval_scores`: a row a direction, a column a score, to 4 decimals."""
+    """Write a CSV of `retrieval_scores`: a row a direction, a column a score, to 4 decimals."""
     rows: dict[str, dict[str, Any]] = {}
     for name, value in scores.items():
         direction = next(one for one in ("text_to_audio", "audio_to_text") if name.startswith(one))
