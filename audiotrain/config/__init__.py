@@ -10,14 +10,18 @@ schema.py       Settings dataclasses whose types say what a value may be; shared
 yaml_files.py   YAML and JSON files of settings, with the files they include
 """
 
+from audiotrain.config.help import field_docs, first_sentence, print_commands
 from audiotrain.config.load import choose_command, load, read, save, stated, wants_help
 from audiotrain.config.merge import to_plain
 from audiotrain.config.yaml_files import preset_names
 
 __all__ = [
     "choose_command",
+    "field_docs",
+    "first_sentence",
     "load",
     "preset_names",
+    "print_commands",
     "read",
     "save",
     "stated",

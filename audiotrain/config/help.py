@@ -1,8 +1,10 @@
 """`--help`: every setting with its default and its sentence, as tyro prints them."""
 
 import ast
+import contextlib
 import dataclasses
 import inspect
+import io
 import shutil
 import textwrap
 import typing
@@ -32,10 +34,33 @@ def print_help(
     if names := preset_names(presets) if presets else []:
         lines.append(f"--preset NAME takes the settings of: {', '.join(names)}.")
     lines.append("--config FILE reads settings from YAML or JSON; flags come after both.")
-    width = shutil.get_terminal_size().columns
-    text = "\n".join(textwrap.fill(line, width) for line in lines if line)
     described = _described(settings, merged.accepted(), "")
-    tyro.cli(described, args=["--help"], prog=prog, description=text)
+    with contextlib.redirect_stdout(io.StringIO()) as printed, contextlib.suppress(SystemExit):
+        tyro.cli(described, args=["--help"], prog=prog, description="\n".join(filter(None, lines)))
+    width = shutil.get_terminal_size().columns
+    for line in printed.getvalue().splitlines():  # tyro wraps all but the description
+        print(textwrap.fill(line, width) if len(line) > width else line)
+
+
+def print_commands(prog: str, commands: Mapping[str, str], note: str = "") -> None:
+    """Print a program's commands with a phrase each, and a note below them."""
+    width, column = shutil.get_terminal_size().columns, max(map(len, commands)) + 4
+    print(f"usage: {prog} COMMAND [OPTIONS]\n")
+    for name, phrase in commands.items():
+        print(
+            textwrap.fill(f"  {name:{column - 2}}{phrase}", width, subsequent_indent=" " * column)
+        )
+    note = f"{note} {prog} COMMAND --help lists the options of a command."
+    print(f"\n{textwrap.fill(note.strip(), width)}")
+
+
+def first_sentence(text: str) -> str:
+    """The first sentence of a docstring, without its full stop.
+
+    >>> first_sentence("Score a model\n    on clips. Slowly.")
+    'Score a model on clips'
+    """
+    return joined(text).split("\n\n")[0].partition(". ")[0].rstrip(".")
 
 
 def joined(text: str) -> str:

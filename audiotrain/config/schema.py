@@ -62,7 +62,7 @@ def validated(kind=None, *, kw_only=False):
     """
     if kind is None:
         return lambda kind: validated(kind, kw_only=kw_only)
-    options = ConfigDict(arbitrary_types_allowed=True, defer_build=True)
+    options = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
     made = pydantic_dataclass(config=options, frozen=True, kw_only=kw_only)(kind)
     check = made.__init__
 

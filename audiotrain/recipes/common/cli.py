@@ -37,6 +37,13 @@ def main(
     `all_cores` says of a command's settings whether batches are split over the cores.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    if words[:1] in (["-h"], ["--help"]):
+        phrases = {
+            name: f"{config.first_sentence(command.settings.__doc__ or '')}."
+            for name, command in commands.items()
+        }
+        config.print_commands(f"audiotrain {recipe}", phrases, "Without a command: train.")
+        return 0
 
     def run() -> None:
         name, rest = config.choose_command(words, tuple(commands), "train")
@@ -46,12 +53,6 @@ def main(
             commands[name].function(settings)
 
     return exit_code(run)
-
-
-def _others(commands: Mapping[str, Command], name: str) -> str:
-    """What --help of a command says of the others."""
-    others = ", ".join(other for other in commands if other != name)
-    return f"Other commands: {others}; each has its own --help." if others else ""
 
 
 def load_settings(recipe: str, commands: Mapping[str, Command], name: str, words: Sequence[str]):
@@ -67,6 +68,6 @@ def load_settings(recipe: str, commands: Mapping[str, Command], name: str, words
         words,
         presets=presets,
         prog=f"audiotrain {recipe} {name}",
-        description=f"{kind.__doc__} {_others(commands, name)}",
+        description=kind.__doc__ or "",
         positional=positional,
     )

@@ -1,0 +1,93 @@
+"""The command line: lists of commands, help of each, words without a flag, training by default."""
+
+import contextlib
+import subprocess
+import sys
+import typing
+from dataclasses import is_dataclass
+from pathlib import Path
+
+import pytest
+
+import audiotrain.__main__
+from audiotrain import config
+from audiotrain.recipes.chords import commands as chords
+from audiotrain.recipes.chords.settings import PredictSettings
+from audiotrain.recipes.clap import commands as clap
+from audiotrain.recipes.classify import commands as classify
+
+RECIPES = {"chords": chords, "clap": clap, "classify": classify}
+
+
+def shown(capsys, main, *words):
+    with contextlib.suppress(SystemExit):
+        assert main(list(words)) == 0
+    return capsys.readouterr().out
+
+
+def phrases(text: str) -> dict[str, str]:
+    """The commands of a list, and what it says of each."""
+    lines = [line[2:].split("  ", 1) for line in text.splitlines() if line[:2] == "  " != line[2:4]]
+    return {name: phrase.strip() for name, phrase in lines}
+
+
+def test_audiotrain_lists_its_commands_with_a_phrase_each(capsys):
+    for words in ([], ["--help"], ["-h"]):
+        found = phrases(shown(capsys, audiotrain.__main__.main, *words))
+        assert list(found) == list(audiotrain.__main__.COMMANDS)
+        assert all(len(phrase) > 20 for phrase in found.values())
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_recipe_lists_its_commands_with_a_phrase_each(recipe, capsys):
+    found = phrases(shown(capsys, audiotrain.__main__.main, recipe, "--help"))
+    assert list(found) == list(RECIPES[recipe].COMMANDS)
+    assert all(len(phrase) > 20 for phrase in found.values())
+
+
+def test_a_recipe_as_a_module_lists_its_commands():
+    command = [sys.executable, "-m", "audiotrain.recipes.chords", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "predict" in phrases(done.stdout)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("width", [60, 100])
+def test_help_has_every_setting_in_sentences_that_wrap_at_the_width(
+    recipe, width, capsys, monkeypatch
+):
+    monkeypatch.setenv("COLUMNS", str(width))
+    for name, command in RECIPES[recipe].COMMANDS.items():
+        text = shown(capsys, RECIPES[recipe].main, name, "--help")
+        assert max(map(len, text.splitlines())) <= width
+        plain = " ".join(text.replace("│", " ").split())
+        types = typing.get_type_hints(command.settings)
+        groups = {field for field, kind in types.items() if is_dataclass(kind)}
+        for field, doc in config.field_docs(command.settings).items():
+            assert f"--{field.replace('_', '-')}" in plain
+            if field not in groups:  # which have a box
+                assert doc in plain
+
+
+def test_words_without_a_flag_may_follow_a_list_of_formats():
+    words = ["--formats", "lab", "jams", "a.mp3", "--tta", "tuning", "b.mp3"]
+    settings = config.load(PredictSettings, words, positional="audio")
+    assert settings.formats == ("lab", "jams")
+    assert settings.audio == (Path("a.mp3"), Path("b.mp3"))
+
+
+@pytest.mark.parametrize("words", [[], ["--data", "songs"], ["train"]])
+def test_a_recipe_trains_without_a_command(words, monkeypatch):
+    ran = []
+    trains = chords.COMMANDS["train"]._replace(function=ran.append)
+    monkeypatch.setitem(chords.COMMANDS, "train", trains)
+    monkeypatch.setattr("audiotrain.backend.configure", lambda *args, **kwargs: None)
+    assert chords.main(words) == 0
+    assert [settings.data for settings in ran] == [Path("songs") if len(words) > 1 else None]
+
+
+def test_a_command_that_there_is_not(capsys):
+    assert chords.main(["predcit"]) == 2
+    assert "unknown command 'predcit' (did you mean predict?)" in capsys.readouterr().err
+    assert audiotrain.__main__.main(["chord"]) == 2
+    assert "no command 'chord' (did you mean chords?)" in capsys.readouterr().err
