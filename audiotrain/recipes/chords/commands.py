@@ -16,6 +16,7 @@ from dataclasses import replace
 from typing import get_args
 
 from audiotrain.datasets.summary import PROBLEMS
+from audiotrain.evaluation.chord_report import ChordReport, headline, table
 from audiotrain.recipes.chords import scoring
 from audiotrain.recipes.chords.cv import cross_validate
 from audiotrain.recipes.chords.ensemble import Join, ensemble, from_spec
@@ -45,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return cli.main("chords", COMMANDS, argv, all_cores=lambda settings: True)
 
 
-def train(settings: TrainSettings) -> scoring.Scores | None:
+def train(settings: TrainSettings) -> ChordReport | None:
     """Train, test on unseen songs and predict one of them; None on ranks other than 0."""
     return run.train(ChordRecipe(with_pretrained(settings)))
 
@@ -79,7 +80,7 @@ def evaluate(settings: EvaluateSettings) -> dict:
         }
         scores.write(output, scoring.recordings_of(chosen.items))
         result = scores.as_dict()
-        print(f"\n{scoring.headline(result)}:\n{scoring.table(result)}\n\n{output}")
+        print(f"\n{headline(result)}:\n{table(result)}\n\n{output}")
         return result
 
 

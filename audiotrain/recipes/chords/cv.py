@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from audiotrain.recipes.chords import scoring
+from audiotrain.evaluation import chord_report
 from audiotrain.recipes.chords.decoding import heads_of
 from audiotrain.recipes.chords.recipe import ChordRecipe, Songs, with_pretrained
 from audiotrain.recipes.chords.settings import CvSettings, TrainSettings
@@ -18,7 +18,7 @@ from audiotrain.recipes.common.crossval import fold_settings, train_folds
 from audiotrain.train.crossval import CrossValidation, RaggedOutOfFold, make_folds, read_ragged
 from audiotrain.train.distributed import ranks as distributed
 
-SHOWN = (*scoring.SHOWN, "argmax_majmin", "argmax_mirex", "argmax_seg", "chord_acc")
+SHOWN = (*chord_report.SHOWN, "argmax_majmin", "argmax_mirex", "argmax_seg", "chord_acc")
 
 
 class Material(NamedTuple):
@@ -60,7 +60,7 @@ def cross_validate(settings: CvSettings) -> dict:
         if ranks.rank == 0:
             cv.store.finish(k)
 
-    summary = train_folds(settings, cv, train_fold, scoring.numbers)
+    summary = train_folds(settings, cv, train_fold, chord_report.numbers)
     cv.write(summary)
     if ranks.rank == 0:
         print(f"\n{len(names)} songs, each tested once, in {len(folds)} folds:")

@@ -9,7 +9,7 @@ import mlx.core as mx
 from audiotrain.datasets.chords import writers
 from audiotrain.datasets.chords.items import Item
 from audiotrain.datasets.items import Corpus
-from audiotrain.evaluation import plots
+from audiotrain.evaluation import chord_report, plots
 from audiotrain.features import audio as audio_files
 from audiotrain.recipes.chords import predictor, scoring
 from audiotrain.recipes.chords.dataset import Sequential, Windows
@@ -100,7 +100,7 @@ class ChordRecipe(Recipe[TrainSettings]):
             description={"recognizer": description},
         )
 
-    def score(self, parts: Mapping[str, Songs], run: Path) -> scoring.Scores:
+    def score(self, parts: Mapping[str, Songs], run: Path) -> chord_report.ChordReport:
         """Choose how the best model decodes by the validation songs; its scores on the test songs,
         and the chords of one of these."""
         recognizer = predictor.Recognizer.from_checkpoint(run)
@@ -113,10 +113,10 @@ class ChordRecipe(Recipe[TrainSettings]):
         scores = scoring.score(recognizer, tested, "testing", self.save)
         recordings = scoring.recordings_of(self.items.values())
         # The song that `predict_example` plays, when it is no recording.
-        recordings.setdefault(tested[0].name, scoring.NO_RECORDING | {"audio": "example.wav"})
+        recordings.setdefault(tested[0].name, chord_report.NO_RECORDING | {"audio": "example.wav"})
         scores.write(run, recordings)
         result = scores.as_dict()
-        print(f"\nunseen: {scoring.headline(result)}:\n{scoring.table(result)}")
+        print(f"\nunseen: {chord_report.headline(result)}:\n{chord_report.table(result)}")
         self.predict_example(recognizer, tested[0], run)
         return scores
 
@@ -133,7 +133,7 @@ class ChordRecipe(Recipe[TrainSettings]):
         writers.write(
             run / "example.lab", prediction.segments, prediction.confidences, prediction.seconds
         )
-        reference = scoring.spelled_alike(song.segments)
+        reference = chord_report.spelled_alike(song.segments)
         writers.write(run / "example-reference.lab", reference)
         plots.chords_picture(
             prediction.segments, run / "example.png", reference, title=f"{song.name}, never seen"

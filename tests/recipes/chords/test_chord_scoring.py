@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from audiotrain.evaluation import chords, classification
+from audiotrain.evaluation.chord_report import SHOWN, ChordReport, table
 from audiotrain.music.chord_classes import CHORD_TYPES, HEAD_SIZES, HEADS, IGNORE, encode
 from audiotrain.music.segments import Segment, segments_to_frames
-from audiotrain.recipes.chords import scoring
 from audiotrain.recipes.chords.decoding import log_probabilities
 from audiotrain.recipes.chords.predictor import FrameRecognizer
-from audiotrain.recipes.chords.scoring import Scores, choose_decoding, score, table
+from audiotrain.recipes.chords.scoring import choose_decoding, score
 from audiotrain.recipes.chords.songs import FeatureSettings, Song
 
 SETTINGS = FeatureSettings(hop=2205, bins=12, bins_per_octave=12, spare=0)  # 0.1 s a frame
@@ -66,7 +66,7 @@ def test_the_truth_scores_one():
     result = scored(song(SEGMENTS)).as_dict()
     for name in ("viterbi", "argmax"):
         corpus = result[name]["corpus"]
-        for comparison in scoring.SHOWN:
+        for comparison in SHOWN:
             assert corpus[comparison] == pytest.approx(1, abs=0.02), comparison
     assert set(result["frames"].values()) == {1.0}
 
@@ -229,14 +229,14 @@ def test_what_is_written(tmp_path):
 
 def test_the_table_has_a_column_for_each_comparison():
     lines = table(scored(song(WRONG)).as_dict()).splitlines()
-    assert lines[0].split() == list(scoring.SHOWN)
+    assert lines[0].split() == list(SHOWN)
     assert [line.split()[0] for line in lines[1:3]] == ["argmax", "viterbi"]
     assert "whole chord" in lines[3]
 
 
 def test_scores_of_nothing():
     with pytest.raises(ValueError, match="no songs to aggregate"):
-        Scores(Told()).as_dict()
+        ChordReport(2.0).as_dict()
 
 
 def test_labels_are_those_of_the_encoder():

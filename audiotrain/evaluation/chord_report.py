@@ -1,0 +1,163 @@
+"""Numbers, tables and pictures of recognised chords: by song, corpus and frame."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from audiotrain.evaluation import chords, classification, plots
+from audiotrain.music.chord_classes import CHORD_TYPES, HEADS, PITCH_NAMES, decode, encode
+from audiotrain.music.segments import Segment
+from audiotrain.utils.files import finite_or_none, write, write_json
+
+NAMES = {"chord_type": CHORD_TYPES, "root": PITCH_NAMES, "bass_note": PITCH_NAMES}
+SHOWN = (
+    *("root", "thirds", "triads", "sevenths", "tetrads", "majmin", "mirex"),
+    *("overseg", "underseg", "seg", "acqa"),
+)
+DECODINGS = ("viterbi", "argmax")
+NO_RECORDING = {"audio": None, "start": 0.0, "end": None}
+
+
+class ChordReport:
+    """Sums over songs: mir_eval's scores of both DECODINGS, frame accuracies, confusions.
+
+    `evaluated` says which data and model, where it is not a run's own test.
+    """
+
+    def __init__(self, switching_cost: float):
+        self.switching_cost, self.evaluated = switching_cost, {}
+        self.songs: list[dict] = []
+        self.timelines: list[dict] = []
+        self.scores: dict[str, list[dict]] = {name: [] for name in DECODINGS}
+        self.quality = {name: np.zeros((len(CHORD_TYPES), 2)) for name in DECODINGS}
+        self.confusions = {
+            head: np.zeros((len(names), len(names)), np.int64) for head, names in NAMES.items()
+        }
+        self.intervals = np.zeros((len(CHORD_TYPES), 12), np.int64)
+        self._right: dict[str, float] = {}
+        self._frames: dict[str, int] = {}
+
+    def add_song(
+        self,
+        name: str,
+        seconds: float,
+        reference: Sequence[Segment],
+        estimates: Mapping[str, Sequence[Segment]],
+    ) -> None:
+        """Score the estimates of a song of that length by each of DECODINGS."""
+        row = {"song": name, "seconds": seconds}
+        for decoding in DECODINGS:
+            scores = chords.chord_scores(reference, estimates[decoding])
+            self.scores[decoding].append(scores)
+            self.quality[decoding] += chords.quality_seconds(reference, estimates[decoding])
+        shown = self.scores["viterbi"][-1]
+        self.songs.append(row | {key: shown[key] for key in SHOWN if key in shown})
+        end = max(seconds, reference[-1].end if reference else 0.0)
+        labels = {"reference": spelled_alike(reference), "prediction": estimates["viterbi"]}
+        self.timelines.append(
+            {"song": name, "score": shown["mirex"]}
+            | {
+                kind: [[round(s.start, 3), round(min(s.end, end), 3), s.label] for s in segments]
+                for kind, segments in labels.items()
+            }
+        )
+
+    def add_frames(
+        self, classes: np.ndarray, heads: Sequence[np.ndarray], decoded: np.ndarray
+    ) -> None:
+        """Count the frames of a song: labels `classes` (frames, 3), negative ones ignored; scores
+        (frames, classes) by each of `heads`; the most likely whole chords `decoded` (frames, 3)."""
+        best = np.stack([head.argmax(-1) for head in heads], -1)
+        for number, name in enumerate(HEADS):
+            target = classes[:, number]
+            valid = target >= 0
+            self._count(f"{name}_acc", best[valid, number] == target[valid])
+            for k in (3, 5):
+                ranked = np.argpartition(-heads[number][valid], k, axis=-1)[:, :k]
+                self._count(f"{name}_top{k}", (ranked == target[valid, None]).any(-1))
+            self.confusions[name] += classification.confusion_matrix(
+                best[:, number], target, len(NAMES[name])
+            )
+        is_right = ((decoded == classes) | (classes < 0)).all(-1)
+        self._count("chord_acc", is_right[classes[:, 0] >= 0])
+        has_root = classes[:, 1] >= 0
+        interval = (best[has_root, 1] - classes[has_root, 1]) % 12
+        np.add.at(self.intervals, (classes[has_root, 0], interval), 1)
+
+    def _count(self, name: str, right: np.ndarray) -> None:
+        self._right[name] = self._right.get(name, 0.0) + float(right.sum())
+        self._frames[name] = self._frames.get(name, 0) + len(right)
+
+    def as_dict(self) -> dict:
+        """{"songs", "seconds", "viterbi": {"corpus", "mean", "median"}, "argmax", "frames"}."""
+        result: dict = {
+            "songs": len(self.songs),
+            "seconds": sum(row["seconds"] for row in self.songs),
+            "switching_cost": self.switching_cost,
+        }
+        for name, rows in self.scores.items():
+            result[name] = chords.aggregate_scores(rows)
+            result[name]["corpus"]["acqa"] = chords.acqa(self.quality[name])
+        result["frames"] = {
+            name: self._right[name] / max(count, 1) for name, count in self._frames.items()
+        }
+        return result | ({"evaluated": self.evaluated} if self.evaluated else {})
+
+    def write(self, folder: Path, recordings: Mapping[str, dict] | None = None) -> None:
+        """metrics.json, songs.csv, timelines.json, and the confusion matrices as PNG and CSV, in
+        `folder`; `recordings` has the audio of songs by name."""
+        result, audio = self.as_dict(), recordings or {}
+        write_json(folder / "metrics.json", result)
+        lines = [
+            json.dumps(finite_or_none(line | audio.get(line["song"], NO_RECORDING)))
+            for line in self.timelines
+        ]
+        write(folder / "timelines.json", "[\n" + ",\n".join(lines) + "\n]\n")
+        plots.table_csv(sorted(self.songs, key=lambda row: row["mirex"]), folder / "songs.csv")
+        for head, names in NAMES.items():
+            stem, title = folder / f"confusion-{head}", head.replace("_", " ").capitalize()
+            plots.confusion_picture(self.confusions[head], names, stem.with_suffix(".png"), title)
+            plots.confusion_csv(self.confusions[head], names, stem.with_suffix(".csv"))
+        rows = [
+            {"chord type": CHORD_TYPES[number]}
+            | {f"root +{interval}": int(count) for interval, count in enumerate(counts)}
+            for number, counts in enumerate(self.intervals)
+            if counts.sum()
+        ]
+        plots.table_csv(rows, folder / "root-intervals.csv")
+        shown = {name: {key: result[name]["corpus"][key] for key in SHOWN} for name in DECODINGS}
+        plots.scores_picture(shown, folder / "scores.png", f"Scores of {len(self.songs)} songs")
+
+
+def spelled_alike(segments: Sequence[Segment]) -> list[Segment]:
+    """The labels as a model spells them, so that D# and Eb look the same."""
+    return [segment._replace(label=decode(encode(segment.label))) for segment in segments]
+
+
+def headline(result: dict) -> str:
+    """How many songs a metrics.json is of, and how long they are."""
+    return f"{result['songs']} songs, {result['seconds'] / 60:.0f} minutes"
+
+
+def numbers(result: dict) -> dict[str, float]:
+    """The scores in a metrics.json by name: of the corpus, "argmax_..." those of the most likely
+    chords, and the shares of right frames."""
+    rows = dict(result["viterbi"]["corpus"])
+    rows |= {f"argmax_{name}": value for name, value in result["argmax"]["corpus"].items()}
+    rows |= result["frames"]
+    return {name: math.nan if value is None else float(value) for name, value in rows.items()}
+
+
+def table(result: dict) -> str:
+    """The corpus scores of a metrics.json as text: a column a metric."""
+    lines = [f"{'':9}" + "".join(f"{name:>9}" for name in SHOWN)]
+    for name in reversed(DECODINGS):
+        corpus = result[name]["corpus"]
+        lines.append(f"{name:9}" + "".join(f"{corpus[key]:9.3f}" for key in SHOWN))
+    frames = result["frames"]
+    shares = ", ".join(f"{head.replace('_', ' ')} {frames[f'{head}_acc']:.3f}" for head in HEADS)
+    lines.append(f"frames right: {shares}, whole chord {frames['chord_acc']:.3f}")
+    return "\n".join(lines)
