@@ -26,9 +26,7 @@ RANKS = {
 # Though of a lower rank: the Trainer knows arrays, and nothing of audio or music.
 FORBIDDEN = {"train": {"features", "music"}}
 # Recipes import what they share; this is all that one takes from another.
-SIDEWAYS = {
-    ("recipes.classify", f"recipes.clap.{name}") for name in ("embedder", "dataset", "use_settings")
-}
+SIDEWAYS = {("recipes.classify", "recipes.clap.embedder")}
 
 
 def modules(package: Path = PACKAGE) -> dict[str, Path]:

@@ -13,6 +13,8 @@ import numpy as np
 from audiotrain.datasets.synthesis.sound_scenes import Scene
 from audiotrain.features import audio
 
+SYNTHESIS = 1  # raise it when the same scene sounds otherwise
+
 
 @dataclass(frozen=True)
 class Clip:
@@ -52,6 +54,17 @@ class Clip:
                 f"{whole:.3f} s"
             )
         return end - self.start
+
+    def cache_key(self) -> tuple[Path | str, dict]:
+        """What a FeatureCache knows the clip by: the file, place in a tar or scene that has its
+        audio, and its span, as settings. OSError when a tar is gone."""
+        span: dict = {"start": self.start, "end": self.end}
+        if isinstance(self.audio, Scene):
+            return repr(self.audio), span | {"synthesis": SYNTHESIS}
+        if isinstance(self.audio, audio.TarMember):
+            changed = self.audio.tar.stat().st_mtime_ns
+            return f"{self.audio} {self.audio.offset} {self.audio.size} {changed}", span
+        return Path(self.audio), span
 
     def read(self, rate: int, start: float = 0.0, seconds: float | None = None) -> np.ndarray:
         """Mono samples (samples,) at `rate` Hz, from `start` seconds of the clip on, up to its end

@@ -59,3 +59,19 @@ def finite_or_none(value):
 def write_json(path: str | Path, data) -> None:
     """Write plain data to `path` as JSON, atomically; NaN and infinities become null."""
     write(path, json.dumps(finite_or_none(data), indent=1) + "\n")
+
+
+def refuse_existing(path: Path, overwrite: bool) -> None:
+    """ValueError when a file for `--output` exists and may not be replaced, or cannot be
+    written."""
+    if path.is_dir():
+        raise ValueError(f"--output {path}: is a folder, expected a file")
+    if path.exists() and not overwrite:
+        raise ValueError(f"--output {path}: exists already; --overwrite replaces it")
+    above = next(folder for folder in path.absolute().parents if folder.exists())
+    if not above.is_dir():
+        raise ValueError(f"--output {path}: {above} is a file, expected a folder")
+    try:
+        tempfile.TemporaryFile(dir=above).close()
+    except OSError as error:
+        raise ValueError(f"--output {path}: cannot write: {error.strerror}") from None

@@ -11,7 +11,7 @@ from audiotrain.datasets.items import Clip, Corpus
 from audiotrain.datasets.synthesis.sound_scenes import Scene
 from audiotrain.features import audio
 from audiotrain.features.cache import FeatureCache
-from audiotrain.recipes.clap.dataset import CaptionedClips, source_of
+from audiotrain.recipes.clap.dataset import CaptionedClips
 from audiotrain.recipes.common.preparation import prepare
 from audiotrain.train.distributed import ranks as distributed
 
@@ -45,7 +45,7 @@ def _problem(samples: CaptionedClips, tried: FeatureCache, index: int) -> str | 
         if samples.keeps(index):
             samples.sound(index)
         elif not isinstance(clip.audio, Scene):
-            tried.get(source_of(clip), "decodes", lambda: np.array([_decode(clip)]))
+            tried.get(clip.cache_key()[0], "decodes", lambda: np.array([_decode(clip)]))
     except (audio.AudioError, ValueError) as error:
         return str(error)
     return None

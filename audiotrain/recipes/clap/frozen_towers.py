@@ -1,4 +1,4 @@
-"""What frozen towers give, computed once for each clip and caption and kept on disk."""
+"""Outputs of frozen towers, computed once for each clip and caption and kept on disk."""
 
 import hashlib
 from collections.abc import Sequence
@@ -10,8 +10,7 @@ import mlx.nn as nn
 import numpy as np
 
 from audiotrain.datasets.items import Clip
-from audiotrain.datasets.synthesis.sound_scenes import Scene
-from audiotrain.recipes.clap.dataset import SYNTHESIS, Library, Sounds, Texts, Vectors, source_of
+from audiotrain.recipes.clap.dataset import Library, Sounds, Texts, Vectors
 from audiotrain.recipes.clap.training import CLAPTraining
 from audiotrain.recipes.common.preparation import share_out
 from audiotrain.train.distributed.ranks import SingleProcess
@@ -26,8 +25,8 @@ def frozen_vectors(
     batch_size: int,
     ranks: SingleProcess,
 ) -> Vectors:
-    """Of each frozen tower of the module what it gives for the clips and all their captions,
-    computed by all `ranks`."""
+    """The outputs of each frozen tower of the module for the clips and all their captions, computed
+    by all `ranks`."""
     audio = text = None
     if module.audio_is_frozen:
         audio = audio_vectors(module.clap.audio_encoder, library, clips, batch_size, ranks)
@@ -41,21 +40,21 @@ def frozen_vectors(
 def audio_vectors(
     tower: nn.Module, library: Library, clips: Sequence[Clip], batch_size: int, ranks: SingleProcess
 ) -> dict[str, np.ndarray]:
-    """By a clip's id the vector (hidden_size,) of its centre."""
-    own = {"tower": digest(tower), "features": library.features.settings.key}
+    """The vector (hidden_size,) of each clip's centre, by its id."""
+    settings = {"tower": digest(tower), "features": library.features.settings.key}
     clips = list({clip.id: clip for clip in clips}.values())
-    keys = [(source_of(clip), own | _span(clip)) for clip in clips]
-    missing = [place for place, key in enumerate(keys) if not library.vectors.holds(*key)]
+    keys = [(source, settings | span) for source, span in (clip.cache_key() for clip in clips)]
+    missing = [row for row, key in enumerate(keys) if not library.vectors.holds(*key)]
 
     def compute(share: Sequence[int], cores: int) -> list[str | None]:
-        mine = [missing[row] for row in share]
+        mine = [missing[number] for number in share]
         if mine:
-            sounds = Sounds(library.clips([clips[place] for place in mine]), Vectors())
+            sounds = Sounds(library.clips([clips[row] for row in mine]), Vectors())
             loader = library.loader(sounds, batch_size)
             for number, batch in enumerate(progress(loader, "audio tower")):
                 vectors = np.array(tower(batch["mel"], batch["is_longer"]))
-                for place, vector in zip(mine[number * batch_size :], vectors, strict=False):
-                    library.vectors.get(*keys[place], partial(np.asarray, vector))
+                for row, vector in zip(mine[number * batch_size :], vectors, strict=False):
+                    library.vectors.get(*keys[row], partial(np.asarray, vector))
         return [None] * len(mine)
 
     share_out(len(missing), compute, ranks)
@@ -68,13 +67,15 @@ def audio_vectors(
 def text_vectors(
     tower: nn.Module, library: Library, captions: Sequence[str], batch_size: int
 ) -> dict[bytes, np.ndarray]:
-    """By the bytes of a caption's token ids its vector (hidden_size,); one entry for all."""
+    """The vector (hidden_size,) of each caption, by the bytes of its token ids; the cache keeps all
+    as one entry."""
     texts = Texts(sorted(set(captions)), library.tokenizer, Vectors())
 
     def compute() -> np.ndarray:
         loader = progress(library.loader(texts, batch_size), "text tower")
-        found = [np.array(tower(b["input_ids"], b["attention_mask"])) for b in loader]
-        return np.concatenate(found)
+        return np.concatenate(
+            [np.array(tower(batch["input_ids"], batch["attention_mask"])) for batch in loader]
+        )
 
     source = texts.ids.tobytes() + texts.masks.tobytes()
     vectors = np.array(library.vectors.get(source, {"tower": digest(tower)}, compute))
@@ -82,14 +83,9 @@ def text_vectors(
 
 
 def digest(tower: nn.Module) -> str:
-    """What tells a tower from another: its sizes, its weights and its statistics."""
+    """Hash of a tower: its sizes, its weights and its statistics."""
     hashed = hashlib.blake2b(repr(asdict(tower.config)).encode(), digest_size=20)
     for name, array in sorted(arrays_of(tower.parameters()).items()):
         hashed.update(name.encode())
         hashed.update(np.array(array.astype(mx.float32)).tobytes())
     return hashed.hexdigest()
-
-
-def _span(clip: Clip) -> dict:
-    spec = {"start": clip.start, "end": clip.end}
-    return spec | ({"synthesis": SYNTHESIS} if isinstance(clip.audio, Scene) else {})

@@ -32,13 +32,12 @@ from audiotrain.recipes.clap.use_settings import (
     SearchSettings,
     check_result,
     read_labels,
-    refuse_existing,
 )
 from audiotrain.recipes.common import split
 from audiotrain.recipes.common.cli import Command
 from audiotrain.recipes.common.run import scores_folder
 from audiotrain.train.run_folder import evaluation_name, refuse_results
-from audiotrain.utils.files import write_json
+from audiotrain.utils.files import refuse_existing, write_json
 from audiotrain.utils.text import clock
 
 MAX_NAME = 48  # characters of a file's name in a table

@@ -1,13 +1,13 @@
 """Settings of the commands that use a trained CLAP; their defaults are stated here and nowhere
 else."""
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from audiotrain.datasets.captions.discovery import TEMPLATES
+from audiotrain.utils.files import refuse_existing
 
 RESULTS = (".csv", ".json")
 
@@ -199,21 +199,6 @@ def check_result(path: Path | None, overwrite: bool) -> None:
     if path.suffix not in RESULTS:
         raise ValueError(f"--output {path}: found {path.suffix!r}, expected {' or '.join(RESULTS)}")
     refuse_existing(path, overwrite)
-
-
-def refuse_existing(path: Path, overwrite: bool) -> None:
-    """ValueError when there is such a file and it may not be replaced, or its folder is none."""
-    if path.is_dir():
-        raise ValueError(f"--output {path}: is a folder, expected a file")
-    if path.exists() and not overwrite:
-        raise ValueError(f"--output {path}: exists already; --overwrite replaces it")
-    above = next(folder for folder in path.absolute().parents if folder.exists())
-    if not above.is_dir():
-        raise ValueError(f"--output {path}: {above} is a file, expected a folder")
-    try:
-        tempfile.TemporaryFile(dir=above).close()
-    except OSError as error:
-        raise ValueError(f"--output {path}: cannot write: {error.strerror}") from None
 
 
 def _check_templates(templates: Sequence[str]) -> None:

@@ -12,11 +12,9 @@ from typing import NamedTuple
 import numpy as np
 
 from audiotrain.datasets.items import Clip
-from audiotrain.datasets.synthesis.sound_scenes import Scene
 from audiotrain.features.audio import AudioError
 from audiotrain.features.cache import FeatureCache
 from audiotrain.models.clap.feature_extraction import ClapFeatures, ClapFeatureSettings
-from audiotrain.recipes.clap.dataset import SYNTHESIS, source_of
 from audiotrain.recipes.clap.embedder import Embedder
 from audiotrain.recipes.common.preparation import prepare, share_out
 from audiotrain.train.distributed.ranks import SingleProcess
@@ -89,7 +87,8 @@ class ClipFeatures:
         key = self.settings.features.key
         spec = {name: key[name] for name in ("rate", "n_fft", "hop", "mels", "fmin", "fmax")}
         spec |= {"longest": float(self.settings.longest)}
-        return self._mels.get(source_of(clip), spec | _span(clip), lambda: self._compute(clip))
+        source, span = clip.cache_key()
+        return self._mels.get(source, spec | span, lambda: self._compute(clip))
 
     def _compute(self, clip: Clip) -> np.ndarray:
         samples = clip.read(self.settings.features.rate, 0.0, self.settings.longest)
@@ -130,40 +129,33 @@ class ClipFeatures:
         """Embeddings by CLAP, or why a clip cannot be read; the cache has those of earlier runs."""
         assert self.settings.embeddings
         embedder = self._embedder = self._embedder or self._load_embedder(self.settings.embeddings)
-        specs = [{"embedder": embedder.digest} | _span(clip) for clip in clips]
+        keys: dict[int, tuple] = {}
         results: dict[int, np.ndarray | str] = {}
-        for number, (clip, spec) in enumerate(zip(clips, specs, strict=True)):
+        for number, clip in enumerate(clips):
             try:
-                if self._vectors.holds(source_of(clip), spec):
-                    results[number] = self._vectors.get(source_of(clip), spec, None)
+                source, span = clip.cache_key()
+                keys[number] = source, {"embedder": embedder.digest} | span
+                if self._vectors.holds(*keys[number]):
+                    results[number] = self._vectors.get(*keys[number], None)
             except OSError as error:
                 results[number] = f"{clip.id}: {error.strerror}"
         missing = [number for number in range(len(clips)) if number not in results]
 
         def compute(share: Sequence[int], cores: int) -> list[str | None]:
             mine = [missing[row] for row in share]
-            if not mine:
-                return []
             lines: list[str | None] = [None] * len(mine)
-            for row, spans in embedder.spans([clips[number] for number in mine], "reading"):
-                if isinstance(spans, AudioError):
-                    lines[row] = str(spans)
-                else:
-                    number = mine[row]
-                    vector = partial(np.asarray, spans.mean)
-                    self._vectors.get(source_of(clips[number]), specs[number], vector)
+            if mine:
+                for row, spans in embedder.spans([clips[number] for number in mine], "reading"):
+                    if isinstance(spans, AudioError):
+                        lines[row] = str(spans)
+                    else:
+                        self._vectors.get(*keys[mine[row]], partial(np.asarray, spans.mean))
             return lines
 
         lines = share_out(len(missing), compute, ranks)
         for number, line in zip(missing, lines, strict=True):
-            source = source_of(clips[number])
-            results[number] = line or self._vectors.get(source, specs[number], None)
+            results[number] = line or self._vectors.get(*keys[number], None)
         return [results[number] for number in range(len(clips))]
-
-
-def _span(clip: Clip) -> dict:
-    spec = {"start": clip.start, "end": clip.end}
-    return spec | ({"synthesis": SYNTHESIS} if isinstance(clip.audio, Scene) else {})
 
 
 def statistics(mel: np.ndarray) -> np.ndarray:

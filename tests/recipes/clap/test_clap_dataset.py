@@ -318,7 +318,7 @@ def test_refusals(clips, tokenizer, features, settings, message):
 
 
 def test_augmentations_refused():
-    with pytest.raises(ValueError, match="gain=-1, expected 0 or more"):
+    with pytest.raises(ValueError, match="gain=-1.0, expected 0 or more"):
         ClipAugmentation(gain=-1)
     with pytest.raises(ValueError, match="blend=1.5, expected 0 to 1"):
         ClipAugmentation(blend=1.5)
