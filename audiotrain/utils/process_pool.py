@@ -176,7 +176,7 @@ def _results(workers: list[_Worker], names: Sequence[str]) -> Iterator[Any]:
         for text, category, file, line in caught:
             warnings.warn_explicit(text, category, file, line, registry=_registry)
         if error is not None:
-            error.add_note(f"in work: {names[number]}")
+            error.add_note(f"while preparing {names[number]}")
             raise error
         yield result
 
@@ -186,10 +186,10 @@ def _death(worker: _Worker, names: Sequence[str]) -> str:
     cause = f"exit status {status}"
     if status < 0:
         cause = signal.Signals(-status).name
-    hint = "perhaps for lack of memory" if status == -signal.SIGKILL else "in a library's code"
+    hint = ", perhaps for lack of memory" if status == -signal.SIGKILL else ""
     return (
-        f"{names[worker.pending[0]]}: the worker process that read it died ({cause}), {hint}: "
-        "leave the file out, or set OMP_NUM_THREADS=1 to work without worker processes"
+        f"{names[worker.pending[0]]}: the worker process died ({cause}) while it prepared this"
+        f"{hint}; leave it out, or set OMP_NUM_THREADS=1 to work in one process"
     )
 
 
@@ -197,7 +197,7 @@ def _death(worker: _Worker, names: Sequence[str]) -> str:
 
 
 def serve(handle: int) -> None:
-    """Compute items for the parent at the other end of a pipe, until it closes or dies."""
+    """Compute items for the parent at the other end of a pipe until it closes the pipe or dies."""
     connection = Connection(handle)
     try:
         task = connection.recv_bytes()
