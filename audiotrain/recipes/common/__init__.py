@@ -26,6 +26,7 @@ crossval.py     A run folder for each fold
 ensemble.py     Several runs as one model, and the file ensemble.json
 preparation.py  Features of many recordings, on all cores and over all ranks
 recipe.py       The contract of a recipe: Recipe, Experiment
+settings.py     Settings that recipes share
 run.py          Training: run folder, Trainer, loaders, loggers; resuming
 split.py        The parts of a run's data, and what of each can be read
 """

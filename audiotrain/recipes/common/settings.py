@@ -1,0 +1,110 @@
+"""Settings that recipes share. A recipe's own dataclasses inherit them, and declare again only what
+has another default or needs another sentence."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from audiotrain.config.schema import (
+    InnerShare,
+    NonNegativeInt,
+    Positive,
+    PositiveInt,
+    validated,
+)
+
+LoggerNames = tuple[Literal["wandb", "tensorboard", "mlflow"], ...]
+Part = Literal["train", "valid", "test"]
+Folds = Annotated[int, Field(ge=2)]
+
+
+@validated(kw_only=True)
+class RunSettings:
+    """One training run, or several of the same kind."""
+
+    data: Path | None = None
+    """folder or table of labelled recordings; default: synthesised ones"""
+    output: Path | None = None
+    """run folder, new or to be resumed; default: runs/RECIPE-DATE-TIME"""
+    resume: bool = False
+    """continue the run in `output` where it stopped"""
+    cache: Path = Path("~/.cache/audiotrain")
+    """folder of extracted features, reused by later runs"""
+    seed: NonNegativeInt = 0
+    """seed of the split, the synthesis, the weights and the order"""
+    valid: InnerShare = 0.1
+    """share of the recordings to validate on"""
+    test: InnerShare = 0.1
+    """share of the recordings to test on"""
+    group: str | None = None
+    """column of a table whose equal values stay in one part of the split"""
+    batch_size: PositiveInt = 32
+    """examples in a batch, for each process under mlx.launch"""
+    steps: PositiveInt | None = None
+    """optimizer steps; default: `epochs`"""
+    epochs: PositiveInt = 10
+    """passes over the training data when `steps` is not given"""
+    max_minutes: Positive | None = None
+    """stop training after this many minutes"""
+    validations: PositiveInt = 10
+    """how many times training is interrupted to validate"""
+    patience: NonNegativeInt = 0
+    """stop after this many validations without improvement; 0: never"""
+    workers: NonNegativeInt = 2
+    """threads that load training batches; recordings are prepared before, on all cores"""
+    loggers: LoggerNames = ()
+    """where metrics, settings and pictures go besides the run folder"""
+
+    def __post_init__(self):
+        if self.valid + self.test >= 1:
+            raise ValueError(
+                f"valid={self.valid} and test={self.test}, "
+                "expected shares that add up to less than 1"
+            )
+
+
+@validated(kw_only=True)
+class UseSettings:
+    """Commands that use trained models."""
+
+    checkpoint: Annotated[tuple[Path, ...], Field(min_length=1)] = (Path("runs"),)
+    """runs, cross-validations (all folds) or an ensemble; several are joined; of a folder of runs
+    the newest"""
+    cache: Path = Path("~/.cache/audiotrain")
+    """folder of extracted features, reused by later runs"""
+    overwrite: bool = False
+    """replace results that exist already"""
+    workers: PositiveInt | None = None
+    """processes or threads that read recordings; default: one for each core"""
+
+
+@validated(kw_only=True)
+class EvaluateSettings(UseSettings):
+    """Score trained models on labelled recordings."""
+
+    data: Path
+    """folder or table of labelled recordings"""
+    output: Path | None = None
+    """folder for metrics.json, tables and pictures; default: RUN/evaluation-NAME, with -SPLIT for a
+    part"""
+    split: Part | None = None
+    """only this part, of the run's own split or as the data say; default: everything"""
+
+
+@validated(kw_only=True)
+class EnsembleSettings:
+    """Join runs to one model."""
+
+    checkpoint: Annotated[tuple[Path, ...], Field(min_length=1)]
+    """two or more runs or cross-validations; the runs of a cross-validation share one weight"""
+    output: Path
+    """folder for the ensemble, which evaluate and predict take as --checkpoint"""
+    weights: tuple[float, ...] = ()
+    """a weight for each; default: as --join says"""
+
+    def __post_init__(self):
+        if self.weights and len(self.weights) != (count := len(self.checkpoint)):
+            raise ValueError(
+                f"{len(self.weights)} weights, expected {count}, as many as checkpoints"
+            )
