@@ -20,43 +20,43 @@ from audiotrain.utils.lazy import lazy_names
 
 __version__ = "0.1.0"
 
-_HOMES = {
-    "TrainModule": "train.module",
-    "OptimizerConfig": "train.module",
-    "Trainer": "train.trainer",
-    "DataLoader": "train.data.loader",
-    "Dataset": "train.data.loader",
-    "create_trainer": "train.declarative.factory",
-    "register_trainer": "train.declarative.factory",
-    "create_competition_trainer": "train.declarative.competition",
-    "CompetitionTrainer": "train.declarative.competition",
-    "get_trainer_config": "train.declarative.config",
-    "TrainerConfig": "train.declarative.config",
-    "OptimizerSettings": "train.declarative.config",
-    "SchedulerSettings": "train.declarative.config",
-    "CompetitionConfig": "train.declarative.config",
-    "MLflowConfig": "train.loggers.build",
-    "MLflowCallback": "train.loggers.build",
+# Module below this package -> the names that it gives to `from audiotrain import ...`.
+_NAMES = {
+    "train.module": "TrainModule OptimizerConfig",
+    "train.trainer": "Trainer",
+    "train.data.loader": "DataLoader Dataset",
+    "train.callbacks": (
+        "Callback EMA EarlyStopping GradientClipper LearningRateMonitor LearningRateScheduler "
+        "MetricsLogger ModelCheckpoint ModelSummary ProgressBar Timer"
+    ),
+    "train.loggers": "MLflowLogger TensorBoardLogger WandbLogger",
+    "train.loggers.build": "MLflowCallback MLflowConfig",
+    "train.schedulers": (
+        "ExponentialLRScheduler OneCycleLRScheduler StepLRScheduler WarmupCosineScheduler "
+        "WarmupLinearScheduler"
+    ),
+    "train.losses": "ChordRecognitionLoss masked_cross_entropy",
+    "train.engine.memory": "checkpoint_layers",
+    "train.declarative.factory": "create_trainer register_trainer",
+    "train.declarative.competition": "CompetitionTrainer create_competition_trainer",
+    "train.declarative.config": (
+        "CompetitionConfig OptimizerSettings SchedulerSettings TrainerConfig get_trainer_config"
+    ),
+    "features.log_mel": "LogMel LogMelSettings",
+    "music.chord_classes": "CHORD_TYPES",
+    "models.chords": "ChordRecognitionModel",
+    "models.clap": "CLAP CLAPConfig",
+    "evaluation.classification": (
+        "MetricsTracker compute_confusion_matrix compute_per_class_metrics compute_topk_accuracy"
+    ),
+    "recipes.chords.chord_trainer": "ChordTrainer TrainingConfig",
+    "recipes.chords.predictor": "Recognizer",
+    "recipes.clap.embedder": "Embedder",
+    "recipes.clap.training": "CLAPTrainModule",
 }
-__all__ = [
-    "CompetitionConfig",
-    "CompetitionTrainer",
-    "DataLoader",
-    "Dataset",
-    "MLflowCallback",
-    "MLflowConfig",
-    "OptimizerConfig",
-    "OptimizerSettings",
-    "SchedulerSettings",
-    "TrainModule",
-    "Trainer",
-    "TrainerConfig",
-    "create_competition_trainer",
-    "create_trainer",
-    "get_trainer_config",
-    "register_trainer",
-]
+_MODULES = {name: module for module, names in _NAMES.items() for name in names.split()}
+__all__ = sorted(_MODULES)  # noqa: PLE0605
 
 configure_on_import()
 
-__getattr__ = lazy_names(__name__, _HOMES)
+__getattr__ = lazy_names(__name__, _MODULES)

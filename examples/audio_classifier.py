@@ -7,17 +7,25 @@ by MLX, a batch at a time. Run: python examples/audio_classifier.py [--epochs 50
 import argparse
 import os
 
-from audiotrain import DataLoader, Dataset, OptimizerConfig, TrainModule, Trainer  # isort: skip
+from audiotrain import (  # isort: skip
+    DataLoader,
+    Dataset,
+    EarlyStopping,
+    LogMel,
+    LogMelSettings,
+    ModelCheckpoint,
+    OptimizerConfig,
+    ProgressBar,
+    TrainModule,
+    Trainer,
+    WandbLogger,
+    WarmupCosineScheduler,
+    masked_cross_entropy,
+)
 import mlx.core as mx  # after audiotrain, which gives it a fast BLAS
 import mlx.nn as nn
 import mlx.optimizers as optim
 import numpy as np
-
-from audiotrain.features.log_mel import LogMel, LogMelSettings
-from audiotrain.train.callbacks import EarlyStopping, ModelCheckpoint, ProgressBar
-from audiotrain.train.loggers import WandbLogger
-from audiotrain.train.losses import masked_cross_entropy
-from audiotrain.train.schedulers import WarmupCosineScheduler
 
 RATE, SAMPLES = 22050, 31 * 512  # 32 frames
 log_mel = LogMel(LogMelSettings(rate=RATE, hop=512, mels=32))

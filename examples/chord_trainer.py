@@ -6,20 +6,21 @@ Run: python examples/chord_trainer.py [--epochs 12] [--clips 240]
 
 import argparse
 
-from audiotrain import DataLoader, Dataset  # isort: skip
-import mlx.core as mx  # after audiotrain, which gives it a fast BLAS
-import numpy as np
-
-from audiotrain.evaluation.classification import (
+from audiotrain import (  # isort: skip
+    CHORD_TYPES,
+    ChordRecognitionLoss,
+    ChordRecognitionModel,
+    ChordTrainer,
+    DataLoader,
+    Dataset,
     MetricsTracker,
+    TrainingConfig,
     compute_confusion_matrix,
     compute_per_class_metrics,
     compute_topk_accuracy,
 )
-from audiotrain.models.chords import ChordRecognitionModel
-from audiotrain.music.chord_classes import CHORD_TYPES
-from audiotrain.recipes.chords.chord_trainer import ChordTrainer, TrainingConfig
-from audiotrain.train.losses import ChordRecognitionLoss
+import mlx.core as mx  # after audiotrain, which gives it a fast BLAS
+import numpy as np
 
 RATE = 44100
 TRIADS = {"maj": (0, 4, 7), "min": (0, 3, 7), "dim": (0, 3, 6), "aug": (0, 4, 8)}

@@ -9,20 +9,22 @@ Run: python examples/clap_finetuning.py [--epochs 10] [--pairs 500] [--small]
 import argparse
 import os
 
-from audiotrain import DataLoader, Dataset, Trainer  # isort: skip
-import mlx.core as mx  # after audiotrain, which gives it a fast BLAS
-import numpy as np
-
-from audiotrain.models.clap import CLAP, CLAPConfig
-from audiotrain.recipes.clap.training import CLAPTrainModule
-from audiotrain.train.callbacks import (
+from audiotrain import (  # isort: skip
+    CLAP,
+    CLAPConfig,
+    CLAPTrainModule,
+    DataLoader,
+    Dataset,
     EarlyStopping,
     GradientClipper,
     LearningRateMonitor,
     ModelCheckpoint,
     ProgressBar,
+    Trainer,
+    WandbLogger,
 )
-from audiotrain.train.loggers import WandbLogger
+import mlx.core as mx  # after audiotrain, which gives it a fast BLAS
+import numpy as np
 
 VOCABULARY = 50265  # RoBERTa's
 

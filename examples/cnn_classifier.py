@@ -6,20 +6,23 @@ Run: python examples/cnn_classifier.py [--epochs 10] [--images 5000]
 
 import argparse
 
-from audiotrain import DataLoader, Dataset, OptimizerConfig, TrainModule, Trainer  # isort: skip
+from audiotrain import (  # isort: skip
+    DataLoader,
+    Dataset,
+    EarlyStopping,
+    LearningRateMonitor,
+    ModelCheckpoint,
+    OptimizerConfig,
+    ProgressBar,
+    TrainModule,
+    Trainer,
+    WarmupCosineScheduler,
+    masked_cross_entropy,
+)
 import mlx.core as mx  # after audiotrain, which gives it a fast BLAS
 import mlx.nn as nn
 import mlx.optimizers as optim
 import numpy as np
-
-from audiotrain.train.callbacks import (
-    EarlyStopping,
-    LearningRateMonitor,
-    ModelCheckpoint,
-    ProgressBar,
-)
-from audiotrain.train.losses import masked_cross_entropy
-from audiotrain.train.schedulers import WarmupCosineScheduler
 
 # Step 1: the data set
 

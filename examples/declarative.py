@@ -9,12 +9,10 @@ config.yaml, metrics.json, history.json and checkpoints/.
 import argparse
 from pathlib import Path
 
-from audiotrain import Dataset, TrainModule, create_trainer  # isort: skip
+from audiotrain import Dataset, TrainModule, create_trainer, masked_cross_entropy  # isort: skip
 import mlx.core as mx  # after audiotrain, which gives it a fast BLAS
 import mlx.nn as nn
 import numpy as np
-
-from audiotrain.train.losses import masked_cross_entropy
 
 KINDS = ("sine", "square", "noise")
 SAMPLES = 1024  # 64 ms at 16 kHz

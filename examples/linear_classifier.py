@@ -5,13 +5,18 @@ Run: python examples/linear_classifier.py [--epochs 10]
 
 import argparse
 
-from audiotrain import DataLoader, Dataset, OptimizerConfig, TrainModule, Trainer  # isort: skip
+from audiotrain import (  # isort: skip
+    DataLoader,
+    Dataset,
+    OptimizerConfig,
+    TrainModule,
+    Trainer,
+    masked_cross_entropy,
+)
 import mlx.core as mx  # after audiotrain, which gives it a fast BLAS
 import mlx.nn as nn
 import mlx.optimizers as optim
 import numpy as np
-
-from audiotrain.train.losses import masked_cross_entropy
 
 
 class Pictures(Dataset):

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+import audiotrain
+
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [
     "README.md",
@@ -75,3 +77,30 @@ def test_benchmarks_are_listed_and_run_by_their_own_names():
         assert f"`{path.name}`" in listed, path.name
     for command in re.findall(r"`python (benchmarks/\w+\.py)", listed):
         assert (ROOT / command).is_file(), command
+
+
+IMPORT = re.compile(r"^(?:>>> )?(?:from|import) (audiotrain[\w.]*)", re.MULTILINE)
+# Packages whose paths are those of the seed documents.
+SEED_PATHS = {
+    "audiotrain",
+    "audiotrain.models.clap",
+    "audiotrain.train.callbacks",
+    "audiotrain.train.loggers",
+    "audiotrain.train.schedulers",
+}
+
+
+@pytest.mark.parametrize("document", [name for name in DOCUMENTS if "benchmarks" not in name])
+def test_documents_and_examples_import_from_the_package_itself(document):
+    found = set(IMPORT.findall((ROOT / document).read_text(encoding="utf-8")))
+    is_script = document.endswith(".py")
+    assert found <= ({"audiotrain"} if is_script else SEED_PATHS)
+    assert found or not is_script
+
+
+def test_every_public_name_is_found_where_it_is_listed():
+    assert len(audiotrain.__all__) > 40
+    for name in audiotrain.__all__:
+        assert getattr(audiotrain, name) is not None
+    with pytest.raises(ImportError, match="cannot import name 'Trainr'"):
+        from audiotrain import Trainr  # noqa: F401
