@@ -1,7 +1,6 @@
 """The training module of the chord recipe: model, loss, accuracies, optimizer."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import mlx.core as mx
@@ -10,6 +9,7 @@ import mlx.optimizers as optim
 import numpy as np
 
 from audiotrain.backend.ops import softmax
+from audiotrain.config.schema import NonNegative, Positive, ShareBelowOne, validated
 from audiotrain.models.chords.equivariant import types_of
 from audiotrain.models.chords.model import ChordModelSettings, FrameChordModel
 from audiotrain.music.chord_classes import (
@@ -20,57 +20,45 @@ from audiotrain.music.chord_classes import (
     chord_pitch_classes,
 )
 from audiotrain.recipes.chords.songs import FeatureSettings, Song
+from audiotrain.recipes.common.optimization import WarmupSettings
 from audiotrain.train.losses import ChordRecognitionLoss, inverse_power_weights
 from audiotrain.train.module import OptimizerConfig, TrainModule
-from audiotrain.train.optimizers import parameter_groups
-from audiotrain.train.schedulers import WarmupCosineScheduler
+from audiotrain.train.optimizers import Rule, parameter_groups
 from audiotrain.utils.arrays import arrays_of
 
 
-@dataclass(frozen=True)
+@validated(kw_only=True)
 class LossSettings:
-    """Weights of the heads, and what their targets look like."""
+    """Weights of the heads, and smoothing and class weights of their targets."""
 
-    chord_type_weight: float = 1.0
+    chord_type_weight: NonNegative = 1.0
     """weight of the chord type's loss"""
-    root_weight: float = 1.0
+    root_weight: NonNegative = 1.0
     """weight of the root's loss"""
-    bass_weight: float = 0.5
+    bass_weight: NonNegative = 0.5
     """weight of the bass note's loss"""
-    change_weight: float = 0.5
+    change_weight: NonNegative = 0.5
     """weight of the loss of where chords change, of models that pool over chords"""
-    label_smoothing: float = 0.1
+    label_smoothing: ShareBelowOne = 0.1
     """share of a target that goes to other classes"""
     consonant_smoothing: bool = False
     """smooth chord types towards those with common notes instead of evenly"""
-    class_power: float = 0.0
+    class_power: NonNegative = 0.0
     """weigh chord types by their frequency to the minus this power, 0 to 1"""
-    largest_class_weight: float = 10.0
-    """clip of those weights"""
+    largest_class_weight: Positive = 10.0
+    """upper limit of those weights"""
 
 
-@dataclass(frozen=True)
-class OptimizationSettings:
+@validated(kw_only=True)
+class OptimizationSettings(WarmupSettings):
     """Muon for matrices of blocks and pools, AdamW for the rest; linear warm-up, cosine decay."""
 
     optimizer: Literal["muon", "adamw"] = "muon"
     """muon: orthogonal steps for the matrices of blocks and pools, AdamW for the rest; or adamw"""
-    learning_rate: float = 2e-3
+    learning_rate: Positive = 2e-3
     """peak learning rate of AdamW"""
-    muon_rate: float = 0.02
+    muon_rate: Positive = 0.02
     """peak learning rate of Muon"""
-    final_share: float = 0.02
-    """learning rate at the end as a share of the peak"""
-    warmup_steps: int = 200
-    """optimizer steps of linear warm-up, at most a tenth of all"""
-    weight_decay: float = 0.01
-    """decoupled weight decay of AdamW"""
-    gradient_clip: float = 1.0
-    """largest norm of the gradients"""
-    beta2: float = 0.98
-    """decay of AdamW's second moment"""
-    ema_decay: float = 0.999
-    """decay of the averaged weights that validation and prediction use"""
 
 
 class ChordTraining(TrainModule):
@@ -118,29 +106,16 @@ class ChordTraining(TrainModule):
         return (batch["classes"][..., 0] >= 0).sum()
 
     def configure_optimizers(self) -> OptimizerConfig:
-        chosen, steps = self._optimization, self.trainer.estimated_total_steps
-
-        def schedule(peak: float) -> WarmupCosineScheduler:
-            return WarmupCosineScheduler(
-                peak_lr=peak,
-                warmup_steps=min(chosen.warmup_steps, steps // 10),
-                total_steps=steps,
-                min_lr=peak * chosen.final_share,
-            )
-
-        optimizer = optim.AdamW(
-            learning_rate=schedule(chosen.learning_rate),
-            betas=[0.9, chosen.beta2],
-            weight_decay=chosen.weight_decay,
-        )
-        if chosen.optimizer == "muon":
-            muon = optim.Muon(learning_rate=schedule(chosen.muon_rate), weight_decay=0.0)
-            arrays = arrays_of(self.trainable_parameters())
-            inner = [name for name, array in arrays.items() if _is_inner_matrix(name, array)]
-            others = [name for name in arrays if name not in inner]
-            groups = {"others": (others, optimizer), "matrices": (inner, muon)}
-            optimizer = parameter_groups(self, groups)
-        return OptimizerConfig(optimizer=optimizer, lr_schedule_name="warmup_cosine")
+        settings, steps = self._optimization, self.trainer.estimated_total_steps
+        adamw = settings.adamw(settings.schedule(settings.learning_rate, steps))
+        if settings.optimizer == "adamw":
+            return OptimizerConfig(adamw, "warmup_cosine")
+        muon = optim.Muon(settings.schedule(settings.muon_rate, steps), weight_decay=0.0)
+        arrays = arrays_of(self.trainable_parameters())
+        inner = [name for name, array in arrays.items() if _is_inner_matrix(name, array)]
+        others = [name for name in arrays if name not in inner]
+        groups: dict[str, Rule] = {"others": (others, adamw), "matrices": (inner, muon)}
+        return OptimizerConfig(parameter_groups(self, groups), "warmup_cosine")
 
 
 def _is_inner_matrix(name: str, array: mx.array) -> bool:

@@ -24,6 +24,7 @@ checkpoints.py  The runs that `--checkpoint` names
 cli.py          Commands of a recipe
 crossval.py     A run folder for each fold
 ensemble.py     Several runs as one model, and the file ensemble.json
+optimization.py AdamW with warm-up and cosine decay
 preparation.py  Features of many recordings, on all cores and over all ranks
 recipe.py       The contract of a recipe: Recipe, Experiment
 settings.py     Settings that recipes share
