@@ -17,7 +17,7 @@ from audiotrain.datasets.captions.corpus import check as check
 from audiotrain.datasets.captions.readers import AUDIO_COLUMNS, GROUP_COLUMNS
 from audiotrain.datasets.items import Clip, Corpus, Problem
 from audiotrain.datasets.paths import SPLIT_NAMES, Finder, split_folders, walk, without_suffix
-from audiotrain.datasets.summary import BAR_WIDTH, leaks, list_problems, problem_lines
+from audiotrain.datasets.summary import BAR_WIDTH, NO_LOG, ProblemLog, leaks
 from audiotrain.datasets.synthesis import sound_events
 from audiotrain.datasets.synthesis.sound_scenes import Scene
 from audiotrain.features.audio import AUDIO_SUFFIXES, AudioError
@@ -218,9 +218,8 @@ def classes_of(clips: Iterable[Clip]) -> tuple[str, ...]:
     return tuple(sorted({label for clip in clips for label in clip.labels}))
 
 
-def report(corpus: Corpus[Clip], listed: Path | None = None) -> str:
-    """What is in a corpus and what is wrong with it, to be read in a terminal or a log; all that is
-    wrong is in the file `listed`, as `list_problems` says."""
+def report(corpus: Corpus[Clip], log: ProblemLog = NO_LOG) -> str:
+    """What is in a corpus and what is wrong with it, for a terminal; `log` gets all problems."""
     lengths, clips, problems = [], [], list(corpus.problems)
     for clip in corpus.items:
         try:
@@ -247,8 +246,7 @@ def report(corpus: Corpus[Clip], listed: Path | None = None) -> str:
                 parts = ", ".join(f"{name} {number}" for name, number in sorted(found.items()))
                 lines.append(f"  {title}: {parts}")
     problems += leaks(clips)
-    list_problems(problems, listed)
-    return "\n".join([*lines, "", *problem_lines(problems, listed)])
+    return "\n".join([*lines, "", *log.report(problems)])
 
 
 def _class_lines(clips: list[Clip]) -> list[str]:

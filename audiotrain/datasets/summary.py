@@ -1,4 +1,4 @@
-"""Lines that reports of data share: counts, durations, bar charts, problems by kind."""
+"""What reports of data share: bar charts, and the log of problems."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -8,12 +8,11 @@ from tqdm import tqdm
 
 from audiotrain.datasets.items import AnyItem, Problem
 from audiotrain.utils import files
-from audiotrain.utils.text import _unit, and_more
+from audiotrain.utils.text import _unit
 
-PROBLEMS = "problems.txt"  # in a folder of results: every problem of the data
 UNREADABLE = "audio that can't be read, left out"
 EXAMPLES = 3  # problems of one kind that a report prints
-NAMED = 5  # recordings left out that are printed
+UNREADABLE_EXAMPLES = 5
 BAR_WIDTH = 32  # characters
 
 
@@ -51,61 +50,59 @@ def histogram(title: str, rows: list[tuple[str, float]]) -> list[str]:
     return lines
 
 
-def problem_lines(problems: list[Problem], listed: Path | None = None) -> list[str]:
-    """Problems by kind, the most frequent kind first, with a few examples of each; `listed` is the
-    file that has all."""
-    if not problems:
-        return ["  no problems found"]
-    by_kind: dict[str, list[str]] = defaultdict(list)
-    for problem in problems:
-        by_kind[problem.kind].append(problem.text)
-    lines = ["  problems"]
-    for kind, texts in sorted(by_kind.items(), key=lambda pair: -len(pair[1])):
-        lines.append(f"  {len(texts):>7} {kind}")
-        lines += [f"          {_printable(text)}" for text in texts[:EXAMPLES]]
-        if len(texts) > EXAMPLES:
-            lines.append(f"          {and_more(len(texts) - EXAMPLES, listed)}")
-    return lines
+class ProblemLog:
+    """The file problems.txt in a folder of results: all problems of the data, one a line.
+
+    Without a folder nothing is written. ValueError where the file cannot be written.
+    """
+
+    def __init__(self, folder: Path | None = None):
+        self.path = None if folder is None else folder / "problems.txt"
+
+    def report(self, problems: Iterable[Problem]) -> list[str]:
+        """Replace the file, or remove it where there are no problems. Gives lines for a report:
+        problems by kind, the most frequent kind first, with a few examples of each."""
+        by_kind: dict[str, list[str]] = defaultdict(list)
+        for problem in problems:
+            by_kind[problem.kind].append(problem.text)
+        if self.path is not None:
+            try:
+                self.path.unlink(missing_ok=True)
+            except OSError as error:
+                raise ValueError(f"{self.path}: cannot be replaced ({error.strerror})") from None
+            self._append(problems)
+        lines = ["  problems" if by_kind else "  no problems found"]
+        for kind, texts in sorted(by_kind.items(), key=lambda pair: -len(pair[1])):
+            lines.append(f"  {len(texts):>7} {kind}")
+            lines += [f"          {line}" for line in self._examples(texts, EXAMPLES)]
+        return lines
+
+    def add_unreadable(self, problems: Iterable[str]) -> None:
+        """Append recordings that cannot be read to the file."""
+        self._append([Problem(UNREADABLE, problem) for problem in problems])
+
+    def report_unreadable(self, problems: Sequence[str], total: int, unit: str) -> None:
+        """Append recordings that cannot be read, of `total`, to the file and print a few."""
+        self.add_unreadable(problems)
+        if problems:
+            lines = [f"left out {len(problems)} of {total} {unit} that can't be read, such as"]
+            print("\n  ".join(lines + self._examples(problems, UNREADABLE_EXAMPLES)), flush=True)
+
+    def _append(self, problems: Iterable[Problem]) -> None:
+        lines = [f"{kind}: {_printable(text)}\n" for kind, text in problems]
+        if self.path is not None and lines:
+            before = self.path.read_text("utf-8") if self.path.is_file() else ""
+            files.write(self.path, "".join([before, *lines]))
+
+    def _examples(self, texts: Sequence[str], most: int) -> list[str]:
+        lines = [_printable(text) for text in texts[:most]]
+        if len(texts) > most:
+            place = "" if self.path is None else f", all in {self.path}"
+            lines.append(f"and {len(texts) - most} more{place}")
+        return lines
 
 
-def list_problems(problems: Iterable[Problem], listed: Path | None) -> None:
-    """Make `listed` a file of problems, one a line; there is none where there are no problems.
-    ValueError when it cannot be written. Nothing without a file."""
-    if listed is None:
-        return
-    try:
-        listed.unlink(missing_ok=True)
-    except OSError as error:
-        raise ValueError(f"{listed}: cannot be replaced ({error.strerror})") from None
-    _add(problems, listed)
-
-
-def list_unreadable(problems: Iterable[str], listed: Path | None) -> None:
-    """Put recordings that can't be read at the end of `listed`, as `list_problems` does."""
-    if listed is not None:
-        _add([Problem(UNREADABLE, problem) for problem in problems], listed)
-
-
-def _add(problems: Iterable[Problem], listed: Path) -> None:
-    lines = [f"{kind}: {_printable(text)}\n" for kind, text in problems]
-    if lines:
-        before = listed.read_text("utf-8") if listed.is_file() else ""
-        files.write(listed, "".join([before, *lines]))
-
-
-def tell_left_out(
-    problems: Sequence[str], total: int, what: str, listed: Path | None = None
-) -> None:
-    """Print which of `total` recordings can't be read, a few examples of them; all go into
-    `listed`."""
-    list_unreadable(problems, listed)
-    if not problems:
-        return
-    lines = [f"left out {len(problems)} of {total} {what} that can't be read, such as"]
-    lines += [f"  {_printable(problem)}" for problem in problems[:NAMED]]
-    if len(problems) > NAMED:
-        lines.append(f"  {and_more(len(problems) - NAMED, listed)}")
-    print("\n".join(lines), flush=True)
+NO_LOG = ProblemLog()
 
 
 def _printable(text: str) -> str:

@@ -2,7 +2,6 @@
 
 import difflib
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 
@@ -20,15 +19,6 @@ def duration(seconds: float) -> str:
     """Seconds in the unit that suits them."""
     size, unit = _unit(seconds)
     return f"{seconds / size:.1f} {unit}"
-
-
-def and_more(number: int, listed: Path | None) -> str:
-    """How many problems are not shown, and the file that has all.
-
-    >>> and_more(6, Path("run/problems.txt"))
-    'and 6 more, all in run/problems.txt'
-    """
-    return f"and {number} more" + (f", all in {listed}" if listed else "")
 
 
 def listed(names: Sequence[str], most: int = 12) -> str:

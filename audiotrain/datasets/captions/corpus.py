@@ -13,7 +13,7 @@ import numpy as np
 
 from audiotrain.datasets.items import Clip, Corpus, Problem, normalised
 from audiotrain.datasets.splits import SPLITS, join_groups, join_spans
-from audiotrain.datasets.summary import UNREADABLE, leaks, list_problems, problem_lines, progress
+from audiotrain.datasets.summary import NO_LOG, UNREADABLE, ProblemLog, leaks, progress
 from audiotrain.datasets.synthesis.sound_scenes import Scene, random_scene
 from audiotrain.features import audio
 from audiotrain.utils.text import count, duration
@@ -175,13 +175,11 @@ def _vocabulary(captions: Iterable[str]) -> set[str]:
     }
 
 
-def report(corpus: Corpus[Clip], listed: Path | None = None) -> str:
-    """What is in a corpus and what is wrong with it, to be read in a terminal or a log; all that is
-    wrong is in the file `listed`, as `list_problems` says."""
+def report(corpus: Corpus[Clip], log: ProblemLog = NO_LOG) -> str:
+    """What is in a corpus and what is wrong with it, for a terminal; `log` gets all problems."""
     found = survey(corpus)
-    list_problems(found.problems, listed)
     lines = [f"data in {corpus.folder}", *(f"  {line}" for line in _overview(found))]
-    return "\n".join([*lines, "", *problem_lines(found.problems, listed)])
+    return "\n".join([*lines, "", *log.report(found.problems)])
 
 
 def _overview(found: Survey) -> list[str]:

@@ -14,7 +14,7 @@ import numpy as np
 from audiotrain.datasets.chords.items import Item, load, segments
 from audiotrain.datasets.items import Corpus, Problem
 from audiotrain.datasets.splits import SPLITS
-from audiotrain.datasets.summary import histogram, leaks, list_problems, problem_lines, progress
+from audiotrain.datasets.summary import NO_LOG, ProblemLog, histogram, leaks, progress
 from audiotrain.datasets.synthesis.midi import midi_seconds
 from audiotrain.features import audio
 from audiotrain.music.chord_classes import CHORD_TYPES, PITCH_NAMES, encode_labels
@@ -201,11 +201,9 @@ def _past_the_end(item: Item, annotation: Annotation, seconds: float | None) -> 
 # ---- text
 
 
-def report(corpus: Corpus, listed: Path | None = None) -> str:
-    """What is in a corpus and what is wrong with it, to be read in a terminal or a log; all that is
-    wrong is in the file `listed`, as `list_problems` says."""
+def report(corpus: Corpus, log: ProblemLog = NO_LOG) -> str:
+    """What is in a corpus and what is wrong with it, for a terminal; `log` gets all problems."""
     found = survey(corpus)
-    list_problems(found.problems, listed)
     lines = [f"data in {corpus.folder}", *(f"  {line}" for line in _overview(found))]
     labelled = found.types.sum()
     if labelled:
@@ -216,7 +214,7 @@ def report(corpus: Corpus, listed: Path | None = None) -> str:
             rows.append((f"{rare.sum()} rarer", found.types[rare].sum()))
         lines += ["", *histogram("chord type", rows)]
         lines += ["", *histogram("root", list(zip(PITCH_NAMES, found.roots, strict=True)))]
-    lines += ["", *problem_lines(found.problems, listed)]
+    lines += ["", *log.report(found.problems)]
     return "\n".join(lines)
 
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import get_args
 
-from audiotrain.datasets.summary import PROBLEMS
+from audiotrain.datasets.summary import ProblemLog
 from audiotrain.evaluation.chord_report import ChordReport, headline, table
 from audiotrain.recipes.chords import scoring
 from audiotrain.recipes.chords.cv import cross_validate
@@ -66,10 +66,11 @@ def evaluate(settings: EvaluateSettings) -> dict:
             chosen = replace(
                 corpus, items=split.part_of(spec.runs, corpus, settings.split, "songs")
             )
-        report(corpus, output / PROBLEMS)
+        log = ProblemLog(output)
+        report(corpus, log)
         library = SongLibrary(recognizer.settings, settings.cache.expanduser(), settings.seed)
         tuned = "tuning" in settings.tta
-        songs = load_songs(library, chosen.items, output / PROBLEMS, [settings.rendering], tuned)
+        songs = load_songs(library, chosen.items, log, [settings.rendering], tuned)
         split.warn_if_trained_on(spec.runs, chosen, "songs")
         scores = scoring.score(recognizer, first_renderings(songs), "scoring")
         scores.evaluated = {

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from audiotrain.datasets.summary import ProblemLog
 from audiotrain.evaluation import chord_report
 from audiotrain.recipes.chords.decoding import heads_of
 from audiotrain.recipes.chords.recipe import ChordRecipe, Songs, with_pretrained
@@ -38,7 +39,7 @@ def cross_validate(settings: CvSettings) -> dict:
     folder = runs.open_run_on_all_ranks(settings, "chords-cv")
     recipe = ChordRecipe(settings)
     with ranks.rank0_output_only():
-        material = gather(recipe, split.problems_file(folder))
+        material = gather(recipe, split.problem_log(folder))
     names = list(material.songs)
     folds = make_folds(material.groups, settings.folds, material.labels, settings.seed)
     cv = CrossValidation(folder, names, folds, RaggedOutOfFold, material.labels)
@@ -76,17 +77,17 @@ def read_posteriors(folder: Path) -> Iterator[tuple[str, np.ndarray, np.ndarray]
         yield name, arrays["log_probabilities"].astype(np.float32), arrays["classes"]
 
 
-def gather(recipe: ChordRecipe, listed: Path | None = None) -> Material:
-    """All songs of the folder, or composed ones; every problem goes into the file `listed`."""
+def gather(recipe: ChordRecipe, log: ProblemLog) -> Material:
+    """All songs of the folder, or composed ones; `log` gets every problem."""
     settings, composed = recipe.settings, recipe.compose()
     if settings.data is None:
         songs = {renderings[0].name: renderings for renderings in composed}
         return Material(songs, list(songs), None, [])
-    items = distributed.join().rank0_first(lambda: recipe.discover(listed)).items
+    items = distributed.join().rank0_first(lambda: recipe.discover(log)).items
     if settings.songs is not None and settings.songs < len(items):
         items = [items[n * len(items) // settings.songs] for n in range(settings.songs)]
     loaded = recipe.load([("train", item) for item in items])
-    songs = {found[0].name: found for found in split.keep_readable(loaded, recipe.unit, listed)}
+    songs = {found[0].name: found for found in split.keep_readable(loaded, recipe.unit, log)}
     readable = [recipe.items[name] for name in songs]
     labels = [item.clip_label for item in readable if item.clip_label is not None]
     groups = [item.group or item.id for item in readable]

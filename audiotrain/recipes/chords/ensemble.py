@@ -12,7 +12,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from audiotrain import config
-from audiotrain.datasets.summary import PROBLEMS
+from audiotrain.datasets.summary import ProblemLog
 from audiotrain.features import augment
 from audiotrain.recipes.chords import predictor, scoring
 from audiotrain.recipes.chords.cv import read_posteriors
@@ -295,11 +295,11 @@ def validation_songs(settings: EnsembleSettings, runs: Sequence[Path]) -> list[S
             f"{len(names)} songs that all {len(runs)} runs validated on, expected some in --data; "
             "or give --weights"
         )
-    listed = settings.output / PROBLEMS
+    log = ProblemLog(settings.output)
     corpus = discover(data, settings, trained.group)
-    report(corpus, listed)
+    report(corpus, log)
     items = [item for item in corpus.items if item.id in names]
     library = SongLibrary(trained.features, settings.cache.expanduser(), trained.seed)
     if not items:
         raise ValueError(f"{data}: none of the {len(names)} songs that all runs validated on")
-    return first_renderings(load_songs(library, items, listed))
+    return first_renderings(load_songs(library, items, log))

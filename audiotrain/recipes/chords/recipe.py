@@ -9,6 +9,7 @@ import mlx.core as mx
 from audiotrain.datasets.chords import writers
 from audiotrain.datasets.chords.items import Item
 from audiotrain.datasets.items import Corpus
+from audiotrain.datasets.summary import ProblemLog
 from audiotrain.evaluation import chord_report, plots
 from audiotrain.features import audio as audio_files
 from audiotrain.recipes.chords import predictor, scoring
@@ -58,9 +59,9 @@ class ChordRecipe(Recipe[TrainSettings]):
         if settings.composed_songs:
             self.required["train"] = 0
 
-    def discover(self, listed: Path | None) -> Corpus[Item]:
+    def discover(self, log: ProblemLog) -> Corpus[Item]:
         corpus = discover(self.settings.data, self.settings, self.settings.group)
-        report(corpus, listed)
+        report(corpus, log)
         return corpus
 
     def load(self, items: Sequence[tuple[str, Item]]) -> list[list[Song] | str]:

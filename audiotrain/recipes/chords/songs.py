@@ -18,6 +18,7 @@ from audiotrain.datasets.chords import discovery
 from audiotrain.datasets.chords.items import Item
 from audiotrain.datasets.chords.items import segments as segments_of
 from audiotrain.datasets.items import Corpus
+from audiotrain.datasets.summary import ProblemLog
 from audiotrain.datasets.synthesis.songs import VERSION as SYNTHESIS
 from audiotrain.datasets.synthesis.songs import SongSynthesizer
 from audiotrain.features import audio as audio_files
@@ -256,14 +257,14 @@ class Renderings(NamedTuple):
 def load_songs(
     library: SongLibrary,
     items: Sequence[Item],
-    listed: Path | None = None,
+    log: ProblemLog,
     renderings: Sequence[int] = (0,),
     tuned: bool = False,
 ) -> list[list[Song]]:
-    """Each item in those renderings; those that cannot be read are named, and `listed` in a file.
-    ValueError when none can be read."""
+    """Each item in those renderings; those that cannot be read go into `log`. ValueError when none
+    can be read."""
     wanted = [Renderings.of(item, renderings, tuned) for item in items]
-    return keep_readable(load_renderings(library, wanted, "reading"), "songs", listed)
+    return keep_readable(load_renderings(library, wanted, "reading"), "songs", log)
 
 
 def load_renderings(
@@ -327,10 +328,9 @@ def discover(data: Path, settings, group: str | None = None) -> Corpus[Item]:
     return chords_corpus.check(corpus)
 
 
-def report(corpus: Corpus[Item], listed: Path | None = None) -> None:
-    """Print what is in a folder; all that is wrong with it goes into the file `listed`. ValueError
-    when it has no audio."""
-    print(chords_corpus.report(corpus, listed), flush=True)
+def report(corpus: Corpus[Item], log: ProblemLog) -> None:
+    """Print what is in a folder; `log` gets all problems. ValueError when it has no audio."""
+    print(chords_corpus.report(corpus, log), flush=True)
     if not any(item.audio is not None for item in corpus.items):
         songs = len(corpus.items)
         raise ValueError(f"{corpus.folder}: labels of {songs} songs but no audio to train on")

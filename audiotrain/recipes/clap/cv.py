@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from audiotrain.datasets.items import Clip
-from audiotrain.datasets.summary import PROBLEMS, list_unreadable
+from audiotrain.datasets.summary import ProblemLog
 from audiotrain.evaluation import classification, linear_probe
 from audiotrain.evaluation.classification_report import ClassScores
 from audiotrain.evaluation.linear_probe import LabelledEmbeddings
@@ -67,7 +67,7 @@ def cross_validate(
     write_json(output / "metrics.json", summary | {"classes": scores.as_dict()})
     for problem in embedded.problems:
         print(f"left out: {problem}")
-    list_unreadable(embedded.problems, output / PROBLEMS)
+    ProblemLog(output).add_unreadable(embedded.problems)
     print(f"\n{crossval.summary_table(summary)}\n\n{output}")
     return summary
 

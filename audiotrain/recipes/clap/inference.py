@@ -17,7 +17,7 @@ from audiotrain.datasets.captions import corpus as captions_corpus
 from audiotrain.datasets.captions import discovery
 from audiotrain.datasets.items import Clip, Corpus, meaning
 from audiotrain.datasets.paths import recordings
-from audiotrain.datasets.summary import PROBLEMS, list_unreadable
+from audiotrain.datasets.summary import ProblemLog
 from audiotrain.evaluation import linear_probe, plots
 from audiotrain.models.clap.model import logit_scale
 from audiotrain.recipes.clap import cv as clap_cv
@@ -70,7 +70,7 @@ def evaluate(settings: EvaluateSettings) -> dict:
         )
         scores.write(output)
         print_left_out(scores.left_out, len(test))
-        list_unreadable(scores.left_out, output / PROBLEMS)
+        ProblemLog(output).add_unreadable(scores.left_out)
     print(f"\n{scores.table()}\n\n{output}")
     return scores.as_dict()
 
@@ -93,7 +93,7 @@ def read_corpus(settings: EvaluateSettings | CvSettings, output: Path) -> Corpus
     problem."""
     corpus = discovery.discover(settings.data, settings.templates, settings.group)
     corpus = captions_corpus.check(corpus, settings.strict)
-    print(captions_corpus.report(corpus, output / PROBLEMS), flush=True)
+    print(captions_corpus.report(corpus, ProblemLog(output)), flush=True)
     return corpus
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from audiotrain.datasets.captions import corpus as captions_corpus
 from audiotrain.datasets.captions import discovery
 from audiotrain.datasets.items import Clip, Corpus, meaning
+from audiotrain.datasets.summary import ProblemLog
 from audiotrain.models.clap.feature_extraction import ClapFeatures
 from audiotrain.models.clap.tokenizer import Tokenizer
 from audiotrain.recipes.clap.clips import compose, read_through
@@ -52,7 +53,7 @@ class ClapRecipe(Recipe[TrainSettings]):
         self.required = {"train": 2, "valid": 1, "test": 1}
         self.strict = settings.strict
 
-    def discover(self, listed: Path | None) -> Corpus[Clip]:
+    def discover(self, log: ProblemLog) -> Corpus[Clip]:
         """Clips with captions of two meanings or more, after printing what they are."""
         settings = self.settings
         if settings.pretrained is not None:
@@ -62,7 +63,7 @@ class ClapRecipe(Recipe[TrainSettings]):
         else:
             corpus = discovery.discover(settings.data, settings.templates, settings.group)
             corpus = captions_corpus.check(corpus, settings.strict)
-        print(captions_corpus.report(corpus, listed), flush=True)
+        print(captions_corpus.report(corpus, log), flush=True)
         meanings = {meaning(text, clip.concept) for clip in corpus.items for text in clip.captions}
         if len(meanings) < 2:
             count = len(corpus.items)
@@ -75,14 +76,14 @@ class ClapRecipe(Recipe[TrainSettings]):
 
     def read(self, run: Path) -> dict[str, list[Clip]]:
         """The clips that can be read; sets what the run starts from and its module."""
-        listed, ranks = split.problems_file(run), distributed.join()
-        corpus = ranks.rank0_first(lambda: self.discover(listed))
+        log, ranks = split.problem_log(run), distributed.join()
+        corpus = ranks.rank0_first(lambda: self.discover(log))
         with split.withdrawn_on_error(run):
             parts = split.divide(self, corpus, run)
             if self.settings.data is not None and self.settings.composed_clips:
                 parts["train"] += compose(self.settings.composed_clips, self.settings.seed).items
             self.begin(parts, run)  # refuses settings before all audio is read
-            return split.load_parts(self, parts, listed)
+            return split.load_parts(self, parts, log)
 
     def begin(self, parts: Parts, run: Path) -> None:
         """Set what the run starts from: tokenizer, front end and module."""

@@ -23,7 +23,7 @@ import numpy as np
 from audiotrain.datasets import classes as labelled
 from audiotrain.datasets.items import Clip
 from audiotrain.datasets.paths import recordings
-from audiotrain.datasets.summary import PROBLEMS
+from audiotrain.datasets.summary import ProblemLog
 from audiotrain.evaluation.classification_report import THRESHOLD, ClassificationReport
 from audiotrain.recipes.classify.cv import cross_validate
 from audiotrain.recipes.classify.ensemble import Ensemble, ensemble
@@ -69,12 +69,12 @@ def evaluate(settings: EvaluateSettings) -> ClassificationReport:
                 )
             clips = split.part_of(runs, corpus, settings.split, "clips")
         joined.task.targets(clips)  # refuses classes of other data before anything is written
-        print(labelled.report(corpus, output / PROBLEMS), flush=True)
+        print(labelled.report(corpus, ProblemLog(output)), flush=True)
         readable, probabilities, problems = joined(clips)
         if settings.split is None:
             split.warn_if_trained_on(runs, corpus, "clips")
         read = [*readable, *problems]
-        split.keep_readable(read, "clips", output / PROBLEMS, settings.strict)
+        split.keep_readable(read, "clips", ProblemLog(output), settings.strict)
         ids, targets = [clip.id for clip in readable], joined.task.targets(readable)
         scores = joined.task.report(ids, targets, probabilities)
         scores.write(output)

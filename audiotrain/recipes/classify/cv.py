@@ -26,12 +26,12 @@ def cross_validate(settings: CrossValidateSettings) -> ClassificationReport | No
         raise ValueError(f"test_fold={settings.test_fold}: expected none, each fold is tested")
     ranks = distributed.join()
     folder = runs.open_run_on_all_ranks(settings, "classify-cv")
-    listed = split.problems_file(folder)
+    log = split.problem_log(folder)
     recipe = ClassifyRecipe(settings)
     with ranks.rank0_output_only():
-        corpus = ranks.rank0_first(lambda: recipe.discover(listed))
+        corpus = ranks.rank0_first(lambda: recipe.discover(log))
         loaded = recipe.load([("train", clip) for clip in corpus.items])
-        clips = [clip for clip, _ in split.keep_readable(loaded, "clips", listed, settings.strict)]
+        clips = [clip for clip, _ in split.keep_readable(loaded, "clips", log, settings.strict)]
         is_multilabel = any(len(clip.labels) > 1 for clip in clips)
         labels = None if is_multilabel else ["|".join(clip.labels) for clip in clips]
         column = FOLD if all(clip.columns.get(FOLD) for clip in clips) else None

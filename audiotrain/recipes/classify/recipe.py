@@ -10,6 +10,7 @@ import numpy as np
 from audiotrain import config
 from audiotrain.datasets import classes as labelled
 from audiotrain.datasets.items import Clip, Corpus
+from audiotrain.datasets.summary import NO_LOG, ProblemLog
 from audiotrain.evaluation.classification_report import ClassificationReport
 from audiotrain.recipes.classify.dataset import Task, Vectors, Windows
 from audiotrain.recipes.classify.features import ClipFeatures, ExtractedClip
@@ -34,9 +35,9 @@ class ClassifyRecipe(Recipe[TrainSettings]):
         self.corpus, self.strict = corpus, settings.strict
         self.features = ClipFeatures(settings.hearing, settings.cache.expanduser())
 
-    def discover(self, listed: Path | None) -> Corpus[Clip]:
+    def discover(self, log: ProblemLog) -> Corpus[Clip]:
         """The clips, split by `test_fold` where the settings name one."""
-        corpus = self.corpus or find(self.settings, listed)
+        corpus = self.corpus or find(self.settings, log)
         self.task = task_of(self.settings, corpus)
         return with_fold(self.settings, corpus)
 
@@ -95,15 +96,15 @@ class ClassifyRecipe(Recipe[TrainSettings]):
         return model.task.report(ids, targets, model.probabilities(features))
 
 
-def find(settings: TrainSettings, listed: Path | None = None) -> Corpus[Clip]:
-    """The clips of the data, or synthesised ones, after printing what they are; every problem goes
-    into the file `listed`."""
+def find(settings: TrainSettings, log: ProblemLog = NO_LOG) -> Corpus[Clip]:
+    """The clips of the data, or synthesised ones, after printing what they are; `log` gets every
+    problem."""
     if settings.data is None:
         corpus = labelled.synthesised(settings.synthesised, settings.seed)
     else:
         corpus = labelled.discover(settings.data, settings.group)
         corpus = labelled.check(corpus, settings.strict)
-    print(labelled.report(corpus, listed), flush=True)
+    print(labelled.report(corpus, log), flush=True)
     return corpus
 
 

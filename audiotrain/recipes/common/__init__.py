@@ -3,7 +3,7 @@
     class Loudness(Recipe):
         name = "loudness"                                # runs/loudness-DATE-TIME, presets, loggers
 
-        def discover(self, listed): ...                  # -> Corpus: the labelled items
+        def discover(self, log): ...                     # -> Corpus: the labelled items
         def load(self, items): ...                       # -> what is read of each, or why it cannot
         def experiment(self, parts, run): ...            # -> Experiment(module, train, valid, …)
         def score(self, parts, run): ...                 # the best checkpoint on parts["test"]

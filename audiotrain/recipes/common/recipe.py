@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 from audiotrain.datasets.items import Corpus
+from audiotrain.datasets.summary import ProblemLog
 from audiotrain.recipes.common import split
 from audiotrain.train.callbacks.base import Callback
 from audiotrain.train.data.loader import DataLoader, Dataset
@@ -55,9 +56,9 @@ class Recipe(ABC, Generic[Settings]):
         self.chosen_split: Path | None = None  # split.json of another run, whose parts are taken
 
     @abstractmethod
-    def discover(self, listed: Path | None) -> Corpus:
-        """The labelled items, after printing what they are; every problem goes into the file
-        `listed`. ValueError when they cannot be trained on."""
+    def discover(self, log: ProblemLog) -> Corpus:
+        """The labelled items, after printing what they are; `log` gets every problem. ValueError
+        when they cannot be trained on."""
 
     @abstractmethod
     def load(self, items: Sequence[tuple[str, Any]]) -> list:
@@ -75,8 +76,8 @@ class Recipe(ABC, Generic[Settings]):
 
     def read(self, run: Path) -> dict[str, list]:
         """What `load` reads of the data, by "train", "valid" and "test"; the same on all ranks."""
-        listed = split.problems_file(run)
-        corpus = ranks.join().rank0_first(lambda: self.discover(listed))
+        log = split.problem_log(run)
+        corpus = ranks.join().rank0_first(lambda: self.discover(log))
         with split.withdrawn_on_error(run):
             parts = split.divide(self, corpus, run)
-            return split.load_parts(self, parts, listed)
+            return split.load_parts(self, parts, log)

@@ -12,7 +12,7 @@ import yaml
 from audiotrain.datasets import splits
 from audiotrain.datasets.items import Corpus
 from audiotrain.datasets.splits import SPLITS
-from audiotrain.datasets.summary import PROBLEMS, list_unreadable, tell_left_out
+from audiotrain.datasets.summary import ProblemLog
 from audiotrain.train.distributed import ranks as distributed
 from audiotrain.utils.files import write_json
 
@@ -23,9 +23,9 @@ SPLIT = "split.json"
 Ids = dict[str, list[str]]  # by "train", "valid" and "test"
 
 
-def problems_file(run: Path) -> Path | None:
-    """The file that lists the problems of a run's data; None on ranks that write nothing."""
-    return run / PROBLEMS if distributed.join().rank == 0 else None
+def problem_log(run: Path) -> ProblemLog:
+    """The log of the problems of a run's data, which rank 0 writes."""
+    return ProblemLog(run if distributed.join().rank == 0 else None)
 
 
 def read_split(path: Path) -> Ids:
@@ -102,31 +102,31 @@ def pick(
     return {part: [items[one] for one in part_ids] for part, part_ids in ids.items()}
 
 
-def load_parts(recipe: "Recipe", parts: Mapping[str, list], listed: Path | None) -> dict[str, list]:
-    """What the recipe reads of each part; what cannot be read is counted, named and `listed` in a
-    file. ValueError when that leaves too few items, or for any when the recipe is strict."""
+def load_parts(recipe: "Recipe", parts: Mapping[str, list], log: ProblemLog) -> dict[str, list]:
+    """What the recipe reads of each part; what cannot be read goes into `log`. ValueError when that
+    leaves too few items, or for any when the recipe is strict."""
     results = iter(recipe.load([(name, item) for name, items in parts.items() for item in items]))
     loaded, problems = {}, []
     for name, items in parts.items():
         loaded[name], lines = readable([next(results) for _ in items])
         problems += lines
         if lines and (recipe.strict or len(loaded[name]) < recipe.required[name]):
-            list_unreadable(problems, listed)
+            log.add_unreadable(problems)
             count = f"{len(lines)} of {len(items)}"
             raise ValueError(f"{count} {name} {recipe.unit} can't be read: {lines[0]}")
-    tell_left_out(problems, sum(map(len, parts.values())), recipe.unit, listed)
+    log.report_unreadable(problems, sum(map(len, parts.values())), recipe.unit)
     return loaded
 
 
-def keep_readable(results: Sequence, unit: str, listed: Path | None, strict: bool = False) -> list:
-    """What was read; the rest is counted, named and `listed` in a file. ValueError when nothing was
+def keep_readable(results: Sequence, unit: str, log: ProblemLog, strict: bool = False) -> list:
+    """What was read; the rest goes into `log`. ValueError when nothing was
     read, or when `strict` and anything was not."""
     loaded, problems = readable(results)
     if problems and (strict or not loaded):
-        list_unreadable(problems, listed)
+        log.add_unreadable(problems)
         count = f"{len(problems)} of {len(results)}"
         raise ValueError(f"{count} {unit} can't be read: {problems[0]}")
-    tell_left_out(problems, len(results), unit, listed)
+    log.report_unreadable(problems, len(results), unit)
     return loaded
 
 

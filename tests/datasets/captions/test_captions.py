@@ -14,6 +14,7 @@ from audiotrain.datasets import captions
 from audiotrain.datasets.captions import check, composed, discover, report, survey
 from audiotrain.datasets.items import Clip
 from audiotrain.datasets.splits import split
+from audiotrain.datasets.summary import ProblemLog
 from audiotrain.features import audio
 
 RATE = 8000
@@ -491,20 +492,20 @@ def test_report_says_it(tmp_path):
 
 
 def test_what_a_report_abbreviates_a_file_lists(tmp_path):
-    listed = tmp_path / "run/problems.txt"
+    log, listed = ProblemLog(tmp_path / "run"), tmp_path / "run/problems.txt"
     for number in range(6):
         wav(tmp_path / f"d/{number}.wav", 0.1 + number / 10)
     write(tmp_path / "d/0.txt", "rain")
-    assert f"          and 2 more, all in {listed}" in report(discover(tmp_path / "d"), listed)
+    assert f"          and 2 more, all in {listed}" in report(discover(tmp_path / "d"), log)
     lines = [f"audio without captions: {number}.wav" for number in range(1, 6)]
     assert listed.read_text().splitlines() == lines
     for number in range(4, 6):
         (tmp_path / f"d/{number}.wav").unlink()
-    assert "problems.txt" not in report(discover(tmp_path / "d"), listed)
+    assert "problems.txt" not in report(discover(tmp_path / "d"), log)
     assert listed.read_text().splitlines() == lines[:3]
     for number in range(1, 4):
         (tmp_path / f"d/{number}.wav").unlink()
-    report(discover(tmp_path / "d"), listed)
+    report(discover(tmp_path / "d"), log)
     assert not listed.exists()
 
 

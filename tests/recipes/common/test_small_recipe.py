@@ -103,7 +103,7 @@ def loudness(samples) -> float:
 class Loudness(Recipe[TrainSettings]):
     name = "loudness"
 
-    def discover(self, listed):
+    def discover(self, log):
         folder = self.settings.data
         paths = sorted(folder.glob("*.wav"))
         return Corpus(folder, [Clip(path.name, path, (), group=path.name) for path in paths], [])
