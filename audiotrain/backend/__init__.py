@@ -12,6 +12,7 @@ GPU and on macOS nothing is done. Outside this package no code asks for the devi
     ops.py              Operations that are fast on every device; what models call
     streams.py          Parts of a batch on the cores of a CPU
     symbol_alias.py     A loaded library's functions under other names
+    wrapped_calls.py    Layers whose calls do more than their class's
 """
 
 from audiotrain.backend.configuration import configure, configure_on_import, describe

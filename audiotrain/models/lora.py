@@ -16,6 +16,7 @@ from pathlib import Path
 import mlx.core as mx
 import mlx.nn as nn
 
+from audiotrain.backend.wrapped_calls import wrap_call
 from audiotrain.models.layers import Linear
 from audiotrain.utils.files import replacing
 from audiotrain.utils.text import listed
@@ -162,14 +163,14 @@ def _adapt(layer: nn.Linear, scale: float, dropout: float) -> None:
 
 @functools.cache
 def _adapted(kind: type) -> type:
-    """The class of an adapted layer: its own one with another `__call__`."""
+    """The class of an adapted layer."""
 
     def call(layer, x):
         update = (layer.lora_dropout(x) @ layer.lora_a) @ layer.lora_b
         output = kind.__call__(layer, x)
         return output + (layer.lora_scale * update).astype(output.dtype)
 
-    return _derived(kind, call)
+    return wrap_call(kind, call, plain=kind)
 
 
 @functools.cache
@@ -183,12 +184,7 @@ def _with_fixed_statistics(kind: type) -> type:
         finally:
             layer._training = training
 
-    return _derived(kind, call)
-
-
-def _derived(kind: type, call) -> type:
-    inside = {"__call__": call, "__module__": kind.__module__, "plain": kind}
-    return type(kind.__name__, (kind,), inside)
+    return wrap_call(kind, call, plain=kind)
 
 
 def _train_only_lora(module: nn.Module) -> None:

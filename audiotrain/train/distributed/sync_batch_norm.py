@@ -1,31 +1,24 @@
 """Batch normalisation over the batches of all ranks, as if they were one batch."""
 
 import contextlib
-from collections.abc import Iterator
 
 import mlx.core as mx
 import mlx.nn as nn
 
+from audiotrain.backend.wrapped_calls import wrap_call, wrapped_calls
 
-@contextlib.contextmanager
-def synchronized_batch_norm(module: nn.Module, ranks) -> Iterator[None]:
+
+def synchronized_batch_norm(module: nn.Module, ranks) -> contextlib.AbstractContextManager[None]:
     """Inside the block BatchNorm layers in train mode take mean and variance over all ranks.
 
     Their buffers become the same on all ranks. The backward pass belongs into the block.
     """
-    found = {id(p): p for p in module.modules() if type(p).__call__ is nn.BatchNorm.__call__}
-    kinds = [(part, type(part)) for part in found.values()]
-    try:
-        for part, kind in kinds:
-            part.__class__ = _synchronized(kind, ranks)
-        yield
-    finally:
-        for part, kind in kinds:
-            part.__class__ = kind
+    norms = [p for p in module.modules() if type(p).__call__ is nn.BatchNorm.__call__]
+    return wrapped_calls(norms, lambda kind: _synchronized(kind, ranks))
 
 
 def _synchronized(kind: type, ranks) -> type:
-    """The class of a BatchNorm while it runs: its own one with another `__call__`."""
+    """The class of a BatchNorm while it runs."""
 
     def call(layer, x):
         if not layer.training:
@@ -39,7 +32,7 @@ def _synchronized(kind: type, ranks) -> type:
                 layer[name] = moved.astype(old.dtype)
         return layer.weight * normalized + layer.bias if "weight" in layer else normalized
 
-    return type(kind.__name__, (kind,), {"__call__": call, "__module__": kind.__module__})
+    return wrap_call(kind, call)
 
 
 def _normalize(ranks, eps: float):

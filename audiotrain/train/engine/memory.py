@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 import mlx.core as mx
 import mlx.nn as nn
 
+from audiotrain.backend.wrapped_calls import wrap_call
 from audiotrain.train.engine.precision import Bfloat16Mixed
 from audiotrain.utils.arrays import Arrays, arrays_of, put_arrays
 
@@ -57,8 +58,7 @@ def _checkpointed(kind: type) -> type:
     def call(layer, *args, **kwargs):
         return _compute_twice(layer, kind.__call__, args, kwargs)
 
-    inside = {"__call__": call, "__module__": kind.__module__, "computed_twice": True}
-    return type(kind.__name__, (kind,), inside)
+    return wrap_call(kind, call, computed_twice=True)
 
 
 def _compute_twice(layer: nn.Module, call, args: tuple, kwargs: dict):

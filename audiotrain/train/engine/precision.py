@@ -11,6 +11,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from audiotrain.backend.ops import by_device
+from audiotrain.backend.wrapped_calls import wrap_call, wrapped_calls
 from audiotrain.utils.arrays import arrays_of, put_arrays
 
 MATRIX_LAYERS = (
@@ -66,21 +67,12 @@ class Bfloat16Mixed:
                     f"{_name(array.dtype)}: call module.set_dtype(mx.float32)"
                 )
 
-    @contextlib.contextmanager
-    def layers(self, module: nn.Module) -> Iterator[None]:
+    def layers(self, module: nn.Module) -> contextlib.AbstractContextManager[None]:
         """Inside the block calls of the module's parts convert their input and output.
 
         The backward pass belongs into the block: checkpointed layers are called again there.
         """
-        kinds = [(part, type(part)) for part in {id(p): p for p in module.modules()}.values()]
-        derived = {kind: _derived(kind) for _, kind in kinds}
-        try:
-            for part, kind in kinds:
-                part.__class__ = derived[kind]
-            yield
-        finally:
-            for part, kind in kinds:
-                part.__class__ = kind
+        return wrapped_calls(module.modules(), _converting)
 
     @contextlib.contextmanager
     def parameters(self, module: nn.Module) -> Iterator[None]:
@@ -122,8 +114,8 @@ def cast(tree, dtype: mx.Dtype):
     return tree
 
 
-def _derived(kind: type) -> type:
-    """The class of a part while it runs: its own one with another `__call__`."""
+def _converting(kind: type) -> type:
+    """The class of a part while it runs, whose calls convert their input and output."""
     normalizes, multiplies = issubclass(kind, FLOAT32_LAYERS), issubclass(kind, MATRIX_LAYERS)
 
     def call(part, *args, **kwargs):
@@ -140,7 +132,7 @@ def _derived(kind: type) -> type:
             return cast(result, mx.float32)
         return cast(result, given) if normalizes else result
 
-    return type(kind.__name__, (kind,), {"__call__": call, "__module__": kind.__module__})
+    return wrap_call(kind, call)
 
 
 def _is_float(leaf) -> bool:
