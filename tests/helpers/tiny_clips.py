@@ -14,9 +14,9 @@ from audiotrain.train.trainer import Trainer
 
 RATE = 8000
 KINDS = {"low": 150, "middle_one": 500, "high": 1500}  # Hz
-HEARING = (
-    "--hearing.features.rate 8000 --hearing.features.n-fft 512 --hearing.features.hop 160 "
-    "--hearing.features.mels 16 --hearing.features.fmax 4000 --hearing.features.seconds 1.26"
+INPUT = (
+    "--input.features.rate 8000 --input.features.n-fft 512 --input.features.hop 160 "
+    "--input.features.mels 16 --input.features.fmax 4000 --input.features.seconds 1.26"
 ).split()
 TOWER = (
     "--model.num-mel-bins 16 --model.spec-size 32 --model.window-size 4 --model.patch-size 4 "
@@ -24,9 +24,11 @@ TOWER = (
 ).split()
 QUICK = "--batch-size 6 --workers 0 --validations 2 --valid 0.2 --test 0.2".split()
 STATISTICS = [
-    *QUICK, *HEARING, "--hearing.embeddings", "statistics", "--steps", "60",
-    "--optimization.learning-rate", "0.02", "--optimization.ema-decay", "0",
-]  # fmt: skip
+    *QUICK,
+    *INPUT,
+    *"--input.embeddings statistics --steps 60".split(),
+    *"--optimization.learning-rate 0.02 --optimization.ema-decay 0".split(),
+]
 
 
 def tone(path, hertz, seconds=0.5, seed=0):

@@ -4,11 +4,17 @@ What is random about a sample follows from (seed, epoch, index).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
+from audiotrain.config.schema import (
+    NonNegative,
+    NonNegativeInt,
+    PositiveShare,
+    Share,
+    validated,
+)
 from audiotrain.datasets.items import Clip
 from audiotrain.evaluation.classification_report import ClassificationReport
 from audiotrain.features import augment
@@ -44,39 +50,32 @@ class Task(NamedTuple):
         return ClassificationReport(self.classes, ids, targets, probabilities, self.multilabel)
 
 
-@dataclass(frozen=True)
+@validated
 class AugmentationSettings:
-    """What training does to a log-mel window, besides its random position."""
+    """Random changes of a log-mel window in training, besides its position."""
 
-    mix: float = 0.5
+    mix: Share = 0.5
     """share of samples into which another clip is mixed"""
-    mix_range: float = 8.0
-    """dB by which one of the two is louder, at most; its share of the target follows from it"""
+    mix_range: NonNegative = 8.0
+    """largest difference in level between the two, in dB; it decides their shares of the target"""
     roll: bool = True
-    """begin anywhere, the end followed by the beginning"""
-    crop: float = 0.5
-    """least share of a window that is taken, and repeated to fill it"""
-    shift: int = 2
-    """mel bins up or down"""
-    gain: float = 4.0
-    """dB louder or softer"""
-    tilt: float = 3.0
-    """dB of a random equaliser"""
-    time_masks: int = 2
-    """SpecAugment's masks in time"""
-    time_width: int = 20
-    """frames of one, at most"""
-    mel_masks: int = 2
-    """SpecAugment's masks in mel bins"""
-    mel_width: int = 8
-    """mel bins of one, at most"""
-
-    def __post_init__(self):
-        for name, value in vars(self).items():
-            if value < 0:
-                raise ValueError(f"{name}={value}, expected 0 or more")
-        if self.mix > 1 or not 0 < self.crop <= 1:
-            raise ValueError(f"mix={self.mix} and crop={self.crop}, expected shares of 1")
+    """start anywhere in the window, whose end is followed by its beginning"""
+    crop: PositiveShare = 0.5
+    """smallest share of a window that is cropped, and repeated to fill the window"""
+    shift: NonNegativeInt = 2
+    """largest shift up or down, in mel bins"""
+    gain: NonNegative = 4.0
+    """largest change of the level, in dB"""
+    tilt: NonNegative = 3.0
+    """largest gain of a random equaliser, in dB"""
+    time_masks: NonNegativeInt = 2
+    """number of SpecAugment's masks in time"""
+    time_width: NonNegativeInt = 20
+    """largest width of a mask in time, in frames"""
+    mel_masks: NonNegativeInt = 2
+    """number of SpecAugment's masks in frequency"""
+    mel_width: NonNegativeInt = 8
+    """largest width of a mask in frequency, in mel bins"""
 
 
 def window(mel: np.ndarray, start: int, frames: int) -> np.ndarray:

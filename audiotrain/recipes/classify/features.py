@@ -4,13 +4,13 @@ They are log-mel spectrograms (frames, mels) float32 in dB of whole clips, or em
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from audiotrain.config.schema import Positive, validated
 from audiotrain.datasets.items import Clip
 from audiotrain.features.audio import AudioError
 from audiotrain.features.cache import FeatureCache
@@ -20,10 +20,10 @@ from audiotrain.recipes.common.preparation import prepare, share_out
 from audiotrain.train.distributed.ranks import SingleProcess
 from audiotrain.utils.text import nearest
 
-STATISTICS = "statistics"  # --hearing.embeddings: of the mels, no network needed
+STATISTICS = "statistics"  # --input.embeddings: of the mels, no network needed
 
 
-@dataclass(frozen=True)
+@validated(kw_only=True)
 class InputSettings:
     """What a classifier gets of a clip."""
 
@@ -32,11 +32,11 @@ class InputSettings:
     )
     """log-mel spectrogram; `seconds` is the length of a model's input window"""
     floor: float = -60.0
-    """dB that quieter parts of a spectrogram are raised to"""
-    longest: float = 60.0
+    """dB below which a spectrogram is clipped"""
+    longest: Positive = 60.0
     """seconds of a clip that are used, from its beginning"""
     embeddings: str | None = None
-    """CLAP (run folder, model folder or hub id) whose embeddings are the input instead, or
+    """a CLAP (run folder, model folder or hub id) whose embeddings are the input instead, or
     "statistics" of the log-mel spectrogram"""
 
 
@@ -117,7 +117,7 @@ class ClipFeatures:
 
     def _load_embedder(self, name: str) -> Embedder:
         """The CLAP of `embeddings`. ValueError, one line, where there is none."""
-        setting = "--hearing.embeddings"
+        setting = "--input.embeddings"
         suggestion = nearest(name, [STATISTICS])
         if suggestion and "/" not in name and not Path(name).exists():
             raise ValueError(

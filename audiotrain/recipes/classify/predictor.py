@@ -47,8 +47,8 @@ class Classifier:
             multilabel = next(described[name] for name in MULTILABEL if name in described)
             task = Task(tuple(described["classes"]), multilabel)
             inputs = InputSettings(
-                ClapFeatureSettings(**described["features"]),
-                *(described[name] for name in ("floor", "longest", "embeddings")),
+                features=ClapFeatureSettings(**described["features"]),
+                **{name: described[name] for name in ("floor", "longest", "embeddings")},
             )
             module = ClassifyTraining(make_model(described), multilabel, OptimizationSettings())
         except (KeyError, TypeError, ValueError, StopIteration) as error:

@@ -49,8 +49,6 @@ def pseudo(settings: PseudoSettings) -> dict:
     """
     if (size := distributed.join().size) > 1:
         raise ValueError(f"pseudo: expected one process, found {size}")
-    if settings.data is None:
-        raise ValueError("--data: required, the labelled clips")
     unlabelled = recordings(settings.unlabelled, [])
     corpus = find(settings)
     task = task_of(settings, corpus)

@@ -33,7 +33,7 @@ class ClassifyRecipe(Recipe[TrainSettings]):
     def __init__(self, settings: TrainSettings, corpus: Corpus[Clip] | None = None):
         super().__init__(settings)
         self.corpus, self.strict = corpus, settings.strict
-        self.features = ClipFeatures(settings.hearing, settings.cache.expanduser())
+        self.features = ClipFeatures(settings.input, settings.cache.expanduser())
 
     def discover(self, log: ProblemLog) -> Corpus[Clip]:
         """The clips, split by `test_fold` where the settings name one."""
@@ -47,7 +47,7 @@ class ClassifyRecipe(Recipe[TrainSettings]):
 
     def experiment(self, parts: Mapping[str, list[ExtractedClip]], run: Path) -> Experiment:
         """An untrained module with the statistics of the training clips, and its samples."""
-        settings, inputs, task = self.settings, self.settings.hearing, self.task
+        settings, inputs, task = self.settings, self.settings.input, self.task
         train, valid = parts["train"], parts["valid"]
         targets = [task.targets([clip for clip, _ in part]) for part in (train, valid)]
         features = [array for _, array in train]

@@ -1,238 +1,180 @@
 """Settings of clip classification; their defaults are stated here and nowhere else."""
 
-import math
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
+from pydantic import Field
+
+from audiotrain.config.schema import PositiveInt, PositiveShare, validated
 from audiotrain.models.clap.config import HTSATConfig
 from audiotrain.recipes.classify.dataset import AugmentationSettings
 from audiotrain.recipes.classify.features import InputSettings
 from audiotrain.recipes.classify.training import HeadSettings, OptimizationSettings
-from audiotrain.train.ensembling import Vote, member_weights
+from audiotrain.recipes.common import settings as common
+from audiotrain.recipes.common.settings import Folds
+from audiotrain.train.ensembling import Vote
 
 CACHE = Path("~/.cache/audiotrain/classify")
-SYNTHESISED = 540  # clips without data
 STEPS, STEPS_WITHOUT_DATA = 1000, 240
+SMALL_TOWER = HTSATConfig(  # 0.5 M parameters; 5 s are 16 x 16 patches
+    spec_size=128,
+    patch_size=8,
+    window_size=8,
+    patch_embeds_hidden_size=64,
+    depths=(1, 2),
+    num_attention_heads=(2, 4),
+    hidden_dropout_prob=0.1,
+    drop_path_rate=0.1,
+)
 
 
-def small_tower() -> HTSATConfig:
-    """An HTSAT of 0.5 M parameters that hears 5 s as 16 x 16 patches."""
-    return HTSATConfig(
-        spec_size=128, patch_size=8, window_size=8, patch_embeds_hidden_size=64, depths=(1, 2),
-        num_attention_heads=(2, 4), hidden_dropout_prob=0.1, drop_path_rate=0.1,
-    )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class TrainSettings:
+@validated(kw_only=True)
+class TrainSettings(common.RunSettings):
     """Train a classifier of clips on a folder for each class or on a table, or, without data, on
     synthesised sounds."""
 
     data: Path | None = None
-    """folder of a folder for each class, folder with a table, or the table; nothing: synthesised
+    """folder with a folder for each class, folder with a table, or the table; default: synthesised
     sound events"""
-    output: Path | None = None
-    """run folder, new or to be resumed; nothing: runs/classify-DATE-TIME"""
-    resume: bool = False
-    """continue the run in `output` where it stopped"""
     cache: Path = CACHE
-    """folder of extracted features, reused by later runs"""
-    seed: int = 0
-    """seed of the split, the weights and the order"""
     task: Literal["auto", "single", "multi"] = "auto"
-    """whether a clip has one class or may have several; auto: as the data have it"""
-    valid: float = 0.1
-    """share of the clips to validate on"""
-    test: float = 0.1
-    """share of the clips to test on, where neither the data nor `test_fold` say it"""
+    """whether a clip has one class or may have several; auto: as in the data"""
     test_fold: str | None = None
-    """value of the data's column `fold` (or number of a fold of `folds_of`) that is tested on, all
-    others being trained on"""
+    """value of the data's column `fold` (or number of a fold of `folds_of`) to test on; all others
+    are trained on"""
     folds_of: Path | None = None
     """folder of a cross-validation whose folds `test_fold` names"""
-    group: str | None = None
-    """column of a table whose equal values stay in one part of the split"""
     strict: bool = False
     """stop at audio that cannot be read instead of leaving it out"""
-    synthesised: int = SYNTHESISED
-    """clips that are synthesised without data"""
-    batch_size: int = 32
-    """clips of a batch, for each process under mlx.launch"""
-    steps: int | None = None
-    """optimizer steps; nothing: 240 without data, 1000 with data, unless `epochs` are given"""
-    epochs: int | None = None
+    synthesised: Annotated[int, Field(ge=10)] = 540
+    """number of synthesised clips without data"""
+    steps: PositiveInt | None = None
+    """optimizer steps; default: 240 without data, 1000 with data, unless `epochs` is given"""
+    epochs: PositiveInt | None = None
     """passes over the training clips, instead of steps"""
-    max_minutes: float | None = None
-    """stop training after so many minutes"""
-    validations: int = 10
-    """how many times training is interrupted to validate"""
-    patience: int = 0
-    """stop after so many validations without a better ranking of classes; 0: never"""
-    workers: int = 2
-    """threads that load training batches; clips are read before, on all cores"""
-    loggers: tuple[Literal["wandb", "tensorboard", "mlflow"], ...] = ()
-    """where numbers and settings go besides the run folder"""
-    hearing: InputSettings = field(default_factory=InputSettings)
-    """what of a clip is heard"""
-    augmentation: AugmentationSettings = field(default_factory=AugmentationSettings)
-    """what is done to log-mel windows in training"""
-    model: HTSATConfig = field(default_factory=small_tower)
-    """the tower that hears log-mel"""
-    head: HeadSettings = field(default_factory=HeadSettings)
-    """what hears embeddings"""
-    optimization: OptimizationSettings = field(default_factory=OptimizationSettings)
+    input: InputSettings = InputSettings()
+    """what the model gets of a clip"""
+    augmentation: AugmentationSettings = AugmentationSettings()
+    """random changes of log-mel windows in training"""
+    model: HTSATConfig = SMALL_TOWER
+    """the network on log-mel spectrograms"""
+    head: HeadSettings = HeadSettings()
+    """the network on embeddings"""
+    optimization: OptimizationSettings = OptimizationSettings()
     """optimizer and loss"""
 
     def __post_init__(self):
-        check_training(self)
+        super().__post_init__()
+        features, tower = self.input.features, self.model
+        is_mel = self.input.embeddings is None
+        checks = [
+            (
+                self.steps is not None and self.epochs is not None,
+                f"steps={self.steps} and epochs={self.epochs}, expected one of them",
+            ),
+            (
+                self.folds_of is not None and self.test_fold is None,
+                f"folds_of={self.folds_of}, expected test_fold, too: the number of a fold",
+            ),
+            (
+                features.fused or tower.enable_fusion,
+                "input.features.truncation=fusion or model.enable_fusion, expected neither: long "
+                "clips are split into windows",
+            ),
+            (
+                is_mel and features.frames > tower.frames,
+                f"input.features give {features.frames} frames, expected at most the "
+                f"{tower.frames} of model.spec_size={tower.spec_size}",
+            ),
+            (
+                is_mel and features.mels != tower.num_mel_bins,
+                f"input.features.mels={features.mels}, expected {tower.num_mel_bins} as in "
+                "model.num_mel_bins",
+            ),
+        ]
+        if lines := [line for is_wrong, line in checks if is_wrong]:
+            raise ValueError("\n".join(lines))
 
 
-@dataclass(frozen=True)
+@validated(kw_only=True)
 class CrossValidateSettings(TrainSettings):
-    """Train a model for each fold and predict every clip once by one that never heard it."""
+    """Train a model for each fold, and predict each clip by the model that was not trained on
+    it."""
 
-    folds: int = 5
-    """how many, where the data have no column `fold`; groups stay whole, each class is spread"""
+    folds: Folds = 5
+    """number of folds where the data have no column `fold`; groups stay whole, and all folds have
+    about the same share of each class"""
 
 
-@dataclass(frozen=True, kw_only=True)
+@validated(kw_only=True)
 class PseudoSettings(TrainSettings):
-    """Train, name unlabelled clips that the model is sure of, train on these too, and again, as
-    long as the score on the labelled validation clips does not fall."""
+    """Train, label further clips by what the model predicts with confidence, train on these too,
+    and again, as long as the score on the labelled validation clips does not fall."""
 
+    data: Path = field()
+    """labelled clips: folder with a folder for each class, folder with a table, or the table"""
     unlabelled: Path
     """folder of audio without labels"""
-    threshold: float = 0.9
-    """least probability of a class that is believed, as right as the validation clips say"""
+    threshold: PositiveShare = 0.9
+    """smallest probability of a pseudo-label, after calibration on the validation clips"""
     thresholds: tuple[str, ...] = ()
-    """other ones for some classes: CLASS=SHARE …"""
-    rounds: int = 3
-    """trainings with pseudo-labels, at most"""
-
-    def __post_init__(self):
-        super().__post_init__()
-        if not 0 < self.threshold <= 1:
-            raise ValueError(f"threshold={self.threshold}, expected above 0, at most 1")
-        if self.rounds < 1:
-            raise ValueError(f"rounds={self.rounds}, expected 1 or more")
+    """other thresholds for some classes: CLASS=SHARE …"""
+    rounds: PositiveInt = 3
+    """largest number of trainings with pseudo-labels"""
 
 
-@dataclass(frozen=True)
-class EvaluateSettings:
+@validated(kw_only=True)
+class ModelsSettings(common.UseSettings):
+    """Trained classifiers, whose probabilities are joined."""
+
+    cache: Path = CACHE
+    join: Vote | None = None
+    """how the probabilities of several models are joined: mean, geometric mean or majority;
+    default: mean, or as the folder of an ensemble says"""
+
+
+@validated(kw_only=True)
+class EvaluateSettings(ModelsSettings, common.EvaluateSettings):
     """Score classifiers on labelled clips."""
 
     data: Path
-    """folder of a folder for each class, folder with a table, or the table"""
-    checkpoint: tuple[Path, ...] = (Path("runs"),)
-    """run folders, cross-validations (all their folds), folders of runs (the newest) or what
-    `ensemble` wrote; several: joined"""
-    join: Vote | None = None
-    """how several models' probabilities are joined: their mean, geometric mean, or by majority;
-    nothing: their mean, or as an ensemble's folder says"""
-    output: Path | None = None
-    """folder for metrics.json, tables and pictures; nothing: RUN/evaluation-NAME, and -SPLIT of a
-    part"""
-    overwrite: bool = False
-    """replace scores that are in --output already"""
-    split: Literal["train", "valid", "test"] | None = None
-    """only this part, of the run's own split or as the data say; nothing: everything"""
+    """folder with a folder for each class, folder with a table, or the table"""
     group: str | None = None
     """column of a table whose equal values are one group"""
     strict: bool = False
-    """stop at a file that can't be read instead of leaving it out"""
-    cache: Path = CACHE
-    """folder of extracted features"""
-    workers: int | None = None
-    """processes or threads that read recordings; default: one for each core"""
+    """stop at audio that cannot be read instead of leaving it out"""
 
 
-@dataclass(frozen=True)
-class PredictSettings:
+@validated(kw_only=True)
+class PredictSettings(ModelsSettings):
     """Write the probabilities of all classes for audio files."""
 
-    audio: tuple[Path, ...]
+    audio: Annotated[tuple[Path, ...], Field(min_length=1)]
     """audio files, or folders of them"""
-    checkpoint: tuple[Path, ...] = (Path("runs"),)
-    """run folders, cross-validations (all their folds), folders of runs (the newest) or what
-    `ensemble` wrote; several: joined"""
-    join: Vote | None = None
-    """how several models' probabilities are joined: their mean, geometric mean, or by majority;
-    nothing: their mean, or as an ensemble's folder says"""
     output: Path = Path("predictions.csv")
     """CSV to write: file, label, confidence, and a column for each class; with `submission` a
     competition's file"""
     submission: Path | None = None
     """sample_submission.csv, whose ids, columns and order the output gets"""
     top: int = 1
-    """classes named in a submission with one column of names"""
-    overwrite: bool = False
-    """replace a file that exists already"""
-    cache: Path = CACHE
-    """folder of extracted features"""
-    workers: int | None = None
-    """processes or threads that read recordings; default: one for each core"""
-
-    def __post_init__(self):
-        if not self.audio:
-            raise ValueError("--audio: nothing follows, expected audio files or folders")
+    """number of classes in a submission with one column of names"""
 
 
-@dataclass(frozen=True)
-class EnsembleSettings:
-    """Join runs to one model: a vote, weights or a meta-model fitted on out-of-fold predictions."""
+@validated(kw_only=True)
+class EnsembleSettings(common.EnsembleSettings):
+    """Join runs to one model: a vote, or weights or a stacked model fitted on out-of-fold
+    predictions."""
 
-    checkpoint: tuple[Path, ...]
-    """two or more runs or cross-validations; runs of a cross-validation have one weight"""
-    output: Path
-    """folder for the ensemble, which evaluate and predict take as --checkpoint"""
     join: Literal["mean", "geometric", "majority", "blend", "stack"] = "blend"
-    """mean, geometric mean, majority; blend: their mean with fitted weights; stack: a logistic
-    regression of what they say. The last two need cross-validations of the same clips"""
+    """mean, geometric mean, majority; blend: mean with fitted weights; stack: logistic regression
+    on the predictions. The last two need cross-validations of the same clips"""
     weights: tuple[float, ...] = ()
-    """a weight for each, for mean, geometric and majority; nothing: equal ones"""
+    """a weight for each, for mean, geometric and majority; default: equal weights"""
 
     def __post_init__(self):
+        super().__post_init__()
         if len(self.checkpoint) < 2:
-            raise ValueError(f"--checkpoint: {len(self.checkpoint)} named, expected two or more")
+            raise ValueError(f"checkpoint: {len(self.checkpoint)} named, expected two or more")
         if self.weights and self.join in ("blend", "stack"):
-            raise ValueError(f"--weights: --join {self.join} fits them, expected none")
-        if self.weights:
-            member_weights(self.weights, len(self.checkpoint))
-
-
-def check_training(settings: TrainSettings) -> None:
-    """ValueError naming the first setting that cannot be, before anything is read or written."""
-    least = {
-        "seed": 0, "synthesised": 10, "batch_size": 1, "steps": 1, "epochs": 1, "validations": 1,
-        "patience": 0, "workers": 0, "folds": 2,
-    }  # fmt: skip
-    for name, smallest in least.items():
-        value = getattr(settings, name, None)
-        if value is not None and value < smallest:
-            raise ValueError(f"{name}={value}, expected {smallest} or more")
-    valid, test = settings.valid, settings.test
-    if not (valid > 0 and test > 0 and valid + test < 1):
-        raise ValueError(
-            f"valid={valid} and test={test}, expected shares above 0 that add up to less than 1"
-        )
-    if settings.max_minutes is not None and not 0 < settings.max_minutes < math.inf:
-        raise ValueError(f"max_minutes={settings.max_minutes}, expected more than 0")
-    if settings.steps is not None and settings.epochs is not None:
-        raise ValueError("--steps and --epochs: expected one of them")
-    if settings.folds_of is not None and settings.test_fold is None:
-        raise ValueError("--folds-of: expected --test-fold, the number of the fold to test on")
-    features, tower = settings.hearing.features, settings.model
-    if features.fused or tower.enable_fusion:
-        raise ValueError("truncation=fusion: expected rand_trunc; long clips are heard in windows")
-    if settings.hearing.embeddings is None:
-        if features.frames > tower.frames:
-            raise ValueError(
-                f"hearing.features give {features.frames} frames, expected at most the "
-                f"{tower.frames} of model.spec_size={tower.spec_size}"
-            )
-        if features.mels != tower.num_mel_bins:
-            raise ValueError(
-                f"hearing.features.mels={features.mels}, model.num_mel_bins={tower.num_mel_bins}: "
-                "expected the same"
-            )
+            raise ValueError(f"weights: join={self.join} fits them, expected none")

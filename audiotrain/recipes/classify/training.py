@@ -1,55 +1,46 @@
 """Training of clip classifiers, of one class a clip or multilabel."""
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import mlx.core as mx
 import mlx.nn as nn
-import mlx.optimizers as optim
 
+from audiotrain.config.schema import (
+    NonNegative,
+    NonNegativeInt,
+    Positive,
+    ShareBelowOne,
+    validated,
+)
 from audiotrain.models.clap.config import HTSATConfig
 from audiotrain.models.classifiers import EmbeddingClassifier, MelClassifier
+from audiotrain.recipes.common.optimization import AdamWSettings
 from audiotrain.train.module import OptimizerConfig, TrainModule
 from audiotrain.train.schedulers import WarmupCosineScheduler
 
 
-@dataclass(frozen=True)
+@validated
 class HeadSettings:
     """The head that is trained on embeddings."""
 
-    hidden: int = 0
+    hidden: NonNegativeInt = 0
     """width of a hidden layer; 0: none, a linear classifier"""
-    dropout: float = 0.2
-    """share of an embedding's numbers that are left out in training"""
+    dropout: ShareBelowOne = 0.2
+    """share of an embedding's numbers that are set to 0 in training"""
 
 
-@dataclass(frozen=True)
-class OptimizationSettings:
+@validated(kw_only=True)
+class OptimizationSettings(AdamWSettings):
     """AdamW with linear warm-up and cosine decay."""
 
-    learning_rate: float = 1e-3
+    learning_rate: Positive = 1e-3
     """peak learning rate"""
-    warmup_ratio: float = 0.1
+    warmup_ratio: ShareBelowOne = 0.1
     """share of all steps that warms up"""
-    weight_decay: float = 0.05
-    """decoupled weight decay"""
-    gradient_clip: float = 1.0
-    """largest norm of the gradients"""
-    beta2: float = 0.98
-    """decay of AdamW's second moment"""
-    ema_decay: float = 0.99
-    """decay of the averaged weights that validation and prediction use; 0: none"""
-    label_smoothing: float = 0.1
-    """share of a target that goes to all classes, where a clip has one class"""
-
-    def __post_init__(self):
-        for name in ("warmup_ratio", "ema_decay", "label_smoothing"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}, expected 0 or more and below 1")
-        for name in ("learning_rate", "gradient_clip"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name}={getattr(self, name)}, expected more than 0")
+    weight_decay: NonNegative = 0.05
+    ema_decay: ShareBelowOne = 0.99
+    label_smoothing: ShareBelowOne = 0.1
+    """share of a target that is spread over all classes, where a clip has one class"""
 
 
 def make_model(described: Mapping) -> MelClassifier | EmbeddingClassifier:
@@ -104,17 +95,14 @@ class ClassifyTraining(TrainModule):
         return -(targets * nn.log_softmax(logits, axis=-1)).sum(axis=-1).mean()
 
     def configure_optimizers(self) -> OptimizerConfig:
-        chosen, steps = self._optimization, self.trainer.estimated_total_steps
+        settings, steps = self._optimization, self.trainer.estimated_total_steps
         schedule = WarmupCosineScheduler(
-            peak_lr=chosen.learning_rate,
-            warmup_steps=int(steps * chosen.warmup_ratio),
+            peak_lr=settings.learning_rate,
+            warmup_steps=int(steps * settings.warmup_ratio),
             total_steps=steps,
             min_lr=0.0,
         )
-        optimizer = optim.AdamW(
-            learning_rate=schedule, betas=[0.9, chosen.beta2], weight_decay=chosen.weight_decay
-        )
-        return OptimizerConfig(optimizer=optimizer, lr_schedule_name="warmup_cosine")
+        return OptimizerConfig(settings.adamw(schedule), lr_schedule_name="warmup_cosine")
 
 
 def accuracy(logits: mx.array, targets: mx.array) -> mx.array:

@@ -13,6 +13,7 @@ from audiotrain.config.schema import (
     PositiveInt,
     validated,
 )
+from audiotrain.train.ensembling import member_weights
 
 LoggerNames = tuple[Literal["wandb", "tensorboard", "mlflow"], ...]
 Part = Literal["train", "valid", "test"]
@@ -43,7 +44,7 @@ class RunSettings:
     """examples in a batch, for each process under mlx.launch"""
     steps: PositiveInt | None = None
     """optimizer steps; default: `epochs`"""
-    epochs: PositiveInt = 10
+    epochs: PositiveInt | None = 10
     """passes over the training data when `steps` is not given"""
     max_minutes: Positive | None = None
     """stop training after this many minutes"""
@@ -104,7 +105,5 @@ class EnsembleSettings:
     """a weight for each; default: as --join says"""
 
     def __post_init__(self):
-        if self.weights and len(self.weights) != (count := len(self.checkpoint)):
-            raise ValueError(
-                f"{len(self.weights)} weights, expected {count}, as many as checkpoints"
-            )
+        if self.weights:
+            member_weights(self.weights, len(self.checkpoint))

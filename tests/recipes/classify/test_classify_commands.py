@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tiny_clap
 from tiny_clips import (
-    HEARING,
+    INPUT,
     QUICK,
     STATISTICS,
     TOWER,
@@ -88,7 +88,7 @@ def test_the_saved_settings_give_the_same_weights(quick, place, monkeypatch):
 
 
 def test_a_tower_learns_from_augmented_log_mel(quick, place, tmp_path):
-    more = [*QUICK, *HEARING, *TOWER, "--steps", 30, "--optimization.ema-decay", 0.5]
+    more = [*QUICK, *INPUT, *TOWER, "--steps", 30, "--optimization.ema-decay", 0.5]
     rate = ["--optimization.learning-rate", 0.01]
     base = ["--data", place / "data", "--cache", place / "cache"]
     assert command(*base, "--output", tmp_path / "run", *more, *rate) == 0
@@ -126,7 +126,7 @@ def test_clips_of_several_classes(quick, place, tmp_path):
 
 def test_a_head_learns_from_claps_embeddings_which_are_kept(quick, place, tmp_path, monkeypatch):
     tiny_clap.pretrained(place / "clap")
-    more = [*QUICK, "--hearing.embeddings", place / "clap", "--steps", 60, "--head.hidden", 8]
+    more = [*QUICK, "--input.embeddings", place / "clap", "--steps", 60, "--head.hidden", 8]
     more += ["--data", place / "data", "--cache", place / "cache"]
     assert command(*more, "--output", tmp_path / "run") == 0
     monkeypatch.setattr(Embedder, "each", lambda *a: pytest.fail("embedded again"))
@@ -138,7 +138,7 @@ def test_a_head_learns_from_claps_embeddings_which_are_kept(quick, place, tmp_pa
 
 
 def test_without_data_events_are_synthesised(quick, tmp_path, capsys):
-    more = ["--hearing.embeddings", "statistics", "--synthesised", 54, "--steps", 5, *QUICK]
+    more = ["--input.embeddings", "statistics", "--synthesised", 54, "--steps", 5, *QUICK]
     assert command("--output", tmp_path / "run", "--cache", tmp_path / "cache", *more) == 0
     told = capsys.readouterr().out
     assert "54 clips" in told

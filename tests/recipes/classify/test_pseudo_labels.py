@@ -160,11 +160,12 @@ def test_refused_ensembles(place, other, tmp_path, capsys):
         return capsys.readouterr().err
 
     cv, run = place / "cv", place / "cv" / "fold-0"
-    assert "--checkpoint: 1 named, expected two or more" in refused("--checkpoint", cv)
+    assert "checkpoint: 1 named, expected two or more" in refused("--checkpoint", cv)
     assert f"{run}: --join stack is fitted on" in refused(
         "--checkpoint", cv, run, "--join", "stack"
     )
-    assert "--weights: --join blend fits them" in refused("--checkpoint", cv, other, "--weights", 1)
+    more = ("--weights", 1, 2)
+    assert "weights: join=blend fits them" in refused("--checkpoint", cv, other, *more)
     more = ("--join", "mean", "--weights", 1, 2, 3)
     assert "weights 1, 2, 3, expected 2" in refused("--checkpoint", cv, other, *more)
     few = tmp_path / "few"
@@ -292,7 +293,7 @@ def test_refused_folds(place, tmp_path, capsys):
     assert not (tmp_path / "x").exists()
     assert "folds=1, expected 2 or more" in refused("--folds", 1)
     assert "test_fold=1: expected none" in refused("--test-fold", 1)
-    assert "--folds-of: expected --test-fold" in refused("--folds-of", place / "cv")
+    assert "cv, expected test_fold, too" in refused("--folds-of", place / "cv")
     # A class that is in one fold only is told, not hidden.
     data = class_folders(tmp_path / "rare")
     tone(data / "odd" / "odd.wav", 3000)
