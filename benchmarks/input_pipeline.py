@@ -16,6 +16,7 @@ from audiotrain import DataLoader, Trainer  # isort: skip (BLAS before MLX)
 import mlx.core as mx
 
 from audiotrain.datasets import chords
+from audiotrain.datasets.summary import ProblemLog
 from audiotrain.models.chords import ChordModelSettings
 from audiotrain.recipes.chords import dataset
 from audiotrain.recipes.chords import songs as chord_data
@@ -62,7 +63,7 @@ def songs_of(settings: argparse.Namespace, features: FeatureSettings) -> list[li
         if settings.data is None:
             return [[library.composed(number, 60.0, [])] for number in range(settings.songs)]
         items = chords.discover(settings.data).items[: settings.songs]
-        return chord_data.load_songs(library, items)
+        return [[song] for song in chord_data.load_songs(library, items, ProblemLog(None))]
 
 
 def measure(batches: Iterable, steps: int) -> tuple[float, float]:

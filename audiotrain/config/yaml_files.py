@@ -11,7 +11,7 @@ from audiotrain.config.schema import Word
 from audiotrain.utils.text import nearest
 
 VERSION = 2  # of the files that config.save writes; a change that older readers misread raises it
-RENAMED: dict[str, str] = {"hearing": "input"}
+RENAMED = {"hearing": "input", "features.spare": "features.margin"}
 """Dotted names of settings, or of groups of them, in files of version 1, and what they are now."""
 
 

@@ -32,7 +32,6 @@ from audiotrain.recipes.chords.settings import (
 from audiotrain.recipes.chords.songs import (
     SongLibrary,
     discover,
-    first_renderings,
     load_songs,
     report,
 )
@@ -70,9 +69,9 @@ def evaluate(settings: EvaluateSettings) -> dict:
         report(corpus, log)
         library = SongLibrary(recognizer.settings, settings.cache.expanduser(), settings.seed)
         tuned = "tuning" in settings.tta
-        songs = load_songs(library, chosen.items, log, [settings.rendering], tuned)
+        songs = load_songs(library, chosen.items, log, settings.rendering, tuned, settings.workers)
         split.warn_if_trained_on(spec.runs, chosen, "songs")
-        scores = scoring.score(recognizer, first_renderings(songs), "scoring")
+        scores = scoring.score(recognizer, songs, "scoring")
         scores.evaluated = {
             "data": str(settings.data.resolve()),
             "split": settings.split,

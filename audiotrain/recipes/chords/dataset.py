@@ -20,7 +20,7 @@ class Windows(Dataset):
     """Training windows drawn from songs: {"features" (frames, bins), "classes" (frames, 3)}.
 
     An epoch has as many windows as fit into one rendering of every song; each is a random place of
-    a song (chosen by length), transposed by -5 to 6 semitones at most `spare`. The share `plain`
+    a song (chosen by length), transposed by -5 to 6 semitones at most `margin`. The share `plain`
     is else as the first rendering sounds; the rest is of any rendering, made louder or softer,
     tilted, covered by noise, and now and then cut to a short clip.
     """
@@ -57,7 +57,7 @@ class Windows(Dataset):
         length = len(song.features)
         start = int(rng.integers(-self.frames // 4, max(1, length - 3 * self.frames // 4)))
         window, classes = cut(song, start, self.frames, self.settings)
-        shift = int(rng.integers(-min(5, self.settings.spare), min(6, self.settings.spare) + 1))
+        shift = int(rng.integers(-min(5, self.settings.margin), min(6, self.settings.margin) + 1))
         window = augment.transpose_bins(
             window, shift, self.settings.bins_per_semitone, self.settings.margin_bins
         )

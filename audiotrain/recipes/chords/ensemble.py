@@ -23,7 +23,6 @@ from audiotrain.recipes.chords.songs import (
     Song,
     SongLibrary,
     discover,
-    first_renderings,
     load_songs,
     report,
 )
@@ -79,7 +78,7 @@ class Ensemble(FrameRecognizer):
         self.members, self.how = members, how
         self.weights = ensembling.member_weights(weights, len(members))
         self.settings, self.window = members[0].settings, members[0].window
-        self.shifts = [shift for shift in shifts if abs(shift) <= self.settings.spare] or [0]
+        self.shifts = [shift for shift in shifts if abs(shift) <= self.settings.margin] or [0]
         self.takes_margin = any(self.shifts)
         costs = [member.switching_cost for member in members]
         self.switching_cost = float(np.dot(self.weights, costs))
@@ -164,21 +163,21 @@ def ensemble(settings: EnsembleSettings) -> Path:
 def soup(settings: EnsembleSettings, spec: EnsembleSpec) -> Path:
     """Save the mean of the runs' weights as a run's best checkpoint."""
     runs, folders = spec.runs, [best_checkpoint(run) for run in spec.runs]
-    configs = [checkpoint.load_meta(folder).get("config") or {} for folder in folders]
-    for run, found in zip(runs, configs, strict=True):
-        if found.get("recognizer") != configs[0].get("recognizer"):
+    members = [Recognizer.from_checkpoint(folder) for folder in folders]
+    architectures = [(one.model.trunk.settings, one.settings, one.window) for one in members]
+    for run, architecture in zip(runs, architectures, strict=True):
+        if architecture != architectures[0]:
             raise ValueError(f"{run}: another architecture or features than {runs[0]}: no soup")
     arrays = weight_averaging.soup(folders, spec.run_weights)
     best = settings.output / "checkpoints" / "best"
-    checkpoint.save(best, {"model": arrays}, {"config": configs[0]})
+    checkpoint.save(best, {"model": arrays}, {"config": checkpoint.load_meta(folders[0])["config"]})
     recognizer = Recognizer.from_checkpoint(settings.output)
     try:
         songs = validation_songs(settings, runs)
     except ValueError as error:
         print(f"it decodes as {runs[0]} does, not by songs of its own: {error}")
-        first = Recognizer.from_checkpoint(runs[0])
-        recognizer.switching_cost = first.switching_cost
-        recognizer.type_offsets = first.type_offsets
+        recognizer.switching_cost = members[0].switching_cost
+        recognizer.type_offsets = members[0].type_offsets
     else:
         scoring.choose_decoding(recognizer, songs)
     predictor.write_decoding(recognizer, settings.output / "checkpoints" / "decoding.json")
@@ -302,4 +301,4 @@ def validation_songs(settings: EnsembleSettings, runs: Sequence[Path]) -> list[S
     library = SongLibrary(trained.features, settings.cache.expanduser(), trained.seed)
     if not items:
         raise ValueError(f"{data}: none of the {len(names)} songs that all runs validated on")
-    return first_renderings(load_songs(library, items, log))
+    return load_songs(library, items, log)

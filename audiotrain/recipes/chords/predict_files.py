@@ -22,8 +22,6 @@ LONGEST = 1200.0  # seconds of a recording that a worker reads; a longer one str
 
 def predict(settings: PredictSettings) -> list[Path]:
     """Write the chords of every file; the files written. Those that cannot be read are named."""
-    if not settings.audio:
-        raise ValueError("--audio: required, audio files or folders of them")
     recognizer, _ = load(settings.checkpoint, settings.join, "transpose" in settings.tta)
     targets = results(settings)
     written: list[Path] = []
@@ -39,7 +37,7 @@ def predict(settings: PredictSettings) -> list[Path]:
     find_tuning, viterbi = "tuning" in settings.tta, settings.decoding == "viterbi"
     read = partial(analyse, recognizer.settings, recognizer.takes_margin, find_tuning, LONGEST)
     begun = time.monotonic()
-    analyses = map_in_processes(read, list(targets))
+    analyses = map_in_processes(read, list(targets), workers=settings.workers)
     for (source, paths), analysis in zip(targets.items(), analyses, strict=True):
         try:
             if isinstance(analysis, AudioError):

@@ -21,7 +21,7 @@ from audiotrain.music.chord_classes import HEAD_SIZES, BassRule, decode
 from audiotrain.music.segments import Segment, frames_to_segments
 from audiotrain.recipes.chords import decoding
 from audiotrain.recipes.chords.songs import SILENCE, FeatureSettings, Song, decibels
-from audiotrain.recipes.common.checkpoints import best_checkpoint
+from audiotrain.recipes.common.checkpoints import best_checkpoint, current_names
 from audiotrain.train import checkpoint
 from audiotrain.utils.files import write_json
 
@@ -203,7 +203,7 @@ class Recognizer(FrameRecognizer):
         if described is None:
             raise checkpoint.CheckpointError(f"{folder}: not a checkpoint of the chord recipe")
         try:
-            settings = FeatureSettings(**described["features"])
+            settings = FeatureSettings(**current_names(described["features"], "features"))
             sizes = ChordModelSettings(**described["model"])
             model = FrameChordModel(settings.bins, sizes, settings.bins_per_octave)
             window = described["window"]

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import mlx.core as mx
 
@@ -14,7 +15,7 @@ from audiotrain.evaluation import chord_report, plots
 from audiotrain.features import audio as audio_files
 from audiotrain.recipes.chords import predictor, scoring
 from audiotrain.recipes.chords.dataset import Sequential, Windows
-from audiotrain.recipes.chords.settings import TrainSettings, check_effect
+from audiotrain.recipes.chords.settings import TrainSettings
 from audiotrain.recipes.chords.songs import (
     Renderings,
     Song,
@@ -34,6 +35,7 @@ from audiotrain.train.distributed import ranks as distributed
 
 STEPS = 700  # without data
 Songs = list[list[Song]]  # each song in its renderings
+Settings = TypeVar("Settings", bound=TrainSettings)
 
 
 class ChordRecipe(Recipe[TrainSettings]):
@@ -143,23 +145,26 @@ class ChordRecipe(Recipe[TrainSettings]):
         print(plots.timeline(prediction.segments, reference, rows=4))
 
 
-def with_pretrained(settings: TrainSettings) -> TrainSettings:
-    """The settings with the features and the model of `pretrained`. ValueError, one line, for
-    others that were chosen beside it, and for settings that would do nothing."""
-    if not settings.resume:
-        check_effect(settings)
+def with_pretrained(settings: Settings) -> Settings:
+    """The settings with the features and the model of `pretrained`. ValueError, a line each, for
+    others that were set beside it, and for settings of a new run that would do nothing."""
+    if not settings.resume and (lines := list(settings.without_effect())):
+        raise ValueError("\n".join(lines))
     if settings.pretrained is None:
         return settings
     run = checkpoints.newest_run(settings.pretrained, "chords", "--pretrained")
-    known = predictor.Recognizer.from_checkpoint(run)
-    its_own = {"features": known.settings, "model": known.model.trunk.settings}
-    for name, value in its_own.items():
-        if getattr(settings, name) not in (getattr(TrainSettings(), name), value):
+    known, default = predictor.Recognizer.from_checkpoint(run), TrainSettings()
+    features, model = known.settings, known.model.trunk.settings
+    for name, values in (
+        ("features", (settings.features, default.features, features)),
+        ("model", (settings.model, default.model, model)),
+    ):
+        if values[0] not in values[1:]:
             raise ValueError(
                 f"--{name}…: other than in {settings.pretrained}, expected no such setting, since "
                 "--pretrained has its own"
             )
-    return replace(settings, pretrained=run, **its_own)
+    return replace(settings, pretrained=run, features=features, model=model)
 
 
 def make_module(settings: TrainSettings, songs: Songs) -> ChordTraining:

@@ -6,13 +6,15 @@ source, it becomes log-magnitude CQT frames with margin bins at both ends.
 
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import cache, partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
+from pydantic import Field
 
+from audiotrain.config.schema import NonNegativeInt, PositiveInt, validated
 from audiotrain.datasets.chords import corpus as chords_corpus
 from audiotrain.datasets.chords import discovery
 from audiotrain.datasets.chords.items import Item
@@ -33,32 +35,23 @@ from audiotrain.train.distributed.ranks import SingleProcess
 FLOOR = 1e-4  # added to magnitudes before the logarithm
 ONSETS = 2  # raise it when onset strengths change
 SILENCE = -80.0  # dB of FLOOR: the feature of a silent bin
+MultipleOf12 = Annotated[int, Field(ge=12, multiple_of=12, description="a multiple of 12")]
 
 
-@dataclass(frozen=True)
+@validated
 class FeatureSettings:
     """The model's input: a constant-Q transform with equal steps on a logarithmic scale."""
 
-    rate: int = 22050
+    rate: PositiveInt = 22050
     """samples per second that audio is resampled to"""
-    hop: int = 2048
+    hop: PositiveInt = 2048
     """samples between frames"""
-    bins: int = 144
+    bins: PositiveInt = 144
     """bins that the model sees, from C1 upwards"""
-    bins_per_octave: int = 24
+    bins_per_octave: MultipleOf12 = 24
     """bins per octave, a multiple of 12"""
-    spare: int = 6
+    margin: NonNegativeInt = 6
     """semitones of further bins at both ends, the most that training transposes"""
-
-    def __post_init__(self):
-        for name in ("rate", "hop", "bins", "bins_per_octave"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"features.{name}={getattr(self, name)}, expected 1 or more")
-        if self.bins_per_octave % 12:
-            expected = "expected a multiple of 12"
-            raise ValueError(f"features.bins_per_octave={self.bins_per_octave}, {expected}")
-        if self.spare < 0:
-            raise ValueError(f"features.spare={self.spare} semitones, expected 0 or more")
 
     @property
     def frame_seconds(self) -> float:
@@ -73,7 +66,7 @@ class FeatureSettings:
     @property
     def margin_bins(self) -> int:
         """Bins of the margin at each end."""
-        return self.spare * self.bins_per_semitone
+        return self.margin * self.bins_per_semitone
 
     def cqt(self, margin: bool, tuning: float = 0.0) -> extract.CQTSettings:
         """The transform, with or without the margin bins, for music whose A is `tuning` semitones
@@ -83,7 +76,7 @@ class FeatureSettings:
         if not margin:
             return plain
         bins = self.bins + 2 * self.margin_bins
-        return replace(plain, bins=bins, fmin=c1 * 2 ** (-self.spare / 12))
+        return replace(plain, bins=bins, fmin=c1 * 2 ** (-self.margin / 12))
 
 
 class Song(NamedTuple):
@@ -258,13 +251,15 @@ def load_songs(
     library: SongLibrary,
     items: Sequence[Item],
     log: ProblemLog,
-    renderings: Sequence[int] = (0,),
+    rendering: int = 0,
     tuned: bool = False,
-) -> list[list[Song]]:
-    """Each item in those renderings; those that cannot be read go into `log`. ValueError when none
+    workers: int | None = None,
+) -> list[Song]:
+    """One rendering of each item; those that cannot be read go into `log`. ValueError when none
     can be read."""
-    wanted = [Renderings.of(item, renderings, tuned) for item in items]
-    return keep_readable(load_renderings(library, wanted, "reading"), "songs", log)
+    wanted = [Renderings.of(item, [rendering], tuned) for item in items]
+    loaded = load_renderings(library, wanted, "reading", workers=workers)
+    return first_renderings(keep_readable(loaded, "songs", log))
 
 
 def load_renderings(
@@ -272,12 +267,13 @@ def load_renderings(
     chosen: Sequence[Renderings],
     text: str,
     ranks: SingleProcess | None = None,
+    workers: int | None = None,
 ) -> list[list[Song] | str]:
     """The songs of each item, or why it cannot be read. What the cache lacks is extracted on all
     cores, shared out over the `ranks`."""
     problems = prepare(
         partial(_extract, library), chosen, text, name=lambda one: str(one.item.audio),
-        caches=[library.cache], ranks=ranks,
+        caches=[library.cache], ranks=ranks, workers=workers,
     )  # fmt: skip
     return [problem or _load(library, *one) for one, problem in zip(chosen, problems, strict=True)]
 

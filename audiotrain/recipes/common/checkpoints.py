@@ -1,9 +1,11 @@
 """The runs that `--checkpoint` names."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from audiotrain.config.yaml_files import current_name
 from audiotrain.train import checkpoint, crossval
 
 FOLDS, ROUNDS, ENSEMBLE = "folds.json", "rounds.json", "ensemble.json"  # what folders are known by
@@ -54,6 +56,14 @@ def best_checkpoint(run: Path) -> Path:
         if checkpoint.exists(run / "checkpoints" / name):
             return run / "checkpoints" / name
     raise checkpoint.CheckpointError(f"{run}: no checkpoints/best or checkpoints/last in this run")
+
+
+def current_names(settings: Mapping[str, Any], group: str) -> dict[str, Any]:
+    """Settings of a `group` in a checkpoint, by the names that they have now."""
+    prefix = f"{group}."
+    return {
+        current_name(prefix + name).removeprefix(prefix): value for name, value in settings.items()
+    }
 
 
 def _is_run(path: Path) -> bool:

@@ -1,6 +1,7 @@
 """Settings that recipes share. A recipe's own dataclasses inherit them, and declare again only what
 has another default or needs another sentence."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -58,26 +59,37 @@ class RunSettings:
     """where metrics, settings and pictures go besides the run folder"""
 
     def __post_init__(self):
+        if lines := list(self.conflicts()):
+            raise ValueError("\n".join(lines))
+
+    def conflicts(self) -> Iterator[str]:
+        """What is wrong with settings together, a line for each mistake."""
         if self.valid + self.test >= 1:
-            raise ValueError(
+            yield (
                 f"valid={self.valid} and test={self.test}, "
                 "expected shares that add up to less than 1"
             )
 
 
 @validated(kw_only=True)
-class UseSettings:
+class CheckpointSettings:
     """Commands that use trained models."""
 
     checkpoint: Annotated[tuple[Path, ...], Field(min_length=1)] = (Path("runs"),)
     """runs, cross-validations (all folds) or an ensemble; several are joined; of a folder of runs
     the newest"""
-    cache: Path = Path("~/.cache/audiotrain")
-    """folder of extracted features, reused by later runs"""
     overwrite: bool = False
     """replace results that exist already"""
     workers: PositiveInt | None = None
     """processes or threads that read recordings; default: one for each core"""
+
+
+@validated(kw_only=True)
+class UseSettings(CheckpointSettings):
+    """Commands that use trained models and cache features."""
+
+    cache: Path = Path("~/.cache/audiotrain")
+    """folder of extracted features, reused by later runs"""
 
 
 @validated(kw_only=True)

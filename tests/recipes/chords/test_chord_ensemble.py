@@ -29,7 +29,7 @@ from audiotrain.recipes.chords.songs import FeatureSettings
 from audiotrain.train import crossval
 from audiotrain.utils import arrays as checkpoint
 
-FEATURES = FeatureSettings(hop=4096, bins=48, bins_per_octave=12, spare=3)
+FEATURES = FeatureSettings(hop=4096, bins=48, bins_per_octave=12, margin=3)
 
 
 def normalised(logits):
@@ -131,7 +131,7 @@ def test_a_transposing_ensemble_predicts_from_audio():
 
 
 def test_too_few_margin_bins_leave_out_transpositions():
-    settings = replace(FEATURES, spare=1)
+    settings = replace(FEATURES, margin=1)
     first = members(1)[0]
     ours = Recognizer(first.model, settings, first.window)
     assert Ensemble([ours], shifts=ensemble.SHIFTS).shifts == [-1, 0, 1]

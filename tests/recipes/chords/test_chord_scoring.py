@@ -15,7 +15,7 @@ from audiotrain.recipes.chords.predictor import FrameRecognizer
 from audiotrain.recipes.chords.scoring import choose_decoding, score
 from audiotrain.recipes.chords.songs import FeatureSettings, Song
 
-SETTINGS = FeatureSettings(hop=2205, bins=12, bins_per_octave=12, spare=0)  # 0.1 s a frame
+SETTINGS = FeatureSettings(hop=2205, bins=12, bins_per_octave=12, margin=0)  # 0.1 s a frame
 SEGMENTS = [
     Segment(0.0, 4.05, "C:maj"),
     Segment(4.05, 8.05, "G:7/3"),

@@ -17,7 +17,7 @@ from audiotrain.recipes.chords.songs import SILENCE, FeatureSettings
 from audiotrain.train import checkpoint
 from audiotrain.utils import arrays
 
-FEATURES = FeatureSettings(hop=4096, bins=48, bins_per_octave=12, spare=0)
+FEATURES = FeatureSettings(hop=4096, bins=48, bins_per_octave=12, margin=0)
 MODEL = ChordModelSettings(width=48, blocks=1, pools=1, hidden=24, kernel=3, patch=2)
 WINDOW = 16
 

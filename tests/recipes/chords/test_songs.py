@@ -22,12 +22,12 @@ from audiotrain.recipes.chords.songs import (
     Renderings,
     Song,
     SongLibrary,
-    load_songs,
+    load_renderings,
     split_by_difficulty,
 )
 
-SMALL = FeatureSettings(hop=4096, bins=48, bins_per_octave=12, spare=6)
-STILL = FeatureSettings(hop=4096, bins=48, bins_per_octave=12, spare=0)  # never transposed
+SMALL = FeatureSettings(hop=4096, bins=48, bins_per_octave=12, margin=6)
+STILL = FeatureSettings(hop=4096, bins=48, bins_per_octave=12, margin=0)  # never transposed
 
 
 def chord_audio(pitches, seconds=2.0, rate=22050):
@@ -69,11 +69,11 @@ def drawn(frames=100, seed=0, settings=SMALL, name="x"):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"hop": 0}, "features.hop=0, expected 1 or more"),
-        ({"rate": -1}, "features.rate=-1, expected 1 or more"),
-        ({"bins": 0}, "features.bins=0"),
+        ({"hop": 0}, "hop=0, expected 1 or more"),
+        ({"rate": -1}, "rate=-1, expected 1 or more"),
+        ({"bins": 0}, "bins=0"),
         ({"bins_per_octave": 20}, "bins_per_octave=20, expected a multiple of 12"),
-        ({"spare": -1}, "features.spare=-1 semitones, expected 0 or more"),
+        ({"margin": -1}, "margin=-1, expected 0 or more"),
     ],
 )
 def test_impossible_features_are_refused(changes, message):
@@ -87,17 +87,17 @@ def test_bins_beyond_the_rate_are_refused_before_anything_is_read(tmp_path):
 
 
 def test_margin_bins_lie_around_those_of_the_model():
-    plain, spare = (FeatureSettings().cqt(spare) for spare in (False, True))
-    assert spare.bins == plain.bins + 24
-    assert spare.fmin * 2 ** (6 / 12) == pytest.approx(plain.fmin)
+    plain, wide = (FeatureSettings().cqt(margin) for margin in (False, True))
+    assert wide.bins == plain.bins + 24
+    assert wide.fmin * 2 ** (6 / 12) == pytest.approx(plain.fmin)
 
 
 def test_training_and_prediction_see_the_same_bins():
     settings = FeatureSettings()
     samples = (0.1 * np.random.default_rng(0).standard_normal(5 * 22050)).astype(np.float32)
-    spare = extract.extract(samples, settings.cqt(margin=True))
+    margin = extract.extract(samples, settings.cqt(margin=True))
     plain = extract.extract(samples, settings.cqt(margin=False))
-    cropped = spare[:, settings.margin_bins : settings.margin_bins + settings.bins]
+    cropped = margin[:, settings.margin_bins : settings.margin_bins + settings.bins]
     difference = np.abs(chord_data.decibels(cropped) - chord_data.decibels(plain))
     assert difference.mean() < 0.1
     assert np.percentile(difference, 99) < 0.5
@@ -261,7 +261,8 @@ def test_renderings_are_other_sounds_of_the_same_notes(tmp_path):
 @pytest.mark.parametrize("numbers", [(0, 1), (1,)])
 def test_onsets_are_found_in_what_is_scored_and_not_in_what_is_only_trained_on(tmp_path, numbers):
     item = midi(tmp_path)
-    [(first, *others)] = load_songs(library(tmp_path), [item], renderings=numbers)
+    wanted = [Renderings.of(item, numbers)]
+    [(first, *others)] = load_renderings(library(tmp_path), wanted, "reading")
     assert len(first.onsets) > len(first.features)
     assert all(not len(song.onsets) for song in others)
 
@@ -435,9 +436,9 @@ def test_transposed_bins_are_those_of_transposed_audio(tmp_path):
         chord_data.decibels(extract.extract(chord_audio(notes, 2.0), settings.cqt(margin=True)))
         for notes in ((48, 55, 64), (51, 58, 67))
     )
-    spare, step = settings.margin_bins, 3 * settings.bins_per_semitone
-    moved = low[:, spare - step : spare - step + settings.bins]
-    expected = high[:, spare : spare + settings.bins]
+    margin, step = settings.margin_bins, 3 * settings.bins_per_semitone
+    moved = low[:, margin - step : margin - step + settings.bins]
+    expected = high[:, margin : margin + settings.bins]
     inside = slice(3, -3)
     loud = expected[inside] > expected.max() - 6  # the tones, not the lobes around them
     assert loud.sum() >= 12
@@ -445,14 +446,14 @@ def test_transposed_bins_are_those_of_transposed_audio(tmp_path):
     np.testing.assert_allclose((moved - expected)[inside][loud], lengths, atol=0.02)
 
 
-@pytest.mark.parametrize("spare", [0, 2, 6])
-def test_no_more_is_transposed_than_there_are_margin_bins(spare):
-    settings = FeatureSettings(hop=4096, bins=48, bins_per_octave=12, spare=spare)
+@pytest.mark.parametrize("margin", [0, 2, 6])
+def test_no_more_is_transposed_than_there_are_margin_bins(margin):
+    settings = FeatureSettings(hop=4096, bins=48, bins_per_octave=12, margin=margin)
     song = drawn(40, settings=settings)
     song.classes[:] = (1, 0, 0)
     windows = Windows([[song]], 16, settings)
     roots = {int(root) for i in range(150) for root in windows[i]["classes"][:, 1] if root >= 0}
-    assert roots == {shift % 12 for shift in range(-min(5, spare), min(6, spare) + 1)}
+    assert roots == {shift % 12 for shift in range(-min(5, margin), min(6, margin) + 1)}
 
 
 def test_plain_windows_are_the_first_rendering():
