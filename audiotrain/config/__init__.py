@@ -6,13 +6,22 @@ help.py         `--help`, as tyro prints it
 import_path.py  Classes and functions by import path, for settings that name one
 load.py         Settings from defaults, presets, files and flags; what ran is saved again
 merge.py        Files, flags and Python values merged, then validated at once
+refusals.py     What pydantic refuses, in a line for each setting
 schema.py       Settings dataclasses whose types say what a value may be; shared types
+words.py        Words of files and command lines as the types of settings
 yaml_files.py   YAML and JSON files of settings, with the files they include
 """
 
 from audiotrain.config.help import field_docs, first_sentence, print_commands
-from audiotrain.config.load import choose_command, load, read, save, stated, wants_help
-from audiotrain.config.merge import to_plain
+from audiotrain.config.load import (
+    choose_command,
+    load,
+    read,
+    save,
+    stated,
+    to_plain,
+    wants_help,
+)
 from audiotrain.config.yaml_files import preset_names
 
 __all__ = [

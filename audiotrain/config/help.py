@@ -13,19 +13,19 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
-from audiotrain.config.merge import Merged
 from audiotrain.config.yaml_files import preset_names
 
 
 def print_help(
     settings: type,
-    merged: Merged,
+    values: Mapping[str, Any],
     prog: str | None,
     description: str,
     positional: str | None,
     presets: Path | None,
 ) -> None:
-    """Print the settings of a dataclass with the values that files and flags give them."""
+    """Print the settings of a dataclass with the values that files and flags give them, by dotted
+    name."""
     import tyro
 
     lines = [joined(description)]
@@ -34,7 +34,7 @@ def print_help(
     if names := preset_names(presets) if presets else []:
         lines.append(f"--preset NAME takes the settings of: {', '.join(names)}.")
     lines.append("--config FILE reads settings from YAML or JSON; flags come after both.")
-    described = _described(settings, merged.accepted(), "")
+    described = _described(settings, values, "")
     with contextlib.redirect_stdout(io.StringIO()) as printed, contextlib.suppress(SystemExit):
         tyro.cli(described, args=["--help"], prog=prog, description="\n".join(filter(None, lines)))
     width = shutil.get_terminal_size().columns
@@ -57,7 +57,7 @@ def print_commands(prog: str, commands: Mapping[str, str], note: str = "") -> No
 def first_sentence(text: str) -> str:
     """The first sentence of a docstring, without its full stop.
 
-    >>> first_sentence("Score a model\n    on clips. Slowly.")
+    >>> first_sentence("Score a model\\n    on clips. Slowly.")
     'Score a model on clips'
     """
     return joined(text).split("\n\n")[0].partition(". ")[0].rstrip(".")

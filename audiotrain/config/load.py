@@ -4,6 +4,7 @@ Files and flags are merged as plain values, then validated once by the dataclass
 all mistakes are reported at once, one line each.
 """
 
+import dataclasses
 import json
 import os
 import re
@@ -16,17 +17,13 @@ from pydantic import Field
 
 from audiotrain.config import flags
 from audiotrain.config.help import print_help
-from audiotrain.config.merge import REQUIRED, Merged, to_plain
+from audiotrain.config.merge import REQUIRED, Merged
 from audiotrain.config.yaml_files import VERSION, preset_file
 from audiotrain.utils.files import write
 from audiotrain.utils.text import nearest
 
 Settings = TypeVar("Settings")
 
-GENERAL = {
-    "config": Annotated[Path, Field(description="a file")],
-    "preset": Annotated[str, Field(description="a name")],
-}
 HELP = ("-h", "--help")
 LIKE_NUMBER = re.compile(r"[+-]?\.?(\d.*|inf|infinity|nan)$", re.IGNORECASE)
 
@@ -55,12 +52,12 @@ def load(
     Run(learning_rate=2e-05, epochs=10)
     """
     words = sys.argv[1:] if argv is None else argv
-    merged = _merged(settings, words, presets, positional)
+    merged, old_flags = _merged(settings, words, presets, positional)
     if wants_help(words):
-        print_help(settings, merged, prog, description, positional, presets)
+        print_help(settings, merged.checked()[1], prog, description, positional, presets)
         sys.exit(0)
-    for one in merged.old_flags:
-        print(f"warning: {one.flag} is called {flags.flag_of(one.name)} now", file=sys.stderr)
+    for flag, name in old_flags.items():
+        print(f"warning: {flag} is called {flags.flag_of(name)} now", file=sys.stderr)
     return merged.result()
 
 
@@ -77,7 +74,7 @@ def stated(
     >>> stated(Run, ["--epochs", "3", "--typo"], ["epochs"])
     {'epochs': 3}
     """
-    values = _merged(settings, argv, presets, None).values
+    values = _merged(settings, argv, presets, None)[0].values
     return {name: values.get(name, REQUIRED) for name in names}
 
 
@@ -112,7 +109,7 @@ def read(
     for file in files:
         merged.take_file(Path(file), presets)
     for mapping in values:
-        merged.take_values(mapping)
+        merged.take(mapping)
     return merged.result()
 
 
@@ -125,23 +122,34 @@ def save(settings: Any, path: str | os.PathLike) -> None:
     import yaml
 
     class Dumper(yaml.SafeDumper):
-        """Quotes text that we, other than YAML 1.1, would read as a number."""
+        """Quotes text that would be read as a number, or whose characters YAML takes for the end
+        of a line."""
 
-    def quoted(dumper, text: str):
-        """In double quotes where YAML would take a character for the end of a line."""
-        style = '"' if set(text) & set("\x85\u2028\u2029") else None
+    def represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+        is_quoted = LIKE_NUMBER.match(text) or set(text) & set("\x85\u2028\u2029")
+        style = '"' if is_quoted else None
         return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
-    Dumper.add_implicit_resolver("tag:yaml.org,2002:float", LIKE_NUMBER, None)
-    Dumper.add_representer(str, quoted)
+    Dumper.add_representer(str, represent_text)
     path, content = Path(path), {"version": VERSION} | to_plain(settings)
     if path.suffix == ".json":
         text = json.dumps(content, indent=2) + "\n"
     else:
-        text = yaml.dump(
-            content, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=float("inf")
-        )
+        options = {"sort_keys": False, "allow_unicode": True, "width": float("inf")}
+        text = yaml.dump(content, Dumper=Dumper, **options)
     write(path, text)
+
+
+def to_plain(value: Any) -> Any:
+    """Dataclasses as dicts, tuples as lists, paths as text: what JSON and loggers take."""
+    if dataclasses.is_dataclass(value):
+        names = [field.name for field in dataclasses.fields(value) if field.init]
+        return {name: to_plain(getattr(value, name)) for name in names}
+    if isinstance(value, Mapping):
+        return {str(key): to_plain(part) for key, part in value.items()}
+    if isinstance(value, tuple | list):
+        return [to_plain(part) for part in value]
+    return str(value) if isinstance(value, Path) else value
 
 
 def choose_command(
@@ -163,22 +171,24 @@ def choose_command(
 
 
 def _merged(
-    settings: type[Settings], argv: Sequence[str], presets: Path | None, positional: str | None
-) -> Merged:
-    """Files, then flags, over the defaults, with every mistake."""
+    settings: type, argv: Sequence[str], presets: Path | None, positional: str | None
+) -> tuple[Merged, dict[str, str]]:
+    """Presets, then files, then flags over the defaults; settings by old flags that were used."""
     merged = Merged(settings)
     words = [word for word in argv if word not in HELP]
-    general = GENERAL if presets is not None else {"config": GENERAL["config"]}
+    general = {} if presets is None else {"preset": Annotated[str, Field(description="a name")]}
+    general["config"] = Annotated[Path, Field(description="a file")]
     parsed = flags.parse(words, general | merged.hints, positional, merged.problems)
-    for one in parsed:
-        if one.name == "preset" and presets is not None:
-            for file in preset_file(one.value.text, presets, "--preset", merged.problems):
+    for name in general:
+        for one in (one for one in parsed if one.name == name):
+            try:
+                is_preset = name == "preset" and presets is not None
+                file = preset_file(one.value.text, presets) if is_preset else Path(one.value.text)
+            except ValueError as error:
+                merged.problems.append(f"--preset: {error}")
+            else:
                 merged.take_file(file, presets)
-    for one in parsed:
-        if one.name == "config":
-            merged.take_file(Path(one.value.text), presets)
     for one in parsed:
         if one.name in merged.hints:
             merged.put(one.name, one.value, one.flag)
-    merged.old_flags = [one for one in parsed if one.is_old]
-    return merged
+    return merged, {one.flag: one.name for one in parsed if one.is_old}

@@ -1,4 +1,4 @@
-"""YAML and JSON files of settings as Words that know their lines, with the files they include.
+"""YAML and JSON files of settings as Words under keys that know their lines.
 
 `include: other.yaml` (or a list) at the top of a file takes that file's settings first; `version`
 says for which version of these files it was written. Both are read here and nowhere else.
@@ -7,7 +7,7 @@ says for which version of these files it was written. Both are read here and now
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from audiotrain.config.schema import Word
+from audiotrain.config.words import Word
 from audiotrain.utils.text import nearest
 
 VERSION = 2  # of the files that config.save writes; a change that older readers misread raises it
@@ -15,22 +15,65 @@ RENAMED = {"hearing": "input", "features.spare": "features.margin"}
 """Dotted names of settings, or of groups of them, in files of version 1, and what they are now."""
 
 
-class Document(NamedTuple):
-    """What a file says: Words in dicts and lists, and the places of keys by dotted name."""
+class Key(str):
+    """A key of a file."""
 
-    keys: dict[str, Any]
-    places: dict[str, str]
+    place: str
+    """its file and line"""
+
+
+class Document(NamedTuple):
+    """The settings of a file: Words in dicts and lists."""
+
+    keys: dict[Key, Any]
     is_old: bool
     """whether settings may have names of version 1 (`current_name`)"""
 
 
-def documents(file: Path, problems: list[str], presets: Path | None = None) -> list[Document]:
+def documents(
+    file: Path,
+    problems: list[str],
+    presets: Path | None = None,
+    included_at: str = "",
+    above: tuple[Path, ...] = (),
+) -> list[Document]:
     """A file after those that it includes; later ones go over earlier ones.
 
     Mistakes go to `problems`, one line each. What is included is relative to the file; a name
-    without a suffix is one of `presets`.
+    without a suffix is one of `presets`. The files `above` led to this one, the last of them at
+    `included_at`.
     """
-    return _documents(Path(file), str(file), (), problems, presets)
+    above = *above, file.resolve()
+    if above[-1] in above[:-1]:
+        names = " -> ".join(path.name for path in above[above.index(above[-1]) :])
+        problems.append(f"{included_at}goes in a circle: {names}")
+        return []
+    try:
+        root = _root(file, included_at)
+        keys = {} if root is None else _convert(root, file, problems)
+    except ValueError as error:
+        problems.append(str(error))
+        return []
+    places = {key: key.place for key in keys}
+    version = getattr(keys.pop("version", Word("1")), "text", "")
+    if not version.isdigit():
+        expected = f"expected a whole number, {VERSION} is the newest"
+        problems.append(f"{places['version']}: version: {expected}")
+    elif int(version) > VERSION:
+        problems.append(
+            f"{places['version']}: version {version} is newer than {VERSION}, the newest that "
+            f"this audiotrain reads: pip install -U audiotrain"
+        )
+    found = []
+    included = keys.pop("include", [])
+    for name in included if isinstance(included, list) else [included]:
+        try:
+            path = _included(name, file, presets)
+        except ValueError as error:
+            problems.append(f"{places['include']}: include: {error}")
+        else:
+            found += documents(path, problems, presets, f"{places['include']}: include ", above)
+    return [*found, Document(keys, version == "1")]
 
 
 def current_name(name: str) -> str:
@@ -41,113 +84,64 @@ def current_name(name: str) -> str:
     return name
 
 
-def _documents(file: Path, place: str, above: tuple[Path, ...], problems: list[str], presets):
-    circle = [*above, file.resolve()]
-    if file.resolve() in above:
-        names = " -> ".join(path.name for path in circle[circle.index(file.resolve()) :])
-        problems.append(f"{place}: include goes in a circle: {names}")
-        return []
-    root = _compose(file, place, problems)
-    keys, places = {}, {}
-    try:
-        keys = {} if root is None else _convert(root, file, places, problems)
-    except ValueError as error:
-        problems.append(str(error))
-    place = places.get("version", "")
-    is_old = _check_version(keys.pop("version", Word("1")), place, problems) < 2
-    found = []
-    if included := keys.pop("include", None):
-        place = places["include"]
-        for path in _paths(included, place, file, problems, presets):
-            found += _documents(path, place, tuple(circle), problems, presets)
-    return [*found, Document(keys, places, is_old)]
-
-
-def _compose(file: Path, place: str, problems: list[str]):
-    """The mapping in a file, None when there is none."""
+def _root(file: Path, included_at: str) -> Any:
+    """The mapping in a file, None when there is none; ValueError for a file without one."""
     import yaml
 
     try:
         text = file.read_text(encoding="utf-8-sig")
         # YAML contains JSON, but for tabs between the tokens.
         root = yaml.compose(text.expandtabs() if file.suffix == ".json" else text)
-        if root is None or isinstance(root, yaml.MappingNode):
-            return root
-        problems.append(f"{file}:1: expected lines of `key: value`")
     except OSError as error:
-        subject = str(file) if place == str(file) else f"{place}: include {file}"
-        problems.append(f"{subject}: cannot be read: {error.strerror}")
+        raise ValueError(f"{included_at}{file}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
-        problems.append(f"{file}: not UTF-8 text (byte {error.start})")
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        problems.append(f"{file}:{line}: not valid YAML: {error.problem or error.context}")
+        raise ValueError(f"{file}: not UTF-8 text (byte {error.start})") from None
     except yaml.YAMLError as error:
-        problems.append(f"{file}: not valid YAML: {' '.join(str(error).split())}")
-    return None
+        mark = getattr(error, "problem_mark", None)
+        place = f"{file}:{mark.line + 1}" if mark else str(file)
+        reason = getattr(error, "problem", None) or " ".join(str(error).split())
+        raise ValueError(f"{place}: not valid YAML: {reason}") from None
+    if root is not None and not isinstance(root, yaml.MappingNode):
+        raise ValueError(f"{file}:1: expected lines of `key: value`")
+    return root
 
 
-def _convert(
-    node: Any,
-    file: Path,
-    places: dict[str, str],
-    problems: list[str],
-    group: str = "",
-    above: tuple = (),
-) -> Any:
-    """A YAML node as a Word, a list of these, or a dict of them, with its keys' places."""
+def _convert(node: Any, file: Path, problems: list[str], group: str = "", above: tuple = ()) -> Any:
+    """A YAML node as a Word, a list of these, or a dict of them."""
     import yaml
 
-    line = f"{file}:{node.start_mark.line + 1}"
+    def line_of(node: Any) -> str:
+        return f"{file}:{node.start_mark.line + 1}"
+
     if isinstance(node, yaml.ScalarNode):
         # JSON writes a character beyond 16 bits as two halves, which YAML leaves apart.
         text = node.value.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
         return Word(text, node.style is not None, ("null", "Null", "NULL", "~", ""))
     if any(node is outer for outer in above):
-        raise ValueError(f"{line}: an anchor's alias is inside it, so it has no end")
+        raise ValueError(f"{line_of(node)}: an anchor's alias is inside it, so it has no end")
     above = (*above, node)
     if isinstance(node, yaml.SequenceNode):
-        return [_convert(part, file, {}, problems, group, above) for part in node.value]
-    keys: dict[str, Any] = {}
-    for key, part in node.value:
-        line = f"{file}:{key.start_mark.line + 1}"
-        if not isinstance(key, yaml.ScalarNode):
-            raise ValueError(f"{line}: a list or dict as a key, expected text")
-        name = f"{group}{key.value}"
-        if key.value in keys:
-            problems.append(f"{line}: key {name!r} is given twice")
+        return [_convert(part, file, problems, group, above) for part in node.value]
+    keys: dict[Key, Any] = {}
+    for name, part in node.value:
+        if not isinstance(name, yaml.ScalarNode):
+            raise ValueError(f"{line_of(name)}: a list or dict as a key, expected text")
+        key = Key(name.value)
+        key.place = line_of(name)
+        if key in keys:
+            problems.append(f"{key.place}: key {f'{group}{key}'!r} is given twice")
         else:
-            places[name] = line
-            keys[key.value] = _convert(part, file, places, problems, f"{name}.", above)
+            keys[key] = _convert(part, file, problems, f"{group}{key}.", above)
     return keys
 
 
-def _check_version(version: Any, place: str, problems: list[str]) -> int:
-    """The version of a file, which may be newer than what is read here."""
-    if not isinstance(version, Word) or not version.text.isdigit():
-        problems.append(f"{place}: version: expected a whole number, {VERSION} is the newest")
-        return VERSION
-    if int(version.text) > VERSION:
-        problems.append(
-            f"{place}: version {version.text} is newer than {VERSION}, the newest that this "
-            f"audiotrain reads: pip install -U audiotrain"
-        )
-    return int(version.text)
-
-
-def _paths(
-    included: Any, place: str, file: Path, problems: list[str], presets: Path | None
-) -> list[Path]:
-    """The files that a file includes."""
-    paths: list[Path] = []
-    for name in included if isinstance(included, list) else [included]:
-        if not isinstance(name, Word) or not name.text:
-            problems.append(f"{place}: include: expected a file's name, or a list of these")
-        elif Path(name.text).suffix or presets is None:
-            paths.append(file.parent / name.text)
-        else:
-            paths += preset_file(name.text, presets, f"{place}: include", problems)
-    return paths
+def _included(name: Any, file: Path, presets: Path | None) -> Path:
+    """The file that another one includes by a path or the name of a preset."""
+    if not isinstance(name, Word) or not name.text:
+        raise ValueError("expected a file's name, or a list of these")
+    if Path(name.text).suffix or presets is None:
+        return file.parent / name.text
+    return preset_file(name.text, presets)
 
 
 def preset_names(presets: Path) -> list[str]:
@@ -155,15 +149,10 @@ def preset_names(presets: Path) -> list[str]:
     return sorted(file.stem for file in Path(presets).glob("*.yaml"))
 
 
-def preset_file(name: str, presets: Path, place: str, problems: list[str]) -> list[Path]:
-    """The file of a preset; none, and a problem, where there is no such preset."""
+def preset_file(name: str, presets: Path) -> Path:
+    """The file of a preset; ValueError where there is no such preset."""
     known = preset_names(presets)
-    if name in known:
-        return [Path(presets) / f"{name}.yaml"]
-    problems.append(f"{place}: {no_preset(name, known)}")
-    return []
-
-
-def no_preset(name: str, known: list[str]) -> str:
-    """A preset that does not exist, and those that do."""
-    return f"no preset {name!r}{nearest(name, known)}, expected one of {', '.join(known)}"
+    if name not in known:
+        expected = f"expected one of {', '.join(known)}"
+        raise ValueError(f"no preset {name!r}{nearest(name, known)}, {expected}")
+    return Path(presets) / f"{name}.yaml"

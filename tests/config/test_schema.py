@@ -8,6 +8,7 @@ import pytest
 from pydantic import AfterValidator, Field
 
 from audiotrain.config import load
+from audiotrain.config.refusals import describe
 from audiotrain.config.schema import (
     NonNegative,
     NonNegativeInt,
@@ -16,7 +17,6 @@ from audiotrain.config.schema import (
     PositiveShare,
     Share,
     ShareBelowOne,
-    describe,
     validated,
 )
 

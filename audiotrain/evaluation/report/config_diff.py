@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from audiotrain.config.diff import differences, flat
-from audiotrain.config.schema import plain
+from audiotrain.config.words import plain
 from audiotrain.config.yaml_files import current_name, documents
 from audiotrain.train.declarative.config import ALSO, PRESETS
 

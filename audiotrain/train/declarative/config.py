@@ -21,7 +21,7 @@ from audiotrain.config.schema import (
     ShareBelowOne,
     validated,
 )
-from audiotrain.config.yaml_files import no_preset, preset_names
+from audiotrain.config.yaml_files import preset_file, preset_names
 from audiotrain.train.arguments import Batches, BatchesOrNone, TimeLimit
 from audiotrain.train.declarative.names import CALLBACKS, OPTIMIZERS, SCHEDULERS, TRAINERS
 from audiotrain.utils.text import nearest
@@ -275,13 +275,16 @@ def get_trainer_config(
 
 def _file(name: str | os.PathLike) -> Path:
     """The file of a preset's name, a path or a run folder; ValueError when there is none."""
-    path, known = Path(name), preset_names(PRESETS)
-    if isinstance(name, str) and name in known:
+    path = Path(name)
+    if name in preset_names(PRESETS):
         return PRESETS / f"{name}.yaml"
     if path.is_dir():
         if not (path / "config.yaml").is_file():
             raise ValueError(f"{path}: no config.yaml, so this is no run folder")
         return path / "config.yaml"
     if isinstance(name, str) and not path.suffix and len(path.parts) == 1:
-        raise ValueError(f"config: {no_preset(name, known)}, or a file or run folder")
+        try:
+            return preset_file(name, PRESETS)
+        except ValueError as error:
+            raise ValueError(f"config: {error}, or a file or run folder") from None
     return path

@@ -132,8 +132,8 @@ def test_words(refused, tmp_path, monkeypatch, words, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("windwo: 3\n", ":1: unknown key 'windwo' (did you mean window?)"),
-        ("model:\n  widht: 3\n", ":2: unknown key 'model.widht'"),
+        ("windwo: 3\n", ":1: windwo: no such setting (did you mean window?)"),
+        ("model:\n  widht: 3\n", ":2: model.widht: no such setting"),
         ("steps: soon\n", ":1: steps: found 'soon', expected a whole number"),
         ("a: [\n", "not valid YAML"),
         ("window: 9\n", "window=9, expected an even number"),

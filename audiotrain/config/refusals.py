@@ -1,0 +1,138 @@
+"""What pydantic refuses, in a line for each setting: where, the value found, what was expected."""
+
+import re
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType, NoneType, UnionType
+from typing import Annotated, Any, Literal, Union
+
+from pydantic import ValidationError
+
+from audiotrain.config.words import Word, alternatives, element_types
+from audiotrain.utils.text import nearest
+
+NAMES = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "text",
+    Path: "a path",
+    NoneType: "null",
+}
+BOUNDS = {"ge": "{} or more", "gt": "more than {}", "lt": "less than {}", "le": "at most {}"}
+EACH = "a list, each "
+RANGES = ("greater_than", "less_than", "finite_number", "multiple_of")  # pydantic's error types
+
+
+def describe(hint: Any) -> str:
+    """What a value of this type looks like, in words; TypeError for one that no file can hold."""
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if hint in NAMES:
+        return NAMES[hint]
+    if origin is Annotated:
+        is_described = any(field.description for field in _fields(hint))
+        kind = "" if is_described else describe(inner[0])
+        return ", ".join(filter(None, (kind, allowed(hint))))
+    if origin is Literal:
+        return f"one of {', '.join(map(str, inner))}" if len(inner) > 1 else str(inner[0])
+    if origin in (Union, UnionType):
+        return " or ".join(map(describe, inner))
+    if origin is dict:
+        return "keys and values"
+    if origin is list or (origin is tuple and inner[-1] is ...):
+        return f"{EACH}{describe(inner[0])}"
+    if origin is tuple:
+        return f"a list of {len(inner)}: {', '.join(map(describe, inner))}"
+    raise TypeError(f"settings of type {hint} cannot be read from files and flags")
+
+
+def allowed(hint: Any) -> str:
+    """The description in a type's Field, or the range of its numbers in words.
+
+    >>> from audiotrain.config.schema import ShareBelowOne
+    >>> allowed(ShareBelowOne)
+    '0 or more and less than 1'
+    """
+    if typing.get_origin(hint) in (Union, UnionType):
+        return next(filter(None, map(allowed, typing.get_args(hint))), "")
+    limits: dict[str, Any] = {}
+    for field in _fields(hint):
+        if field.description:
+            return field.description
+        for limit in field.metadata:
+            limits |= {name: getattr(limit, name) for name in BOUNDS if hasattr(limit, name)}
+    if limits.keys() == {"ge", "le"}:
+        return "{ge} to {le}".format(**limits)
+    return " and ".join(BOUNDS[name].format(limits[name]) for name in BOUNDS if name in limits)
+
+
+def _fields(hint: Any) -> list:
+    return [one for one in typing.get_args(hint)[1:] if hasattr(one, "description")]
+
+
+def refusals(
+    error: ValidationError,
+    hints: Mapping[str, Any],
+    values: Mapping[str, Any],
+    places: Mapping[str, str] = MappingProxyType({}),
+) -> list[tuple[str, str]]:
+    """(setting or group of settings, line) of the mistakes that pydantic found, one a setting.
+
+    `hints` are types by dotted name, `values` what was validated, `places` the files' lines and the
+    flags that set them.
+    """
+    found: dict[str, tuple[str, str]] = {}
+    for one in error.errors(include_url=False):
+        path, kind = one["loc"], one["type"]
+        names = [".".join(map(str, path[:end])) for end in range(len(path), 0, -1)]
+        name = next((name for name in names if name in hints), names[0] if names else "")
+        is_element = bool(path) and isinstance(path[-1], int)
+        if kind == "value_error":  # of a dataclass's __post_init__, or of a type's own check
+            for line in str(one["ctx"]["error"]).splitlines():
+                if name in hints and not line.startswith(name.rpartition(".")[2]):
+                    number = f"number {int(path[-1]) + 1}: " if is_element else ""
+                    line = f"{name}: {number}{line}"
+                found[line] = name, _placed(line, name, places)
+        elif kind == "unexpected_keyword_argument":
+            found[name] = name, f"{name}: no such setting{nearest(name, hints)}"
+        elif name not in values:
+            flag = f"--{name.replace('_', '-')}"
+            found[name] = name, f"{flag}: required, expected {describe(hints[name])}"
+        elif name not in found or kind.startswith(RANGES):
+            hint, value = hints[name], values[name]
+            if is_element and describe(hint).startswith(EACH):
+                hint, value = (element_types(hint, 1) or [hint])[0], one["input"]
+            found[name] = name, _refusal(kind, name, hint, value, places.get(name, ""))
+    return list(found.values())
+
+
+def _refusal(kind: str, name: str, hint: Any, value: Any, place: str) -> str:
+    """The line for a value that pydantic refuses with an error of this kind."""
+    is_flag = place.startswith("-")
+    before = f"{place}: " if place and not is_flag else ""
+    if kind.startswith(RANGES):
+        return f"{before}{name}={value}, expected {allowed(hint)}"
+    label = place if is_flag else f"{before}{name}"
+    if kind == "too_short":
+        return f"{label}: nothing follows, expected {describe(hint)}"
+    literals = [one for one in alternatives(hint) if typing.get_origin(one) is Literal]
+    choices = [str(choice) for one in literals for choice in typing.get_args(one)]
+    hinted = nearest(value.text, choices) if isinstance(value, Word) else ""
+    return f"{label}: found {shown(value)}, expected {describe(hint)}{hinted}"
+
+
+def shown(value: Any) -> str:
+    """A value as messages quote it."""
+    if isinstance(value, Mapping):
+        return "keys and values"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(str(getattr(part, 'text', part)) for part in value)}]"
+    return repr(getattr(value, "text", value))
+
+
+def _placed(line: str, group: str, places: Mapping[str, str]) -> str:
+    """A refusal after the file and line of the setting that it begins with, alone or dotted."""
+    name = re.split(r"[^\w.]", line, maxsplit=1)[0]
+    place = places.get(name) or places.get(f"{group}.{name}") or places.get(group) or "-"
+    return line if place.startswith("-") else f"{place}: {line}"
