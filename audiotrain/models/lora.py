@@ -115,7 +115,9 @@ def load_lora(module: nn.Module, path: str | os.PathLike) -> list[str]:
     ValueError, before anything changes, when the module does not have these layers or they differ
     in size. Updates that the module has already are replaced.
     """
-    arrays, metadata = mx.load(str(path), return_metadata=True)
+    loaded = mx.load(str(path), return_metadata=True)
+    assert isinstance(loaded, tuple)
+    arrays, metadata = loaded
     if "lora" not in metadata:
         raise ValueError(f"{path}: no LoRA updates, expected a file of save_lora")
     settings, linear = json.loads(metadata["lora"]), _linear_layers(module)

@@ -34,7 +34,11 @@ Product = Callable[[mx.array, mx.array], mx.array]
 # fold and unfold are each other's gradient, which spares what MLX makes of a slice's.
 
 
-@with_gradient(lambda _, cotangent, __: unfold(cotangent))
+def _fold_gradient(_, cotangent: mx.array, __) -> mx.array:
+    return unfold(cotangent)
+
+
+@with_gradient(_fold_gradient)
 def fold(x: mx.array) -> mx.array:
     """Sum and difference of the last axis's halves (…, 2 * half), as (2, …, half)."""
     half = x.shape[-1] // 2
@@ -160,7 +164,7 @@ class PitchStem(nn.Linear):
         batch, frames, bins = x.shape
         _, patch, seen = self.weight.shape
         moved = [
-            mx.pad(self.weight, ((0, 0), (0, 0), (lowest, bins - seen - lowest)))
+            mx.pad(self.weight, [(0, 0), (0, 0), (lowest, bins - seen - lowest)])
             for lowest in range(0, PITCH_CLASSES * self.step, self.step)
         ]
         weight = mx.stack(moved).reshape(-1, patch * bins)

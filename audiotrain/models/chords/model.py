@@ -7,13 +7,14 @@ models for each frame, the clip model for each example. Frame models with pools 
 """
 
 import math
-from dataclasses import dataclass
+from typing import Literal, get_args
 
 import mlx.core as mx
 import mlx.nn as nn
 
 from audiotrain.backend.buffers import Buffered, freeze_buffers
 from audiotrain.backend.ops import map_batch
+from audiotrain.config.schema import NonNegativeInt, PositiveInt, ShareBelowOne, validated
 from audiotrain.features.cqt import CQT, CQTSettings
 from audiotrain.models.chords.btc import BidirectionalBlock, sinusoids
 from audiotrain.models.chords.equivariant import (
@@ -27,61 +28,49 @@ from audiotrain.models.chords.equivariant import (
 from audiotrain.models.layers import ConformerBlock, EncoderBlock, LayerNorm
 from audiotrain.music.chord_classes import HEAD_SIZES, HEADS
 
-ARCHITECTURES = ("equivariant", "relu-transformer", "transformer", "conv", "conformer", "btc")
+Architecture = Literal["equivariant", "relu-transformer", "transformer", "conv", "conformer", "btc"]
+ARCHITECTURES: tuple[Architecture, ...] = get_args(Architecture)
 
 
-@dataclass(frozen=True)
+@validated
 class ChordModelSettings:
     """Size and kind of a frame model; the defaults are the fastest way to a good model on a CPU."""
 
-    architecture: str = "equivariant"
-    """equivariant, relu-transformer, transformer, conv, conformer or btc"""
-    width: int = 192
+    architecture: Architecture = "equivariant"
+    """kind of the blocks"""
+    width: PositiveInt = 192
     """channels between the blocks; for equivariant those of 12 pitch classes together"""
-    blocks: int = 4
+    blocks: PositiveInt = 4
     """number of blocks"""
-    heads: int = 4
+    heads: PositiveInt = 4
     """attention heads of a block, where it has attention"""
-    hidden: int = 192
+    hidden: PositiveInt = 192
     """channels inside a feed-forward"""
-    kernel: int = 5
+    kernel: PositiveInt = 5
     """steps that a feed-forward sees"""
-    patch: int = 2
+    patch: PositiveInt = 2
     """frames that become one step of the trunk"""
-    stem_hidden: int = 0
+    stem_hidden: NonNegativeInt = 0
     """relu units between the bins and each pitch class's channels of equivariant, beside a linear
     map; 0: that map alone"""
-    pools: int = 2
+    pools: NonNegativeInt = 2
     """how often, evenly between the blocks, equivariant averages over each chord"""
-    dropout: float = 0.1
+    dropout: ShareBelowOne = 0.1
     """share of channels dropped in training"""
 
     def __post_init__(self):
-        for name in ("width", "blocks", "heads", "hidden", "kernel", "patch"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"model: {name}={getattr(self, name)}, expected 1 or more")
-        if self.stem_hidden < 0:
-            raise ValueError(f"model: stem_hidden={self.stem_hidden}, expected 0 or more")
-        if self.architecture not in ARCHITECTURES:
-            expected = ", ".join(ARCHITECTURES)
-            raise ValueError(f"architecture={self.architecture!r}, expected one of {expected}")
         if self.kernel % 2 == 0:
             raise ValueError(f"kernel={self.kernel}, expected an odd number of frames")
         if self.architecture == "equivariant":
-            if not 0 <= self.pools <= self.blocks:
-                raise ValueError(f"model: pools={self.pools}, expected 0 to blocks={self.blocks}")
-            for name in ("width", "hidden"):
-                if getattr(self, name) % PITCH_CLASSES:
-                    raise ValueError(
-                        f"model: {name}={getattr(self, name)}, expected a multiple of 12 for "
-                        "equivariant"
-                    )
+            if self.pools > self.blocks:
+                raise ValueError(f"pools={self.pools}, expected at most blocks={self.blocks}")
+            for name, size in (("width", self.width), ("hidden", self.hidden)):
+                if size % PITCH_CLASSES:
+                    raise ValueError(f"{name}={size}, expected a multiple of 12 for equivariant")
         elif self.architecture != "conv" and self.width % self.heads:
             raise ValueError(f"width={self.width} is not a multiple of heads={self.heads}")
         if self.architecture == "btc" and (self.width % 2 or self.width < 4):
             raise ValueError(f"width={self.width}, expected an even number from 4 for btc")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout={self.dropout}, expected 0 <= dropout < 1")
 
 
 class Heads(nn.Module):
@@ -124,6 +113,8 @@ class Trunk(Buffered):
         super().__init__()
         self.settings = settings
         self.feature_mean, self.feature_std = mx.array(0.0), mx.array(1.0)
+        self.stem: PitchStem | Stem
+        self.norm: PitchNorm | LayerNorm
         if settings.architecture == "equivariant":
             channels = settings.width // PITCH_CLASSES
             self.stem = PitchStem(
@@ -150,7 +141,7 @@ class Trunk(Buffered):
         x = self.stem((features - self.feature_mean) / self.feature_std)
         if self.positions:
             x = x + sinusoids(frames // patch, self.settings.width)
-        changes = []
+        changes: list[mx.array] = []
         for number, block in enumerate(self.blocks, 1):
             x = block(x)
             if len(changes) < number * len(self.pools) // len(self.blocks):
@@ -187,6 +178,7 @@ class FrameChordModel(Buffered):
         super().__init__()
         settings = settings or ChordModelSettings()
         self.trunk = Trunk(bins, settings, bins_per_octave)
+        self.heads: PitchHeads | Heads
         if settings.architecture == "equivariant":
             self.heads = PitchHeads(settings.width // PITCH_CLASSES, HEAD_SIZES[0], settings.patch)
         else:
@@ -218,9 +210,14 @@ class ChordRecognitionModel(Buffered):
     ):
         super().__init__()
         settings = ChordModelSettings(
-            "relu-transformer", d_model, num_blocks, max(1, d_model // 32), 2 * d_model, kernel=3,
+            "relu-transformer",
+            width=d_model,
+            blocks=num_blocks,
+            heads=max(1, d_model // 32),
+            hidden=2 * d_model,
+            kernel=3,
             dropout=dropout,
-        )  # fmt: skip
+        )
         self._front_end = CQT(CQTSettings(rate=rate, hop=2048 * rate // 22050))
         self.trunk = Trunk(144, settings)
         self.heads = Heads(d_model)
@@ -233,7 +230,7 @@ class ChordRecognitionModel(Buffered):
     def _logits(self, audio: mx.array) -> dict[str, mx.array]:
         magnitudes = mx.stop_gradient(self._front_end(audio))
         features = (20 / math.log(10)) * mx.log(magnitudes + 1e-4)
-        features = mx.pad(features, ((0, 0), (0, features.shape[1] % 2), (0, 0)), mode="edge")
+        features = mx.pad(features, [(0, 0), (0, features.shape[1] % 2), (0, 0)], mode="edge")
         steps, _ = self.trunk(features)
         pooled = steps.mean(axis=1, keepdims=True)
         return {head: logits[:, 0] for head, logits in self.heads(pooled).items()}

@@ -6,48 +6,37 @@ the truncation: `rand_trunc` has Slaney filters and one channel, `fusion` HTK fi
 """
 
 import json
-import math
-from dataclasses import dataclass
+import re
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from scipy import fft
 
+from audiotrain.config.schema import NonNegative, Positive, PositiveInt, validated
 from audiotrain.features.log_mel import LogMelSettings, MelFilters
 from audiotrain.utils import files
 
-TRUNCATIONS = ("rand_trunc", "fusion")
-PADDINGS = ("repeatpad", "repeat", "pad")
+Truncation = Literal["rand_trunc", "fusion"]
 SETTINGS_FILE = "preprocessor_config.json"
 PROCESSOR_FILE = "processor_config.json"  # holds the same under "feature_extractor"
 _BLOCK = 128  # frames that are transformed at a time: more does not fit the caches
-_NAMES = {
-    "rate": "sampling_rate",
-    "n_fft": "fft_window_size",
-    "hop": "hop_length",
-    "mels": "feature_size",
-    "fmin": "frequency_min",
-    "fmax": "frequency_max",
-    "seconds": "max_length_s",
-    "truncation": "truncation",
-    "padding": "padding",
-}
-# What Hugging Face takes for a setting that the file lacks.
-_DEFAULTS = {
-    "sampling_rate": 48000,
-    "fft_window_size": 1024,
-    "hop_length": 480,
-    "feature_size": 64,
-    "frequency_min": 0,
-    "frequency_max": 14000,
-    "max_length_s": 10,
-    "truncation": "fusion",
-    "padding": "repeatpad",
+# Hugging Face's name of each setting, and its value where the file lacks it.
+_IN_FILE: dict[str, tuple[str, Any]] = {
+    "rate": ("sampling_rate", 48000),
+    "n_fft": ("fft_window_size", 1024),
+    "hop": ("hop_length", 480),
+    "mels": ("feature_size", 64),
+    "fmin": ("frequency_min", 0),
+    "fmax": ("frequency_max", 14000),
+    "seconds": ("max_length_s", 10),
+    "truncation": ("truncation", "fusion"),
+    "padding": ("padding", "repeatpad"),
 }
 
 
-@dataclass(frozen=True)
+@validated
 class ClapFeatureSettings:
     """What the input is made of, as laion/clap-htsat-unfused has it.
 
@@ -57,35 +46,21 @@ class ClapFeatureSettings:
     "rand_trunc" one crop, "fusion" the whole squeezed and three crops.
     """
 
-    rate: int = 48000
-    n_fft: int = 1024
-    hop: int = 480
-    mels: int = 64
-    fmin: float = 50
-    fmax: float = 14000
-    seconds: float = 10
-    truncation: str = "rand_trunc"
-    padding: str = "repeatpad"
+    rate: PositiveInt = 48000
+    n_fft: PositiveInt = 1024
+    hop: PositiveInt = 480
+    mels: PositiveInt = 64
+    fmin: NonNegative = 50
+    fmax: NonNegative = 14000
+    seconds: Positive = 10
+    truncation: Truncation = "rand_trunc"
+    padding: Literal["repeatpad", "repeat", "pad"] = "repeatpad"
 
     def __post_init__(self):
-        for name in ("rate", "n_fft", "hop", "mels"):
-            value = getattr(self, name)
-            if type(value) is not int or value <= 0:
-                raise ValueError(f"{_NAMES[name]}={value!r}, expected a whole number above 0")
-        for name, lowest in (("seconds", math.ulp(0.0)), ("fmin", 0.0), ("fmax", 0.0)):
-            value = getattr(self, name)
-            number = isinstance(value, int | float) and not isinstance(value, bool)
-            if not number or not lowest <= value < math.inf:
-                expected = "0 or more" if lowest == 0 else "a number above 0"
-                raise ValueError(f"{_NAMES[name]}={value!r}, expected {expected}")
-        for name, known in (("truncation", TRUNCATIONS), ("padding", PADDINGS)):
-            value = getattr(self, name)
-            if value not in known:
-                raise ValueError(f"{name}={value!r}, expected one of {', '.join(known)}")
         if self.samples <= self.n_fft // 2:
             raise ValueError(
-                f"max_length_s={self.seconds}: {self.samples} samples, expected more than half of "
-                f"fft_window_size={self.n_fft}"
+                f"seconds={self.seconds}: {self.samples} samples, expected more than half of "
+                f"n_fft={self.n_fft}"
             )
 
     @property
@@ -119,9 +94,11 @@ class ClapFeatureSettings:
     def log_mel(self) -> LogMelSettings:
         """The same for the transform in MLX, `features.LogMel`."""
         return LogMelSettings(
-            rate=self.rate, n_fft=self.n_fft, hop=self.hop, mels=self.mels, fmin=self.fmin,
-            fmax=self.fmax, htk=self.fused, slaney_norm=not self.fused, pad_mode="reflect",
-        )  # fmt: skip
+            *(self.rate, self.n_fft, self.hop, self.mels, self.fmin, self.fmax),
+            htk=self.fused,
+            slaney_norm=not self.fused,
+            pad_mode="reflect",
+        )
 
     @classmethod
     def read(cls, path: str | Path) -> "ClapFeatureSettings":
@@ -149,21 +126,21 @@ class ClapFeatureSettings:
         kind = content.get("feature_extractor_type", "ClapFeatureExtractor")
         if kind != "ClapFeatureExtractor":
             raise ValueError(f"{path}: found {kind}, expected a ClapFeatureExtractor")
-        values = {ours: content.get(name, _DEFAULTS[name]) for ours, name in _NAMES.items()}
-        for name in ("rate", "n_fft", "hop", "mels"):
-            if isinstance(values[name], float) and values[name].is_integer():  # 8000.0
-                values[name] = int(values[name])
+        values = {
+            ours: _whole(content.get(name, default)) for ours, (name, default) in _IN_FILE.items()
+        }
         try:
             return cls(**values)
         except ValueError as error:
-            raise ValueError(f"{path}: {error}") from None
+            named = re.sub(r"(?m)^\w+", lambda ours: _IN_FILE[ours[0]][0], str(error))
+            raise ValueError(re.sub(r"(?m)^", f"{path}: ", named)) from None
 
     def save(self, folder: str | Path) -> None:
         """Write preprocessor_config.json, which Hugging Face reads too, into a folder."""
         content = {
             "feature_extractor_type": "ClapFeatureExtractor",
             "processor_class": "ClapProcessor",
-            **{name: getattr(self, ours) for ours, name in _NAMES.items()},
+            **{name: _whole(getattr(self, ours)) for ours, (name, _) in _IN_FILE.items()},
             "nb_frequency_bins": self.n_fft // 2 + 1,
             "nb_max_samples": self.samples,
             "padding_side": "right",
@@ -173,6 +150,11 @@ class ClapFeatureSettings:
         }
         data = json.dumps(content, indent=2, sort_keys=True) + "\n"
         files.write(Path(folder) / SETTINGS_FILE, data)
+
+
+def _whole(value: Any) -> Any:
+    """8000 for 8000.0, which Hugging Face indexes with; anything else as it is."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 class ClapFeatures:

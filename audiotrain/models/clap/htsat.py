@@ -32,9 +32,10 @@ class BatchNorm(nn.BatchNorm):
 class CountingBatchNorm(BatchNorm):
     """Batch norm whose statistics are those of some of the batch's examples."""
 
-    def __call__(self, x: mx.array, counted: mx.array) -> mx.array:
-        """`counted` (batch,) says whose statistics count; fewer than two change nothing."""
-        if not self.training:
+    def __call__(self, x: mx.array, counted: mx.array | None = None) -> mx.array:
+        """The statistics are those of the examples where `counted` (batch,) is true, by default of
+        all; fewer than two examples change nothing."""
+        if counted is None or not self.training:
             return super().__call__(x)
         axes = tuple(range(x.ndim - 1))
         weights = counted.astype(x.dtype).reshape(-1, *[1] * (x.ndim - 1))
@@ -99,7 +100,7 @@ class PatchEmbedding(nn.Module):
         if longer is not None:
             crops = self.mel_conv2d(self._patches(x[:, 1:], 3 * self.side))
             missing = patches.shape[2] - crops.shape[2]
-            crops = mx.pad(crops, ((0, 0), (0, 0), (0, missing), (0, 0)))
+            crops = mx.pad(crops, [(0, 0), (0, 0), (0, missing), (0, 0)])
             fused = self.fusion_model(patches, crops, longer)
             patches = mx.where(longer[:, None, None, None], fused, patches)
         return self.norm(patches)
@@ -268,20 +269,22 @@ class HTSAT(Buffered):
         or (batch, 1), true for clips whose crops count; with 1 chunk it takes whole clips only.
         ValueError for other shapes.
         """
-        audio = self._checked(mx.array(audio), is_longer)
+        longer = None
+        if is_longer is not None and self.config.enable_fusion:
+            longer = mx.array(is_longer).reshape(-1) != 0
+        audio = self._checked(mx.array(audio), 1 if longer is None else 1 + CROPS)
         x = stretch(self.batch_norm(audio), self.config.frames)
-        fuse = self.config.enable_fusion and is_longer is not None
-        longer = mx.array(is_longer).reshape(-1) != 0 if fuse else None
-        if longer is not None:  # the fusion's norms take their statistics from the whole batch
-            return map_batch(self._tower, self.patch_embed(x, longer))
-        return map_batch(lambda part: self._tower(self.patch_embed(part, None)), x)
+        if longer is None:
+            return map_batch(lambda part: self._tower(self.patch_embed(part, None)), x)
+        # The fusion's norms take their statistics from the whole batch.
+        return map_batch(self._tower, self.patch_embed(x, longer))
 
     def _tower(self, x: mx.array) -> mx.array:
         for stage in self.layers:
             x = stage(x)
         return self.norm(x).mean(axis=(1, 2))
 
-    def _checked(self, audio: mx.array, is_longer: mx.array | None) -> mx.array:
+    def _checked(self, audio: mx.array, chunks: int) -> mx.array:
         mels, frames = self.config.num_mel_bins, self.config.frames
         if audio.ndim == 4 and audio.shape[-1] != mels and audio.shape[-2] == mels:
             audio = audio.swapaxes(-1, -2)
@@ -290,10 +293,8 @@ class HTSAT(Buffered):
                 f"audio of shape {audio.shape}, expected (batch, chunks, frames, {mels}) with 1 to "
                 f"{frames} frames"
             )
-        fuse = self.config.enable_fusion and is_longer is not None
-        chunks = 1 + CROPS if fuse else 1
         if audio.shape[1] != chunks:
-            fusion = "with fusion and is_longer" if fuse else "without fusion or is_longer"
+            fusion = "without fusion or is_longer" if chunks == 1 else "with fusion and is_longer"
             raise ValueError(f"audio of {audio.shape[1]} chunks, expected {chunks} {fusion}")
         return audio
 
@@ -353,8 +354,8 @@ def reordered(x: mx.array, order: mx.array, back: mx.array) -> mx.array:
 
 @cache
 def shifted_order(rows: int, columns: int, window: int) -> np.ndarray:
-    """Where each patch of shifted windows is in those that are not, (rows * columns,), window after
-    window; the image's ends are joined."""
+    """Positions (rows * columns,) of the patches of shifted windows, window after window, among
+    those of windows that are not shifted; the image's ends are joined."""
     patches = np.arange(rows * columns, dtype=np.int32)
     squares = patches.reshape(1, rows // window, columns // window, window, window)
     image = squares.swapaxes(2, 3).reshape(1, rows, columns)

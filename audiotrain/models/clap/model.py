@@ -12,6 +12,7 @@ import numpy as np
 from mlx.utils import tree_flatten, tree_unflatten
 
 from audiotrain.backend.buffers import Buffered
+from audiotrain.backend.ops import with_gradient
 from audiotrain.models.clap.config import CLAPConfig
 from audiotrain.models.clap.htsat import HTSAT, relative_positions
 from audiotrain.models.clap.roberta import RoBERTa
@@ -108,7 +109,8 @@ class CLAP(Buffered):
         arrays = from_hf(found, dict(tree_flatten(model.parameters())), str(file))
         model.update(tree_unflatten(list(arrays.items())))
         mx.eval(model.parameters())
-        return model.eval()
+        model.eval()
+        return model
 
     def save_pretrained(self, folder: str | Path, source: str | Path | None = None) -> None:
         """Write config.json and model.safetensors, which Hugging Face's ClapModel reads too.
@@ -143,13 +145,12 @@ def _normalized(x: mx.array) -> mx.array:
     return x * mx.rsqrt(mx.maximum(mx.square(x).sum(axis=-1, keepdims=True), 1e-24))
 
 
-@mx.custom_function
+def _logit_scale_gradient(logarithm: mx.array, cotangent: mx.array, scale: mx.array) -> mx.array:
+    held = (logarithm >= math.log(LARGEST_LOGIT_SCALE)) & (cotangent < 0)
+    return mx.where(held, 0.0, cotangent * scale)
+
+
+@with_gradient(_logit_scale_gradient)
 def logit_scale(logarithm: mx.array) -> mx.array:
     """exp(logarithm), at most LARGEST_LOGIT_SCALE; there only descent to smaller ones goes on."""
     return mx.exp(mx.minimum(logarithm, math.log(LARGEST_LOGIT_SCALE)))
-
-
-@logit_scale.vjp
-def _(logarithm: mx.array, cotangent: mx.array, scale: mx.array) -> mx.array:
-    held = (logarithm >= math.log(LARGEST_LOGIT_SCALE)) & (cotangent < 0)
-    return mx.where(held, 0.0, cotangent * scale)

@@ -138,7 +138,7 @@ def check_tokens(input_ids: mx.array, vocab_size: int) -> None:
     NaN.
     """
     try:
-        lowest, highest = input_ids.min().item(), input_ids.max().item()
+        lowest, highest = int(input_ids.min()), int(input_ids.max())
     except ValueError:  # MLX: no reading inside a trace
         return
     if lowest < 0 or highest >= vocab_size:

@@ -18,6 +18,7 @@ LENGTH = 77  # tokens of a caption, as CLAP's checkpoints were trained
 PADDING = 128  # vocabularies are padded to a multiple of it at most
 PAD_ID = 1  # the text encoder counts positions by it
 SPECIAL_TOKENS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
+ROLES = dict(bos="<s>", cls="<s>", eos="</s>", sep="</s>", unk="<unk>", pad="<pad>", mask="<mask>")
 SMALLEST_VOCABULARY = len(SPECIAL_TOKENS) + 256  # every byte is a token
 TOKENIZER_FILE, VOCABULARY_FILE, MERGES_FILE = "tokenizer.json", "vocab.json", "merges.txt"
 
@@ -110,10 +111,7 @@ class Tokenizer:
         backend = json.loads(self._backend.to_str())
         model = backend["model"]
         merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in model["merges"]]
-        special = {
-            "bos_token": "<s>", "cls_token": "<s>", "eos_token": "</s>", "sep_token": "</s>",
-            "unk_token": "<unk>", "pad_token": "<pad>", "mask_token": "<mask>",
-        }  # fmt: skip
+        special = {f"{role}_token": token for role, token in ROLES.items()}
         config = {"tokenizer_class": "RobertaTokenizer", "model_max_length": self.length}
         for name, content in (
             (TOKENIZER_FILE, backend | {"truncation": None, "padding": None}),
@@ -130,7 +128,7 @@ class Tokenizer:
 
     def __setstate__(self, state: dict) -> None:
         backend = tokenizers.Tokenizer.from_str(state["text"])
-        self.__init__(backend, state["length"], state["source"])
+        Tokenizer.__init__(self, backend, state["length"], state["source"])
 
 
 def train_bpe(captions: Iterable[str], size: int, length: int = LENGTH) -> Tokenizer:

@@ -6,7 +6,6 @@
 import hashlib
 import json
 import math
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ import mlx.core as mx
 
 from audiotrain.models.clap.torch_pickle import REBUILT, read_bin
 from audiotrain.utils.arrays import Arrays
+from audiotrain.utils.files import replacing
 from audiotrain.utils.text import listed
 
 CONFIG, SAFETENSORS, BIN = "config.json", "model.safetensors", "pytorch_model.bin"
@@ -91,9 +91,9 @@ def from_hf(found: Arrays, expected: Arrays, place: str) -> Arrays:
             if name in found and tuple(found[name].shape) != shape
         ],
     }
-    told = [f"{len(keys)} {kind}: {listed(keys)}" for kind, keys in problems.items() if keys]
-    if told:
-        raise ValueError(f"{place} does not fit the model: {'; '.join(told)}")
+    mismatches = [f"{len(keys)} {kind}: {listed(keys)}" for kind, keys in problems.items() if keys]
+    if mismatches:
+        raise ValueError(f"{place} does not fit the model: {'; '.join(mismatches)}")
     return {
         ours: found[name].reshape(expected[ours].shape).astype(expected[ours].dtype)
         for name, ours in names.items()
@@ -124,6 +124,7 @@ def read_weights(folder: Path) -> tuple[Path, Arrays]:
         return file, read_bin(file)
     try:
         arrays = mx.load(str(file))
+        assert isinstance(arrays, dict)
         mx.eval(arrays)  # lazy otherwise, and the file may be replaced before
     except RuntimeError as error:
         raise ValueError(f"{file}: damaged ({error})") from None
@@ -131,7 +132,7 @@ def read_weights(folder: Path) -> tuple[Path, Arrays]:
 
 
 def weights_digest(folder: Path) -> str:
-    """What tells a folder's file of weights from another, 32 characters."""
+    """Digest of a folder's file of weights, 32 hexadecimal digits."""
     with open(_weights_file(folder), "rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
@@ -151,32 +152,18 @@ def write_folder(folder: Path, config: Mapping, arrays: Arrays, source: Path | N
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        weights = folder / f".writing-{os.getpid()}.safetensors"
-        try:
-            mx.save_safetensors(str(weights), arrays, metadata={"format": "pt"})
-            _replace(weights, folder / SAFETENSORS)
-        finally:
-            weights.unlink(missing_ok=True)
+        with replacing(folder / SAFETENSORS) as partial:
+            mx.save_safetensors(str(partial), arrays, metadata={"format": "pt"})
         contents = {CONFIG: json.dumps(config, indent=2).encode() + b"\n"}
         if source is not None and source.resolve() != folder.resolve():
             present = [source / name for name in COMPANIONS if (source / name).is_file()]
             contents |= {file.name: file.read_bytes() for file in present}
         for name, content in contents.items():
-            temporary = folder / f".writing-{os.getpid()}-{name}"
-            try:
-                temporary.write_bytes(content)
-                _replace(temporary, folder / name)
-            finally:
-                temporary.unlink(missing_ok=True)
+            with replacing(folder / name) as partial:
+                partial.write_bytes(content)
     except (OSError, RuntimeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ValueError(f"{folder}: cannot write the model ({reason})") from None
-
-
-def _replace(temporary: Path, file: Path) -> None:
-    with open(temporary, "rb+") as written:
-        os.fsync(written.fileno())
-    os.replace(temporary, file)
 
 
 def pretrained_folder(name: str | Path) -> Path:

@@ -48,13 +48,9 @@ def make_model(described: Mapping) -> MelClassifier | EmbeddingClassifier:
     description of another version."""
     classes = len(described["classes"])
     if described["embeddings"] is None:
-        return MelClassifier(HTSATConfig(**_tuples(described["model"])), classes)
+        return MelClassifier(HTSATConfig(**described["model"]), classes)
     head = HeadSettings(**described["head"])
     return EmbeddingClassifier(described["width"], classes, head.hidden, head.dropout)
-
-
-def _tuples(plain: Mapping) -> dict:
-    return {name: tuple(v) if isinstance(v, list) else v for name, v in plain.items()}
 
 
 class ClassifyTraining(TrainModule):

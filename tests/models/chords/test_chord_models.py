@@ -272,7 +272,7 @@ def test_pools_are_spread_evenly_and_the_last_follows_the_last_block(blocks, poo
 
 
 def test_more_pools_than_blocks_are_refused():
-    with pytest.raises(ValueError, match=r"^model: pools=3, expected 0 to blocks=2$"):
+    with pytest.raises(ValueError, match=r"^pools=3, expected at most blocks=2$"):
         settings("equivariant", pools=3)
 
 
@@ -335,7 +335,7 @@ def test_frames_that_patches_do_not_divide_are_refused():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"architecture": "lstm"}, "architecture='lstm', expected one of equivariant, "),
+        ({"architecture": "lstm"}, "architecture: found 'lstm', expected one of equivariant, "),
         ({"architecture": "equivariant", "width": 32}, "width=32, expected a multiple of 12"),
         ({"architecture": "equivariant", "hidden": 50}, "hidden=50, expected a multiple of 12"),
         ({"heads": 3}, "width=32 is not a multiple of heads=3"),
@@ -348,7 +348,7 @@ def test_frames_that_patches_do_not_divide_are_refused():
         ({"hidden": 0}, "hidden=0, expected 1 or more"),
         ({"stem_hidden": -1}, "stem_hidden=-1, expected 0 or more"),
         ({"heads": 0}, "heads=0, expected 1 or more"),
-        ({"dropout": 1.0}, "dropout=1.0, expected 0 <= dropout < 1"),
+        ({"dropout": 1.0}, "dropout=1.0, expected 0 or more and less than 1"),
         ({"width": 33, "heads": 3, "architecture": "btc"}, "width=33, expected an even number"),
     ],
 )

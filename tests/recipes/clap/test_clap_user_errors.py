@@ -77,7 +77,7 @@ def words(place, data, output, *more):
         (["--optimization.ema-decay", "1"], "ema_decay=1.0, expected 0 or more and less than 1"),
         (["--features.hop", "100"], "features give 2401 frames, expected at most the 256 of"),
         (["--features.mels", "32"], "features have mels 32, model.audio_config 64"),
-        (["--features.rate", "0"], "sampling_rate=0, expected a whole number above 0"),
+        (["--features.rate", "0"], "features.rate=0, expected 1 or more"),
         (["--model.audio-config.spec-size", "100"], "spec_size=100, num_mel_bins=64"),
         (["--pretrained", "x", "--model.projection-dim", "8"], "--model…: expected no such"),
         (["--resume"], "--resume: needs --output, the run folder to continue"),
