@@ -1,6 +1,7 @@
 """Fixtures that several test files share."""
 
 import os
+import signal
 from pathlib import Path
 
 import hypothesis
@@ -16,6 +17,10 @@ hypothesis.settings.register_profile("same", derandomize=True)
 hypothesis.settings.register_profile("explore")
 hypothesis.settings.load_profile("same")
 os.environ.setdefault("MLX_BFS_MAX_WIDTH", "20")  # MLX's own, whatever recipes run first
+
+# Ctrl-C is sent to commands that tests start; a shell that starts pytest in the background has it
+# ignored, also in what pytest starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

@@ -297,7 +297,7 @@ def test_gradients_of_a_bucket_are_summed_at_once(monkeypatch):
     monkeypatch.setattr(mx.distributed, "all_sum", doubled)
     sizes = [(2, 2), (6,), (), (25,), (3, 1)]
     gradients = {"layers": [mx.random.normal(size) for size in sizes]}
-    summed = TwoRanks(lambda value: value).total(gradients)
+    summed = TwoRanks(lambda value: value).sum_tree(gradients)
     assert sums == [(10,), (1,), (25,), (3,)]
     for one, both in zip(gradients["layers"], summed["layers"], strict=True):
         np.testing.assert_array_equal(both, 2 * one)
