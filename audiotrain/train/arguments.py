@@ -1,12 +1,25 @@
-"""Checks of the Trainer's settings and loaders, before anything runs."""
+"""TrainerArguments: the settings of a Trainer, checked by their types; checks of its loaders."""
 
+from collections.abc import Iterable, Mapping
+from dataclasses import fields, replace
 from datetime import timedelta
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, Field
 
+from audiotrain.config.schema import (
+    NonNegativeInt,
+    Positive,
+    PositiveInt,
+    PositiveShare,
+    Share,
+    ShareBelowOne,
+    validated,
+)
 from audiotrain.train.checkpoint import not_plain
-from audiotrain.train.engine.precision import PRECISIONS
+
+T = TypeVar("T")
 
 
 def seconds(time_limit: float | str | timedelta | None, name: str = "max_time") -> float | None:
@@ -28,106 +41,127 @@ def seconds(time_limit: float | str | timedelta | None, name: str = "max_time") 
     return None if time_limit is None else float(time_limit)
 
 
-def _is_time(limit: float | str | timedelta) -> float | str | timedelta:
-    """A time limit as it is; ValueError where it is none."""
+def _is_time(limit: float | str) -> float | str:
     seconds(limit)
     return limit
 
 
-PartOfBatches = Annotated[float, Field(gt=0, le=1)]
+WholeFromZero = Annotated[int, Field(strict=True, ge=0)]
+WholeFromOne = Annotated[int, Field(strict=True, ge=1)]
 Batches = Annotated[
-    Annotated[int, Field(strict=True, ge=1)] | PartOfBatches,
+    WholeFromOne | PositiveShare,
     Field(description="1 or more batches, or a share above 0.0 to 1.0"),
 ]
 BatchesOrNone = Annotated[
-    Annotated[int, Field(strict=True, ge=0)] | PartOfBatches,
+    WholeFromZero | PositiveShare,
     Field(description="0 or more batches, or a share above 0.0 to 1.0"),
 ]
+Limit = Annotated[
+    WholeFromZero | Share, Field(description="0 or more batches, or a share 0.0 to 1.0")
+]
+Interval = Annotated[
+    WholeFromOne | PositiveShare,
+    Field(description="a share of the epoch above 0.0 to 1.0, or 1 or more steps"),
+]
 TimeLimit = Annotated[float | str, AfterValidator(_is_time)]
+Seconds = Annotated[
+    float | str | timedelta,
+    AfterValidator(seconds),
+    Field(description="seconds, a timedelta or days:hours:minutes:seconds"),
+]
 
 
-def check_settings(trainer) -> None:
-    """ValueError naming the first setting of a Trainer that cannot be."""
-    if trainer.max_epochs is None and trainer.max_steps is None and trainer.max_time is None:
-        raise ValueError("nothing says how long to train: give max_epochs, max_steps or max_time")
-    for name, least in (
-        ("max_epochs", 1),
-        ("max_steps", 1),
-        ("check_val_every_n_epoch", 1),
-        ("num_sanity_val_steps", 0),
-        ("accumulate_grad_batches", 1),
-        ("max_skipped_steps", 1),
-        ("log_every_n_steps", 1),
-        ("memory_limit", 1),
-        ("cache_limit", 0),
-        ("wired_limit", 0),
-    ):
-        value = trainer.__dict__[name]
-        optional = name in ("max_epochs", "max_steps") or name.endswith("_limit")
-        if value is None and optional:
-            continue
-        if not is_whole(value) or value < least:
-            raise ValueError(f"{name} is {value!r}, expected a whole number, {least} or more")
-    if not is_whole(trainer.seed) or trainer.seed < 0:
-        raise ValueError(f"seed is {trainer.seed!r}, expected a whole number, 0 or more")
-    for name in (f"limit_{part}_batches" for part in ("train", "val", "test", "predict")):
-        value = trainer.__dict__[name]
-        if value is not None and not is_number(value) and value is not False:
-            raise ValueError(f"{name} is {value!r}, expected a share 0.0..1.0 or a whole number")
-    clip, algorithm = trainer.gradient_clip_val, trainer.gradient_clip_algorithm
-    if clip is not None and not (is_number(clip) and clip > 0):
-        raise ValueError(f"gradient_clip_val is {clip!r}, expected a number above 0 or None")
-    if algorithm not in ("norm", "value"):
-        raise ValueError(f"gradient_clip_algorithm is {algorithm!r}, expected 'norm' or 'value'")
-    if trainer.precision not in PRECISIONS:
-        expected = " or ".join(map(repr, PRECISIONS))
-        raise ValueError(f"precision is {trainer.precision!r}, expected {expected}")
-    decay = trainer.ema_decay
-    if decay is not None and not (is_number(decay) and 0 <= decay < 1):
-        raise ValueError(f"ema_decay is {decay!r}, expected 0 or more and below 1")
-    interval = trainer.val_check_interval
-    share = isinstance(interval, float)
-    if not is_number(interval) or interval <= 0 or (share and interval > 1):
-        raise ValueError(
-            f"val_check_interval is {interval!r}, expected a share of the epoch above 0.0 and "
-            f"at most 1.0, or a whole number of steps"
+@validated
+class TrainerArguments:
+    """The settings of a Trainer, which explains them; ValueError lists those that cannot be."""
+
+    max_epochs: PositiveInt | None
+    max_steps: PositiveInt | None
+    max_time: Seconds | None
+    val_check_interval: Interval
+    check_val_every_n_epoch: PositiveInt
+    num_sanity_val_steps: NonNegativeInt
+    gradient_clip_val: Positive | None
+    gradient_clip_algorithm: Literal["norm", "value"]
+    accumulate_grad_batches: PositiveInt
+    ema_decay: ShareBelowOne | None
+    max_skipped_steps: PositiveInt
+    precision: Literal["32-true", "bf16-mixed"]
+    memory_limit: PositiveInt | None
+    cache_limit: NonNegativeInt | None
+    wired_limit: NonNegativeInt | None
+    default_root_dir: Path
+    enable_checkpointing: bool
+    enable_progress_bar: bool
+    enable_model_summary: bool
+    compile: bool
+    seed: NonNegativeInt
+    log_every_n_steps: PositiveInt
+    limit_train_batches: Limit | None
+    limit_val_batches: Limit | None
+    limit_test_batches: Limit | None
+    limit_predict_batches: Limit | None
+    overfit_batches: Limit
+    fast_dev_run: bool | NonNegativeInt
+    debug_lazy_eval: bool
+    config: dict | None
+
+    def __post_init__(self):
+        lengths = self.max_epochs, self.max_steps, self.max_time
+        if lengths == (None, None, None) and not self.fast_dev_run:
+            raise ValueError(
+                "max_epochs, max_steps and max_time are None, expected one of them or more"
+            )
+        every, interval = self.check_val_every_n_epoch, self.val_check_interval
+        if not isinstance(interval, float) and every != 1:
+            raise ValueError(
+                f"check_val_every_n_epoch is {every}, but val_check_interval={interval} counts "
+                f"steps, expected one of them"
+            )
+        if problem := not_plain(self.config, "config"):
+            raise ValueError(f"{problem}: it is saved with every checkpoint")
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> "TrainerArguments":
+        """Those of a mapping that may have other names, too, with `fast_dev_run` carried out."""
+        names = [field.name for field in fields(cls)]
+        arguments = cls(**{name: settings[name] for name in names})
+        batches = int(arguments.fast_dev_run)
+        return arguments.for_dev_run(batches) if batches else arguments
+
+    def for_dev_run(self, batches: int) -> "TrainerArguments":
+        """One epoch of so many batches that writes nothing, to test one's own code."""
+        return replace(
+            self,
+            max_epochs=1,
+            max_steps=batches,
+            max_time=None,
+            num_sanity_val_steps=0,
+            limit_train_batches=batches,
+            limit_val_batches=batches,
+            limit_test_batches=batches,
+            limit_predict_batches=batches,
+            val_check_interval=1.0,
+            check_val_every_n_epoch=1,
+            enable_checkpointing=False,
         )
-    every = trainer.check_val_every_n_epoch
-    if not share and every != 1:
-        raise ValueError(
-            f"check_val_every_n_epoch is {every}, but val_check_interval={interval} counts steps, "
-            f"expected one of them"
-        )
-    if found := not_plain(trainer.config, "config"):
-        raise ValueError(f"{found}: it is saved with every checkpoint")
 
 
-def is_whole(value) -> bool:
-    """Whether a setting is an int, and no bool."""
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def is_number(value) -> bool:
-    """Whether a setting is a plain Python number, and no bool."""
-    return isinstance(value, float) or is_whole(value)
-
-
-def parts(name: str, given, kind: type) -> list:
-    """One callback or logger, several or None as a list; ValueError for what is no `kind`."""
-    several = list(given) if isinstance(given, list | tuple) else [] if given is None else [given]
-    for one in several:
-        if isinstance(one, type):
-            found = f"the class {one.__name__}, expected an object of it"
-            raise ValueError(f"{name}: {found}")
-        if not isinstance(one, kind):
-            raise ValueError(f"{name}: found {one!r}, expected a {kind.__name__}")
-    return several
+def as_list(name: str, value: Any, kind: type[T]) -> list[T]:
+    """One object of `kind`, a list of them or None as a list; ValueError for other values."""
+    items = list(value) if isinstance(value, list | tuple) else [] if value is None else [value]
+    for item in items:
+        if isinstance(item, type):
+            raise ValueError(f"{name}: the class {item.__name__}, expected an object of it")
+        if not isinstance(item, kind):
+            raise ValueError(f"{name}: found {item!r}, expected a {kind.__name__}")
+    return items
 
 
 def check_loaders(trainer) -> None:
-    """ValueError unless the loaders of a fit can be iterated, and neither says that it is empty."""
+    """ValueError unless the loaders of a fit can be iterated, and neither is known to be empty."""
     for name, loader in (("train", trainer.train_loader), ("val", trainer.val_loader)):
-        iterable = hasattr(loader, "__iter__") or hasattr(loader, "__getitem__")
+        iterable = isinstance(loader, Iterable) or hasattr(loader, "__getitem__")
         if not iterable and (name == "train" or loader is not None):
             found = type(loader).__name__
             raise ValueError(f"{name}_loader is a {found}, expected a DataLoader or other batches")

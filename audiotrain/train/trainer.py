@@ -3,22 +3,23 @@
 Where the seeds of its API are silent, names and meanings are PyTorch Lightning's.
 """
 
-import contextlib
 import copy
 import time
 from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import mlx.core as mx
 
 from audiotrain.backend.ops import can_compile
 from audiotrain.train import checkpoint
-from audiotrain.train.arguments import check_loaders, check_settings, parts, seconds
+from audiotrain.train.arguments import TrainerArguments, as_list, check_loaders
 from audiotrain.train.callbacks.base import Callback
 from audiotrain.train.callbacks.builtin import default_callbacks
 from audiotrain.train.callbacks.model_checkpoint import ModelCheckpoint
 from audiotrain.train.distributed.ranks import join
+from audiotrain.train.engine.compiled_function import StepOutputs, as_float
 from audiotrain.train.engine.evaluation_loop import (
     Averages,
     count_batches,
@@ -27,12 +28,12 @@ from audiotrain.train.engine.evaluation_loop import (
     predict,
 )
 from audiotrain.train.engine.fit_loop import FitLoop
-from audiotrain.train.engine.precision import PRECISIONS
-from audiotrain.train.engine.signals import Interrupted
+from audiotrain.train.engine.precision import PRECISIONS, Precision
+from audiotrain.train.engine.signals import Interrupted, SignalGuard
 from audiotrain.train.engine.step_metrics import LoggedScalars
 from audiotrain.train.engine.steps import EvaluationStep, TrainStep, learning_rate_of
 from audiotrain.train.history import History
-from audiotrain.train.loggers.base import Logger, file_loggers
+from audiotrain.train.loggers.base import FileLogger, Logger, file_loggers
 from audiotrain.train.module import OptimizerConfig, TrainModule, optimizer_config
 from audiotrain.train.run_folder import only_run_in
 from audiotrain.train.trainer_state import load_weights, resolve, restore, save
@@ -106,52 +107,25 @@ class Trainer:
         config: dict | None = None,
         configure_optimizers: Callable[[TrainModule], OptimizerConfig] | None = None,
     ):
-        fast = int(fast_dev_run)
-        if fast:
-            max_epochs, max_steps, max_time, num_sanity_val_steps = 1, fast, None, 0
-            limit_train_batches = limit_val_batches = fast
-            limit_test_batches = limit_predict_batches = fast
-            val_check_interval, check_val_every_n_epoch = 1.0, 1
-            enable_checkpointing, logger = False, False
-        self.fast_dev_run = bool(fast)
-        self.max_epochs, self.max_steps, self.max_time = max_epochs, max_steps, seconds(max_time)
-        self.val_check_interval = val_check_interval
-        self.check_val_every_n_epoch = check_val_every_n_epoch
-        self.num_sanity_val_steps = num_sanity_val_steps
-        self.gradient_clip_val = gradient_clip_val
-        self.gradient_clip_algorithm = gradient_clip_algorithm
-        self.accumulate_grad_batches = accumulate_grad_batches
-        self.ema_decay, self.max_skipped_steps = ema_decay, max_skipped_steps
-        self.precision = precision
-        self.memory_limit, self.cache_limit = memory_limit, cache_limit
-        self.wired_limit = wired_limit
-        self.default_root_dir = Path(default_root_dir)
-        self.compile, self.debug_lazy_eval = compile and not debug_lazy_eval, debug_lazy_eval
-        self.seed, self.log_every_n_steps, self.config = seed, log_every_n_steps, config
-        self.limit_train_batches, self.limit_val_batches = limit_train_batches, limit_val_batches
-        self.limit_test_batches = limit_test_batches
-        self.limit_predict_batches = limit_predict_batches
-        self.overfit_batches = overfit_batches
-        check_settings(self)
+        self.arguments = TrainerArguments.of(locals())
         self.configure_optimizers = configure_optimizers
         self.ranks = join()
-        self.callbacks = default_callbacks(
-            parts("callbacks", callbacks, Callback),
-            enable_checkpointing,
-            enable_progress_bar,
-            enable_model_summary,
-            self.fast_dev_run,
-        )
-        self.loggers = [] if logger is False else file_loggers(self.default_root_dir)
-        if not isinstance(logger, bool):
-            self.loggers += parts("logger", logger, Logger)
+        given = as_list("callbacks", callbacks, Callback)
+        self.callbacks = default_callbacks(given, self.arguments)
+        self.loggers: list[Logger] = []
+        if logger is not False and not fast_dev_run:
+            self.loggers += file_loggers(self.arguments.default_root_dir)
+            self.loggers += [] if logger is True else as_list("logger", logger, Logger)
         if not self.is_global_zero:
             self.loggers = [Logger() for _ in self.loggers]
         self.module: TrainModule | None = None
         self.step: TrainStep | None = None
-        self.train_loader = self.val_loader = None
+        self.train_loader: Iterable | None = None
+        self.val_loader: Iterable | None = None
         self.sanity_checking = False
-        self.guard = self.latest = self.loop = None
+        self.guard: SignalGuard | None = None
+        self.latest: StepOutputs | None = None
+        self.loop: FitLoop | None = None
         self.how_to_continue = 'fit(..., ckpt_path="{path}")'  # what an interrupted run says
         self.records = LoggedScalars()
         self._evaluation_steps: dict[str, EvaluationStep] = {}
@@ -159,7 +133,13 @@ class Trainer:
         self._reset()
         mx.random.seed(seed)
 
-    # What is going on, for modules and callbacks
+    # State, for modules and callbacks
+
+    if not TYPE_CHECKING:  # typed code reads `arguments`
+
+        def __getattr__(self, name: str):
+            """Settings under their own names, as in Lightning: `trainer.max_steps`."""
+            return getattr(self.__dict__["arguments"], name)
 
     @property
     def global_rank(self) -> int:
@@ -178,8 +158,9 @@ class Trainer:
 
     @property
     def logger(self) -> Logger | None:
-        """The first logger the user gave, else the CSV one."""
-        return self.loggers[2] if len(self.loggers) > 2 else next(iter(self.loggers), None)
+        """The first logger beside those of the run folder's files, else the CSV one."""
+        others = (one for one in self.loggers if not isinstance(one, FileLogger))
+        return next(others, self.loggers[0] if self.loggers else None)
 
     @property
     def checkpoint_callback(self) -> ModelCheckpoint | None:
@@ -199,29 +180,33 @@ class Trainer:
     @property
     def num_training_batches(self) -> int | None:
         """Batches in an epoch, limits applied; None when the loader has no length."""
-        if self.overfit_batches:
-            return count_batches(self.train_loader, self.overfit_batches, "overfit_batches")
-        return count_batches(self.train_loader, self.limit_train_batches, "limit_train_batches")
+        name = "overfit_batches" if self.arguments.overfit_batches else "limit_train_batches"
+        return self.count_batches(self.train_loader, name)
 
     @property
     def estimated_total_steps(self) -> int:
         """Optimizer steps of the whole fit; ValueError when nothing fixes their number."""
-        if self.max_steps is not None:
-            return self.max_steps
-        if self.max_epochs is None:
+        epochs, steps = self.arguments.max_epochs, self.arguments.max_steps
+        if steps is not None:
+            return steps
+        if epochs is None:
             raise ValueError(
                 "max_time alone fixes no number of steps: give max_epochs or max_steps"
             )
-        if self.num_training_batches is None:
+        if (batches := self.num_training_batches) is None:
             raise ValueError("the training loader has no length: give max_steps")
-        return self.max_epochs * -(-self.num_training_batches // self.accumulate_grad_batches)
+        return epochs * -(-batches // self.arguments.accumulate_grad_batches)
+
+    def count_batches(self, loader: Iterable | None, limit: str) -> int | None:
+        """Batches of a pass over `loader` under the setting `limit`; None when it has no length."""
+        return count_batches(loader, vars(self.arguments)[limit], limit)
 
     def record(self, name: str, value: mx.array | float) -> None:
         """Keep a scalar for the step being traced, or for the next row (TrainModule.log); in a
         hook it is among `callback_metrics` at once."""
         number = self.records.add(name, value)
         if not self.records.in_step:
-            self.callback_metrics[name] = number.item()
+            self.callback_metrics[name] = as_float(number)
 
     def log_metrics(self, metrics: dict[str, float]) -> dict[str, float]:
         """Give one row of numbers to every logger, and back, with what hooks recorded."""
@@ -240,7 +225,8 @@ class Trainer:
 
     def current_learning_rate(self) -> float:
         """Rate of the last optimizer step."""
-        return learning_rate_of(self.step.optimizer).item()
+        assert self.step is not None, "fit has begun"
+        return as_float(learning_rate_of(self.step.optimizer))
 
     def check_signal(self) -> None:
         """Leave the loop when Ctrl-C or SIGTERM has come."""
@@ -270,39 +256,35 @@ class Trainer:
         self.ranks.shard(val_loader)
         check_loaders(self)
         self.call_callbacks(lambda c: c.setup(self, model))
-        self._build(model)
+        self.step = self._training_step(model)
         self._reset()
-        mx.random.seed(self.seed)
+        mx.random.seed(self.arguments.seed)
         if ckpt_path is not None:
             restore(self, ckpt_path)
             self.resumed = True
         self.ranks.broadcast(self.step.state())
-        writes = self.is_global_zero and (self.loggers or self.checkpoint_callback)
-        savers = [c for c in self.callbacks if isinstance(c, ModelCheckpoint) and c.dirpath]
-        folders = {c.folder(self): "dirpath" for c in savers}
-        folders[self.default_root_dir] = "default_root_dir"
-        with only_run_in(folders) if writes else contextlib.nullcontext():
+        with only_run_in(self._folders()):
             for logger in self.loggers:
                 logger.start(self.global_step)
-                logger.log_hyperparams(self.config or {})
+                logger.log_hyperparams(self.arguments.config or {})
             FitLoop(self).run()
 
     def validate(self, model: TrainModule, val_loader: Iterable, ckpt_path=None) -> dict:
         """Metrics over `val_loader`, named "val_…", weighted by batch; `ckpt_path`: its weights."""
         self._attach(model, self._to_evaluate(ckpt_path))
-        return self._evaluate(val_loader, "validation_step", "val_", self.limit_val_batches)
+        return self._evaluate(val_loader, "validation_step", "val_")
 
     def test(self, model: TrainModule, test_loader: Iterable, ckpt_path=None) -> dict:
         """Metrics over `test_loader`, named "test_…", weighted by batch."""
         self._attach(model, self._to_evaluate(ckpt_path))
-        return self._evaluate(test_loader, "test_step", "test_", self.limit_test_batches)
+        return self._evaluate(test_loader, "test_step", "test_")
 
     def predict(self, model: TrainModule, loader: Iterable, ckpt_path=None) -> list:
         """What `predict_step` gives for each batch (each rank: of its share), evaluated, in eval
         mode."""
         self._attach(model, self._to_evaluate(ckpt_path))
         self.ranks.shard(loader)
-        return predict(self, loader, PRECISIONS[self.precision]())
+        return predict(self, loader)
 
     def export_history(self, path: str | Path) -> None:
         """Write the history as JSON (rank 0): lists by metric, one value an epoch; all rows."""
@@ -339,15 +321,15 @@ class Trainer:
     def evaluation_step(self, method: str) -> EvaluationStep:
         """The compiled step for "validation_step" or "test_step" of the attached module."""
         if method not in self._evaluation_steps:
-            precision = PRECISIONS[self.precision]()
-            step = EvaluationStep(self.module, method, precision, self._compiles())
+            step = EvaluationStep(self.module, method, self._precision(), self._compiles())
             self._evaluation_steps[method] = step
         return self._evaluation_steps[method]
 
-    def _evaluate(self, loader, method: str, prefix: str, limit) -> dict:
+    def _evaluate(self, loader, method: str, prefix: str) -> dict:
         self.ranks.shard(loader)
         with evaluating(self):
-            metrics = evaluate(self, loader, method, prefix, limit)
+            batches = self.count_batches(loader, f"limit_{prefix}batches")
+            metrics = evaluate(self, loader, method, prefix, batches)
         self.log_metrics(metrics)
         return metrics
 
@@ -372,33 +354,42 @@ class Trainer:
         else:
             self.ranks.broadcast([model.state])
 
-    def _build(self, model: TrainModule) -> None:
+    def _training_step(self, model: TrainModule) -> TrainStep:
+        arguments = self.arguments
         self.optimizer_config = optimizer_config(model, self.configure_optimizers)
-        self.step = TrainStep(
+        return TrainStep(
             model,
             self.optimizer_config.corrected_optimizer(),
-            clip_value=self.gradient_clip_val,
-            clip_algorithm=self.gradient_clip_algorithm,
-            accumulate=self.accumulate_grad_batches > 1,
-            ema_decay=self.ema_decay,
-            precision=PRECISIONS[self.precision](),
+            clip_value=arguments.gradient_clip_val,
+            clip_algorithm=arguments.gradient_clip_algorithm,
+            accumulate=arguments.accumulate_grad_batches > 1,
+            ema_decay=arguments.ema_decay,
+            precision=self._precision(),
             ranks=self.ranks,
             compile=self._compiles(),
         )
 
+    def _precision(self) -> Precision:
+        return PRECISIONS[self.arguments.precision]()
+
     def _compiles(self) -> bool:
-        self.compile = self.compile and can_compile()
-        return self.compile
+        return self.arguments.compile and not self.arguments.debug_lazy_eval and can_compile()
+
+    def _folders(self) -> dict[Path, str]:
+        """Folders that this rank writes to, each with the setting that named it."""
+        savers = [c for c in self.callbacks if isinstance(c, ModelCheckpoint)]
+        if not (self.is_global_zero and (self.loggers or savers)):
+            return {}
+        folders = {saver.folder(self): "dirpath" for saver in savers if saver.dirpath}
+        return folders | {self.arguments.default_root_dir: "default_root_dir"}
 
     def _reset(self) -> None:
         self.current_epoch = self.global_step = self.batches_done = self.group = 0
         self.checked_batches = 0  # of the epoch, when a validation inside it was last considered
         self.skipped_steps = self.skipped_run = 0
         self.validated_step = -1
-        self.resumed = self.loader_resumes = False
-        self.validation_due = self.validated_now = self.epoch_finished = self.epoch_ending = (
-            self.should_stop
-        ) = False
+        self.resumed = self.loader_resumes = self.validation_due = self.validated_now = False
+        self.epoch_finished = self.epoch_ending = self.should_stop = False
         self.averages, self.interval = Averages(), Averages()
         self.callback_metrics: dict[str, float] = {}
         self.history = History()

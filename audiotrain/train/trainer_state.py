@@ -11,18 +11,29 @@ import mlx.core as mx
 from audiotrain.train import checkpoint
 from audiotrain.train.engine.compiled_function import random_key
 from audiotrain.train.engine.evaluation_loop import Averages
-from audiotrain.utils import arrays as utils_arrays
+from audiotrain.utils.arrays import arrays_of, put_arrays
+
+# Where a run stands: attributes of the Trainer that a checkpoint holds under the same names.
+COUNTERS = (
+    "group",
+    "global_step",
+    "skipped_steps",
+    "skipped_run",
+    "validation_due",
+    "checked_batches",
+    "validated_step",
+)
 
 
 def trees(trainer) -> dict[str, dict]:
     """The trees of arrays that make up a training state, by the name of their file."""
     step = trainer.step
-    found = {"model": step.module.state, "optimizer": step.optimizer.state}
+    states = {"model": step.module.state, "optimizer": step.optimizer.state}
     if "ema" in step.extra:
-        found["ema"] = step.extra["ema"]
+        states["ema"] = step.extra["ema"]
     if trainer.group:  # inside a group of accumulated batches
-        found["accumulator"] = step.extra["accumulator"]
-    return found
+        states["accumulator"] = step.extra["accumulator"]
+    return states
 
 
 def save(trainer, path: str | Path) -> None:
@@ -33,7 +44,9 @@ def save(trainer, path: str | Path) -> None:
             f"accumulated batches; several ranks can save only between optimizer steps"
         )
     if trainer.is_global_zero:
-        checkpoint.save(path, arrays_to_save(trainer), position(trainer))
+        mx.eval(trainer.step.state())
+        arrays = {name: arrays_of(tree) for name, tree in trees(trainer).items()}
+        checkpoint.save(path, arrays, position(trainer))
 
 
 def resolve(trainer, path: str | Path) -> Path:
@@ -41,27 +54,21 @@ def resolve(trainer, path: str | Path) -> Path:
     saver = trainer.checkpoint_callback
     if path not in ("last", "best") or Path(path).exists() or saver is None:
         return Path(path)
-    found = saver.folder(trainer) / "last" if path == "last" else saver.best_model_path
-    if found is None:
+    if path == "last":
+        return saver.folder(trainer) / "last"
+    if saver.best_model_path is None:
         raise ValueError("ckpt_path 'best': no best checkpoint was written yet")
-    return Path(found)
+    return saver.best_model_path
 
 
 def load_weights(trainer, path: Path) -> dict:
-    """Load weights, averaged ones where there are any, that rank 0 reads into the module of every
-    rank; the checkpoint's meta."""
+    """Load a checkpoint's weights, averaged ones where it has them, into the module of every rank
+    (rank 0 reads them); the checkpoint's meta."""
     module = trainer.module
     trainer.step = None  # its running average belongs to other weights
     meta = trainer.ranks.broadcast_from_rank0(lambda: checkpoint.load_weights(module, path))
     trainer.ranks.broadcast([module.state])
     return meta
-
-
-def arrays_to_save(trainer) -> dict[str, utils_arrays.Arrays]:
-    """Evaluated arrays of `trees`, flat."""
-    mx.eval(trainer.step.state())
-    # The average is flat already, under the parameters' own names.
-    return {name: utils_arrays.arrays_of(tree) for name, tree in trees(trainer).items()}
 
 
 def position(trainer) -> dict:
@@ -70,19 +77,13 @@ def position(trainer) -> dict:
     loader, loader_state = trainer.train_loader, None
     if not finished and not trainer.overfit_batches and hasattr(loader, "state_dict"):
         loader_state = loader.state_dict()
-        if hasattr(loader, "state_after"):  # of what was trained, whoever else iterates over it
+        if hasattr(loader, "state_after"):  # of the trained batches: other code may iterate, too
             loader_state = loader.state_after(trainer.current_epoch, trainer.batches_done)
     averages = Averages() if finished else trainer.averages
     return {
         "epoch": trainer.current_epoch + finished,
         "batches": 0 if finished else trainer.batches_done,
-        "group": trainer.group,
-        "global_step": trainer.global_step,
-        "skipped_steps": trainer.skipped_steps,
-        "skipped_run": trainer.skipped_run,
-        "validation_due": trainer.validation_due,
-        "checked_batches": trainer.checked_batches,
-        "validated_step": trainer.validated_step,
+        **{name: trainer.__dict__[name] for name in COUNTERS},
         "seconds": trainer.elapsed(),
         "random_key": str(random_key()),  # 64 bits, more than some JSON readers keep
         "loader": loader_state,
@@ -90,7 +91,7 @@ def position(trainer) -> dict:
         "interval_averages": trainer.interval.state_dict(),
         "metrics": trainer.callback_metrics,
         "records": trainer.records.pending(),
-        "trained": sorted(utils_arrays.arrays_of(trainer.module.trainable_parameters())),
+        "trained": sorted(arrays_of(trainer.module.trainable_parameters())),
         "evaluating": [name for name, part in trainer.module.named_modules() if not part.training],
         "history": trainer.history.state_dict(),
         "callbacks": {name: c.state_dict() for name, c in numbered(trainer.callbacks)},
@@ -113,12 +114,9 @@ def restore(trainer, path: Path) -> None:
 
 def _restore_position(trainer, meta: dict) -> None:
     _restore_modes(trainer, meta)  # on the ranks that read no arrays, too
-    trainer.group = meta["group"]
+    meta.setdefault("checked_batches", meta["batches"])  # older checkpoints lack it
+    vars(trainer).update({name: meta[name] for name in COUNTERS})
     trainer.current_epoch, trainer.batches_done = meta["epoch"], meta["batches"]
-    trainer.global_step, trainer.validation_due = meta["global_step"], meta["validation_due"]
-    trainer.validated_step = meta["validated_step"]
-    trainer.checked_batches = meta.get("checked_batches", meta["batches"])  # older ones lack it
-    trainer.skipped_steps, trainer.skipped_run = meta["skipped_steps"], meta["skipped_run"]
     trainer.started = time.monotonic() - meta["seconds"]
     trainer.averages.load_state_dict(meta["epoch_averages"])
     trainer.interval.load_state_dict(meta["interval_averages"])
@@ -126,13 +124,11 @@ def _restore_position(trainer, meta: dict) -> None:
     trainer.history.load_state_dict(meta["history"])
     for name, value in meta.get("records", {}).items():
         trainer.record(name, value)
-    for objects, states in (
-        (trainer.callbacks, meta["callbacks"]),
-        (trainer.loggers, meta.get("loggers", {})),  # older checkpoints have none
-    ):
+    states = meta["callbacks"], meta.get("loggers", {})  # older checkpoints have no loggers
+    for objects, saved in zip((trainer.callbacks, trainer.loggers), states, strict=True):
         for name, one in numbered(objects):
-            if name in states:
-                one.load_state_dict(states[name])
+            if name in saved:
+                one.load_state_dict(saved[name])
     trainer.loader_resumes = meta["loader"] is not None and meta["batches"] > 0
     if trainer.loader_resumes:
         trainer.train_loader.load_state_dict(meta["loader"])
@@ -150,21 +146,20 @@ def _restore_arrays(trainer, path: Path) -> dict:
     trainer.group = meta.get("group", 0)
     expected = trees(trainer)
     for name, tree in expected.items():  # all of them before anything is changed
-        found = arrays.get(name, {})
-        checkpoint.match(found, utils_arrays.arrays_of(tree), f"{path} ({name})")
+        checkpoint.match(arrays.get(name, {}), arrays_of(tree), f"{path} ({name})")
     if "ema" in arrays and trainer.ema_decay is None:
         warnings.warn(f"{path}: its running average is left out, ema_decay is None", stacklevel=6)
     for name, tree in expected.items():
         if name == "ema":
             tree.update(arrays[name])
         else:
-            utils_arrays.put_arrays(tree, arrays.get(name, {}))
+            put_arrays(tree, arrays.get(name, {}))
     return meta
 
 
 def _restore_modes(trainer, meta: dict) -> None:
     """Freeze, unfreeze, and set to train or eval as in the run that was saved."""
-    if "trained" not in meta:  # of an older checkpoint
+    if "trained" not in meta:  # an older checkpoint
         return
     trained, evaluating = set(meta["trained"]), set(meta["evaluating"])
     for name, part in trainer.module.named_modules():
@@ -182,10 +177,6 @@ def numbered(objects: Sequence) -> list[tuple[str, Any]]:
     >>> numbered([1, 2.0, 3])
     [('int.1', 1), ('float.1', 2.0), ('int.2', 3)]
     """
-    count: dict[str, int] = {}
-    named = []
-    for one in objects:
-        kind = type(one).__name__
-        count[kind] = count.get(kind, 0) + 1
-        named.append((f"{kind}.{count[kind]}", one))
-    return named
+    kinds = [type(one).__name__ for one in objects]
+    numbers = (kinds[: index + 1].count(kind) for index, kind in enumerate(kinds))
+    return [(f"{kind}.{n}", one) for kind, n, one in zip(kinds, numbers, objects, strict=True)]

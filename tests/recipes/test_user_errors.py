@@ -59,7 +59,7 @@ def test_an_error_says_how_its_batch_is_unlike_the_others(tmp_path, batch, note,
     model = Takes()
     with pytest.raises((KeyError, ValueError)) as error:
         trainer(tmp_path, compile=compiled).fit(model, [{"x": mx.ones((1, 2))}, batch])
-    assert error.value.__notes__ == [f"this batch is unlike those before: {note}"]
+    assert error.value.__notes__ == [f"this batch differs from the batches before: {note}"]
     assert model.w.tolist() == [-1.0, -1.0]  # the good batch is learned
 
 
@@ -77,7 +77,7 @@ def test_a_generator_validates_whole_or_is_refused(tmp_path):
     run = trainer(tmp_path, num_sanity_val_steps=2)
     run.fit(Scripted(), data, losses())
     assert run.history.rows[0]["val_loss"] == 1.5  # the sanity check took none of them
-    with pytest.raises(ValueError, match="val loader gave no batch: .* a generator that was used"):
+    with pytest.raises(ValueError, match="val loader gave no batch: .* that is exhausted"):
         trainer(tmp_path, max_epochs=2).fit(Scripted(), data, losses())
 
 
@@ -265,7 +265,7 @@ def test_a_run_folder_that_is_a_file_is_told(tmp_path):
 
 
 def test_a_wrong_precision_is_named(tmp_path):
-    with pytest.raises(ValueError, match="'16-mixed', expected '32-true' or 'bf16-mixed'"):
+    with pytest.raises(ValueError, match="found '16-mixed', expected one of 32-true, bf16-mixed"):
         trainer(tmp_path, precision="16-mixed")
 
 
@@ -280,16 +280,15 @@ def test_a_checkpoint_folder_of_another_kind_is_told(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"seed": None}, "seed is None, expected a whole number, 0 or more"),
-        ({"seed": -1}, "seed is -1"),
-        ({"max_steps": True}, "max_steps is True, expected a whole number"),
-        ({"num_sanity_val_steps": None}, "num_sanity_val_steps is None"),
-        ({"val_check_interval": "0.5"}, "val_check_interval is '0.5', expected a share"),
-        ({"val_check_interval": np.float32(0.5)}, "val_check_interval is np.float32"),
+        ({"seed": None}, "seed: found None, expected a whole number, 0 or more"),
+        ({"seed": -1}, "seed=-1, expected 0 or more"),
+        ({"max_steps": True}, "max_steps: found 'true', expected a whole number"),
+        ({"num_sanity_val_steps": None}, "num_sanity_val_steps: found None"),
+        ({"val_check_interval": "0.5"}, "val_check_interval: found '0.5', expected a share"),
         ({"val_check_interval": 5, "check_val_every_n_epoch": 2}, "counts steps, expected one"),
-        ({"limit_val_batches": "all"}, "limit_val_batches is 'all', expected a share"),
-        ({"gradient_clip_val": "1"}, "gradient_clip_val is '1', expected a number above 0"),
-        ({"ema_decay": "x"}, "ema_decay is 'x', expected 0 or more and below 1"),
+        ({"limit_val_batches": "all"}, "limit_val_batches: found 'all', expected 0 or more"),
+        ({"gradient_clip_val": "1"}, "gradient_clip_val: found '1', expected a number"),
+        ({"ema_decay": "x"}, "ema_decay: found 'x', expected a number, 0 or more"),
         ({"callbacks": [EarlyStopping]}, "callbacks: the class EarlyStopping, expected an object"),
         ({"callbacks": ["x"]}, "callbacks: found 'x', expected a Callback"),
         ({"logger": "csv"}, "logger: found 'csv', expected a Logger"),
@@ -357,7 +356,7 @@ def test_a_batch_that_changes_its_type_is_told_when_it_cannot_be_computed(tmp_pa
     batches = [{"x": x, "y": mx.array([0, 1])}, {"x": x, "y": mx.array([0.0, 1.0])}]
     with pytest.raises((RuntimeError, ValueError)) as caught:
         trainer(tmp_path).fit(Classifier(), batches)
-    assert any("unlike those before" in note for note in caught.value.__notes__)
+    assert any("differs from the batch before" in note for note in caught.value.__notes__)
 
 
 def test_two_runs_may_not_share_a_folder_of_checkpoints(tmp_path):

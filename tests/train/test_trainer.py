@@ -439,14 +439,20 @@ def test_debug_lazy_eval_gives_the_same_run_uncompiled(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({}, "give max_epochs, max_steps or max_time"),
-        ({"max_epochs": 0}, "max_epochs is 0, expected a whole number, 1 or more"),
-        ({"max_steps": 1.5}, "max_steps is 1.5"),
+        ({}, "max_epochs, max_steps and max_time are None, expected one"),
+        ({"max_epochs": 0}, "max_epochs=0, expected 1 or more"),
+        ({"max_steps": 1.5}, "max_steps: found '1.5', expected a whole number"),
         ({"max_time": "soon"}, "max_time is 'soon', expected days:hours:minutes:seconds"),
-        ({"max_epochs": 1, "val_check_interval": 1.5}, "val_check_interval is 1.5"),
-        ({"max_epochs": 1, "gradient_clip_val": 0}, "gradient_clip_val is 0"),
-        ({"max_epochs": 1, "gradient_clip_algorithm": "l1"}, "'l1', expected 'norm' or 'value'"),
-        ({"max_epochs": 1, "ema_decay": 1.0}, "ema_decay is 1.0"),
+        (
+            {"max_epochs": 1, "val_check_interval": 1.5},
+            "val_check_interval=1.5, expected a share",
+        ),
+        ({"max_epochs": 1, "gradient_clip_val": 0}, "gradient_clip_val=0.0, expected more than 0"),
+        (
+            {"max_epochs": 1, "gradient_clip_algorithm": "l1"},
+            "found 'l1', expected one of norm",
+        ),
+        ({"max_epochs": 1, "ema_decay": 1.0}, "ema_decay=1.0, expected 0 or more and less than 1"),
         (
             {"max_epochs": 1, "enable_checkpointing": False, "callbacks": [ModelCheckpoint()]},
             "enable_checkpointing is False, but callbacks has a ModelCheckpoint",

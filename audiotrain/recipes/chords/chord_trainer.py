@@ -5,7 +5,7 @@ A thin face on the Trainer. Accuracies are percent here, and fractions in the Tr
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
@@ -221,11 +221,12 @@ class ChordTrainer:
         Losses are means over the epoch. ValueError once training was stopped for good.
         """
         trainer, done = self.trainer, self.trainer.current_epoch
-        trainer.max_epochs, trainer.limit_val_batches = done + 1, 0
+        whole = trainer.arguments
+        trainer.arguments = replace(whole, max_epochs=done + 1, limit_val_batches=0)
         try:
             self._fit()
         finally:
-            trainer.max_epochs, trainer.limit_val_batches = self.config.num_epochs, None
+            trainer.arguments = whole
         if trainer.current_epoch == done:
             raise ValueError(
                 f"train_epoch: training was stopped early at epoch {done} by "

@@ -32,7 +32,6 @@ from audiotrain.train.data.loader import DataLoader, Dataset
 from audiotrain.train.engine.evaluation_loop import predict
 from audiotrain.train.engine.grad_cache import in_micro_batches
 from audiotrain.train.engine.memory import checkpoint_layers
-from audiotrain.train.engine.precision import PRECISIONS
 from audiotrain.train.module import OptimizerConfig, TrainModule
 from audiotrain.train.schedulers import WarmupLinearScheduler
 
@@ -287,11 +286,8 @@ class Retrieval(Callback):
         self.loader = Whole(self.embedded, batch_size, num_workers=0)
 
     def on_validation_start(self, trainer, module) -> None:
-        precision = PRECISIONS[trainer.precision]()
         audio, text = (
-            np.concatenate(
-                [np.array(rows, np.float32) for rows in predict(trainer, loader, precision)]
-            )
+            np.concatenate([np.array(rows, np.float32) for rows in predict(trainer, loader)])
             for loader in (
                 self.library.loader(self.sounds, self.batch_size),
                 self.library.loader(self.texts, self.batch_size),

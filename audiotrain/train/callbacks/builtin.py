@@ -6,12 +6,13 @@ A monitor is a key of `trainer.callback_metrics`: val_loss, val_…, train_loss,
 import math
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import mlx.core as mx
 
-from audiotrain.train.arguments import seconds
+from audiotrain.train.arguments import TrainerArguments, seconds
 from audiotrain.train.callbacks.base import Callback, Monitor
 from audiotrain.train.callbacks.model_checkpoint import ModelCheckpoint
 from audiotrain.train.callbacks.progress import ModelSummary, ProgressBar
@@ -244,7 +245,9 @@ class GradientClipper(Callback):
                 f"GradientClipper(max_norm={self.max_norm}) and gradient_clip_val={found[0]} by "
                 f"{found[1]} disagree: give one of them"
             )
-        trainer.gradient_clip_val, trainer.gradient_clip_algorithm = own
+        trainer.arguments = replace(
+            trainer.arguments, gradient_clip_val=self.max_norm, gradient_clip_algorithm="norm"
+        )
 
 
 class EMA(Callback):
@@ -259,7 +262,7 @@ class EMA(Callback):
     def setup(self, trainer, module) -> None:
         if trainer.ema_decay not in (None, self.decay):
             raise ValueError(f"EMA({self.decay}) and ema_decay={trainer.ema_decay} disagree")
-        trainer.ema_decay = self.decay
+        trainer.arguments = replace(trainer.arguments, ema_decay=self.decay)
 
 
 def check_interval(name: str, value: str) -> None:
@@ -267,21 +270,19 @@ def check_interval(name: str, value: str) -> None:
         raise ValueError(f"{name} is {value!r}, expected 'step' or 'epoch'")
 
 
-def default_callbacks(
-    given: list[Callback], checkpointing: bool, progress: bool, summary: bool, fast_dev_run: bool
-) -> list[Callback]:
+def default_callbacks(given: list[Callback], arguments: TrainerArguments) -> list[Callback]:
     """The user's callbacks and the defaults for what is missing; checkpoints come last."""
     savers = [c for c in given if isinstance(c, ModelCheckpoint)]
-    if savers and not checkpointing and not fast_dev_run:
+    if savers and not arguments.enable_checkpointing and not arguments.fast_dev_run:
         raise ValueError("enable_checkpointing is False, but callbacks has a ModelCheckpoint")
     others = [c for c in given if not isinstance(c, ModelCheckpoint)]
-    if fast_dev_run:
+    if arguments.fast_dev_run:
         savers = []
         others = [c for c in others if not isinstance(c, EarlyStopping | MetricsLogger)]
-    if checkpointing and not savers:
+    if arguments.enable_checkpointing and not savers:
         savers = [ModelCheckpoint(save_top_k=0)]
-    if progress and not any(isinstance(c, ProgressBar) for c in others):
+    if arguments.enable_progress_bar and not any(isinstance(c, ProgressBar) for c in others):
         others.append(ProgressBar())
-    if summary and not any(isinstance(c, ModelSummary) for c in others):
+    if arguments.enable_model_summary and not any(isinstance(c, ModelSummary) for c in others):
         others.append(ModelSummary())
     return others + savers

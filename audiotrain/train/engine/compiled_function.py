@@ -3,13 +3,21 @@
 State is put back when the function raises inside a trace; one packed vector of numbers comes out.
 """
 
+import functools
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import mlx.core as mx
+import numpy as np
 
-from audiotrain.train.engine.batch_tree import difference, flatten_batch, leaves, unflatten_batch
+from audiotrain.train.engine.batch_tree import (
+    Structure,
+    difference,
+    flatten_batch,
+    leaves,
+    unflatten_batch,
+)
 from audiotrain.utils.arrays import arrays_of, put_arrays
 
 MANY_TRACES = 8
@@ -23,16 +31,15 @@ class StepOutputs(Mapping):
     """
 
     def __init__(self, names: tuple[str, ...], vector: mx.array, examples: int = 0):
-        self.names, self.vector, self.examples, self._numbers = names, vector, examples, None
+        self.names, self.vector, self.examples = names, vector, examples
 
+    @functools.cached_property
     def numbers(self) -> dict[str, float]:
         """All numbers at once."""
-        if self._numbers is None:
-            self._numbers = dict(zip(self.names, self.vector.tolist(), strict=True))
-        return self._numbers
+        return dict(zip(self.names, np.array(self.vector).tolist(), strict=True))
 
     def __getitem__(self, name: str) -> float:
-        return self.numbers()[name]
+        return self.numbers[name]
 
     def __iter__(self):
         return iter(self.names)
@@ -47,11 +54,13 @@ class Compiled:
     Counts traces; puts the state back when the body raises inside a trace.
     """
 
-    def __init__(self, body, state: Callable[[], list], compile: bool, what: str):
-        self.body, self.state, self.compile, self.what = body, state, compile, what
+    def __init__(
+        self, body: Callable[[Any], dict], state: Callable[[], list], compile: bool, name: str
+    ):
+        self.body, self.state, self.compile, self.name = body, state, compile, name
         self.trace_count = 0
-        self.functions: dict = {}
-        self.names: dict = {}
+        self.functions: dict[Structure, Callable[[list[mx.array]], mx.array]] = {}
+        self.names: dict[tuple, tuple[str, ...]] = {}  # of the numbers, by a batch's signature
         self.leaves: dict[str, str] = {}  # of the last batch that was traced
         self.changed = ""  # how it differs from the one traced before
 
@@ -80,14 +89,14 @@ class Compiled:
             mx.random.seed(key)
             if self.leaves and signature not in self.names:
                 changed = difference(self.leaves, leaves(arrays, structure))
-                error.add_note(f"this batch is unlike those before: {changed}")
+                error.add_note(f"this batch differs from the batches before: {changed}")
             raise
         self.names[signature] = self.traced_names
         self._compare(leaves(arrays, structure))
         return StepOutputs(self.traced_names, vector, examples)
 
-    def _function(self, structure):
-        def traced(arrays):
+    def _function(self, structure: Structure) -> Callable[[list[mx.array]], mx.array]:
+        def traced(arrays: list[mx.array]) -> mx.array:
             self.trace_count += 1
             numbers = self.body(unflatten_batch(arrays, structure))
             self.traced_names = tuple(numbers)
@@ -98,25 +107,25 @@ class Compiled:
         state = [*self.state(), mx.random.state]
         return mx.compile(traced, inputs=state, outputs=state)
 
-    def _compare(self, found: dict[str, str]) -> None:
-        """Remember what was traced, and warn once when every batch is another kind."""
-        before, self.leaves = self.leaves, found
-        self.changed = difference(before, found) if before and before != found else ""
+    def _compare(self, now: dict[str, str]) -> None:
+        """Remember the leaves that were traced, and warn once when every batch differs."""
+        before, self.leaves = self.leaves, now
+        self.changed = difference(before, now) if before and before != now else ""
         if self.compile and len(self.names) == MANY_TRACES:
             warnings.warn(
-                f"the {self.what} step was traced {MANY_TRACES} times because batches differ: "
-                f"{difference(before, found)}; pad batches to a few lengths, make what changes an "
-                f"array, or leave it out",
+                f"the {self.name} step was traced {MANY_TRACES} times because batches differ: "
+                f"{difference(before, now)}; pad batches to a few lengths, and pass values that "
+                f"change as arrays",
                 stacklevel=4,
             )
 
 
 def packed(scalars: list[mx.array]) -> mx.array:
     """(scalars,): as mx.stack, which compiled is two operations a scalar; this is one for all."""
-    places = mx.array([*range(len(scalars))])
+    indices = mx.array([*range(len(scalars))])
     vector = mx.array([0.0] * len(scalars))
-    for place, value in enumerate(scalars):
-        vector = mx.where(places == place, value, vector)
+    for index, value in enumerate(scalars):
+        vector = mx.where(indices == index, value, vector)
     return vector
 
 
@@ -126,14 +135,19 @@ def scalar(name: str, value) -> mx.array:
         try:
             value = mx.array(value)
         except (RuntimeError, TypeError, ValueError):
-            found = f"{name} is a {type(value).__name__}, expected one number"
-            raise ValueError(found) from None
+            kind = type(value).__name__
+            raise ValueError(f"{name} is a {kind}, expected one number") from None
     if value.size != 1:
         raise ValueError(f"{name} has shape {tuple(value.shape)}, expected one number")
     return value.reshape(()).astype(mx.float32)
 
 
+def as_float(scalar: mx.array) -> float:
+    """The value of a float32 array of one element."""
+    return np.array(scalar).item()
+
+
 def random_key() -> int:
     """MLX's global random state as one number; `mx.random.seed` takes it back."""
-    high, low = mx.random.state[0].tolist()
+    high, low = np.array(mx.random.state[0]).tolist()
     return high << 32 | low

@@ -1,4 +1,4 @@
-"""Averages weighted by what each batch counts, and one pass over a loader in eval mode."""
+"""Averages weighted by batch, and one pass over a loader in eval mode."""
 
 import contextlib
 import itertools
@@ -9,9 +9,10 @@ import mlx.core as mx
 
 from audiotrain.train.engine.batch_tree import flatten_batch, unflatten_batch
 from audiotrain.train.engine.compiled_function import StepOutputs, random_key
+from audiotrain.train.engine.precision import PRECISIONS
 from audiotrain.utils.arrays import arrays_of, put_arrays
 
-NO_BATCH = "it is empty, or a generator that was used up; give something that can be iterated anew"
+NO_BATCH = "it is empty, or a generator that is exhausted; expected batches to iterate anew"
 
 
 class Averages:
@@ -24,18 +25,17 @@ class Averages:
     {'loss': 1.25}
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.sums: dict[str, float] = {}
         self.weights: dict[str, float] = {}
 
     def add(self, numbers: dict[str, float], weight: float) -> None:
         """Add one batch's numbers."""
-        for name, value in numbers.items():
-            self.sums[name] = self.sums.get(name, 0.0) + weight * value
-            self.weights[name] = self.weights.get(name, 0.0) + weight
+        sums = {name: weight * value for name, value in numbers.items()}
+        self.join({"sums": sums, "weights": dict.fromkeys(numbers, weight)})
 
     def means(self) -> dict[str, float]:
-        """Means so far; NaN where nothing was weighed."""
+        """Means so far; NaN where all weights are 0."""
         return {
             name: total / self.weights[name] if self.weights[name] else math.nan
             for name, total in self.sums.items()
@@ -46,7 +46,7 @@ class Averages:
         return {"sums": dict(self.sums), "weights": dict(self.weights)}
 
     def join(self, state: dict) -> None:
-        """Add what others averaged, as their `state_dict`."""
+        """Add the averages of another `state_dict`."""
         for name, total in state["sums"].items():
             self.sums[name] = self.sums.get(name, 0.0) + total
             self.weights[name] = self.weights.get(name, 0.0) + state["weights"][name]
@@ -57,23 +57,20 @@ class Averages:
 
 
 def count_batches(loader, limit: int | float | None, name: str) -> int | None:
-    """Batches of a pass under a limit: int = number, float = share; None when nothing says."""
+    """Batches of a pass under the limit of setting `name`: int = number, float = share of the
+    loader's; None when neither gives a number."""
     length = len(loader) if hasattr(loader, "__len__") else None
-    if limit is None or limit is False:
+    if limit is None:
         return length
     if isinstance(limit, float):
-        if not 0 <= limit <= 1:
-            raise ValueError(f"{name} is {limit!r}, expected a share 0.0..1.0 or a whole number")
         if length is None:
             raise ValueError(f"{name} is {limit!r}, a share, but the loader has no length")
         return max(1, int(length * limit)) if limit and length else 0
-    if limit < 0:
-        raise ValueError(f"{name} is {limit!r}, expected 0 or more")
     return limit if length is None else min(limit, length)
 
 
 def owns(loader, index: int) -> bool:
-    """Whether batch `index` of an epoch is this rank's own: one without a share fills in."""
+    """Whether batch `index` belongs to this rank, rather than filling in for an empty share."""
     return not hasattr(loader, "owns") or loader.owns(index)
 
 
@@ -97,10 +94,12 @@ def evaluating(trainer) -> Iterator[None]:
         mx.random.seed(key)
 
 
-def predict(trainer, loader, precision) -> list:
-    """Evaluated outputs of `predict_step` for a loader's batches that are this rank's own."""
+def predict(trainer, loader) -> list:
+    """Evaluated outputs of `predict_step` for a loader's batches, without those that only fill in
+    for a rank."""
     module, outputs = trainer.module, []
-    batches = count_batches(loader, trainer.limit_predict_batches, "limit_predict_batches")
+    precision = PRECISIONS[trainer.arguments.precision]()
+    batches = trainer.count_batches(loader, "limit_predict_batches")
     with evaluating(trainer), precision.layers(module), precision.parameters(module):
         for index, batch in enumerate(itertools.islice(loader, batches)):
             if owns(loader, index):
@@ -109,52 +108,44 @@ def predict(trainer, loader, precision) -> list:
     return outputs
 
 
-def evaluate(trainer, loader, method: str, prefix: str, limit) -> dict[str, float]:
-    """Mean numbers of `method` over a loader, each name beginning with `prefix`.
+def evaluate(trainer, loader, method: str, prefix: str, batches: int | None) -> dict[str, float]:
+    """Mean numbers of `method` over so many batches of a loader, each name beginning with `prefix`.
 
     The module is in eval mode already. The next batch is loaded while one is computed. Several
     ranks evaluate their shares of the loader and get the same means over all.
     """
     module, step = trainer.module, trainer.evaluation_step(method)
-    batches = count_batches(loader, limit, f"limit_{prefix}batches")
     if hasattr(loader, "set_epoch"):
         loader.set_epoch(0)  # the same batches at every evaluation
-    test = prefix == "test_"
-    trainer.call_callbacks(
-        lambda c: (c.on_test_start if test else c.on_validation_start)(trainer, module)
-    )
-    if not test:
+    if test := prefix == "test_":
+        trainer.call_callbacks(lambda c: c.on_test_start(trainer, module))
+    else:
+        trainer.call_callbacks(lambda c: c.on_validation_start(trainer, module))
         module.on_validation_start()
-    pending: list[StepOutputs] = []
+    steps: list[StepOutputs] = []
     for index, batch in enumerate(itertools.islice(loader, batches)):
         if not owns(loader, index):
             continue
         outputs = step(batch)
         mx.async_eval(outputs.vector)
-        if pending:
-            mx.eval(pending[-1].vector)
-        pending.append(outputs)
-        trainer.call_callbacks(
-            lambda c, o=outputs, b=batch, i=index: c.on_validation_batch_end(
-                trainer, module, o, b, i
-            )
-        )
+        if steps:
+            mx.eval(steps[-1].vector)
+        steps.append(outputs)
+        event = trainer, module, outputs, batch, index
+        trainer.call_callbacks(lambda c, event=event: c.on_validation_batch_end(*event))
         trainer.check_signal()
-    own, averages = Averages(), Averages()
-    for outputs in pending:
-        numbers = dict(outputs.numbers())
-        own.add(numbers, numbers.pop("weight"))
-    for state in trainer.ranks.gather(own.state_dict()):
+    shares, averages = Averages(), Averages()
+    for outputs in steps:
+        numbers = dict(outputs.numbers)
+        shares.add(numbers, numbers.pop("weight"))
+    for state in trainer.ranks.gather(shares.state_dict()):
         averages.join(state)
     if not averages.sums:
         raise ValueError(f"the {prefix.rstrip('_')} loader gave no batch: {NO_BATCH}")
-    metrics = {
-        name if name.startswith(prefix) else prefix + name: value
-        for name, value in averages.means().items()
-    }
+    means = averages.means().items()
+    metrics = {name if name.startswith(prefix) else prefix + name: value for name, value in means}
     if test:
         trainer.call_callbacks(lambda c: c.on_test_end(trainer, module, metrics))
-        return metrics
-    if not trainer.sanity_checking:
+    elif not trainer.sanity_checking:
         trainer.callback_metrics.update(metrics)
     return metrics

@@ -1,6 +1,7 @@
 """The fit loop: epochs, batches, when to validate, log, save and stop."""
 
 import itertools
+import math
 import sys
 import time
 from collections.abc import Iterator
@@ -12,7 +13,6 @@ from audiotrain.train.engine.compiled_function import StepOutputs
 from audiotrain.train.engine.evaluation_loop import (
     NO_BATCH,
     Averages,
-    count_batches,
     evaluate,
     evaluating,
     owns,
@@ -25,7 +25,7 @@ from audiotrain.train.engine.step_metrics import MetricBuffer
 class FitLoop:
     """One call of `Trainer.fit`, from the trainer's position to its end."""
 
-    def __init__(self, trainer):
+    def __init__(self, trainer) -> None:
         self.trainer, self.module, self.step = trainer, trainer.module, trainer.step
         self.ranks = trainer.ranks
         self.numbers = MetricBuffer(trainer)
@@ -35,10 +35,12 @@ class FitLoop:
     def run(self) -> None:
         """Train to the end, or until a signal; SystemExit after a signal, once all is saved."""
         trainer, module = self.trainer, self.module
-        limits = trainer.memory_limit, trainer.cache_limit, trainer.wired_limit
-        watch = self.ranks.watch(self._where)
         error: BaseException | None = None
-        with SignalGuard() as guard, watch, memory_limits(*limits):
+        with (
+            SignalGuard() as guard,
+            self.ranks.watch(self._where),
+            memory_limits(trainer.memory_limit, trainer.cache_limit, trainer.wired_limit),
+        ):
             trainer.guard, trainer.loop = guard, self
             try:
                 self._sanity_check()
@@ -47,34 +49,34 @@ class FitLoop:
                 trainer.call_callbacks(lambda c: c.on_train_start(trainer, module))
                 module.on_train_start()
                 self.numbers.begin_interval()
-                self._meet()
+                self._sync()
                 while not self._finished():
                     self._epoch()
                 mx.eval(self.step.state())
                 module.on_train_end()
                 trainer.call_callbacks(lambda c: c.on_train_end(trainer, module))
                 self.flush()
-                self._meet()
+                self._sync()
                 trainer.check_signal()  # one that came too late for a step
             except Interrupted:
                 self._save_and_exit(self.ranks.signal(guard.received))
-            except BaseException as fault:
-                error = fault
-                if isinstance(fault, RuntimeError) and (reason := lost_connection(fault)):
-                    told = lost(self.ranks.rank, reason, self._where())
-                    print(told, file=sys.stderr, flush=True)
+            except BaseException as caught:
+                error = caught
+                if isinstance(error, RuntimeError) and (reason := lost_connection(error)):
+                    message = lost(self.ranks.rank, reason, self._where())
+                    print(message, file=sys.stderr, flush=True)
                     raise SystemExit(1) from None
-                if isinstance(fault, RuntimeError) and self.step.changed:
-                    fault.add_note(f"a batch was unlike those before: {self.step.changed}")
-                self._tell_after(fault, lambda c: c.on_exception(trainer, module, error))
+                if isinstance(error, RuntimeError) and self.step.changed:
+                    error.add_note(f"a batch differs from the batch before: {self.step.changed}")
+                self._call_after(error, lambda c: c.on_exception(trainer, module, error))
                 raise
             finally:
                 trainer.guard = trainer.loop = None
                 self.step.remember()
-                self._tell_after(error, lambda c: c.teardown(trainer, module))
+                self._call_after(error, lambda c: c.teardown(trainer, module))
 
-    def _tell_after(self, error: BaseException | None, hook) -> None:
-        """Run a hook of every callback; after an error their own errors are notes on it."""
+    def _call_after(self, error: BaseException | None, hook) -> None:
+        """Run a hook of every callback; after an error their own errors become notes on it."""
 
         def guarded(callback):
             try:
@@ -88,11 +90,8 @@ class FitLoop:
 
     def _finished(self) -> bool:
         trainer = self.trainer
-        if self._stopping():
-            return True
-        if trainer.max_steps is not None or trainer.max_epochs is None:
-            return False
-        return trainer.current_epoch >= trainer.max_epochs
+        by_epochs = trainer.max_steps is None and trainer.max_epochs is not None
+        return self._stopping() or (by_epochs and trainer.current_epoch >= trainer.max_epochs)
 
     def _stopping(self) -> bool:
         """Whether training ends before its epochs do; the same on all ranks."""
@@ -103,20 +102,19 @@ class FitLoop:
 
     def _wants_to_stop(self) -> bool:
         trainer = self.trainer
-        late = trainer.max_time is not None and trainer.elapsed() >= trainer.max_time
-        return trainer.should_stop or late
+        return trainer.should_stop or trainer.elapsed() >= (trainer.max_time or math.inf)
 
-    def _meet(self) -> None:
+    def _sync(self) -> None:
         """Agree with the other ranks on signals and on stopping."""
         self.ranks.sync_status(self.trainer.guard.received, self._wants_to_stop())
 
     def _where(self) -> str:
-        """Where the run stands, for the one line of its sudden end."""
+        """The step, and how to continue, for the message of a run that ends suddenly."""
         trainer, saver = self.trainer, self.trainer.checkpoint_callback
         last = None if saver is None else saver.folder(trainer) / "last"
         how = trainer.how_to_continue.format(path=last)
-        told = f"; to continue: {how}" if last and last.exists() else ""
-        return f"at step {trainer.global_step}{told}"
+        hint = f"; to continue: {how}" if last and last.exists() else ""
+        return f"at step {trainer.global_step}{hint}"
 
     def _epoch(self) -> None:
         trainer, module = self.trainer, self.module
@@ -147,10 +145,10 @@ class FitLoop:
                         self._validate_inside()
                     if self._stopping():
                         return trainer.batches_done == total
-            if trainer.group:  # of a loader that did not say where its end is
+            if trainer.group:  # the loader has no length
                 self._optimize()
                 self._log_interval()
-            self._meet()
+            self._sync()
             trainer.check_signal()
         if self.ranks.size > 1 and trainer.batches_done < total:
             raise ValueError(
@@ -164,16 +162,14 @@ class FitLoop:
         return True
 
     def _remaining(self, total: int | None, start: int):
-        trainer = self.trainer
-        if trainer.overfit_batches:
-            if self.overfitted is None:
-                if hasattr(trainer.train_loader, "set_epoch"):
-                    trainer.train_loader.set_epoch(0)  # the same batches when it is continued
-                self.overfitted = list(itertools.islice(trainer.train_loader, total))
+        trainer, loader = self.trainer, self.trainer.train_loader
+        if self.overfitted is not None:
             return self.overfitted[start:]
-        loader = trainer.train_loader
-        if hasattr(loader, "set_epoch"):
-            loader.set_epoch(trainer.current_epoch)
+        if hasattr(loader, "set_epoch"):  # overfitting: the same batches when it is continued
+            loader.set_epoch(0 if trainer.overfit_batches else trainer.current_epoch)
+        if trainer.overfit_batches:
+            self.overfitted = list(itertools.islice(loader, total))
+            return self.overfitted[start:]
         skip = 0 if trainer.loader_resumes else start
         trainer.loader_resumes = False
         return itertools.islice(loader, skip, None if total is None else total - start + skip)
@@ -182,8 +178,8 @@ class FitLoop:
         trainer, module, index = self.trainer, self.module, self.trainer.batches_done
         trainer.call_callbacks(lambda c: c.on_train_batch_start(trainer, module, batch, index))
         accumulate = trainer.accumulate_grad_batches > 1
-        own = owns(trainer.train_loader, index)
-        self.ranks.post_status(own, trainer.guard.received, self._wants_to_stop())
+        owned = owns(trainer.train_loader, index)
+        self.ranks.post_status(owned, trainer.guard.received, self._wants_to_stop())
         self.ranks.seed(trainer.seed, trainer.current_epoch, index)
         outputs = self.step.add(batch) if accumulate else self.step(batch)
         self._dispatch(outputs)
@@ -250,10 +246,8 @@ class FitLoop:
     # Validation, ends, stops
 
     def _validation_batches(self) -> int | None:
-        trainer = self.trainer
-        if trainer.val_loader is None:
-            return 0
-        return count_batches(trainer.val_loader, trainer.limit_val_batches, "limit_val_batches")
+        loader = self.trainer.val_loader
+        return 0 if loader is None else self.trainer.count_batches(loader, "limit_val_batches")
 
     def _validates_this_epoch(self) -> bool:
         due = (self.trainer.current_epoch + 1) % self.trainer.check_val_every_n_epoch == 0
@@ -282,17 +276,18 @@ class FitLoop:
         metrics = self._validate()
         trainer.history.add_log(self._stamp() | trainer.log_metrics(metrics))
         trainer.call_callbacks(lambda c: c.on_validation_end(trainer, self.module))
-        self._meet()
+        self._sync()
 
     def _validate(self) -> dict:
         trainer = self.trainer
         paused = time.monotonic()
-        loader, limit = trainer.val_loader, trainer.limit_val_batches
+        loader, batches = trainer.val_loader, self._validation_batches()
         if self.overfitted is not None:
-            given = enumerate(self.overfitted)
-            loader, limit = [b for index, b in given if owns(trainer.train_loader, index)], None
+            numbered = enumerate(self.overfitted)
+            loader = [batch for index, batch in numbered if owns(trainer.train_loader, index)]
+            batches = None
         with evaluating(trainer):
-            metrics = evaluate(trainer, loader, "validation_step", "val_", limit)
+            metrics = evaluate(trainer, loader, "validation_step", "val_", batches)
         trainer.validation_due, trainer.validated_step = False, trainer.global_step
         self.module.on_validation_end(metrics)
         self.step.refresh()
@@ -300,35 +295,33 @@ class FitLoop:
         return metrics
 
     def _sanity_check(self) -> None:
-        trainer = self.trainer
+        trainer, steps = self.trainer, self.trainer.num_sanity_val_steps
         batches = self._validation_batches()
         once = isinstance(trainer.val_loader, Iterator)  # its batches would be missing later
-        if not trainer.num_sanity_val_steps or batches == 0 or trainer.global_step or once:
+        if not steps or batches == 0 or trainer.global_step or once:
             return
         trainer.sanity_checking = True
         try:
             with evaluating(trainer):
-                steps = trainer.num_sanity_val_steps
-                limit = steps if batches is None else min(steps, batches)
-                evaluate(trainer, trainer.val_loader, "validation_step", "val_", limit)
+                count = steps if batches is None else min(steps, batches)
+                evaluate(trainer, trainer.val_loader, "validation_step", "val_", count)
         finally:
             trainer.sanity_checking = False
 
     def _end_epoch(self, exhausted: bool) -> None:
         trainer, module = self.trainer, self.module
         metrics = {f"train_{name}": value for name, value in trainer.averages.means().items()}
-        validated = False
-        if self._validates_at_end(exhausted):
+        validated = self._validates_at_end(exhausted)
+        if validated:
             metrics |= self._validate()
-            validated = True
         metrics["learning_rate"] = trainer.current_learning_rate()
         trainer.epoch_finished, trainer.epoch_ending = exhausted, True
         trainer.validated_now = validated
         trainer.call_callbacks(lambda c: c.on_log(trainer, module))
         trainer.callback_metrics.update(metrics)
         module.on_train_epoch_end(trainer.current_epoch, dict(trainer.callback_metrics))
-        metrics = self._last_validation(validated) | trainer.log_metrics(metrics)
-        trainer.history.add_epoch(self._stamp() | metrics)
+        earlier = {} if validated else self._last_validation()
+        trainer.history.add_epoch(self._stamp() | earlier | trainer.log_metrics(metrics))
         if validated:
             trainer.call_callbacks(lambda c: c.on_validation_end(trainer, module))
         trainer.call_callbacks(lambda c: c.on_train_epoch_end(trainer, module))
@@ -336,7 +329,7 @@ class FitLoop:
         trainer.call_callbacks(lambda c: c.on_epoch_end(trainer, EpochState(trainer)))
         self.flush()
         trainer.epoch_finished = trainer.epoch_ending = False
-        self._meet()
+        self._sync()
         if exhausted:
             trainer.current_epoch += 1
             trainer.batches_done, trainer.averages = 0, Averages()
@@ -352,12 +345,11 @@ class FitLoop:
         by_epoch = isinstance(trainer.val_check_interval, float)
         return last or by_epoch and self._validates_this_epoch()
 
-    def _last_validation(self, validated: bool) -> dict:
-        """Numbers of the epoch's last validation, when that was inside it."""
+    def _last_validation(self) -> dict:
+        """Numbers of the last validation inside the epoch, if there was one."""
         epoch = self.trainer.current_epoch
         rows = [row for row in self.trainer.history.log if row["epoch"] == epoch]
-        found = {k: v for row in rows for k, v in row.items() if k.startswith("val_")}
-        return {} if validated else found
+        return {k: v for row in rows for k, v in row.items() if k.startswith("val_")}
 
     def _save_and_exit(self, number: int) -> None:
         trainer, saver = self.trainer, self.trainer.checkpoint_callback
@@ -375,8 +367,8 @@ class FitLoop:
 
 
 class EpochState:
-    """What `Callback.on_epoch_end(trainer, state)` is told."""
+    """The state that `Callback.on_epoch_end(trainer, state)` gets."""
 
-    def __init__(self, trainer):
+    def __init__(self, trainer) -> None:
         self.epoch, self.global_step = trainer.current_epoch, trainer.global_step
         self.metrics = dict(trainer.callback_metrics)

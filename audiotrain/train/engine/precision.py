@@ -1,6 +1,6 @@
 """Precision of a run: all in float32, or bfloat16 layers over float32 parameters.
 
-Trained are always the float32 parameters; a bfloat16 copy of them lives inside one step only.
+The optimizer always updates the float32 parameters; their bfloat16 copy exists inside a step only.
 """
 
 import contextlib
@@ -27,10 +27,10 @@ FLOAT32_LAYERS = (
 
 
 class Float32:
-    """ "32-true": everything as the module has it."""
+    """ "32-true": everything in the module's own types."""
 
     def check(self, module: nn.Module) -> None:
-        """Any module will do."""
+        """Accepts any module."""
 
     def layers(self, module: nn.Module) -> contextlib.AbstractContextManager:
         """Changes nothing."""
@@ -42,16 +42,16 @@ class Float32:
 
 
 class Bfloat16Mixed:
-    """ "bf16-mixed": matrices in bfloat16, all that is summed up or divided by a sum in float32.
+    """ "bf16-mixed": matrix products in bfloat16; sums, and divisions by sums, in float32.
 
     Layers of matrices (Linear, convolutions, recurrent) compute in bfloat16. Norms compute in
-    float32, with float32 parameters and buffers, and give back their input's type. Other trained
-    arrays are bfloat16 copies, except scalars; what a module keeps count of stays float32. What a
-    module returns to compute_loss is float32, and so is the batch: losses and metrics are too.
-    A `mx.softmax` in a module of yours wants `precise=True`.
+    float32, with float32 parameters and buffers, and return their input's type. Other trained
+    arrays are bfloat16 copies, except scalars; buffers stay float32. The batch is float32, and so
+    is what a module returns to compute_loss, so losses and metrics are, too. Pass `precise=True` to
+    `mx.softmax` in a module of your own.
     """
 
-    outermost = False  # whether the next call of a module is one of compute_loss, in this process
+    outermost = False  # whether compute_loss makes the next call of a module, in this process
 
     def check(self, module: nn.Module) -> None:
         """ValueError when a trained parameter is not float32; a warning on a CPU."""
@@ -76,7 +76,7 @@ class Bfloat16Mixed:
 
     @contextlib.contextmanager
     def parameters(self, module: nn.Module) -> Iterator[None]:
-        """Inside the block the module has bfloat16 copies of what its layers multiply with."""
+        """Inside the block the arrays that layers multiply with are bfloat16 copies."""
         arrays = arrays_of(module.state)
         copies = {name: arrays[name].astype(mx.bfloat16) for name in _lowered(module)}
         ours = {id(copy) for copy in copies.values()}
@@ -95,7 +95,8 @@ class Bfloat16Mixed:
             put_arrays(module.state, after)
 
 
-PRECISIONS = {"32-true": Float32, "bf16-mixed": Bfloat16Mixed}
+Precision = Float32 | Bfloat16Mixed
+PRECISIONS: dict[str, type[Precision]] = {"32-true": Float32, "bf16-mixed": Bfloat16Mixed}
 
 
 def cast(tree, dtype: mx.Dtype):
@@ -120,7 +121,7 @@ def _converting(kind: type) -> type:
 
     def call(part, *args, **kwargs):
         outermost, Bfloat16Mixed.outermost = Bfloat16Mixed.outermost, False
-        given = next((array.dtype for array in args if _is_float(array)), mx.float32)
+        input_type = next((array.dtype for array in args if _is_float(array)), mx.float32)
         if normalizes or multiplies:
             dtype = mx.float32 if normalizes else mx.bfloat16
             args, kwargs = cast(args, dtype), cast(kwargs, dtype)
@@ -130,7 +131,7 @@ def _converting(kind: type) -> type:
             Bfloat16Mixed.outermost = outermost
         if outermost:
             return cast(result, mx.float32)
-        return cast(result, given) if normalizes else result
+        return cast(result, input_type) if normalizes else result
 
     return wrap_call(kind, call)
 
@@ -140,7 +141,7 @@ def _is_float(leaf) -> bool:
 
 
 def _lowered(module: nn.Module) -> Iterator[str]:
-    """Names of the arrays that a forward pass in bfloat16 has as copies."""
+    """Names of the arrays that a forward pass copies to bfloat16."""
     kinds = {name: type(part) for name, part in module.named_modules()}
     trained = arrays_of(module.trainable_parameters())
     for name, array in arrays_of(module.state).items():

@@ -1,12 +1,13 @@
-"""The numbers of training steps: read back now and then, averaged, and what hooks add to them."""
+"""Numbers of training steps, read back in batches and averaged; scalars that hooks log."""
 
 import contextlib
+import math
 import time
 from collections.abc import Iterator
 
 import mlx.core as mx
 
-from audiotrain.train.engine.compiled_function import StepOutputs, scalar
+from audiotrain.train.engine.compiled_function import StepOutputs, as_float, scalar
 
 PER_STEP = ("gradient_norm", "learning_rate")
 MOST_PENDING = 256
@@ -19,10 +20,10 @@ class NonFiniteError(ValueError):
 class MetricBuffer:
     """Outputs of steps that were not read yet, and the log interval that they are part of."""
 
-    def __init__(self, trainer):
+    def __init__(self, trainer) -> None:
         self.trainer, self.ranks = trainer, trainer.ranks
         self.pending: list[tuple[int, StepOutputs]] = []
-        # the first step of those skipped in a row
+        # The first of the steps skipped in a row.
         self.skipped_from = trainer.global_step - trainer.skipped_run
         self.begin_interval()
 
@@ -43,7 +44,7 @@ class MetricBuffer:
         with self.ranks.waiting():
             mx.eval([outputs.vector for _, outputs in pending])
         for step, outputs in pending:
-            numbers = dict(outputs.numbers())
+            numbers = dict(outputs.numbers)
             if "finite" not in numbers:
                 trainer.interval.add(numbers, 1.0)
                 continue
@@ -57,23 +58,23 @@ class MetricBuffer:
                 self._check_skipped(numbers["loss"])
                 continue
             trainer.skipped_run = 0
-            averaged = {k: v for k, v in numbers.items() if k not in PER_STEP}
-            trainer.averages.add(averaged, weight)
-            trainer.interval.add(averaged, weight)
-            trainer.interval.add({k: v for k, v in numbers.items() if k in PER_STEP}, 1.0)
+            by_step = {name: numbers.pop(name) for name in PER_STEP if name in numbers}
+            trainer.averages.add(numbers, weight)
+            trainer.interval.add(numbers, weight)
+            trainer.interval.add(by_step, 1.0)
 
     def _check_skipped(self, loss: float) -> None:
         trainer = self.trainer
-        if trainer.skipped_run >= trainer.max_skipped_steps:
-            what = "loss" if loss != loss or loss in (float("inf"), float("-inf")) else "gradient"
+        if trainer.skipped_run >= trainer.arguments.max_skipped_steps:
+            name = "gradient" if math.isfinite(loss) else "loss"
             raise NonFiniteError(
-                f"the {what} was NaN or infinite in {trainer.skipped_run} batches in a row, from "
+                f"the {name} was NaN or infinite in {trainer.skipped_run} batches in a row, from "
                 f"step {self.skipped_from} of epoch {trainer.current_epoch}; nothing of them was "
                 f"learned: lower the learning rate, clip gradients, check the data and its labels"
             )
 
     def row(self) -> dict[str, float]:
-        """What the log says of the interval."""
+        """The numbers of the interval."""
         seconds = time.monotonic() - self.began
         return self.trainer.interval.means() | {
             "learning_rate": self.trainer.current_learning_rate(),
@@ -86,12 +87,12 @@ class MetricBuffer:
 class LoggedScalars:
     """Scalars that modules and callbacks log by name, until the next row takes them."""
 
-    def __init__(self):
-        self.waiting: dict = {}
+    def __init__(self) -> None:
+        self.waiting: dict[str, mx.array | float] = {}
         self.in_step = False
 
-    def add(self, name: str, value) -> mx.array:
-        """Keep a number; ValueError for what is none, and for a name that rows have already."""
+    def add(self, name: str, value: mx.array | float) -> mx.array:
+        """Keep a scalar; ValueError for other values, and for a name that every row has."""
         number = scalar(name, value)
         if name in ("epoch", "step"):
             raise ValueError(f"metric {name!r}: every row has one already, rename it")
@@ -100,7 +101,7 @@ class LoggedScalars:
 
     @contextlib.contextmanager
     def of_step(self) -> Iterator[dict]:
-        """Collect what is logged inside the block apart: it belongs to the step being traced."""
+        """Collect what is logged inside the block, for the step that is being traced."""
         before = self.waiting, self.in_step
         self.waiting, self.in_step = {}, True
         try:
@@ -109,10 +110,10 @@ class LoggedScalars:
             self.waiting, self.in_step = before
 
     def pending(self) -> dict[str, float]:
-        """What waits for the next row."""
-        return {name: scalar(name, value).item() for name, value in self.waiting.items()}
+        """The scalars that the next row gets."""
+        return {name: as_float(scalar(name, value)) for name, value in self.waiting.items()}
 
     def take(self) -> dict[str, float]:
-        """The same, which is then gone."""
-        found, self.waiting = self.pending(), {}
-        return found
+        """The pending scalars, which are removed."""
+        numbers, self.waiting = self.pending(), {}
+        return numbers

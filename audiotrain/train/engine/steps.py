@@ -5,6 +5,7 @@ State is listed once, [model, optimizer, random key, extra].
 
 import math
 from collections.abc import Mapping
+from functools import partial
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -15,7 +16,7 @@ from audiotrain.backend.buffers import freeze_buffers
 from audiotrain.backend.ops import contiguous_gradients
 from audiotrain.train.distributed.ranks import SingleProcess
 from audiotrain.train.engine.compiled_function import Compiled, StepOutputs, scalar
-from audiotrain.train.engine.precision import Bfloat16Mixed, Float32
+from audiotrain.train.engine.precision import Precision
 from audiotrain.train.engine.update import gradient_norm, keep_if
 from audiotrain.train.module import check_trainable
 from audiotrain.utils.arrays import arrays_of
@@ -33,7 +34,7 @@ class TrainStep:
         clip_algorithm: str,
         accumulate: bool,
         ema_decay: float | None,
-        precision: Float32 | Bfloat16Mixed,
+        precision: Precision,
         ranks: SingleProcess,
         compile: bool,
     ):
@@ -41,8 +42,7 @@ class TrainStep:
         self.module, self.optimizer = module, optimizer
         self.precision, self.ranks = precision, ranks
         self.clip_value, self.clip_algorithm = clip_value, clip_algorithm
-        self.ema_decay = ema_decay
-        self.accumulate = accumulate
+        self.ema_decay, self.accumulate = ema_decay, accumulate
         self.extra: dict = {}
         self._remembered: tuple[str, mx.array] | None = None
         self._complete_state()
@@ -154,60 +154,51 @@ class TrainStep:
     def _accumulate(self, batch) -> dict:
         old_model = arrays_of(self.module.state)
         *numbers, gradients = self._gradients(batch)
-        own_weight, norm = numbers[2], gradient_norm(gradients)
+        rank_weight, norm = numbers[2], gradient_norm(gradients)
         loss, metrics, weight, norm = self.ranks.average(*numbers, norm)
         finite = mx.isfinite(loss) & mx.isfinite(norm)
         keep_if(finite, self.module.state, old_model, {}, {})
         weight = mx.where(finite, weight, 0.0)
         total = self.extra["accumulator"]
-        total["gradients"] = tree_map(
-            lambda old, new: (
-                old
-                + mx.where(
-                    finite, self.ranks.weighted_gradient(new.astype(mx.float32), own_weight), 0.0
-                )
-            ),
-            total["gradients"],
-            gradients,
-        )
+
+        def added(sum_, gradient):
+            weighted = self.ranks.weighted_gradient(gradient.astype(mx.float32), rank_weight)
+            return sum_ + mx.where(finite, weighted, 0.0)
+
+        total["gradients"] = tree_map(added, total["gradients"], gradients)
         total["weight"] = total["weight"] + weight
         return _numbers(loss, weight, finite, metrics)
 
     def _apply_accumulated(self, _) -> dict:
         old_model, old_optimizer = arrays_of(self.module.state), arrays_of(self.optimizer.state)
         total = self.extra["accumulator"]
-        something = total["weight"] > 0
-        scale = 1 / mx.where(something, total["weight"], 1.0)
+        any_weight = total["weight"] > 0
+        scale = 1 / mx.where(any_weight, total["weight"], 1.0)
         parameters = self.module.trainable_parameters()
         summed = self.ranks.sum_tree(total["gradients"])
         gradients = tree_map(lambda g, p: (g * scale).astype(p.dtype), summed, parameters)
         norm = gradient_norm(gradients)
         self._descend(gradients, norm)
-        self._keep_if(something & mx.isfinite(norm), old_model, old_optimizer)
+        self._keep_if(any_weight & mx.isfinite(norm), old_model, old_optimizer)
         total["gradients"] = tree_map(mx.zeros_like, total["gradients"])
         total["weight"] = mx.zeros_like(total["weight"])
         return {"gradient_norm": norm, "learning_rate": learning_rate_of(self.optimizer)}
 
     def _descend(self, gradients, norm: mx.array) -> None:
-        limit = self.clip_value
-        if limit is not None and self.clip_algorithm == "value":
-            gradients = tree_map(lambda g: mx.clip(g, -self.clip_value, self.clip_value), gradients)
-            limit = None
-        # Without a limit the factor is 1, and still the update waits for the norm: then whether it
-        # is kept is known, and the choice is part of the update instead of a pass of its own.
-        limit = math.inf if limit is None else limit
+        limit = math.inf if self.clip_value is None else self.clip_value
+        if self.clip_algorithm == "value" and limit < math.inf:
+            gradients = tree_map(partial(mx.clip, a_min=-limit, a_max=limit), gradients)
+            limit = math.inf
+        # Without a limit the factor is 1, and the update still depends on the norm, so the choice
+        # whether to keep it becomes part of the update instead of a pass of its own.
         scale = mx.where(norm > limit, limit / norm, 1.0)
-
-        gradients = tree_map(
-            lambda gradient: (gradient.astype(mx.float32) * scale).astype(gradient.dtype), gradients
-        )
+        gradients = tree_map(lambda g: (g.astype(mx.float32) * scale).astype(g.dtype), gradients)
         self.optimizer.update(self.module, gradients)
 
     def _keep_if(self, finite: mx.array, old_model: dict, old_optimizer: dict) -> None:
         """Take the new state where the step was finite, the old one where it was not."""
-        states = self.module.state, old_model, self.optimizer.state, old_optimizer
-        keep_if(finite, *states)
-        if "ema" in self.extra:
+        keep_if(finite, self.module.state, old_model, self.optimizer.state, old_optimizer)
+        if self.ema_decay is not None:
             step = _state(self.optimizer)["step"].astype(mx.float32)
             # Short memory at first, so that the average is not held by the initial weights.
             decay = mx.minimum(self.ema_decay, (1 + step) / (10 + step))
@@ -227,9 +218,18 @@ def running_statistics(module) -> dict[str, mx.array]:
     }
 
 
-RESERVED = {"loss", "weight", "finite", "gradient_norm", "learning_rate"} | {
-    "epoch", "step", "skipped_steps", "examples_per_second", "peak_memory_mb",
-}  # fmt: skip
+RESERVED = {
+    "loss",
+    "weight",
+    "finite",
+    "gradient_norm",
+    "learning_rate",
+    "epoch",
+    "step",
+    "skipped_steps",
+    "examples_per_second",
+    "peak_memory_mb",
+}
 
 
 def _numbers(loss, weight, finite, metrics: dict) -> dict:
@@ -277,7 +277,7 @@ METHODS = {
 class EvaluationStep:
     """Compiled metrics of one batch in eval mode: `method` is validation_step or test_step."""
 
-    def __init__(self, module, method: str, precision: Float32 | Bfloat16Mixed, compile: bool):
+    def __init__(self, module, method: str, precision: Precision, compile: bool):
         self.module, self.method, self.precision = module, method, precision
         self._compiled = Compiled(self._evaluate, lambda: [module.state], compile, method)
 

@@ -41,7 +41,7 @@ class Logger:
         """Continue the run of a checkpoint."""
 
 
-class _FileLogger(Logger):
+class FileLogger(Logger):
     """A file in the run folder; a new run moves an older run's file aside, as NAME-1.csv."""
 
     def __init__(self, path: str | Path):
@@ -68,7 +68,7 @@ class _FileLogger(Logger):
             raise ValueError(f"{self.path}: cannot write ({error.strerror})") from None
 
 
-class JSONLLogger(_FileLogger):
+class JSONLLogger(FileLogger):
     """One JSON object a line: step, epoch, metrics. NaN and infinities are null."""
 
     def start(self, step: int) -> None:
@@ -82,7 +82,7 @@ class JSONLLogger(_FileLogger):
         self._append(json.dumps(finite_or_none({"step": step} | metrics)) + "\n")
 
 
-class CSVLogger(_FileLogger):
+class CSVLogger(FileLogger):
     """A table with a column for each metric; a new metric adds its column to the whole table."""
 
     def __init__(self, path: str | Path):

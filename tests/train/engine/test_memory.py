@@ -208,5 +208,5 @@ def test_the_peak_is_of_this_run(tmp_path):
 
 @pytest.mark.parametrize("name", ["memory_limit", "cache_limit", "wired_limit"])
 def test_limits_are_whole_numbers_of_bytes(tmp_path, name):
-    with pytest.raises(ValueError, match=f"{name} is 1.5, expected a whole number"):
+    with pytest.raises(ValueError, match=f"{name}: found '1.5', expected a whole number"):
         trainer(tmp_path, **{name: 1.5})

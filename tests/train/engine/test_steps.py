@@ -301,13 +301,13 @@ def test_unfrozen_parts_learn_from_the_next_epoch(tmp_path):
 
 def test_numbers_are_read_once_an_interval(tmp_path, monkeypatch):
     """Between rows of the log they stay where they were computed."""
-    read, numbers = [], StepOutputs.numbers
+    read, numbers = [], StepOutputs.numbers.func
 
     def noted(outputs):
         read.append(run.global_step)
         return numbers(outputs)
 
-    monkeypatch.setattr(StepOutputs, "numbers", noted)
+    monkeypatch.setattr(StepOutputs, "numbers", property(noted))
     run = trainer(tmp_path, log_every_n_steps=10)
     run.fit(Line(), batches(*[[[1.0, 1.0]]] * 40))
     assert sorted(set(read)) == [10, 20, 30, 40]
