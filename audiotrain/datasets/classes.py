@@ -8,35 +8,36 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 
-from audiotrain.datasets import tables as manifest
+from audiotrain.datasets import tables
 from audiotrain.datasets.captions.corpus import check as check
-from audiotrain.datasets.captions.readers import AUDIO_COLUMNS, GROUP_COLUMNS
 from audiotrain.datasets.items import Clip, Corpus, Problem
-from audiotrain.datasets.paths import SPLIT_NAMES, Finder, split_folders, walk, without_suffix
+from audiotrain.datasets.paths import split_files, without_suffix
+from audiotrain.datasets.search import Search
 from audiotrain.datasets.summary import BAR_WIDTH, NO_LOG, ProblemLog, leaks
 from audiotrain.datasets.synthesis import sound_events
 from audiotrain.datasets.synthesis.sound_scenes import Scene
-from audiotrain.features.audio import AUDIO_SUFFIXES, AudioError
+from audiotrain.features.audio import AudioError
 from audiotrain.utils.text import count, duration
 
 LAYOUTS = (
     "one folder a class, or a table (CSV, TSV, JSON lines) with a column of files and a column "
     "label or labels (several with , or | between)"
 )
-SEVERAL = ("labels", "tags")  # columns whose cells may name several classes
-CLASS_COLUMNS = (*SEVERAL, "label", "category", "class", "class_name", "class_label")
+MULTILABEL_COLUMNS = ("labels", "tags")  # whose cells may name several classes
+CLASS_COLUMNS = (
+    *MULTILABEL_COLUMNS,
+    *("label", "category", "class", "class_name", "class_label"),
+)
+COLUMNS = {**tables.COLUMNS, "label": CLASS_COLUMNS}
 FOLD = "fold"  # column of folds that the data name
 NO_LABELS = re.compile(r"sample_?submission", re.IGNORECASE)  # a table of made-up answers
-SHOWN = 20  # classes that a report draws
+SHOWN = 20  # classes that a report shows
 LONGEST_SYNTHESISED = 4.0  # seconds
 _SEEDS = 1_000_000  # clips of one seed at most
-
-
-# ---- found
 
 
 def discover(folder: str | os.PathLike, group: str | None = None) -> Corpus[Clip]:
@@ -44,150 +45,84 @@ def discover(folder: str | os.PathLike, group: str | None = None) -> Corpus[Clip
 
     Their `labels` are the names of their classes as the data write them, `columns` what a table
     says besides, such as a fold. `group` names the column whose equal values belong together.
-    Tables called train… and test…, and folders called so, split the clips where both are there.
+    Words such as train and test in names of tables, and folders called so, split the clips.
     ValueError when there is no such folder, or nothing in it is labelled.
     """
-    place = Path(folder)
-    if not place.exists():
-        raise ValueError(f"{place}: no such folder or table")
-    folder = place if place.is_dir() else place.parent
-    names = sorted(walk(folder))
-    tables = [n for n in names if is_table(folder / n)] if place.is_dir() else [place.name]
-    if not place.is_dir() and not is_table(place):
-        columns = ", ".join(manifest.first_record(place)) or "none"
+    path = Path(folder)
+    search = _Search(path)
+    tables_found = [name for name in search.files if is_table(search.folder / name)]
+    if not tables_found and path.is_file():
+        columns = ", ".join(tables.first_record(path)) or "none"
         raise ValueError(
-            f"{place}: found the columns {columns}, expected one of files "
-            f"({', '.join(AUDIO_COLUMNS[:4])}) and one of {', '.join(CLASS_COLUMNS)}"
+            f"{path}: found the columns {columns}, expected one of files "
+            f"({', '.join(COLUMNS['audio'][:4])}) and one of {', '.join(CLASS_COLUMNS)}"
         )
-    audio = [name for name in names if PurePosixPath(name).suffix.lower() in AUDIO_SUFFIXES]
-    clips: dict[str, Clip] = {}
-    problems: list[Problem] = []
-    splits = _splits_of_tables(tables)
-    for table in tables:
-        _read_table(folder, table, audio, group, splits.get(table), clips, problems)
-    if not tables:
-        clips = _of_class_folders(folder, audio)
-    elif place.is_dir() and clips:
-        listed = {os.path.normpath(folder / clip.audio) for clip in clips.values()}
-        free = [name for name in audio if os.path.normpath(folder / name) not in listed]
-        problems += [Problem("audio without a label, not used", name) for name in free]
-    if not clips:
-        told = f" ({problems[0].text})" if problems else ""
-        raise ValueError(
-            f"{place}: found {len(audio)} audio files and {len(tables)} tables of labels, but no "
-            f"labelled clip{told}; expected {LAYOUTS}"
-        )
-    by_folder = split_folders(clips)
-    found = [replace(c, split=c.split or by_folder.get(c.id)) for _, c in sorted(clips.items())]
-    return Corpus(folder, found, problems)
+    splits = split_files(tables_found)
+    for table in tables_found:
+        search.use_table(table, splits.get(table), group)
+    if not tables_found:
+        search.use_class_folders()
+    search.report_unused_audio()
+    counts = f"{len(search.findable)} audio files and {len(tables_found)} tables of labels"
+    return search.corpus(counts, LAYOUTS)
 
 
 def is_table(path: Path) -> bool:
     """Whether a file is a table with a column of files and one of classes."""
-    if NO_LABELS.match(path.name):
-        return False
-    columns = manifest.first_record(path)
-    return all(manifest.find_column(columns, known) for known in (AUDIO_COLUMNS, CLASS_COLUMNS))
+    is_sample = NO_LABELS.match(path.name)
+    return not is_sample and tables.has_columns(path, COLUMNS["audio"], CLASS_COLUMNS)
 
 
-def labels_of(cell: object, several: bool) -> tuple[str, ...]:
-    """Names of classes in a cell: a list of JSON, or text; `several` splits it at , and |.
+def labels_of(cell: object, is_multilabel: bool) -> tuple[str, ...]:
+    """Names of classes in a cell: a list of JSON, or text, multilabel text split at , and |.
 
-    >>> labels_of("Bark,Run | Walk", several=True), labels_of("Chink, clink", several=False)
+    >>> labels_of("Bark,Run | Walk", True), labels_of("Chink, clink", False)
     (('Bark', 'Run', 'Walk'), ('Chink, clink',))
     """
     if isinstance(cell, list):
         parts = [str(one) for one in cell]
     else:
-        text = manifest.cell_text(cell)
-        parts = re.split(r"[,|]", text) if several else [text]
+        text = tables.cell_text(cell)
+        parts = re.split(r"[,|]", text) if is_multilabel else [text]
     return tuple(dict.fromkeys(" ".join(part.split()) for part in parts if part.strip()))
 
 
-def _splits_of_tables(tables: Iterable[str]) -> dict[str, str]:
-    """Split by table where several splits stand at the beginning of their names."""
-    splits = {}
-    for table in tables:
-        word = re.split(r"[^a-z]", PurePosixPath(table).stem.lower())[0]
-        if word in SPLIT_NAMES:
-            splits[table] = SPLIT_NAMES[word]
-    return splits if len(set(splits.values())) > 1 else {}
-
-
-def _read_table(
-    folder: Path,
-    table: str,
-    audio: list[str],
-    group: str | None,
-    split: str | None,
-    clips: dict[str, Clip],
-    problems: list[Problem],
-) -> None:
-    """Add the clips of a table, and what is wrong with its lines."""
-    faults: list[str] = []
-    records = list(manifest.records(folder / table, faults))
-    names = list(dict.fromkeys(name for _, record in records for name in record))
-    manifest.check_group_column(folder / table, names, group)
-    column = manifest.find_column(names, CLASS_COLUMNS)
-    places = {
-        "audio": manifest.find_column(names, AUDIO_COLUMNS),
-        "start": manifest.find_column(names, manifest.START_COLUMNS),
-        "end": manifest.find_column(names, manifest.END_COLUMNS),
-        "split": manifest.find_column(names, manifest.SPLIT_COLUMNS),
-        "group": group or manifest.find_column(names, GROUP_COLUMNS),
-        "usage": manifest.find_column(names, ("usage",)),
-    }
-    find = Finder(folder, PurePosixPath(table).parent, audio, AUDIO_SUFFIXES)
-    for line, record in records:
-        where = f"{table}:{line}"
-        texts = {name: manifest.cell_text(cell).strip() for name, cell in record.items()}
-        cells = {key: texts.get(name, "") if name else "" for key, name in places.items()}
-        labels = labels_of(record.get(column), column.lower() in SEVERAL)
-        name = find(cells["audio"]) if cells["audio"] else None
-        try:
-            start, end = manifest.span(cells["start"], cells["end"])
-        except ValueError as error:
-            problems.append(Problem("lines of a table not used", f"{where}: {error}"))
-            continue
-        if cells["usage"].lower() == "ignored":  # FSDKaggle2018 fills its test set up with these
-            problems.append(Problem("clips that the data say to ignore", where))
-        elif name is None:
-            text = f"{where}: found no file {cells['audio']!r}"
-            problems.append(Problem("labels without audio", text))
-        elif not labels:
-            problems.append(Problem("lines without a label, not used", where))
-        else:
-            own = SPLIT_NAMES.get(cells["split"].lower())
-            if cells["split"] and own is None:
-                text = f"{where}: found {cells['split']!r}, expected train, valid or test"
-                problems.append(Problem("unknown splits, taken as none", text))
-            whole = not start and end is None
-            id = name if whole else f"{name}@{start or 0:g}-{'' if end is None else f'{end:g}'}"
+class _Search(Search[Clip]):
+    def use_table(self, table: str, split: str | None, group: str | None) -> None:
+        rows = self.read_table(table, COLUMNS, group)
+        for where, audio, row in self.with_audio(table, rows):
+            column = tables.find_column(row.record, CLASS_COLUMNS) or ""
+            labels = labels_of(row.record.get(column), column.lower() in MULTILABEL_COLUMNS)
+            usage = tables.find_column(row.columns, ("usage",))
+            if usage and row.columns[usage].lower() == "ignored":  # test clips of FSDKaggle2018
+                self.problem("clips that the data say to ignore", where)
+                continue
+            if not labels:
+                self.problem("lines without a label, not used", where)
+                continue
+            id = tables.span_name(audio, row.start, row.end)
             clip = Clip(
-                id, folder / name, (), start or 0.0, end, own or split,
-                cells["group"] or without_suffix(name), labels=labels, columns=texts,
-            )  # fmt: skip
-            _add(clip, where, clips, problems)
-    problems += [Problem("lines of a table not used", fault) for fault in faults]
+                id,
+                self.folder / audio,
+                (),
+                start=row.start or 0.0,
+                end=row.end,
+                split=row.split or split,
+                group=row.group or without_suffix(audio),
+                labels=labels,
+                columns=row.columns,
+            )
+            self.used.add(audio)
+            known = self.items.setdefault(id, clip)
+            if known.labels != labels:
+                text = f"{where}: {id} is {'|'.join(known.labels)} before, {'|'.join(labels)} now"
+                self.problem("listed twice with other labels, the first used", text)
 
-
-def _add(clip: Clip, where: str, clips: dict[str, Clip], problems: list[Problem]) -> None:
-    known = clips.setdefault(clip.id, clip)
-    if known is not clip and known.labels != clip.labels:
-        text = f"{where}: {clip.id} is {'|'.join(known.labels)} before, {'|'.join(clip.labels)} now"
-        problems.append(Problem("listed twice with other labels, the first used", text))
-
-
-def _of_class_folders(folder: Path, audio: list[str]) -> dict[str, Clip]:
-    """Clips in folders named by their class; none where there is only one such folder."""
-    named = {name: PurePosixPath(name).parent.name for name in audio}
-    named = {n: own for n, own in named.items() if own and own.lower() not in SPLIT_NAMES}
-    if len(set(named.values())) < 2:
-        return {}
-    return {
-        name: Clip(name, folder / name, (), group=without_suffix(name), labels=(own,))
-        for name, own in named.items()
-    }
+    def use_class_folders(self) -> None:
+        for name, label in self.class_folders().items():
+            self.used.add(name)
+            group = without_suffix(name)
+            self.items[name] = Clip(name, self.folder / name, (), group=group, labels=(label,))
 
 
 def synthesised(number: int, seed: int = 0) -> Corpus[Clip]:
@@ -208,9 +143,6 @@ def synthesised(number: int, seed: int = 0) -> Corpus[Clip]:
         name = f"event-{seed}-{place:06d}"
         clips.append(Clip(name, Scene((event,), "", own), (), group=name, labels=(event.kind,)))
     return Corpus(Path("synthesised"), clips, [])
-
-
-# ---- told
 
 
 def classes_of(clips: Iterable[Clip]) -> tuple[str, ...]:

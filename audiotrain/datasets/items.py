@@ -1,7 +1,4 @@
-"""Captioned clips: what one is, how long it is, and its samples.
-
-A clip's id is its path relative to the data folder, with `/` between the parts.
-"""
+"""The items of a corpus, and clips: their length, their samples, their key in a cache."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -17,28 +14,38 @@ SYNTHESIS = 1  # raise it when the same scene sounds otherwise
 
 
 @dataclass(frozen=True)
-class Clip:
-    """One captioned recording, a span of one, or a composed scene.
+class LabelledItem:
+    """One recording, or a span of one, with what is to be learnt of it in subclasses.
 
-    `captions` all describe the whole clip. `start` and `end` are seconds of the recording (`end`
-    None: to its end). Items of one `group` belong in the same split, since they come from one
-    source; `split` is what the data themselves say. `label` is the clip's class where the data
-    name one, `labels` all that it has where they are what is to be learnt. Clips of one `concept`
-    mean the same, whatever their captions' words; without a concept the caption says what is meant.
-    `columns`: what a table says besides.
+    `id` is its path relative to the data folder, with `/` between the parts. `start` and `end` are
+    seconds of the recording (`end` None: to its end). Items of one `group` belong in the same
+    split, since they come from one source; `split` is "train", "valid" or "test" where the data
+    name it. `columns` has the further columns of its table.
     """
 
     id: str
+    audio: audio.AudioPath | Scene | None
+    start: float = field(default=0.0, kw_only=True)
+    end: float | None = field(default=None, kw_only=True)
+    split: str | None = field(default=None, kw_only=True)
+    group: str = field(default="", kw_only=True)
+    columns: dict[str, str] = field(default_factory=dict, hash=False, kw_only=True)
+
+
+@dataclass(frozen=True)
+class Clip(LabelledItem):
+    """One captioned or labelled recording, a span of one, or a composed scene.
+
+    `captions` all describe the whole clip. `label` is the clip's class where the data name one,
+    `labels` all its classes where a classifier learns them. Clips of one `concept` mean the same,
+    whatever the words of their captions; without a concept the caption is the meaning.
+    """
+
     audio: audio.AudioPath | Scene
     captions: tuple[str, ...]
-    start: float = 0.0
-    end: float | None = None
-    split: str | None = None
-    group: str = ""
     label: str | None = None
     labels: tuple[str, ...] = ()
     concept: str = ""
-    columns: dict[str, str] = field(default_factory=dict, hash=False)
 
     @property
     def seconds(self) -> float:
@@ -112,7 +119,7 @@ class Problem(NamedTuple):
     text: str
 
 
-AnyItem = TypeVar("AnyItem")
+AnyItem = TypeVar("AnyItem", bound=LabelledItem)
 
 
 @dataclass(frozen=True)

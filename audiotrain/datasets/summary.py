@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from tqdm import tqdm
 
@@ -11,14 +12,15 @@ from audiotrain.utils import files
 from audiotrain.utils.text import _unit
 
 UNREADABLE = "audio that can't be read, left out"
+T = TypeVar("T")
 EXAMPLES = 3  # problems of one kind that a report prints
 UNREADABLE_EXAMPLES = 5
 BAR_WIDTH = 32  # characters
 
 
-def progress(items: list[AnyItem], text: str) -> Iterable[AnyItem]:
+def progress(items: Sequence[T], text: str, unit: str = "file") -> Iterable[T]:
     """The items, with a bar when they take more than two seconds."""
-    return tqdm(items, desc=text, unit="file", delay=2, leave=False)
+    return tqdm(items, desc=text, unit=unit, delay=2, leave=False)
 
 
 def leaks(items: list[AnyItem]) -> list[Problem]:

@@ -1,122 +1,118 @@
-"""Tables that list recordings and their chords: CSV, TSV, JSON lines; `labels.csv` is one of them.
+"""Tables that list recordings: CSV, TSV, JSON lines.
 
-A table needs a column for the audio and one for the label, which is a chord or the path of an
-annotation. It may say start and end or duration (seconds of the recording), split and group.
+The first line of CSV and TSV names the columns. A table needs a column for the audio; it may have
+start and end or duration (seconds of the recording), split and group.
 """
 
 import csv
 import io
 import json
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from audiotrain.datasets.chords.readers import DURATION_COLUMNS, read_text
+from audiotrain.datasets.items import Problem
+from audiotrain.datasets.paths import SPLIT_NAMES
+from audiotrain.utils.files import read_text
 
+UNUSED_LINES = "lines of a table not used"
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl")
-AUDIO_COLUMNS = (
-    "audio",
-    "file",
-    "filename",
-    "file_name",
-    "audio_file",
-    "audio_path",
-    "path",
-    "midi",
-)
-CHORD_COLUMNS = ("chord", "harte")  # what nothing but chords stands in
-LABEL_COLUMNS = ("chord", "label", "labels", "annotation", "lab", "label_path", "harte", "class")
-START_COLUMNS = ("start", "start_time", "onset", "begin")
-END_COLUMNS = ("end", "end_time", "offset", "stop")
-SPLIT_COLUMNS = ("split", "subset", "partition")
-GROUP_COLUMNS = ("group", "song", "song_id", "track", "track_id")
+DURATION_COLUMNS = ("duration", "dur", "length")
+# Names of the columns by their role; the first that a table has is read.
+COLUMNS: dict[str, tuple[str, ...]] = {
+    "audio": (
+        *("audio", "file", "filename", "file_name", "audio_file", "audio_path", "path", "midi"),
+        *("wav", "wav_path", "audio_filename", "filepath", "fname"),
+    ),
+    "start": ("start", "start_time", "onset", "begin"),
+    "end": ("end", "end_time", "offset", "stop"),
+    "split": ("split", "subset", "partition"),
+    "group": (
+        *("group", "source", "source_id", "source_url", "recording", "recording_id"),
+        *("freesound_id", "src_file", "sound_id", "youtube_id", "ytid"),
+        *("song", "song_id", "track", "track_id"),
+    ),
+}
 
 
 class Row(NamedTuple):
-    """One line of a table: `start` and `end` in seconds, `columns` what it says besides."""
+    """One line of a table: `start` and `end` in seconds, `columns` the text of the columns that
+    have no role, `record` all cells, text or what JSON has."""
 
     line: int
     audio: str
     label: str
     start: float | None
     end: float | None
-    split: str
+    split: str | None
     group: str
     columns: dict[str, str]
+    record: dict[str, object]
 
 
-class Manifest(NamedTuple):
-    """Rows of a table, and what was wrong in it ("file:line: text")."""
+def read_rows(
+    path: Path, known: Mapping[str, Sequence[str]], group_column: str | None = None
+) -> tuple[list[Row], list[Problem]]:
+    """Rows of a table, and problems of its lines; lines that can't be used are left out.
 
-    rows: list[Row]
-    problems: list[str]
-
-
-def is_manifest(path: Path) -> bool:
-    """True when the table's first row names a column for audio and one for labels."""
-    columns = first_record(path)
-    return all(find_column(columns, known) for known in (AUDIO_COLUMNS, LABEL_COLUMNS))
-
-
-def read_manifest(path: Path, group_column: str | None = None) -> Manifest:
-    """Rows of a table; lines that can't be used are left out and told in `problems`.
-
-    `group_column` names the column whose equal values must stay in one split; without it, one of
-    GROUP_COLUMNS if there is any. ValueError when there is no such column.
+    `known` has names of columns by role: "audio", "label", "start", "end", "split", "group" and
+    perhaps "duration". `group_column` names the column whose equal values must stay in one split.
+    ValueError when there is no such column.
     """
-    rows: list[Row] = []
-    problems: list[str] = []
-    found = list(records(path, problems))
-    named = {name: "" for _, columns in found for name in columns}
-    names = _column_names(path, named, group_column)
-    for line, raw in found:
-        columns = {name: cell_text(cell) for name, cell in raw.items()}
-        cells = {key: columns.get(name, "") if name else "" for key, name in names.items()}
-        try:
-            start, end = span(cells["start"], cells["end"], cells["duration"])
-        except ValueError as error:
-            problems.append(f"{path}:{line}: {error}")
-            continue
-        if not cells["audio"] or not cells["label"]:
-            missing = "audio" if not cells["audio"] else "label"
-            problems.append(f"{path}:{line}: found no {missing}")
-        else:
-            used = {name for name in names.values() if name}
-            others = {name: cell for name, cell in columns.items() if name not in used}
-            split, group = cells["split"], cells["group"]
-            rows.append(Row(line, cells["audio"], cells["label"], start, end, split, group, others))
-    return Manifest(rows, problems)
-
-
-def _column_names(
-    path: Path, columns: dict[str, str], group_column: str | None
-) -> dict[str, str | None]:
-    """The table's own name for each of our columns, None where it has no such column."""
-    check_group_column(path, columns, group_column)
-    start = find_column(columns, START_COLUMNS)
-    return {
-        "audio": find_column(columns, AUDIO_COLUMNS),
-        "label": find_column(columns, LABEL_COLUMNS),
-        "start": start,
-        "end": find_column(columns, END_COLUMNS),
-        # without a start it is the length of the file
-        "duration": find_column(columns, DURATION_COLUMNS) if start else None,
-        "split": find_column(columns, SPLIT_COLUMNS),
-        "group": group_column or find_column(columns, GROUP_COLUMNS),
-    }
-
-
-def check_group_column(path: Path, columns: Iterable[str], group_column: str | None) -> None:
-    """ValueError when there is no such column to group by."""
-    if group_column is not None and group_column not in columns:
+    faults: list[str] = []
+    lines = list(records(path, faults))
+    names = list(dict.fromkeys(name for _, record in lines for name in record))
+    if group_column is not None and group_column not in names:
         raise ValueError(
             f"{path}:1: found no column {group_column!r} to group by, expected one of "
-            f"{', '.join(columns)}"
+            f"{', '.join(names)}"
         )
+    columns = {role: find_column(names, known[role]) for role in known}
+    if columns["start"] is None:  # then the duration is that of the file
+        columns["duration"] = None
+    rows = []
+    problems = [Problem(UNUSED_LINES, fault) for fault in faults]
+    for line, record in lines:
+        texts = {name: cell_text(cell) for name, cell in record.items()}
+        cells = {role: texts.get(name or "", "") for role, name in columns.items()}
+        others = {name: text for name, text in texts.items() if name not in columns.values()}
+        if not cells["audio"]:
+            problems.append(Problem(UNUSED_LINES, f"{path}:{line}: found no audio"))
+            continue
+        try:
+            start, end = span(cells["start"], cells["end"], cells.get("duration", ""))
+        except ValueError as error:
+            problems.append(Problem(UNUSED_LINES, f"{path}:{line}: {error}"))
+            continue
+        split = SPLIT_NAMES.get(cells["split"].lower())
+        if cells["split"] and split is None:
+            text = f"{path}:{line}: found {cells['split']!r}, expected train, valid or test"
+            problems.append(Problem("unknown splits, taken as none", text))
+        group = cells["group"] if group_column is None else texts.get(group_column, "")
+        label = cells.get("label", "")
+        rows.append(Row(line, cells["audio"], label, start, end, split, group, others, record))
+    return rows, problems
 
 
-def find_column(columns: Iterable[str], known: tuple[str, ...]) -> str | None:
+def span_name(audio: str, start: float | None, end: float | None) -> str:
+    """The id of a span of a recording; the recording's name when it is all of it.
+
+    >>> span_name("x.wav", 0.5, 2.0), span_name("x.wav", 3.0, None), span_name("x.wav", 0.0, None)
+    ('x.wav@0.5-2', 'x.wav@3-', 'x.wav')
+    """
+    if not start and end is None:
+        return audio
+    return f"{audio}@{start or 0:g}-{'' if end is None else f'{end:g}'}"
+
+
+def has_columns(path: Path, *known: Sequence[str]) -> bool:
+    """Whether a table's first line has a column of each of these names."""
+    columns = first_record(path)
+    return all(find_column(columns, names) for names in known)
+
+
+def find_column(columns: Iterable[str], known: Sequence[str]) -> str | None:
     """The column that comes first in `known`, whatever the size of its letters."""
     names = {name.lower(): name for name in columns}
     return next((names[name] for name in known if name in names), None)
@@ -134,31 +130,34 @@ def first_record(path: Path) -> dict[str, object]:
 
 def records(path: Path, problems: list[str]) -> Iterator[tuple[int, dict[str, object]]]:
     """(line number, cells by column name) of each line that holds something; the cells are text,
-    or what JSON says. Lines that can't be read are told in `problems`."""
+    or what JSON says. `problems` gets lines that can't be read."""
     text, faults = read_text(path)
     problems += faults
     if path.suffix.lower() == ".jsonl":
         yield from _json_records(text, path, problems)
         return
-    delimiter = max(",;\t", key=text.split("\n", 1)[0].count)
-    reader = csv.reader(io.StringIO(text), delimiter=delimiter)
     names: list[str] = []
-    for cells in _csv_rows(reader, path):
-        cells = [cell.strip() for cell in cells]
-        if not any(cells) or cells[0].startswith("#"):
+    for line, cells in csv_rows(text, str(path)):
+        if not any(cells):
             continue
         if not names:
             names = cells
             continue
         cells += [""] * (len(names) - len(cells))
-        yield reader.line_num, dict(zip(names, cells, strict=False))
+        yield line, dict(zip(names, cells, strict=False))
 
 
-def _csv_rows(reader, path: Path) -> Iterator[list[str]]:
+def csv_rows(text: str, name: str) -> Iterator[tuple[int, list[str]]]:
+    """(line number, stripped cells) of each row of CSV between commas, semicolons or tabs, no cells
+    for comments. ValueError when it is no CSV; `name` is the file's."""
+    delimiter = max(",;\t", key=text.split("\n", 1)[0].count)
+    reader = csv.reader(io.StringIO(text), delimiter=delimiter)
     try:
-        yield from reader
+        for row in reader:
+            cells = [cell.strip() for cell in row]
+            yield reader.line_num, [] if cells and cells[0].startswith("#") else cells
     except csv.Error as error:
-        raise ValueError(f"{path}:{reader.line_num}: not CSV: {error}") from None
+        raise ValueError(f"{name}:{reader.line_num}: not CSV: {error}") from None
 
 
 def _json_records(
@@ -179,8 +178,8 @@ def _json_records(
 
 
 def cell_text(cell: object) -> str:
-    """A cell as text; nothing for JSON's null."""
-    return "" if cell is None else str(cell)
+    """A cell as text; empty for JSON's null."""
+    return "" if cell is None else str(cell).strip()
 
 
 def span(

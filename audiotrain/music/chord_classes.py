@@ -184,9 +184,3 @@ def transpose(classes: np.ndarray, semitones: int | np.ndarray) -> np.ndarray:
     shifted = (pitches + np.asarray(semitones)[..., None]) % 12
     moved[..., 1:] = np.where(pitches >= 0, shifted, pitches)
     return moved
-
-
-# ---- segments
-
-
-# ---- label files

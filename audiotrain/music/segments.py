@@ -1,6 +1,5 @@
 """Chord segments, label frames and .lab files; times are seconds."""
 
-import codecs
 import os
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -11,7 +10,7 @@ import numpy as np
 
 from audiotrain.music import chord_labels
 from audiotrain.music.chord_classes import HEADS, IGNORE, BassRule, _decode, encode_labels
-from audiotrain.utils.files import write
+from audiotrain.utils.files import read_text, write
 
 
 class Segment(NamedTuple):
@@ -81,21 +80,10 @@ def frames_to_segments(
 
 
 _NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
-
-
 _ROW = re.compile(rf"({_NUMBER})[\s,;]+({_NUMBER})[\s,;]+(.+)")
-
-
 # Where a further column begins after a label: at a tab, or before a number that is not in brackets.
 _COLUMN = re.compile(rf"\t|[\s,;]+(?={_NUMBER}(?:[\s,;]|$))(?![^(]*\))")
-
-
 _HEADER = re.compile(r"(?i)\W*(start|onset|begin|time|t0)")
-
-
-_BYTE_ORDER_MARKS = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
-
-
 # Rounding of times makes gaps and overlaps up to this long; they are closed in silence.
 ROUNDING_SECONDS = 0.0005
 
@@ -106,16 +94,9 @@ def read_lab(path: str | os.PathLike, pop_spellings: bool = False) -> Annotation
     Faults of single lines are mended or left out and told in `problems`; labels come out in
     Harte's grammar, unreadable ones as `X`. ValueError when the file can't be read at all.
     """
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise ValueError(f"{path}: label file can't be read: {error.strerror}") from None
-    encoding = _BYTE_ORDER_MARKS.get(data[:2], "utf-8-sig")
-    try:
-        return parse_lab(data.decode(encoding), str(path), pop_spellings)
-    except UnicodeDecodeError:
-        segments, problems = parse_lab(data.decode("latin-1"), str(path), pop_spellings)
-    return Annotation(segments, [f"{path}:1: not {encoding}, read as Latin-1", *problems])
+    text, problems = read_text(Path(path))
+    annotation = parse_lab(text, str(path), pop_spellings)
+    return Annotation(annotation.segments, problems + annotation.problems)
 
 
 def parse_lab(text: str, name: str, pop_spellings: bool = False) -> Annotation:

@@ -47,6 +47,21 @@ def write(path: str | os.PathLike, content: str | bytes) -> None:
         raise ValueError(f"{path}: cannot write: {error.strerror or error}") from None
 
 
+def read_text(path: Path) -> tuple[str, list[str]]:
+    """Text of a file in UTF-8, UTF-16 with a mark, or Latin-1, and a problem if it was the last.
+    ValueError, one line, when it can't be read."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"{path}: can't be read: {error.strerror}") from None
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return data.decode("utf-16", errors="replace"), []
+    try:
+        return data.decode("utf-8-sig"), []
+    except UnicodeDecodeError:
+        return data.decode("latin-1"), [f"{path}:1: not UTF-8, read as Latin-1"]
+
+
 def finite_or_none(value):
     """The same plain data with NaN and infinities as None, which JSON lacks."""
     if isinstance(value, dict):

@@ -8,48 +8,22 @@ import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
 
 from audiotrain.datasets import tables
-from audiotrain.datasets.chords.readers import read_text
+from audiotrain.utils.files import read_text
 
 SIDECAR_SUFFIXES = (".txt", ".json")
 CAPTION_KEYS = ("caption", "captions", "text", "texts")
-CAPTION_COLUMNS = (
-    "caption", "captions", "text", "texts", "description", "sentence", "transcription",
-)  # fmt: skip
+CAPTION_COLUMNS = (*CAPTION_KEYS, "description", "sentence", "transcription")
 CLASS_COLUMNS = ("label", "class", "category", "class_name", "class_label")
-AUDIO_COLUMNS = (*tables.AUDIO_COLUMNS, "wav", "wav_path", "audio_filename", "filepath", "fname")
-GROUP_COLUMNS = (
-    "group", "source", "source_id", "source_url", "recording", "recording_id", "freesound_id",
-    "src_file", "sound_id", "youtube_id", "ytid", "song", "song_id", "track", "track_id",
-)  # fmt: skip
+COLUMNS = {**tables.COLUMNS, "label": CLASS_COLUMNS}
 
 
-class Row(NamedTuple):
-    """One line of a table: `start` and `end` in seconds, `label` the class, `columns` the rest."""
-
-    line: int
-    audio: str
-    captions: tuple[str, ...]
-    label: str
-    start: float | None
-    end: float | None
-    split: str
-    group: str
-    columns: dict[str, str]
-
-
-def text_captions(text: str) -> tuple[str, ...]:
-    """The captions of a .txt file: its lines that hold something."""
-    return _distinct(text.splitlines())
-
-
-def json_captions(text: str) -> tuple[str, ...]:
-    """The captions of a .json file: a text or a list of texts under one of CAPTION_KEYS.
-
-    ValueError, without the file's name, when there are none.
-    """
+def parse_captions(text: str, name: str) -> tuple[str, ...]:
+    """The captions in a .json file, a text or a list of texts under one of CAPTION_KEYS, or in
+    another file, one a line. ValueError, without the file's name, when there are none in JSON."""
+    if not name.lower().endswith(".json"):
+        return _distinct(text.splitlines())
     try:
         content = json.loads(text)
     except ValueError as error:
@@ -63,10 +37,10 @@ def json_captions(text: str) -> tuple[str, ...]:
 
 
 def read_captions(path: Path) -> tuple[tuple[str, ...], list[str]]:
-    """The captions of a .txt or .json file and what was wrong. ValueError when there are none."""
+    """The captions of a .txt or .json file and its problems. ValueError when there are none."""
     text, problems = read_text(path)
     try:
-        captions = (json_captions if path.suffix.lower() == ".json" else text_captions)(text)
+        captions = parse_captions(text, path.name)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     if not captions:
@@ -79,8 +53,8 @@ def lacking_columns(path: Path) -> str:
     where its first row names both."""
     columns = tables.first_record(path)
     expected = []
-    if tables.find_column(columns, AUDIO_COLUMNS) is None:
-        expected.append(f"one for audio ({', '.join(AUDIO_COLUMNS)})")
+    if tables.find_column(columns, COLUMNS["audio"]) is None:
+        expected.append(f"one for audio ({', '.join(COLUMNS['audio'])})")
     if not caption_columns(columns) and not tables.find_column(columns, CLASS_COLUMNS):
         names = ", ".join((*CAPTION_COLUMNS, *CLASS_COLUMNS))
         expected.append(f"one for captions or classes ({names})")
@@ -96,55 +70,22 @@ def caption_columns(columns: Iterable[str]) -> list[str]:
     return [name for plain, name in names if plain == first]
 
 
-def read_table(path: Path, group_column: str | None = None) -> tuple[list[Row], list[str]]:
-    """Rows of a table, and what was wrong in it ("file:line: text"); such lines are left out.
-
-    `group_column` names the column whose equal values must stay in one split; without it, one of
-    GROUP_COLUMNS if there is any. ValueError when there is no such column.
-    """
-    rows: list[Row] = []
-    problems: list[str] = []
-    found = list(tables.records(path, problems))
-    names = list(dict.fromkeys(name for _, record in found for name in record))
-    tables.check_group_column(path, names, group_column)
-    of_captions = caption_columns(names)
-    places = {
-        "audio": tables.find_column(names, AUDIO_COLUMNS),
-        "label": tables.find_column(names, CLASS_COLUMNS),
-        "start": tables.find_column(names, tables.START_COLUMNS),
-        "end": tables.find_column(names, tables.END_COLUMNS),
-        "split": tables.find_column(names, tables.SPLIT_COLUMNS),
-        "group": group_column or tables.find_column(names, GROUP_COLUMNS),
-    }
-    used = {*of_captions, *places.values()}
-    for line, record in found:
-        texts = {name: tables.cell_text(cell).strip() for name, cell in record.items()}
-        cells = {key: texts.get(name, "") if name else "" for key, name in places.items()}
-        try:
-            start, end = tables.span(cells["start"], cells["end"])
-            captions = _distinct(
-                caption for name in of_captions for caption in _cell_captions(record.get(name))
-            )
-        except ValueError as error:
-            problems.append(f"{path}:{line}: {error}")
-            continue
-        if not cells["audio"] or not (captions or cells["label"]):
-            missing = "caption" if cells["audio"] else "audio"
-            problems.append(f"{path}:{line}: found no {missing}")
-            continue
-        others = {name: text for name, text in texts.items() if name not in used}
-        rows.append(
-            Row(line, cells["audio"], captions, cells["label"], start, end,
-                cells["split"], cells["group"], others)
-        )  # fmt: skip
-    return rows, problems
+def row_captions(row: tables.Row) -> tuple[str, ...]:
+    """The captions in a row of a table. ValueError when there are none and no class."""
+    cells = [row.record[name] for name in caption_columns(row.record)]
+    captions = _distinct(caption for cell in cells for caption in _cell_captions(cell))
+    if not captions and not row.label:
+        raise ValueError("found no caption")
+    return captions
 
 
 def _cell_captions(cell: object) -> tuple[str, ...]:
-    cells = cell if isinstance(cell, list) else [cell]
-    if wrong := [one for one in cells if one is not None and not isinstance(one, str)]:
-        raise ValueError(f"found caption {str(wrong[0])[:40]!r}, expected text")
-    return _distinct(one for one in cells if one)
+    texts: list[str] = []
+    for one in cell if isinstance(cell, list) else [cell]:
+        if one is not None and not isinstance(one, str):
+            raise ValueError(f"found caption {str(one)[:40]!r}, expected text")
+        texts += [one] if one else []
+    return _distinct(texts)
 
 
 def _distinct(lines: Iterable[str]) -> tuple[str, ...]:

@@ -1,32 +1,18 @@
-"""Find recordings and their chord labels in a folder, whatever its layout (LAYOUTS).
-
-Names here are paths relative to the folder, with `/` between the parts.
-"""
+"""Find recordings and their chord labels in a folder, whatever its layout (LAYOUTS)."""
 
 import math
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from tqdm import tqdm
-
-from audiotrain.datasets import pairing, splits
-from audiotrain.datasets import tables as manifest
+from audiotrain.datasets import pairing, splits, tables
 from audiotrain.datasets.chords import spans
 from audiotrain.datasets.chords.items import MIDI_SUFFIXES, Item, chord_of_name, read_cached
 from audiotrain.datasets.chords.readers import READ_SUFFIXES
-from audiotrain.datasets.items import Corpus, Problem
-from audiotrain.datasets.paths import (
-    OTHER_AUDIO_SUFFIXES,
-    SPLIT_NAMES,
-    Finder,
-    relative,
-    split_folders,
-    walk,
-    without_suffix,
-)
+from audiotrain.datasets.items import Corpus
+from audiotrain.datasets.paths import relative, without_suffix
+from audiotrain.datasets.search import Search
+from audiotrain.datasets.summary import progress
 from audiotrain.features.audio import AUDIO_SUFFIXES
 from audiotrain.music.chord_labels import UNREADABLE
 from audiotrain.music.segments import Segment
@@ -36,6 +22,14 @@ LAYOUTS = (
     "columns audio and label, one folder a chord, x.mid beside x.lab, label files alone"
 )
 JAMS_SUFFIXES = (".jams", ".json")
+CHORD_COLUMNS = ("chord", "harte")  # that hold nothing but chords
+COLUMNS = {
+    **tables.COLUMNS,
+    "label": ("chord", "label", "labels", "annotation", "lab", "label_path", "harte", "class"),
+    "duration": tables.DURATION_COLUMNS,
+    "group": ("group", "song", "song_id", "track", "track_id"),
+}
+UNUSABLE = "label files that can't be used"
 # Share of its labels that must be readable in a file that is surely, or perhaps, a label file.
 READABLE_SHARES = {".lab": 0.2, ".jams": 0.2}
 READABLE_SHARE = 0.5
@@ -54,58 +48,40 @@ def discover(
     when there is no such folder or nothing in it can be used, and when there are no JAMS files to
     select from or no tables to group by.
     """
-    folder = Path(folder)
-    if not folder.exists():
-        raise ValueError(f"{folder}: no such folder")
-    search = _Search(folder, selector, group, pop_spellings)
-    search.use_tables()
+    search = _Search(Path(folder), selector, pop_spellings)
+    search.use_tables(group)
     search.use_pairs()
-    search.use_chord_folders()
-    search.use_labels_alone()
-    search.tell_unused()
     if not search.items:
-        raise ValueError(search.failure())
+        search.use_chord_folders()
+        search.use_labels_alone()
+    search.report_unused()
+    found = len(search.label_files) + len(search.tables)
+    counts = f"{len(search.audio)} audio, {len(search.midi)} MIDI and {found} label files or tables"
+    corpus = search.corpus(counts, LAYOUTS)
     if group is not None and not search.tables:
         raise ValueError(f"{folder}: found no table with a column {group!r} to group by")
-    if selector is not None and not search.has_jams():
+    paths = [item.annotation for item in corpus.items if isinstance(item.annotation, Path)]
+    if selector is not None and not any(p.suffix.lower() in JAMS_SUFFIXES for p in paths):
         raise ValueError(f"{folder}: found no JAMS file to select annotation {selector!r} of")
-    by_folder = split_folders(search.items)
-    items = [
-        replace(item, split=item.split or by_folder.get(item.id)) for item in search.items.values()
-    ]
-    return Corpus(search.folder, sorted(items, key=lambda item: item.id), search.problems)
+    return corpus
 
 
-class _Search:
-    """The files of one folder, those already used, and the items and problems found so far."""
+class _Search(Search[Item]):
+    playable = (*AUDIO_SUFFIXES, *MIDI_SUFFIXES)
 
-    def __init__(
-        self, folder: Path, selector: int | str | None, group: str | None, pop_spellings: bool
-    ):
-        self.folder = folder if folder.is_dir() else folder.parent
-        self.selector, self.group, self.pop_spellings = selector, group, pop_spellings
-        self.items: dict[str, Item] = {}
-        self.problems: list[Problem] = []
-        self.used: set[str] = set()
-        files = sorted(walk(self.folder)) if folder.is_dir() else [folder.name]
-        by_suffix: dict[str, list[str]] = defaultdict(list)
-        for name in files:
-            by_suffix[PurePosixPath(name).suffix.lower()].append(name)
-        self.audio = [name for suffix in AUDIO_SUFFIXES for name in by_suffix[suffix]]
-        self.midi = [name for suffix in MIDI_SUFFIXES for name in by_suffix[suffix]]
-        self.other_audio = [name for suffix in OTHER_AUDIO_SUFFIXES for name in by_suffix[suffix]]
-        tables = [name for suffix in manifest.TABLE_SUFFIXES for name in by_suffix[suffix]]
-        self.tables = [name for name in tables if manifest.is_manifest(self.folder / name)]
-        candidates = [name for suffix in READ_SUFFIXES for name in by_suffix[suffix]]
-        self.label_files = [name for name in candidates if name not in set(self.tables)]
+    def __init__(self, path: Path, selector: int | str | None, pop_spellings: bool):
+        super().__init__(path)
+        self.selector, self.pop_spellings = selector, pop_spellings
+        self.midi = self.having(MIDI_SUFFIXES)
+        required = COLUMNS["audio"], COLUMNS["label"]
+        names = self.having(tables.TABLE_SUFFIXES)
+        self.tables = [name for name in names if tables.has_columns(self.folder / name, *required)]
+        self.label_files = [n for n in self.having(READ_SUFFIXES) if n not in set(self.tables)]
         self.label_files_by_stem: dict[str, list[str]] = defaultdict(list)
         for name in self.label_files:
             self.label_files_by_stem[without_suffix(name)].append(name)
         self.unreadable: dict[str, str] = {}  # why a label file names no chords
         self.labels: list[str] = []  # those that do
-
-    def problem(self, kind: str, text: str) -> None:
-        self.problems.append(Problem(kind, text.replace(f"{self.folder}{os.sep}", "")))
 
     def add(self, item: Item, *names: str) -> None:
         self.used.update(names)
@@ -114,36 +90,37 @@ class _Search:
         else:
             self.items[item.id] = item
 
-    def item(self, name: str, audio: str | None, annotation, group: str, **more) -> Item:
+    def item(
+        self,
+        name: str,
+        audio: str | None,
+        annotation: str | tuple[Segment, ...],
+        group: str,
+        **more,
+    ) -> Item:
         return Item(
-            id=name,
-            audio=None if audio is None else self.folder / audio,
-            annotation=self.folder / annotation if isinstance(annotation, str) else annotation,
+            name,
+            None if audio is None else self.folder / audio,
+            self.folder / annotation if isinstance(annotation, str) else annotation,
+            self.selector,
+            self.pop_spellings,
             group=group,
-            selector=self.selector,
-            pop_spellings=self.pop_spellings,
             **more,
         )
 
-    def has_jams(self) -> bool:
-        sources = [item.annotation for item in self.items.values()]
-        return any(isinstance(p, Path) and p.suffix.lower() in JAMS_SUFFIXES for p in sources)
-
     # ---- tables
 
-    def use_tables(self) -> None:
-        lines: list[tuple[str, spans.Line]] = []
-        for table in self.tables:
-            self.used.add(table)
-            lines += [(table, line) for line in self.lines_of(table)]
+    def use_tables(self, group: str | None) -> None:
+        lines = [(table, line) for table in self.tables for line in self.lines_of(table, group)]
         items, problems = splits.join_spans([line.item for _, line in lines])
         self.problems += problems
-        by_recording: dict[tuple, list[spans.Line]] = defaultdict(list)
+        by_recording: dict[tuple[str, Path | None], list[spans.Line]] = defaultdict(list)
         for (table, line), item in zip(lines, items, strict=True):
             by_recording[table, item.audio].append(line._replace(item=item))
         for (table, path), own in by_recording.items():
             items, problems = spans.songs(own)
             self.problems += problems
+            assert path is not None
             audio = relative(path, self.folder)
             for item in items:
                 self.add(item, audio)
@@ -151,58 +128,47 @@ class _Search:
                 self.used.add(name)
                 self.problem("label files that a table replaces", f"{name}: {table} is used")
 
-    def lines_of(self, table: str) -> Iterator[spans.Line]:
-        rows, problems = manifest.read_manifest(self.folder / table, self.group)
-        for text in problems:
-            self.problem("lines of a table not used", text)
-        find = Finder(
-            self.folder, PurePosixPath(table).parent, self.audio + self.midi,
-            (*AUDIO_SUFFIXES, *MIDI_SUFFIXES),
-        )  # fmt: skip
-        if self.says_no_chords(table, rows) and any(
+    def lines_of(self, table: str, group: str | None) -> list[spans.Line]:
+        rows, find = self.read_table(table, COLUMNS, group), self.finder(table)
+        if not self.names_chords_in(table, rows) and any(
             self.beside(audio) for row in rows if (audio := find(row.audio))
         ):
             text = f"{table}:{rows[0].line}: found {rows[0].label!r}, expected a chord"
             self.problem("tables not used, but the label files beside their audio", text)
-            return
-        for row in rows:
-            item = self.item_of_row(table, row, find)
+            return []
+        lines = []
+        for where, audio, row in self.with_audio(table, rows):
+            item = self.item_of_row(table, where, audio, row)
             if item is not None:
-                whole = row.start is None and row.end is None
-                yield spans.Line(f"{table}:{row.line}", item, whole)
+                lines.append(spans.Line(where, item, row.start is None and row.end is None))
+        return lines
 
-    def says_no_chords(self, table: str, rows: list[manifest.Row]) -> bool:
-        """Whether most labels of a table are neither chords nor label files."""
-        columns = manifest.first_record(self.folder / table)
-        if manifest.find_column(columns, manifest.CHORD_COLUMNS):
-            return False
+    def names_chords_in(self, table: str, rows: list[tables.Row]) -> bool:
+        """Whether most labels of a table are chords or label files."""
         readable = sum(
             chord_of_name(row.label) is not None
             or PurePosixPath(row.label).suffix.lower() in READ_SUFFIXES
             for row in rows
         )
-        return readable < READABLE_SHARE * len(rows)
+        is_chord_table = tables.has_columns(self.folder / table, CHORD_COLUMNS)
+        return is_chord_table or readable >= READABLE_SHARE * len(rows)
 
     def beside(self, audio: str) -> list[str]:
         """Label files that name chords, have the name of a recording and are not used."""
         named = self.label_files_by_stem.get(without_suffix(audio), ())
         return [name for name in named if name not in self.used and self.names_chords(name)]
 
-    def item_of_row(self, table: str, row: manifest.Row, find: Finder) -> Item | None:
-        where = f"{table}:{row.line}"
-        audio = find(row.audio)
-        if audio is None:
-            self.problem("labels without audio", f"{where}: found no file {row.audio!r}")
-            return None
+    def item_of_row(self, table: str, where: str, audio: str, row: tables.Row) -> Item | None:
         start = row.start or 0.0
         annotation: str | tuple[Segment, ...]
+        if not row.label:
+            self.problem(tables.UNUSED_LINES, f"{where}: found no label")
+            return None
         if PurePosixPath(row.label).suffix.lower() in READ_SUFFIXES:
-            annotation = relative(
-                self.folder / PurePosixPath(table).parent / row.label, self.folder
-            )
+            path = self.folder / PurePosixPath(table).parent / row.label
+            group = annotation = relative(path, self.folder)
             if not self.names_chords(annotation):
-                text = f"{where}: {self.unreadable[annotation]}"
-                self.problem("label files that can't be used", text)
+                self.problem(UNUSABLE, f"{where}: {self.unreadable[annotation]}")
                 return None
             self.used.add(annotation)
         else:
@@ -211,42 +177,28 @@ class _Search:
                 text = f"{where}: found {row.label!r}, expected a chord or a label file"
                 self.problem("unreadable labels", text)
                 return None
+            group = audio
             annotation = (Segment(start, math.inf if row.end is None else row.end, label),)
-        split = SPLIT_NAMES.get(row.split.lower())
-        if row.split and split is None:
-            text = f"{where}: found {row.split!r}, expected train, valid or test"
-            self.problem("unknown splits, taken as none", text)
-        group = row.group or without_suffix(annotation if isinstance(annotation, str) else audio)
         return self.item(
-            spans.span_name(audio, start, row.end), audio, annotation, group,
-            start=start, end=row.end, split=split, columns=row.columns,
-        )  # fmt: skip
+            tables.span_name(audio, start, row.end),
+            audio,
+            annotation,
+            row.group or without_suffix(group),
+            start=start,
+            end=row.end,
+            split=row.split,
+            columns=row.columns,
+        )
 
     # ---- label files
 
     def use_pairs(self) -> None:
-        self.sort_label_files()
-        for songs in (self.distinct(self.audio), self.midi):
-            free = [name for name in songs if name not in self.used]
-            pairs = pairing.pair(free, [name for name in self.labels if name not in self.used])
-            for song, label in pairs.labels.items():
-                self.add(self.item(song, song, label, without_suffix(label)), song, label)
-            for song, label in pairs.spare:
-                self.used.add(label)
-                self.problem(
-                    "second label files, not used", f"{label}: {pairs.labels[song]} is used"
-                )
-            for song, labels in pairs.ambiguous.items():
-                self.used.add(song)
-                self.used.update(labels)
-                self.problem("several label files fit", f"{song}: {', '.join(labels)}")
-
-    def sort_label_files(self) -> None:
-        """Separate files that name chords from notes, beats, lyrics and other text."""
-        free = [name for name in self.label_files if name not in self.used]
-        for name in tqdm(free, desc="reading labels", unit="file", delay=2, leave=False):
-            if self.names_chords(name):
+        for name in progress(self.unused(self.label_files), "reading labels"):
+            if self.names_chords(name):  # not notes, beats, lyrics or other text
                 self.labels.append(name)
+        for songs in (self.distinct(self.audio), self.midi):
+            for song, label in self.pairs(songs, self.labels).items():
+                self.add(self.item(song, song, label, without_suffix(label)))
 
     def names_chords(self, name: str) -> bool:
         path = self.folder / name
@@ -278,9 +230,7 @@ class _Search:
     # ---- names alone
 
     def use_chord_folders(self) -> None:
-        """Clips in folders named by their chord, if nothing else gives labels."""
-        if self.items or not self.audio:
-            return
+        """Clips in folders named by their chord."""
         clips = {}
         for name in self.audio:
             folders = reversed(PurePosixPath(name).parts[:-1][-2:])
@@ -295,7 +245,7 @@ class _Search:
 
     def use_labels_alone(self) -> None:
         """Label files of a folder that has no recordings at all, as songs to be synthesised."""
-        if self.items or self.audio or self.midi:
+        if self.audio or self.midi:
             return
         folders = Counter(str(PurePosixPath(name).parent) for name in self.labels)
         stems = Counter(PurePosixPath(name).stem for name in self.labels)
@@ -315,28 +265,15 @@ class _Search:
 
     # ---- what is left
 
-    def tell_unused(self) -> None:
+    def report_unused(self) -> None:
         known = {without_suffix(name) for name in (*self.used, *self.audio)}
-        for name in self.audio:
-            if name not in self.used:
-                self.problem("audio without labels", name)
-        for name in self.other_audio:
-            self.problem(f"audio in a format not read ({', '.join(AUDIO_SUFFIXES)} are)", name)
-        for name in self.midi:
-            if name not in self.used and without_suffix(name) not in known:
+        self.report_unused_audio()
+        for name in self.unused(self.midi):
+            if without_suffix(name) not in known:
                 self.problem("MIDI without labels", name)
-        for name in self.labels:
-            if name not in self.used:
-                self.problem("labels without audio", name)
-        for name, reason in self.unreadable.items():
+        for name in self.unused(self.labels):
+            self.problem("labels without audio", name)
+        for name in self.unused(list(self.unreadable)):
             named_so = PurePosixPath(name).suffix.lower() in READABLE_SHARES
-            if name not in self.used and (named_so or without_suffix(name) in known):
-                self.problem("label files that can't be used", reason)
-
-    def failure(self) -> str:
-        """One line for a folder without items: what was found, and what seems to be wrong."""
-        names = len(self.label_files) + len(self.tables)
-        found = f"{len(self.audio)} audio, {len(self.midi)} MIDI and {names} label files or tables"
-        told = sorted(self.problems, key=lambda problem: problem.kind.startswith("audio"))
-        first = f" ({told[0].kind}: {told[0].text})" if told else ""
-        return f"{self.folder}: found {found}, but no pair{first}; known layouts: {LAYOUTS}"
+            if named_so or without_suffix(name) in known:
+                self.problem(UNUSABLE, self.unreadable[name])

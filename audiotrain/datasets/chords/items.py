@@ -1,17 +1,14 @@
-"""Labelled recordings: what an item is, its segments in time and its classes by frames.
-
-An item has one source of labels: a file, or segments that a table or a folder name gave. Its id is
-its path relative to the data folder, with `/` between the parts.
-"""
+"""Recordings with chord labels: their segments in time and their classes by frames."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
 from audiotrain.datasets.chords import readers
+from audiotrain.datasets.items import LabelledItem
 from audiotrain.music.chord_labels import repair
 from audiotrain.music.segments import Annotation, Segment, segments_to_frames
 
@@ -19,26 +16,18 @@ MIDI_SUFFIXES = (".mid", ".midi")
 
 
 @dataclass(frozen=True)
-class Item:
-    """One labelled recording, or a span of one.
+class Item(LabelledItem):
+    """A recording with chord labels, or a span of one.
 
     `audio` is a recording or a MIDI file to be rendered, None where there are only labels.
-    `annotation` is the label file, or the segments themselves (a clip of one chord has a single one
-    with an infinite end). All times are seconds of the whole recording; `start` and `end` say which
-    span of it is the item (`end` None: to its end). Items of one `group` belong in the same split;
-    `split` is what the data themselves say. `columns`: what a table says besides.
+    `annotation` is the label file, or the segments themselves, in seconds of the whole recording (a
+    clip of one chord has a single one with an infinite end).
     """
 
-    id: str
     audio: Path | None
     annotation: Path | tuple[Segment, ...]
-    start: float = 0.0
-    end: float | None = None
-    split: str | None = None
-    group: str = ""
     selector: int | str | None = None
     pop_spellings: bool = False
-    columns: dict[str, str] = field(default_factory=dict, hash=False)
 
     @property
     def midi(self) -> bool:
@@ -48,8 +37,9 @@ class Item:
     @property
     def clip_label(self) -> str | None:
         """The chord of a clip that has only one; None for a song."""
-        clip = not isinstance(self.annotation, Path) and len(self.annotation) == 1
-        return self.annotation[0].label if clip else None
+        if isinstance(self.annotation, Path) or len(self.annotation) != 1:
+            return None
+        return self.annotation[0].label
 
 
 def load(item: Item) -> Annotation:

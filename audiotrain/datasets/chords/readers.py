@@ -4,8 +4,6 @@ All give `harmony.Annotation`: labels in Harte's grammar, faults of single lines
 and told in `problems` as "file:line: text". Written by `annotation_writers.write`.
 """
 
-import csv
-import io
 import json
 import math
 import os
@@ -15,15 +13,16 @@ from pathlib import Path
 
 from audiotrain.datasets.chords import billboard
 from audiotrain.datasets.chords.writers import write
+from audiotrain.datasets.tables import DURATION_COLUMNS, csv_rows
 from audiotrain.music.segments import Annotation, parse_lab
+from audiotrain.utils.files import read_text
 
-__all__ = ["READ_SUFFIXES", "read", "read_text", "write"]
+__all__ = ["READ_SUFFIXES", "read", "write"]
 
 READ_SUFFIXES = (".lab", ".jams", ".csv", ".tsv", ".txt", ".json")
 CHORD_NAMESPACES = ("chord", "chord_harte")
 START_COLUMNS = ("start", "start_time", "onset", "begin", "time", "start (s)")
 END_COLUMNS = ("end", "end_time", "offset", "stop", "end (s)")
-DURATION_COLUMNS = ("duration", "dur", "length")
 LABEL_COLUMNS = ("chord", "label", "chords", "value", "harte", "chord_label")
 
 
@@ -57,23 +56,6 @@ def read(
     return Annotation(annotation.segments, problems + annotation.problems)
 
 
-def read_text(path: Path) -> tuple[str, list[str]]:
-    """Text of a file in UTF-8, UTF-16 with a mark, or Latin-1, and a problem if it was the last."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise ValueError(f"{path}: can't be read: {error.strerror}") from None
-    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        return data.decode("utf-16", errors="replace"), []
-    try:
-        return data.decode("utf-8-sig"), []
-    except UnicodeDecodeError:
-        return data.decode("latin-1"), [f"{path}:1: not UTF-8, read as Latin-1"]
-
-
-# ---- readers
-
-
 def _from_rows(rows: Iterable[tuple | None], name: str, pop_spellings: bool) -> Annotation:
     """(start, end, label) rows through the tolerant reader; None keeps a place in the numbering."""
     lines = (
@@ -85,13 +67,7 @@ def _from_rows(rows: Iterable[tuple | None], name: str, pop_spellings: bool) -> 
 
 def _parse_csv(text: str, name: str, pop_spellings: bool) -> Annotation:
     """Rows of start, end, chord; columns by header, else in this order."""
-    delimiter = max(",;\t", key=text.split("\n", 1)[0].count)
-    try:
-        table = list(csv.reader(io.StringIO(text), delimiter=delimiter))
-    except csv.Error as error:
-        raise ValueError(f"{name}: not CSV: {error}") from None
-    rows = [[cell.strip() for cell in row] for row in table]
-    rows = [[] if row and row[0].startswith("#") else row for row in rows]
+    rows = [cells for _, cells in csv_rows(text, name)]
     first = next((row for row in rows if any(row)), [])
     columns = _csv_columns(first, name)
     if columns is None:

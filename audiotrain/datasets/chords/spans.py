@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from audiotrain.datasets.chords.items import Item
 from audiotrain.datasets.items import Problem
+from audiotrain.datasets.tables import UNUSED_LINES, span_name
 from audiotrain.music.segments import ROUNDING_SECONDS, Segment
 
 
@@ -31,7 +32,7 @@ def songs(lines: list[Line]) -> tuple[list[Item], list[Problem]]:
         return [line.item for line in lines], []
     problems = [
         Problem(
-            "lines of a table not used",
+            UNUSED_LINES,
             f"{line.where}: found no start, expected one as in {spans[0].where}",
         )
         for line in chords
@@ -50,15 +51,6 @@ def songs(lines: list[Line]) -> tuple[list[Item], list[Problem]]:
             by_split[line.item.split].append(_item(line.item, segment))
     items = [line.item for line in lines if line.item.clip_label is None]
     return items + [_joined(own) for own in by_split.values()], problems
-
-
-def span_name(audio: str, start: float, end: float | None) -> str:
-    """What a span of a recording is called; the recording's own name when it is all of it.
-
-    >>> span_name("x.wav", 0.5, 2.0), span_name("x.wav", 3.0, None), span_name("x.wav", 0.0, None)
-    ('x.wav@0.5-2', 'x.wav@3-', 'x.wav')
-    """
-    return f"{audio}@{start:g}-{'' if end is None else f'{end:g}'}" if start or end else audio
 
 
 def _item(item: Item, segment: Segment) -> Item:

@@ -16,6 +16,7 @@ import csv
 import io
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -91,7 +92,7 @@ def predict(settings: PredictSettings) -> Path:
     problems: list[str] = []
     clips = [clip for path in settings.audio for clip in recordings(path, problems)]
     named = distinct(clips) if sample is None else by_sample_id(clips, sample[1])
-    requested = [Clip(id, clip.audio, (), clip.start, clip.end) for id, clip in named.items()]
+    requested = [replace(clip, id=id) for id, clip in named.items()]
     readable, probabilities, unreadable = joined(requested)
     for problem in [*problems, *unreadable]:
         print(f"left out: {problem}", file=sys.stderr)

@@ -92,7 +92,7 @@ def test_data_that_cannot_be_learnt_from(refused, place, tmp_path):
         shutil.rmtree(tmp_path / "run", ignore_errors=True)
         return refused(*base, *STATISTICS, *more)
 
-    assert "gone: no such folder or table" in line(tmp_path / "gone")
+    assert "gone: no such folder" in line(tmp_path / "gone")
     (tmp_path / "empty").mkdir()
     assert "found 0 audio files and 0 tables of labels" in line(tmp_path / "empty")
     one = table(tmp_path, [["file", "label"], ["a.wav", "x"], ["b.wav", "x"]])
