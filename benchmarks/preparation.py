@@ -36,7 +36,7 @@ def prepare(settings: argparse.Namespace) -> float:
         if settings.data is None:
             compose_songs(library, settings.songs, 60.0, [])
         else:
-            load_renderings(library, chosen, "reading")
+            load_renderings(library, chosen)
         return time.perf_counter() - begun
 
 

@@ -33,7 +33,6 @@ from audiotrain.recipes.chords.songs import (
     SongLibrary,
     discover,
     load_songs,
-    report,
 )
 from audiotrain.recipes.common import cli, run, split
 from audiotrain.recipes.common.cli import Command
@@ -59,18 +58,15 @@ def evaluate(settings: EvaluateSettings) -> dict:
     suffix = f"-of-{len(spec.runs)}" if len(paths) > 1 else ""
     with run.scores_folder(settings, home, suffix) as output:
         recognizer = from_spec(spec, "transpose" in settings.tta)
-        corpus = discover(settings.data, settings)
-        chosen = corpus
-        if settings.split is not None:
-            chosen = replace(
-                corpus, items=split.part_of(spec.runs, corpus, settings.split, "songs")
-            )
         log = ProblemLog(output)
-        report(corpus, log)
+        corpus = discover(settings.data, settings, log)
+        if settings.split is not None:
+            part = split.part_of(spec.runs, corpus, settings.split, "songs")
+            corpus = replace(corpus, items=part)
         library = SongLibrary(recognizer.settings, settings.cache.expanduser(), settings.seed)
         tuned = "tuning" in settings.tta
-        songs = load_songs(library, chosen.items, log, settings.rendering, tuned, settings.workers)
-        split.warn_if_trained_on(spec.runs, chosen, "songs")
+        songs = load_songs(library, corpus.items, log, settings.rendering, tuned, settings.workers)
+        split.warn_if_trained_on(spec.runs, corpus, "songs")
         scores = scoring.score(recognizer, songs, "scoring")
         scores.evaluated = {
             "data": str(settings.data.resolve()),
@@ -78,7 +74,7 @@ def evaluate(settings: EvaluateSettings) -> dict:
             "checkpoint": [str(path.resolve()) for path in spec.runs],
             "tta": list(settings.tta),
         }
-        scores.write(output, scoring.recordings_of(chosen.items))
+        scores.write(output, scoring.recordings_of(corpus.items))
         result = scores.as_dict()
         print(f"\n{headline(result)}:\n{table(result)}\n\n{output}")
         return result

@@ -24,7 +24,6 @@ from audiotrain.recipes.chords.songs import (
     SongLibrary,
     discover,
     load_songs,
-    report,
 )
 from audiotrain.recipes.common.checkpoints import best_checkpoint, resolve
 from audiotrain.recipes.common.ensemble import EnsembleSpec, are_cross_validations, refuse_used
@@ -295,8 +294,7 @@ def validation_songs(settings: EnsembleSettings, runs: Sequence[Path]) -> list[S
             "or give --weights"
         )
     log = ProblemLog(settings.output)
-    corpus = discover(data, settings, trained.group)
-    report(corpus, log)
+    corpus = discover(data, settings, log, trained.group)
     items = [item for item in corpus.items if item.id in names]
     library = SongLibrary(trained.features, settings.cache.expanduser(), trained.seed)
     if not items:

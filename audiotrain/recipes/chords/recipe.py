@@ -7,8 +7,9 @@ from typing import TypeVar
 
 import mlx.core as mx
 
-from audiotrain.datasets.chords import writers
+from audiotrain.datasets.chords import discovery, writers
 from audiotrain.datasets.chords.items import Item
+from audiotrain.datasets.chords.items import segments as segments_of
 from audiotrain.datasets.items import Corpus
 from audiotrain.datasets.summary import ProblemLog
 from audiotrain.evaluation import chord_report, plots
@@ -20,11 +21,10 @@ from audiotrain.recipes.chords.songs import (
     Renderings,
     Song,
     SongLibrary,
-    compose,
+    compose_songs,
     discover,
     first_renderings,
     load_renderings,
-    report,
     split_by_difficulty,
     statistics,
 )
@@ -62,9 +62,7 @@ class ChordRecipe(Recipe[TrainSettings]):
             self.required["train"] = 0
 
     def discover(self, log: ProblemLog) -> Corpus[Item]:
-        corpus = discover(self.settings.data, self.settings, self.settings.group)
-        report(corpus, log)
-        return corpus
+        return discover(self.settings.data, self.settings, log, self.settings.group)
 
     def load(self, items: Sequence[tuple[str, Item]]) -> list[list[Song] | str]:
         self.items |= {item.id: item for _, item in items}
@@ -72,11 +70,27 @@ class ChordRecipe(Recipe[TrainSettings]):
             Renderings.of(item, range(self.settings.renderings if part == "train" else 1))
             for part, item in items
         ]
-        return load_renderings(self.library, renderings, "reading", distributed.join())
+        return load_renderings(self.library, renderings, distributed.join())
 
     def compose(self) -> Songs:
         """The synthesised songs of the run."""
-        return compose(self.settings, self.library, distributed.join())
+        settings, borrowed = self.settings, []
+        if not settings.composed_songs:
+            return []
+        if settings.progressions is not None:
+            borrowed = [
+                segments_of(item)
+                for item in discovery.discover(settings.progressions).items
+                if item.clip_label is None
+            ]
+        songs = compose_songs(
+            self.library,
+            settings.composed_songs,
+            settings.composed_seconds,
+            borrowed,
+            distributed.join(),
+        )
+        return [[song] for song in songs]
 
     def read(self, run: Path) -> dict[str, Songs]:
         if self.settings.data is not None:

@@ -16,23 +16,13 @@ from audiotrain.config.schema import (
 )
 from audiotrain.datasets.synthesis.soundfont import SoundFont
 from audiotrain.models.chords.model import ChordModelSettings
-from audiotrain.recipes.chords.songs import FeatureSettings
+from audiotrain.recipes.chords.songs import FeatureSettings, LabelSettings
 from audiotrain.recipes.chords.training import LossSettings, OptimizationSettings
 from audiotrain.recipes.common import settings as common
 from audiotrain.recipes.common.settings import Folds
 
 CACHE = Path("~/.cache/audiotrain/chords")
 COMPOSED = 120  # songs without data
-
-
-@validated(kw_only=True)
-class LabelSettings:
-    """How the files of chord labels are read."""
-
-    selector: str | None = None
-    """which chord annotation of a JAMS file: a number or an annotator's name"""
-    pop_spellings: bool = False
-    """read Cm7b5, CM7, Csus, C°, Cø and German H too"""
 
 
 @validated(kw_only=True)

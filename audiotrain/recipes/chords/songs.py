@@ -1,15 +1,15 @@
 """Songs as cached features, frame labels and onsets.
 
-A song is a recording, a MIDI file played on drawn instruments, or a composed one; whatever its
-source, it becomes log-magnitude CQT frames with margin bins at both ends.
+A song is a recording, a MIDI file played on random instruments, or a composed one; each becomes
+log-magnitude CQT frames with margin bins at both ends.
 """
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import cache, partial
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 import numpy as np
 from pydantic import Field
@@ -20,6 +20,7 @@ from audiotrain.datasets.chords import discovery
 from audiotrain.datasets.chords.items import Item
 from audiotrain.datasets.chords.items import segments as segments_of
 from audiotrain.datasets.items import Corpus
+from audiotrain.datasets.splits import SPLITS
 from audiotrain.datasets.summary import ProblemLog
 from audiotrain.datasets.synthesis.songs import VERSION as SYNTHESIS
 from audiotrain.datasets.synthesis.songs import SongSynthesizer
@@ -35,7 +36,19 @@ from audiotrain.train.distributed.ranks import SingleProcess
 FLOOR = 1e-4  # added to magnitudes before the logarithm
 ONSETS = 2  # raise it when onset strengths change
 SILENCE = -80.0  # dB of FLOOR: the feature of a silent bin
+NO_ONSETS = np.zeros(0, np.float16)
+T = TypeVar("T")
 MultipleOf12 = Annotated[int, Field(ge=12, multiple_of=12, description="a multiple of 12")]
+
+
+@validated(kw_only=True)
+class LabelSettings:
+    """How the files of chord labels are read."""
+
+    selector: str | None = None
+    """which chord annotation of a JAMS file: a number or an annotator's name"""
+    pop_spellings: bool = False
+    """read Cm7b5, CM7, Csus, C°, Cø and German H too"""
 
 
 @validated
@@ -47,7 +60,7 @@ class FeatureSettings:
     hop: PositiveInt = 2048
     """samples between frames"""
     bins: PositiveInt = 144
-    """bins that the model sees, from C1 upwards"""
+    """bins that the model takes, from C1 upwards"""
     bins_per_octave: MultipleOf12 = 24
     """bins per octave, a multiple of 12"""
     margin: NonNegativeInt = 6
@@ -87,7 +100,7 @@ class Song(NamedTuple):
     features: np.ndarray
     classes: np.ndarray
     segments: list[Segment]
-    onsets: np.ndarray = np.zeros(0, np.float16)
+    onsets: np.ndarray = NO_ONSETS
 
     def seconds(self, settings: FeatureSettings) -> float:
         """Length by its frames."""
@@ -95,7 +108,7 @@ class Song(NamedTuple):
 
 
 def decibels(magnitudes: np.ndarray) -> np.ndarray:
-    """What the model is given for CQT magnitudes: dB above 1, never below SILENCE."""
+    """The model's input for CQT magnitudes: dB above 1, never below SILENCE."""
     return 20 * np.log10(magnitudes + FLOOR)
 
 
@@ -127,8 +140,7 @@ class SongLibrary:
         """
         values, strengths = self.extract(item, rendering, tuned, onsets)
         segments = segments_of(item, len(values) * self.settings.frame_seconds)
-        classes = self._frame_classes(segments, len(values))
-        return Song(item.id, values, classes, segments, strengths)
+        return self._labelled(item.id, values, segments, strengths)
 
     def extract(
         self, item: Item, rendering: int = 0, tuned: bool = False, onsets: bool = True
@@ -138,35 +150,26 @@ class SongLibrary:
             raise ValueError(f"{item.id}: labels without audio")
         if not item.audio.is_file():
             raise ValueError(f"{item.audio}: no such file")
-        spec = self._spec()
-        if tuned:
-            spec["tuned"] = [tuning.SECONDS, tuning.STEP]
+        key: dict[str, Any] = {"tuned": [tuning.SECONDS, tuning.STEP]} if tuned else {}
         if item.midi:
             seed = self.synthesizer.seed if rendering else 0  # as written, nothing is random
-            spec["rendering"] = [SYNTHESIS, seed, rendering]
-            spec |= self.synthesizer.cache_key() if rendering else {}
+            key["rendering"] = [SYNTHESIS, seed, rendering]
+            key |= self.synthesizer.cache_key() if rendering else {}
         if not item.midi or item.start or item.end is not None:
-            spec["span"] = [item.start, item.end]
-        return self._get(item.audio, spec, lambda: self.source(item, rendering), tuned, onsets)
+            key["span"] = [item.start, item.end]
+        return self._features(item.audio, key, lambda: self.source(item, rendering), tuned, onsets)
 
     def composed(self, number: int, seconds: float, borrowed: Sequence[list[Segment]]) -> Song:
         """The `number`-th song of the seed, see SongSynthesizer.compose."""
         name, arguments = f"song-{number:04d}", (number, seconds, borrowed)
         self._composed[name] = arguments
-        segments: list[Segment] = []
-
-        def play() -> np.ndarray:
-            audio, labels = self.synthesizer.compose(*arguments)
-            segments.extend(labels)
-            return audio
-
-        source = (
-            f"{SYNTHESIS} {self.synthesizer.seed} {number} {seconds} {self._checksum(borrowed)}"
+        seed, checksum = self.synthesizer.seed, self._checksum(borrowed)
+        values, onsets = self._features(
+            f"{SYNTHESIS} {seed} {number} {seconds} {checksum}",
+            self.synthesizer.cache_key(),
+            lambda: self.audio_of(name, None),
         )
-        values, onsets = self._get(source, self._spec() | self.synthesizer.cache_key(), play)
-        if not segments:  # the features came from the cache: the labels alone are quick
-            segments = self.synthesizer.labels(*arguments)
-        return Song(name, values, self._frame_classes(segments, len(values)), segments, onsets)
+        return self._labelled(name, values, self.synthesizer.labels(*arguments), onsets)
 
     def audio_of(self, name: str, item: Item | None, rendering: int = 0) -> np.ndarray:
         """Samples of a composed song, or of a rendering of the item's span of a MIDI file."""
@@ -194,44 +197,43 @@ class SongLibrary:
         return audio_files.read(item.audio, self.settings.rate, item.start, length)
 
     def _checksum(self, borrowed: Sequence[list[Segment]]) -> int:
-        """A number that other labels do not have; hundreds of songs borrow from the same ones."""
+        """A checksum of labels, computed once: hundreds of songs borrow from the same ones."""
         if borrowed is not self._borrowed[0]:
             self._borrowed = (borrowed, zlib.crc32(repr(borrowed).encode()) if borrowed else 0)
         return self._borrowed[1]
 
-    def _frame_classes(self, segments: list[Segment], frames: int) -> np.ndarray:
-        return segments_to_frames(segments, frames, self.settings.frame_seconds)
+    def _labelled(
+        self, name: str, values: np.ndarray, segments: list[Segment], onsets: np.ndarray
+    ) -> Song:
+        classes = segments_to_frames(segments, len(values), self.settings.frame_seconds)
+        return Song(name, values, classes, segments, onsets)
 
-    def _spec(self) -> dict:
-        """What features depend on besides their source."""
-        return {"floor": FLOOR, "cqt": asdict(self.settings.cqt(margin=True))}
-
-    def _get(
+    def _features(
         self,
         source: Path | str,
-        spec: dict,
+        key: Mapping[str, Any],
         audio: Callable[[], np.ndarray | Path],
         tuned: bool = False,
         onsets: bool = True,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Log-magnitude features and onset strengths of a source, computed in one pass; without
-        `onsets` no strengths."""
+        `onsets` no strengths. `key` is what they depend on besides source and settings."""
         settings = self.settings
 
         @cache
-        def compute() -> tuple[np.ndarray, np.ndarray]:
+        def compute() -> tuple[np.ndarray, Onsets]:
             samples, detector = audio(), Onsets(settings.rate, settings.hop)
             semitones = tuning.tuning_of(samples, settings.rate) if tuned else 0.0
             transform = settings.cqt(margin=True, tuning=semitones)
-            if not onsets:
-                return decibels(extract.extract(samples, transform)), np.zeros(0, np.float16)
-            magnitudes = extract.extract(samples, transform, listener=detector.add)
-            return decibels(magnitudes), detector.strengths()
+            listener: extract.Listener = detector.add if onsets else lambda samples: None
+            return decibels(extract.extract(samples, transform, listener=listener)), detector
 
-        values = self.cache.get(source, spec, lambda: compute()[0])
+        key = {"floor": FLOOR, "cqt": asdict(settings.cqt(margin=True)), **key}
+        values = self.cache.get(source, key, lambda: compute()[0])
         if not onsets:
-            return values, np.zeros(0, np.float16)
-        return values, self.cache.get(source, spec | {"onsets": ONSETS}, lambda: compute()[1])
+            return values, NO_ONSETS
+        key = {**key, "onsets": ONSETS}
+        return values, self.cache.get(source, key, lambda: compute()[1].strengths())
 
 
 class Renderings(NamedTuple):
@@ -246,6 +248,43 @@ class Renderings(NamedTuple):
         """Those of a MIDI file; a recording is there once."""
         return cls(item, numbers if item.midi else (0,), tuned)
 
+    def make(self, function: Callable[[Item, int, bool, bool], T]) -> list[T] | str:
+        """`function(item, number, tuned, onsets)` of each, or why one cannot be read."""
+        try:
+            return [
+                function(self.item, number, self.tuned, number == self.numbers[0])
+                for number in self.numbers
+            ]
+        except ValueError as error:  # an AudioError, too
+            return str(error)
+
+
+def load_renderings(
+    library: SongLibrary,
+    chosen: Sequence[Renderings],
+    ranks: SingleProcess | None = None,
+    workers: int | None = None,
+) -> list[list[Song] | str]:
+    """The songs of each item, or why it cannot be read. What the cache lacks is extracted on all
+    cores, shared out over the `ranks`."""
+    problems = prepare(
+        partial(_extract, library),
+        chosen,
+        "reading",
+        name=lambda one: str(one.item.audio),
+        caches=[library.cache],
+        workers=workers,
+        ranks=ranks,
+    )
+    return [
+        problem or one.make(library.song) for one, problem in zip(chosen, problems, strict=True)
+    ]
+
+
+def _extract(library: SongLibrary, chosen: Renderings) -> str | None:
+    extracted = chosen.make(library.extract)
+    return extracted if isinstance(extracted, str) else None
+
 
 def load_songs(
     library: SongLibrary,
@@ -258,54 +297,31 @@ def load_songs(
     """One rendering of each item; those that cannot be read go into `log`. ValueError when none
     can be read."""
     wanted = [Renderings.of(item, [rendering], tuned) for item in items]
-    loaded = load_renderings(library, wanted, "reading", workers=workers)
+    loaded = load_renderings(library, wanted, workers=workers)
     return first_renderings(keep_readable(loaded, "songs", log))
 
 
-def load_renderings(
-    library: SongLibrary,
-    chosen: Sequence[Renderings],
-    text: str,
-    ranks: SingleProcess | None = None,
-    workers: int | None = None,
-) -> list[list[Song] | str]:
-    """The songs of each item, or why it cannot be read. What the cache lacks is extracted on all
-    cores, shared out over the `ranks`."""
-    problems = prepare(
-        partial(_extract, library), chosen, text, name=lambda one: str(one.item.audio),
-        caches=[library.cache], ranks=ranks, workers=workers,
-    )  # fmt: skip
-    return [problem or _load(library, *one) for one, problem in zip(chosen, problems, strict=True)]
-
-
-def _load(
-    library: SongLibrary, item: Item, renderings: Sequence[int], tuned: bool
-) -> list[Song] | str:
-    try:
-        return [library.song(item, number, tuned, number == renderings[0]) for number in renderings]
-    except (audio_files.AudioError, ValueError) as error:
-        return str(error)
-
-
-def _extract(library: SongLibrary, chosen: Renderings) -> str | None:
-    item, renderings, tuned = chosen
-    try:
-        for number in renderings:
-            library.extract(item, number, tuned, number == renderings[0])
-    except (audio_files.AudioError, ValueError) as error:
-        return str(error)
-    return None
+def first_renderings(songs: Sequence[Sequence[Song]]) -> list[Song]:
+    """One rendering of each song."""
+    return [renderings[0] for renderings in songs]
 
 
 def compose_songs(
-    library: SongLibrary, count: int, seconds: float, borrowed: Sequence[list[Segment]],
+    library: SongLibrary,
+    count: int,
+    seconds: float,
+    borrowed: Sequence[list[Segment]],
     ranks: SingleProcess | None = None,
-) -> list[Song]:  # fmt: skip
+) -> list[Song]:
     """The first `count` composed songs, played on all cores, shared out over the `ranks`."""
     prepare(
-        partial(_compose, library, seconds, borrowed), range(count), "composing",
-        name="composed song {}".format, caches=[library.cache], ranks=ranks,
-    )  # fmt: skip
+        partial(_compose, library, seconds, borrowed),
+        range(count),
+        "composing",
+        name="composed song {}".format,
+        caches=[library.cache],
+        ranks=ranks,
+    )
     return [library.composed(number, seconds, borrowed) for number in range(count)]
 
 
@@ -316,81 +332,60 @@ def _compose(library: SongLibrary, seconds: float, borrowed: Sequence[list[Segme
 # ---- the songs of a run
 
 
-def discover(data: Path, settings, group: str | None = None) -> Corpus[Item]:
-    """The labelled recordings of a folder, read as `settings` (`selector`, `pop_spellings`) say."""
-    selector = settings.selector
-    chosen = int(selector) if selector is not None and selector.isdigit() else selector
-    corpus = discovery.discover(data, chosen, group, settings.pop_spellings)
-    return chords_corpus.check(corpus)
-
-
-def report(corpus: Corpus[Item], log: ProblemLog) -> None:
-    """Print what is in a folder; `log` gets all problems. ValueError when it has no audio."""
+def discover(
+    data: Path, labels: LabelSettings, log: ProblemLog, group: str | None = None
+) -> Corpus[Item]:
+    """The labelled recordings of a folder, after printing what is there; `log` gets all problems.
+    ValueError when it has no audio."""
+    number = labels.selector is not None and labels.selector.isdigit()
+    selector = int(labels.selector or 0) if number else labels.selector
+    corpus = discovery.discover(data, selector, group, labels.pop_spellings)
+    corpus = chords_corpus.check(corpus)
     print(chords_corpus.report(corpus, log), flush=True)
     if not any(item.audio is not None for item in corpus.items):
         songs = len(corpus.items)
         raise ValueError(f"{corpus.folder}: labels of {songs} songs but no audio to train on")
-
-
-def compose(settings, library: SongLibrary, ranks: SingleProcess | None = None) -> list[list[Song]]:
-    """The synthesised songs that training `settings` ask for, one rendering each, played by all
-    `ranks`."""
-    if not settings.composed_songs:
-        return []
-    borrowed = []
-    if settings.progressions is not None:
-        borrowed = [
-            segments_of(item)
-            for item in discovery.discover(settings.progressions).items
-            if item.clip_label is None
-        ]
-    songs = compose_songs(
-        library, settings.composed_songs, settings.composed_seconds, borrowed, ranks
-    )
-    return [[song] for song in songs]
+    return corpus
 
 
 def split_by_difficulty(
     songs: Sequence[list[Song]], valid: float, test: float
 ) -> dict[str, list[list[Song]]]:
-    """Composed songs by part, one to validate and one to test on at least. All parts have easy
-    songs (of few chords) and hard ones: of few songs chosen at random, the difficulty differs more
-    than models do."""
+    """Composed songs by part, one or more to validate and one or more to test on. All parts have
+    easy songs (of few chords) and hard ones: of few songs chosen at random, the difficulty differs
+    more than models do."""
     count = len(songs)
     counts = [min(max(1, round(count * share)), count - 2) for share in (valid, test)]
     held_out = min(sum(counts), count - 1)
     tested = held_out * counts[1] // sum(counts)
 
+    def name(renderings: list[Song]) -> str:
+        return renderings[0].name
+
     def difficulty(renderings: list[Song]) -> tuple[int, str]:
         labels = {segment.label.replace("X", "N") for segment in renderings[0].segments}
-        return len(labels), renderings[0].name
+        return len(labels), name(renderings)
 
     parts = np.full(count, "train")
-    parts[evenly(held_out, count)] = np.where(evenly(tested, held_out), "test", "valid")
-    by_part: dict[str, list[list[Song]]] = {"train": [], "valid": [], "test": []}
-    for part, renderings in zip(parts.tolist(), sorted(songs, key=difficulty), strict=True):
-        by_part[part].append(renderings)
-    for chosen in by_part.values():
-        chosen.sort(key=lambda renderings: renderings[0].name)
-    return by_part
+    parts[_evenly(held_out, count)] = np.where(_evenly(tested, held_out), "test", "valid")
+    by_difficulty = sorted(songs, key=difficulty)
+    return {
+        part: sorted((by_difficulty[row] for row in np.flatnonzero(parts == part)), key=name)
+        for part in SPLITS
+    }
 
 
-def evenly(some: int, count: int) -> np.ndarray:
-    """(count,) bool: `some` places that lie evenly among them."""
-    return np.diff((2 * np.arange(count + 1) * some + count) // (2 * count)) > 0
-
-
-def first_renderings(songs: Sequence[Sequence[Song]]) -> list[Song]:
-    """One rendering of each song."""
-    return [renderings[0] for renderings in songs]
+def _evenly(chosen: int, count: int) -> np.ndarray:
+    """(count,) bool, with `chosen` of them true, evenly spaced."""
+    return np.diff((2 * np.arange(count + 1) * chosen + count) // (2 * count)) > 0
 
 
 def statistics(songs: Sequence[Sequence[Song]], settings: FeatureSettings) -> tuple[float, float]:
     """Mean and standard deviation of the features of up to 200 songs."""
-    chosen = first_renderings(songs[:: max(1, len(songs) // 200)])
     margin = settings.margin_bins
     values = [
-        np.asarray(s.features[::7, margin : margin + settings.bins], np.float64) for s in chosen
+        song.features[::7, margin : margin + settings.bins].astype(np.float64)
+        for song in first_renderings(songs[:: max(1, len(songs) // 200)])
     ]
     joined = np.concatenate(values)
     return float(joined.mean()), float(max(joined.std(), 1e-3))

@@ -185,7 +185,7 @@ def test_what_cannot_be_is_refused(quick, done, words, place, tmp_path, capsys):
     assert "folds=1, expected 2 or more" in refused(capsys, *words, *new, "--folds", 1)
     many = refused(capsys, *words, *new, "--folds", 8)
     assert "folds=8, but 7 items are of 7 groups: expected as many groups as folds" in many
-    assert "cv draws folds of its own" in refused(capsys, *words, *new, "--split", "split.json")
+    assert "cv makes its own folds" in refused(capsys, *words, *new, "--split", "split.json")
     assert "--resume continues it" in refused(capsys, *words, "--output", done)
     sung(tmp_path / "two", count=2)
     two = [*words, "--folds", 2, "--data", tmp_path / "two", "--output", tmp_path / "y"]

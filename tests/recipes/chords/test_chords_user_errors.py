@@ -454,5 +454,5 @@ def test_help_names_every_setting(capsys):
 
 def test_songs_are_read_with_a_bar(place, capsys):
     library = songs.SongLibrary(songs.FeatureSettings(hop=4096), place / "cache")
-    assert songs.load_renderings(library, [], "reading") == []
+    assert songs.load_renderings(library, []) == []
     assert "reading" in capsys.readouterr().err
