@@ -1,5 +1,7 @@
 """Trees of arrays, listed by dotted names and put back; vectors of length 1."""
 
+from typing import Any
+
 import mlx.core as mx
 import numpy as np
 from mlx.utils import tree_flatten
@@ -13,7 +15,9 @@ def arrays_of(tree) -> Arrays:
     >>> arrays_of({"a": [mx.array(1.0), "text"]})
     {'a.0': array(1, dtype=float32)}
     """
-    return {key: leaf for key, leaf in tree_flatten(tree) if isinstance(leaf, mx.array)}
+    leaves: dict[str, Any] = {}
+    tree_flatten(tree, destination=leaves)
+    return {path: leaf for path, leaf in leaves.items() if isinstance(leaf, mx.array)}
 
 
 def put_arrays(tree, arrays: Arrays, prefix: str = "") -> None:

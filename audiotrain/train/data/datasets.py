@@ -51,7 +51,7 @@ class Part(Dataset):
     [7, 5]
     """
 
-    def __init__(self, dataset: Dataset, rows: Sequence[int]):
+    def __init__(self, dataset: Dataset, rows: Sequence[int] | np.ndarray):
         self.dataset, self.rows = dataset, [int(row) for row in rows]
         # What the loader asks a dataset for when it has it.
         if hasattr(dataset, "get"):

@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
@@ -27,8 +26,8 @@ from audiotrain.train.declarative.config import TrainerConfig
 from audiotrain.train.declarative.configured_trainer import ConfiguredTrainer, best_or_last
 from audiotrain.train.declarative.factory import read_settings, trainer_class
 from audiotrain.train.ensembling import vote
-from audiotrain.train.loggers.base import Logger
 from audiotrain.train.loggers.build import parent_run, run_loggers
+from audiotrain.train.loggers.mlflow_logger import MLflowLogger
 from audiotrain.train.submission import read_sample, write_submission
 from audiotrain.utils.arrays import arrays_of
 from audiotrain.utils.files import write_json
@@ -72,7 +71,7 @@ class CompetitionTrainer(ConfiguredTrainer):
 
     def train_with_cv(
         self,
-        data: Dataset | np.ndarray | mx.array | tuple | Mapping,
+        data: Any,
         groups: Sequence | None = None,
         labels: Sequence | None = None,
         ids: Sequence[str] | None = None,
@@ -80,12 +79,11 @@ class CompetitionTrainer(ConfiguredTrainer):
     ) -> CVResult:
         """Train `competition.cv_folds` models, each without the items that it is scored on.
 
-        data: a Dataset, or arrays with a row an item. Items of one of `groups` are never in two
-        folds; with `labels` each fold has about the same share of each, and what a fold has none of
-        is printed; `ids` name the items
-        (0, 1, … otherwise). Each fold keeps a part of its training groups to choose its best
-        checkpoint by. With `resume` an interrupted cross-validation goes on: done folds are left,
-        the one under way continues.
+        data: a Dataset, or arrays with a row an item. groups: items of one group are never in two
+        folds. labels: each fold has about the same share of each; labels that a fold lacks are
+        printed. ids: names of the items, by default 0, 1, …. A part of each fold's training groups
+        is held out to choose its best checkpoint by. `resume` continues an interrupted
+        cross-validation: finished folds are kept.
         """
         self._check_folds()
         data = as_dataset(data)
@@ -96,11 +94,11 @@ class CompetitionTrainer(ConfiguredTrainer):
             )
         ids = [str(one) for one in (range(len(data)) if ids is None else ids)]
         groups = ids if groups is None else [str(one) for one in groups]
-        for name, found in (("ids", ids), ("groups", groups)):
-            if len(found) != len(data):
-                raise ValueError(f"{len(found)} {name} for {len(data)} items, expected one each")
-        settings, ranks = self.config.competition, self.trainer.ranks
-        folds = make_folds(groups, settings.cv_folds, labels, self.config.training.seed)
+        for name, values in (("ids", ids), ("groups", groups)):
+            if len(values) != len(data):
+                raise ValueError(f"{len(values)} {name} for {len(data)} items, expected one each")
+        folds_count = self.config.competition.cv_folds
+        folds = make_folds(groups, folds_count, labels, self.config.training.seed)
         if labels is not None and self.trainer.is_global_zero:
             for line in missing_labels(folds, labels):
                 print(line)
@@ -110,14 +108,14 @@ class CompetitionTrainer(ConfiguredTrainer):
         trainers = [self._fold(k, parent) for k in range(len(folds))]
         summary = cv.run(
             lambda k: self._train_fold(k, trainers[k], data, groups, cv),
-            lambda k: _read(trainers[k].run / "scores.json"),
+            lambda k: json.loads((trainers[k].run / "scores.json").read_text("utf-8")),
         )
         cv.write(summary)
         if parent is not None:
             parent.log_metrics({f"mean_{name}": v for name, v in summary.mean.items()}, 0)
             parent.finish()
-        predictions = ranks.rank0_first(cv.store.load)["predictions"]
         self.folds = trainers
+        predictions = self.trainer.ranks.rank0_first(cv.store.load)["predictions"]
         return CVResult(self.run, summary.mean, summary.deviation, summary.folds, predictions)
 
     def predict(self, loader: Any = None, checkpoint: str | Path | None = None) -> Any:
@@ -140,8 +138,8 @@ class CompetitionTrainer(ConfiguredTrainer):
         loader = self.loader(loader)
         if not self.config.competition.enable_ensemble:
             return _predict(self._best_fold(), loader)
-        said = [_predict(fold, loader) for fold in self.folds]
-        return vote(said, how=self.config.competition.ensemble_method)
+        predictions = [_predict(fold, loader) for fold in self.folds]
+        return vote(predictions, how=self.config.competition.ensemble_method)
 
     def create_submission(
         self,
@@ -159,12 +157,12 @@ class CompetitionTrainer(ConfiguredTrainer):
         is checked.
         """
         sample = sample_submission or self.config.competition.sample_submission
-        if sample is None and (ids is None or columns is None):
-            raise ValueError("create_submission: give a sample_submission, or ids and columns")
         if sample is not None:
             header, order = read_sample(sample)
             ids = order if ids is None else ids
             columns = header[1:] if columns is None else columns
+        if ids is None or columns is None:
+            raise ValueError("create_submission: give a sample_submission, or ids and columns")
         predictions = self.predict(test_data)
         if isinstance(predictions, list):
             predictions = _joined(predictions)
@@ -177,18 +175,17 @@ class CompetitionTrainer(ConfiguredTrainer):
     def upload(self, path: str | os.PathLike, message: str = "audiotrain") -> None:
         """Submit a file by the `kaggle` command; ValueError when it is missing or refuses."""
         name, command = self.config.competition.competition_name, shutil.which("kaggle")
-        if name is None or command is None:
-            found = "no competition_name" if name is None else "no command kaggle"
-            raise ValueError(
-                f"upload: {found}: {'give one' if name is None else 'pip install kaggle'}"
-            )
+        if name is None:
+            raise ValueError("upload: no competition_name: give one")
+        if command is None:
+            raise ValueError("upload: no command kaggle: pip install kaggle")
         words = [command, "competitions", "submit", "-c", name, "-f", str(path), "-m", message]
-        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        done = subprocess.run(words, capture_output=True, text=True)
         if done.returncode:
-            told = " ".join((done.stderr or done.stdout).split())
-            raise ValueError(f"upload: kaggle refused {path}: {told}")
+            reason = " ".join((done.stderr or done.stdout).split())
+            raise ValueError(f"upload: kaggle refused {path}: {reason}")
 
-    def _fold(self, k: int, parent: Logger | None) -> ConfiguredTrainer:
+    def _fold(self, k: int, parent: MLflowLogger | None) -> ConfiguredTrainer:
         """The trainer of a fold, with weights and order by a seed of its own."""
         training = self.config.training
         training = replace(training, output_dir=self.run / f"fold-{k}", seed=training.seed + k)
@@ -196,9 +193,9 @@ class CompetitionTrainer(ConfiguredTrainer):
         config = replace(self.config, trainer="default", training=training, tracking=tracking)
         model = self.module if isinstance(self._model, nn.Module) else self._model
         loss = None if model is self.module else self._loss
-        number = parent.run_id if parent else None
+        parent_id = parent.run_id if parent else None
         fold = ConfiguredTrainer(
-            model, config, self._callbacks, loss, self.stated, self.run.name, number
+            model, config, self._callbacks, loss, self.stated, self.run.name, parent_id
         )
         fold.trainer.how_to_continue = "train_with_cv(..., resume=True)"
         return fold
@@ -212,14 +209,14 @@ class CompetitionTrainer(ConfiguredTrainer):
         cv: CrossValidation[OutOfFold],
     ) -> None:
         """Train a fold, score it on its items, and keep its predictions for them."""
-        trained, valid = cv.train_rows(k), None
+        train_rows, valid = cv.train_rows(k), None
         if self.config.training.eval_strategy != "no":
-            trained, chosen = _held_out(trained, groups, self.config.training.seed)
-            valid = Part(data, chosen)
+            train_rows, valid_rows = _held_out(train_rows, groups, self.config.training.seed)
+            valid = Part(data, valid_rows)
         if fold.module is self.module:  # one model that all folds share begins anew
             checkpoint.put_arrays(self.module, self._first)
         begun = self.trainer.ranks.broadcast_from_rank0((fold.run / "config.yaml").exists)
-        fold.train(Part(data, trained), valid, resume=begun)
+        fold.train(Part(data, train_rows), valid, resume=begun)
         test = Part(data, cv.folds[k])
         scores = fold.evaluate(test, best_or_last(fold.run))
         predictions = _predict(fold, fold.loader(test))
@@ -231,16 +228,17 @@ class CompetitionTrainer(ConfiguredTrainer):
 
     def _best_fold(self) -> ConfiguredTrainer:
         """The fold whose best checkpoint has the best validation."""
-        scores = [_read(fold.run / "metrics.json")["best_score"] for fold in self.folds]
+        files = [fold.run / "metrics.json" for fold in self.folds]
+        scores = [json.loads(file.read_text("utf-8"))["best_score"] for file in files]
         if None in scores:
             raise ValueError(NO_BEST)
-        pick = np.argmin if self.trainer.checkpoint_callback.mode == "min" else np.argmax
+        pick = np.argmin if self.saver.mode == "min" else np.argmax
         return self.folds[int(pick(scores))]
 
     def _check_folds(self) -> None:
         """ValueError, before anything is trained, for settings that folds cannot have."""
-        saver = self.trainer.checkpoint_callback
-        if not self.config.competition.enable_ensemble and not (saver.monitor and saver.save_top_k):
+        knows_best = self.saver.monitor and self.saver.save_top_k
+        if not self.config.competition.enable_ensemble and not knows_best:
             raise ValueError(NO_BEST)
         for one in self.trainer.callbacks:
             if isinstance(one, ModelCheckpoint) and one.dirpath is not None:
@@ -254,25 +252,22 @@ class CompetitionTrainer(ConfiguredTrainer):
         if data is None:
             raise ValueError("no test data: give some, or a test_dataloader when creating it")
         if isinstance(data, DataLoader):
-            for name, found in (
-                ("shuffle", data.shuffle),
-                ("sampler", data.sampler is not None),
-                ("batch_sampler", data.batch_sampler is not None),
-            ):
-                if found:
+            for name in ("shuffle", "sampler", "batch_sampler"):
+                if getattr(data, name) not in (None, False):
                     raise ValueError(
-                        f"test data: the DataLoader has {name}, expected none: rows are told "
-                        f"apart by their order"
+                        f"test data: the DataLoader has {name}, expected none: rows are known by "
+                        f"their order"
                     )
         return data
 
-    def _parent(self) -> Logger | None:
+    def _parent(self) -> MLflowLogger | None:
         """The MLflow run that the folds' runs are shown inside, the same one when resumed."""
         tracking = self.config.tracking
         if "mlflow" not in tracking.loggers:
             return None
         only = replace(tracking, loggers=("mlflow",), log_models=False, register_model=False)
         (parent,) = run_loggers(only, self.run)
+        assert isinstance(parent, MLflowLogger)
         return parent_run(self.run, parent)
 
 
@@ -303,24 +298,20 @@ def create_competition_trainer(
 
 def _held_out(rows: np.ndarray, groups: Sequence[str], seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Rows to train on, and about a tenth of them, by whole groups, to choose a checkpoint by."""
-    own = [groups[row] for row in rows]
-    if len(set(own)) < 2:
+    row_groups = [groups[row] for row in rows]
+    if len(set(row_groups)) < 2:
         raise ValueError(
             "a fold trains on one group, so none is left to validate on: more groups, or "
             "eval_strategy='no'"
         )
-    chosen = make_folds(own, min(10, len(set(own))), seed=seed)[0]
+    chosen = make_folds(row_groups, min(10, len(set(row_groups))), seed=seed)[0]
     return np.delete(rows, chosen), rows[chosen]
 
 
-def _read(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
 class _Whole:
-    """A loader that is not shared out: each of several ranks has all rows, in their order."""
+    """A loader whose batches all ranks have, whole and in their order."""
 
-    def __init__(self, loader: Iterable):
+    def __init__(self, loader: Any):
         self.loader = loader
         if hasattr(loader, "shard"):
             loader.shard(0, 1)
@@ -332,11 +323,11 @@ class _Whole:
         return len(self.loader)
 
     def shard(self, rank: int, world_size: int) -> None:
-        """Stay whole."""
+        """Do nothing: each rank has all batches."""
 
 
 def _predict(fold: ConfiguredTrainer, loader: Iterable) -> np.ndarray:
-    """What the best model of a fold says of all rows, on each rank."""
+    """Predictions (rows, …) of a fold's best model for all rows, on each rank."""
     if fold.trainer.world_size > 1:
         loader = _Whole(loader)
     return _joined(fold.predict(loader, best_or_last(fold.run)))

@@ -13,8 +13,9 @@ from audiotrain.config import to_plain
 from audiotrain.config.diff import ABSENT, differences, flat
 from audiotrain.config.import_path import called, imported
 from audiotrain.train import checkpoint
-from audiotrain.train.callbacks import builtin, model_checkpoint
 from audiotrain.train.callbacks.base import Callback
+from audiotrain.train.callbacks.builtin import EarlyStopping, MetricsLogger
+from audiotrain.train.callbacks.model_checkpoint import ModelCheckpoint
 from audiotrain.train.data.datasets import as_dataset
 from audiotrain.train.data.loader import DataLoader, Dataset
 from audiotrain.train.declarative.config import TrainerConfig, get_trainer_config
@@ -23,21 +24,19 @@ from audiotrain.train.declarative.names import CALLBACKS
 from audiotrain.train.declarative.optimizers import configured_optimizer
 from audiotrain.train.distributed.ranks import join
 from audiotrain.train.history import Row
-from audiotrain.train.loggers.build import best_checkpoint, run_loggers
+from audiotrain.train.loggers.build import run_loggers
 from audiotrain.train.run_folder import begun
 from audiotrain.train.trainer import Trainer
 from audiotrain.utils.files import write_json
 
-# What a continued run may have otherwise than before, by how its name begins: how long it trains,
-# unless it is a cross-validation, whose folds are trained alike; where numbers go; and, of a
-# cross-validation, how its models are used.
+# Settings that a resumed run may change, by how their names begin. LENGTH may not change in a
+# cross-validation, whose folds are trained alike.
 LENGTH = "training.num_epochs", "training.max_steps", "training.max_time"
-CHANGEABLE = (
-    "tracking.", "data.num_workers",
-    "training.log_steps", "training.progress", "training.output_dir",
-    "competition.competition_name", "competition.enable_ensemble", "competition.ensemble_method",
-    "competition.sample_submission",
-)  # fmt: skip
+CHANGEABLE = tuple(
+    "tracking. data.num_workers training.log_steps training.progress training.output_dir "
+    "competition.competition_name competition.enable_ensemble competition.ensemble_method "
+    "competition.sample_submission".split()
+)
 
 
 @dataclass(frozen=True)
@@ -68,10 +67,8 @@ class ConfiguredTrainer:
         group: str | None = None,
         parent: str | None = None,
     ):
-        named = join().broadcast_from_rank0(
-            lambda: str(config.training.output_dir or run_name(config))
-        )
-        self.run = Path(named)
+        folder = config.training.output_dir or run_name(config)
+        self.run = Path(join().broadcast_from_rank0(lambda: str(folder)))
         # The run's own file names its folder, so that it can be continued from there.
         config = replace(config, training=replace(config.training, output_dir=self.run))
         self.config, self.stated = config, stated
@@ -79,6 +76,9 @@ class ConfiguredTrainer:
         loggers = run_loggers(config.tracking, self.run, group, parent)
         self.trainer = _trainer(config, self.run, list(callbacks), loggers)
         self.trainer.how_to_continue = "train(..., resume=True)"
+        saver = self.trainer.checkpoint_callback
+        assert saver is not None  # of `_callbacks`
+        self.saver, self.checkpoints = saver, saver.folder(self.trainer)
         self._loaded: Path | None = None
 
     def train(self, train_loader: Any, val_loader: Any = None, resume: bool = False) -> TrainResult:
@@ -100,23 +100,36 @@ class ConfiguredTrainer:
         last = self.open_run(resume, CHANGEABLE + LENGTH)
         trainer.fit(self.module, train_loader, val_loader, ckpt_path=last)
         self._loaded = None
-        result = self._result()
+        last, saver = self.checkpoints / "last", self.saver
+        result = TrainResult(
+            self.run,
+            trainer.history.rows,
+            dict(trainer.callback_metrics),
+            saver.best_model_score if saver.monitor else None,
+            saver.best_model_path,
+            last if last.exists() else None,
+        )
         if trainer.is_global_zero:
-            write_json(self.run / "metrics.json", result.metrics | self._best(result))
-        if best := best_checkpoint(trainer):
+            best = {
+                "best_metric": saver.monitor or training.best_metric,
+                "best_score": result.best_score,
+                "best_checkpoint": _inside(self.run, result.best_checkpoint),
+            }
+            write_json(self.run / "metrics.json", result.metrics | best)
+        if newest := result.best_checkpoint or result.last_checkpoint:
             for logger in trainer.loggers:
-                logger.log_model(best)
+                logger.log_model(newest)
         return result
 
     def evaluate(self, loader: Any, checkpoint: str | Path | None = None) -> dict[str, float]:
         """Metrics over data, named "test_…"; of a checkpoint's weights ("best", "last" or a
         folder), else of those in memory."""
-        path = self._checkpoint(checkpoint)
+        path = self._loaded if checkpoint is None else self._checkpoint(checkpoint)
         return self._evaluator().test(self.module, self.loader(loader), ckpt_path=path)
 
     def predict(self, loader: Any, checkpoint: str | Path | None = None) -> list:
         """What the module's `predict_step` gives for each batch; see `evaluate`."""
-        path = self._checkpoint(checkpoint)
+        path = self._loaded if checkpoint is None else self._checkpoint(checkpoint)
         return self._evaluator().predict(self.module, self.loader(loader), ckpt_path=path)
 
     def save_checkpoint(self, path: str | Path) -> None:
@@ -125,9 +138,9 @@ class ConfiguredTrainer:
 
     def load_checkpoint(self, path: str | Path) -> None:
         """Take the weights of a checkpoint, of a run folder its best; `train` continues from it."""
-        self._loaded = self._checkpoint(path)
-        checkpoint.load_weights(self.module, self._loaded)
-        self.trainer.load_checkpoint(self._loaded)
+        self._loaded = folder = self._checkpoint(path)
+        checkpoint.load_weights(self.module, folder)
+        self.trainer.load_checkpoint(folder)
 
     def loader(self, data: Any, shuffle: bool = False) -> Iterable:
         """Batches: of a Dataset, or of arrays with a row an item, as `data` says; others as given.
@@ -155,9 +168,11 @@ class ConfiguredTrainer:
         )
 
     def open_run(self, resume: bool, changeable: tuple[str, ...] = CHANGEABLE) -> Path | None:
-        """Write config.yaml to the run folder; the checkpoint to continue from, if any. A resumed
-        run differs in nothing but what is `changeable`, by how its name begins. Of several ranks
-        the first looks and writes."""
+        """Write config.yaml to the run folder, on rank 0; the checkpoint to continue from, if any.
+
+        ValueError where a resumed run differs in settings that are not `changeable`, by how their
+        names begin.
+        """
         last = self.trainer.ranks.broadcast_from_rank0(lambda: self._opened(resume, changeable))
         return None if last is None else Path(last)
 
@@ -172,59 +187,38 @@ class ConfiguredTrainer:
         else:
             if not saved.exists():
                 raise ValueError(f"{self.run}: no config.yaml, so there is no run to resume")
-            before, now = get_trainer_config(saved), self.config
-            _check_same(flat(to_plain(before)), flat(to_plain(now)), changeable)
+            before, now = (flat(to_plain(one)) for one in (get_trainer_config(saved), self.config))
+            for name, pair in differences(before, now).items():
+                if not name.startswith(changeable):
+                    was, is_now = ("nothing" if one is ABSENT else repr(one) for one in pair)
+                    raise ValueError(f"resume: {name} is {is_now}, expected {was} as in the run")
         try:
             self.run.mkdir(parents=True, exist_ok=True)
             self.config.save(saved)
         except OSError as error:
             raise ValueError(f"output_dir {self.run}: cannot write: {error.strerror}") from None
-        last = self.trainer.checkpoint_callback.folder(self.trainer) / "last"
+        last = self.checkpoints / "last"
         return str(last) if resume and checkpoint.exists(last) else None
-
-    def _best(self, result: TrainResult) -> dict[str, Any]:
-        """What metrics.json says of the best checkpoint; its place relative to the run folder, if
-        it is inside."""
-        best, monitor = result.best_checkpoint, self.trainer.checkpoint_callback.monitor
-        if best is not None:
-            best, run = best.absolute(), self.run.absolute()
-            best = best.relative_to(run) if best.is_relative_to(run) else best
-        return {
-            "best_metric": monitor or self.config.training.best_metric,
-            "best_score": result.best_score,
-            "best_checkpoint": None if best is None else str(best),
-        }
-
-    def _result(self) -> TrainResult:
-        trainer, saver = self.trainer, self.trainer.checkpoint_callback
-        last = saver.folder(trainer) / "last"
-        return TrainResult(
-            self.run,
-            trainer.history.rows,
-            dict(trainer.callback_metrics),
-            saver.best_model_score if saver.monitor else None,
-            saver.best_model_path,
-            last if last.exists() else None,
-        )
 
     def _evaluator(self) -> Trainer:
         """The Trainer, or before training one that writes nothing into the run folder."""
         if self.trainer.step is not None or begun(self.run):
             return self.trainer
-        precision = self.config.training.precision
-        quiet = {"enable_checkpointing": False, "enable_progress_bar": False}
         return Trainer(
-            max_epochs=1, precision=precision, seed=self.config.training.seed, logger=False,
-            enable_model_summary=False, **quiet,
-        )  # fmt: skip
+            max_epochs=1,
+            precision=self.config.training.precision,
+            seed=self.config.training.seed,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
 
-    def _checkpoint(self, path: str | Path | None) -> Path | None:
+    def _checkpoint(self, path: str | Path) -> Path:
         """The folder of a checkpoint: "best", "last", a run's best, or as given."""
-        if path is None:
-            return self._loaded
         if path in ("best", "last") and not Path(path).exists():
             best = best_of(self.run) if path == "best" else None
-            return best or self.trainer.checkpoint_callback.folder(self.trainer) / path
+            return best or self.checkpoints / path
         path = Path(path)
         if (path / checkpoint.STATE).exists():
             return path
@@ -253,15 +247,21 @@ def run_name(config: TrainerConfig) -> Path:
     return Path("runs") / time.strftime(f"{name}-%Y%m%d-%H%M%S")
 
 
+def _inside(run: Path, folder: Path | None) -> str | None:
+    """A folder relative to the run folder, if it is inside."""
+    if folder is None:
+        return None
+    folder, run = folder.absolute(), run.absolute()
+    return str(folder.relative_to(run) if folder.is_relative_to(run) else folder)
+
+
 def _trainer(config: TrainerConfig, run: Path, given: list[Callback], loggers: list) -> Trainer:
     training = config.training
-    validates = training.eval_strategy != "no"
-    by_steps = training.eval_strategy == "steps"
     return Trainer(
         max_epochs=training.num_epochs,
         max_steps=training.max_steps,
         max_time=training.max_time,
-        val_check_interval=training.eval_steps if by_steps else 1.0,
+        val_check_interval=training.eval_steps or 1.0,
         gradient_clip_val=training.gradient_clip,
         accumulate_grad_batches=training.gradient_accumulation_steps,
         ema_decay=training.ema_decay,
@@ -270,7 +270,7 @@ def _trainer(config: TrainerConfig, run: Path, given: list[Callback], loggers: l
         enable_progress_bar=training.progress,
         enable_model_summary=training.progress,
         seed=training.seed,
-        callbacks=_callbacks(config, given, validates),
+        callbacks=_callbacks(config, given),
         logger=loggers,
         log_every_n_steps=training.log_steps,
         limit_train_batches=training.limit_train_batches,
@@ -282,14 +282,15 @@ def _trainer(config: TrainerConfig, run: Path, given: list[Callback], loggers: l
     )
 
 
-def _callbacks(config: TrainerConfig, given: list[Callback], validates: bool) -> list[Callback]:
+def _callbacks(config: TrainerConfig, given: list[Callback]) -> list[Callback]:
     """The callbacks that settings name or ask for, and those given."""
     training, stopping = config.training, config.training.early_stopping
-    made = [_callback(one, f"callbacks: number {n}") for n, one in enumerate(config.callbacks, 1)]
-    found = made + given
+    validates = training.eval_strategy != "no"
+    named = [_callback(one, f"callbacks: number {n}") for n, one in enumerate(config.callbacks, 1)]
+    callbacks = named + given
     if stopping.enabled:
-        found.append(
-            builtin.EarlyStopping(
+        callbacks.append(
+            EarlyStopping(
                 stopping.monitor or training.best_metric,
                 stopping.patience,
                 stopping.min_delta,
@@ -297,11 +298,11 @@ def _callbacks(config: TrainerConfig, given: list[Callback], validates: bool) ->
                 verbose=training.progress,
             )
         )
-    if not any(isinstance(one, builtin.MetricsLogger) for one in found):
-        found.append(builtin.MetricsLogger())
-    if not any(isinstance(one, model_checkpoint.ModelCheckpoint) for one in found):
-        found.append(
-            model_checkpoint.ModelCheckpoint(
+    if not any(isinstance(one, MetricsLogger) for one in callbacks):
+        callbacks.append(MetricsLogger())
+    if not any(isinstance(one, ModelCheckpoint) for one in callbacks):
+        callbacks.append(
+            ModelCheckpoint(
                 filename="best",
                 monitor=training.best_metric if validates else None,
                 mode=training.best_mode,
@@ -309,21 +310,12 @@ def _callbacks(config: TrainerConfig, given: list[Callback], validates: bool) ->
                 save_top_k=1 if validates else 0,
             )
         )
-    return found
+    return callbacks
 
 
 def _callback(settings: Mapping[str, Any], setting: str) -> Callback:
-    """A callback of its `type` and arguments."""
-    options = {name: value for name, value in settings.items() if name != "type"}
-    name = settings["type"]
+    name, options = settings["type"], {k: v for k, v in settings.items() if k != "type"}
     made = called(CALLBACKS.get(name) or imported(name, setting), setting, **options)
     if not isinstance(made, Callback):
         raise ValueError(f"{setting}: {name} gave a {type(made).__name__}, expected a Callback")
     return made
-
-
-def _check_same(before: dict, now: dict, changeable: tuple[str, ...]) -> None:
-    for name, pair in differences(before, now).items():
-        if not name.startswith(changeable):
-            was, found = ("nothing" if one is ABSENT else repr(one) for one in pair)
-            raise ValueError(f"resume: {name} is {found}, expected {was} as in the run")

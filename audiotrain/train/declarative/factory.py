@@ -6,7 +6,7 @@ model's own. The run folder's config.yaml starts the same run again.
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import mlx.nn as nn
 
@@ -15,6 +15,8 @@ from audiotrain.train.callbacks.base import Callback
 from audiotrain.train.declarative.config import TrainerConfig, get_trainer_config
 from audiotrain.train.declarative.configured_trainer import ConfiguredTrainer
 from audiotrain.train.declarative.names import TRAINERS
+
+Kind = TypeVar("Kind", bound=ConfiguredTrainer)
 
 
 def create_trainer(
@@ -62,8 +64,8 @@ def read_settings(
     return settings, [one for one in callbacks if isinstance(one, Callback)]
 
 
-def trainer_class(name: str, base: type[ConfiguredTrainer]) -> type[ConfiguredTrainer]:
-    """What `trainer: name` means; ValueError for what is none, or is no `base`."""
+def trainer_class(name: str, base: type[Kind]) -> type[Kind]:
+    """The class of `trainer: name`; ValueError where it is no subclass of `base`."""
     kind = TRAINERS.get(name, name)
     if isinstance(kind, str):
         kind = imported(kind, "trainer")

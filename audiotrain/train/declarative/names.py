@@ -5,17 +5,7 @@ Anything else is an import path, `package.module.Name`, which has a dot.
 
 import mlx.optimizers as optim
 
-from audiotrain.train.callbacks.builtin import (
-    EMA,
-    EarlyStopping,
-    GradientClipper,
-    LearningRateMonitor,
-    LearningRateScheduler,
-    MetricsLogger,
-    Timer,
-)
-from audiotrain.train.callbacks.model_checkpoint import ModelCheckpoint
-from audiotrain.train.callbacks.progress import ModelSummary, ProgressBar
+from audiotrain.train import callbacks
 from audiotrain.train.schedulers import (
     ExponentialLRScheduler,
     OneCycleLRScheduler,
@@ -43,13 +33,8 @@ SCHEDULERS = {
     "step": StepLRScheduler,
     "exponential": ExponentialLRScheduler,
 }
-CALLBACKS = {
-    kind.__name__: kind
-    for kind in (
-        EMA, EarlyStopping, GradientClipper, LearningRateMonitor, LearningRateScheduler,
-        MetricsLogger, ModelCheckpoint, ModelSummary, ProgressBar, Timer,
-    )
-}  # fmt: skip
+CALLBACKS = {name: getattr(callbacks, name) for name in callbacks.__all__}
+del CALLBACKS["Callback"], CALLBACKS["Monitor"]  # bases
 # Import paths, or classes that register_trainer was given.
 TRAINERS: dict[str, str | type] = {
     "default": "audiotrain.train.declarative.configured_trainer.ConfiguredTrainer",

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 from fnmatch import fnmatchcase
+from typing import Any
 
 import mlx.optimizers as optim
-from mlx.utils import tree_flatten
 
 from audiotrain.config.import_path import called, imported, takes
 from audiotrain.train.declarative.config import OptimizerSettings, SchedulerSettings
@@ -12,6 +12,7 @@ from audiotrain.train.declarative.names import OPTIMIZERS, SCHEDULERS
 from audiotrain.train.module import OptimizerConfig, TrainModule
 from audiotrain.train.optimizers import layer_decay, parameter_groups
 from audiotrain.train.schedulers import WarmupLinearScheduler
+from audiotrain.utils.arrays import arrays_of
 
 REST, EXEMPT = "rest", "without-decay"  # names of groups
 
@@ -52,39 +53,36 @@ def schedule(
         if settings.options:
             raise ValueError(f"{place} is {settings.options!r}, but the schedule is constant")
         return peak
-    constant = settings.type == "constant"
-    if constant:
-        kind = WarmupLinearScheduler
+    options: dict[str, Any] = {}
+    kind: Callable[..., Any]
+    if settings.type == "constant":
+        kind, options["min_lr"] = WarmupLinearScheduler, peak
     else:
         kind = SCHEDULERS.get(settings.type) or imported(settings.type, "scheduler.type")
-    given = {"min_lr": peak} if constant else {}
     if takes(kind, "total_steps"):
-        given["total_steps"] = module.trainer.estimated_total_steps
+        options["total_steps"] = module.trainer.estimated_total_steps
     if takes(kind, "warmup_steps"):
-        given["warmup_steps"] = _warmup(settings, module)
+        warmup = settings.warmup_steps
+        if warmup is None and settings.warmup_ratio:
+            warmup = round(settings.warmup_ratio * module.trainer.estimated_total_steps)
+        options["warmup_steps"] = warmup or 0
     elif settings.warmup_steps or settings.warmup_ratio:
         name = "warmup_steps" if settings.warmup_steps else "warmup_ratio"
         raise ValueError(f"scheduler.{name}: {settings.type} has no warm-up, expected 0")
-    return called(kind, place, peak, **(given | settings.options))
-
-
-def _warmup(settings: SchedulerSettings, module: TrainModule) -> int:
-    if settings.warmup_steps is not None or not settings.warmup_ratio:
-        return settings.warmup_steps or 0
-    return round(settings.warmup_ratio * module.trainer.estimated_total_steps)
+    return called(kind, place, peak, **(options | settings.options))
 
 
 def _optimizer(settings: OptimizerSettings, rate, weight_decay: float) -> optim.Optimizer:
     kind = OPTIMIZERS.get(settings.type) or imported(settings.type, "optimizer.type")
-    given = {}
+    options: dict[str, Any] = {}
     if takes(kind, "weight_decay"):
-        given["weight_decay"] = weight_decay
+        options["weight_decay"] = weight_decay
     elif settings.weight_decay:
         raise ValueError(
             f"optimizer.weight_decay is {settings.weight_decay}, but {settings.type} has none, "
             f"expected 0"
         )
-    made = called(kind, "optimizer.options", learning_rate=rate, **(given | settings.options))
+    made = called(kind, "optimizer.options", learning_rate=rate, **(options | settings.options))
     if not isinstance(made, optim.Optimizer):
         raise ValueError(f"optimizer.type is {settings.type!r}, a {type(made).__name__}")
     return made
@@ -94,7 +92,7 @@ def _groups(module: TrainModule, settings: OptimizerSettings) -> dict:
     """Group -> (names of its parameters, share of the rate, whether their weights decay); first
     those with the full rate, which is the one that logs show."""
     shares = layer_decay(settings.layers, settings.layer_decay) if settings.layers else {}
-    paths = [path for path, _ in tree_flatten(module.trainable_parameters())]
+    paths = list(arrays_of(module.trainable_parameters()))
     for pattern in settings.layers:
         if not any(fnmatchcase(path, pattern) for path in paths):
             raise ValueError(f"optimizer.layers: no trainable parameter fits {pattern!r}")
