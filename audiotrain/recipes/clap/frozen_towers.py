@@ -1,9 +1,8 @@
 """Outputs of frozen towers, computed once for each clip and caption and kept on disk."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from functools import partial
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -12,7 +11,7 @@ import numpy as np
 from audiotrain.datasets.items import Clip
 from audiotrain.recipes.clap.dataset import Library, Sounds, Texts, Vectors
 from audiotrain.recipes.clap.training import CLAPTraining
-from audiotrain.recipes.common.preparation import share_out
+from audiotrain.recipes.common.preparation import fill_cache
 from audiotrain.train.distributed.ranks import SingleProcess
 from audiotrain.utils.arrays import arrays_of
 from audiotrain.utils.progress import progress
@@ -44,24 +43,16 @@ def audio_vectors(
     settings = {"tower": digest(tower), "features": library.features.settings.key}
     clips = list({clip.id: clip for clip in clips}.values())
     keys = [(source, settings | span) for source, span in (clip.cache_key() for clip in clips)]
-    missing = [row for row, key in enumerate(keys) if not library.vectors.holds(*key)]
 
-    def compute(share: Sequence[int], cores: int) -> list[str | None]:
-        mine = [missing[number] for number in share]
-        if mine:
-            sounds = Sounds(library.clips([clips[row] for row in mine]), Vectors())
-            loader = library.loader(sounds, batch_size)
-            for number, batch in enumerate(progress(loader, "audio tower")):
-                vectors = np.array(tower(batch["mel"], batch["is_longer"]))
-                for row, vector in zip(mine[number * batch_size :], vectors, strict=False):
-                    library.vectors.get(*keys[row], partial(np.asarray, vector))
-        return [None] * len(mine)
+    def compute(rows: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
+        sounds = Sounds(library.clips([clips[row] for row in rows]), Vectors())
+        loader = library.loader(sounds, batch_size)
+        for number, batch in enumerate(progress(loader, "audio tower")):
+            vectors = np.array(tower(batch["mel"], batch["is_longer"]))
+            yield from zip(rows[number * batch_size :], vectors, strict=False)
 
-    share_out(len(missing), compute, ranks)
-    return {
-        clip.id: np.array(library.vectors.get(*key, None))
-        for clip, key in zip(clips, keys, strict=True)
-    }
+    vectors = fill_cache(library.vectors, keys, compute, ranks)
+    return {clip.id: np.array(vector) for clip, vector in zip(clips, vectors, strict=True)}
 
 
 def text_vectors(

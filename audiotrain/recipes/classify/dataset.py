@@ -1,4 +1,4 @@
-"""Labelled clips as training samples: windows of log-mel spectrograms, or embeddings.
+"""Labelled clips as training samples: windows of log-mel spectrograms.
 
 What is random about a sample follows from (seed, epoch, index).
 """
@@ -174,17 +174,3 @@ class Windows(Dataset):
         mel = augment.shift(mel, rng, change.shift)
         mel = augment.tilt(augment.gain(mel, rng, change.gain), rng, change.tilt)
         return np.maximum(mel, self.floor)
-
-
-class Vectors(Dataset):
-    """Samples {"input" (width,), "target" (classes,)} of embeddings."""
-
-    def __init__(self, clips: Sequence[ExtractedClip], targets: np.ndarray):
-        self.clips, self.targets = clips, targets
-
-    def __len__(self) -> int:
-        return len(self.clips)
-
-    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        vector = np.asarray(self.clips[index].features, np.float32)
-        return {"input": vector, "target": self.targets[index]}

@@ -3,8 +3,7 @@
 They are log-mel spectrograms (frames, mels) float32 in dB of whole clips, or embeddings (width,).
 """
 
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +15,7 @@ from audiotrain.features.audio import AudioError
 from audiotrain.features.cache import FeatureCache
 from audiotrain.models.clap.feature_extraction import ClapFeatures, ClapFeatureSettings
 from audiotrain.recipes.clap.embedder import Embedder
-from audiotrain.recipes.common.preparation import prepare, share_out
+from audiotrain.recipes.common.preparation import fill_cache, prepare
 from audiotrain.train.distributed.ranks import SingleProcess
 from audiotrain.utils.text import nearest
 
@@ -48,8 +47,8 @@ class ExtractedClip(NamedTuple):
 
 
 class ClipFeatures:
-    """Extracts the features of clips by `workers` processes or threads (None: one for each core);
-    the folder `cache` keeps them."""
+    """Extracts the features of clips with `workers` processes or threads (None: one for each
+    core), and keeps them in the folder `cache`."""
 
     def __init__(self, settings: InputSettings, cache: Path, workers: int | None = None):
         self.settings = settings
@@ -64,8 +63,10 @@ class ClipFeatures:
     ) -> list[ExtractedClip | str]:
         """Each clip with its features, or a line that says why it cannot be read. The features are
         computed on all cores, and shared out over the `ranks`."""
+        ranks = ranks or SingleProcess()
+        results: Sequence[np.ndarray | str]
         if self.settings.embeddings in (None, STATISTICS):
-            lines = prepare(
+            problems = prepare(
                 self._problem,
                 clips,
                 "reading",
@@ -74,9 +75,10 @@ class ClipFeatures:
                 workers=self.workers,
                 ranks=ranks,
             )
-            results = [line or self._try(clip) for clip, line in zip(clips, lines, strict=True)]
+            pairs = zip(clips, problems, strict=True)
+            results = [problem or self._read(clip) for clip, problem in pairs]
         else:
-            results = self._embed(clips, ranks or SingleProcess())
+            results = self._embed(clips, self.settings.embeddings, ranks)
         return [
             result if isinstance(result, str) else ExtractedClip(clip, result)
             for clip, result in zip(clips, results, strict=True)
@@ -105,57 +107,37 @@ class ClipFeatures:
             return str(error)
         return None
 
-    def _try(self, clip: Clip) -> np.ndarray | str:
-        """Features of a clip, or why it cannot be read."""
-        try:
-            mel = self.mel(clip)
-        except (AudioError, ValueError) as error:
-            return str(error)
+    def _read(self, clip: Clip) -> np.ndarray:
+        """The spectrogram of a clip, or its statistics."""
+        mel = self.mel(clip)
         if self.settings.embeddings is None:
             return mel
         return statistics(np.maximum(np.asarray(mel, np.float32), self.settings.floor))
 
-    def _load_embedder(self, name: str) -> Embedder:
-        """The CLAP of `embeddings`. ValueError, one line, where there is none."""
-        setting = "--input.embeddings"
-        suggestion = nearest(name, [STATISTICS])
-        if suggestion and "/" not in name and not Path(name).exists():
-            raise ValueError(
-                f"{setting}: found {name!r}{suggestion}, expected {STATISTICS} or a CLAP"
-            )
-        return Embedder.from_folder(name, workers=self.workers, setting=setting)
+    def _embed(
+        self, clips: Sequence[Clip], name: str, ranks: SingleProcess
+    ) -> list[np.ndarray | str]:
+        """Embeddings by the CLAP `name`, or why a clip cannot be read."""
+        embedder = self._embedder = self._embedder or load_embedder(name, self.workers)
+        keys = [
+            (source, {"embedder": embedder.digest} | span)
+            for source, span in (clip.cache_key() for clip in clips)
+        ]
 
-    def _embed(self, clips: Sequence[Clip], ranks: SingleProcess) -> list[np.ndarray | str]:
-        """Embeddings by CLAP, or why a clip cannot be read; the cache has those of earlier runs."""
-        assert self.settings.embeddings
-        embedder = self._embedder = self._embedder or self._load_embedder(self.settings.embeddings)
-        keys: dict[int, tuple] = {}
-        results: dict[int, np.ndarray | str] = {}
-        for number, clip in enumerate(clips):
-            try:
-                source, span = clip.cache_key()
-                keys[number] = source, {"embedder": embedder.digest} | span
-                if self._vectors.holds(*keys[number]):
-                    results[number] = self._vectors.get(*keys[number], None)
-            except OSError as error:
-                results[number] = f"{clip.id}: {error.strerror}"
-        missing = [number for number in range(len(clips)) if number not in results]
+        def compute(rows: Sequence[int]) -> Iterator[tuple[int, np.ndarray | str]]:
+            for number, spans in embedder.spans([clips[row] for row in rows], "reading"):
+                yield rows[number], str(spans) if isinstance(spans, AudioError) else spans.mean
 
-        def compute(share: Sequence[int], cores: int) -> list[str | None]:
-            mine = [missing[row] for row in share]
-            lines: list[str | None] = [None] * len(mine)
-            if mine:
-                for row, spans in embedder.spans([clips[number] for number in mine], "reading"):
-                    if isinstance(spans, AudioError):
-                        lines[row] = str(spans)
-                    else:
-                        self._vectors.get(*keys[mine[row]], partial(np.asarray, spans.mean))
-            return lines
+        return fill_cache(self._vectors, keys, compute, ranks)
 
-        lines = share_out(len(missing), compute, ranks)
-        for number, line in zip(missing, lines, strict=True):
-            results[number] = line or self._vectors.get(*keys[number], None)
-        return [results[number] for number in range(len(clips))]
+
+def load_embedder(name: str, workers: int | None) -> Embedder:
+    """The CLAP of `input.embeddings`. ValueError, one line, where there is none."""
+    setting = "--input.embeddings"
+    suggestion = nearest(name, [STATISTICS])
+    if suggestion and "/" not in name and not Path(name).exists():
+        raise ValueError(f"{setting}: found {name!r}{suggestion}, expected {STATISTICS} or a CLAP")
+    return Embedder.from_folder(name, workers=workers, setting=setting)
 
 
 def statistics(mel: np.ndarray) -> np.ndarray:

@@ -1,17 +1,18 @@
 """A trained clip classifier: out of a run folder, clips to probabilities."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
+from itertools import islice
 from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
 
 from audiotrain.backend.ops import can_compile
-from audiotrain.models.clap.feature_extraction import ClapFeatureSettings
 from audiotrain.recipes.classify.dataset import Task, starts, window
 from audiotrain.recipes.classify.features import InputSettings
 from audiotrain.recipes.classify.training import ClassifyTraining, OptimizationSettings, make_model
+from audiotrain.recipes.common.checkpoints import best_checkpoint
 from audiotrain.train import checkpoint
 
 BATCH = 16  # windows at once
@@ -36,25 +37,21 @@ class Classifier:
     def from_run(cls, run: Path) -> "Classifier":
         """The best checkpoint of a run folder, or the last where there is none. CheckpointError,
         one line, when it is damaged or not a classifier's."""
-        folders = [run / "checkpoints" / name for name in ("best", "last")]
-        folder = next((folder for folder in folders if checkpoint.exists(folder)), None)
-        if folder is None:
-            raise checkpoint.CheckpointError(f"{run}: no checkpoints/best or checkpoints/last")
+        folder = best_checkpoint(run)
         described = (checkpoint.load_meta(folder).get("config") or {}).get("classifier")
         if described is None:
             raise checkpoint.CheckpointError(f"{folder}: not a checkpoint of the classify recipe")
         try:
-            multilabel = next(described[name] for name in MULTILABEL if name in described)
-            task = Task(tuple(described["classes"]), multilabel)
-            inputs = InputSettings(
-                features=ClapFeatureSettings(**described["features"]),
-                **{name: described[name] for name in ("floor", "longest", "embeddings")},
-            )
-            module = ClassifyTraining(make_model(described), multilabel, OptimizationSettings())
+            key = next(name for name in MULTILABEL if name in described)
+            task = Task(tuple(described["classes"]), described[key])
+            names = [field.name for field in fields(InputSettings)]
+            inputs = InputSettings(**{name: described[name] for name in names})
+            model = make_model(described)
         except (KeyError, TypeError, ValueError, StopIteration) as error:
             raise checkpoint.CheckpointError(
                 f"{folder}: its classifier is not one of this version ({error!r})"
             ) from None
+        module = ClassifyTraining(model, task.multilabel, OptimizationSettings())
         checkpoint.load_weights(module, folder)
         module.eval()
         return cls(module, task, inputs)
@@ -69,23 +66,13 @@ class Classifier:
             predict = mx.compile(predict, inputs=[self.module.state])
         totals = np.zeros((len(features), len(self.task.classes)))
         counts = np.zeros((len(features), 1))
-        rows: list[tuple[int, np.ndarray]] = []
-
-        def flush() -> None:
-            batch = [row for _, row in rows]
-            filled = batch + batch[-1:] * (BATCH - len(batch))  # one shape
+        rows = self._inputs(features)
+        while batch := list(islice(rows, BATCH)):
+            clips, inputs = [clip for clip, _ in batch], [x for _, x in batch]
+            filled = inputs + inputs[-1:] * (BATCH - len(inputs))  # one shape
             probabilities = np.array(predict(mx.array(np.stack(filled))))[: len(batch)]
-            clips = [clip for clip, _ in rows]
             np.add.at(totals, clips, probabilities.astype(np.float64))
             np.add.at(counts, clips, 1)
-            rows.clear()
-
-        for row in self._inputs(features):
-            rows.append(row)
-            if len(rows) == BATCH:
-                flush()
-        if rows:
-            flush()
         return totals / counts
 
     def _inputs(self, features: Sequence[np.ndarray]) -> Iterator[tuple[int, np.ndarray]]:

@@ -12,13 +12,15 @@ from audiotrain.datasets import classes as labelled
 from audiotrain.datasets.items import Clip, Corpus
 from audiotrain.datasets.summary import NO_LOG, ProblemLog
 from audiotrain.evaluation.classification_report import ClassificationReport
-from audiotrain.recipes.classify.dataset import Task, Vectors, Windows
+from audiotrain.recipes.classify.dataset import Task, Windows
 from audiotrain.recipes.classify.features import ClipFeatures, ExtractedClip
 from audiotrain.recipes.classify.predictor import Classifier, describe
 from audiotrain.recipes.classify.settings import STEPS, STEPS_WITHOUT_DATA, TrainSettings
 from audiotrain.recipes.classify.training import ClassifyTraining, make_model
 from audiotrain.recipes.common.recipe import Experiment, Recipe
 from audiotrain.train.crossval import read_folds
+from audiotrain.train.data.datasets import Rows
+from audiotrain.train.data.loader import Dataset
 from audiotrain.train.distributed import ranks as distributed
 from audiotrain.utils.files import write_json
 
@@ -50,21 +52,23 @@ class ClassifyRecipe(Recipe[TrainSettings]):
         settings, inputs, task = self.settings, self.settings.input, self.task
         train, valid = parts["train"], parts["valid"]
         targets = [task.targets([clip for clip, _ in part]) for part in (train, valid)]
-        features = [array for _, array in train]
         model = {"model": config.to_plain(settings.model)}
-        if inputs.embeddings is not None:
-            vectors = np.stack(features).astype(np.float64)
-            mean, deviation = vectors.mean(axis=0), vectors.std(axis=0)
-            model |= {"head": config.to_plain(settings.head), "width": len(mean)}
-            samples = Vectors(train, targets[0]), Vectors(valid, targets[1])
-        else:
-            mean, deviation = mel_statistics(features, inputs.floor)
-            frames, floor = inputs.features.frames, inputs.floor
-            change, filling = settings.augmentation, mean.astype(np.float32)
+        samples: tuple[Dataset, Dataset]
+        if inputs.embeddings is None:
+            mean, deviation = mel_statistics([mel for _, mel in train], inputs.floor)
+            window = inputs.features.frames, inputs.floor
+            change = settings.augmentation, mean.astype(np.float32)
             samples = (
-                Windows(train, targets[0], frames, floor, task.multilabel, change, filling),
-                Windows(valid, targets[1], frames, floor),
+                Windows(train, targets[0], *window, task.multilabel, *change),
+                Windows(valid, targets[1], *window),
             )
+        else:
+            vectors = [np.stack([vector for _, vector in part]) for part in (train, valid)]
+            trained_on = vectors[0].astype(np.float64)
+            mean, deviation = trained_on.mean(axis=0), trained_on.std(axis=0)
+            model |= {"head": config.to_plain(settings.head), "width": len(mean)}
+            rows = [Rows({"input": x, "target": y}) for x, y in zip(vectors, targets, strict=True)]
+            samples = rows[0], rows[1]
         description = describe(task, inputs, model)
         mx.random.seed(settings.seed)
         untrained = make_model(description)
@@ -137,11 +141,8 @@ def with_fold(settings: TrainSettings, corpus: Corpus[Clip]) -> Corpus[Clip]:
         folds = {id: str(number) for number, ids in numbered for id in ids}
     known = sorted(set(folds.values()) - {""})
     if settings.test_fold not in known:
-        raise ValueError(
-            f"test_fold={settings.test_fold}, expected one of {', '.join(known)}"
-            if known
-            else f"test_fold={settings.test_fold}, but no clip of {corpus.folder} has a fold"
-        )
+        folds_known = f"folds of {corpus.folder}: {', '.join(known) or 'none'}"
+        raise ValueError(f"test_fold={settings.test_fold}, expected one of the {folds_known}")
     clips = [
         replace(clip, split="test" if folds[clip.id] == settings.test_fold else "train")
         for clip in corpus.items

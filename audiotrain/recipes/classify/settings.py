@@ -1,5 +1,6 @@
 """Settings of clip classification; their defaults are stated here and nowhere else."""
 
+from collections.abc import Iterator
 from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -66,35 +67,27 @@ class TrainSettings(common.RunSettings):
 
     def __post_init__(self):
         super().__post_init__()
+        if conflicts := list(self._conflicts()):
+            raise ValueError("\n".join(conflicts))
+
+    def _conflicts(self) -> Iterator[str]:
+        """Lines on settings that do not go together."""
         features, tower = self.input.features, self.model
-        is_mel = self.input.embeddings is None
-        checks = [
-            (
-                self.steps is not None and self.epochs is not None,
-                f"steps={self.steps} and epochs={self.epochs}, expected one of them",
-            ),
-            (
-                self.folds_of is not None and self.test_fold is None,
-                f"folds_of={self.folds_of}, expected test_fold, too: the number of a fold",
-            ),
-            (
-                features.fused or tower.enable_fusion,
-                "input.features.truncation=fusion or model.enable_fusion, expected neither: long "
-                "clips are split into windows",
-            ),
-            (
-                is_mel and features.frames > tower.frames,
+        if self.steps is not None and self.epochs is not None:
+            yield f"steps={self.steps} and epochs={self.epochs}, expected one of them"
+        if self.folds_of is not None and self.test_fold is None:
+            yield f"folds_of={self.folds_of}, expected test_fold, too: the number of a fold"
+        if features.fused or tower.enable_fusion:
+            fusion = "input.features.truncation=fusion or model.enable_fusion"
+            yield f"{fusion}, expected neither: long clips are split into windows"
+        if self.input.embeddings is None and features.frames > tower.frames:
+            yield (
                 f"input.features give {features.frames} frames, expected at most the "
-                f"{tower.frames} of model.spec_size={tower.spec_size}",
-            ),
-            (
-                is_mel and features.mels != tower.num_mel_bins,
-                f"input.features.mels={features.mels}, expected {tower.num_mel_bins} as in "
-                "model.num_mel_bins",
-            ),
-        ]
-        if lines := [line for is_wrong, line in checks if is_wrong]:
-            raise ValueError("\n".join(lines))
+                f"{tower.frames} of model.spec_size={tower.spec_size}"
+            )
+        if self.input.embeddings is None and features.mels != tower.num_mel_bins:
+            expected = f"{tower.num_mel_bins} as in model.num_mel_bins"
+            yield f"input.features.mels={features.mels}, expected {expected}"
 
 
 @validated(kw_only=True)

@@ -6,7 +6,11 @@ Where several ranks train, each prepares its share of the recordings.
 import contextlib
 import socket
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
+
+import numpy as np
 
 from audiotrain.features.cache import FeatureCache
 from audiotrain.train.distributed.ranks import SingleProcess
@@ -83,6 +87,33 @@ def share_out(
             for number, line in zip(numbers, of_rank, strict=True):
                 lines[number] = line
     return lines
+
+
+def fill_cache(
+    cache: FeatureCache,
+    keys: Sequence[tuple[Path | bytes | str, object]],
+    compute: Callable[[Sequence[int]], Iterable[tuple[int, np.ndarray | str]]],
+    ranks: SingleProcess,
+) -> list[np.ndarray | str]:
+    """The entry of each key (source, settings), or a line that says why there is none.
+
+    `compute(rows)` yields (row, array or such a line) for this rank's share of the rows whose
+    entries are missing.
+    """
+    missing = [row for row, key in enumerate(keys) if not cache.holds(*key)]
+
+    def compute_share(share: Sequence[int], cores: int) -> list[str | None]:
+        rows = [missing[number] for number in share]
+        problems: dict[int, str] = {}
+        for row, result in compute(rows) if rows else ():
+            if isinstance(result, str):
+                problems[row] = result
+            else:
+                cache.get(*keys[row], partial(np.asarray, result))
+        return [problems.get(row) for row in rows]
+
+    problems = dict(zip(missing, share_out(len(missing), compute_share, ranks), strict=True))
+    return [problems.get(row) or cache.get(*key, None) for row, key in enumerate(keys)]
 
 
 def _gather(ranks: SingleProcess, value: Any) -> list:

@@ -71,7 +71,7 @@ def refused(capsys, monkeypatch):
             ["--input.features.truncation", "fusion"],
             "truncation=fusion or model.enable_fusion",
         ),
-        (["--test-fold", "2"], "test_fold=2, but no clip of synthesised has a fold"),
+        (["--test-fold", "2"], "test_fold=2, expected one of the folds of synthesised: none"),
         (["--preset", "esc"], "esc"),
         (["--resume"], "--resume: needs --output, the run folder to continue"),
         (["predict"], "--audio: required"),

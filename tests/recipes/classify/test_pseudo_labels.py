@@ -281,7 +281,9 @@ def test_folds_that_the_data_name(place, tmp_path, capsys):
     tested = read_json(tmp_path / "run" / "split.json")["items"]["test"]
     assert set(tested) == set(read_folds(tmp_path / "cv")[1])
     assert command(*base, "--output", tmp_path / "none", "--test-fold", 7) == 2
-    assert "test_fold=7, expected one of 1, 2" in capsys.readouterr().err
+    line = capsys.readouterr().err
+    assert "test_fold=7, expected one of the folds of" in line
+    assert line.endswith(": 1, 2\n")
 
 
 def test_refused_folds(place, tmp_path, capsys):
