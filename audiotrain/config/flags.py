@@ -66,18 +66,19 @@ def parse(
         following = [] if equals else list(takewhile(lambda one: not is_flag(one), words))
         renamed = current_name(flag.lstrip("-").replace("-", "_"))
         name, is_on = known.get(flag.replace("_", "-"), (renamed, True))
-        if name not in hints:
+        hint = hints.get(name)
+        if hint is None:
             problems.append(f"{flag}: unknown flag{nearest(flag, known)}")
             words = words[len(following) :]
             continue
-        taken = following[: _count(hints[name], following, positional)]
+        taken = following[: _count(hint, following, positional)]
         words = words[len(taken) :]
         taken = [inline] if equals else taken
-        if taken or hints[name] is bool or is_sequence(hints[name]):
+        if taken or hint is bool or is_sequence(hint):
             is_old = flag.replace("_", "-") not in known
-            found.append(Given(name, flag, _value(hints[name], taken, is_on), is_old))
+            found.append(Given(name, flag, _value(hint, taken, is_on), is_old))
         else:
-            problems.append(f"{flag}: nothing follows, expected {describe(hints[name])}")
+            problems.append(f"{flag}: nothing follows, expected {describe(hint)}")
     if bare and positional is not None:
         count = len(bare) if is_sequence(hints[positional]) else 1
         value = _value(hints[positional], bare[:count], True)

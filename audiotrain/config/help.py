@@ -10,6 +10,7 @@ import textwrap
 import typing
 from collections.abc import Mapping
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -47,9 +48,8 @@ def print_commands(prog: str, commands: Mapping[str, str], note: str = "") -> No
     width, column = shutil.get_terminal_size().columns, max(map(len, commands)) + 4
     print(f"usage: {prog} COMMAND [OPTIONS]\n")
     for name, phrase in commands.items():
-        print(
-            textwrap.fill(f"  {name:{column - 2}}{phrase}", width, subsequent_indent=" " * column)
-        )
+        start = f"  {name}".ljust(column)
+        print(textwrap.fill(start + phrase, width, subsequent_indent=" " * column))
     note = f"{note} {prog} COMMAND --help lists the options of a command."
     print(f"\n{textwrap.fill(note.strip(), width)}")
 
@@ -75,14 +75,13 @@ def joined(text: str) -> str:
 def field_docs(settings: type) -> dict[str, str]:
     """The sentence below each field of a dataclass, of those that it inherits too."""
     docs: dict[str, str] = {}
-    for kind in reversed(settings.__mro__):
-        if not dataclasses.is_dataclass(kind):
-            continue
-        body = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0].body
-        for field, doc in zip(body, body[1:], strict=False):
-            is_text = isinstance(doc, ast.Expr) and isinstance(doc.value, ast.Constant)
-            if isinstance(field, ast.AnnAssign) and is_text:
-                docs[field.target.id] = joined(doc.value.value)
+    for kind in filter(dataclasses.is_dataclass, reversed(settings.__mro__)):
+        (tree,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
+        assert isinstance(tree, ast.ClassDef)
+        for pair in pairwise(tree.body):
+            match pair:
+                case ast.AnnAssign(target=ast.Name(name)), ast.Expr(ast.Constant(str(text))):
+                    docs[name] = joined(text)
     return docs
 
 
@@ -95,13 +94,13 @@ def _described(settings: type, values: Mapping[str, Any], prefix: str) -> type:
         name, hint, doc = prefix + field.name, hints[field.name], docs.get(field.name, "")
         default = dataclasses.field()
         if dataclasses.is_dataclass(hint):
-            hint = _described(hint, values, f"{name}.")
+            hint = _described(hints[field.name], values, f"{name}.")
         elif name in values:
             default = dataclasses.field(default_factory=partial(values.__getitem__, name))
         # Where the sentence says what None stands for, tyro does not add that it is the default.
         is_said = "default:" in doc and values.get(name, "") is None
-        more = {"help_behavior_hint": ""} if is_said else {}
-        fields.append((field.name, Annotated[hint, tyro.conf.arg(help=doc, **more)], default))
+        argument = tyro.conf.arg(help=doc, help_behavior_hint="" if is_said else None)
+        fields.append((field.name, Annotated[hint, argument], default))
     made = dataclasses.make_dataclass(settings.__name__, fields, kw_only=True)
     made.__doc__ = joined(settings.__doc__ or "")
     return made

@@ -4,8 +4,8 @@ Files and flags are merged as plain values, then validated once by the dataclass
 all mistakes are reported at once, one line each.
 """
 
-import dataclasses
 import json
+import math
 import os
 import re
 import sys
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 from pydantic import Field
+from pydantic_core import to_jsonable_python
 
 from audiotrain.config import flags
 from audiotrain.config.help import print_help
@@ -25,7 +26,9 @@ from audiotrain.utils.text import nearest
 Settings = TypeVar("Settings")
 
 HELP = ("-h", "--help")
-LIKE_NUMBER = re.compile(r"[+-]?\.?(\d.*|inf|infinity|nan)$", re.IGNORECASE)
+FILE = Annotated[Path, Field(description="a file")]
+PRESET = Annotated[str, Field(description="a name")]
+QUOTED = re.compile(r"^[+-]?\.?(\d.*|inf|infinity|nan)$|[\x85\u2028\u2029]", re.IGNORECASE)
 
 
 def load(
@@ -126,30 +129,20 @@ def save(settings: Any, path: str | os.PathLike) -> None:
         of a line."""
 
     def represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-        is_quoted = LIKE_NUMBER.match(text) or set(text) & set("\x85\u2028\u2029")
-        style = '"' if is_quoted else None
+        style = '"' if QUOTED.search(text) else None
         return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
     Dumper.add_representer(str, represent_text)
-    path, content = Path(path), {"version": VERSION} | to_plain(settings)
-    if path.suffix == ".json":
-        text = json.dumps(content, indent=2) + "\n"
-    else:
-        options = {"sort_keys": False, "allow_unicode": True, "width": float("inf")}
-        text = yaml.dump(content, Dumper=Dumper, **options)
+    content = {"version": VERSION} | to_plain(settings)
+    text = json.dumps(content, indent=2) + "\n"
+    if Path(path).suffix != ".json":
+        text = yaml.dump(content, None, Dumper, sort_keys=False, allow_unicode=True, width=math.inf)
     write(path, text)
 
 
 def to_plain(value: Any) -> Any:
     """Dataclasses as dicts, tuples as lists, paths as text: what JSON and loggers take."""
-    if dataclasses.is_dataclass(value):
-        names = [field.name for field in dataclasses.fields(value) if field.init]
-        return {name: to_plain(getattr(value, name)) for name in names}
-    if isinstance(value, Mapping):
-        return {str(key): to_plain(part) for key, part in value.items()}
-    if isinstance(value, tuple | list):
-        return [to_plain(part) for part in value]
-    return str(value) if isinstance(value, Path) else value
+    return to_jsonable_python(value)
 
 
 def choose_command(
@@ -176,19 +169,16 @@ def _merged(
     """Presets, then files, then flags over the defaults; settings by old flags that were used."""
     merged = Merged(settings)
     words = [word for word in argv if word not in HELP]
-    general = {} if presets is None else {"preset": Annotated[str, Field(description="a name")]}
-    general["config"] = Annotated[Path, Field(description="a file")]
-    parsed = flags.parse(words, general | merged.hints, positional, merged.problems)
-    for name in general:
-        for one in (one for one in parsed if one.name == name):
-            try:
-                is_preset = name == "preset" and presets is not None
-                file = preset_file(one.value.text, presets) if is_preset else Path(one.value.text)
-            except ValueError as error:
-                merged.problems.append(f"--preset: {error}")
-            else:
-                merged.take_file(file, presets)
-    for one in parsed:
-        if one.name in merged.hints:
-            merged.put(one.name, one.value, one.flag)
+    files = {"config": FILE} if presets is None else {"preset": PRESET, "config": FILE}
+    parsed = flags.parse(words, files | merged.hints, positional, merged.problems)
+    for one in (one for name in files for one in parsed if one.name == name):
+        try:
+            file = Path(one.value.text)
+            if one.name == "preset" and presets is not None:
+                file = preset_file(one.value.text, presets)
+            merged.take_file(file, presets)
+        except ValueError as error:
+            merged.problems.append(f"--preset: {error}")
+    for one in (one for one in parsed if one.name in merged.hints):
+        merged.put(one.name, one.value, one.flag)
     return merged, {one.flag: one.name for one in parsed if one.is_old}

@@ -52,8 +52,8 @@ class Merged:
         for document in documents(file, self.problems, presets):
             self.take(document.keys, is_old=document.is_old)
 
-    def take(self, values: Mapping[str, Any], group: str = "", is_old: bool = False) -> None:
-        """Take values by dotted name; Python's also by the last part of it where that is enough."""
+    def take(self, values: Mapping[Any, Any], group: str = "", is_old: bool = False) -> None:
+        """Take values by dotted name; Python's also by its last part where that is unambiguous."""
         known = [*self.hints, *sorted(self.groups)]
         for key, value in values.items():
             place = key.place if isinstance(key, Key) else ""

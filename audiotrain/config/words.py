@@ -29,8 +29,8 @@ def fit(value: Any, hint: Any) -> Any:
     """`value` (a Word, a list or dict of these, or Python's) as a type asks for it; what does not
     fit stays a Word, which pydantic refuses."""
     if isinstance(value, Mapping):
-        has_keys = dict in map(typing.get_origin, alternatives(hint))
-        return plain(value) if has_keys else value
+        is_dict = any(typing.get_origin(kind) is dict for kind in alternatives(hint))
+        return plain(value) if is_dict else value
     if isinstance(value, list | tuple):
         elements = element_types(hint, len(value))
         return value if elements is None else tuple(map(fit, value, elements))
