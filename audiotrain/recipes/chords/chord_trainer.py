@@ -1,11 +1,11 @@
 """ChordTrainer: trains a chord model on raw waveforms with train / train_epoch / validate.
 
-A thin face on the Trainer. Accuracies are percent here, and fractions in the Trainer's own rows.
+A small interface to the Trainer. Accuracies are percent here, and fractions in the Trainer's rows.
 """
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
@@ -15,6 +15,14 @@ import mlx.nn as nn
 import mlx.optimizers as optim
 import numpy as np
 
+from audiotrain.config.schema import (
+    NonNegative,
+    NonNegativeInt,
+    Positive,
+    PositiveInt,
+    ShareBelowOne,
+    validated,
+)
 from audiotrain.music.chord_classes import HEADS
 from audiotrain.recipes.chords.training import head_accuracies
 from audiotrain.train import checkpoint
@@ -30,66 +38,52 @@ from audiotrain.train.trainer import Trainer
 from audiotrain.utils.files import write_json
 
 HISTORY = (
-    "train_loss", "val_loss", "val_chord_type_acc", "val_root_acc", "val_bass_note_acc",
+    "train_loss",
+    "val_loss",
+    "val_chord_type_acc",
+    "val_root_acc",
+    "val_bass_note_acc",
     "learning_rate",
-)  # fmt: skip
+)
 BEST = "best_model.pt"
 
 Batch = tuple[mx.array, dict[str, mx.array]]  # audio (batch, samples); classes (batch,) by head
 
 
-@dataclass(frozen=True)
+@validated
 class TrainingConfig:
-    """Settings of a ChordTrainer. ValueError naming the first one that cannot be."""
+    """Settings of a ChordTrainer. ValueError, a line for each value that cannot be."""
 
-    learning_rate: float = 1e-4
+    learning_rate: Positive = 1e-4
     """peak learning rate of AdamW"""
-    weight_decay: float = 0.01
+    weight_decay: NonNegative = 0.01
     """decoupled weight decay"""
-    batch_size: int = 16
-    """items of a batch, where a Dataset is given instead of a loader"""
-    num_epochs: int = 100
+    batch_size: PositiveInt = 16
+    """items in a batch, where a Dataset is given instead of a loader"""
+    num_epochs: PositiveInt = 100
     """passes over the training data"""
-    warmup_epochs: int = 5
+    warmup_epochs: NonNegativeInt = 5
     """epochs in which the learning rate rises"""
     scheduler: Literal["cosine", "onecycle"] = "cosine"
-    """cosine: a new rate each epoch, down to a hundredth; onecycle: each batch, down to nothing"""
+    """cosine: a new rate each epoch, down to a hundredth; onecycle: each batch, down to zero"""
     cycle_momentum: bool = False
     """with onecycle: AdamW's first beta falls to 0.85 while the rate rises, and back to 0.95"""
-    gradient_clip: float = 1.0
+    gradient_clip: NonNegative = 1.0
     """largest norm of the gradients; 0: no clipping"""
-    label_smoothing: float = 0.1
+    label_smoothing: ShareBelowOne = 0.1
     """of the loss that is used when no criterion is given"""
     checkpoint_dir: str | Path = "checkpoints"
     """run folder: best_model.pt, last, epoch-004.pt …, metrics.csv"""
-    save_every: int = 5
+    save_every: PositiveInt = 5
     """epochs from one kept checkpoint to the next"""
-    patience: int = 15
-    """stop after so many epochs without improvement of the validation loss"""
-    min_delta: float = 0.001
-    """what counts as an improvement"""
-    log_every: int = 50
+    patience: PositiveInt = 15
+    """stop after this many epochs without improvement of the validation loss"""
+    min_delta: NonNegative = 0.001
+    """smallest decrease of the validation loss that counts as an improvement"""
+    log_every: PositiveInt = 50
     """batches from one row of metrics.csv to the next"""
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """where to compute; auto: a GPU if MLX has one"""
-
-    def __post_init__(self):
-        least = {
-            "batch_size": 1, "num_epochs": 1, "warmup_epochs": 0, "gradient_clip": 0,
-            "save_every": 1, "patience": 1, "log_every": 1, "min_delta": 0, "weight_decay": 0,
-        }  # fmt: skip
-        for name, smallest in least.items():
-            value = getattr(self, name)
-            if not smallest <= value < math.inf:
-                raise ValueError(f"{name}={value!r}, expected {smallest} or more")
-        if not 0 < self.learning_rate < math.inf:
-            raise ValueError(f"learning_rate={self.learning_rate!r}, expected a number above 0")
-        if not 0 <= self.label_smoothing < 1:
-            raise ValueError(f"label_smoothing={self.label_smoothing!r}, expected 0 to below 1")
-        if self.scheduler not in ("cosine", "onecycle"):
-            raise ValueError(f"scheduler={self.scheduler!r}, expected 'cosine' or 'onecycle'")
-        if self.device not in ("auto", "cpu", "gpu"):
-            raise ValueError(f"device={self.device!r}, expected 'auto', 'cpu' or 'gpu'")
 
 
 class ChordModule(TrainModule):
@@ -100,7 +94,7 @@ class ChordModule(TrainModule):
         super().__init__()
         self.model = model
         self._criterion, self._config = criterion, config
-        # Of each head, once a step was traced; a dict would be taken for parameters.
+        # Classes by head, once a step was traced; MLX would take a dict for parameters.
         self.classes: Mapping[str, int] = MappingProxyType({})
 
     def __call__(self, audio: mx.array) -> dict[str, mx.array]:
@@ -119,18 +113,17 @@ class ChordModule(TrainModule):
             raise ValueError("train_loader has no length, expected one with len()")
         peak, warmup = config.learning_rate, config.warmup_epochs
         epochs = max(config.num_epochs, warmup + 1)  # a shorter run ends while the rate rises
-        if config.scheduler == "onecycle":
-            schedule = OneCycleLRScheduler(peak, warmup * steps, epochs * steps)
+        cosine = WarmupCosineScheduler(peak, warmup, epochs, min_lr=peak * 1e-2)
+        cycle = OneCycleLRScheduler(peak, warmup * steps, epochs * steps)
+        optimizer: optim.AdamW
+        if config.scheduler == "cosine":
+            optimizer = optim.AdamW(
+                lambda step: cosine(step // steps), weight_decay=config.weight_decay
+            )
+        elif config.cycle_momentum:
+            optimizer = CycledAdamW(cycle, cycle.momentum, weight_decay=config.weight_decay)
         else:
-            cosine = WarmupCosineScheduler(peak, warmup, epochs, min_lr=peak * 1e-2)
-
-            def schedule(step):
-                return cosine(step // steps)
-
-        if config.scheduler == "onecycle" and config.cycle_momentum:
-            optimizer = CycledAdamW(schedule, schedule.momentum, weight_decay=config.weight_decay)
-        else:
-            optimizer = optim.AdamW(learning_rate=schedule, weight_decay=config.weight_decay)
+            optimizer = optim.AdamW(cycle, weight_decay=config.weight_decay)
         return OptimizerConfig(optimizer, lr_schedule_name=config.scheduler)
 
 
@@ -187,13 +180,16 @@ class ChordTrainer:
                 LabelCheck(),
                 ModelCheckpoint(self.folder, BEST, monitor="val_loss", save_top_k=1),
                 ModelCheckpoint(
-                    self.folder, "epoch-{epoch:03d}.pt", every_n_epochs=config.save_every,
-                    save_top_k=-1, save_last=False,
+                    self.folder,
+                    "epoch-{epoch:03d}.pt",
+                    every_n_epochs=config.save_every,
+                    save_top_k=-1,
+                    save_last=False,
                 ),
             ],
             log_every_n_steps=config.log_every,
             config=asdict(config) | {"checkpoint_dir": str(config.checkpoint_dir)},
-        )  # fmt: skip
+        )
         self._continued: Path | None = None  # checkpoint that the next training begins with
 
     @property
@@ -205,7 +201,9 @@ class ChordTrainer:
     @property
     def best_val_loss(self) -> float | None:
         """Validation loss of best_model.pt; None before there is one."""
-        return self.trainer.checkpoint_callback.best_model_score
+        saver = self.trainer.checkpoint_callback
+        assert saver is not None
+        return saver.best_model_score
 
     def train(self) -> dict[str, list[float]]:
         """Train to the last epoch, or until the validation loss no longer improves; `history`.
@@ -280,7 +278,9 @@ def _loader(data: Iterable | Dataset, batch_size: int, shuffle: bool) -> Iterabl
 def _device(name: str) -> mx.Device | mx.DeviceType:
     if name == "gpu" and not mx.is_available(mx.gpu):
         raise ValueError("device='gpu', but MLX has none here, expected 'auto' or 'cpu'")
-    return {"auto": mx.default_device(), "cpu": mx.cpu, "gpu": mx.gpu}[name]
+    if name == "auto":
+        return mx.default_device()
+    return mx.gpu if name == "gpu" else mx.cpu
 
 
 def _set_aside(path: Path) -> None:

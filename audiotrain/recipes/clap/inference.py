@@ -117,7 +117,7 @@ def parts_of(corpus: Corpus[Clip], runs: Sequence[Path], name: str | None) -> Pa
     if name is None:
         return corpus.items, (), ()
     tested = split.part_of(runs, corpus, name, "clips")
-    parts = split.places(runs[0] if runs else None, corpus)
+    parts = split.item_parts(runs[0] if runs else None, corpus)
     if unplaced := sum(clip.id not in parts for clip in corpus.items):
         total = len(corpus.items)
         print(f"{unplaced} of {total} clips are in no part of the split: left out", file=sys.stderr)

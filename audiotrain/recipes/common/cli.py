@@ -1,4 +1,4 @@
-"""Commands of a recipe: chosen by the first word, set by the others, mistakes told in a line."""
+"""Commands of a recipe: chosen by the first word, with settings from the others."""
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -12,18 +12,19 @@ from audiotrain.utils.errors import exit_code
 
 
 class Command(NamedTuple):
-    """What a command does, its settings' dataclass, and the setting that takes words without a
-    flag. Under mlx.launch rank 0 alone runs it, but for those that train; `train` is the
-    default."""
+    """The settings and the function of a command, and the setting that takes words without a flag.
+
+    Under mlx.launch rank 0 alone runs a command, except for those that train.
+    """
 
     settings: type
     function: Callable
     positional: str | None = None
 
-
-def trains(command: Command) -> bool:
-    """Whether a command makes runs: all ranks run it, it has presets, and it can be resumed."""
-    return "resume" in {field.name for field in fields(command.settings)}
+    @property
+    def trains(self) -> bool:
+        """Whether it makes runs: all ranks run it, it has presets, and it can be resumed."""
+        return "resume" in {field.name for field in fields(self.settings)}
 
 
 def main(
@@ -34,7 +35,7 @@ def main(
 ) -> int:
     """Run a command; 2 and one line a mistake on stderr when the user has to change something.
 
-    `all_cores` says of a command's settings whether batches are split over the cores.
+    `all_cores(settings)` is whether batches are split over the cores. `train` is the default.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     if words[:1] in (["-h"], ["--help"]):
@@ -49,20 +50,20 @@ def main(
         name, rest = config.choose_command(words, tuple(commands), "train")
         settings = load_settings(recipe, commands, name, rest)
         backend.configure("full", streams=None if all_cores(settings) else 1)
-        if trains(commands[name]) or ranks.join().rank == 0:
+        if commands[name].trains or ranks.join().rank == 0:
             commands[name].function(settings)
 
     return exit_code(run)
 
 
 def load_settings(recipe: str, commands: Mapping[str, Command], name: str, words: Sequence[str]):
-    """Settings of a command from its words; a resumed run's are its own, then the words."""
+    """Settings of a command from its words; of a resumed run from its config.yaml, then words."""
     kind, _, positional = commands[name]
-    presets = RECIPES / recipe / "presets" if trains(commands[name]) else None
-    if trains(commands[name]) and not config.wants_help(words):
-        found = config.stated(kind, words, ("output", "resume"), presets)
-        if found["resume"]:  # what is required the run's own file has
-            return settings_of_resumed(kind, found["output"], words, presets)
+    presets = RECIPES / recipe / "presets" if commands[name].trains else None
+    if presets is not None and not config.wants_help(words):
+        stated = config.stated(kind, words, ("output", "resume"), presets)
+        if stated["resume"]:  # required settings are in the run's file
+            return settings_of_resumed(kind, stated["output"], words, presets)
     return config.load(
         kind,
         words,

@@ -12,6 +12,7 @@ from typing import TypeVar
 from audiotrain import config
 from audiotrain.evaluation import plots
 from audiotrain.recipes.common.recipe import Experiment, Recipe
+from audiotrain.recipes.common.settings import LoggerNames, RunSettings
 from audiotrain.train import checkpoint
 from audiotrain.train.callbacks.base import Callback
 from audiotrain.train.callbacks.builtin import EarlyStopping
@@ -21,6 +22,7 @@ from audiotrain.train.declarative.config import TrackingSettings
 from audiotrain.train.distributed import ranks
 from audiotrain.train.loggers.base import Logger
 from audiotrain.train.loggers.build import fold_group, parent_run, run_loggers
+from audiotrain.train.loggers.mlflow_logger import MLflowLogger
 from audiotrain.train.run_folder import (
     begun,
     evaluation_name,
@@ -31,12 +33,13 @@ from audiotrain.train.run_folder import (
 from audiotrain.train.trainer import Trainer
 
 RECIPES = Path(__file__).parents[1]
-# What a resumed run may have otherwise than before: it changes nothing of what was learned.
-CHANGEABLE = ("output", "resume", "cache", "workers", "loggers")
-LONGER = ("steps", "epochs", "max_minutes", "validations", "patience")  # may, too, of a run alone
-OWN = "config.yaml", "model"  # what else a run writes
-ALIKE = ("folds", "rounds")  # settings of what trains several runs, which are compared
-Settings = TypeVar("Settings")  # of training: with output, resume and loggers
+# Settings of a resumed run that change nothing of what was learned.
+RESUME_MAY_CHANGE = ("output", "resume", "cache", "workers", "loggers")
+# Not in cross-validation and in rounds of pseudo-labels, whose runs must match.
+RESUME_MAY_EXTEND = ("steps", "epochs", "max_minutes", "validations", "patience")
+RUN_FILES = "config.yaml", "model"  # what a run writes besides checkpoints and results
+MULTI_RUN_SETTINGS = ("folds", "rounds")
+Settings = TypeVar("Settings", bound=RunSettings)
 
 
 def train(recipe: Recipe, folder: Path | None = None):
@@ -99,55 +102,55 @@ def make_trainer(recipe: Recipe, experiment: Experiment, run: Path):
     return build_trainer(recipe, experiment, run, steps), (train_loader, valid_loader)
 
 
-def loggers_of(names: Sequence[str], project: str, run: Path) -> list[Logger]:
+def loggers_of(names: LoggerNames, project: str, run: Path) -> list[Logger]:
     """The loggers of these names for a run folder, under `project` in W&B and MLflow; the folds of
     a cross-validation are a group in W&B, and runs inside one run in MLflow."""
     group, parent = fold_group(run), None
     if group is not None and "mlflow" in names:
-        (made,) = run_loggers(TrackingSettings(("mlflow",), project), run.parent)
-        outer = parent_run(run.parent, made)
+        outer = parent_run(run.parent, MLflowLogger(project, run.parent.name))
         outer.finish()
         parent = outer.run_id
     name = run.name if group is None else f"{group}-{run.name}"
-    return run_loggers(TrackingSettings(tuple(names), project, name), run, group, parent)
+    return run_loggers(TrackingSettings(names, project, name), run, group, parent)
 
 
-def open_run(settings, kind: str) -> Path:
+def open_run(settings: RunSettings, kind: str) -> Path:
     """The run folder, empty: it gets its settings once the data are accepted (`save_settings`).
 
-    ValueError when it holds a run already, or what a run would replace.
+    ValueError when it holds a run already, or files that a run would replace.
     """
     for name in settings.loggers:
         if importlib.util.find_spec(name) is None:
             raise ImportError(f"--loggers {name}: not installed: pip install {name}")
     run = settings.output or Path("runs") / time.strftime(f"{kind}-%Y%m%d-%H%M%S")
-    found = begun(run) or next((name for name in OWN if holds(run / name)), None)
-    if found and not settings.resume:
+    existing = begun(run) or next((name for name in RUN_FILES if holds(run / name)), None)
+    if existing and not settings.resume:
         raise ValueError(
-            f"{run}: holds a run already ({found}); --resume continues it, --output names another"
+            f"{run}: holds a run already ({existing}); --resume continues it, "
+            "--output names another"
         )
     with only_run_in({run: "run folder"}):  # refused before the data are read
         return run
 
 
-def open_run_on_all_ranks(settings, kind: str) -> Path:
+def open_run_on_all_ranks(settings: RunSettings, kind: str) -> Path:
     """`open_run` by rank 0; its folder on all ranks."""
     return Path(ranks.join().broadcast_from_rank0(lambda: str(open_run(settings, kind))))
 
 
-def continues(settings, run: Path) -> bool:
+def continues(settings: RunSettings, run: Path) -> bool:
     """Whether training goes on from the run's last checkpoint."""
     return settings.resume and checkpoint.exists(run / "checkpoints" / "last")
 
 
-def save_settings(settings, run: Path) -> None:
+def save_settings(settings: RunSettings, run: Path) -> None:
     """Write config.yaml, with which `--resume` goes on."""
     config.save(resolved(replace(settings, resume=False)), run / "config.yaml")
 
 
 class AtTrainStart(Callback):
-    """Calls `change` once training begins, when a checkpoint to go on from has been loaded: what
-    a run holds stays as it was when that one is refused."""
+    """Calls `change` once training begins, after the checkpoint of a resumed run was loaded: when
+    that is refused, the run stays as it was."""
 
     rank_zero_only = True
 
@@ -159,17 +162,16 @@ class AtTrainStart(Callback):
 
 
 def resolved(settings: Settings) -> Settings:
-    """The settings with paths that mean the same in any working directory; those from the home
-    folder (`~`) do already."""
+    """The settings with absolute paths; those from the home folder (`~`) are left as they are."""
 
-    def whole(value):
+    def absolute(value):
         if isinstance(value, tuple):
-            return tuple(map(whole, value))
+            return tuple(map(absolute, value))
         is_relative = isinstance(value, Path) and not str(value).startswith("~")
         return value.resolve() if is_relative else value
 
     names = [field.name for field in fields(settings) if field.init]
-    return replace(settings, **{name: whole(getattr(settings, name)) for name in names})
+    return replace(settings, **{name: absolute(getattr(settings, name)) for name in names})
 
 
 def build_trainer(recipe: Recipe, experiment: Experiment, run: Path, steps: int) -> Trainer:
@@ -204,7 +206,8 @@ def fit(settings, trainer: Trainer, experiment: Experiment, loaders: Sequence, r
     this rank is the one that goes on to test and write."""
     goes_on = ranks.join().broadcast_from_rank0(lambda: continues(settings, run))
     last = run / "checkpoints" / "last"
-    trainer.fit(experiment.module, *loaders, ckpt_path=last if goes_on else None)
+    train_loader, valid_loader = loaders
+    trainer.fit(experiment.module, train_loader, valid_loader, last if goes_on else None)
     if not trainer.is_global_zero:
         return False
     trainer.export_history(run / "history.json")
@@ -248,23 +251,25 @@ def resumable(folder: Path) -> Iterator[None]:
 def settings_of_resumed(
     kind: type[Settings], output: Path | None, words: Sequence[str], presets: Path
 ) -> Settings:
-    """Those of the run in `output`, then `words`. ValueError where these change what was learned,
-    or folds of one cross-validation (rounds of pseudo-labels) would be trained otherwise than
-    others."""
+    """The settings of the run in `output`, then `words`. ValueError where these change what was
+    learned, or would train some folds of a cross-validation (rounds of pseudo-labels) otherwise
+    than others."""
     if output is None:
         raise ValueError("--resume: needs --output, the run folder to continue")
-    own = output / "config.yaml"
-    if not own.exists():
+    file = output / "config.yaml"
+    if not file.exists():
         raise ValueError(f"{output}: no config.yaml, so there is no run to resume")
-    alike = fold_group(output) or any(field.name in ALIKE for field in fields(kind))
-    changeable = CHANGEABLE if alike else CHANGEABLE + LONGER
-    saved = resolved(config.load(kind, ["--config", str(own)]))
-    wanted = resolved(config.load(kind, ["--config", str(own), *words], presets=presets))
-    for field in fields(kind):
-        before, now = getattr(saved, field.name), getattr(wanted, field.name)
-        if before != now and field.name not in changeable:
+    names = [field.name for field in fields(kind)]
+    changeable: tuple[str, ...] = RESUME_MAY_CHANGE
+    if not fold_group(output) and not set(names) & set(MULTI_RUN_SETTINGS):
+        changeable += RESUME_MAY_EXTEND
+    saved = resolved(config.load(kind, ["--config", str(file)]))
+    wanted = resolved(config.load(kind, ["--config", str(file), *words], presets=presets))
+    for name in names:
+        before, now = getattr(saved, name), getattr(wanted, name)
+        if before != now and name not in changeable:
             raise ValueError(
-                f"--resume: {field.name} is {now}, expected {before} as in the run in "
+                f"--resume: {name} is {now}, expected {before} as in the run in "
                 f"{wanted.output}; only {', '.join(changeable[2:])} may change"
             )
     return wanted

@@ -141,9 +141,9 @@ def readable(results: Sequence) -> tuple[list, list[str]]:
 # ---- the split of a trained run
 
 
-def parts_by_path(run: Path) -> dict[str, str]:
-    """The part of each item of a run's data, by its full path; empty for a run without data or
-    split."""
+def trained_parts(run: Path, corpus: Corpus) -> dict[str, str]:
+    """The part of each item in a run's split, by id; only of items of the data that the run was
+    trained on."""
     if not ((run / SPLIT).is_file() and (run / "config.yaml").is_file()):
         return {}
     data = yaml.safe_load((run / "config.yaml").read_text("utf-8")).get("data")
@@ -151,35 +151,32 @@ def parts_by_path(run: Path) -> dict[str, str]:
         return {}
     data = Path(data).expanduser()
     folder = (data if data.is_dir() else data.parent).resolve()
-    ids = read_split(run / SPLIT)
-    return {f"{folder / one}": part for part in SPLITS for one in ids[part]}
-
-
-def parts_of_items(run: Path, corpus: Corpus) -> dict[str, str]:
-    """The part that a run had each item of a corpus in, by id; only of items of its own data."""
-    parts, folder = parts_by_path(run), corpus.folder.resolve()
-    paths = {item.id: f"{folder / item.id}" for item in corpus.items}
+    parts = {folder / one: part for one, part in _parts_by_id(run).items()}
+    paths = {item.id: corpus.folder.resolve() / item.id for item in corpus.items}
     return {one: parts[path] for one, path in paths.items() if path in parts}
 
 
-def places(run: Path | None, corpus: Corpus) -> dict[str, str]:
+def _parts_by_id(run: Path) -> dict[str, str]:
+    return {one: part for part, ids in read_split(run / SPLIT).items() for one in ids}
+
+
+def item_parts(run: Path | None, corpus: Corpus) -> dict[str, str]:
     """The part of each item, by id: that of the run for items of its data; else as the data say;
     else (of data that were moved) that of the run for the same ids."""
     declared = {item.id: item.split for item in corpus.items if item.split}
     if run is None:
         return declared
-    if found := parts_of_items(run, corpus) or declared:
-        return found
-    ids = read_split(run / SPLIT) if (run / SPLIT).is_file() else {}
-    known = {item.id for item in corpus.items}
-    return {one: part for part in ids for one in ids[part] if one in known}
+    if parts := trained_parts(run, corpus) or declared:
+        return parts
+    ids = _parts_by_id(run) if (run / SPLIT).is_file() else {}
+    return {item.id: ids[item.id] for item in corpus.items if item.id in ids}
 
 
 def part_of(runs: Sequence[Path], corpus: Corpus, part: str, unit: str) -> list:
-    """The items that are in a part by the `places` of all runs, or as the data say where there is
-    no run. ValueError when none is."""
-    found = [places(run, corpus) for run in runs or [None]]
-    items = [item for item in corpus.items if all(one.get(item.id) == part for one in found)]
+    """The items that are in a part by the `item_parts` of all runs, or as the data say where there
+    is no run. ValueError when none is."""
+    parts = [item_parts(run, corpus) for run in runs or (None,)]
+    items = [item for item in corpus.items if all(one.get(item.id) == part for one in parts)]
     if not items:
         whose = "the run's split" if len(runs) == 1 else f"the splits of all {len(runs)} runs"
         where = f"neither {whose} nor the data" if runs else "the data do not"
@@ -195,9 +192,9 @@ def warn_if_trained_on(
     unit: str,
     advice: str = "; --split test scores others",
 ) -> None:
-    """Print how many items runs were trained with: trained on, or their checkpoint chosen by."""
+    """Print how many items were in the training or validation parts of runs."""
     seen = {
-        one for run in runs for one, part in parts_of_items(run, corpus).items() if part != "test"
+        one for run in runs for one, part in trained_parts(run, corpus).items() if part != "test"
     }
     if seen:
         by = "the run" if len(runs) == 1 else "one of the runs or more"

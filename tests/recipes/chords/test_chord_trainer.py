@@ -84,11 +84,11 @@ def test_defaults_are_those_of_the_guide():
     ("settings", "message"),
     [
         ({"num_epochs": 0}, "num_epochs=0, expected 1 or more"),
-        ({"learning_rate": 0.0}, "learning_rate=0.0, expected a number above 0"),
+        ({"learning_rate": 0.0}, "learning_rate=0.0, expected more than 0"),
         ({"gradient_clip": -1.0}, "gradient_clip=-1.0, expected 0 or more"),
-        ({"label_smoothing": 1.0}, "label_smoothing=1.0, expected 0 to below 1"),
-        ({"scheduler": "step"}, "scheduler='step', expected 'cosine' or 'onecycle'"),
-        ({"device": "cuda"}, "device='cuda', expected 'auto', 'cpu' or 'gpu'"),
+        ({"label_smoothing": 1.0}, "label_smoothing=1.0, expected 0 or more and less than 1"),
+        ({"scheduler": "step"}, "scheduler: found 'step', expected one of cosine, onecycle"),
+        ({"device": "cuda"}, "device: found 'cuda', expected one of auto, cpu, gpu"),
     ],
 )
 def test_settings_that_cannot_be_are_named(settings, message):

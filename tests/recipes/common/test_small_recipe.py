@@ -2,8 +2,7 @@
 
 import functools
 import json
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import field, replace
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -12,12 +11,14 @@ import numpy as np
 import pytest
 
 from audiotrain import config
+from audiotrain.config.schema import InnerShare, NonNegativeInt, PositiveInt, validated
 from audiotrain.datasets.items import Clip, Corpus
 from audiotrain.features import audio
 from audiotrain.recipes.common import checkpoints, cli, run, split
 from audiotrain.recipes.common.cli import Command
 from audiotrain.recipes.common.ensemble import EnsembleSpec
 from audiotrain.recipes.common.recipe import Experiment, Recipe
+from audiotrain.recipes.common.settings import EvaluateSettings, RunSettings
 from audiotrain.train import checkpoint
 from audiotrain.train.data.loader import Dataset
 from audiotrain.train.module import OptimizerConfig, TrainModule
@@ -27,41 +28,25 @@ from audiotrain.utils.files import write_json
 RATE = 8000
 
 
-@dataclass(frozen=True)
+@validated
 class Optimization:
-    """Plain gradient descent."""
+    """Adam."""
 
     gradient_clip: float = 1.0
     ema_decay: float = 0.0
 
 
-@dataclass(frozen=True)
-class TrainSettings:
+@validated(kw_only=True)
+class TrainSettings(RunSettings):
     """Train a model of loudness."""
 
-    data: Path | None = None
-    output: Path | None = None
-    resume: bool = False
-    seed: int = 0
-    valid: float = 0.2
-    test: float = 0.2
-    batch_size: int = 8
-    steps: int | None = None
-    epochs: int = 40
-    max_minutes: float | None = None
-    validations: int = 2
-    patience: int = 0
-    workers: int = 0
-    loggers: tuple[str, ...] = ()
+    valid: InnerShare = 0.2
+    test: InnerShare = 0.2
+    batch_size: PositiveInt = 8
+    epochs: PositiveInt = 40
+    validations: PositiveInt = 2
+    workers: NonNegativeInt = 0
     optimization: Optimization = field(default_factory=Optimization)
-
-
-@dataclass(frozen=True)
-class UseSettings:
-    """Score runs on a folder."""
-
-    data: Path
-    checkpoint: tuple[Path, ...] = (Path("runs"),)
 
 
 class Loudest(TrainModule):
@@ -142,8 +127,8 @@ def predict(paths, clips) -> dict[str, float]:
     return dict(zip([clip.id for clip in clips], total.tolist(), strict=True))
 
 
-def evaluate(settings: UseSettings) -> None:
-    corpus = Loudness(TrainSettings(settings.data)).discover(None)
+def evaluate(settings: EvaluateSettings) -> None:
+    corpus = Loudness(TrainSettings(data=settings.data)).discover(None)
     spec = EnsembleSpec.of(settings.checkpoint, "loudness", None, ("mean",))
     split.warn_if_trained_on(spec.runs, corpus, "clips")
     for name, value in predict(settings.checkpoint, corpus.items).items():
@@ -152,7 +137,7 @@ def evaluate(settings: UseSettings) -> None:
 
 COMMANDS = {
     "train": Command(TrainSettings, lambda settings: run.train(Loudness(settings))),
-    "evaluate": Command(UseSettings, evaluate),
+    "evaluate": Command(EvaluateSettings, evaluate),
 }
 
 
@@ -223,7 +208,7 @@ def test_a_run_is_found_behind_checkpoint(trained, data, capsys):
 
 def test_an_ensemble_is_found_behind_checkpoint(trained, data, tmp_path, capsys):
     EnsembleSpec(((trained,), (trained,)), (3.0, 1.0)).write(tmp_path)
-    clips = Loudness(TrainSettings(data)).discover(None).items
+    clips = Loudness(TrainSettings(data=data)).discover(None).items
     assert predict([tmp_path], clips) == pytest.approx(predict([trained], clips))
     (tmp_path / "ensemble.json").write_text('{"members": []}')
     assert command("evaluate", "--data", data, "--checkpoint", tmp_path) == 2
