@@ -2,8 +2,10 @@
 
 import json
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -24,11 +26,12 @@ NO_RECORDING = {"audio": None, "start": 0.0, "end": None}
 class ChordReport:
     """Sums over songs: mir_eval's scores of both DECODINGS, frame accuracies, confusions.
 
-    `evaluated` says which data and model, where it is not a run's own test.
+    `evaluated` describes the data and the checkpoints, where it is not a run's own test.
     """
 
     def __init__(self, switching_cost: float):
-        self.switching_cost, self.evaluated = switching_cost, {}
+        self.switching_cost = switching_cost
+        self.evaluated: dict[str, Any] = {}
         self.songs: list[dict] = []
         self.timelines: list[dict] = []
         self.scores: dict[str, list[dict]] = {name: [] for name in DECODINGS}
@@ -37,8 +40,7 @@ class ChordReport:
             head: np.zeros((len(names), len(names)), np.int64) for head, names in NAMES.items()
         }
         self.intervals = np.zeros((len(CHORD_TYPES), 12), np.int64)
-        self._right: dict[str, float] = {}
-        self._frames: dict[str, int] = {}
+        self._right: dict[str, list[np.ndarray]] = defaultdict(list)
 
     def add_song(
         self,
@@ -74,22 +76,18 @@ class ChordReport:
         for number, name in enumerate(HEADS):
             target = classes[:, number]
             valid = target >= 0
-            self._count(f"{name}_acc", best[valid, number] == target[valid])
+            self._right[f"{name}_acc"].append(best[valid, number] == target[valid])
             for k in (3, 5):
                 ranked = np.argpartition(-heads[number][valid], k, axis=-1)[:, :k]
-                self._count(f"{name}_top{k}", (ranked == target[valid, None]).any(-1))
+                self._right[f"{name}_top{k}"].append((ranked == target[valid, None]).any(-1))
             self.confusions[name] += classification.confusion_matrix(
                 best[:, number], target, len(NAMES[name])
             )
         is_right = ((decoded == classes) | (classes < 0)).all(-1)
-        self._count("chord_acc", is_right[classes[:, 0] >= 0])
+        self._right["chord_acc"].append(is_right[classes[:, 0] >= 0])
         has_root = classes[:, 1] >= 0
         interval = (best[has_root, 1] - classes[has_root, 1]) % 12
         np.add.at(self.intervals, (classes[has_root, 0], interval), 1)
-
-    def _count(self, name: str, right: np.ndarray) -> None:
-        self._right[name] = self._right.get(name, 0.0) + float(right.sum())
-        self._frames[name] = self._frames.get(name, 0) + len(right)
 
     def as_dict(self) -> dict:
         """{"songs", "seconds", "viterbi": {"corpus", "mean", "median"}, "argmax", "frames"}."""
@@ -101,10 +99,24 @@ class ChordReport:
         for name, rows in self.scores.items():
             result[name] = chords.aggregate_scores(rows)
             result[name]["corpus"]["acqa"] = chords.acqa(self.quality[name])
-        result["frames"] = {
-            name: self._right[name] / max(count, 1) for name, count in self._frames.items()
-        }
+        right = {name: np.concatenate(parts) for name, parts in self._right.items()}
+        result["frames"] = {name: one.sum() / max(len(one), 1) for name, one in right.items()}
         return result | ({"evaluated": self.evaluated} if self.evaluated else {})
+
+    def table(self) -> str:
+        """The corpus scores, a column a metric, and the shares of right frames."""
+        result = self.as_dict()
+        lines = [f"{result['songs']} songs, {result['seconds'] / 60:.0f} minutes:"]
+        lines.append(f"{'':9}" + "".join(f"{name:>9}" for name in SHOWN))
+        for name in reversed(DECODINGS):
+            corpus = result[name]["corpus"]
+            lines.append(f"{name:9}" + "".join(f"{corpus[key]:9.3f}" for key in SHOWN))
+        frames = result["frames"]
+        shares = ", ".join(
+            f"{head.replace('_', ' ')} {frames[f'{head}_acc']:.3f}" for head in HEADS
+        )
+        lines.append(f"frames right: {shares}, whole chord {frames['chord_acc']:.3f}")
+        return "\n".join(lines)
 
     def write(self, folder: Path, recordings: Mapping[str, dict] | None = None) -> None:
         """metrics.json, songs.csv, timelines.json, and the confusion matrices as PNG and CSV, in
@@ -133,13 +145,8 @@ class ChordReport:
 
 
 def spelled_alike(segments: Sequence[Segment]) -> list[Segment]:
-    """The labels as a model spells them, so that D# and Eb look the same."""
+    """Segments with labels as a model spells them, so that D# and Eb look the same."""
     return [segment._replace(label=decode(encode(segment.label))) for segment in segments]
-
-
-def headline(result: dict) -> str:
-    """How many songs a metrics.json is of, and how long they are."""
-    return f"{result['songs']} songs, {result['seconds'] / 60:.0f} minutes"
 
 
 def numbers(result: dict) -> dict[str, float]:
@@ -149,15 +156,3 @@ def numbers(result: dict) -> dict[str, float]:
     rows |= {f"argmax_{name}": value for name, value in result["argmax"]["corpus"].items()}
     rows |= result["frames"]
     return {name: math.nan if value is None else float(value) for name, value in rows.items()}
-
-
-def table(result: dict) -> str:
-    """The corpus scores of a metrics.json as text: a column a metric."""
-    lines = [f"{'':9}" + "".join(f"{name:>9}" for name in SHOWN)]
-    for name in reversed(DECODINGS):
-        corpus = result[name]["corpus"]
-        lines.append(f"{name:9}" + "".join(f"{corpus[key]:9.3f}" for key in SHOWN))
-    frames = result["frames"]
-    shares = ", ".join(f"{head.replace('_', ' ')} {frames[f'{head}_acc']:.3f}" for head in HEADS)
-    lines.append(f"frames right: {shares}, whole chord {frames['chord_acc']:.3f}")
-    return "\n".join(lines)

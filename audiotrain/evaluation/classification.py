@@ -201,24 +201,21 @@ def lwlrap(targets: np.ndarray, scores: np.ndarray) -> float:
     >>> round(lwlrap(np.array([[1, 0, 1], [0, 1, 0]]), np.array([[3, 2, 1], [3, 2, 1.0]])), 4)
     0.7222
     """
-    total, count = 0.0, 0
-    for target, score in zip(targets > 0, scores, strict=True):
-        above = score[None] >= score[target][:, None]
-        total += ((above & target[None]).sum(axis=1) / above.sum(axis=1)).sum()
-        count += len(above)
-    return float(total / max(count, 1))
+    from sklearn.metrics import label_ranking_average_precision_score
+
+    targets = targets > 0
+    if not targets.any():
+        return 0.0
+    counts = targets.sum(axis=1)
+    return float(label_ranking_average_precision_score(targets, scores, sample_weight=counts))
 
 
 def average_precisions(targets: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """Average precision (classes,) of each class; NaN of one that no clip has."""
     from sklearn.metrics import average_precision_score
 
-    return np.array(
-        [
-            average_precision_score(target, score) if target.any() else np.nan
-            for target, score in zip(targets.T > 0, scores.T, strict=True)
-        ]
-    )
+    pairs = zip(targets.T > 0, scores.T, strict=True)
+    return np.array([average_precision_score(*pair) if pair[0].any() else np.nan for pair in pairs])
 
 
 def mean_average_precision(targets: np.ndarray, scores: np.ndarray) -> float:

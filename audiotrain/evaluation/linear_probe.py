@@ -44,10 +44,14 @@ def zero_shot(audio: np.ndarray, prompts: Sequence[np.ndarray]) -> np.ndarray:
 
 @dataclass(frozen=True)
 class LinearProbe:
-    """Logits (items, classes) of embeddings; weights (width, classes), bias (classes,)."""
+    """Logits (items, classes) of embeddings; weights (width, classes), bias (classes,).
+
+    Classes without an item to fit have a bias of -inf. `C` is the inverse of the penalty's weight.
+    """
 
     weights: np.ndarray
     bias: np.ndarray
+    C: float
 
     def __call__(self, embeddings: np.ndarray) -> np.ndarray:
         return np.asarray(embeddings, np.float64) @ self.weights + self.bias
@@ -93,7 +97,7 @@ def fit_linear_probe(
     weights, bias = model.coef_.T, model.intercept_
     if is_binary:
         weights, bias = weights * [-0.5, 0.5], bias * [-0.5, 0.5]
-    return LinearProbe(weights, bias)
+    return LinearProbe(weights, bias, C)
 
 
 @dataclass(frozen=True)
@@ -110,30 +114,10 @@ class LabelledEmbeddings:
         return LabelledEmbeddings(self.embeddings[rows], self.targets[rows], groups)
 
 
-@dataclass(frozen=True)
-class TunedProbe:
-    """Scores (items, classes) by a linear probe of standardised embeddings, fitted with `C`.
-
-    `present` are the classes it was fitted on; those of others are -inf.
-    """
-
-    probe: LinearProbe
-    center: np.ndarray  # (width,)
-    scale: float
-    present: np.ndarray
-    classes: int
-    C: float
-
-    def __call__(self, embeddings: np.ndarray) -> np.ndarray:
-        scores = np.full((len(embeddings), self.classes), -np.inf)
-        scores[:, self.present] = self.probe((embeddings - self.center) / self.scale)
-        return scores
-
-
 def tune_probe(
     training: LabelledEmbeddings, validation: LabelledEmbeddings | None, classes: int
-) -> TunedProbe | None:
-    """A linear probe fitted to `training`, its C that of STRENGTHS with the best accuracy on
+) -> LinearProbe | None:
+    """A linear probe fitted to `training`, with the C of STRENGTHS that has the best accuracy on
     `validation`, or on a quarter of the training groups. None for fewer than two classes."""
     if len(np.unique(training.targets)) < 2:
         return None
@@ -190,11 +174,15 @@ def _folds(items: LabelledEmbeddings, most: int) -> list[np.ndarray]:
     return make_folds(items.groups, folds, items.targets.tolist()) if folds > 1 else []
 
 
-def _fit(training: LabelledEmbeddings, classes: int, C: float) -> TunedProbe:
+def _fit(training: LabelledEmbeddings, classes: int, C: float) -> LinearProbe:
+    """A probe fitted to embeddings that are centred and scaled to a variance of 1."""
     present, targets = np.unique(training.targets, return_inverse=True)
     center = training.embeddings.mean(axis=0, dtype=np.float64)
     scale = max(float((training.embeddings - center).std()), 1e-12)  # one for all directions
     with warnings.catch_warnings():  # stopping early regularises more
         warnings.simplefilter("ignore", UserWarning)
-        probe = fit_linear_probe((training.embeddings - center) / scale, targets, C)
-    return TunedProbe(probe, center, scale, present, classes, C)
+        fitted = fit_linear_probe((training.embeddings - center) / scale, targets, C)
+    weights, bias = np.zeros((len(center), classes)), np.full(classes, -np.inf)
+    weights[:, present] = fitted.weights / scale
+    bias[present] = fitted.bias - center @ weights[:, present]
+    return LinearProbe(weights, bias, C)

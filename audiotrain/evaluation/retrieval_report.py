@@ -107,34 +107,27 @@ class RetrievalReport:
 
     def _write_queries(self, folder: Path) -> None:
         """captions.csv and clips.csv: what each query found first; the worst come first."""
-        names, texts = [clip.id for clip in self.clips], self.captions.texts
-        cosines = np.einsum("ij,ij->i", self.text, self.audio[self.captions.clips])
-        found, found_cosines = nearest(self.text, self.audio)
-        ranks = self.results["text_to_audio"].ranks
-        rows = [
-            {
-                "caption": texts[row],
-                "clip": names[self.captions.clips[row]],
-                "rank": int(ranks[row]),
-                "cosine": float(cosines[row]),
-                "found": names[found[row]],
-                "found_cosine": float(found_cosines[row]),
-            }
-            for row in np.argsort(-ranks, kind="stable")
+        clips, texts = [clip.id for clip in self.clips], self.captions.texts
+        owners = self.captions.clips
+        cosines = np.einsum("ij,ij->i", self.text, self.audio[owners]).tolist()
+        captions = [
+            {"caption": text, "clip": clips[owner], "rank": 0, "cosine": cosine}
+            for text, owner, cosine in zip(texts, owners, cosines, strict=True)
         ]
-        plots.table_csv(rows, folder / "captions.csv")
-        found, found_cosines = nearest(self.audio, self.text)
-        ranks = self.results["audio_to_text"].ranks
-        rows = [
-            {
-                "clip": names[row],
-                "rank": int(ranks[row]),
-                "found": texts[found[row]],
-                "found_cosine": float(found_cosines[row]),
-            }
-            for row in np.argsort(-ranks, kind="stable")
-        ]
-        plots.table_csv(rows, folder / "clips.csv")
+        self._write_found(folder / "captions.csv", "text_to_audio", captions, clips)
+        rows = [{"clip": clip, "rank": 0} for clip in clips]
+        self._write_found(folder / "clips.csv", "audio_to_text", rows, texts)
+
+    def _write_found(
+        self, path: Path, direction: str, rows: Sequence[dict], names: Sequence[str]
+    ) -> None:
+        """The rows of queries with their ranks and the nearest item, `names` being the items'."""
+        vectors = (self.text, self.audio)
+        found, cosines = nearest(*(vectors if direction == "text_to_audio" else vectors[::-1]))
+        ranks = self.results[direction].ranks
+        for row, rank, item, cosine in zip(rows, ranks, found, cosines, strict=True):
+            row |= {"rank": int(rank), "found": names[item], "found_cosine": float(cosine)}
+        plots.table_csv([rows[number] for number in np.argsort(-ranks, kind="stable")], path)
 
     def _picture_similarities(self, path: Path) -> None:
         """Clips of different meanings, evenly chosen, and a caption of each."""

@@ -14,13 +14,14 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from audiotrain.evaluation.plots.style import INK, PALE, add_title, new_figure, save
+import mir_eval.chord
+
+from audiotrain.evaluation.plots.style import CENTERED, INK, PALE, add_title, new_figure, save, tidy
 from audiotrain.utils.text import clock
 
 Spans = Sequence[tuple[float, float, str]]
 
-ROOT = re.compile(r"([A-G])([#b]*)")
-NATURAL = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
+ROOT = re.compile(r"[A-G][#b]*")
 SHORT = {"maj": "", "min": "m", "min7": "m7", "min6": "m6", "minmaj7": "mM7", "maj6": "6"}
 ROW_SECONDS = (2, 4, 5, 8, 10, 12, 15, 20, 30, 40, 60, 90, 120, 180, 240, 300, 600, 1200, 3600)
 STEPS = (0.5, 1, 2, 4, 5, 10, 15, 20, 30, 60, 120, 300, 600)
@@ -39,10 +40,7 @@ def root_of(label: str) -> int | None:
     (10, None)
     """
     match = ROOT.match(label)
-    if match is None:
-        return None
-    signs = match[2]
-    return (NATURAL[match[1]] + signs.count("#") - signs.count("b")) % 12
+    return None if match is None else mir_eval.chord.pitch_class_to_semitone(match[0]) % 12
 
 
 def short_label(label: str) -> str:
@@ -76,7 +74,6 @@ def agreement(reference: Spans, estimate: Spans) -> list[tuple[float, float, boo
     [(0, 1.5, True), (1.5, 2, False)]
     """
     estimate = sorted(estimate)
-    starts = [start for start, _, _ in estimate]
     times = sorted({time for span in estimate for time in span[:2]})
     parts: list[tuple[float, float, bool]] = []
     for start, end, label in reference:
@@ -84,7 +81,7 @@ def agreement(reference: Spans, estimate: Spans) -> list[tuple[float, float, boo
             continue
         inside = times[bisect.bisect_right(times, start) : bisect.bisect_left(times, end)]
         for left, right in itertools.pairwise([start, *inside, end]):
-            at = bisect.bisect_right(starts, left) - 1
+            at = bisect.bisect_right(estimate, left, key=lambda span: span[0]) - 1
             covered = at >= 0 and left < estimate[at][1]
             other = estimate[at][2] if covered else "N"
             parts.append((left, right, short_label(other) == short_label(label)))
@@ -116,17 +113,14 @@ def timeline(
           0:00    0:01     0:02     0:03
     chord │C               │Am
     """
-    bands = {"chord": segments}
-    if reference is not None:
-        bands = {"reference": reference, "estimate": segments}
-    bands = {name: merged(band) for name, band in bands.items()}
+    bands = _bands(segments, reference, alone="chord")
     spans = [span for band in bands.values() for span in band]
     if not spans:
         return "no chords"
     names = [*bands, "differ"] if reference is not None else list(bands)
     margin = max(map(len, names)) + 1
-    columns = (width or min(shutil.get_terminal_size((100, 24)).columns, 160)) - margin
-    columns = max(columns, 20)
+    columns = width or min(shutil.get_terminal_size((100, 24)).columns, 160)
+    columns = max(columns - margin, 20)
     row_seconds = row_seconds or _row_seconds(spans, columns)
     start = row_seconds * (min(span[0] for span in spans) // row_seconds)
     end = max(span[1] for span in spans)
@@ -149,6 +143,15 @@ def timeline(
         seconds = sum(right - left for left, right, _ in parts)
         text += f"\n\nsame label in {share_agreed(parts):.1%} of {clock(seconds)}"
     return text
+
+
+def _bands(
+    estimate: Spans, reference: Spans | None, alone: str
+) -> dict[str, list[tuple[float, float, str]]]:
+    """`merged` spans by the name of their band, which is `alone` without a reference."""
+    if reference is None:
+        return {alone: merged(estimate)}
+    return {"reference": merged(reference), "estimate": merged(estimate)}
 
 
 class _Grid:
@@ -244,9 +247,7 @@ def chords_picture(
     Colour is the root, by the circle of fifths; minor chords are darker. `start` and `seconds`
     choose a part; a long one gets longer rows. ValueError where there are no chords.
     """
-    bands = {"estimate": merged(estimate)}
-    if reference is not None:
-        bands = {"reference": merged(reference), **bands}
+    bands = _bands(estimate, reference, alone="estimate")
     last = max((span[1] for band in bands.values() for span in band), default=start)
     end = last if seconds is None else min(last, start + seconds)
     if end <= start:
@@ -254,7 +255,7 @@ def chords_picture(
     row_seconds = min(max(row_seconds, (end - start) / MOST_ROWS), end - start)
     count = math.ceil((end - start) / row_seconds - 1e-6)
     parts = [] if reference is None else agreement(bands["reference"], bands["estimate"])
-    parts = [(max(a, start), min(b, end), same) for a, b, same in parts if a < end and b > start]
+    parts = _clipped(parts, start, end)
     figure, axes = new_figure(13, 0.6 + count * (0.4 + BAND_INCHES * len(bands)), rows=count)
     for number, axis in enumerate(axes):
         left = start + number * row_seconds
@@ -262,6 +263,11 @@ def chords_picture(
     shown = f"same label in {share_agreed(parts):.1%} of the time" if parts else ""
     add_title(axes[0], title, shown)
     save(figure, path)
+
+
+def _clipped(spans: Sequence[tuple], start: float, end: float) -> list[tuple]:
+    """The parts of (start, end, …) spans between two times."""
+    return [(max(a, start), min(b, end), *rest) for a, b, *rest in spans if a < end and b > start]
 
 
 def _draw_row(
@@ -273,22 +279,17 @@ def _draw_row(
     tops = {name: 1.0 if number == 0 else -0.16 for number, name in enumerate(bands)}
     axis.set_ylim(-0.16 - 1 if len(bands) == 2 else 0, 1)
     for name, band in bands.items():
-        for start, end, label in band:
-            start, end = max(start, left), min(end, right)
-            if end > start:
-                _draw_chord(figure, axis, start, end, tops[name], label)
-    for start, end, same in parts:
-        start, end = max(start, left), min(end, right)
-        if end > start:
-            color = RIGHT if same else WRONG
-            axis.barh(-0.08, end - start, 0.07, left=start, color=color, linewidth=0)
+        for start, end, label in _clipped(band, left, right):
+            _draw_chord(figure, axis, start, end, tops[name], label)
+    for start, end, same in _clipped(parts, left, right):
+        color = RIGHT if same else WRONG
+        axis.barh(-0.08, end - start, 0.07, left=start, color=color, linewidth=0)
     named = [name for name in tops if len(tops) > 1]
     axis.set_yticks([tops[name] - 0.5 for name in named], labels=named)
     axis.xaxis.set_major_locator(MaxNLocator(10, steps=[1, 2, 5, 10]))
     axis.xaxis.set_major_formatter(lambda time, _: clock(time))
-    axis.tick_params(axis="both", length=0, labelsize=9, colors=PALE)
-    for side in axis.spines.values():
-        side.set_visible(False)
+    tidy(axis, grid=False)
+    axis.tick_params(labelsize=9)
 
 
 def _draw_chord(figure: Any, axis: Any, start: float, end: float, top: float, label: str) -> None:
@@ -299,16 +300,8 @@ def _draw_chord(figure: Any, axis: Any, start: float, end: float, top: float, la
     for text, size, angle in _label_sizes(label):
         long, thick = len(text) * size * 0.72, size * 1.35
         if (width > long) if angle == 0 else (width > thick and long < BAND_INCHES * 72):
-            axis.text(
-                (start + end) / 2,
-                top - 0.5,
-                text,
-                ha="center",
-                va="center",
-                fontsize=size,
-                rotation=angle,
-                color=ink,
-            )
+            style = {"fontsize": size, "rotation": angle, "color": ink, **CENTERED}
+            axis.text((start + end) / 2, top - 0.5, text, **style)
             return
 
 
@@ -326,7 +319,5 @@ def _chord_colors(label: str) -> tuple[tuple[float, float, float], str]:
         return (0.90, 0.91, 0.93), PALE
     kind = label.partition(":")[2]
     minor = kind.startswith(("min", "dim", "hdim"))
-    fill = colorsys.hls_to_rgb(
-        root * 7 % 12 / 12 + 0.02, 0.62 if minor else 0.78, 0.45 if minor else 0.62
-    )
-    return fill, INK
+    lightness, saturation = (0.62, 0.45) if minor else (0.78, 0.62)
+    return colorsys.hls_to_rgb(root * 7 % 12 / 12 + 0.02, lightness, saturation), INK

@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 
 from audiotrain.evaluation.plots.style import (
+    CENTERED,
     INK,
     PALE,
-    WHITE_TO_NAVY,
+    add_color_bar,
     add_title,
+    draw_cells,
     new_figure,
     save,
     tidy,
@@ -36,7 +38,7 @@ def confusion_picture(
     colours' `scale` is "sqrt", which shows rare confusions, or "linear". Of more than MANY classes
     those that do not occur are left out. ValueError when the matrix does not fit the names.
     """
-    from matplotlib.colors import LinearSegmentedColormap, PowerNorm
+    from matplotlib.colors import PowerNorm
 
     matrix = _square(matrix, names)
     if scale not in ("sqrt", "linear"):
@@ -52,11 +54,12 @@ def confusion_picture(
     side = max(3.6, 0.36 * classes if classes > MANY else 0.5 * classes)
     figure, (axes,) = new_figure(side + 2, side + 1.5)
     norm = PowerNorm(0.5 if scale == "sqrt" else 1.0, 0, 1)
-    colors = LinearSegmentedColormap.from_list("white to navy", WHITE_TO_NAVY)
-    image = axes.imshow(shares, cmap=colors, norm=norm, aspect="equal")
+    image = draw_cells(axes, shares, norm=norm)
     _write_counts(axes, matrix, norm(shares), 7.5 if classes <= MANY else 5.5)
     _name_classes(axes, names, shares, support, 9 if classes <= MANY else 7.5)
-    _scale_bar(figure, axes, image, side, scale)
+    bar = add_color_bar(axes, image, 1 + 0.95 / side, 0.14 / side, "share of the reference class")
+    ticks = (0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 1) if scale == "sqrt" else np.linspace(0, 1, 6)
+    bar.set_ticks(ticks, labels=[f"{share:.0%}" for share in ticks])
     total = matrix.sum()
     correct = f"{np.trace(matrix) / total:.1%} of {total:,.0f} {unit} correct" if total else "empty"
     correct += f", {left_out} classes do not occur" if left_out else ""
@@ -64,27 +67,11 @@ def confusion_picture(
     save(figure, path)
 
 
-def _scale_bar(figure: Any, axes: Any, image: Any, side: float, scale: str) -> None:
-    inset = axes.inset_axes((1 + 0.95 / side, 0, 0.14 / side, 1))
-    bar = figure.colorbar(image, cax=inset)
-    ticks = (0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 1) if scale == "sqrt" else np.linspace(0, 1, 6)
-    bar.set_ticks(ticks, labels=[f"{share:.0%}" for share in ticks])
-    bar.outline.set_visible(False)
-    bar.ax.tick_params(labelsize=8, colors=PALE, length=0)
-    bar.set_label("share of the reference class", fontsize=8, color=PALE)
-
-
 def _write_counts(axes: Any, matrix: np.ndarray, shades: np.ndarray, points: float) -> None:
     for row, column in zip(*np.nonzero(matrix), strict=True):
-        axes.text(
-            column,
-            row,
-            compact(matrix[row, column]),
-            ha="center",
-            va="center",
-            fontsize=points,
-            color="white" if shades[row, column] > 0.5 else INK,
-        )
+        color = "white" if shades[row, column] > 0.5 else INK
+        count = compact(matrix[row, column])
+        axes.text(column, row, count, fontsize=points, color=color, **CENTERED)
 
 
 def _name_classes(
@@ -105,16 +92,9 @@ def _name_classes(
         count = support[number]
         label.set_color(INK if count else PALE)
         recall = f"{shares[number, number]:.0%} of {compact(count)}" if count else "none"
-        axes.annotate(
-            recall,
-            (1, number),
-            (6, 0),
-            axes.get_yaxis_transform(),
-            "offset points",
-            va="center",
-            fontsize=points - 1,
-            color=PALE,
-        )
+        style = {"va": "center", "fontsize": points - 1, "color": PALE}
+        right = axes.get_yaxis_transform()
+        axes.annotate(recall, (1, number), (6, 0), right, "offset points", **style)
 
 
 def confusion_csv(matrix: np.ndarray, names: Sequence[str], path: str | os.PathLike) -> None:

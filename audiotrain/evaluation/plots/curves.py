@@ -12,6 +12,7 @@ from audiotrain.evaluation.plots.style import (
     TRAINING,
     VALIDATION,
     Part,
+    add_heading,
     draw_line,
     draw_mark,
     name_kinds,
@@ -67,7 +68,7 @@ def curves_picture(
             draw_mark(axis, kept, text, _part(decides).shades[0], below=mode == "min")
     for axis in axes[len(panels) :]:
         axis.remove()
-    figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold", color=INK)
+    add_heading(figure, title)
     name_parts(figure, sorted({_part(name) for names in panels.values() for name in names}))
     save(figure, path)
 
@@ -94,11 +95,6 @@ def _placed(rows: Sequence[Mapping[str, Any]], log: Sequence[Mapping[str, Any]])
 
 def _with(placed: Placed, name: str) -> Placed:
     return [(x, row) for x, row in placed if row.get(name) is not None and math.isfinite(row[name])]
-
-
-def _points(placed: Placed, name: str) -> tuple[list[float], list[float]]:
-    rows = _with(placed, name)
-    return [x for x, _ in rows], [row[name] for _, row in rows]
 
 
 def _kept(placed: Placed, monitor: str, mode: str, tie: str | None) -> tuple[float, float] | None:
@@ -154,7 +150,7 @@ def _panels(placed: Placed, monitor: str | None) -> dict[str, list[str]]:
     decides = _kind(monitor or "")
     for name in sorted(names, key=lambda name: (_kind(name) != decides, _kind(name), name)):
         panel = _panel_of(name, monitor)
-        if panel and _points(placed, name)[0]:
+        if panel and _with(placed, name):
             panels.setdefault(panel, []).append(name)
     first = ("loss", "accuracy", "retrieval")
     order = [*first, *sorted(set(panels) - {*first, "learning rate"}), "learning rate"]
@@ -167,7 +163,9 @@ def _draw_panel(axis: Any, panel: str, placed: Placed, names: Sequence[str]) -> 
     for name in names:
         artists = lines.setdefault(_label(name), [])
         number = list(lines).index(_label(name))
-        artists += draw_line(axis, *_points(placed, name), _label(name), _part(name), number)
+        rows = _with(placed, name)
+        x, y = [x for x, _ in rows], [row[name] for _, row in rows]
+        artists += draw_line(axis, x, y, _label(name), _part(name), number)
     _finish_panel(axis, panel, placed, names)
     if len(lines) > 1:
         name_kinds(axis, lines)
@@ -191,4 +189,4 @@ def _finish_panel(axis: Any, panel: str, placed: Placed, names: Sequence[str]) -
 
 def _hundred(placed: Placed, names: Sequence[str]) -> int:
     """The factor that makes percent of a panel's values: 100 where they are shares of 1."""
-    return 100 if max(max(_points(placed, name)[1]) for name in names) <= 1 else 1
+    return 100 if all(row[name] <= 1 for name in names for _, row in _with(placed, name)) else 1

@@ -10,8 +10,9 @@ from audiotrain.evaluation.plots.style import (
     INK,
     LINES,
     PALE,
-    WHITE_TO_NAVY,
+    add_color_bar,
     add_title,
+    draw_cells,
     new_figure,
     save,
     tidy,
@@ -68,15 +69,8 @@ def _chance(one: Retrieved, depths: np.ndarray) -> np.ndarray:
 
 def _dot(axis: Any, depth: int, share: float, color: str, above: bool) -> None:
     axis.plot(depth, share, "o", color=color, markersize=5)
-    axis.annotate(
-        f"{100 * share:.1f}",
-        (depth, share),
-        xytext=(0, 6 if above else -14),
-        textcoords="offset points",
-        ha="center",
-        fontsize=8,
-        color=color,
-    )
+    style = {"textcoords": "offset points", "ha": "center", "fontsize": 8, "color": color}
+    axis.annotate(f"{100 * share:.1f}", (depth, share), (0, 6 if above else -14), **style)
 
 
 def similarity_picture(
@@ -92,7 +86,6 @@ def similarity_picture(
     A frame marks the true pairs: `matches` (clips, captions), or the diagonal of a square. Axes of
     up to MOST_NAMED rows or columns have names. ValueError for cosines of another shape.
     """
-    from matplotlib.colors import LinearSegmentedColormap
     from matplotlib.patches import Rectangle
 
     similarities = np.asarray(similarities)
@@ -106,19 +99,15 @@ def similarity_picture(
     most = max(rows, columns)
     cell = min(0.8, max(0.26, 3.6 / columns)) if most <= MOST_NAMED else 6.5 / most  # inches
     figure, (axis,) = new_figure(max(2.4, cell * columns) + 2.6, max(1.8, cell * rows) + 2.0)
-    colors = LinearSegmentedColormap.from_list("white to navy", WHITE_TO_NAVY)
-    image = axis.imshow(similarities, cmap=colors, aspect="equal", interpolation="nearest")
+    image = draw_cells(axis, similarities)
     for row, column in zip(*np.nonzero(matches), strict=True):
         corner = (column - 0.5, row - 0.5)
         axis.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor=LINES[1], linewidth=1.2))
     tidy(axis, grid=False)
     _name(axis.set_yticks, clips)
     _name(axis.set_xticks, captions, rotation=90)
-    inset = axis.inset_axes((1 + 0.2 / (cell * columns), 0, 0.14 / (cell * columns), 1))
-    bar = figure.colorbar(image, cax=inset)
-    bar.outline.set_visible(False)
-    bar.ax.tick_params(labelsize=8, colors=PALE, length=0)
-    bar.set_label("cosine", fontsize=8, color=PALE)
+    side = cell * columns
+    add_color_bar(axis, image, 1 + 0.2 / side, 0.14 / side, "cosine")
     first = np.asarray(matches, bool)[np.arange(rows), similarities.argmax(axis=1)]
     add_title(axis, title, f"{first.mean():.0%} of {rows} clips are nearest to a caption of theirs")
     save(figure, path)

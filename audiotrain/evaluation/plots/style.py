@@ -25,6 +25,8 @@ class Part(NamedTuple):
 
 TRAINING = Part("training", "-", 1.4, ("#2563eb", "#14286b", "#7aa9fb", "#4a6396"))
 VALIDATION = Part("validation", (0, (4, 1.3)), 1.9, ("#ea580c", "#7c2408", "#fca862", "#a8683f"))
+CENTERED = {"ha": "center", "va": "center"}  # of text around its position
+LEGEND = {"frameon": False, "labelcolor": INK}
 MARKERS = "os^DvPX*"  # of the kinds in a panel: chord, root…
 
 
@@ -40,18 +42,31 @@ def new_figure(width: float, height: float, rows: int = 1, columns: int = 1) -> 
 
 def add_title(axis: Any, title: str, second: str = "") -> None:
     """A bold title over the axes' left edge, and a pale line under it."""
-    axis.set_title(
-        title, loc="left", fontsize=13, fontweight="bold", color=INK, pad=24 if second else 8
-    )
-    axis.annotate(
-        second,
-        (0, 1),
-        xytext=(0, 8),
-        xycoords="axes fraction",
-        textcoords="offset points",
-        fontsize=9,
-        color=PALE,
-    )
+    pad = 24 if second else 8
+    axis.set_title(title, loc="left", fontsize=13, fontweight="bold", color=INK, pad=pad)
+    axis.annotate(second, (0, 1), (0, 8), "axes fraction", "offset points", fontsize=9, color=PALE)
+
+
+def add_heading(figure: Any, title: str) -> None:
+    """A bold title over all axes."""
+    figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold", color=INK)
+
+
+def draw_cells(axis: Any, values: Any, **options: Any) -> Any:
+    """values (rows, columns) as squares, white to navy; gives the image."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    colors = LinearSegmentedColormap.from_list("white to navy", WHITE_TO_NAVY)
+    return axis.imshow(values, cmap=colors, aspect="equal", interpolation="nearest", **options)
+
+
+def add_color_bar(axis: Any, image: Any, left: float, width: float, label: str) -> Any:
+    """A colour bar at the right of the axes, `left` and `width` as shares of their width."""
+    bar = axis.figure.colorbar(image, cax=axis.inset_axes((left, 0, width, 1)))
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(labelsize=8, colors=PALE, length=0)
+    bar.set_label(label, fontsize=8, color=PALE)
+    return bar
 
 
 def tidy(axis: Any, grid: bool = True) -> None:
@@ -94,11 +109,9 @@ def draw_mark(axis: Any, point: tuple[float, float], text: str, color: str, belo
         textcoords="offset points",
         ha="right" if late else "left",
         va="top" if below else "bottom",
-        fontsize=8.5,
-        fontweight="bold",
-        color=INK,
         zorder=5,
         bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5},
+        **{"fontsize": 8.5, "fontweight": "bold", "color": INK},
     )
 
 
@@ -113,12 +126,11 @@ def name_kinds(axis: Any, lines: Mapping[str, list]) -> None:
         ncols=max(fits, default=1),
         handler_map={tuple: HandlerTuple(ndivide=None, pad=0.4)},
         handlelength=3.6,
-        frameon=False,
+        columnspacing=1.2,
         fontsize=8,
-        labelcolor=INK,
         loc="upper center",
         bbox_to_anchor=(0.5, -0.17),
-        columnspacing=1.2,
+        **LEGEND,
     )
 
 
@@ -131,13 +143,7 @@ def name_parts(figure: Any, parts: Sequence[Part]) -> None:
         for p in parts
     ]
     legend = figure.legend(
-        handles=handles,
-        loc="upper right",
-        ncols=2,
-        frameon=False,
-        fontsize=9,
-        labelcolor=INK,
-        handlelength=3.4,
+        handles=handles, loc="upper right", ncols=2, fontsize=9, handlelength=3.4, **LEGEND
     )
     legend.set_in_layout(False)
 

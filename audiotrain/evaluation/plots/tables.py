@@ -9,13 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from audiotrain.evaluation.plots.style import (
-    INK,
-    LINES,
-    new_figure,
-    save,
-    tidy,
-)
+from audiotrain.evaluation.plots.style import INK, LINES, add_heading, new_figure, save, tidy
 from audiotrain.utils.files import write
 
 
@@ -43,7 +37,7 @@ def scores_picture(
     axis.tick_params(axis="y", colors=INK, labelsize=9)
     if any(scores):
         axis.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=4)
-    figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold", color=INK)
+    add_heading(figure, title)
     save(figure, path)
 
 

@@ -16,7 +16,7 @@ from dataclasses import replace
 from typing import get_args
 
 from audiotrain.datasets.summary import ProblemLog
-from audiotrain.evaluation.chord_report import ChordReport, headline, table
+from audiotrain.evaluation.chord_report import ChordReport
 from audiotrain.recipes.chords import scoring
 from audiotrain.recipes.chords.cv import cross_validate
 from audiotrain.recipes.chords.ensemble import Join, ensemble, from_spec
@@ -75,9 +75,8 @@ def evaluate(settings: EvaluateSettings) -> dict:
             "tta": list(settings.tta),
         }
         scores.write(output, scoring.recordings_of(corpus.items))
-        result = scores.as_dict()
-        print(f"\n{headline(result)}:\n{table(result)}\n\n{output}")
-        return result
+        print(f"\n{scores.table()}\n\n{output}")
+        return scores.as_dict()
 
 
 COMMANDS = {

@@ -132,8 +132,7 @@ class ChordRecipe(Recipe[TrainSettings]):
         # The song that `predict_example` plays, when it is no recording.
         recordings.setdefault(tested[0].name, chord_report.NO_RECORDING | {"audio": "example.wav"})
         scores.write(run, recordings)
-        result = scores.as_dict()
-        print(f"\nunseen: {chord_report.headline(result)}:\n{chord_report.table(result)}")
+        print(f"\nunseen: {scores.table()}")
         self.predict_example(recognizer, tested[0], run)
         return scores
 

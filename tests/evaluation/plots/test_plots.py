@@ -578,7 +578,7 @@ def test_timeline_fits_its_width_and_shows_every_long_chord(song, guess, width, 
     length = max(end for _, end, _ in (*reference, *estimate))
     for start, end, label in merged(reference):
         if (end - start) / length * rows * 20 > 40:
-            assert timeline.ROOT.sub(r"\1", short_label(label))[0] in cells
+            assert timeline.ROOT.sub(r"\g<0>", short_label(label))[0] in cells
 
 
 def test_timeline_without_chords_or_with_few_rows():

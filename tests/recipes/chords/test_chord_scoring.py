@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from audiotrain.evaluation import chords, classification
-from audiotrain.evaluation.chord_report import SHOWN, ChordReport, table
+from audiotrain.evaluation.chord_report import SHOWN, ChordReport
 from audiotrain.music.chord_classes import CHORD_TYPES, HEAD_SIZES, HEADS, IGNORE, encode
 from audiotrain.music.segments import Segment, segments_to_frames
 from audiotrain.recipes.chords.decoding import log_probabilities
@@ -201,7 +201,7 @@ def test_weights_of_the_loss_are_taken_back():
 def test_songs_without_chords_are_no_accident(segments, tmp_path):
     scores = scored(song(WRONG, segments))
     scores.write(tmp_path)
-    assert "argmax" in table(scores.as_dict())
+    assert "argmax" in scores.table()
     assert np.isfinite(scores.as_dict()["argmax"]["corpus"]["root"])
 
 
@@ -228,7 +228,7 @@ def test_what_is_written(tmp_path):
 
 
 def test_the_table_has_a_column_for_each_comparison():
-    lines = table(scored(song(WRONG)).as_dict()).splitlines()
+    lines = scored(song(WRONG)).table().splitlines()[1:]
     assert lines[0].split() == list(SHOWN)
     assert [line.split()[0] for line in lines[1:3]] == ["argmax", "viterbi"]
     assert "whole chord" in lines[3]
