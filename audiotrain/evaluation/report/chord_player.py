@@ -22,6 +22,7 @@ from audiotrain.features import audio
 
 RATE = 22050  # Hz of embedded sound
 MOST_SONGS = 24  # the worst ones
+RECORDED = 2  # at least, where so many have a recording
 NO_SOUND = "no recording was kept, chords only"
 
 Chords = list[list[Any]]  # [start, end, label as musicians write it, root or -1]
@@ -40,18 +41,13 @@ def songs_and_sounds(runs: Sequence[Run], most_bytes: int) -> tuple[list[dict], 
             song = songs.setdefault(key, _song(entry))
             song["lanes"].append({"run": number, "chords": _chords(entry["prediction"])})
     ordered = sorted(songs.values(), key=lambda song: song["score"])
-    worst = _worst(ordered)
+    rest = [song for song in ordered[MOST_SONGS:] if song["source"]]
+    recorded = sum(bool(song["source"]) for song in ordered[:MOST_SONGS])
+    worst = ordered[:MOST_SONGS] + rest[: max(0, RECORDED - recorded)]
     sounds: dict[str, dict] = {}
     for song in worst:
         most_bytes = _add_sound(song, sounds, most_bytes)
     return worst, sounds
-
-
-def _worst(songs: Sequence[dict]) -> list[dict]:
-    """The first MOST_SONGS, and the first two that have a recording."""
-    recorded = [song for song in songs if song["source"]]
-    kept = {id(song) for song in (*songs[:MOST_SONGS], *recorded[:2])}
-    return [song for song in songs if id(song) in kept]
 
 
 def encode(samples: np.ndarray, rate: int) -> tuple[str, bytes]:
@@ -131,16 +127,9 @@ def _example(run: Run) -> list[dict[str, Any]]:
     with open(wav, "rb") as file:
         digest = hashlib.file_digest(file, "sha1").hexdigest()
     reference = _lab(run.folder / "example-reference.lab")
-    return [
-        {
-            "song": "an unseen song",
-            "sound": digest,
-            "score": math.inf,
-            "reference": reference,
-            "prediction": prediction,
-            "source": (wav, 0.0, None),
-        }
-    ]
+    labels = {"reference": reference, "prediction": prediction}
+    source = {"sound": digest, "source": (wav, 0.0, None)}
+    return [{"song": "an unseen song", "score": math.inf} | labels | source]
 
 
 def _lab(path: Path) -> Chords | None:

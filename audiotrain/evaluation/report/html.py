@@ -10,6 +10,7 @@ import hashlib
 import json
 import re
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -102,10 +103,8 @@ def chosen_runs(folders: Sequence[Path]) -> list[Run]:
 
 def distinct(runs: Sequence[Run]) -> list[Run]:
     """The runs, those of one name called by more of their path."""
-    names = [run.name for run in runs]
-    return [
-        run if names.count(run.name) == 1 else run._replace(name=str(run.folder)) for run in runs
-    ]
+    counts = Counter(run.name for run in runs)
+    return [run._replace(name=str(run.folder)) if counts[run.name] > 1 else run for run in runs]
 
 
 def refuse_other_files(path: Path) -> None:
@@ -194,26 +193,23 @@ def confusions(folder: Path) -> list[dict[str, Any]]:
     predicted, count]."""
     matrices: list[tuple[int, dict[str, Any]]] = []
     for path in sorted(folder.glob("confusion*.csv")):
-        lines = _csv(path)
-        classes = [str(name) for name in lines[0][1:]] if lines else []
-        rows = lines[1:]
-        square = len(rows) == len(classes) and all(len(row) == len(classes) + 1 for row in rows)
+        header, *rows = _csv(path) or [[]]
+        classes = [str(name) for name in header[1:]]
+        if not classes or [len(row) for row in rows] != [len(header)] * len(classes):
+            continue
         cells = [
-            (r, c, count)
+            [r, c, count]
             for r, row in enumerate(rows)
             for c, count in enumerate(row[1:])
             if isinstance(count, float) and count > 0
         ]
-        if classes and square:
-            total = len(classes)
-            if total > MANY and cells:  # classes that neither occur nor are predicted are left out
-                kept = sorted({number for cell in cells for number in cell[:2]})
-                classes = [classes[number] for number in kept]
-                cells = [(kept.index(r), kept.index(c), count) for r, c, count in cells]
-            name = path.stem.removeprefix("confusion").removeprefix("-") or "classes"
-            matrices.append(
-                (total, {"name": name, "classes": classes, "cells": [*map(list, cells)]})
-            )
+        name = path.stem.removeprefix("confusion").removeprefix("-") or "classes"
+        matrix = {"name": name, "classes": classes, "cells": cells}
+        if len(classes) > MANY and cells:  # without classes that neither occur nor are predicted
+            kept = sorted({number for cell in cells for number in cell[:2]})
+            matrix["classes"] = [classes[number] for number in kept]
+            matrix["cells"] = [[kept.index(r), kept.index(c), count] for r, c, count in cells]
+        matrices.append((len(classes), matrix))
     return [matrix for _, matrix in sorted(matrices, key=lambda pair: -pair[0])]
 
 
@@ -225,14 +221,8 @@ def tables(folder: Path) -> list[dict[str, Any]]:
         if len(lines) > 1:
             columns = [str(name) for name in lines[0]]
             rows = [(row + [None] * len(columns))[: len(columns)] for row in lines[1:]]
-            shown.append(
-                {
-                    "name": path.stem,
-                    "columns": columns,
-                    "rows": rows[:MOST_ROWS],
-                    "total": len(rows),
-                }
-            )
+            table = {"name": path.stem, "columns": columns, "rows": rows[:MOST_ROWS]}
+            shown.append(table | {"total": len(rows)})
     return shown
 
 

@@ -84,8 +84,9 @@ def find_runs(folder: Path) -> list[Run]:
 def read_run(folder: Path, name: str | None = None) -> Run:
     """The run in `folder`, called `name` or as its folder."""
     problems: list[str] = []
-    settings = _settings(folder, problems)
-    metrics = _json(folder / "metrics.json", problems)
+    file = next((n for n in ("config.yaml", "config.json") if (folder / n).exists()), "config.yaml")
+    settings = _flat(_object(folder / file, problems) or {}, file, problems)
+    metrics = _object(folder / "metrics.json", problems) or {}
     rows = _rows(folder, problems)
     meta = _meta(folder)
     if not settings and isinstance(meta.get("config"), dict):
@@ -93,10 +94,10 @@ def read_run(folder: Path, name: str | None = None) -> Run:
         settings = _flat(inner if isinstance(inner, dict) else {}, "checkpoint", problems)
     measured = {
         key: float(value)
-        for key, value in _flat(metrics or {}, "metrics.json", problems).items()
+        for key, value in _flat(metrics, "metrics.json", problems).items()
         if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     }
-    if isinstance(best_metric := (metrics or {}).get("best_metric"), str):
+    if isinstance(best_metric := metrics.get("best_metric"), str):
         measured = _of_training(measured, best_metric, rows)
     written = [(folder / file).stat().st_mtime for file in WRITTEN if (folder / file).exists()]
     seconds = meta.get("seconds")
@@ -131,14 +132,12 @@ def headlines(run: Run) -> dict[str, str]:
     keys = [key for key in run.scores if not key.startswith(("last.", "deviation."))]
     best = {key.removeprefix("best."): key for key in keys if key.startswith("best.")}
     names = {key.removeprefix("best."): key for key in keys} | best
-    order = [name for name in best if name == run.settings.get("training.best_metric")]
-    order += [
-        name
-        for name, key in names.items()
-        if 0 <= run.scores[key] <= 1 and not is_lower_better(name)
-    ]
-    order += [*best, *(name for name in names if "loss" in name)]
-    return {names[name]: name.rpartition(".")[2] for name in list(dict.fromkeys(order))[:4]}
+    chosen = [name for name in best if name == run.settings.get("training.best_metric")]
+    shares = [name for name, key in names.items() if 0 <= run.scores[key] <= 1]
+    shares = [name for name in shares if not is_lower_better(name)]
+    losses = [name for name in names if "loss" in name]
+    order = list(dict.fromkeys([*chosen, *shares, *best, *losses]))
+    return {names[name]: name.rpartition(".")[2] for name in order[:4]}
 
 
 def differing(runs: Sequence[Run]) -> dict[str, Any]:
@@ -241,46 +240,36 @@ def _text(path: Path, problems: list[str]) -> str | None:
         return None
 
 
-def _json(path: Path, problems: list[str]) -> dict[str, Any] | None:
-    """A JSON file's object; None with a problem where it holds none."""
+def _object(path: Path, problems: list[str]) -> dict[str, Any] | None:
+    """The keys and values of a JSON or YAML file; None where there is no such file, and a problem
+    where it holds something else."""
+    import yaml
+
     text = _text(path, problems)
     if text is None:
         return None
+    is_yaml = path.suffix == ".yaml"
     try:
-        content = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        problems.append(f"{path.name}: not valid JSON: {error}")
-        return None
-    if isinstance(content, dict):
-        return content
-    problems.append(f"{path.name}: holds {type(content).__name__}, expected an object")
-    return None
-
-
-def _settings(folder: Path, problems: list[str]) -> dict[str, Any]:
-    import yaml
-
-    if not (folder / "config.yaml").exists():
-        return _flat(_json(folder / "config.json", problems) or {}, "config.json", problems)
-    text = _text(folder / "config.yaml", problems)
-    try:
-        # As JSON has it: dates are text, and a list that holds itself is refused.
-        settings = json.loads(json.dumps(yaml.safe_load(text or ""), default=str))
+        # YAML as JSON has it: dates are text, and a list that holds itself is refused.
+        content = json.loads(json.dumps(yaml.safe_load(text), default=str) if is_yaml else text)
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        problems.append(f"config.yaml{line}: not valid YAML: {problem}")
-        return {}
-    if settings is None or isinstance(settings, dict):
-        return _flat(settings or {}, "config.yaml", problems)
-    problems.append(f"config.yaml: holds {type(settings).__name__}, expected `key: value` lines")
-    return {}
+        kind = "YAML" if is_yaml else "JSON"
+        problems.append(f"{path.name}{line}: not valid {kind}: {problem}")
+        return None
+    if isinstance(content, dict):
+        return content
+    if content is not None or not is_yaml:  # an empty YAML file
+        expected = "`key: value` lines" if is_yaml else "an object"
+        problems.append(f"{path.name}: holds {type(content).__name__}, expected {expected}")
+    return None
 
 
 def _rows(folder: Path, problems: list[str]) -> list[dict[str, float]]:
     """Rows of numbers by step: of history.json, or of the log files while there is none."""
-    history = _json(folder / "history.json", problems)
+    history = _object(folder / "history.json", problems)
     if history is not None:
         parts = [history.get("rows", []), history.get("log", [])]
         if all(isinstance(part, list) for part in parts):
@@ -300,15 +289,10 @@ def _rows(folder: Path, problems: list[str]) -> list[dict[str, float]]:
 
 def _numbers(rows: Sequence[Any]) -> list[dict[str, float]]:
     """The finite numbers of rows that have a step, by step."""
-    kept = [
-        {
-            str(name): value
-            for name, value in row.items()
-            if isinstance(value, int | float) and math.isfinite(value)
-        }
-        for row in rows
-        if isinstance(row, dict)
-    ]
+    kept = []
+    for row in (row for row in rows if isinstance(row, dict)):
+        numbers = [(str(name), v) for name, v in row.items() if isinstance(v, int | float)]
+        kept.append({name: value for name, value in numbers if math.isfinite(value)})
     return sorted((row for row in kept if "step" in row), key=lambda row: row["step"])
 
 
@@ -326,8 +310,6 @@ def _kind(settings: Mapping[str, Any], scores: Mapping[str, float], folder: Path
     """Which recipe wrote the run, by its settings or scores, else trainer; "cv" after it for
     folds."""
     kinds = [kind for kind, keys in KEYS.items() if keys <= settings.keys()]
-    kinds += [
-        kind for kind in ("chords", "clap") if any(name in scores for name in HEADLINES[kind])
-    ]
+    kinds += [kind for kind in ("chords", "clap") if HEADLINES[kind].keys() & scores.keys()]
     kind = (*kinds, "trainer")[0]
     return f"{kind} {CV}" if (folder / "folds.json").exists() else kind

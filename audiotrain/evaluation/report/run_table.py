@@ -1,8 +1,7 @@
 """`audiotrain runs FOLDER`: all runs of a folder, their scores, and the settings that differ."""
 
-import csv
-import io
 import json
+import math
 import shutil
 import sys
 import textwrap
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from audiotrain import config
+from audiotrain.evaluation.plots.tables import csv_text
 from audiotrain.evaluation.report.run_reader import (
     ABSENT,
     CV,
@@ -85,10 +85,9 @@ def sorted_by(runs: Sequence[Run], score: str) -> list[Run]:
     if all(value is None for value in values.values()):
         known = list(dict.fromkeys(name for run in runs for name in (*run.scores, *headlines(run))))
         raise ValueError(f"--sort: no run has the score {score!r}{nearest(score, known)}")
-    sign = 1 if is_lower_better(score) else -1
-    return sorted(
-        runs, key=lambda run: (values[run.folder] is None, sign * (values[run.folder] or 0.0))
-    )
+    worst = math.inf if is_lower_better(score) else -math.inf
+    found = {folder: worst if value is None else value for folder, value in values.items()}
+    return sorted(runs, key=lambda run: found[run.folder], reverse=worst < 0)
 
 
 def _find(run: Run, score: str) -> float | None:
@@ -117,14 +116,12 @@ def as_csv(runs: Sequence[Run]) -> str:
     """A row a run: all scores, and the settings that are not the same in all runs."""
     scores = list(dict.fromkeys(name for run in runs for name in run.scores))
     names = differing(runs)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["run", "kind", "state", "written", "seconds", "step", *scores, *names])
+    lines = [["run", "kind", "state", "written", "seconds", "step", *scores, *names]]
     for run in runs:
         about = [run.name, run.kind, run.state, date(run.written), run.seconds, run.step]
         numbers = [run.scores.get(name, "") for name in scores]
-        writer.writerow(about + numbers + [run.settings.get(name, "") for name in names])
-    return text.getvalue()
+        lines.append(about + numbers + [run.settings.get(name, "") for name in names])
+    return csv_text(lines)
 
 
 def as_text(runs: Sequence[Run], width: int) -> str:
@@ -143,8 +140,7 @@ def _section(runs: Sequence[Run], width: int) -> str:
     while columns and sum(size + 1 for size in sizes) + tail + NAME[0] > width:
         columns, sizes = columns[:-1], sizes[:-1]
     room = width - tail - sum(size + 1 for size in sizes)
-    longest = max(len(run.name) for run in runs)
-    name = min(max(longest, NAME[0]), NAME[1], room)
+    name = min(max(NAME[0], *(len(run.name) for run in runs)), NAME[1], room)
     count = f"{runs[0].kind} ({len(runs)})"
     head = f"{_fit(count, name)}  {'state':10}  {'written':{day}}{'took':>8}"
     head += "".join(f" {column:>{size}}" for column, size in zip(columns, sizes, strict=True))
@@ -158,12 +154,8 @@ def _section(runs: Sequence[Run], width: int) -> str:
             line += f" {scores[column]:{size}.3f}" if column in scores else " " * size + "-"
         lines.append(line.rstrip())
         lines += _wrapped("  ".join(_remarks(run)), width)
-        unusual = {
-            name: run.settings[name]
-            for name in usual
-            if name in run.settings and run.settings[name] != usual[name]
-        }
-        lines += _settings("", unusual, width)
+        differ = [name for name in usual if run.settings.get(name, usual[name]) != usual[name]]
+        lines += _settings("", {name: run.settings[name] for name in differ}, width)
     return "\n".join(lines)
 
 
