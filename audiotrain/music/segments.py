@@ -28,6 +28,17 @@ class Annotation(NamedTuple):
     problems: list[str]
 
 
+def merge_equal(segments: Iterable[Segment]) -> list[Segment]:
+    """The same annotation with neighbours of equal label joined."""
+    merged: list[Segment] = []
+    for segment in segments:
+        if merged and merged[-1].label == segment.label:
+            merged[-1] = merged[-1]._replace(end=segment.end)
+        else:
+            merged.append(segment)
+    return merged
+
+
 def segments_to_frames(
     segments: Sequence[Segment], frames: int, frame_seconds: float, pop_spellings: bool = False
 ) -> np.ndarray:

@@ -5,11 +5,12 @@ A phrase lasts until the next timestamp; its bars share that time in proportion 
 Fujinaga, "An expert ground truth set for audio chord recognition and music analysis", ISMIR 2011.
 """
 
+import itertools
 import re
 from typing import NamedTuple
 
 from audiotrain.music.chord_labels import repair
-from audiotrain.music.segments import Annotation, Segment
+from audiotrain.music.segments import Annotation, Segment, merge_equal
 
 PHRASE = re.compile(r"^(\d+(?:\.\d*)?(?:[eE][-+]?\d+)?)\s+(.*)$")
 METRE = re.compile(r"^\(?(\d+)/(\d+)\)?$")
@@ -37,13 +38,14 @@ def parse(text: str, name: str, pop_spellings: bool = False) -> Annotation:
     that fit no rule are told in `problems` as "name:line: text"; `name` is the file's.
     """
     phrases, problems = _phrases(text, name, pop_spellings)
-    segments: list[Segment] = []
-    for (start, bars), (end, _) in zip(phrases, phrases[1:], strict=False):
-        for segment in _spread(bars, start, end):
-            _append(segments, segment)
+    segments = [
+        segment
+        for (start, bars), (end, _) in itertools.pairwise(phrases)
+        for segment in _spread(bars, start, end)
+    ]
     if phrases and phrases[-1][1]:
         problems.append(f"{name}: the last phrase has no end time, it is left out")
-    return Annotation(segments, problems)
+    return Annotation(merge_equal(segments), problems)
 
 
 def _phrases(
@@ -85,9 +87,8 @@ def _bars(
     bars, problems = [], []
     for piece in pieces[1:-1]:
         tokens = piece.split()
-        weight = metre
-        if tokens and _metre(tokens[0]):
-            weight = _metre(tokens.pop(0))
+        weight = _metre(tokens[0]) if tokens else None
+        tokens = tokens if weight is None else tokens[1:]
         labels = []
         for token in tokens or ["."]:
             if token != ".":
@@ -97,7 +98,7 @@ def _bars(
                     problems.append(str(error))
                     label = "X"
             labels.append(label)
-        bars.append(Bar(weight, tuple(labels)))
+        bars.append(Bar(weight or metre, tuple(labels)))
     repeats = REPEATS.search(pieces[-1])
     return bars * (int(repeats[1]) if repeats else 1), label, problems
 
@@ -119,10 +120,3 @@ def _spread(bars: list[Bar], start: float, end: float) -> list[Segment]:
             segments.append(Segment(start + first * span, start + last * span, label))
         before += bar.weight
     return segments
-
-
-def _append(segments: list[Segment], segment: Segment) -> None:
-    """Add a segment, or lengthen the last one when it has the same label."""
-    if segments and segments[-1].label == segment.label:
-        segment = Segment(segments.pop().start, segment.end, segment.label)
-    segments.append(segment)

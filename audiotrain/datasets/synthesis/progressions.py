@@ -1,4 +1,4 @@
-"""Chord progressions: drawn from a grammar of degrees, or borrowed from a real song's labels."""
+"""Chord progressions: from a grammar of degrees, or borrowed from the labels of a real song."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -33,22 +33,10 @@ _MOVES = {
     11: [0, 9],
 }
 _COLOURS = {  # what a triad may become, most usual first
-    "maj": ["maj", "maj", "maj7", "maj6", "sus4", "sus2", "maj(9)", "maj9", "7", "5", "maj6(9)"],
-    "min": ["min", "min", "min7", "min7", "min9", "min(9)", "min6", "min11", "minmaj7"],
-    "dim": ["dim", "hdim7", "dim7"],
-    "dominant": [
-        "maj",
-        "7",
-        "7",
-        "sus4(b7)",
-        "9",
-        "sus4(b7,9)",
-        "7(b9)",
-        "7(#9)",
-        "11",
-        "13",
-        "sus4",
-    ],
+    "maj": "maj maj maj7 maj6 sus4 sus2 maj(9) maj9 7 5 maj6(9)".split(),
+    "min": "min min min7 min7 min9 min(9) min6 min11 minmaj7".split(),
+    "dim": "dim hdim7 dim7".split(),
+    "dominant": "maj 7 7 sus4(b7) 9 sus4(b7,9) 7(b9) 7(#9) 11 13 sus4".split(),
 }
 
 
@@ -56,26 +44,27 @@ def random_progression(rng: np.random.Generator, beats: int) -> list[Beat]:
     """A progression of at least `beats` beats in one key, or of unrelated chords of any type.
 
     One in six covers the vocabulary evenly: any root, type and bass; the others follow a key, with
-    sevenths, extensions and inversions as frequent as one draw for the whole song says.
+    sevenths, extensions and inversions at a rate that is random for each song.
     """
     if rng.random() < 1 / 6:
         return _unrelated_chords(rng, beats)
-    minor, tonic = rng.random() < 0.4, int(rng.integers(12))
+    key, tonic = _MINOR_KEY if rng.random() < 0.4 else _MAJOR_KEY, int(rng.integers(12))
     colour, inversion = rng.random() ** 2, 0.35 * rng.random()
-    loop = _loop(rng, _MINOR_KEY if minor else _MAJOR_KEY, tonic, colour, inversion)
+    loop = _loop(rng, key, tonic, colour, inversion)
     progression: list[Beat] = []
     while sum(b.beats for b in progression) < beats:
         if rng.random() < 0.3:
-            loop = _loop(rng, _MINOR_KEY if minor else _MAJOR_KEY, tonic, colour, inversion)
+            loop = _loop(rng, key, tonic, colour, inversion)
         progression += loop
     if rng.random() < 0.4:
-        progression.insert(
-            int(rng.integers(len(progression) + 1)), Beat("N", int(rng.integers(2, 9)))
-        )
+        position = int(rng.integers(len(progression) + 1))
+        progression.insert(position, Beat("N", int(rng.integers(2, 9))))
     return progression
 
 
-def _loop(rng, key: dict[int, str], tonic: int, colour: float, inversion: float) -> list[Beat]:
+def _loop(
+    rng: np.random.Generator, key: dict[int, str], tonic: int, colour: float, inversion: float
+) -> list[Beat]:
     """Four to eight chords that follow each other in a key."""
     degree, loop = 0, []
     for _ in range(int(rng.integers(4, 9))):
@@ -101,10 +90,10 @@ def _unrelated_chords(rng: np.random.Generator, beats: int) -> list[Beat]:
     while sum(b.beats for b in progression) < beats:
         chord_type, root = int(rng.integers(1, len(CHORD_TYPES))), int(rng.integers(12))
         bass = root
-        draw = rng.random()
-        if draw < 0.25:
+        chance = rng.random()
+        if chance < 0.25:
             bass = (root + int(rng.choice(intervals_of(chord_type)))) % 12
-        elif draw < 0.3:
+        elif chance < 0.3:
             bass = int(rng.integers(12))
         label = decode(ChordClass(chord_type, root, bass))
         progression.append(Beat(label, int(rng.choice([2, 4, 4, 8]))))

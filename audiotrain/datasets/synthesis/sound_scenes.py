@@ -1,6 +1,6 @@
 """Scenes of sound events with exact captions in many phrasings, and real clips joined likewise.
 
-`then` puts clips one after another, `while` on top of each other; both are heard and both are said.
+`then` puts clips one after another, `while` on top of each other; the caption has both.
 """
 
 from collections.abc import Sequence
@@ -27,15 +27,18 @@ WORDS = {
     "soft": ("soft", "quiet", "faint"),
     "loud": ("loud",),
 }
-ADVERBS = {"slow": ("slowly",), "fast": ("fast", "rapidly", "quickly"),
-           "soft": ("softly", "quietly"), "loud": ("loudly",)}  # fmt: skip
+ADVERBS = {
+    "slow": ("slowly",),
+    "fast": ("fast", "rapidly", "quickly"),
+    "soft": ("softly", "quietly"),
+    "loud": ("loudly",),
+}
 ALONE = ("{0}", "{0}", "the sound of {0}", "you can hear {0}", "this is {0}")
 # Noun phrases, clauses; more than two are joined from left to right by THEN_MORE.
-THEN = ("{0}, then {1}", "{0} followed by {1}", "{0} and then {1}", "{0} before {1}",
-        "{1} after {0}", "first {0}, then {1}")  # fmt: skip
-THEN_CLAUSE = ("{0}, then {1}", "{0} and then {1}", "{0} before {1}", "{1} after {0}",
-               "first {0}, then {1}")  # fmt: skip
 THEN_MORE = ("{0}, then {1}", "{0} and then {1}")
+_BEFORE = ("{0} and then {1}", "{0} before {1}", "{1} after {0}", "first {0}, then {1}")
+THEN = ("{0}, then {1}", "{0} followed by {1}", *_BEFORE)
+THEN_CLAUSE = ("{0}, then {1}", *_BEFORE)
 WHILE = ("{0} while {1}", "{0} together with {1}", "{0} and {1} at the same time", "{0} over {1}")
 WHILE_CLAUSE = ("{0} while {1}", "{0} and at the same time {1}", "{0} as {1}")
 
@@ -64,16 +67,16 @@ class Scene:
 
     @property
     def meaning(self) -> str:
-        """What scenes of equal captions share."""
+        """The same for scenes of equal captions."""
         meanings = [event.meaning for event in self.events]
         return f" {self.relation} ".join(sorted(meanings) if self.relation == "while" else meanings)
 
     @cached_property
     def captions(self) -> tuple[str, ...]:
-        """Up to CAPTIONS different phrasings; each says all of it."""
+        """Up to CAPTIONS different phrasings; each describes all of it."""
         rng = np.random.default_rng([self.seed, 1])
-        drawn = dict.fromkeys(describe(self, rng) for _ in range(3 * CAPTIONS))
-        return tuple(drawn)[:CAPTIONS]
+        phrasings = dict.fromkeys(describe(self, rng) for _ in range(3 * CAPTIONS))
+        return tuple(phrasings)[:CAPTIONS]
 
     def render(self, rate: int) -> np.ndarray:
         """Mono float32 (samples,) at `rate` Hz; the same at every call."""
@@ -124,7 +127,7 @@ def random_scene(seed: int) -> Scene:
 
 
 def describe(scene: Scene, rng: np.random.Generator) -> str:
-    """One phrasing of a scene, drawn."""
+    """One phrasing of a scene, at random."""
     if not scene.relation:
         if rng.random() < 0.4:
             return _clause(scene.events[0], rng)
@@ -156,7 +159,7 @@ def _clause(event: Event, rng: np.random.Generator) -> str:
 
 def _noun(adjectives: list[str], event: Event) -> str:
     kind = events.KINDS[event.kind]
-    words = [*adjectives, kind.noun]
+    words = [*adjectives, kind.noun or event.kind]
     if kind.countable:
         words.insert(0, "an" if words[0][0] in "aeiou" else "a")
     return " ".join(words)
@@ -191,7 +194,7 @@ def compose_clips(
     """Two captioned clips ((samples,) at `rate` Hz, caption) as one of at most `seconds`.
 
     `then`: each is cut to its half; `while`: the second is set to the first's loudness, give or
-    take 5 dB, and repeated or cut to the longer one's length. `relation` None draws one.
+    take 5 dB, and repeated or cut to the longer one's length. `relation` None is one at random.
     """
     if len(clips) != 2:
         raise ValueError(f"{len(clips)} clips to join, expected 2")
@@ -202,12 +205,14 @@ def compose_clips(
     if relation == "then":
         gap = round(rng.uniform(*_GAP_SECONDS) * rate)
         half = (round(seconds * rate) - gap) // 2
-        first, second = (_faded(_excerpt(samples, half, rng), rate) for samples, _ in clips)
-        audio = np.concatenate([first, np.zeros(gap, np.float32), second])
+        pieces = [_excerpt(samples, half, rng).astype(np.float32) for samples, _ in clips]
+        for piece in pieces:
+            events.fade(piece, round(_FADE_SECONDS * rate))
+        audio = np.concatenate([pieces[0], np.zeros(gap, np.float32), pieces[1]])
         template = str(rng.choice(THEN))
         other = template.format(captions[1], captions[0])
         return Joined(audio, template.format(*captions), relation, other)
-    audio = overlay(*(samples for samples, _ in clips), rng, rate, round(seconds * rate))
+    audio = overlay(clips[0][0], clips[1][0], rng, rate, round(seconds * rate))
     captions = [captions[number] for number in rng.permutation(2)]
     return Joined(audio, str(rng.choice(WHILE)).format(*captions), relation, None)
 
@@ -247,12 +252,3 @@ def _inside(caption: str) -> str:
 def _excerpt(samples: np.ndarray, longest: int, rng: np.random.Generator) -> np.ndarray:
     start = int(rng.integers(0, max(0, len(samples) - longest) + 1))
     return samples[start : start + longest]
-
-
-def _faded(samples: np.ndarray, rate: int) -> np.ndarray:
-    fade = min(len(samples) // 2, round(_FADE_SECONDS * rate))
-    ramp = np.linspace(0, 1, fade, endpoint=False, dtype=np.float32)
-    faded = samples.astype(np.float32)
-    faded[:fade] *= ramp
-    faded[len(faded) - fade :] *= ramp[::-1]
-    return faded

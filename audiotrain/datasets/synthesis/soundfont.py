@@ -1,15 +1,15 @@
 """A SoundFont 2 player: notes in, mono samples out, at any rate and tuning.
 
-Written because symusic's synthesizer plays this soundfont's piano a ninth to two octaves sharp and
-never ends on high notes. Volume envelopes, loops, key and velocity zones, tuning and a static
-low-pass are played; modulators, LFOs, pan and effects are not. After the SoundFont 2.04
-specification, whose generator numbers stand in the code.
+Written because no player could be required: symusic 0.6 fails with NumPy 2, and the wheel of
+tinysoundfont 0.3.7 requires pyaudio, which does not build without PortAudio. Volume envelopes,
+loops, key and velocity zones, tuning and a static low-pass are played; modulators, LFOs, pan and
+effects are not. After the SoundFont 2.04 specification, whose names of generators these are.
 """
 
 import importlib.util
 import struct
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -22,15 +22,36 @@ LONGEST_NOTE = 12.0  # seconds that a key is held at most
 SILENT_RELEASE = 1.5  # seconds of a release that are played at most
 VOICE_SECONDS = (2.0, 3.0, 5.0, 8.0, LONGEST_NOTE + SILENT_RELEASE)  # lengths kept ready to be cut
 DRUM_BANK = 128
-
-# Generator: default value. Others than these are not played.
-DEFAULTS = {
-    8: 13500, 33: -12000, 34: -12000, 35: -12000, 36: -12000, 37: 0, 38: -12000, 46: -1, 48: 0,
-    51: 0, 52: 0, 54: 0, 56: 100, 58: -1, 0: 0, 1: 0, 2: 0, 3: 0, 4: 0, 12: 0, 45: 0, 50: 0,
-}  # fmt: skip
-NEVER_ADDED = {46, 54, 58, 43, 44, 53, 41, 0, 1, 2, 3, 4, 12, 45, 50}  # a preset cannot change them
-KEYS, VELOCITIES, INSTRUMENT, SAMPLE = 43, 44, 41, 53
+KEY_RANGE, VELOCITY_RANGE, INSTRUMENT, SAMPLE = 43, 44, 41, 53  # numbers of generators
 CHUNKS = (b"smpl", b"phdr", b"pbag", b"pgen", b"inst", b"ibag", b"igen", b"shdr")
+
+
+class Generators(NamedTuple):
+    """How a zone is played, with the defaults of the specification; envelope times in timecents."""
+
+    filter_cutoff: int = 13500  # cents
+    delay: int = -12000
+    attack: int = -12000
+    hold: int = -12000
+    decay: int = -12000
+    sustain: int = 0  # decibels / 10 below the peak
+    release: int = -12000
+    attenuation: int = 0  # centibels
+    coarse_tune: int = 0  # semitones
+    fine_tune: int = 0  # cents
+    scale_tuning: int = 100  # cents a key
+    loop_start: int = 0  # samples
+    loop_end: int = 0
+    loop_start_coarse: int = 0  # 32768 samples
+    loop_end_coarse: int = 0
+    sample_modes: int = 0
+    root_key: int = -1
+
+
+# The numbers of these generators; a preset adds to the first ones alone.
+_OF_PRESETS = (8, 33, 34, 35, 36, 37, 38, 48, 51, 52, 56)
+_NUMBERS = (*_OF_PRESETS, 2, 3, 45, 50, 54, 58)
+Values = dict[int, int]  # of the generators in a file, by number
 
 
 class Sample(NamedTuple):
@@ -46,12 +67,15 @@ class Sample(NamedTuple):
 
 
 class Zone(NamedTuple):
-    """What sounds for some keys and velocities: generator values and their sample's number."""
+    """What sounds for some keys and velocities: its generators and the number of its sample."""
 
     keys: tuple[int, int]
     velocities: tuple[int, int]
-    generators: dict[int, int]
+    generators: Generators
     sample: int
+
+
+ZoneKey = tuple[tuple[int, int], int]  # (bank, program) of a preset, number of its zone
 
 
 class SoundFont:
@@ -82,10 +106,8 @@ class SoundFont:
         self._data = samples[: len(samples) // 2 * 2].view("<i2")
         tables = {name: chunk.tobytes() for name, chunk in chunks.items()}
         self.fingerprint = zlib.crc32(repr(tables).encode())  # what another soundfont has not
-        self._samples = [
-            Sample(*row[1:6], row[6], row[7])
-            for row in struct.iter_unpack("<20sIIIIIBbHH", tables[b"shdr"])
-        ][:-1]
+        headers = struct.iter_unpack("<20xIIIIIBbHH", tables[b"shdr"])
+        self._samples = [Sample(*row[:7]) for row in headers][:-1]
         instruments = _zones(tables, b"inst", b"ibag", b"igen", "<20sH", SAMPLE)
         presets = _zones(tables, b"phdr", b"pbag", b"pgen", "<20sHHHIII", INSTRUMENT)
         self._presets = {
@@ -98,9 +120,13 @@ class SoundFont:
         return ((DRUM_BANK, 0) if is_drum else (0, program)) in self._presets
 
     def render(
-        self, notes: Iterable[tuple[float, float, int, int]], program: int, is_drum: bool,
-        rate: int, cents: float = 0.0,
-    ) -> np.ndarray:  # fmt: skip
+        self,
+        notes: Iterable[tuple[float, float, int, int]],
+        program: int,
+        is_drum: bool,
+        rate: int,
+        cents: float = 0.0,
+    ) -> np.ndarray:
         """Samples (n,) float32 at `rate` Hz of notes (start, duration in seconds, pitch, velocity).
 
         `program` 0-127 of General MIDI (a drum kit's number for drums), `cents` above 440 Hz.
@@ -114,77 +140,66 @@ class SoundFont:
                 lasting = next(s for s in VOICE_SECONDS if s >= held + SILENT_RELEASE)
                 wave, fade = self._voice(zone, pitch, rate, round(cents, 3), lasting)
                 held = int(held * rate)
-                tail = wave[held : held + len(fade)]
+                tail = gain * wave[held : held + len(fade)]
+                tail *= fade[: len(tail)]
                 onset = int(start * rate)
-                held = min(held, len(wave))
-                mix[onset : onset + held] += gain * wave[:held][: len(mix) - onset]
-                mix[onset + held : onset + held + len(tail)] += (gain * tail * fade[: len(tail)])[
-                    : max(0, len(mix) - onset - held)
-                ]
+                _add(mix, onset, gain * wave[:held])
+                _add(mix, onset + min(held, len(wave)), tail)
         return mix
 
-    def _zones_of(self, program: int, is_drum: bool, pitch: int, velocity: int):
-        """(number of the zone, gain) of all that sounds; drums fall back to the standard kit."""
+    def _zones_of(
+        self, program: int, is_drum: bool, pitch: int, velocity: int
+    ) -> Iterator[tuple[ZoneKey, float]]:
+        """(where the zone is, gain) of all that sounds; drums fall back to the standard kit."""
         bank = DRUM_BANK if is_drum else 0
         key = (bank, program) if (bank, program) in self._presets else (bank, 0)
         for number, zone in enumerate(self._presets.get(key, [])):
-            if (
-                zone.keys[0] <= pitch <= zone.keys[1]
-                and zone.velocities[0] <= velocity <= zone.velocities[1]
-            ):
+            keys, velocities = zone.keys, zone.velocities
+            if keys[0] <= pitch <= keys[1] and velocities[0] <= velocity <= velocities[1]:
                 # Attenuation in centibels; all known players take 0.4 of it, as did the hardware.
-                gain = (velocity / 127) ** 2 * 10 ** (-0.4 * zone.generators[48] / 200)
+                gain = (velocity / 127) ** 2 * 10 ** (-0.4 * zone.generators.attenuation / 200)
                 yield (key, number), gain
 
     def _make_voice(
-        self, zone: tuple[tuple[int, int], int], pitch: int, rate: int, cents: float, seconds: float
+        self, zone: ZoneKey, pitch: int, rate: int, cents: float, seconds: float
     ) -> tuple[np.ndarray, np.ndarray]:
         """A key held for `seconds` or until its sound ends, and how its sound decays when it is
         released."""
         key, number = zone
-        values = self._presets[key][number].generators
-        sample = self._samples[self._presets[key][number].sample]
-        wave, factor = self._sound(self._presets[key][number].sample, sample.rate > 1.5 * rate)
-        root = values[58] if values[58] >= 0 else sample.pitch
-        tuning = 100 * values[51] + values[52] + sample.cents + cents
-        interval = (pitch - root) * values[56] + tuning  # cents
+        _, _, values, sample_id = self._presets[key][number]
+        sample = self._samples[sample_id]
+        wave, factor = self._sound(sample, sample.rate > 1.5 * rate)
+        root = values.root_key if values.root_key >= 0 else sample.pitch
+        tuning = 100 * values.coarse_tune + values.fine_tune + sample.cents + cents
+        interval = (pitch - root) * values.scale_tuning + tuning  # cents
         step = 2 ** (interval / 1200) * sample.rate / factor / rate
-        loop = self._loop(sample, values, factor)
+        loop = _loop(sample, values, factor)
         frames = int(seconds * rate)
         if loop is None:
             frames = min(frames, int((len(wave) - 2) / step))
-        place = np.arange(frames) * step
+        position = np.arange(frames) * step
         if loop is not None:
             begin, length = loop
-            repeated = place[np.searchsorted(place, begin + length) :]
+            repeated = position[np.searchsorted(position, begin + length) :]
             repeated -= begin
             np.fmod(repeated, length, out=repeated)
             repeated += begin
-        whole = np.minimum(place.astype(np.int64), len(wave) - 2)
-        part = np.subtract(place, whole, out=place).astype(np.float32)
+        whole = np.minimum(position.astype(np.int64), len(wave) - 2)
+        part = np.subtract(position, whole, out=position).astype(np.float32)
         sound = wave.take(whole) * (1 - part) + wave.take(np.add(whole, 1, out=whole)) * part
-        cutoff = 8.176 * 2 ** (values[8] / 1200)
+        cutoff = 8.176 * 2 ** (values.filter_cutoff / 1200)
         if cutoff < 0.4 * rate and len(sound):
             sound = lfilter(*butter(2, cutoff / (rate / 2)), sound).astype(np.float32)
-        release = max(0.02, _seconds(values[38]) / 6)  # time constant in seconds
+        release = max(0.02, _seconds(values.release) / 6)  # time constant in seconds
         fading = np.arange(int(min(5 * release, SILENT_RELEASE) * rate), dtype=np.float32)
         return sound * _envelope(values, len(sound), rate), np.exp(fading * (-1 / (release * rate)))
 
-    def _sound(self, number: int, halve: bool) -> tuple[np.ndarray, int]:
-        """A sample's waveform in -1..1, at half its rate when it would alias."""
-        sample = self._samples[number]
+    def _sound(self, sample: Sample, halve: bool) -> tuple[np.ndarray, int]:
+        """A sample's waveform in -1..1, and 2 when it is at half its rate, else 1."""
         wave = self._data[sample.start : max(sample.end, sample.start + 4)] / np.float32(32768)
         if halve:
             wave = soxr.resample(wave.astype(np.float32), 2, 1)
         return np.concatenate([wave, np.zeros(4, np.float32)]).astype(np.float32), 1 + halve
-
-    def _loop(self, sample: Sample, values: dict[int, int], factor: int):
-        """Where the loop begins and how long it is, in samples; None without one."""
-        begin = sample.loop_start - sample.start + values[2] + 32768 * values[45]
-        end = sample.loop_end - sample.start + values[3] + 32768 * values[50]
-        if values[54] & 1 == 0 or end - begin < 8 or begin < 0:
-            return None
-        return begin / factor, (end - begin) / factor
 
 
 @lru_cache(maxsize=1)
@@ -196,74 +211,92 @@ def general_midi() -> SoundFont:
     return SoundFont(Path(next(iter(spec.submodule_search_locations))) / "TimGM6mb.sf2")
 
 
+def _add(mix: np.ndarray, onset: int, samples: np.ndarray) -> None:
+    """Add samples from `onset` on, up to the end of the mix."""
+    target = mix[onset : onset + len(samples)]
+    target += samples[: len(target)]
+
+
+def _loop(sample: Sample, values: Generators, factor: int) -> tuple[float, float] | None:
+    """Where the loop begins and how long it is, in samples; None without one."""
+    start = values.loop_start + 32768 * values.loop_start_coarse
+    end = values.loop_end + 32768 * values.loop_end_coarse
+    begin = sample.loop_start - sample.start + start
+    length = sample.loop_end - sample.start + end - begin
+    if values.sample_modes & 1 == 0 or length < 8 or begin < 0:
+        return None
+    return begin / factor, length / factor
+
+
 def _chunks(data: np.ndarray, position: int, stop: int) -> dict[bytes, np.ndarray]:
     """All RIFF chunks by name, those inside lists too."""
-    found = {}
+    chunks: dict[bytes, np.ndarray] = {}
     while position + 8 <= stop:
         name, size = struct.unpack("<4sI", bytes(data[position : position + 8]))
         if name == b"LIST":
-            found |= _chunks(data, position + 12, position + 8 + size)
+            chunks |= _chunks(data, position + 12, position + 8 + size)
         else:
-            found[name] = data[position + 8 : position + 8 + size]
+            chunks[name] = data[position + 8 : position + 8 + size]
         position += 8 + size + size % 2
-    return found
+    return chunks
 
 
-def _zones(chunks, heads: bytes, bags: bytes, generators: bytes, head: str, last: int):
-    """(header, its zones as generator dicts) of presets or instruments, global zones merged in."""
+def _zones(
+    chunks: dict[bytes, bytes], heads: bytes, bags: bytes, generators: bytes, head: str, last: int
+) -> list[tuple[tuple, list[Values]]]:
+    """(header, the values of its zones) of presets or instruments, global zones merged in."""
     rows = list(struct.iter_unpack(head, chunks[heads]))
     starts = [row[1 if len(row) == 2 else 3] for row in rows]
     bag = [first for first, _ in struct.iter_unpack("<HH", chunks[bags])]
     values = list(struct.iter_unpack("<Hh", chunks[generators]))
     result = []
     for number, row in enumerate(rows[:-1]):
-        shared, zones = {}, []
-        for place in range(starts[number], starts[number + 1]):
-            zone = dict(values[bag[place] : bag[place + 1]])
+        shared: Values = {}
+        zones = []
+        for index in range(starts[number], starts[number + 1]):
+            zone = dict(values[bag[index] : bag[index + 1]])
             if last in zone:
                 zones.append(shared | zone)
-            elif place == starts[number]:
+            elif index == starts[number]:
                 shared = zone
         result.append((row, zones))
     return result
 
 
-def _combine(preset: dict[int, int], instruments: list) -> list[Zone]:
+def _combine(preset: Values, instruments: list[tuple[tuple, list[Values]]]) -> list[Zone]:
     """The zones of a preset zone's instrument: its ranges cut, its values added."""
     zones = []
     for inner in instruments[preset[INSTRUMENT]][1]:
-        keys = _overlap(_range(preset, KEYS), _range(inner, KEYS))
-        velocities = _overlap(_range(preset, VELOCITIES), _range(inner, VELOCITIES))
+        keys, velocities = (
+            _overlap(preset.get(name, 127 << 8), inner.get(name, 127 << 8))
+            for name in (KEY_RANGE, VELOCITY_RANGE)
+        )
         if keys[0] > keys[1] or velocities[0] > velocities[1]:
             continue
-        values = {
-            number: inner.get(number, default)
-            + (0 if number in NEVER_ADDED else preset.get(number, 0))
-            for number, default in DEFAULTS.items()
-        }
-        zones.append(Zone(keys, velocities, values, inner[SAMPLE]))
+        values = Generators()._asdict()
+        for name, number in zip(values, _NUMBERS, strict=True):
+            added = preset.get(number, 0) if number in _OF_PRESETS else 0
+            values[name] = inner.get(number, values[name]) + added
+        zones.append(Zone(keys, velocities, Generators(**values), inner[SAMPLE]))
     return zones
 
 
-def _range(zone: dict[int, int], number: int) -> tuple[int, int]:
-    value = zone.get(number, 127 << 8) & 0xFFFF
-    return value & 0xFF, value >> 8
-
-
-def _overlap(one: tuple[int, int], other: tuple[int, int]) -> tuple[int, int]:
-    return max(one[0], other[0]), min(one[1], other[1])
+def _overlap(one: int, other: int) -> tuple[int, int]:
+    """The lowest and the highest number in two ranges, each with the lowest in its low byte."""
+    lowest, highest = one & 0xFF, one >> 8 & 0xFF
+    return max(lowest, other & 0xFF), min(highest, other >> 8 & 0xFF)
 
 
 def _seconds(timecents: int) -> float:
     return 2 ** (timecents / 1200)
 
 
-def _envelope(values: dict[int, int], frames: int, rate: int) -> np.ndarray:
+def _envelope(values: Generators, frames: int, rate: int) -> np.ndarray:
     """Volume of a held key: linear attack, hold, decay straight in dB to the sustain level."""
-    time = np.arange(frames, dtype=np.float32) / rate - _seconds(values[33])
-    attack, hold, decay = (_seconds(values[number]) for number in (34, 35, 36))
+    time = np.arange(frames, dtype=np.float32) / rate - _seconds(values.delay)
+    attack, hold, decay = map(_seconds, (values.attack, values.hold, values.decay))
     rise = np.clip(time / attack, 0, 1)
-    sustain = min(max(values[37], 0), 1000) / 10  # dB below the peak
+    sustain = min(max(values.sustain, 0), 1000) / 10  # dB below the peak
     fall = np.minimum(np.maximum(time - attack - hold, 0) / decay * 100, sustain)
     steady = min(int(np.searchsorted(fall, sustain)) + 1, frames)  # frames until it is the last
     level = 10 ** (-fall[:steady] / 20)

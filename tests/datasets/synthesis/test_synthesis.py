@@ -9,7 +9,7 @@ from tiny_soundfont import make
 
 from audiotrain.datasets.synthesis import arrangement, progressions, render
 from audiotrain.datasets.synthesis import midi as synthesis_midi
-from audiotrain.datasets.synthesis.arrangement import Note, Part
+from audiotrain.datasets.synthesis.arrangement import Note, Part, TimedChord
 from audiotrain.datasets.synthesis.progressions import Beat
 from audiotrain.datasets.synthesis.soundfont import general_midi
 from audiotrain.music.chord_classes import (
@@ -176,7 +176,7 @@ def test_every_type_can_be_voiced(chord_type):
     rng = np.random.default_rng(chord_type)
     wanted = chord_pitch_classes(chord_type)
     for bass in range(12):
-        chord = ChordClass(chord_type, 7, bass)
+        chord = TimedChord(0.0, 1.0, ChordClass(chord_type, 7, bass))
         tones = {(7 + interval) % 12 for interval in wanted}
         for pitches in (
             arrangement.voicing(rng, chord, 60.0, 4, states_bass=True),
@@ -193,7 +193,8 @@ def test_every_type_can_be_voiced(chord_type):
 def test_voicings_keep_the_chord_below_a_part_that_has_the_root(seed, chord_type, centre, voices):
     chord = ChordClass(chord_type, seed % 12, seed % 12)
     rng = np.random.default_rng(seed)
-    found = {p % 12 for p in arrangement.voicing(rng, chord, centre, voices, states_bass=False)}
+    timed = TimedChord(0.0, 1.0, chord)
+    found = {p % 12 for p in arrangement.voicing(rng, timed, centre, voices, states_bass=False)}
     wanted = pitch_classes(chord)
     assert found <= wanted
     assert wanted - found <= {chord.root}
