@@ -157,6 +157,16 @@ def _likelihoods(stacked: np.ndarray, targets: np.ndarray) -> np.ndarray:
     return chosen
 
 
+def cross_entropy(probabilities: np.ndarray, targets: np.ndarray) -> float:
+    """Mean over items, in nats; with targets (items, classes) of 0 and 1 over classes, too.
+
+    >>> round(cross_entropy(np.array([[0.5, 0.5], [0.25, 0.75]]), np.array([0, 1])), 3)
+    0.49
+    """
+    likelihoods = _likelihoods(_stacked([probabilities]), np.asarray(targets))
+    return float(-np.log(np.maximum(likelihoods, SMALLEST)).mean())
+
+
 @dataclass(frozen=True)
 class Stacked:
     """A model of the members' probabilities: called with theirs for new items, in the order in

@@ -12,8 +12,6 @@ Each command explains its settings with --help. Under mlx.launch all processes t
 writes and prints.
 """
 
-import csv
-import io
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -26,6 +24,7 @@ from audiotrain.datasets.items import Clip
 from audiotrain.datasets.paths import recordings
 from audiotrain.datasets.summary import ProblemLog
 from audiotrain.evaluation.classification_report import THRESHOLD, ClassificationReport
+from audiotrain.evaluation.plots.tables import csv_text
 from audiotrain.recipes.classify.cv import cross_validate
 from audiotrain.recipes.classify.ensemble import Ensemble, ensemble
 from audiotrain.recipes.classify.pseudo_labels import pseudo
@@ -63,11 +62,6 @@ def evaluate(settings: EvaluateSettings) -> ClassificationReport:
         corpus = labelled.check(labelled.discover(settings.data, settings.group), settings.strict)
         clips = corpus.items
         if settings.split is not None:
-            if len(runs) > 1:
-                raise ValueError(
-                    f"--split {settings.split}: {len(runs)} runs have each their own split, "
-                    "expected one run"
-                )
             clips = split.part_of(runs, corpus, settings.split, "clips")
         joined.task.targets(clips)  # refuses classes of other data before anything is written
         print(labelled.report(corpus, ProblemLog(output)), flush=True)
@@ -148,18 +142,14 @@ def by_sample_id(clips: Sequence[Clip], ids: Sequence[str]) -> dict[str, Clip]:
 
 
 def predictions_csv(joined: Ensemble, ids: Sequence[str], probabilities: np.ndarray) -> str:
-    """CSV: file, label (or labels with | between), confidence of the likeliest, and all classes."""
+    """CSV: file, label (or labels with | between), largest probability, and all probabilities."""
     classes, multilabel = joined.task
-    text = io.StringIO()
-    lines = csv.writer(text, lineterminator="\n")
-    lines.writerow(["file", "labels" if multilabel else "label", "confidence", *classes])
+    lines = [["file", "labels" if multilabel else "label", "confidence", *classes]]
     for id, row in zip(ids, probabilities, strict=True):
-        likeliest = int(row.argmax())
-        label = classes[likeliest]
-        if multilabel:
-            label = "|".join(classes[number] for number in np.flatnonzero(row >= THRESHOLD))
-        lines.writerow([id, label, *(f"{value:.6g}" for value in (row[likeliest], *row))])
-    return text.getvalue()
+        numbers = np.flatnonzero(row >= THRESHOLD) if multilabel else [row.argmax()]
+        label = "|".join(classes[number] for number in numbers)
+        lines.append([id, label, *(f"{value:.6g}" for value in (row.max(), *row))])
+    return csv_text(lines)
 
 
 COMMANDS = {

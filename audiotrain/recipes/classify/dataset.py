@@ -4,6 +4,7 @@ What is random about a sample follows from (seed, epoch, index).
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -42,6 +43,10 @@ class Task(NamedTuple):
                     )
                 targets[row, numbers[label]] = 1
         return targets
+
+    def answers(self, targets: np.ndarray) -> np.ndarray:
+        """Targets (clips, classes) as class numbers (clips,) where a clip has one class."""
+        return targets if self.multilabel else targets.argmax(axis=1)
 
     def report(
         self, ids: Sequence[str], targets: np.ndarray, probabilities: np.ndarray
@@ -98,27 +103,22 @@ def starts(length: int, frames: int) -> list[int]:
     return np.linspace(0, max(0, length - frames), count).round().astype(int).tolist()
 
 
+@dataclass(eq=False)
 class Windows(Dataset):
     """Samples {"input" (1, frames, mels), "target" (classes,)} of log-mel spectrograms.
 
-    Item `i` is the middle of clip `i`; `get` takes a random window and augments it. Masks are
-    filled with `mean` (mels,). Where clips are `multilabel`, two mixed ones have all classes of
-    both.
+    Item `i` is the middle of clip `i`, clipped at `floor` dB; `get` takes a random window and
+    augments it. Masks are filled with `mean` (mels,). Where clips are `multilabel`, two mixed ones
+    have all classes of both.
     """
 
-    def __init__(
-        self,
-        clips: Sequence[ExtractedClip],
-        targets: np.ndarray,
-        frames: int,
-        floor: float,
-        multilabel: bool = False,
-        augmentation: AugmentationSettings | None = None,
-        mean: np.ndarray | None = None,
-    ):
-        self.clips, self.targets, self.frames, self.floor = clips, targets, frames, floor
-        self.multilabel, self.augmentation = multilabel, augmentation
-        self.mean = np.float32(0) if mean is None else mean
+    clips: Sequence[ExtractedClip]
+    targets: np.ndarray
+    frames: int
+    floor: float
+    multilabel: bool = False
+    augmentation: AugmentationSettings | None = None
+    mean: np.ndarray | np.float32 = np.float32(0)
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -143,15 +143,8 @@ class Windows(Dataset):
             else:
                 share = np.float32(0.5 + louder / (2 * max(change.mix_range, 1e-6)))
                 target = share * target + (1 - share) * self.targets[other]
-        masked = augment.mask(
-            mel - self.mean,
-            rng,
-            change.time_masks,
-            change.time_width,
-            change.mel_masks,
-            change.mel_width,
-            0.0,
-        )
+        masks = change.time_masks, change.time_width, change.mel_masks, change.mel_width
+        masked = augment.mask(mel - self.mean, rng, *masks, value=0.0)
         return {"input": (masked + self.mean)[None].astype(np.float32), "target": target}
 
     def describe(self, index: int) -> str:

@@ -6,22 +6,22 @@ model that join them were fitted on.
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
-from typing import get_args
+from typing import cast, get_args
 
 import numpy as np
 
 from audiotrain.datasets.items import Clip
 from audiotrain.recipes.classify.dataset import Task
-from audiotrain.recipes.classify.features import ClipFeatures
+from audiotrain.recipes.classify.features import ClipFeatures, InputSettings
 from audiotrain.recipes.classify.predictor import Classifier
 from audiotrain.recipes.classify.settings import EnsembleSettings
+from audiotrain.recipes.common import split
 from audiotrain.recipes.common.checkpoints import ENSEMBLE, resolve
 from audiotrain.recipes.common.ensemble import EnsembleSpec, are_cross_validations, refuse_used
 from audiotrain.train import crossval, ensembling
-from audiotrain.train.ensembling import Stacked, Vote, member_weights, vote
-
-MIN_PROBABILITY = 1e-6  # in a cross entropy
+from audiotrain.train.ensembling import Stacked, Vote, vote
 
 
 class Ensemble:
@@ -55,12 +55,11 @@ class Ensemble:
     def __call__(self, clips: Sequence[Clip]) -> tuple[list[Clip], np.ndarray, list[str]]:
         """The clips that can be read, their probabilities (clips, classes), and a line for each
         other clip. ValueError when none can be read."""
-        features = {}  # by input settings, then by clip
+        features: dict[InputSettings, dict[str, np.ndarray]] = {}
         readable, problems = list(clips), []
         for inputs, extractor in self.extractors.items():
-            results = extractor.extract(readable)
-            problems += [result for result in results if isinstance(result, str)]
-            extracted = [result for result in results if not isinstance(result, str)]
+            extracted, lines = split.readable(extractor.extract(readable))
+            problems += lines
             features[inputs] = {clip.id: array for clip, array in extracted}
             readable = [clip for clip, _ in extracted]
         if not readable:
@@ -89,20 +88,12 @@ def load_classifiers(runs: Sequence[Path]) -> list[Classifier]:
 def join(
     spec: EnsembleSpec, probabilities: Sequence[Sequence[np.ndarray]], multilabel: bool
 ) -> np.ndarray:
-    """(clips, classes) from the probabilities of each run of each member: by a model of the means
-    over members, or a vote in which the runs of a member share its weight."""
+    """(clips, classes) from the probabilities of each run of each member: by a stacked model of
+    each member's mean, or by a vote in which the runs of a member share its weight."""
     if stacked := spec.extra.get("stacked"):
         return Stacked.of(stacked)([np.mean(runs, axis=0) for runs in probabilities])
-    weights = member_weights(spec.weights or None, len(probabilities))
-    pairs = [
-        (float(weight) / len(runs), run)
-        for weight, runs in zip(weights, probabilities, strict=True)
-        for run in runs
-    ]
-    return vote([run for _, run in pairs], [weight for weight, _ in pairs], spec.join, multilabel)
-
-
-# ---- the command
+    runs = list(chain.from_iterable(probabilities))
+    return vote(runs, spec.run_weights, cast(Vote, spec.join), multilabel)
 
 
 def ensemble(settings: EnsembleSettings) -> Path:
@@ -128,8 +119,8 @@ def ensemble(settings: EnsembleSettings) -> Path:
 
 
 def _fit_and_score(settings: EnsembleSettings, task: Task) -> EnsembleSpec:
-    """How cross-validations are joined; the scores of that, on clips that it was not fitted on,
-    are printed and written."""
+    """How cross-validations are joined. Prints and writes the scores of each fold's clips by what
+    was fitted on the other folds."""
     ids, targets, oof, folds = out_of_fold(settings.checkpoint)
     spec = _fit(settings, oof, targets, task)
     joined = np.empty_like(oof[0])
@@ -141,10 +132,10 @@ def _fit_and_score(settings: EnsembleSettings, task: Task) -> EnsembleSpec:
     is_fitted = settings.join in ("blend", "stack")
     name = settings.join + (", fitted without the fold that it is scored on" if is_fitted else "")
     print(f"{'score':>8}{'cross entropy':>15}   {len(ids)} clips out of fold")
-    rows = [*zip(settings.checkpoint, oof, strict=True), ("equal weights", equal), (name, joined)]
-    for label, probabilities in rows:
+    names = [*map(str, settings.checkpoint), "equal weights", name]
+    for label, probabilities in zip(names, [*oof, equal, joined], strict=True):
         score = task.report(ids, targets, probabilities).score
-        entropy = cross_entropy(probabilities, targets, task)
+        entropy = ensembling.cross_entropy(probabilities, task.answers(targets))
         print(f"{score:8.3f}{entropy:15.4f}   {label}")
     task.report(ids, targets, joined).write(settings.output)
     return spec
@@ -155,10 +146,9 @@ def _fit(
 ) -> EnsembleSpec:
     """How the members are joined, from their probabilities (clips, classes) for these clips."""
     members = tuple((path,) for path in settings.checkpoint)
-    answers = targets if task.multilabel else targets.argmax(axis=1)
+    answers = task.answers(targets)
     if settings.join == "blend":
-        weights = ensembling.blend_weights(oof, answers)
-        return EnsembleSpec(members, tuple(float(weight) for weight in weights))
+        return EnsembleSpec(members, tuple(ensembling.blend_weights(oof, answers).tolist()))
     if settings.join == "stack":
         return EnsembleSpec(members, extra={"stacked": ensembling.stack(oof, answers).as_dict()})
     return EnsembleSpec(members, settings.weights, settings.join)
@@ -170,28 +160,17 @@ def out_of_fold(
     """(ids, targets (clips, classes), probabilities of each cross-validation, rows of each fold of
     the first). ValueError, one line, for those of other clips, or of an earlier version."""
     stores = [crossval.read_out_of_fold(path) for path in paths]
-    for path, (_, arrays) in zip(paths, stores, strict=True):
-        if "targets" not in arrays:
-            raise ValueError(f"{path}: keeps no targets with its predictions, as cv does now")
-    ids, first = stores[0]
-    probabilities = []
+    ids, probabilities = stores[0][0], []
     for path, (other_ids, arrays) in zip(paths, stores, strict=True):
-        row = {name: number for number, name in enumerate(other_ids)}
+        if "targets" not in arrays:
+            raise ValueError(f"{path}: no targets with its predictions, expected those of cv")
         if different := sorted(set(ids) ^ set(other_ids)):
             raise ValueError(
                 f"{path}: {len(other_ids)} clips, {len(different)} of which differ from those of "
                 f"{paths[0]}, such as {different[0]}; expected cross-validations of the same"
             )
+        row = {name: number for number, name in enumerate(other_ids)}
         probabilities.append(arrays["probabilities"][[row[name] for name in ids]])
     sizes = [len(fold) for fold in crossval.read_folds(paths[0])]
     folds = np.split(np.arange(len(ids)), np.cumsum(sizes)[:-1])
-    return ids, first["targets"], probabilities, folds
-
-
-def cross_entropy(probabilities: np.ndarray, targets: np.ndarray, task: Task) -> float:
-    """Mean over clips; of multilabel clips over classes, too."""
-    clipped = probabilities.clip(MIN_PROBABILITY, 1 - MIN_PROBABILITY)
-    losses = -(targets * np.log(clipped))
-    if task.multilabel:
-        return float((losses - (1 - targets) * np.log(1 - clipped)).mean())
-    return float(losses.sum(axis=1).mean())
+    return ids, stores[0][1]["targets"], probabilities, folds

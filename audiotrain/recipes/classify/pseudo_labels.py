@@ -1,16 +1,14 @@
-"""Pseudo-labels: unlabelled clips that a model is sure of become training clips of the next one.
+"""Pseudo-labels: what a model predicts with confidence labels training clips of the next one.
 
 The labelled clips keep their split. Rounds are compared by its validation clips alone; the test
 clips serve only for the scores of each round.
 """
 
-import csv
-import io
 import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,6 +16,7 @@ from audiotrain.datasets import classes
 from audiotrain.datasets.items import Clip, Corpus
 from audiotrain.datasets.paths import recordings
 from audiotrain.evaluation.calibration import apply_temperature, fit_temperature
+from audiotrain.evaluation.plots.tables import csv_text
 from audiotrain.recipes.classify.dataset import Task
 from audiotrain.recipes.classify.ensemble import Ensemble
 from audiotrain.recipes.classify.recipe import ClassifyRecipe, find, task_of
@@ -66,11 +65,17 @@ def pseudo(settings: PseudoSettings) -> dict:
             valid = [clip for clip in corpus.items if clip.id in set(ids["valid"])]
             previous, last_run = labels, folder / rounds[-1]["run"]
             labels = select_pseudo_labels(settings, last_run, unlabelled, valid, thresholds)
-            if not labels or _classes_by_id(labels) == _classes_by_id(previous):
-                why = "nothing new" if labels else f"nothing at {settings.threshold:g} or more"
-                print(f"\nno round {number}: {why} to learn from")
+            before, now = (
+                {label.clip.id: label.classes for label in of} for of in (previous, labels)
+            )
+            if not labels or now == before:
+                why = "the same labels" if labels else f"no label at {settings.threshold:g} or more"
+                print(f"\nno round {number}: {why}")
                 break
-            print_counts(labels, len(unlabelled))
+            counts = Counter(name for label in labels for name in label.classes).most_common()
+            by_class = ", ".join(f"{name} {count}" for name, count in counts)
+            total = f"{len(labels)} of {len(unlabelled)} unlabelled clips"
+            print(f"\n{total} are pseudo-labelled: {by_class}")
             table = folder / f"labels-{number}.csv"
             write_table(table, corpus, ids, labels, task)
         print(f"\nround {number}", flush=True)
@@ -84,8 +89,8 @@ def pseudo(settings: PseudoSettings) -> dict:
             break
     print()
     for row in rounds:
-        counts = f"{row['run']:10}{row['pseudo_labelled']:6} pseudo-labelled"
-        print(f"{counts}   valid {row['valid']:.3f}   test {row['test']:.3f}")
+        scores = f"valid {row['valid']:.3f}   test {row['test']:.3f}"
+        print(f"{row['run']:10}{row['pseudo_labelled']:6} pseudo-labelled   {scores}")
     print(f"best: {folder / best['run']}")
     return {"best": best["run"], "rounds": rounds}
 
@@ -93,11 +98,11 @@ def pseudo(settings: PseudoSettings) -> dict:
 def _round(settings: PseudoSettings, run: Path, table: Path, task: Task, added: int) -> dict:
     """Train one round, or read the metrics of one that is done; its scores."""
     if not (run / "metrics.json").exists():
-        changes = {"data": table, "task": "multi" if task.multilabel else "single"}
+        changes: dict[str, Any] = {"task": "multi" if task.multilabel else "single"}
         if added:
             changes |= {"test_fold": None, "folds_of": None, "group": None}  # the table has a split
-        values = fold_settings(settings, TrainSettings, run, **changes)
-        runs.train(ClassifyRecipe(values), run.parent)
+        round_settings = fold_settings(settings, TrainSettings, run, data=table, **changes)
+        runs.train(ClassifyRecipe(round_settings), run.parent)
     metrics = json.loads((run / "metrics.json").read_text("utf-8"))
     name = "lwlrap" if task.multilabel else "accuracy"
     scores = {"valid": metrics["valid"][name], "test": metrics[name]}
@@ -106,18 +111,16 @@ def _round(settings: PseudoSettings, run: Path, table: Path, task: Task, added: 
 
 def without_labelled(unlabelled: Sequence[Clip], corpus: Corpus[Clip]) -> list[Clip]:
     """The unlabelled files that are not, and do not equal, a labelled one. ValueError for none."""
-    labelled = {Path(clip.audio).resolve() for clip in corpus.items}
-    paths = [clip.audio.resolve() for clip in unlabelled if isinstance(clip.audio, Path)]
+    labelled = {full_path(clip) for clip in corpus.items}
+    paths = [full_path(clip) for clip in unlabelled if isinstance(clip.audio, Path)]
     others = [
         Clip(str(path), path, (), group=f"unlabelled {path}")
         for path in paths
         if path not in labelled
     ]
-    if others:
-        groups = {clip.group for clip in corpus.items}
-        both = classes.check(Corpus(corpus.folder, [*corpus.items, *others], [])).items
-        ids = {clip.id for clip in others}
-        others = [clip for clip in both if clip.id in ids and clip.group not in groups]
+    groups, ids = {clip.group for clip in corpus.items}, {clip.id for clip in others}
+    checked = classes.check(Corpus(corpus.folder, [*corpus.items, *others], [])).items
+    others = [clip for clip in checked if clip.id in ids and clip.group not in groups]
     if not others:
         raise ValueError(
             f"--unlabelled: all {len(unlabelled)} recordings are among the labelled ones or can't "
@@ -126,9 +129,14 @@ def without_labelled(unlabelled: Sequence[Clip], corpus: Corpus[Clip]) -> list[C
     return others
 
 
+def full_path(clip: Clip) -> Path:
+    assert isinstance(clip.audio, Path)
+    return clip.audio.resolve()
+
+
 def thresholds_of(settings: PseudoSettings, task: Task) -> np.ndarray:
-    """Least probability (classes,) of a pseudo-label of each class. ValueError for CLASS=SHARE that
-    names no class, or no share."""
+    """Smallest probability (classes,) of a pseudo-label of each class. ValueError for CLASS=SHARE
+    that names no class."""
     thresholds = np.full(len(task.classes), settings.threshold)
     for text in settings.thresholds:
         name, _, share = text.rpartition("=")
@@ -136,13 +144,7 @@ def thresholds_of(settings: PseudoSettings, task: Task) -> np.ndarray:
             raise ValueError(
                 f"--thresholds {text}: found {name!r}, expected one of {', '.join(task.classes)}"
             )
-        try:
-            value = float(share)
-        except ValueError:
-            value = 0.0
-        if not 0 < value <= 1:
-            raise ValueError(f"--thresholds {text}: expected a share above 0, at most 1")
-        thresholds[task.classes.index(name)] = value
+        thresholds[task.classes.index(name)] = float(share)
     return thresholds
 
 
@@ -153,8 +155,8 @@ def select_pseudo_labels(
     valid: Sequence[Clip],
     thresholds: np.ndarray,
 ) -> list[PseudoLabel]:
-    """The clips of whose likeliest class (of multilabel clips: one class or more) the run's model
-    is sure, its probabilities calibrated on the labelled `valid` clips."""
+    """The clips whose most probable class (of multilabel clips: any class) reaches its threshold,
+    after calibration of the run's model on the labelled `valid` clips."""
     model = Ensemble(EnsembleSpec(((run,),)), settings.cache.expanduser())
     task = model.task
     valid, probabilities, _ = model(valid)
@@ -163,24 +165,17 @@ def select_pseudo_labels(
     probabilities = apply_temperature(probabilities, temperature, task.multilabel)
     labels = []
     for clip, row in zip(readable, probabilities, strict=True):
-        sure = row >= thresholds
+        is_confident = row >= thresholds
         if not task.multilabel:
-            sure &= np.arange(len(row)) == row.argmax()
-        if sure.any():
-            names = tuple(task.classes[number] for number in np.flatnonzero(sure))
-            labels.append(PseudoLabel(clip, names, float(row[sure].min())))
+            is_confident &= np.arange(len(row)) == row.argmax()
+        if is_confident.any():
+            names = tuple(task.classes[number] for number in np.flatnonzero(is_confident))
+            labels.append(PseudoLabel(clip, names, float(row[is_confident].min())))
     return labels
 
 
-def _classes_by_id(labels: Sequence[PseudoLabel]) -> dict[str, tuple[str, ...]]:
+def classes_by_id(labels: Sequence[PseudoLabel]) -> dict[str, tuple[str, ...]]:
     return {label.clip.id: label.classes for label in labels}
-
-
-def print_counts(labels: Sequence[PseudoLabel], total: int) -> None:
-    """Print how many clips are pseudo-labelled, by class."""
-    counts = Counter(name for label in labels for name in label.classes).most_common()
-    by_class = ", ".join(f"{name} {number}" for name, number in counts)
-    print(f"\n{len(labels)} of {total} unlabelled clips are pseudo-labelled: {by_class}")
 
 
 def write_table(
@@ -191,19 +186,16 @@ def write_table(
     task: Task,
 ) -> None:
     """The table of a round: labelled clips in their parts of the split, pseudo-labelled ones among
-    those to train on, with the model's confidence."""
+    those to train on, with the model's confidence. Files are full paths: the table may move."""
     part_of = {id: name for name, ids in split.items() for id in ids}
-    text = io.StringIO()
-    lines = csv.writer(text, lineterminator="\n")
     column = "labels" if task.multilabel else "label"
-    lines.writerow(["file", column, "start", "end", "split", "group", "confidence"])
+    lines: list[list] = [["file", column, "start", "end", "split", "group", "confidence"]]
     for clip in corpus.items:
         if clip.id in part_of:
-            file, names = Path(clip.audio).resolve(), "|".join(clip.labels)
-            end = "" if clip.end is None else clip.end
-            lines.writerow([file, names, clip.start or "", end, part_of[clip.id], clip.group, ""])
-    for clip, names, probability in labels:
-        file = Path(clip.audio).resolve()  # the table lies elsewhere
-        row = [file, "|".join(names), "", "", "train", clip.group, f"{probability:.4f}"]
-        lines.writerow(row)
-    write(path, text.getvalue())
+            span = clip.start or "", "" if clip.end is None else clip.end
+            part = part_of[clip.id], clip.group
+            lines.append([full_path(clip), "|".join(clip.labels), *span, *part, ""])
+    for label in labels:
+        part, confidence = ("train", label.clip.group), f"{label.probability:.4f}"
+        lines.append([label.clip.audio, "|".join(label.classes), "", "", *part, confidence])
+    write(path, csv_text(lines))

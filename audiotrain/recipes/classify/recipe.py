@@ -53,30 +53,31 @@ class ClassifyRecipe(Recipe[TrainSettings]):
         train, valid = parts["train"], parts["valid"]
         targets = [task.targets([clip for clip, _ in part]) for part in (train, valid)]
         model = {"model": config.to_plain(settings.model)}
-        samples: tuple[Dataset, Dataset]
+        samples: list[Dataset]
         if inputs.embeddings is None:
             mean, deviation = mel_statistics([mel for _, mel in train], inputs.floor)
             window = inputs.features.frames, inputs.floor
             change = settings.augmentation, mean.astype(np.float32)
-            samples = (
+            samples = [
                 Windows(train, targets[0], *window, task.multilabel, *change),
                 Windows(valid, targets[1], *window),
-            )
+            ]
         else:
             vectors = [np.stack([vector for _, vector in part]) for part in (train, valid)]
             trained_on = vectors[0].astype(np.float64)
             mean, deviation = trained_on.mean(axis=0), trained_on.std(axis=0)
             model |= {"head": config.to_plain(settings.head), "width": len(mean)}
-            rows = [Rows({"input": x, "target": y}) for x, y in zip(vectors, targets, strict=True)]
-            samples = rows[0], rows[1]
+            pairs = zip(vectors, targets, strict=True)
+            samples = [Rows({"input": x, "target": y}) for x, y in pairs]
         description = describe(task, inputs, model)
         mx.random.seed(settings.seed)
         untrained = make_model(description)
         untrained.take_statistics(mean, deviation)
         steps = STEPS_WITHOUT_DATA if settings.data is None else STEPS
         return Experiment(
-            ClassifyTraining(untrained, task.multilabel, settings.optimization),
-            *samples,
+            module=ClassifyTraining(untrained, task.multilabel, settings.optimization),
+            train=samples[0],
+            valid=samples[1],
             steps=steps if settings.epochs is None else None,
             monitor=MONITOR,
             mode="max",

@@ -30,6 +30,15 @@ SMALL_TOWER = HTSATConfig(  # 0.5 M parameters; 5 s are 16 x 16 patches
 )
 
 
+ClassThreshold = Annotated[
+    str,
+    Field(
+        pattern=r"=(0?\.\d*[1-9]\d*|1(\.0*)?)$",
+        description="CLASS=SHARE, the share above 0 and at most 1",
+    ),
+]
+
+
 @validated(kw_only=True)
 class TrainSettings(common.RunSettings):
     """Train a classifier of clips on a folder for each class or on a table, or, without data, on
@@ -65,13 +74,8 @@ class TrainSettings(common.RunSettings):
     optimization: OptimizationSettings = OptimizationSettings()
     """optimizer and loss"""
 
-    def __post_init__(self):
-        super().__post_init__()
-        if conflicts := list(self._conflicts()):
-            raise ValueError("\n".join(conflicts))
-
-    def _conflicts(self) -> Iterator[str]:
-        """Lines on settings that do not go together."""
+    def conflicts(self) -> Iterator[str]:
+        yield from super().conflicts()
         features, tower = self.input.features, self.model
         if self.steps is not None and self.epochs is not None:
             yield f"steps={self.steps} and epochs={self.epochs}, expected one of them"
@@ -111,7 +115,7 @@ class PseudoSettings(TrainSettings):
     """folder of audio without labels"""
     threshold: PositiveShare = 0.9
     """smallest probability of a pseudo-label, after calibration on the validation clips"""
-    thresholds: tuple[str, ...] = ()
+    thresholds: tuple[ClassThreshold, ...] = ()
     """other thresholds for some classes: CLASS=SHARE …"""
     rounds: PositiveInt = 3
     """largest number of trainings with pseudo-labels"""

@@ -141,9 +141,6 @@ def test_models_that_do_not_fit_the_data_or_each_other(refused, place, tmp_path)
     more = ["--checkpoint", place / "run", tmp_path / "run", "--cache", place / "cache"]
     line = refused("predict", other, *more, "--output", tmp_path / "p.csv")
     assert "its 3 classes are not the 3 of" in line
-    two = ["--checkpoint", place / "run", place / "run", "--cache", place / "cache"]
-    line = refused("evaluate", "--data", place / "data", "--split", "test", *two)
-    assert "2 runs have each their own split" in line
 
 
 def test_submissions_that_do_not_fit(refused, place, tmp_path):
