@@ -1,7 +1,7 @@
 """Train audio models on one's own machine with MLX: chord recognition, CLAP, and your own.
 
 Importing the package loads a fast BLAS where MLX lacks one, so import it before `mlx.core`. It
-changes no environment variable; `audiotrain.backend.describe()` says what is active.
+changes no environment variable; `audiotrain.backend.describe()` lists what is active.
 
     recipes/      chords/  clap/  classify/  common/: programs that a user starts
     evaluation/   scores of chords, classes and retrieval; plots/, report/

@@ -1,8 +1,8 @@
 """MLX on a CPU: a fast BLAS, kernels, several streams, operations; one switch, `configure`.
 
-`configure("blas")` is what `import audiotrain` does, `configure("full")` what the commands do; the
-variable AUDIOTRAIN_CPU=off|blas|full takes precedence, and `describe()` says what is active. On a
-GPU and on macOS nothing is done. Outside this package no code asks for the device.
+`import audiotrain` calls `configure("blas")`, the commands call `configure("full")`; the variable
+AUDIOTRAIN_CPU=off|blas|full takes precedence, and `describe()` lists what is active. Nothing is
+done on a GPU or on macOS. Code outside this package does not ask for the device.
 
     blas.py             A fast BLAS for MLX, loaded before it
     buffers.py          Arrays of a module that are measured, never trained

@@ -57,7 +57,7 @@ class Blas(NamedTuple):
 
 @cache
 def load() -> Blas:
-    """Load the fastest BLAS found and say which; the second call only says.
+    """Load the fastest BLAS on this machine; a second call returns the first one's result.
 
     Nothing is loaded on macOS (Accelerate is fast) or with AUDIOTRAIN_CPU=off. Where MLX computes
     on a CUDA GPU the library is for the features of recordings, which are computed on the CPU. The

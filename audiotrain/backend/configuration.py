@@ -15,7 +15,7 @@ OLD_KERNELS, OLD_STREAMS = "AUDIOTRAIN_KERNELS", "AUDIOTRAIN_STREAMS"
 
 
 def configure(level: str = "full", streams: int | None = None) -> None:
-    """Make MLX fast on a Linux CPU, as far as `level` says; on a GPU and on macOS nothing is done.
+    """Make MLX fast on a Linux CPU, to a `level`; does nothing on a GPU or on macOS.
 
     "off" leaves MLX as it is. "blas", which `import audiotrain` does, loads a fast BLAS, has to
     come before MLX is imported, and changes no environment variable. "full", which the commands
@@ -53,7 +53,7 @@ def configure_on_import() -> None:
 
 
 def describe() -> str:
-    """What of this is active, a line each: BLAS, kernels, streams.
+    """Which BLAS, kernels and number of streams are active, one a line.
 
     >>> print(describe())  # doctest: +SKIP
     BLAS     OpenBLAS (/usr/lib/libopenblas.so.0), found
@@ -76,7 +76,7 @@ def describe() -> str:
 
 
 def _level(level: str, kernels: bool) -> str:
-    """The level that the environment says, or this one."""
+    """The level of the environment, or this one; ValueError for an unknown level."""
     for name, value in ((VARIABLE, os.environ.get(VARIABLE)), ("level", level)):
         if value and value not in LEVELS:
             raise ValueError(f"{name}={value}, expected {', '.join(LEVELS[:-1])} or {LEVELS[-1]}")

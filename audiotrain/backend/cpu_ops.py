@@ -236,7 +236,7 @@ def add_bias(x: mx.array, bias: mx.array) -> mx.array:
 
 
 def _weights_gradient(known: list[tuple[mx.array, mx.array]]) -> mx.array:
-    cotangents, inputs = (mx.concatenate(rows) for rows in zip(*known, strict=True))
+    cotangents, inputs = (mx.concatenate(list(rows)) for rows in zip(*known, strict=True))
     return cotangents.T @ inputs
 
 
@@ -303,7 +303,7 @@ def _shifted(x: mx.array, kernel: int) -> mx.array:
 
 
 def _correlate(shifted: mx.array, weight: mx.array, shape: tuple[int, ...]) -> mx.array:
-    """Sum over places of their rows times their weights (…, kernel, in, out), less the margins."""
+    """Sum over the kernel of rows times their weights (…, kernel, in, out), without margins."""
     *axes, time, _ = shape
     summed = (shifted @ weight).sum(axis=-3, keepdims=True)
     return summed.reshape(*axes, -1, weight.shape[-1])[..., :time, :]

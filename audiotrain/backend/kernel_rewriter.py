@@ -19,7 +19,7 @@ CHECKED = "0.32"  # the MLX version whose kernels this rewrites
 PYTHON = "AUDIOTRAIN_PYTHON"  # the interpreter that gxx/g++ rewrites a kernel with
 FOLDER = Path(__file__).parent / "gxx"
 
-ROW, SHORT = 256, 16  # numbers computed at a time; below SHORT a row is not worth it
+ROW, SHORT = 256, 16  # numbers computed at a time; shorter axes than SHORT are left as they are
 LOOP = re.compile(  # the innermost: its body has no loop and no block
     r"  for \(int i(\d) = 0; i\1 < shape\[\1\]; \+\+i\1\) \{\n((?:  (?!for |\}).*\n)+)  \}\n"
 )

@@ -1,7 +1,7 @@
 """Operations that are fast on every device: on a GPU MLX's own kernels, on a CPU ours.
 
-Models and the Trainer call these and ask nobody which device they run on. What a CPU computes
-otherwise, and how far it is from the exact result, is said in cpu_ops.py.
+Models and the Trainer call these whatever the device. cpu_ops.py states what a CPU computes
+otherwise, and how far it is from the exact result.
 """
 
 import math
@@ -15,13 +15,14 @@ from mlx.utils import tree_map
 
 from audiotrain.backend import cpu_ops
 from audiotrain.backend.cpu_ops import sum_of_rows, with_gradient
-from audiotrain.backend.streams import even_batch, from_weight, map_batch
+from audiotrain.backend.streams import computed_on_cpu, even_batch, from_weight, map_batch
 
 __all__ = [
     "add_bias",
     "attend",
     "by_device",
     "can_compile",
+    "computed_on_cpu",
     "contiguous_gradients",
     "convolve",
     "even_batch",
@@ -108,12 +109,12 @@ def attend(
     """
     scale = 1 / math.sqrt(query.shape[-1])
     bias = None if bias is None else bias.astype(query.dtype)
-    drops = dropout is not None and dropout.training
-    if not is_on_cpu() and query.ndim == 4 and not drops:
+    dropout = dropout if dropout is not None and dropout.training else None
+    if not is_on_cpu() and query.ndim == 4 and dropout is None:
         return mx.fast.scaled_dot_product_attention(query, key, value, scale=scale, mask=bias)
     scores = (query * scale) @ key.swapaxes(-1, -2)
     weights = softmax(scores if bias is None else scores + bias)
-    return (dropout(weights) if drops else weights) @ value
+    return (weights if dropout is None else dropout(weights)) @ value
 
 
 def convolve(x: mx.array, weight: mx.array) -> mx.array:
@@ -168,7 +169,7 @@ def by_device(cpu, gpu):
 
 def can_compile() -> bool:
     """Whether mx.compile works here, with a warning if not: on a CPU it calls a C++ compiler."""
-    if not is_on_cpu() or shutil.which("g++") is not None:
+    if not is_on_cpu() or _has_compiler():
         return True
     warnings.warn(
         "no g++ found, which MLX needs to compile on a CPU: it runs uncompiled, slower; "

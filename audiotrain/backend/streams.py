@@ -7,7 +7,8 @@ to a third more memory in training (and more than twice as much of what gradient
 leaves). So it is done where `backend.configure` asks for it, as the commands for chords and CLAP
 do. On a GPU there is one stream, and nothing is split. Checked with MLX 0.32.
 
-Models and recipes use this by `backend.ops`: `map_batch`, `from_weight`, `even_batch`.
+Models and recipes use this by `backend.ops`: `map_batch`, `from_weight`, `even_batch`,
+`computed_on_cpu`.
 """
 
 import contextlib
@@ -15,6 +16,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
+from typing import cast
 
 import mlx.core as mx
 import numpy as np
@@ -46,7 +48,7 @@ def is_enabled() -> bool:
 
 
 def stream_count() -> int:
-    """Streams of a thread: as `use_all_cores` said, else one for each core up to MOST."""
+    """Streams of a thread: the number that `use_all_cores` set, else one a core up to MOST."""
     return min(MOST, blas.cores()) if _count is None else _count
 
 
@@ -66,7 +68,7 @@ def cpu_streams() -> list[mx.Stream]:
     return _OF_THREAD.streams
 
 
-def computed_on_cpu_streams(
+def computed_on_cpu(
     function: Callable[..., mx.array], arguments: Iterable[tuple]
 ) -> Iterator[np.ndarray]:
     """`function` of each of the arguments, on the CPU whatever the default device is, one on each
@@ -119,7 +121,7 @@ def map_batch(function: Callable, *batch: mx.array):
         for number in reversed(range(len(chosen))):
             with mx.stream(chosen[number]):  # slices, since mx.split breaks mx.compile (MLX 0.32)
                 parts.append(function(*(array[ends[number] : ends[number + 1]] for array in batch)))
-    return tree_map(lambda *arrays: mx.concatenate(arrays[::-1]), *parts)
+    return tree_map(lambda *arrays: mx.concatenate(list(arrays[::-1])), *parts)
 
 
 def even_batch(examples: int) -> int:
@@ -146,7 +148,7 @@ class Cut:
         weight's size, and a sum would read and write them again.
         """
         if id(weight) not in self._shared:
-            known = []
+            known: list[tuple[mx.array, mx.array]] = []
             stream = self.streams[len(self._shared) % len(self.streams)]
 
             def backward(*_) -> mx.array:
@@ -155,9 +157,10 @@ class Cut:
                 known.clear()  # it would keep itself: its arrays are made by what has it
                 return of_weight
 
-            copies = mx.custom_function(lambda weight: [weight] * len(self.streams))
-            copies.vjp(backward)
-            self._shared[id(weight)] = weight, copies(weight), known
+            copy = mx.custom_function(lambda weight: [weight] * len(self.streams))
+            copy.vjp(backward)
+            copies = cast(list[mx.array], copy(weight))
+            self._shared[id(weight)] = weight, copies, known
         _, copies, known = self._shared[id(weight)]
         return copies[part() - 1], known
 

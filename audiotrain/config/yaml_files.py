@@ -1,7 +1,7 @@
 """YAML and JSON files of settings as Words under keys that know their lines.
 
 `include: other.yaml` (or a list) at the top of a file takes that file's settings first; `version`
-says for which version of these files it was written. Both are read here and nowhere else.
+is the version of this format that the file was written for. Both are read here and nowhere else.
 """
 
 from pathlib import Path

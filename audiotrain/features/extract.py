@@ -10,7 +10,7 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 
-from audiotrain.backend.streams import computed_on_cpu_streams
+from audiotrain.backend.ops import computed_on_cpu
 from audiotrain.features import audio as audio_files
 from audiotrain.features.cqt import CQT, CQTSettings, frame_count
 from audiotrain.features.log_mel import LogMel, LogMelSettings
@@ -61,7 +61,7 @@ def feature_blocks(
         if audio.ndim != 1 or not len(audio):
             raise ValueError(f"audio of shape {audio.shape}, expected (samples,), at least one")
         frames = frame_count(len(audio), hop)
-        if frames > size:  # an even number of blocks: as many on each of two streams
+        if frames > size:  # an even number of blocks, for machines of two cores
             size = -(-frames // (2 * -(-frames // (2 * size))))
         listener(audio)
         slabs = _slabs_of_array(audio, hop, size, margin)
@@ -69,7 +69,7 @@ def feature_blocks(
         pieces = audio_files.stream(audio, settings.rate, size * hop / settings.rate)
         slabs = _slabs_of_stream(_told(pieces, listener), hop, size, margin)
     blocks = ((mx.array(slab)[None], first, stop) for slab, first, stop in slabs)
-    yield from computed_on_cpu_streams(lambda *block: transform.frames(*block)[0], blocks)
+    yield from computed_on_cpu(lambda *block: transform.frames(*block)[0], blocks)
 
 
 def _told(pieces: Iterator[np.ndarray], listener: Listener) -> Iterator[np.ndarray]:

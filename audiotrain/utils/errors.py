@@ -23,7 +23,7 @@ def exit_code(command: Callable[[], object]) -> int:
 
 
 def refuse(message: str) -> int:
-    """Tell a mistake on a line of its own; the exit code for it."""
+    """Print a mistake on a line of its own; returns the exit code for it."""
     end_progress()
     print(f"error: {message}", file=sys.stderr)
     return 2

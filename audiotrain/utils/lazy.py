@@ -6,7 +6,8 @@ from typing import Any
 
 
 def lazy_names(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
-    """A package's `__getattr__`: `homes` says for each name which module below it has it."""
+    """A package's `__getattr__`; `homes` maps each name to the module below the package that
+    defines it."""
 
     def find(name: str) -> Any:
         if name not in homes:

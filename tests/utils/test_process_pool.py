@@ -210,9 +210,14 @@ def test_script_without_a_guard(tmp_path, way):
     path.write_text(script)
     words = {"file": [path], "-c": ["-c", script], "stdin": ["-"]}[way]
     done = subprocess.run(
-        [sys.executable, *words], input=script if way == "stdin" else "", env=environment(),
-        capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+        [sys.executable, *words],
+        input=script if way == "stdin" else "",
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
     assert (done.stdout, done.stderr) == ("started\n45\n", "")
 
 
@@ -232,9 +237,13 @@ def test_no_worker_is_left_by_a_parent_that_is_stopped_or_killed(tmp_path, numbe
     path.write_text(SCRIPT.format(function="sleep", count=10))
     with open(tmp_path / "out", "w+") as out:
         process = subprocess.Popen(
-            [sys.executable, path], stdout=out, stderr=subprocess.PIPE, env=environment(),
-            text=True, start_new_session=True,
-        )  # fmt: skip
+            [sys.executable, path],
+            stdout=out,
+            stderr=subprocess.PIPE,
+            env=environment(),
+            text=True,
+            start_new_session=True,
+        )
         try:
             workers: set[int] = set()
             deadline = time.monotonic() + 60

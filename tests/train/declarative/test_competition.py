@@ -239,9 +239,15 @@ def test_one_model_begins_each_fold_with_its_first_weights(tmp_path):
         return ((model(x) - y) ** 2).mean()
 
     run = create_competition_trainer(
-        model, "sums", (x, y), {}, loss=loss, **quiet(tmp_path, num_epochs=1, cv_folds=2),
-        eval_strategy="no", optimizer={"type": "sgd", "learning_rate": 1e-9},
-    )  # fmt: skip
+        model,
+        "sums",
+        (x, y),
+        {},
+        loss=loss,
+        **quiet(tmp_path, num_epochs=1, cv_folds=2),
+        eval_strategy="no",
+        optimizer={"type": "sgd", "learning_rate": 1e-9},
+    )
     result = run.train_with_cv((x, y))
     np.testing.assert_allclose(
         result.predictions, x @ before.T + np.array(model.bias), rtol=1e-3, atol=1e-4

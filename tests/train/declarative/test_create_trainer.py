@@ -146,9 +146,11 @@ callbacks:
 def test_the_schedule_warms_up_over_its_share_of_all_steps(tmp_path):
     rates = Rates()
     run = create_trainer(
-        Plain, "development", [rates],
+        Plain,
+        "development",
+        [rates],
         **quiet(tmp_path, batch_size=4, learning_rate=0.5, warmup_ratio=0.2),
-    )  # fmt: skip
+    )
     run.train(Points(40), Points(20))
     expected = WarmupCosineScheduler(0.5, warmup_steps=4, total_steps=20)
     assert rates.rates == pytest.approx([expected(step).item() for step in range(20)])
@@ -160,12 +162,16 @@ def test_the_other_schedules(tmp_path, kind):
     warm = kind not in options
     rates = Rates()
     run = create_trainer(
-        Plain, {}, [rates],
+        Plain,
+        {},
+        [rates],
         **quiet(tmp_path, max_steps=8, batch_size=5, learning_rate=0.1),
         scheduler={
-            "type": kind, "options": options.get(kind, {}), "warmup_ratio": 0.25 if warm else 0
+            "type": kind,
+            "options": options.get(kind, {}),
+            "warmup_ratio": 0.25 if warm else 0,
         },
-    )  # fmt: skip
+    )
     run.train(Points(40), Points(20))
     found = dict(enumerate(rates.rates))
     expected = {
@@ -180,18 +186,24 @@ def test_the_other_schedules(tmp_path, kind):
 
 def test_rates_by_layer_and_weights_without_decay(tmp_path):
     settings = {
-        "type": "sgd", "learning_rate": 1.0, "weight_decay": 0.5, "no_decay": ["*bias"],
-        "layers": ["layers.layers.0.*", "layers.layers.2.*"], "layer_decay": 0.1,
-    }  # fmt: skip
+        "type": "sgd",
+        "learning_rate": 1.0,
+        "weight_decay": 0.5,
+        "no_decay": ["*bias"],
+        "layers": ["layers.layers.0.*", "layers.layers.2.*"],
+        "layer_decay": 0.1,
+    }
     run = create_trainer(Plain, {}, **quiet(tmp_path, max_steps=1), optimizer=settings)
     before = weights(run.module)
     run.module.compute_loss = lambda batch: (mx.sum(0 * run.module.layers(batch["x"])), {})
     run.train(Points(40), Points(20))
     after = weights(run.module)
     for name, share in {
-        "layers.layers.0.weight": 1 - 0.1 * 0.5, "layers.layers.0.bias": 1,
-        "layers.layers.2.weight": 1 - 0.5, "layers.layers.2.bias": 1,
-    }.items():  # fmt: skip
+        "layers.layers.0.weight": 1 - 0.1 * 0.5,
+        "layers.layers.0.bias": 1,
+        "layers.layers.2.weight": 1 - 0.5,
+        "layers.layers.2.bias": 1,
+    }.items():
         np.testing.assert_allclose(after[name], share * before[name], rtol=1e-5)
 
 
@@ -238,9 +250,13 @@ def test_rows_of_mlx_arrays(kind):
 
 def test_validation_by_steps_and_early_stopping(tmp_path):
     run = create_trainer(
-        Plain, {}, **quiet(tmp_path, num_epochs=50, batch_size=10, learning_rate=1e-9),
-        eval_strategy="steps", eval_steps=3, early_stopping={"patience": 2, "min_delta": 0.1},
-    )  # fmt: skip
+        Plain,
+        {},
+        **quiet(tmp_path, num_epochs=50, batch_size=10, learning_rate=1e-9),
+        eval_strategy="steps",
+        eval_steps=3,
+        early_stopping={"patience": 2, "min_delta": 0.1},
+    )
     result = run.train(Points(40), Points(20))
     assert run.trainer.global_step == 9  # better at 3 than nothing, no better at 6 and 9
     assert result.best_score is not None

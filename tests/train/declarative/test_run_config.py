@@ -94,9 +94,14 @@ def test_presets_differ_from_the_defaults_and_are_described(name):
 def test_overrides_go_over_files_by_name(tmp_path):
     path = file(tmp_path, SEED)
     config = get_trainer_config(
-        path, learning_rate=1, num_epochs=20, batch_size=64, early_stopping=False,
-        scheduler={"type": "linear"}, **{"optimizer.type": "lion"},
-    )  # fmt: skip
+        path,
+        learning_rate=1,
+        num_epochs=20,
+        batch_size=64,
+        early_stopping=False,
+        scheduler={"type": "linear"},
+        **{"optimizer.type": "lion"},
+    )
     assert isinstance(config.optimizer.learning_rate, float)
     assert (config.optimizer.learning_rate, config.optimizer.type) == (1.0, "lion")
     assert config.optimizer.weight_decay == 0.01
