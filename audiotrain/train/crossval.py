@@ -54,9 +54,14 @@ def make_folds(
 
 
 def _even(groups: Sequence[str], folds: int, seed: int) -> list[np.ndarray]:
-    """The largest group first, each to the smallest fold, equals in a hashed order."""
+    """The largest group first, each to the smallest fold, equal sizes in a hashed order."""
+
+    def hashed(name: str) -> bytes:
+        text = f"{seed}/{name}".encode("utf-8", "replace")
+        return hashlib.blake2b(text, digest_size=8).digest()
+
     names, member, sizes = np.unique(groups, return_inverse=True, return_counts=True)
-    order = sorted(range(len(names)), key=lambda n: (-sizes[n], _hash(seed, str(names[n]))))
+    order = sorted(range(len(names)), key=lambda n: (-sizes[n], hashed(str(names[n]))))
     fold, filled = np.empty(len(names), np.int64), np.zeros(folds, np.int64)
     for number in order:
         fold[number] = filled.argmin()
@@ -75,16 +80,12 @@ def _stratified(
             f"folds={folds}, but the commonest of {len(names)} labels, {names[counts.argmax()]}, "
             f"has {counts.max()} items: expected as many as folds, or folds without labels"
         )
-    # Labels too rare for every fold count as one, or as the commonest: `missing_labels` tells them.
-    rare = set(names[counts < folds].tolist())
-    stands_for = "" if counts[counts < folds].sum() >= folds else str(names[counts.argmax()])
-    kinds = [stands_for if label in rare else label for label in labels]
+    # Labels too rare for every fold count as one, or as the commonest; `missing_labels` names them.
+    rare = counts < folds
+    replacement = "" if counts[rare].sum() >= folds else str(names[counts.argmax()])
+    kinds = [replacement if label in names[rare] else label for label in labels]
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     return [np.sort(rows) for _, rows in splitter.split(kinds, kinds, groups)]
-
-
-def _hash(seed: int, name: str) -> bytes:
-    return hashlib.blake2b(f"{seed}/{name}".encode("utf-8", "replace"), digest_size=8).digest()
 
 
 def missing_labels(folds: Sequence[np.ndarray], labels: Sequence) -> list[str]:
@@ -101,8 +102,11 @@ def missing_labels(folds: Sequence[np.ndarray], labels: Sequence) -> list[str]:
     return lines
 
 
+DAMAGED = OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error  # of an .npz
+
+
 class FoldItem(Protocol):
-    """What `folds_of` reads of an item."""
+    """An item that `folds_of` can assign to a fold."""
 
     @property
     def id(self) -> str: ...
@@ -141,7 +145,7 @@ def folds_of(
 
 
 class _FoldStore:
-    """The ids and folds of a cross-validation, and where in its folder predictions are kept."""
+    """The ids and folds of a cross-validation, and the folder that keeps predictions."""
 
     def __init__(self, folder: str | Path, ids: Sequence[str], folds: Sequence[np.ndarray]):
         self.folder, self.ids = Path(folder), [str(one) for one in ids]
@@ -154,14 +158,14 @@ class _FoldStore:
         if len(set(self.ids)) < len(self.ids):
             twice = next(one for one in self.ids if self.ids.count(one) > 1)
             raise ValueError(f"{self.folder}: id {twice!r} occurs twice, expected one row each")
-        keep_folds(self.folder, [self.fold_ids(k) for k in range(len(self.folds))])
+        _keep_folds(self.folder, [self.fold_ids(k) for k in range(len(self.folds))])
 
     def fold_ids(self, k: int) -> list[str]:
         """The ids that fold `k` is tested on."""
         return [self.ids[row] for row in self.folds[k]]
 
     def file(self, k: int) -> Path:
-        """The file whose existence says that fold `k` is done."""
+        """The file that exists once fold `k` is done."""
         raise NotImplementedError
 
     def done(self, k: int) -> bool:
@@ -175,33 +179,29 @@ Store = TypeVar("Store", bound=_FoldStore)
 class OutOfFold(_FoldStore):
     """Predictions for every row, each by the model of the fold that did not train on it.
 
-    In `folder`: folds.json says which ids each fold is tested on, oof/fold-K.npz holds arrays by
-    name, rows in the fold's order. Each file appears whole or not at all, so that an interrupted
-    cross-validation continues with the first fold that is not `done`. ValueError, one line, when
-    `folder` holds the folds of other data.
+    In `folder`: folds.json has the ids that each fold is tested on, oof/fold-K.npz holds arrays by
+    name, rows in the fold's order. Each file is written whole, so an interrupted cross-validation
+    continues with the first fold that is not `done`. ValueError, one line, when `folder` holds the
+    folds of other data.
     """
 
     def file(self, k: int) -> Path:
-        """Where a fold's predictions are kept."""
-        return fold_file(self.folder, k)
+        """The predictions of fold `k`."""
+        return self.folder / "oof" / f"fold-{k}.npz"
 
     def save(self, k: int, predictions: Mapping[str, np.ndarray]) -> None:
         """Keep a fold's predictions: arrays (rows of the fold, ...) by name."""
-        for name, values in predictions.items():
-            if len(values) != len(self.folds[k]):
-                raise ValueError(
-                    f"fold {k}: {len(values)} rows of {name}, expected {len(self.folds[k])}"
-                )
-        write(self.file(k), _npz(predictions))
+        self._check_rows(k, predictions, f"fold {k}")
+        _write_npz(self.file(k), predictions)
 
     def load(self) -> dict[str, np.ndarray]:
         """Arrays (items, ...) by name, rows in the order of `ids`. ValueError when a fold is
         missing or its file is damaged."""
-        missing = [k for k in range(len(self.folds)) if not self.done(k)]
+        missing = [str(k) for k in range(len(self.folds)) if not self.done(k)]
         if missing:
             raise ValueError(
-                f"{self.folder}: no predictions yet of fold {', '.join(map(str, missing))}, "
-                f"expected all {len(self.folds)} folds"
+                f"{self.folder}: no predictions yet of fold {', '.join(missing)}, expected all "
+                f"{len(self.folds)} folds"
             )
         parts = [self.load_fold(k) for k in range(len(self.folds))]
         if any(set(part) != set(parts[0]) for part in parts):
@@ -212,18 +212,17 @@ class OutOfFold(_FoldStore):
     def load_fold(self, k: int) -> dict[str, np.ndarray]:
         """Arrays (rows of the fold, ...) by name. ValueError when the file is damaged."""
         try:
-            with np.load(io.BytesIO(self.file(k).read_bytes()), allow_pickle=False) as file:
-                arrays = dict(file)
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            raise ValueError(
-                f"{self.file(k)}: damaged ({error}); delete it to do it anew"
-            ) from None
-        for name, values in arrays.items():
-            if len(values) != len(self.folds[k]):
-                raise ValueError(
-                    f"{self.file(k)}: {len(values)} rows of {name}, expected {len(self.folds[k])}"
-                )
+            arrays = _read_npz(self.file(k))
+        except DAMAGED as error:
+            raise ValueError(f"{self.file(k)}: damaged ({error}); delete it to redo it") from None
+        self._check_rows(k, arrays, str(self.file(k)))
         return arrays
+
+    def _check_rows(self, k: int, arrays: Mapping[str, np.ndarray], place: str) -> None:
+        rows = len(self.folds[k])
+        for name, values in arrays.items():
+            if len(values) != rows:
+                raise ValueError(f"{place}: {len(values)} rows of {name}, expected {rows}")
 
 
 class RaggedOutOfFold(_FoldStore):
@@ -239,12 +238,12 @@ class RaggedOutOfFold(_FoldStore):
 
     def file(self, k: int) -> Path:
         """The index of a fold's files."""
-        return _index_file(self.folder, k)
+        return self.folder / "oof" / f"{k}.json"
 
     def save(self, k: int, item_id: str, arrays: Mapping[str, np.ndarray]) -> None:
         """Keep the arrays of one item of fold `k`."""
         file = f"{k}-{len(self._files[k]):05d}.npz"
-        write(self.file(k).parent / file, _npz(arrays))
+        _write_npz(self.file(k).parent / file, arrays)
         self._files[k][item_id] = file
 
     def finish(self, k: int) -> None:
@@ -259,33 +258,28 @@ def read_ragged(folder: str | Path) -> Iterator[tuple[str, dict[str, np.ndarray]
     """(id, arrays by name) of each item of a finished RaggedOutOfFold, fold by fold. ValueError
     when a fold is missing or a file is damaged."""
     for k, names in enumerate(read_folds(folder)):
-        index = _index_file(folder, k)
+        index = Path(folder) / "oof" / f"{k}.json"
         if not index.is_file():
             raise ValueError(f"{folder}: fold {k} is not done; cv --output {folder} --resume")
         files = json.loads(index.read_text("utf-8"))
         for name in names:
             try:
-                with np.load(index.parent / files[name], allow_pickle=False) as arrays:
-                    item = dict(arrays)
-            except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+                yield name, _read_npz(index.parent / files[name])
+            except (KeyError, *DAMAGED) as error:
                 raise ValueError(f"{index}: {name}: no predictions ({error})") from None
-            yield name, item
 
 
-def _index_file(folder: str | Path, k: int) -> Path:
-    return Path(folder) / "oof" / f"{k}.json"
+def _read_npz(file: Path) -> dict[str, np.ndarray]:
+    # From memory: NumPy leaves a damaged file open.
+    with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as arrays:
+        return dict(arrays)
 
 
-def _npz(arrays: Mapping[str, np.ndarray]) -> bytes:
+def _write_npz(file: Path, arrays: Mapping[str, np.ndarray]) -> None:
     buffer = io.BytesIO()
     named = {name: np.asarray(values) for name, values in arrays.items()}
     np.savez_compressed(buffer, allow_pickle=False, **named)
-    return buffer.getvalue()
-
-
-def fold_file(folder: str | Path, k: int) -> Path:
-    """Where a cross-validation's folder keeps the predictions of a fold."""
-    return Path(folder) / "oof" / f"fold-{k}.npz"
+    write(file, buffer.getvalue())
 
 
 def read_out_of_fold(folder: str | Path) -> tuple[list[str], dict[str, np.ndarray]]:
@@ -297,12 +291,10 @@ def read_out_of_fold(folder: str | Path) -> tuple[list[str], dict[str, np.ndarra
     return ids, OutOfFold(folder, ids, rows).load()
 
 
-def keep_folds(folder: str | Path, folds: Sequence[Sequence[str]]) -> None:
-    """Write the ids that each fold is tested on to folds.json, or see that it says the same.
-
-    ValueError, one line, when it has other folds.
-    """
-    file, folds = Path(folder) / "folds.json", [list(names) for names in folds]
+def _keep_folds(folder: Path, folds: Sequence[list[str]]) -> None:
+    """Write the ids that each fold is tested on to folds.json; ValueError where the file has
+    others."""
+    file = folder / "folds.json"
     if not file.exists():
         write_json(file, {"folds": folds})
         return
@@ -310,11 +302,11 @@ def keep_folds(folder: str | Path, folds: Sequence[Sequence[str]]) -> None:
     if saved == folds:
         return
     old, new = ({name: k for k, ids in enumerate(all_) for name in ids} for all_ in (saved, folds))
-    other = sorted(name for name in old | new if old.get(name) != new.get(name))
-    example = f"such as {other[0]}" if other else "in another order"
+    changed = sorted(name for name in old | new if old.get(name) != new.get(name))
+    example = f"such as {changed[0]}" if changed else "in another order"
     raise ValueError(
         f"{file}: folds of other data: {len(saved)} folds of {len(old)} items, expected "
-        f"{len(folds)} of {len(new)}; {len(other)} differ, {example}; another folder starts anew"
+        f"{len(folds)} of {len(new)}; {len(changed)} differ, {example}; another folder starts anew"
     )
 
 
@@ -335,7 +327,7 @@ class CVSummary:
     mean: dict[str, float]
     """of each score over the folds that have a finite one"""
     deviation: dict[str, float]
-    """divided by one less than there are folds; NaN for one fold"""
+    """sample standard deviation over the same folds; NaN for one fold"""
     folds: list[dict[str, float]]
     """scores of each fold"""
 
@@ -344,10 +336,40 @@ class CVSummary:
         return asdict(self)
 
     def table(self, names: Sequence[str] | None = None) -> str:
-        """The scores of these names (default: all) as text, as `summary_table`."""
-        names = list(self.mean) if names is None else names
-        mean, deviation = ({name: of[name] for name in names} for of in (self.mean, self.deviation))
-        return summary_table({"mean": mean, "deviation": deviation, "folds": self.folds})
+        """The scores of these names (default: all) as text, a line each: mean ± deviation, then
+        the folds.
+
+        >>> print(summarize([{"accuracy": 0.5}, {"accuracy": 0.7}]).table())
+        score              mean ± deviation    fold 0  fold 1
+        accuracy          0.600 ± 0.141         0.500   0.700
+        """
+        head = "".join(f"{f'fold {k}':>8}" for k in range(len(self.folds)))
+        lines = [f"{'score':16}{'mean':>7} ± {'deviation':9}  {head}"]
+        for name in self.mean if names is None else names:
+            scores = "".join(f"{_number(fold.get(name)):8.3f}" for fold in self.folds)
+            lines.append(
+                f"{name:16}{self.mean[name]:7.3f} ± {self.deviation[name]:<9.3f}  {scores}"
+            )
+        return "\n".join(lines)
+
+
+def _number(score: float | None) -> float:
+    return math.nan if score is None else score
+
+
+def summarize(scores: Sequence[Mapping[str, float]]) -> CVSummary:
+    """Mean and deviation of the scores of each fold.
+
+    >>> summarize([{"accuracy": 0.5}, {"accuracy": 0.7}]).mean
+    {'accuracy': 0.6}
+    """
+    mean, deviation = {}, {}
+    for name in dict.fromkeys(name for fold in scores for name in fold):
+        values = np.array([_number(fold.get(name)) for fold in scores], np.float64)
+        values = values[np.isfinite(values)]
+        mean[name] = float(values.mean()) if len(values) else math.nan
+        deviation[name] = float(values.std(ddof=1)) if len(values) > 1 else math.nan
+    return CVSummary(mean, deviation, [dict(fold) for fold in scores])
 
 
 class CrossValidation(Generic[Store]):
@@ -404,50 +426,10 @@ class CrossValidation(Generic[Store]):
                 if self.ranks.rank == 0:
                     print(f"\nfold {k} of {len(self.folds)}, {len(rows)} items", flush=True)
                 fit_fold(k)
-            scores.append(self.ranks.broadcast_from_rank0(partial(_as_dict, read_scores, k)))
-        return CVSummary(**summarize(scores))
+            scores.append(self.ranks.broadcast_from_rank0(lambda k=k: dict(read_scores(k))))
+        return summarize(scores)
 
     def write(self, summary: CVSummary, **extra: object) -> None:
         """Write metrics.json (rank 0): the summary, and `extra` by name."""
         if self.ranks.rank == 0:
             write_json(self.folder / "metrics.json", summary.as_dict() | extra)
-
-
-def _as_dict(read_scores: Callable[[int], Mapping[str, float]], k: int) -> dict[str, float]:
-    return dict(read_scores(k))  # plain data, which ranks can exchange
-
-
-def summarize(rows: Sequence[Mapping[str, float]]) -> dict:
-    """{"mean", "deviation", "folds"}: of each score over the folds that have a finite one, and the
-    rows themselves. The deviation divides by one less than there are, and is NaN for one.
-
-    >>> summarize([{"accuracy": 0.5}, {"accuracy": 0.7}])["mean"]
-    {'accuracy': 0.6}
-    """
-    result: dict = {"mean": {}, "deviation": {}, "folds": [dict(row) for row in rows]}
-    for name in dict.fromkeys(name for row in rows for name in row):
-        found = [row[name] for row in rows if name in row and row[name] is not None]
-        values = np.array([value for value in found if math.isfinite(value)], np.float64)
-        result["mean"][name] = float(values.mean()) if len(values) else math.nan
-        result["deviation"][name] = float(values.std(ddof=1)) if len(values) > 1 else math.nan
-    return result
-
-
-def summary_table(summary: Mapping) -> str:
-    """`summarize` as text: a line a score, its mean ± deviation, then the folds.
-
-    >>> print(summary_table(summarize([{"accuracy": 0.5}, {"accuracy": 0.7}])))
-    score              mean ± deviation    fold 0  fold 1
-    accuracy          0.600 ± 0.141         0.500   0.700
-    """
-    folds = summary["folds"]
-    head = f"{'score':16}{'mean':>7} ± {'deviation':9}  "
-    lines = [head + "".join(f"{f'fold {k}':>8}" for k in range(len(folds)))]
-    for name, mean in summary["mean"].items():
-        row = f"{name:16}{mean:7.3f} ± {summary['deviation'][name]:<9.3f}  "
-        lines.append(row + "".join(_cell(fold.get(name)) for fold in folds))
-    return "\n".join(lines)
-
-
-def _cell(value: float | None) -> str:
-    return f"{math.nan if value is None else value:8.3f}"

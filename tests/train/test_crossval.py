@@ -25,9 +25,11 @@ GROUPS = [f"song{number // 3}" for number in range(30)]
 @settings(deadline=None, max_examples=60)
 @example([0, 0, 0, 1, 1, 1, 2, 5], 4, True, 0)
 @given(
-    st.lists(st.integers(0, 12), min_size=8, max_size=60), st.integers(2, 4), st.booleans(),
+    st.lists(st.integers(0, 12), min_size=8, max_size=60),
+    st.integers(2, 4),
+    st.booleans(),
     st.integers(0, 3),
-)  # fmt: skip
+)
 def test_folds_have_every_row_once_and_no_group_twice(groups, folds, stratified, seed):
     labels = [group % 3 for group in groups] if stratified else None
     if len(set(groups)) < folds:
@@ -241,14 +243,14 @@ def test_labels_that_a_fold_lacks_are_printed(tmp_path, capsys):
 
 def test_mean_and_deviation_are_of_the_folds_that_have_a_score():
     found = summarize([{"a": 1.0, "b": float("nan")}, {"a": 3.0, "b": 5.0}, {"a": 2.0}])
-    assert found["mean"] == {"a": 2.0, "b": 5.0}
-    assert found["deviation"]["a"] == 1.0
-    assert np.isnan(found["deviation"]["b"])
-    assert len(found["folds"]) == 3
-    json.dumps(found["folds"])
+    assert found.mean == {"a": 2.0, "b": 5.0}
+    assert found.deviation["a"] == 1.0
+    assert np.isnan(found.deviation["b"])
+    assert len(found.folds) == 3
+    json.dumps(found.folds)
 
 
 def test_the_table_has_a_line_a_score_and_tells_what_is_missing():
-    table = crossval.summary_table(summarize([{"a": 1.0}, {"a": 3.0, "b": 5.0}])).splitlines()
+    table = summarize([{"a": 1.0}, {"a": 3.0, "b": 5.0}]).table().splitlines()
     assert table[1].split() == ["a", "2.000", "±", "1.414", "1.000", "3.000"]
     assert table[2].split() == ["b", "5.000", "±", "nan", "nan", "5.000"]

@@ -64,12 +64,12 @@ def cross_validate(
     scores = ClassScores(names, kept["targets"], methods)
     scores.write(output)
     summary = crossval.summarize(rows)
-    write_json(output / "metrics.json", summary | {"classes": scores.as_dict()})
+    write_json(output / "metrics.json", summary.as_dict() | {"classes": scores.as_dict()})
     for problem in embedded.problems:
         print(f"left out: {problem}")
     ProblemLog(output).add_unreadable(embedded.problems)
-    print(f"\n{crossval.summary_table(summary)}\n\n{output}")
-    return summary
+    print(f"\n{summary.table()}\n\n{output}")
+    return summary.as_dict()
 
 
 def make_folds(settings: CvSettings, clips: Sequence[Clip]) -> list[np.ndarray]:

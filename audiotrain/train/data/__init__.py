@@ -1,8 +1,8 @@
 """Datasets, loaders, samplers, collation.
 
-collate.py   Lists of samples become batches
-datasets.py  Plain modules and arrays as what the Trainer takes
+collate.py   Makes batches from lists of samples
+datasets.py  Datasets of arrays, and parts of datasets
 loader.py    Dataset and DataLoader
 samplers.py  Samplers
-workers.py   Load batches in threads or processes, in the order asked for
+workers.py   Threads and processes that load batches
 """

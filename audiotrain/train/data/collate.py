@@ -1,4 +1,4 @@
-"""Lists of samples become batches: stacked, or padded with masks; NumPy, and at last MLX."""
+"""Batches from lists of samples: stacked, or padded with masks; NumPy arrays, then MLX's."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -42,7 +42,7 @@ def pad_collate(
     if multiple < 1:
         raise ValueError(f"multiple={multiple!r}: expected a whole number of at least 1")
 
-    def pad(arrays: list[np.ndarray], place: str, key: str | None) -> Any:
+    def pad(arrays: list[np.ndarray], place: str, key: str) -> Any:
         if arrays[0].ndim == 0 or (keys is not None and key not in keys):
             return _stack(arrays, place, key)
         fill = value.get(key, 0) if isinstance(value, Mapping) else value
@@ -53,14 +53,14 @@ def pad_collate(
 
 
 class _Padded(tuple):
-    """(padded, mask), to be told from a tuple of the user's."""
+    """(padded, mask), unlike a tuple of the user's."""
 
 
 def _plain(part: Any) -> Any:
     return tuple(part) if isinstance(part, _Padded) else part
 
 
-def _collate(items: list, place: str, combine: Callable, key: str | None = None) -> Any:
+def _collate(items: list, place: str, combine: Callable, key: str = "") -> Any:
     first = items[0]
     if isinstance(first, Mapping):
         batch = {}
@@ -68,14 +68,13 @@ def _collate(items: list, place: str, combine: Callable, key: str | None = None)
             if any(not isinstance(item, Mapping) or name not in item for item in items):
                 raise ValueError(f"{place}: not every sample of the batch has key {name!r}")
             part = _collate([item[name] for item in items], f"{place}[{name!r}]", combine, name)
-            if isinstance(part, _Padded):
-                if f"{name}_mask" in first:
-                    raise ValueError(
-                        f"{place}: the mask of {name!r} needs the key {name + '_mask'!r}"
-                    )
-                batch[name], batch[f"{name}_mask"] = part
-            else:
+            mask = f"{name}_mask"
+            if not isinstance(part, _Padded):
                 batch[name] = part
+            elif mask in first:
+                raise ValueError(f"{place}: the mask of {name!r} needs the key {mask!r}")
+            else:
+                batch[name], batch[mask] = part
         if any(len(item) != len(first) for item in items):
             raise ValueError(f"{place}: samples of the batch have different keys")
         return batch
@@ -105,7 +104,7 @@ def _array(value: Any) -> np.ndarray:
     return array.astype(np.float32) if isinstance(value, float) else array
 
 
-def _stack(arrays: list[np.ndarray], place: str, key: str | None) -> np.ndarray:
+def _stack(arrays: list[np.ndarray], place: str, key: str) -> np.ndarray:
     shapes = sorted({array.shape for array in arrays})
     if len(shapes) > 1:
         raise ValueError(
@@ -130,10 +129,9 @@ def _pad(
             f"{place}: a sample has length {longest}, expected at most {max(allowed)},"
             " the largest of lengths"
         )
-    fitting = [length for length in allowed if length >= longest]
-    length = min(fitting, default=-(-longest // multiple) * multiple)
-    dtype = np.result_type(*arrays)
-    padded = np.full((len(arrays), length, *tails[0]), fill, dtype=dtype)
+    rounded = -(-longest // multiple) * multiple
+    length = min((length for length in allowed if length >= longest), default=rounded)
+    padded = np.full((len(arrays), length, *tails[0]), fill, dtype=np.result_type(*arrays))
     mask = np.zeros((len(arrays), length), dtype=bool)
     for row, array in enumerate(arrays):
         padded[row, : len(array)] = array
@@ -152,5 +150,5 @@ def to_mlx(batch: Any) -> Any:
         parts = [to_mlx(part) for part in batch]
         return type(batch)(*parts) if hasattr(batch, "_fields") else type(batch)(parts)
     if isinstance(batch, np.ndarray | np.generic) and batch.dtype.kind in "biufc":
-        return mx.array(batch)
+        return mx.array(np.asarray(batch))
     return batch

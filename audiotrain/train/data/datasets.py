@@ -1,6 +1,6 @@
-"""Plain modules and arrays as what the Trainer takes: a TrainModule, a Dataset."""
+"""Datasets of arrays, and parts of datasets."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import mlx.core as mx
@@ -9,23 +9,18 @@ import numpy as np
 from audiotrain.train.data.loader import Dataset
 
 
-class Rows(Dataset):
+class ArrayDataset(Dataset):
     """The rows of an array, of a tuple of arrays, or of a dict of arrays, as items; MLX's become
     NumPy's, bfloat16 in float32.
 
-    >>> Rows((np.zeros((2, 3)), np.array([5, 6])))[1]
+    >>> ArrayDataset((np.zeros((2, 3)), np.array([5, 6])))[1]
     (array([0., 0., 0.]), 6)
     """
 
     def __init__(self, arrays: np.ndarray | mx.array | tuple | Mapping):
-        if isinstance(arrays, Mapping):
-            self.arrays: Any = {name: _numpy(column) for name, column in arrays.items()}
-            columns = list(self.arrays.values())
-        elif isinstance(arrays, tuple):
-            columns = self.arrays = tuple(map(_numpy, arrays))
-        else:
-            self.arrays = _numpy(arrays)
-            columns = [self.arrays]
+        self.arrays = _map(_numpy, arrays)
+        columns: list[np.ndarray] = []
+        _map(columns.append, self.arrays)
         if any(column.ndim == 0 for column in columns):
             raise ValueError("an array without axes, expected a row for each item")
         lengths = {len(column) for column in columns}
@@ -37,23 +32,26 @@ class Rows(Dataset):
         return self.count
 
     def __getitem__(self, index: int) -> Any:
-        if isinstance(self.arrays, Mapping):
-            return {name: _item(column[index]) for name, column in self.arrays.items()}
-        if isinstance(self.arrays, tuple):
-            return tuple(_item(column[index]) for column in self.arrays)
-        return _item(self.arrays[index])
+        return _map(lambda column: _item(column[index]), self.arrays)
 
 
-class Part(Dataset):
+def _map(function: Callable[[Any], Any], arrays: Any) -> Any:
+    """The function's value for each array of a dict or tuple, or for one array."""
+    if isinstance(arrays, Mapping):
+        return {name: function(column) for name, column in arrays.items()}
+    return tuple(map(function, arrays)) if isinstance(arrays, tuple) else function(arrays)
+
+
+class Subset(Dataset):
     """Some items of a dataset, by their numbers.
 
-    >>> list(Part(Rows(np.array([5, 6, 7])), [2, 0]))
+    >>> list(Subset(ArrayDataset(np.array([5, 6, 7])), [2, 0]))
     [7, 5]
     """
 
-    def __init__(self, dataset: Dataset, rows: Sequence[int] | np.ndarray):
+    def __init__(self, dataset: Any, rows: Sequence[int] | np.ndarray):
         self.dataset, self.rows = dataset, [int(row) for row in rows]
-        # What the loader asks a dataset for when it has it.
+        # The loader calls these methods of datasets that have them.
         if hasattr(dataset, "get"):
             self.get = self._get
         if hasattr(dataset, "describe"):
@@ -74,7 +72,7 @@ class Part(Dataset):
 
 def as_dataset(data: Any) -> Any:
     """Arrays with a row an item as a Dataset; anything else as it is."""
-    return Rows(data) if are_arrays(data) else data
+    return ArrayDataset(data) if are_arrays(data) else data
 
 
 def are_arrays(data: Any) -> bool:
@@ -91,5 +89,4 @@ def _numpy(array: np.ndarray | mx.array) -> np.ndarray:
 
 
 def _item(value: Any) -> Any:
-    """A scalar as Python's number, which batches of numbers are made of."""
     return value.item() if isinstance(value, np.generic) else value

@@ -1,4 +1,4 @@
-"""Dataset and DataLoader: samples become batches, in workers that know NumPy only.
+"""Dataset and DataLoader: batches of samples, loaded by workers that use NumPy only.
 
 Order and randomness of a pass depend on (seed, epoch, index) alone, so the number and kind of
 workers change nothing and a resumed pass continues where it stood without replaying samples.
@@ -7,7 +7,7 @@ workers change nothing and a resumed pass continues where it stood without repla
 import collections
 import itertools
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
@@ -26,6 +26,9 @@ __all__ = [
     "pad_collate",
     "to_mlx",
 ]
+
+
+Task = tuple[int, np.ndarray]  # an epoch, and the rows of one of its batches
 
 
 class Dataset:
@@ -55,11 +58,11 @@ class DataLoader:
     num_workers     0 loads in the calling thread; otherwise `worker_type` "thread" or "process"
                     (forkserver; dataset, cpu_transforms and collate_fn must then be picklable).
                     At most prefetch_factor * num_workers batches are in preparation or waiting.
-    cpu_transforms  one callable or several, `item -> item`, in the workers, NumPy only; one whose
-                    second parameter is named `rng` gets the sample's generator too.
+    cpu_transforms  a callable or a list of them, `item -> item`, in the workers, NumPy only; one
+                    whose second parameter is named `rng` gets the sample's generator too.
     collate_fn      list of items -> batch, in the workers; None is `default_collate`.
-    mlx_transforms  one callable or several, `batch -> batch`, in the calling thread; None turns
-                    NumPy leaves into mx.array, an empty tuple leaves them alone.
+    mlx_transforms  a callable or a list of them, `batch -> batch`, in the calling thread; None
+                    turns NumPy leaves into mx.array, an empty tuple leaves them alone.
     sampler         a `samplers.Sampler` of indices, instead of `shuffle`.
     batch_sampler   one of whole batches, instead of `batch_size`, `shuffle` and `drop_last`.
     persistent_workers  keeps the workers, and a process's copy of the dataset, between passes.
@@ -91,37 +94,33 @@ class DataLoader:
         sampler: Sampler | None = None,
         batch_sampler: Sampler | None = None,
     ):
-        for name, value, least in (
-            ("batch_size", batch_size, 1),
-            ("num_workers", num_workers, 0),
-            ("prefetch_factor", prefetch_factor, 1),
-            ("seed", seed, 0),
-        ):
-            check_count(name, value, least)
+        check_count("batch_size", batch_size, 1)
+        check_count("num_workers", num_workers, 0)
+        check_count("prefetch_factor", prefetch_factor, 1)
+        check_count("seed", seed, 0)
         if worker_type not in ("thread", "process"):
             raise ValueError(f"worker_type={worker_type!r}: expected 'thread' or 'process'")
         if sampler is not None and shuffle:
             raise ValueError("shuffle=True together with a sampler: the sampler gives the order")
-        alone = batch_size == 1 and not shuffle and not drop_last and sampler is None
-        if batch_sampler is not None and not alone:
+        other_order = batch_size != 1 or shuffle or drop_last or sampler is not None
+        if batch_sampler is not None and other_order:
             raise ValueError(
                 "batch_sampler together with batch_size, shuffle, drop_last or sampler:"
                 " the batch_sampler gives whole batches"
             )
-        for name, given in (("sampler", sampler), ("batch_sampler", batch_sampler)):
-            if given is not None and not isinstance(given, Sampler):
-                raise ValueError(f"{name} is a {type(given).__name__}, expected a Sampler")
+        self._sampler = sampler if batch_sampler is None else batch_sampler
+        if self._sampler is not None and not isinstance(self._sampler, Sampler):
+            name = "sampler" if batch_sampler is None else "batch_sampler"
+            raise ValueError(f"{name} is a {type(self._sampler).__name__}, expected a Sampler")
         self.dataset, self.batch_size, self.shuffle = dataset, batch_size, shuffle
         self.num_workers, self.worker_type = num_workers, worker_type
         self.drop_last, self.prefetch_factor = drop_last, prefetch_factor
         self.sampler, self.batch_sampler = sampler, batch_sampler
-        self._sampler = sampler if batch_sampler is None else batch_sampler
         self.persistent_workers, self.seed, self.epoch = persistent_workers, seed, 0
         self.cpu_transforms = as_tuple("cpu_transforms", cpu_transforms)
         self.collate_fn = default_collate if collate_fn is None else collate_fn
-        self.mlx_transforms = (to_mlx,)
-        if mlx_transforms is not None:
-            self.mlx_transforms = as_tuple("mlx_transforms", mlx_transforms)
+        mlx_transforms = to_mlx if mlx_transforms is None else mlx_transforms
+        self.mlx_transforms = as_tuple("mlx_transforms", mlx_transforms)
         self._consumed = 0  # batches of this epoch that the user was given
         self._begun = False  # whether a pass over this epoch has begun
         self._resuming = False  # whether the next pass begins at `_consumed`
@@ -132,9 +131,9 @@ class DataLoader:
     def shard(self, rank: int, world_size: int) -> None:
         """Give rank `rank` of `world_size` its share of each batch from the next pass on.
 
-        Of samples one by one, or of a batch_sampler's batches whole batches. A
-        DistributedSampler shares out by itself. The length is the same on all ranks: where the
-        last batch leaves nothing for a rank it is given a sample of another to fill in.
+        Single samples are shared out, or the whole batches of a batch_sampler; a
+        DistributedSampler does it itself. The length is the same on all ranks: a rank without a
+        share of the last batch gets a sample of another rank to fill in.
         """
         if not 0 <= rank < world_size:
             raise ValueError(f"rank={rank!r}: expected 0..{world_size - 1}")
@@ -142,7 +141,7 @@ class DataLoader:
             self.rank, self.world_size = rank, world_size
 
     def owns(self, index: int) -> bool:
-        """Whether batch `index` has samples of this rank's own, rather than to fill in."""
+        """Whether batch `index` has samples for this rank, rather than one that fills in."""
         return self._count() - index * self._together > self.rank
 
     @property
@@ -167,13 +166,13 @@ class DataLoader:
             self._consumed, self._resuming = 0, False
         self.epoch, self._begun = epoch, False
 
-    def state_dict(self) -> dict[str, int]:
-        """Where the loader stands: plain data. Batches prefetched but not given don't count."""
+    def state_dict(self) -> dict[str, Any]:
+        """The position in plain data. Batches prefetched but not given don't count."""
         return self.state_after(self.epoch, self._consumed)
 
-    def state_after(self, epoch: int, batches: int) -> dict[str, int | bool | str]:
-        """`state_dict` of a loader that has given `batches` of `epoch`, wherever this one is."""
-        return {
+    def state_after(self, epoch: int, batches: int) -> dict[str, Any]:
+        """The `state_dict` of this loader once it has given `batches` of `epoch`."""
+        state = {
             "seed": self.seed,
             "epoch": epoch,
             "consumed": batches,
@@ -182,20 +181,20 @@ class DataLoader:
             "samples": self._count(),
             "shuffle": self.shuffle,
             "sampler": type(self._sampler).__name__,
-        } | ({} if self._sampler is None else {"sampler_seed": self._sampler.seed})
+        }
+        return state if self._sampler is None else state | {"sampler_seed": self._sampler.seed}
 
-    def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Continue as `state_dict` says: the next pass gives what was left of that epoch.
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from a `state_dict`: the next pass gives the rest of that epoch's batches.
 
-        ValueError when the epoch was left half-way and its batches were others than ours.
+        ValueError when the state is inside an epoch whose batches differ from this loader's.
         """
         expected = self.state_dict()
-        order = ("batches", "batch_size", "samples", "shuffle", "sampler")
-        needed = [name for name in expected if name not in order[2:]]  # older states lack those
-        if missing := [name for name in needed if name not in state]:
+        newer = ("samples", "shuffle", "sampler")  # older states lack these
+        if missing := [name for name in expected if name not in {*newer, *state}]:
             raise ValueError(f"state of the data loader lacks {', '.join(missing)}")
         if 0 < state["consumed"] < state["batches"]:
-            for name in order:
+            for name in ("batches", "batch_size", *newer):
                 if state.get(name, expected[name]) != expected[name]:
                     raise ValueError(
                         f"data loader: {name} is {expected[name]}, but the saved state stopped"
@@ -218,7 +217,7 @@ class DataLoader:
     def _pass(self, number: int, epoch: int, start: int) -> Iterator:
         tasks = ((epoch, rows) for rows in self._batches(epoch)[start:])
         with_workers = self.num_workers > 0 and start < len(self)
-        results = self._prefetched(tasks) if with_workers else self._loaded_here(tasks)
+        results = self._prefetched(tasks) if with_workers else self._loaded(tasks)
         try:
             for consumed, batch in enumerate(results, start + 1):
                 if isinstance(batch, Failure):
@@ -234,10 +233,10 @@ class DataLoader:
     def _batches(self, epoch: int) -> list[np.ndarray]:
         """Rows of each batch: (index, how often it came before in this epoch), (items, 2)."""
         order, ends = self._order(epoch)
-        count = len(self.dataset)
-        if len(order) and not (0 <= order.min() and order.max() < count):
+        last = len(self.dataset) - 1
+        if len(order) and not (0 <= order.min() and order.max() <= last):
             raise ValueError(
-                f"sampler gave indices {order.min()}..{order.max()}, expected 0..{count - 1}"
+                f"sampler gave indices {order.min()}..{order.max()}, expected 0..{last}"
             )
         rows = np.stack([order, occurrences(order)], axis=1)
         batches = np.split(rows, ends[:-1]) if len(ends) else []
@@ -277,12 +276,11 @@ class DataLoader:
     def _source(self) -> Source:
         return Source(self.dataset, self.cpu_transforms, self.collate_fn, self.seed)
 
-    def _loaded_here(self, tasks: Iterator) -> Iterator:
+    def _loaded(self, tasks: Iterator[Task]) -> Generator:
         source = self._source()
-        for epoch, rows in tasks:
-            yield source.load(epoch, rows)
+        return (source.load(*task) for task in tasks)
 
-    def _prefetched(self, tasks: Iterator) -> Iterator:
+    def _prefetched(self, tasks: Iterator[Task]) -> Generator:
         """Results of `tasks` in order, a bounded window of them submitted ahead."""
         pool = self._open_pool()
         stop = threading.Event()
@@ -319,20 +317,17 @@ class DataLoader:
 
 
 def occurrences(order: np.ndarray) -> np.ndarray:
-    """How often each entry of `order` (samples,) stands before its place."""
+    """How often each entry of `order` (samples,) occurred before."""
     by_value = np.argsort(order, kind="stable")
-    ordered = order[by_value]
-    place = np.arange(len(order))
-    first = np.maximum.accumulate(np.where(np.diff(ordered, prepend=-1) != 0, place, 0))
-    counts = np.empty_like(place)
-    counts[by_value] = place - first
+    position = np.arange(len(order))
+    is_first = np.diff(order[by_value], prepend=-1) != 0
+    counts = np.empty_like(position)
+    counts[by_value] = position - np.maximum.accumulate(np.where(is_first, position, 0))
     return counts
 
 
 def as_tuple(name: str, transforms: Callable | Sequence[Callable] | None) -> tuple[Callable, ...]:
-    if transforms is None:
-        return ()
-    several = (transforms,) if callable(transforms) else transforms
-    if not isinstance(several, Sequence) or not all(map(callable, several)):
-        raise ValueError(f"{name} is {transforms!r}, expected a function or several")
-    return tuple(several)
+    functions = (transforms,) if callable(transforms) else () if transforms is None else transforms
+    if not isinstance(functions, Sequence) or not all(map(callable, functions)):
+        raise ValueError(f"{name} is {transforms!r}, expected a function or a list of functions")
+    return tuple(functions)

@@ -45,7 +45,7 @@ class Sampler:
 
 
 class WeightedRandomSampler(Sampler):
-    """`num_samples` indices an epoch, drawn in proportion to `weights` (items,); a `sampler`.
+    """`num_samples` indices an epoch, sampled in proportion to `weights` (items,); a `sampler`.
 
     Without `replacement` no index comes twice, and `num_samples` of the weights must be above 0.
     `num_samples` is the number of weights by default.
@@ -53,33 +53,32 @@ class WeightedRandomSampler(Sampler):
 
     def __init__(
         self,
-        weights: Sequence[float],
+        weights: Sequence[float] | np.ndarray,
         num_samples: int | None = None,
         replacement: bool = True,
         seed: int = 0,
     ):
         super().__init__(seed)
-        weights = np.asarray(weights, dtype=np.float64)
-        if weights.ndim != 1 or not np.isfinite(weights).all() or (weights < 0).any():
+        values = np.asarray(weights, dtype=np.float64)
+        if values.ndim != 1 or not np.isfinite(values).all() or (values < 0).any():
             raise ValueError("weights: expected one finite number >= 0 per sample")
-        if weights.sum() == 0:
+        if values.sum() == 0:
             raise ValueError("weights: all are zero, expected at least one above")
-        self.shares = weights / weights.sum()
-        self.num_samples = len(weights) if num_samples is None else num_samples
+        self.shares = values / values.sum()
+        self.num_samples = len(values) if num_samples is None else num_samples
         self.replacement = replacement
         check_count("num_samples", self.num_samples, 1)
-        most = np.count_nonzero(weights)
-        if not replacement and self.num_samples > most:
+        positive = np.count_nonzero(values)
+        if not replacement and self.num_samples > positive:
             raise ValueError(
-                f"num_samples={self.num_samples}: expected at most {most}, the number of weights"
-                " above 0, without replacement"
+                f"num_samples={self.num_samples}: expected at most {positive}, the number of"
+                " weights above 0, without replacement"
             )
 
     def __iter__(self) -> Iterator[int]:
-        chosen = self.rng().choice(
-            len(self.shares), self.num_samples, replace=self.replacement, p=self.shares
-        )
-        return iter(chosen.tolist())
+        count = len(self.shares), self.num_samples
+        sampled = self.rng().choice(*count, replace=self.replacement, p=self.shares)
+        return iter(sampled.tolist())
 
     def __len__(self) -> int:
         return self.num_samples
@@ -156,8 +155,8 @@ class BucketSampler(Sampler):
     """Batches of samples of similar length; a `batch_sampler`.
 
     A bucket has the samples that are longer than the boundary before its own and at most as long
-    as that; what is left of one after its last full batch joins the next longer one. Only the
-    last batch of the longest can be short, and `drop_last` leaves it out. Together with
+    as that; samples left over after its last full batch join the next longer bucket. Only the last
+    batch of the longest bucket can be short, and `drop_last` leaves it out. Together with
     `collate_fn=partial(pad_collate, lengths=sampler.boundaries)` a compiled step sees a shape for
     each bucket, and one more. `buckets` is a number of buckets, of about as many samples each, or
     the boundaries themselves, in the unit of `lengths` (items,).
@@ -169,7 +168,7 @@ class BucketSampler(Sampler):
 
     def __init__(
         self,
-        lengths: Sequence[int],
+        lengths: Sequence[int] | np.ndarray,
         batch_size: int,
         buckets: int | Sequence[int] = 6,
         shuffle: bool = True,
@@ -178,23 +177,23 @@ class BucketSampler(Sampler):
     ):
         super().__init__(seed)
         check_count("batch_size", batch_size, 1)
-        lengths = np.asarray(lengths)
-        if lengths.ndim != 1 or not len(lengths) or lengths.dtype.kind not in "iu":
+        sizes = np.asarray(lengths)
+        if sizes.ndim != 1 or not len(sizes) or sizes.dtype.kind not in "iu":
             raise ValueError("lengths: expected one whole number per sample")
         if isinstance(buckets, int):
             check_count("buckets", buckets, 1)
             shares = np.arange(1, buckets + 1) / buckets
-            edges = np.unique(np.quantile(lengths, shares, method="inverted_cdf"))
+            edges = np.unique(np.quantile(sizes, shares, method="inverted_cdf"))
         else:
             edges = np.unique(buckets)
-            if not len(edges) or edges[-1] < lengths.max():
+            if not len(edges) or edges[-1] < sizes.max():
                 raise ValueError(
-                    f"buckets={buckets!r}: the longest sample has length {lengths.max()}, "
+                    f"buckets={buckets!r}: the longest sample has length {sizes.max()}, "
                     f"expected a boundary at or above"
                 )
         self.boundaries = tuple(edges.tolist())
         self.batch_size, self.shuffle, self.drop_last = batch_size, shuffle, drop_last
-        bucket = np.searchsorted(edges, lengths)
+        bucket = np.searchsorted(edges, sizes)
         self.members = [np.flatnonzero(bucket == number) for number in range(len(edges))]
 
     def __len__(self) -> int:
@@ -202,16 +201,18 @@ class BucketSampler(Sampler):
         return samples // self.batch_size if self.drop_last else -(-samples // self.batch_size)
 
     def __iter__(self) -> Iterator[list[int]]:
-        rng, batches, left = self.rng(), [], []
+        rng, size = self.rng(), self.batch_size
+        batches: list[list[int]] = []
+        rest: list[int] = []
         for members in self.members:
-            left += (rng.permutation(members) if self.shuffle else members).tolist()
-            while len(left) >= self.batch_size:
-                batches.append(left[: self.batch_size])
-                left = left[self.batch_size :]
-        if left and not self.drop_last:
-            batches.append(left)
-        places = rng.permutation(len(batches)) if self.shuffle else range(len(batches))
-        return iter([batches[place] for place in places])
+            rest += (rng.permutation(members) if self.shuffle else members).tolist()
+            full = len(rest) // size * size
+            batches += [rest[start : start + size] for start in range(0, full, size)]
+            rest = rest[full:]
+        if rest and not self.drop_last:
+            batches.append(rest)
+        order = rng.permutation(len(batches)) if self.shuffle else range(len(batches))
+        return iter([batches[number] for number in order])
 
 
 class DistributedSampler(Sampler):
@@ -248,16 +249,15 @@ class DistributedSampler(Sampler):
         self.rank, self.world_size = rank, world_size
 
     def __len__(self) -> int:
-        down, up = self.samples // self.world_size, -(-self.samples // self.world_size)
-        return down if self.drop_last else up
+        samples = self.samples if self.drop_last else self.samples + self.world_size - 1
+        return samples // self.world_size
 
     def __iter__(self) -> Iterator[int]:
-        count = self.samples
-        order = self.rng().permutation(count) if self.shuffle else np.arange(count)
+        order = self.rng().permutation(self.samples) if self.shuffle else np.arange(self.samples)
         order = np.resize(order, len(self) * self.world_size)  # repeated from its start, or cut
         return iter(order[self.rank :: self.world_size].tolist())
 
 
-def check_count(name: str, value: int, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise ValueError(f"{name}={value!r}: expected a whole number of at least {least}")
+def check_count(name: str, value: int, minimum: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < minimum:
+        raise ValueError(f"{name}={value!r}: expected a whole number of at least {minimum}")

@@ -1,4 +1,4 @@
-"""Load batches in threads or processes, in the order asked for.
+"""Threads and processes that load batches.
 
 Workers use NumPy only: MLX's streams belong to one thread, and MLX does not survive a fork.
 """
@@ -52,7 +52,7 @@ class Source:
             try:
                 rng = generator(SAMPLE, self.seed, epoch, index, occurrence) if seeded else None
                 items.append(self._item(index, rng, takes_rng))
-            except Exception as error:  # whatever it is, the user must learn which sample it was
+            except Exception as error:  # the user needs the sample's number, whatever the error
                 return Failure(f"sample {index}{self._described(index)}: {_named(error)}", error)
         try:
             return self.collate(items)
@@ -183,13 +183,15 @@ _process_source: Source | None = None
 def _begin_process(pickled: bytes) -> None:
     global _pickled_source
     _pickled_source = pickled  # read at the first batch, where an error can be reported
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's affair
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
 def _end_with_parent() -> None:
-    multiprocessing.parent_process().join()
-    os._exit(1)  # killed parents don't say good-bye
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "a worker process has a parent"
+    parent.join()
+    os._exit(1)  # a killed parent cannot end its workers
 
 
 def _load_in_process(epoch: int, rows: np.ndarray) -> Any:

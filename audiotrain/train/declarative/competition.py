@@ -20,7 +20,7 @@ from audiotrain.train import checkpoint
 from audiotrain.train.callbacks.base import Callback
 from audiotrain.train.callbacks.model_checkpoint import ModelCheckpoint
 from audiotrain.train.crossval import CrossValidation, OutOfFold, make_folds, missing_labels
-from audiotrain.train.data.datasets import Part, as_dataset
+from audiotrain.train.data.datasets import Subset, as_dataset
 from audiotrain.train.data.loader import DataLoader, Dataset
 from audiotrain.train.declarative.config import TrainerConfig
 from audiotrain.train.declarative.configured_trainer import ConfiguredTrainer, best_or_last
@@ -212,12 +212,12 @@ class CompetitionTrainer(ConfiguredTrainer):
         train_rows, valid = cv.train_rows(k), None
         if self.config.training.eval_strategy != "no":
             train_rows, valid_rows = _held_out(train_rows, groups, self.config.training.seed)
-            valid = Part(data, valid_rows)
+            valid = Subset(data, valid_rows)
         if fold.module is self.module:  # one model that all folds share begins anew
             checkpoint.put_arrays(self.module, self._first)
         begun = self.trainer.ranks.broadcast_from_rank0((fold.run / "config.yaml").exists)
-        fold.train(Part(data, train_rows), valid, resume=begun)
-        test = Part(data, cv.folds[k])
+        fold.train(Subset(data, train_rows), valid, resume=begun)
+        test = Subset(data, cv.folds[k])
         scores = fold.evaluate(test, best_or_last(fold.run))
         predictions = _predict(fold, fold.loader(test))
         if self.trainer.is_global_zero:
