@@ -153,9 +153,9 @@ def windows_gain(embedder: Embedder, clips: list[captions.Clip]) -> tuple[float,
             classes.append(number % len(names))
         texts = embedder.text([f"This is a sound of {name}" for name in names])
         recordings = [as_clip(path) for path in paths]
-        for number, spans in embedder.each(recordings, "long recordings", strict=True):
-            heard = (spans.embeddings[0], spans.mean)
-            right.append([np.argmax(texts @ v) == classes[number] for v in heard])
+        _, spans, _ = embedder.embed_windows(recordings, "long recordings", strict=True)
+        for one, target in zip(spans, classes, strict=True):
+            right.append([np.argmax(texts @ v) == target for v in (one.embeddings[0], one.mean)])
     first, mean = np.mean(right, axis=0)
     return float(first), float(mean)
 

@@ -16,6 +16,7 @@ from scipy import fft
 
 from audiotrain.config.schema import NonNegative, Positive, PositiveInt, validated
 from audiotrain.features.log_mel import LogMelSettings, MelFilters
+from audiotrain.models.clap.config import HTSATConfig
 from audiotrain.utils import files
 
 Truncation = Literal["rand_trunc", "fusion"]
@@ -99,6 +100,15 @@ class ClapFeatureSettings:
             slaney_norm=not self.fused,
             pad_mode="reflect",
         )
+
+    def check(self, model: HTSATConfig, place: str) -> None:
+        """ValueError naming `place` when the audio tower takes other inputs."""
+        mels, frames, fused = model.num_mel_bins, model.frames, model.enable_fusion
+        if self.mels != mels or self.frames > frames or self.fused != fused:
+            raise ValueError(
+                f"{place}: the front end gives {self.frames} frames of {self.mels} mels, fusion "
+                f"{self.fused}; the model takes up to {frames} of {mels}, fusion {fused}"
+            )
 
     @classmethod
     def read(cls, path: str | Path) -> "ClapFeatureSettings":

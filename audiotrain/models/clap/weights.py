@@ -11,9 +11,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
 
 from audiotrain.models.clap.torch_pickle import REBUILT, read_bin
-from audiotrain.utils.arrays import Arrays
+from audiotrain.utils.arrays import Arrays, arrays_of
 from audiotrain.utils.files import replacing
 from audiotrain.utils.text import listed
 
@@ -135,6 +137,15 @@ def weights_digest(folder: Path) -> str:
     """Digest of a folder's file of weights, 32 hexadecimal digits."""
     with open(_weights_file(folder), "rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+def values_digest(module: nn.Module, settings: str, size: int) -> str:
+    """Hash of `size` bytes, in hexadecimal digits, of a module's settings and all its arrays."""
+    digest = hashlib.blake2b(settings.encode(), digest_size=size)
+    for name, array in sorted(arrays_of(module.parameters()).items()):
+        digest.update(name.encode())
+        digest.update(np.array(array.astype(mx.float32)).tobytes())
+    return digest.hexdigest()
 
 
 def _weights_file(folder: Path) -> Path:

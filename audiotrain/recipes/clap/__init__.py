@@ -1,20 +1,18 @@
 """CLAP: `python -m audiotrain.recipes.clap`.
 
 clips.py          Composed scenes; which clips can be decoded
-commands.py       Train and use CLAP
+commands.py       train, evaluate, cv, embed, search, classify, export
 cv.py             Cross-validation of what a CLAP's embeddings know of classes
-dataset.py        Captioned clips as training samples, with what frozen towers gave
+dataset.py        Captioned clips as training samples; outputs of frozen towers in their place
 embedder.py       A trained CLAP as a tool
 finetuning.py     Modes: which parameters are trained; their learning rates
 frozen_towers.py  Outputs of frozen towers, computed once and kept on disk
 index.py          Embeddings of a folder in one file, safetensors or npz, to be searched later
-inference.py      Use of a trained CLAP: evaluate, cv, embed, search, classify
 pretrained.py     What a run starts from; the model folder that it writes
 recipe.py         A run: its clips, start, module and scores
 scoring.py        Scores of a CLAP on captioned clips
-settings.py       Settings of CLAP's training and export
+settings.py       Settings of all commands
 training.py       The training modules of CLAP; validation by retrieval
-use_settings.py   Settings of the commands that use a trained CLAP
 windows.py        Recordings of any length as windows of CLAP's input
 """
 

@@ -9,19 +9,54 @@
     python -m audiotrain.recipes.clap classify FILES --labels dog,rain
     python -m audiotrain.recipes.clap export --output FOLDER     writes what transformers reads
 
-Each command explains its settings with --help. Under mlx.launch all processes train; rank 0 alone
-writes and prints.
+Each command explains its settings with --help, prints its results and returns them. A recording
+that can't be read is named and left out. Under mlx.launch all processes train; rank 0 alone writes
+and prints.
 """
 
-from collections.abc import Sequence
+import contextlib
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
 
-from audiotrain.recipes.clap import inference
+import numpy as np
+import scipy.special
+
+from audiotrain.datasets.captions import corpus as captions_corpus
+from audiotrain.datasets.captions import discovery
+from audiotrain.datasets.items import Clip, Corpus
+from audiotrain.datasets.paths import recordings
+from audiotrain.datasets.summary import ProblemLog
+from audiotrain.evaluation import linear_probe, plots
+from audiotrain.models.clap.model import logit_scale
+from audiotrain.recipes.clap.clips import refuse_one_meaning
+from audiotrain.recipes.clap.cv import cross_validate
+from audiotrain.recipes.clap.embedder import MODEL, Embedder
+from audiotrain.recipes.clap.index import Index, build
 from audiotrain.recipes.clap.pretrained import export
 from audiotrain.recipes.clap.recipe import ClapRecipe
-from audiotrain.recipes.clap.scoring import Scores
-from audiotrain.recipes.clap.settings import ExportSettings, TrainSettings
-from audiotrain.recipes.common import cli, run
+from audiotrain.recipes.clap.scoring import Scores, embed_prompts, score_clips
+from audiotrain.recipes.clap.settings import (
+    ClassifySettings,
+    CvSettings,
+    EmbedSettings,
+    EvaluateSettings,
+    ExportSettings,
+    ScoreSettings,
+    SearchSettings,
+    TrainSettings,
+    UseSettings,
+)
+from audiotrain.recipes.common import cli, run, split
 from audiotrain.recipes.common.cli import Command
+from audiotrain.train.run_folder import evaluation_name, refuse_results
+from audiotrain.utils.files import refuse_existing, write_json
+from audiotrain.utils.text import clock
+
+MAX_NAME = 48  # characters of a file's name in a table
+Parts = tuple[Sequence[Clip], Sequence[Clip], Sequence[Clip]]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -40,8 +75,251 @@ def train(settings: TrainSettings) -> Scores | None:
     return run.train(ClapRecipe(settings))
 
 
+# ---------------------------------------------------------------- evaluate and cv
+
+
+@contextlib.contextmanager
+def scoring(
+    settings: ScoreSettings, name: str
+) -> Iterator[tuple[Embedder, list[Path], Corpus[Clip], Path]]:
+    """The model, the run it is from, if any, the clips, after printing what they are, and the
+    folder for their scores."""
+    refuse_results(settings.output, settings.overwrite)  # before the model is read
+    embedder = load_embedder(settings)
+    runs = runs_of(embedder)
+    elsewhere = Path("runs"), f"-of-{Path(settings.checkpoint).resolve().name}"
+    home, suffix = (runs[0], "") if runs else elsewhere
+    with run.scores_folder(settings, home, suffix, name) as output:
+        corpus = discovery.discover(settings.data, settings.templates, settings.group)
+        corpus = captions_corpus.check(corpus, settings.strict)
+        print(captions_corpus.report(corpus, ProblemLog(output)), flush=True)
+        yield embedder, runs, corpus, output
+
+
+def evaluate(settings: EvaluateSettings) -> dict:
+    """Score a model on a captioned folder; the content of metrics.json."""
+    name = evaluation_name(settings.data, settings.split)
+    with scoring(settings, name) as (embedder, runs, corpus, output):
+        test, training, validation = parts_of(corpus, runs, settings.split)
+        if settings.split is None:
+            split.warn_if_trained_on(runs, corpus, "clips")
+        refuse_one_meaning(test, settings.data)
+        scores = score_clips(
+            embedder,
+            test,
+            training,
+            validation,
+            settings.templates,
+            settings.linear_probe,
+            settings.strict,
+        )
+        scores.write(output)
+        ProblemLog(output).report_unreadable(scores.left_out, len(test), "recordings")
+    print(f"\n{scores.table()}\n\n{output}")
+    return scores.as_dict()
+
+
+def cv(settings: CvSettings) -> dict:
+    """Cross-validate zero-shot and a linear probe; the content of metrics.json."""
+    name = f"cv-{settings.data.resolve().stem}"
+    with scoring(settings, name) as (embedder, runs, corpus, output):
+        clips = [clip for clip in corpus.items if clip.label]
+        split.warn_if_trained_on(runs, corpus, "clips", advice="")
+        return cross_validate(settings, embedder, clips, output)
+
+
+def runs_of(embedder: Embedder) -> list[Path]:
+    """The run folder of a model; empty for a model from elsewhere."""
+    folder = Path(embedder.name)
+    is_run = folder.name == MODEL and (folder.parent / "config.yaml").is_file()
+    return [folder.parent] if is_run else []
+
+
+def parts_of(corpus: Corpus[Clip], runs: Sequence[Path], name: str | None) -> Parts:
+    """The clips to test, those that a probe is fitted to, and those that choose its C; all are
+    tested where no part is named. ValueError when neither the run nor the data have the part."""
+    if name is None:
+        return corpus.items, (), ()
+    tested = split.part_of(runs, corpus, name, "clips")
+    parts = split.item_parts(runs[0] if runs else None, corpus)
+    if unplaced := sum(clip.id not in parts for clip in corpus.items):
+        total = len(corpus.items)
+        print(f"{unplaced} of {total} clips are in no part of the split: left out", file=sys.stderr)
+    training, validation = (
+        [clip for clip in corpus.items if parts.get(clip.id) == part] for part in ("train", "valid")
+    )
+    return tested, training if name != "train" else (), validation if name == "test" else ()
+
+
+# ---------------------------------------------------------------- embed and search
+
+
+def embed(settings: EmbedSettings) -> Index:
+    """Write the embeddings of all audio in a folder to a file."""
+    refuse_existing(settings.output, settings.overwrite)
+    embedder = load_embedder(settings)
+    index = index_folder(embedder, settings.data, settings.windows, settings.strict)
+    index.write(settings.output)
+    rows = f"{len(index.embeddings)} windows of " if settings.windows else ""
+    print(f"{settings.output}: {rows}{len(index.ids)} recordings, {embedder.width} numbers each")
+    return index
+
+
+def index_folder(embedder: Embedder, folder: Path, windows: bool, strict: bool) -> Index:
+    """The embeddings of all audio in a folder, or of one file."""
+    problems: list[str] = []
+    clips = recordings(folder, problems)
+    index, unreadable = build(embedder, clips, windows, strict)
+    print_left_out(problems + unreadable, len(clips))
+    return index
+
+
+def search(settings: SearchSettings) -> list[dict]:
+    """The recordings nearest to a text or to a recording, best first."""
+    if settings.output is not None:
+        refuse_existing(settings.output, settings.overwrite)
+    index = None if settings.index.is_dir() else Index.read(settings.index)
+    embedder = load_embedder(settings)
+    if index is None:
+        index = index_folder(embedder, settings.index, windows=True, strict=settings.strict)
+    if index.model != embedder.digest:
+        raise ValueError(
+            f"--index {settings.index}: made by model {index.model}, but {embedder.name} is "
+            f"{embedder.digest}: name its model by --checkpoint, or embed again"
+        )
+    if settings.audio is not None:
+        query = embedder.audio([settings.audio], "query")[0]
+    else:
+        query = embedder.text([settings.query])[0]
+    cosines = index.embeddings @ query
+    rows = [
+        {
+            "rank": rank,
+            "cosine": float(cosines[row]),
+            "file": index.ids[index.clip[row]],
+            "start": float(index.start[row]),
+            "end": float(index.end[row]),
+        }
+        for rank, row in enumerate(np.argsort(-cosines, kind="stable")[: settings.top], 1)
+    ]
+    print(f"{'rank':>4}{'cosine':>9}{'start':>10}  file")
+    for row in rows:
+        print(f"{row['rank']:4}{row['cosine']:9.3f}{clock(round(row['start'])):>10}  {row['file']}")
+    if settings.output is not None:
+        write_rows(rows, rows, settings.output)
+    return rows
+
+
+# ---------------------------------------------------------------- classify
+
+
+def classify(settings: ClassifySettings) -> list[dict]:
+    """The most likely classes of each file, the most likely one first."""
+    if settings.output is not None:
+        refuse_existing(settings.output, settings.overwrite)
+    names = read_labels(settings.labels)
+    problems: list[str] = []
+    clips = [
+        replace(clip, id=str(path / clip.id) if path.is_dir() else str(path))
+        for path in settings.audio
+        for clip in recordings(path, problems)
+    ]
+    embedder = load_embedder(settings)
+    prompts = embed_prompts(embedder, names, settings.templates)
+    files = [replace(clip, id=os.path.realpath(clip.id)) for clip in clips]
+    split.warn_if_trained_on(runs_of(embedder), Corpus(Path("/"), files, []), "clips", advice="")
+    embedded = embedder.embed(clips, "clips", settings.strict)
+    cosines = linear_probe.zero_shot(embedded.embeddings, prompts)
+    scale = logit_scale(embedder.model.logit_scale_a).item()
+    shares = scipy.special.softmax(scale * cosines, axis=1)
+    results: list[dict] = []
+    for clip, row, share in zip(embedded.clips, cosines, shares, strict=True):
+        best = np.argsort(-row, kind="stable")[: settings.top]
+        classes = [
+            {"class": names[number], "share": float(share[number]), "cosine": float(row[number])}
+            for number in best
+        ]
+        results.append({"file": clip.id, "classes": classes})
+    print_classes(results)
+    print_left_out(problems + embedded.problems, len(clips))
+    if settings.output is not None:
+        rows = [
+            {"file": result["file"], "rank": rank, **row}
+            for result in results
+            for rank, row in enumerate(result["classes"], 1)
+        ]
+        write_rows(rows, results, settings.output)
+    return results
+
+
+def read_labels(labels: Sequence[str]) -> list[str]:
+    """Names of classes from a text file, or from words with commas between.
+
+    ValueError when they are fewer than two.
+
+    >>> read_labels(["dog,rain", "sea waves"])
+    ['dog', 'rain', 'sea waves']
+    """
+    source = "--labels"
+    if len(labels) == 1 and labels[0].lower().endswith(".txt"):
+        source = f"--labels {labels[0]}"
+        try:
+            words = Path(labels[0]).read_text("utf-8-sig").splitlines()
+        except OSError as error:
+            raise ValueError(f"{source}: can't be read: {error.strerror}") from None
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{source}: not UTF-8 text (byte {error.start})") from None
+    else:
+        words = ",".join(labels).split(",")
+    names = list(dict.fromkeys(" ".join(word.split()) for word in words if word.strip()))
+    if len(names) < 2:
+        raise ValueError(f"{source}: found {', '.join(names) or 'none'}, expected two classes")
+    return names
+
+
+def print_classes(results: Sequence[dict]) -> None:
+    """A line for each file: the end of its name, and its classes with their shares in percent."""
+    class_width = max(len(row["class"]) for result in results for row in result["classes"])
+    names = [result["file"] for result in results]
+    names = [name if len(name) <= MAX_NAME else "…" + name[1 - MAX_NAME :] for name in names]
+    width = max(map(len, names))
+    for name, result in zip(names, results, strict=True):
+        columns = [
+            f"{100 * row['share']:5.1f} % {row['class']:{class_width}}" for row in result["classes"]
+        ]
+        print(f"{name:{width}}  {'  '.join(columns)}".rstrip())
+
+
+# ---------------------------------------------------------------- shared
+
+
+def load_embedder(settings: UseSettings) -> Embedder:
+    """The model that the settings name."""
+    return Embedder.from_folder(settings.checkpoint, settings.batch_size, settings.workers)
+
+
+def write_rows(rows: Sequence[dict], nested: Sequence[dict], path: Path) -> None:
+    """Write `rows` as CSV, or `nested` as JSON, by the suffix."""
+    if path.suffix == ".json":
+        write_json(path, list(nested))
+    else:
+        plots.table_csv(rows, path)
+
+
+def print_left_out(problems: Sequence[str], total: int) -> None:
+    """Print which recordings could not be read, on stderr."""
+    for problem in problems:
+        print(f"left out: {problem}", file=sys.stderr)
+    if problems:
+        print(f"left out {len(problems)} of {total} recordings", file=sys.stderr)
+
+
 COMMANDS = {
     "train": Command(TrainSettings, train),
-    **inference.COMMANDS,
+    "evaluate": Command(EvaluateSettings, evaluate),
+    "cv": Command(CvSettings, cv),
+    "embed": Command(EmbedSettings, embed),
+    "search": Command(SearchSettings, search, "query"),
+    "classify": Command(ClassifySettings, classify, "audio"),
     "export": Command(ExportSettings, export),
 }

@@ -1,7 +1,7 @@
 """Cross-validation of what a CLAP's embeddings know of classes: zero-shot and by a linear probe.
 
-The model hears each clip once; a fold's probe learns from the other folds, its C chosen among
-their groups. Zero-shot learns nothing, so its deviation is that of the clips alone.
+Each clip is embedded once; a fold's probe is fitted to the other folds, its C chosen among their
+groups. Zero-shot is not fitted, so its deviation is that of the clips alone.
 """
 
 from collections.abc import Sequence
@@ -13,23 +13,21 @@ from audiotrain.datasets.items import Clip
 from audiotrain.datasets.summary import ProblemLog
 from audiotrain.evaluation import classification, linear_probe
 from audiotrain.evaluation.classification_report import ClassScores
-from audiotrain.evaluation.linear_probe import LabelledEmbeddings
 from audiotrain.recipes.clap.embedder import Embedder
 from audiotrain.recipes.clap.scoring import embed_prompts, labelled
-from audiotrain.recipes.clap.use_settings import CvSettings
+from audiotrain.recipes.clap.settings import CvSettings
 from audiotrain.train import crossval
-from audiotrain.utils.files import write_json
 
 
 def cross_validate(
     settings: CvSettings, embedder: Embedder, clips: Sequence[Clip], output: Path
 ) -> dict:
-    """Judge labelled clips fold by fold; what metrics.json in `output` says.
+    """Score labelled clips fold by fold; the content of metrics.json in `output`.
 
-    oof/ keeps scores (clips, classes) of each way for every clip. ValueError for fewer than two
-    classes, or folds that cannot be.
+    oof/ keeps the scores (clips, classes) of both methods for every clip. ValueError for fewer than
+    two classes, or folds that cannot be made.
     """
-    names = sorted({clip.label for clip in clips})
+    names = sorted({clip.label for clip in clips if clip.label})
     if len(names) < 2:
         raise ValueError(f"{settings.data}: {len(names)} classes, expected two labels or more")
     make_folds(settings, clips)  # refused before the clips are embedded
@@ -37,37 +35,42 @@ def cross_validate(
     clips, known = embedded.clips, labelled(embedded, names)
     folds = make_folds(settings, clips)
     if column := settings.fold_column:
-        named = [
-            f"{k} is {column} {clips[rows[0]].columns[column]}" for k, rows in enumerate(folds)
-        ]
-        print(f"fold {', '.join(named)}")
-    store = crossval.OutOfFold(output, [clip.id for clip in clips], folds)
-    for line in crossval.missing_labels(folds, [clip.label for clip in clips]):
-        print(line)
+        values = [clips[rows[0]].columns[column] for rows in folds]
+        print("fold " + ", ".join(f"{k} is {column} {value}" for k, value in enumerate(values)))
+    cv = crossval.CrossValidation(
+        output,
+        [clip.id for clip in clips],
+        folds,
+        crossval.OutOfFold,
+        [clip.label for clip in clips],
+    )
     prompts = embed_prompts(embedder, names, settings.templates)
     zero_shot = linear_probe.zero_shot(known.embeddings, prompts)
     rows = []
     for k, tested in enumerate(folds):
-        scores = {"zero_shot": zero_shot[tested], "linear_probe": probed(known, folds, k, names)}
+        training = known.take(cv.train_rows(k))
+        probe = linear_probe.tune_probe(training, None, len(names))
+        if probe is None:
+            count = len(training.targets)
+            raise ValueError(f"fold {k}: its {count} training clips are of one class, expected two")
+        scores = {"zero_shot": zero_shot[tested], "linear_probe": probe(known.embeddings[tested])}
         targets = known.targets[tested]
-        store.save(k, scores | {"targets": targets})
+        cv.store.save(k, scores | {"targets": targets})
         rows.append(
             {
-                f"{way}_{name}": value
-                for way, said in scores.items()
-                for name, value in classification.class_accuracies(said, targets).items()
+                f"{method}_{name}": value
+                for method, predictions in scores.items()
+                for name, value in classification.class_accuracies(predictions, targets).items()
             }
         )
-    kept = store.load()
-    how = f"{len(folds)} folds"
-    methods = {name: (kept[name], how) for name in ("zero_shot", "linear_probe")}
-    scores = ClassScores(names, kept["targets"], methods)
-    scores.write(output)
+    kept = cv.store.load()
+    methods = {name: (kept[name], f"{len(folds)} folds") for name in ("zero_shot", "linear_probe")}
+    report = ClassScores(names, kept["targets"], methods)
+    report.write(output)
     summary = crossval.summarize(rows)
-    write_json(output / "metrics.json", summary.as_dict() | {"classes": scores.as_dict()})
-    for problem in embedded.problems:
-        print(f"left out: {problem}")
-    ProblemLog(output).add_unreadable(embedded.problems)
+    cv.write(summary, classes=report.as_dict())
+    total = len(clips) + len(embedded.problems)
+    ProblemLog(output).report_unreadable(embedded.problems, total, "recordings")
     print(f"\n{summary.table()}\n\n{output}")
     return summary.as_dict()
 
@@ -76,14 +79,3 @@ def make_folds(settings: CvSettings, clips: Sequence[Clip]) -> list[np.ndarray]:
     """Rows of each fold: as a column says, or by group and label."""
     labels = [clip.label for clip in clips]
     return crossval.folds_of(clips, settings.folds, settings.fold_column, labels, settings.seed)
-
-
-def probed(
-    known: LabelledEmbeddings, folds: Sequence[np.ndarray], k: int, names: Sequence[str]
-) -> np.ndarray:
-    """Scores (clips of the fold, classes) of a probe that learnt from the other folds."""
-    rest = np.setdiff1d(np.arange(len(known.targets)), folds[k])
-    probe = linear_probe.tune_probe(known.take(rest), None, len(names))
-    if probe is None:
-        raise ValueError(f"fold {k}: its {len(rest)} training clips are of one class, expected two")
-    return probe(known.embeddings[folds[k]])

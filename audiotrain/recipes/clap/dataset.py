@@ -1,15 +1,16 @@
 """Captioned clips as training samples: cropped, augmented, tokenised, in data workers.
 
-A sample is {"mel" (channels, frames, mels) float32 or "waveform" (samples,) float32, "input_ids"
-and "attention_mask" (length,) int32, "is_longer" bool, "group" int64}: equal groups in a batch
-mean the same, so they are positives of each other. Where clips are blended a sample also has
-"second_group" int64, the meaning of the other clip, and "share" float32, the first one's share of
-the power. With frozen towers it has "audio_vector" or "text_vector" instead of their inputs.
+A sample is {"mel" (channels, frames, mels) float32, "input_ids" and "attention_mask" (length,)
+int32, "is_longer" bool, "group" int64}: equal groups in a batch mean the same, so they are
+positives of each other. Where clips are blended a sample also has "second_group" int64, the meaning
+of the other clip, and "share" float32, the first one's share of the power. With frozen towers it
+has "audio_vector" or "text_vector" (width,) float32 instead of their inputs.
 """
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +25,6 @@ from audiotrain.models.clap.tokenizer import Tokenizer
 from audiotrain.train.data.collate import default_collate
 from audiotrain.train.data.loader import DataLoader, Dataset
 
-OUTPUTS = ("mel", "waveform")
-KEYS = ("input_ids", "attention_mask", "is_longer", "group", "second_group", "share")
 BLEND_RANGE = 8.0  # dB by which one of two blended clips is louder, at most
 TOKEN_STEP = 16  # captions of a batch are padded to a multiple of it
 Sample = dict[str, np.ndarray]
@@ -66,15 +65,32 @@ class ClipAugmentation:
         return masks + self.blend + self.tilt + self.shift + self.roll > 0
 
 
+@dataclass(frozen=True)
+class Vectors:
+    """Outputs of frozen towers, (width,) float32 each, before the projection.
+
+    `audio` by the clip's id and `text` by the bytes of the caption's token ids; None where the
+    tower trains, or is computed each time.
+    """
+
+    audio: Mapping[str, np.ndarray] | None = None
+    text: Mapping[bytes, np.ndarray] | None = None
+
+    def tokens(self, ids: np.ndarray, mask: np.ndarray) -> Sample:
+        """A caption's part of a sample: "text_vector" where it is known, else its tokens."""
+        if self.text is not None:
+            return {"text_vector": self.text[ids.tobytes()]}
+        return {"input_ids": ids, "attention_mask": mask}
+
+
 class CaptionedClips(Dataset):
     """Clips as samples; their randomness follows from (seed, epoch, index) as the loader gives it.
 
     With an `augmentation`, also one that changes nothing, a sample has a random crop and one of the
-    clip's captions; without, the centre crop and the first caption, the same at every call.
-    `output` "mel" is the model's input, "waveform" what `features.LogMel` turns into it on the
-    device. `cache` keeps decoded audio, `mels` the inputs of clips that are no longer than them:
-    samples that nothing is mixed into then need no decoding. ValueError for no clips, and for
-    settings that need the other output.
+    clip's captions; without, the centre crop and the first caption, the same at every call. The
+    cache `mels` keeps the inputs of clips that are no longer than them: samples that nothing is
+    mixed into then need no decoding. Sounds with a vector are not augmented. ValueError for no
+    clips.
     """
 
     def __init__(
@@ -83,23 +99,13 @@ class CaptionedClips(Dataset):
         tokenizer: Tokenizer,
         features: ClapFeatures,
         augmentation: ClipAugmentation | None = None,
-        output: str = "mel",
-        cache: FeatureCache | None = None,
         mels: FeatureCache | None = None,
+        vectors: Vectors | None = None,
     ):
         if not clips:
             raise ValueError("no captioned clips")
-        if output not in OUTPUTS:
-            raise ValueError(f"output={output!r}, expected one of {', '.join(OUTPUTS)}")
-        if output == "waveform" and augmentation and augmentation.changes_mels:
-            raise ValueError(
-                "output='waveform' has no spectrogram: expected no masks, blend, tilt, shift, roll"
-            )
-        if output == "waveform" and features.settings.fused:
-            raise ValueError("output='waveform' with truncation='fusion': expected output='mel'")
         self.clips, self.tokenizer, self.features = clips, tokenizer, features
-        self.augmentation, self.output, self.cache = augmentation, output, cache
-        self.mels = mels if output == "mel" else None
+        self.augmentation, self.mels, self.vectors = augmentation, mels, vectors or Vectors()
         self._short: dict[int, bool] = {}
 
     def __len__(self) -> int:
@@ -107,28 +113,33 @@ class CaptionedClips(Dataset):
 
     def __getitem__(self, index: int) -> Sample:
         clip = self.clips[index]
-        return self._sample(self.sound(index), self.words(clip.captions[0], clip.concept))
+        return self.sound(index) | self.words(clip.captions[0], clip.concept)
 
     def sound(self, index: int) -> Sample:
-        """ "mel" or "waveform", and "is_longer", of a clip as it is: the centre crop."""
-        if self.mels is not None and self.keeps(index):
-            return {"mel": self._cached_mel(index, self.mels), "is_longer": np.array(False)}
+        """ "mel" and "is_longer" of a clip as it is, the centre crop; or its "audio_vector"."""
+        if self.vectors.audio is not None:
+            return {"audio_vector": self.vectors.audio[self.clips[index].id]}
+        if self.keeps(index):
+            return {"mel": self._cached_mel(index), "is_longer": np.array(False)}
         audio, longer = self._excerpt(self.clips[index], None)
-        return self._input(audio, None) | {"is_longer": np.array(longer)}
+        return {"mel": self.features(audio)[0], "is_longer": np.array(longer)}
 
     def words(self, caption: str, concept: str = "") -> Sample:
-        """ "input_ids", "attention_mask" and "group" of a caption."""
+        """ "input_ids" and "attention_mask", or "text_vector", and "group" of a caption."""
         ids, mask = self.tokenizer([caption])
         hashed = hashlib.blake2b(meaning(caption, concept).encode(), digest_size=8).digest()
         group = np.array(int.from_bytes(hashed, "big") >> 1, np.int64)
-        return {"input_ids": ids[0], "attention_mask": mask[0], "group": group}
+        return self.vectors.tokens(ids[0], mask[0]) | {"group": group}
 
     def get(self, index: int, rng: np.random.Generator) -> Sample:
         """The sample of a clip, augmented by `rng`."""
         change = self.augmentation
         if change is None:
             return self[index]
-        clip, kept = self.clips[index], self.keeps(index)  # a kept input has no random crop
+        clip = self.clips[index]
+        if self.vectors.audio is not None:
+            return self.sound(index) | self.words(str(rng.choice(clip.captions)), clip.concept)
+        kept = self.keeps(index)  # it has no random crop
         audio, longer = (None, False) if kept else self._excerpt(clip, rng)
         caption, concept = str(rng.choice(clip.captions)), clip.concept
         kind, is_joined = rng.random(), False
@@ -141,19 +152,18 @@ class CaptionedClips(Dataset):
                 audio, caption = self._combined(first, second, is_joined, rng)
         gain = rng.uniform(-change.gain, change.gain)
         if audio is None:
-            assert self.mels is not None
-            sound = {"mel": self._louder(self._cached_mel(index, self.mels), gain)}
+            mel = self._louder(self._cached_mel(index), gain)
         else:
-            sound = self._input(audio * np.float32(augment.decibels_to_ratio(gain)), rng)
+            mel, _ = self.features(audio * np.float32(augment.decibels_to_ratio(gain)), rng)
         words = self.words(caption, concept)
         if change.changes_mels:
-            sound["mel"] = self._varied(sound["mel"], change, rng, in_order=is_joined)
+            mel = self._varied(mel, change, rng, in_order=is_joined)
         if change.blend:
-            sound["mel"], blended = self._blended(sound["mel"], change, rng)
+            mel, blended = self._blended(mel, change, rng)
             words |= {"second_group": words["group"], "share": np.array(1, np.float32)} | blended
         if change.time_masks + change.mel_masks:
-            sound["mel"] = self._masked(sound["mel"], change, rng)
-        return self._sample(sound | {"is_longer": np.array(longer)}, words)
+            mel = self._masked(mel, change, rng)
+        return {"mel": mel, "is_longer": np.array(longer)} | words
 
     def describe(self, index: int) -> str:
         """The file of a sample, or the name of its scene."""
@@ -170,15 +180,11 @@ class CaptionedClips(Dataset):
             self._short[index] = samples <= settings.samples
         return self._short[index]
 
-    def _sample(self, sound: Sample, words: Sample) -> Sample:
-        both = sound | words
-        return {name: both[name] for name in (self.output, *KEYS) if name in both}
-
     def _excerpt(self, clip: Clip, rng: np.random.Generator | None) -> tuple[np.ndarray, bool]:
         """Samples of a clip, no more than the input needs, and whether the clip is longer."""
         settings = self.features.settings
-        if self.cache is not None or settings.fused or isinstance(clip.audio, sound_scenes.Scene):
-            audio = self._decoded(clip)
+        if settings.fused or isinstance(clip.audio, sound_scenes.Scene):
+            audio = clip.read(settings.rate)
             is_longer = len(audio) > settings.samples
             is_cropped = is_longer and not settings.fused
             return self.features.fit(audio, rng) if is_cropped else audio, is_longer
@@ -187,14 +193,6 @@ class CaptionedClips(Dataset):
             return clip.read(settings.rate), False
         start = margin / 2 if rng is None else float(rng.uniform(0, margin))
         return clip.read(settings.rate, start, settings.seconds), True
-
-    def _decoded(self, clip: Clip) -> np.ndarray:
-        rate = self.features.settings.rate
-        if self.cache is None:
-            return clip.read(rate)
-        source, span = clip.cache_key()
-        audio = self.cache.get(source, {"rate": rate} | span, lambda: clip.read(rate))
-        return np.asarray(audio, np.float32)
 
     def _combined(
         self,
@@ -213,25 +211,21 @@ class CaptionedClips(Dataset):
         audio = sound_scenes.overlay(first[0], second[0], rng, settings.rate, settings.samples)
         return audio, sound_scenes.and_caption(first[1], second[1])
 
-    def _cached_mel(self, index: int, mels: FeatureCache) -> np.ndarray:
+    def _cached_mel(self, index: int) -> np.ndarray:
         """The input of a short clip; its channels are equal."""
+        assert self.mels is not None
         clip, settings = self.clips[index], self.features.settings
 
         def compute() -> np.ndarray:
             return self.features(clip.read(settings.rate)[: settings.samples])[0][:1]
 
         source, span = clip.cache_key()
-        mel = mels.get(source, {"features": settings.key} | span, compute)
+        mel = self.mels.get(source, {"features": settings.key} | span, compute)
         return np.repeat(np.asarray(mel, np.float32), settings.channels, axis=0)
 
     def _louder(self, mel: np.ndarray, decibels: float) -> np.ndarray:
         floor = 10 * np.log10(self.features.settings.log_mel.floor_power)
         return np.maximum(mel + np.float32(decibels), np.float32(floor))
-
-    def _input(self, audio: np.ndarray, rng: np.random.Generator | None) -> Sample:
-        if self.output == "waveform":
-            return {"waveform": self.features.fit(audio, rng)}
-        return {"mel": self.features(audio, rng)[0]}
 
     def _blended(
         self, mel: np.ndarray, change: ClipAugmentation, rng: np.random.Generator
@@ -242,10 +236,10 @@ class CaptionedClips(Dataset):
             return mel, {}
         index = int(rng.integers(len(self.clips)))
         clip = self.clips[index]
-        if self.mels is not None and self.keeps(index):
-            other = self._cached_mel(index, self.mels)
+        if self.keeps(index):
+            other = self._cached_mel(index)
         else:
-            other = self._input(self._excerpt(clip, rng)[0], rng)["mel"]
+            other, _ = self.features(self._excerpt(clip, rng)[0], rng)
         other = self._varied(other, change, rng)
         louder = float(rng.uniform(-BLEND_RANGE, BLEND_RANGE))
         group = self.words(str(rng.choice(clip.captions)), clip.concept)["group"]
@@ -289,26 +283,60 @@ def _in_every_channel(
     return np.stack([change(channel, np.random.default_rng(seed)) for channel in mel])
 
 
+class Sounds(CaptionedClips):
+    """The clips alone, as they are: {"mel", "is_longer"}, or {"audio_vector"}."""
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.sound(index)
+
+
+class Texts(Dataset):
+    """Captions: {"input_ids", "attention_mask"}, or {"text_vector"}."""
+
+    def __init__(self, captions: Sequence[str], tokenizer: Tokenizer, vectors: Vectors):
+        self.ids, self.masks = tokenizer(captions)
+        self.vectors = vectors
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.vectors.tokens(self.ids[index], self.masks[index])
+
+
 @dataclass(frozen=True)
 class Library:
-    """Makes samples of clips: front end, tokenizer, caches, threads of loaders."""
+    """Makes data sets of clips: front end, tokenizer, caches, threads of loaders."""
 
     features: ClapFeatures
     tokenizer: Tokenizer
     cache: Path
     workers: int = 0
-    mels: FeatureCache = field(init=False)
-    vectors: FeatureCache = field(init=False)
 
-    def __post_init__(self):
-        object.__setattr__(self, "mels", FeatureCache(self.cache / "mels", np.float16))
-        object.__setattr__(self, "vectors", FeatureCache(self.cache / "vectors"))
+    @cached_property
+    def mels(self) -> FeatureCache:
+        """Inputs of short clips."""
+        return FeatureCache(self.cache / "mels", np.float16)
 
-    def clips(
-        self, clips: Sequence[Clip], augmentation: ClipAugmentation | None = None
+    @cached_property
+    def vectors(self) -> FeatureCache:
+        """Outputs of frozen towers."""
+        return FeatureCache(self.cache / "vectors")
+
+    def pairs(
+        self,
+        clips: Sequence[Clip],
+        augmentation: ClipAugmentation | None = None,
+        vectors: Vectors | None = None,
     ) -> CaptionedClips:
-        """The clips as a data set; the cache keeps the inputs of short ones."""
-        return CaptionedClips(clips, self.tokenizer, self.features, augmentation, mels=self.mels)
+        """Clips with one of their captions each."""
+        return CaptionedClips(
+            clips, self.tokenizer, self.features, augmentation, self.mels, vectors
+        )
+
+    def sounds(self, clips: Sequence[Clip], vectors: Vectors | None = None) -> Sounds:
+        """Clips without captions."""
+        return Sounds(clips, self.tokenizer, self.features, None, self.mels, vectors)
 
     def loader(self, dataset: Dataset, batch_size: int) -> DataLoader:
         """Batches of a data set in its order."""
@@ -324,81 +352,3 @@ def collate(samples: list[Sample]) -> Sample:
         for name in ("input_ids", "attention_mask"):
             batch[name] = batch[name][:, :length]
     return batch
-
-
-@dataclass(frozen=True)
-class Vectors:
-    """Outputs of frozen towers, (width,) float32 each, before the projection.
-
-    `audio` by the clip's id and `text` by the bytes of the caption's token ids; None where the
-    tower trains, or is computed each time.
-    """
-
-    audio: Mapping[str, np.ndarray] | None = None
-    text: Mapping[bytes, np.ndarray] | None = None
-
-
-class Sounds(Dataset):
-    """Clips as they are: {"mel", "is_longer"}, or {"audio_vector"}."""
-
-    def __init__(self, clips: CaptionedClips, vectors: Vectors):
-        self.clips, self.vectors = clips, vectors
-
-    def __len__(self) -> int:
-        return len(self.clips)
-
-    def __getitem__(self, index: int) -> Sample:
-        if self.vectors.audio is not None:
-            return {"audio_vector": self.vectors.audio[self.clips.clips[index].id]}
-        return self.clips.sound(index)
-
-    def describe(self, index: int) -> str:
-        """The file of a clip."""
-        return self.clips.describe(index)
-
-
-class Texts(Dataset):
-    """Captions: {"input_ids", "attention_mask"}, or {"text_vector"}."""
-
-    def __init__(self, captions: Sequence[str], tokenizer: Tokenizer, vectors: Vectors):
-        self.ids, self.masks = tokenizer(captions)
-        self.vectors = vectors
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def __getitem__(self, index: int) -> Sample:
-        words = {"input_ids": self.ids[index], "attention_mask": self.masks[index]}
-        return with_text_vector(words, self.vectors)
-
-
-class Pairs(Dataset):
-    """Clips with one of their captions, augmented where the audio tower is not cached:
-    {"mel", "is_longer"} or {"audio_vector"}, the entries of Texts, and "group"."""
-
-    def __init__(self, clips: CaptionedClips, vectors: Vectors):
-        self.clips, self.vectors = clips, vectors
-
-    def __len__(self) -> int:
-        return len(self.clips)
-
-    def get(self, index: int, rng: np.random.Generator) -> Sample:
-        """A clip with its caption and augmentation chosen by `rng`."""
-        if self.vectors.audio is None:
-            return with_text_vector(self.clips.get(index, rng), self.vectors)
-        clip = self.clips.clips[index]
-        words = self.clips.words(str(rng.choice(clip.captions)), clip.concept)
-        sample = {"audio_vector": self.vectors.audio[clip.id]} | words
-        return with_text_vector(sample, self.vectors)
-
-    def describe(self, index: int) -> str:
-        """The file of a clip."""
-        return self.clips.describe(index)
-
-
-def with_text_vector(sample: Sample, vectors: Vectors) -> Sample:
-    """The sample with "text_vector" in place of tokens, where text vectors are known."""
-    if vectors.text is None:
-        return sample
-    rest = {n: a for n, a in sample.items() if n not in ("input_ids", "attention_mask")}
-    return rest | {"text_vector": vectors.text[sample["input_ids"].tobytes()]}

@@ -4,9 +4,7 @@ The same recording gives the same embedding (on a CPU bit for bit) whatever is e
 batches have one shape, the last one is padded, and rows do not depend on each other.
 """
 
-import hashlib
 import json
-import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
@@ -16,7 +14,6 @@ from typing import NamedTuple
 
 import mlx.core as mx
 import numpy as np
-from mlx.utils import tree_flatten
 from tqdm import tqdm
 
 from audiotrain.backend.ops import by_device, can_compile, even_batch
@@ -25,11 +22,13 @@ from audiotrain.features.audio import AudioError, AudioPath, TarMember
 from audiotrain.models.clap.feature_extraction import ClapFeatures, ClapFeatureSettings
 from audiotrain.models.clap.model import CLAP
 from audiotrain.models.clap.tokenizer import LENGTH, Tokenizer
-from audiotrain.models.clap.weights import CONFIG, pretrained_folder
+from audiotrain.models.clap.weights import CONFIG, pretrained_folder, values_digest
 from audiotrain.recipes.clap.dataset import TOKEN_STEP
-from audiotrain.recipes.clap.windows import read_windows
+from audiotrain.recipes.clap.windows import Event, read_windows
 from audiotrain.train import checkpoint
+from audiotrain.utils.arrays import l2_normalize
 from audiotrain.utils.cores import available_cores
+from audiotrain.utils.progress import progress
 
 MODEL = "model"  # where a run keeps the folder of its best weights
 BATCH_ON_CPU, BATCH_ON_GPU = 4, 32  # windows; larger batches are no faster on a CPU
@@ -47,7 +46,7 @@ class Spans(NamedTuple):
     @property
     def mean(self) -> np.ndarray:
         """Embedding (dim,) of the whole clip, of length 1."""
-        return _unit(self.embeddings.astype(np.float64).mean(axis=0)).astype(np.float32)
+        return l2_normalize(self.embeddings.astype(np.float64).mean(axis=0)).astype(np.float32)
 
 
 class EmbeddedClips(NamedTuple):
@@ -71,7 +70,7 @@ class Embedder:
     with it (in the last bits, where OpenBLAS has only AVX2).
 
     >>> embedder = Embedder.from_folder("runs")  # doctest: +SKIP
-    >>> embedder.text(["rain on a roof"]) @ embedder.audio(["rain.wav"], "listening").T
+    >>> embedder.text(["rain on a roof"]) @ embedder.audio(["rain.wav"], "embedding").T
     ... # doctest: +SKIP
     array([[0.61]], dtype=float32)
     """
@@ -94,7 +93,8 @@ class Embedder:
         self.batch_size, self._captions = even_batch(batch_size), even_batch(CAPTIONS)
         self.model, self.tokenizer, self.features = model.eval(), tokenizer, features
         self.name, self.workers = name, workers
-        _check_parts(self)
+        self.tokenizer.check(model.config.text_config.vocab_size)
+        self.features.settings.check(model.config.audio_config, name)
         self._embed_audio, self._embed_text = model.embed_audio, model.embed_text
         if can_compile():
             self._embed_audio = mx.compile(model.embed_audio, inputs=[model.state])
@@ -129,12 +129,8 @@ class Embedder:
     def digest(self) -> str:
         """Hash, 16 characters, of all that embeddings of audio depend on: weights, sizes and front
         end."""
-        described = [self.model.config.to_dict(), asdict(self.features.settings)]
-        hashed = hashlib.blake2b(json.dumps(described, sort_keys=True).encode(), digest_size=8)
-        for name, array in sorted(tree_flatten(self.model.parameters())):
-            hashed.update(name.encode())
-            hashed.update(np.ascontiguousarray(np.array(array.astype(mx.float32))))
-        return hashed.hexdigest()
+        settings = [self.model.config.to_dict(), asdict(self.features.settings)]
+        return values_digest(self.model, json.dumps(settings, sort_keys=True), size=8)
 
     def audio(self, clips: Iterable[Clip | AudioPath], what: str) -> np.ndarray:
         """Embeddings (clips, dim) float32 of length 1, with a progress bar that says `what`.
@@ -148,67 +144,70 @@ class Embedder:
     ) -> EmbeddedClips:
         """Embed all clips that can be read. ValueError when none can be read, or when `strict` and
         one cannot."""
-        clips = [as_clip(clip) for clip in clips]
-        if not clips:
-            raise ValueError(f"{what}: no clips")
-        embeddings = np.zeros((len(clips), self.width), np.float32)
-        seconds = np.zeros(len(clips))
-        problems: dict[int, str] = {}
-        for number, spans in self.each(clips, what, strict):
-            if isinstance(spans, AudioError):
-                problems[number] = str(spans)
-            else:
-                embeddings[number], seconds[number] = spans.mean, spans.ends[-1]
-        kept = [number for number in range(len(clips)) if number not in problems]
+        read, spans, problems = self.embed_windows([as_clip(clip) for clip in clips], what, strict)
         return EmbeddedClips(
-            [clips[number] for number in kept],
-            embeddings[kept],
-            seconds[kept],
-            [problems[number] for number in sorted(problems)],
+            read,
+            np.stack([windows.mean for windows in spans]),
+            np.array([windows.ends[-1] for windows in spans]),
+            problems,
         )
 
-    def each(
+    def embed_windows(
         self, clips: Sequence[Clip], what: str, strict: bool = False
-    ) -> Iterator[tuple[int, Spans | AudioError]]:
-        """The number of a clip with its windows, or with the error of a clip that cannot be read,
-        in the order in which they are done.
+    ) -> tuple[list[Clip], list[Spans], list[str]]:
+        """The clips that can be read, their windows, and a line for each clip that cannot.
 
         Memory does not depend on the lengths of the clips, but for their embeddings. ValueError
         when no clip can be read, or when `strict` and one cannot.
         """
-        errors: list[AudioError] = []
+        if not clips:
+            raise ValueError(f"{what}: no clips")
+        results: dict[int, Spans | AudioError] = {}
         for number, result in self.spans(clips, what):
+            if strict and isinstance(result, AudioError):
+                raise result
+            results[number] = result
+        read, spans, problems = [], [], []
+        for clip, result in zip(clips, (results[k] for k in range(len(clips))), strict=True):
             if isinstance(result, AudioError):
-                if strict:
-                    raise result
-                errors.append(result)
-                if len(errors) == len(clips):
-                    raise ValueError(f"none of {len(errors)} recordings can be read: {errors[0]}")
-            yield number, result
+                problems.append(str(result))
+            else:
+                read.append(clip)
+                spans.append(result)
+        if not read:
+            raise ValueError(f"none of {len(clips)} recordings can be read: {problems[0]}")
+        return read, spans, problems
 
     def spans(self, clips: Sequence[Clip], what: str) -> Iterator[tuple[int, Spans | AudioError]]:
-        """`each` without its ValueErrors."""
+        """The number of a clip with its windows, or with the error of a clip that cannot be read,
+        in the order in which they are done; with a progress bar that says `what`."""
         done: dict[int, list[tuple[np.ndarray, float, float]]] = defaultdict(list)
-        waiting: list = []  # events whose windows are not embedded yet
+        waiting: list[Event] = []  # whose windows are not embedded yet
 
         def flush() -> Iterator[tuple[int, Spans | AudioError]]:
             mels = [event.window.mel for event in waiting if event.window]
             rows = iter(self._batch(mels) if mels else ())
             for number, window, error in waiting:
                 if window is not None:
-                    done[number].append((self._finite(next(rows), clips[number]), *window[1:]))
+                    row = next(rows)
+                    if not np.isfinite(row).all():
+                        raise ValueError(
+                            f"{self.name}: the embedding of {clips[number].id} is not finite"
+                        )
+                    done[number].append((row, window.start, window.end))
                     continue
-                spans = done.pop(number, [])
-                yield number, error or Spans(*map(np.stack, zip(*spans, strict=True)))
+                windows = done.pop(number, [])
+                yield number, error or Spans(*map(np.stack, zip(*windows, strict=True)))
             waiting.clear()
 
-        with _progress(clips, what) as bar:
+        total = sum(map(_seconds, clips))
+        with progress(None, what, total, " s") as bar:
             full = 0
             for event in read_windows(clips, self.features, self.workers, 2 * self.batch_size):
                 waiting.append(event)
-                full += event.window is not None
                 if event.window:
-                    bar.advance(event.window.end - event.window.start)
+                    full += 1  # windows may overlap
+                    bar.update(min(event.window.end - event.window.start, total - bar.n))
                 if full == self.batch_size or not full:
                     yield from flush()
                     full = 0
@@ -247,11 +246,6 @@ class Embedder:
         batch[: len(mels)] = mels
         return np.array(self._embed_audio(mx.array(batch)))[: len(mels)]
 
-    def _finite(self, row: np.ndarray, clip: Clip) -> np.ndarray:
-        if not np.isfinite(row).all():
-            raise ValueError(f"{self.name}: the embedding of {clip.id} is not finite")
-        return row
-
 
 def model_folder(name: str | Path, setting: str = "--checkpoint") -> Path:
     """The folder with the model that `name` means; see Embedder.from_folder."""
@@ -282,42 +276,8 @@ def as_clip(clip: Clip | AudioPath) -> Clip:
     return Clip(str(clip), clip if isinstance(clip, TarMember) else Path(clip), ())
 
 
-def _check_parts(embedder: Embedder) -> None:
-    """ValueError when tokenizer or front end belong to another model."""
-    config, settings = embedder.model.config, embedder.features.settings
-    embedder.tokenizer.check(config.text_config.vocab_size)
-    sizes = config.audio_config
-    if settings.mels != sizes.num_mel_bins or settings.frames > sizes.frames:
-        raise ValueError(
-            f"{embedder.name}: the front end gives {settings.frames} frames of {settings.mels} "
-            f"mels, but the model takes up to {sizes.frames} of {sizes.num_mel_bins}: they belong "
-            "to different checkpoints"
-        )
-
-
-class _Minutes(tqdm):
-    """A progress bar of minutes."""
-
-    def advance(self, seconds: float) -> None:
-        """Add seconds; windows may overlap, so never beyond the total."""
-        self.update(min(seconds / 60, self.total - self.n))
-
-
-def _progress(clips: Sequence[Clip], what: str) -> _Minutes:
-    total = 0.0
-    for clip in clips:
-        try:
-            total += clip.seconds
-        except AudioError:  # reported when it is read
-            continue
-    terminal = sys.stderr.isatty()
-    return _Minutes(
-        desc=what, total=total / 60, mininterval=0.1 if terminal else 20, ascii=not terminal,
-        dynamic_ncols=terminal, ncols=None if terminal else 80,
-        bar_format="{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total:.1f} min "
-        "[{elapsed}<{remaining}]",
-    )  # fmt: skip
-
-
-def _unit(x: np.ndarray) -> np.ndarray:
-    return x / max(float(np.linalg.norm(x)), 1e-12)
+def _seconds(clip: Clip) -> float:
+    try:
+        return clip.seconds
+    except AudioError:  # reported when it is read
+        return 0.0

@@ -1,19 +1,17 @@
 """Outputs of frozen towers, computed once for each clip and caption and kept on disk."""
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
-import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
 from audiotrain.datasets.items import Clip
-from audiotrain.recipes.clap.dataset import Library, Sounds, Texts, Vectors
+from audiotrain.models.clap.weights import values_digest
+from audiotrain.recipes.clap.dataset import Library, Texts, Vectors
 from audiotrain.recipes.clap.training import CLAPTraining
 from audiotrain.recipes.common.preparation import fill_cache
 from audiotrain.train.distributed.ranks import SingleProcess
-from audiotrain.utils.arrays import arrays_of
 from audiotrain.utils.progress import progress
 
 
@@ -45,8 +43,7 @@ def audio_vectors(
     keys = [(source, settings | span) for source, span in (clip.cache_key() for clip in clips)]
 
     def compute(rows: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
-        sounds = Sounds(library.clips([clips[row] for row in rows]), Vectors())
-        loader = library.loader(sounds, batch_size)
+        loader = library.loader(library.sounds([clips[row] for row in rows]), batch_size)
         for number, batch in enumerate(progress(loader, "audio tower")):
             vectors = np.array(tower(batch["mel"], batch["is_longer"]))
             yield from zip(rows[number * batch_size :], vectors, strict=False)
@@ -75,8 +72,4 @@ def text_vectors(
 
 def digest(tower: nn.Module) -> str:
     """Hash of a tower: its sizes, its weights and its statistics."""
-    hashed = hashlib.blake2b(repr(asdict(tower.config)).encode(), digest_size=20)
-    for name, array in sorted(arrays_of(tower.parameters()).items()):
-        hashed.update(name.encode())
-        hashed.update(np.array(array.astype(mx.float32)).tobytes())
-    return hashed.hexdigest()
+    return values_digest(tower, repr(asdict(tower.config)), size=20)

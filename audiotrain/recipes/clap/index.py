@@ -4,24 +4,25 @@ Both hold `embeddings` (rows, dim) float32 of length 1, `clip` (rows,) int32, `s
 (rows,) in seconds, `ids` the names of the clips, and `model`, the digest of the model.
 """
 
+import io
 import json
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from audiotrain.datasets.items import Clip
-from audiotrain.features.audio import AudioError
-from audiotrain.recipes.clap.embedder import Embedder
-from audiotrain.utils.files import replacing
+from audiotrain.recipes.clap.embedder import Embedder, Spans
+from audiotrain.utils.files import write
 
-SUFFIXES = (".safetensors", ".npz")
 FORMAT = "audiotrain-clap-index"
 ARRAYS = {"embeddings": np.float32, "clip": np.int32, "start": np.float32, "end": np.float32}
+DAMAGED = (SafetensorError, zipfile.BadZipFile, EOFError, KeyError, TypeError, ValueError)
 
 
 @dataclass(frozen=True)
@@ -37,31 +38,22 @@ class Index:
 
     def write(self, path: Path) -> None:
         """Write the file, whole or not at all. ValueError when the file system refuses."""
-        arrays = {
+        arrays: dict[str, Any] = {
             name: np.ascontiguousarray(getattr(self, name), kind) for name, kind in ARRAYS.items()
         }
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(path) as partial:
-                if path.suffix == ".npz":
-                    with open(partial, "wb") as file:
-                        np.savez(file, **arrays, ids=np.array(self.ids), model=self.model)
-                else:
-                    meta = {"format": FORMAT, "model": self.model, "ids": json.dumps(self.ids)}
-                    partial.write_bytes(save(arrays, meta))
-        except OSError as error:
-            raise ValueError(f"{path}: cannot write: {error.strerror or error}") from None
+        if path.suffix == ".npz":
+            content = io.BytesIO()
+            np.savez(content, **arrays, ids=np.array(self.ids), model=self.model)
+            write(path, content.getvalue())
+        else:
+            meta = {"format": FORMAT, "model": self.model, "ids": json.dumps(self.ids)}
+            write(path, save(arrays, meta))
 
     @classmethod
     def read(cls, path: Path) -> "Index":
         """What `write` wrote. ValueError, one line, for any other file."""
-        check_suffix(path, "--index")
-        damaged = (
-            SafetensorError, zipfile.BadZipFile, EOFError, KeyError, TypeError, ValueError,
-        )  # fmt: skip
         try:
-            found = _read_npz(path) if path.suffix == ".npz" else _read_safetensors(path)
-            index = cls(**found)
+            index = _read_npz(path) if path.suffix == ".npz" else _read_safetensors(path)
             rows = len(index.embeddings)
             shapes = {name: getattr(index, name).shape for name in ("clip", "start", "end")}
             whole = index.embeddings.ndim == 2 and rows and set(shapes.values()) == {(rows,)}
@@ -70,7 +62,7 @@ class Index:
         except OSError as error:
             why = error.strerror or error
             raise ValueError(f"--index {path}: {why}; `embed --output` writes one") from None
-        except damaged as error:
+        except DAMAGED as error:
             raise ValueError(f"{path}: not an index that `embed` wrote: {error}") from None
         return index
 
@@ -80,41 +72,25 @@ def build(
 ) -> tuple[Index, list[str]]:
     """An index of clips, a row for each window or each clip, and a line for each clip that is left
     out since it can't be read. ValueError when none can, or when `strict` and one cannot."""
-    rows: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
-    problems: dict[int, str] = {}
-    for number, found in embedder.each(clips, "embedding", strict):
-        if isinstance(found, AudioError):
-            problems[number] = str(found)
-        else:
-            rows[number] = (
-                found if windows else (found.mean[None], found.starts[:1], found.ends[-1:])
-            )
-    order = sorted(rows)
-    embeddings, starts, ends = (
-        np.concatenate([rows[number][part] for number in order]) for part in range(3)
-    )
-    clip = np.repeat(np.arange(len(order)), [len(rows[number][0]) for number in order])
-    ids = [clips[number].id for number in order]
-    told = [problems[number] for number in sorted(problems)]
-    return Index(embeddings, clip, starts, ends, ids, embedder.digest), told
+    read, spans, problems = embedder.embed_windows(clips, "embedding", strict)
+    if not windows:
+        spans = [Spans(one.mean[None], one.starts[:1], one.ends[-1:]) for one in spans]
+    embeddings, starts, ends = (np.concatenate(parts) for parts in zip(*spans, strict=True))
+    clip = np.repeat(np.arange(len(read)), [len(one.starts) for one in spans])
+    ids = [one.id for one in read]
+    return Index(embeddings, clip, starts, ends, ids, embedder.digest), problems
 
 
-def check_suffix(path: Path, flag: str) -> None:
-    """ValueError naming the flag unless it is a format of an index."""
-    if path.suffix not in SUFFIXES:
-        raise ValueError(f"{flag} {path}: found {path.suffix!r}, expected {' or '.join(SUFFIXES)}")
+def _read_npz(path: Path) -> Index:
+    with open(path, "rb") as file, np.load(file, allow_pickle=False) as content:
+        arrays = {name: content[name].astype(kind) for name, kind in ARRAYS.items()}
+        return Index(**arrays, ids=content["ids"].tolist(), model=str(content["model"]))
 
 
-def _read_npz(path: Path) -> dict:
-    with open(path, "rb") as file, np.load(file, allow_pickle=False) as found:
-        arrays = {name: found[name].astype(kind) for name, kind in ARRAYS.items()}
-        return arrays | {"ids": found["ids"].tolist(), "model": str(found["model"])}
-
-
-def _read_safetensors(path: Path) -> dict:
-    with safe_open(str(path), "numpy") as found:
-        meta = found.metadata() or {}
+def _read_safetensors(path: Path) -> Index:
+    with safe_open(str(path), "numpy") as content:
+        meta = content.metadata() or {}
         if meta.get("format") != FORMAT:
             raise ValueError(f"format is {meta.get('format')!r}, expected {FORMAT!r}")
-        arrays = {name: found.get_tensor(name).astype(kind) for name, kind in ARRAYS.items()}
-        return arrays | {"ids": json.loads(meta["ids"]), "model": meta["model"]}
+        arrays = {name: content.get_tensor(name).astype(kind) for name, kind in ARRAYS.items()}
+        return Index(**arrays, ids=json.loads(meta["ids"]), model=meta["model"])

@@ -33,6 +33,7 @@ from audiotrain.models.lora import lora_parameters, merge_lora
 from audiotrain.recipes.clap.embedder import MODEL
 from audiotrain.recipes.clap.settings import ExportSettings, TrainSettings
 from audiotrain.recipes.clap.training import CLAPTraining, Memory
+from audiotrain.recipes.common import checkpoints
 from audiotrain.train import checkpoint
 from audiotrain.train.weight_averaging import interpolate
 from audiotrain.utils.arrays import arrays_of, put_arrays
@@ -67,7 +68,7 @@ class Start:
         """As `of` left it. ValueError when the weights of --pretrained are others by now."""
         if settings.pretrained is not None:
             start = cls.pretrained(settings.pretrained)
-            _check_same(start.folder, run / START)
+            _check_same(pretrained_folder(settings.pretrained), run / START)
             return start
         tokenizer = Tokenizer.read(run / "tokenizer", _length(settings.model))
         text = replace(settings.model.text_config, vocab_size=tokenizer.size)
@@ -80,21 +81,13 @@ class Start:
         config = CLAPConfig.from_dict(read_config(folder), str(folder / "config.json"))
         tokenizer = Tokenizer.read(folder, _length(config))
         tokenizer.check(config.text_config.vocab_size)
-        features, audio = ClapFeatureSettings.read(folder), config.audio_config
-        for what, found, expected in (
-            ("mels", features.mels, audio.num_mel_bins),
-            ("fusion", features.fused, audio.enable_fusion),
-        ):
-            if found != expected:
-                raise ValueError(
-                    f"{folder}: its front end has {what} {found}, its model expects {expected}"
-                )
-        if features.frames > audio.frames:
-            raise ValueError(
-                f"{folder}: its front end gives {features.frames} frames, its model takes "
-                f"{audio.frames}"
-            )
+        features = ClapFeatureSettings.read(folder)
+        features.check(config.audio_config, str(folder))
         return cls(config, tokenizer, features, folder)
+
+    def load_model(self) -> CLAP:
+        """The CLAP of --pretrained, or one with fresh weights."""
+        return CLAP(self.config) if self.folder is None else CLAP.from_pretrained(self.folder)
 
 
 def _check_same(folder: Path, saved: Path) -> None:
@@ -119,9 +112,8 @@ def _length(config: CLAPConfig) -> int:
 def make_module(settings: TrainSettings, start: Start) -> CLAPTraining:
     """The module in its mode, with the weights of --pretrained or those of the seed."""
     mx.random.seed(settings.seed)
-    clap = CLAP(start.config) if start.folder is None else CLAP.from_pretrained(start.folder)
     return CLAPTraining(
-        clap,
+        start.load_model(),
         settings.mode,
         settings.last,
         settings.lora,
@@ -142,14 +134,14 @@ def take_statistics(clap: CLAP, mels: Iterable[np.ndarray]) -> None:
 
 def write_best(module: CLAPTraining, start: Start, run: Path) -> Path:
     """Write `model/`, the run's best weights with LoRA merged; the module has them from then on."""
-    best = best_of(module, run)
-    write_model(best, start.tokenizer, start.features, run / MODEL, start.folder)
+    model = best_of(module, run)
+    write_model(model, start.tokenizer, start.features, run / MODEL, start.folder)
     return run / MODEL
 
 
 def withdraw(run: Path) -> None:
-    """Take away the model of a run that goes on: what is best may change, and the checkpoint that
-    it was written from stays."""
+    """Remove the model of a run that goes on: the best checkpoint may change, and the one that it
+    was written from stays."""
     for name in (CONFIG, SAFETENSORS):
         (run / MODEL / name).unlink(missing_ok=True)
 
@@ -170,7 +162,7 @@ def write_model(
     folder: Path,
     source: Path | None,
 ) -> None:
-    """A model folder; what `source` has for tokenizer and front end is copied."""
+    """A model folder; the files of tokenizer and front end are copied from `source`."""
     clap.logit_scale_t = clap.logit_scale_a + 0
     clap.save_pretrained(folder, source)
     if not any((folder / name).is_file() for name in (TOKENIZER_FILE, VOCABULARY_FILE)):
@@ -180,44 +172,28 @@ def write_model(
 
 
 def export(settings: ExportSettings) -> Path:
-    """Write the model of a run, or what lies between it and its start, to `settings.output`."""
-    run, output = find_run(settings.checkpoint), settings.output
+    """Write the model of a run, or one between it and its start, to `settings.output`."""
+    output, share = settings.output, settings.share
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ValueError(f"{output}: exists already, expected a new or empty folder")
+    run = checkpoints.newest_run(settings.checkpoint, "clap")
     trained = config.load(TrainSettings, ["--config", str(run / "config.yaml")])
     if (run / MODEL / SAFETENSORS).is_file():
-        source = run / MODEL
-        clap, features = CLAP.from_pretrained(source), ClapFeatureSettings.read(source)
-        tokenizer = Tokenizer.read(source)
+        start = Start.pretrained(str(run / MODEL))
+        clap = start.load_model()
     else:  # of a run that was stopped
         start = Start.resumed(trained, run)
         clap = best_of(make_module(trained, start), run)
-        tokenizer, features, source = start.tokenizer, start.features, start.folder
-    if settings.share < 1:
+    if share < 1:
         if trained.pretrained is None:
             raise ValueError(
-                f"share={settings.share}: the run in {run} began from scratch, expected one with "
-                "--pretrained, between whose weights and its own there is something"
+                f"share={share}: the run in {run} began from scratch, expected one with "
+                "--pretrained, since a share is between its weights and the run's"
             )
-        before = arrays_of(CLAP.from_pretrained(Start.resumed(trained, run).folder))
-        put_arrays(clap, interpolate(before, arrays_of(clap), settings.share))
-    write_model(clap, tokenizer, features, output, source)
-    print(f"{output}: the model of {run}, share {settings.share:g} of the way from its start")
+        before = arrays_of(Start.resumed(trained, run).load_model())
+        put_arrays(clap, interpolate(before, arrays_of(clap), share))
+    write_model(clap, start.tokenizer, start.features, output, start.folder)
+    print(f"{output}: the model of {run}, share {share:g} of the way from its start")
     if trained.loss.kind == "siglip":
         print("siglip's bias is not part of it: ClapModel has none; similarities need none")
     return output
-
-
-def find_run(place: Path) -> Path:
-    """A run folder with a best checkpoint: `place`, or the newest one in it."""
-    runs = [run for run in (place, *_folders(place)) if (run / "config.yaml").is_file()]
-    runs = [run for run in runs if checkpoint.exists(run / "checkpoints" / "best")]
-    if not runs:
-        raise ValueError(
-            f"{place}: no checkpoints/best in it, expected the folder of a trained run"
-        )
-    return max(runs, key=lambda run: (run == place, (run / "checkpoints").stat().st_mtime))
-
-
-def _folders(place: Path) -> list[Path]:
-    return [path for path in place.iterdir() if path.is_dir()] if place.is_dir() else []

@@ -6,12 +6,12 @@ from pathlib import Path
 
 from audiotrain.datasets.captions import corpus as captions_corpus
 from audiotrain.datasets.captions import discovery
-from audiotrain.datasets.items import Clip, Corpus, meaning
+from audiotrain.datasets.items import Clip, Corpus
 from audiotrain.datasets.summary import ProblemLog
 from audiotrain.models.clap.feature_extraction import ClapFeatures
 from audiotrain.models.clap.tokenizer import Tokenizer
-from audiotrain.recipes.clap.clips import compose, read_through
-from audiotrain.recipes.clap.dataset import Library, Pairs, Vectors, collate
+from audiotrain.recipes.clap.clips import compose, read_through, refuse_one_meaning
+from audiotrain.recipes.clap.dataset import Library, Vectors, collate
 from audiotrain.recipes.clap.embedder import Embedder
 from audiotrain.recipes.clap.frozen_towers import frozen_vectors
 from audiotrain.recipes.clap.pretrained import (
@@ -64,14 +64,7 @@ class ClapRecipe(Recipe[TrainSettings]):
             corpus = discovery.discover(settings.data, settings.templates, settings.group)
             corpus = captions_corpus.check(corpus, settings.strict)
         print(captions_corpus.report(corpus, log), flush=True)
-        meanings = {meaning(text, clip.concept) for clip in corpus.items for text in clip.captions}
-        if len(meanings) < 2:
-            count = len(corpus.items)
-            what = "1 clip" if count == 1 else f"all captions of {count} clips are equal"
-            raise ValueError(
-                f"{corpus.folder}: {what} ({corpus.items[0].captions[0]!r:.60}), "
-                "expected captions of two meanings or more"
-            )
+        refuse_one_meaning(corpus.items, corpus.folder)
         return corpus
 
     def read(self, run: Path) -> dict[str, list[Clip]]:
@@ -98,7 +91,7 @@ class ClapRecipe(Recipe[TrainSettings]):
     def load(self, items: Sequence[tuple[str, Clip]]) -> list[Clip | str]:
         """The clips that can be decoded to their end, or why they can't."""
         clips = [clip for _, clip in items]
-        samples, cache = self.library.clips(clips), self.settings.cache.expanduser()
+        samples, cache = self.library.pairs(clips), self.settings.cache.expanduser()
         lines = read_through(samples, cache, distributed.join())
         return [line or clip for clip, line in zip(clips, lines, strict=True)]
 
@@ -107,14 +100,14 @@ class ClapRecipe(Recipe[TrainSettings]):
         settings, library, ranks = self.settings, self.library, distributed.join()
         embedded_at_once = settings.micro_batch or min(settings.batch_size, 32)
         if self.start.folder is None:
-            sounds = library.clips(parts["train"][:STATISTICS_CLIPS])
-            mels = [sounds.sound(number)["mel"] for number in range(len(sounds))]
+            sounds = library.sounds(parts["train"][:STATISTICS_CLIPS])
+            mels = [sounds[number]["mel"] for number in range(len(sounds))]
             take_statistics(self.module.clap, mels)
         vectors = Vectors()
         if settings.caches_towers:
             clips = [clip for part in parts.values() for clip in part]
             vectors = frozen_vectors(self.module, library, clips, embedded_at_once, ranks)
-        pairs = Pairs(library.clips(parts["train"], settings.augmentation), vectors)
+        pairs = library.pairs(parts["train"], settings.augmentation, vectors)
         batch = runs.batch_size(settings, pairs)
         if len(pairs) < max(2, ranks.size):
             raise ValueError(

@@ -91,9 +91,13 @@ def score_clips(
         prompts = embed_prompts(embedder, names, templates)
         methods = {"zero_shot": (zero_shot(tested.embeddings, prompts), how)}
         if linear_probe:
-            known = [embed_labelled(embedder, part, names) for part in (training, validation)]
-            if (probed := probe_scores(tested, len(names), *known)) is not None:
-                methods["linear_probe"] = probed
+            known: list[LabelledEmbeddings | None] = []
+            for part in (training, validation):
+                part = [clip for clip in part if clip.label in names]
+                what = "embedding clips for the probe"
+                known.append(labelled(embedder.embed(part, what), names) if part else None)
+            if (result := probe_scores(tested, len(names), *known)) is not None:
+                methods["linear_probe"] = result
             else:
                 print("no linear probe: too few classes or groups of clips to learn it from")
         classes = ClassScores(names, tested.targets, methods)
@@ -114,27 +118,20 @@ def embed_captions(embedder: Embedder, clips: Sequence[Clip]) -> np.ndarray:
     return embedder.text(list(distinct))[[distinct[caption] for caption in captions]]
 
 
-def embed_prompts(embedder: Embedder, names: Sequence[str], templates: Sequence[str]) -> np.ndarray:
-    """(classes, templates, dim): each class's name in each of the sentences."""
+def embed_prompts(
+    embedder: Embedder, names: Sequence[str], templates: Sequence[str]
+) -> list[np.ndarray]:
+    """For each class (templates, dim): its name in each of the sentences."""
     texts = [template.format(label=name) for name in names for template in templates]
-    return embedder.text(texts).reshape(len(names), len(templates), -1)
-
-
-def embed_labelled(
-    embedder: Embedder, clips: Sequence[Clip], names: Sequence[str]
-) -> LabelledEmbeddings | None:
-    """Clips with one of the classes `names` for the probe to learn from; None without any."""
-    clips = [clip for clip in clips if clip.label in names]
-    if not clips:
-        return None
-    return labelled(embedder.embed(clips, "embedding clips for the probe"), names)
+    return np.split(embedder.text(texts), len(names))
 
 
 def labelled(embedded: EmbeddedClips, names: Sequence[str]) -> LabelledEmbeddings:
     """The clips with one of the classes `names`."""
-    numbers = {name: number for number, name in enumerate(names)}
-    rows = [row for row, clip in enumerate(embedded.clips) if clip.label in numbers]
-    clips = [embedded.clips[row] for row in rows]
-    targets = np.array([numbers[clip.label] for clip in clips], np.int64)
-    groups = [clip.group or clip.id for clip in clips]
-    return LabelledEmbeddings(embedded.embeddings[rows], targets, groups)
+    rows, targets, groups = [], [], []
+    for row, clip in enumerate(embedded.clips):
+        if clip.label in names:
+            rows.append(row)
+            targets.append(names.index(clip.label))
+            groups.append(clip.group or clip.id)
+    return LabelledEmbeddings(embedded.embeddings[rows], np.array(targets, np.int64), groups)

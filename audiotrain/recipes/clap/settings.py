@@ -1,123 +1,138 @@
-"""Settings of CLAP's training and export; their defaults are stated here and nowhere else."""
+"""Settings of CLAP's commands; their defaults are stated here and nowhere else."""
 
-import math
 import os
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
+from pydantic import AfterValidator, Field
+
+from audiotrain.config.schema import NonNegativeInt, PositiveInt, Share, validated
+from audiotrain.datasets.captions.discovery import TEMPLATES
 from audiotrain.models.clap.config import CLAPConfig, HTSATConfig
 from audiotrain.models.clap.feature_extraction import ClapFeatureSettings
 from audiotrain.recipes.clap.dataset import ClipAugmentation
 from audiotrain.recipes.clap.finetuning import LoraSettings, Mode, OptimizationSettings
 from audiotrain.recipes.clap.training import LossSettings
+from audiotrain.recipes.common.settings import Folds, Part, ResultSettings, RunSettings
 
-CACHE = Path("~/.cache/audiotrain/clap")
 COMPOSED = 2400  # clips without data
-
-
-def small_model() -> CLAPConfig:
-    """A model of 1 M parameters that hears 10 s as 64 patches, each of 640 ms, in one window."""
-    small = CLAPConfig.small()
-    audio = HTSATConfig(
+# 25 frames a second of sounds up to 12 kHz; a model of 1 M parameters that takes 10 s of them as 64
+# patches, each of 640 ms, in one window.
+SMALL_FEATURES = ClapFeatureSettings(rate=24000, hop=960, fmax=12000)
+SMALL_MODEL = CLAPConfig(
+    HTSATConfig(
         spec_size=128,
         patch_size=16,
         patch_embeds_hidden_size=128,
         depths=(3,),
         num_attention_heads=(4,),
         hidden_dropout_prob=0.0,
-    )
-    text = replace(small.text_config, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
-    return CLAPConfig(audio, text, projection_dim=128)
+    ),
+    replace(
+        CLAPConfig.small().text_config, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0
+    ),
+    projection_dim=128,
+)
 
 
-def small_features() -> ClapFeatureSettings:
-    """25 frames a second of sounds up to 12 kHz: what `small_model` takes."""
-    return ClapFeatureSettings(rate=24000, hop=960, fmax=12000)
+def _check_templates(templates: tuple[str, ...]) -> tuple[str, ...]:
+    for template in templates:
+        try:
+            names_the_class = template.format(label="dog") != template.format(label="rain")
+        except (LookupError, ValueError):
+            names_the_class = False
+        if not names_the_class:
+            raise ValueError(f"found {template!r}, expected {{label}} and no other {{}}")
+    return templates
 
 
-@dataclass(frozen=True)
-class TrainSettings:
+def _suffix(*suffixes: str) -> AfterValidator:
+    def check(path: Path) -> Path:
+        if path.suffix not in suffixes:
+            raise ValueError(f"found {path.suffix!r}, expected {' or '.join(suffixes)}")
+        return path
+
+    return AfterValidator(check)
+
+
+Templates = Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_check_templates)]
+ResultFile = Annotated[Path, _suffix(".csv", ".json")]
+IndexFile = Annotated[Path, _suffix(".safetensors", ".npz")]
+
+
+@validated(kw_only=True)
+class TrainSettings(RunSettings):
     """Train CLAP on a folder of audio and captions, or on composed scenes; from weights or from
     scratch."""
 
     data: Path | None = None
-    """folder of audio and captions, a table or a tar; nothing: scenes composed of synthesised
+    """folder of audio and captions, a table or a tar; default: scenes composed of synthesised
     events"""
     pretrained: str | None = None
     """model folder, or id of Hugging Face's hub such as laion/clap-htsat-unfused, to start from;
-    nothing: a small model from scratch"""
+    default: a small model from scratch"""
     mode: Mode = "full"
     """what trains: all, the two projections alone, a tower with the projections, LoRA updates with
     the projections, or the last blocks of both towers with the projections"""
-    last: int = 2
+    last: PositiveInt = 2
     """blocks of each tower that mode last-n trains"""
     cache_towers: bool = True
-    """compute what a frozen tower gives once for each clip or caption and read it from then on;
-    clips are then cut to their centre and not augmented. Mixed or joined clips are never cached"""
-    output: Path | None = None
-    """run folder, new or to be resumed; nothing: runs/clap-DATE-TIME"""
-    resume: bool = False
-    """continue the run in `output` where it stopped"""
-    cache: Path = CACHE
+    """compute the outputs of frozen towers once for each clip or caption and reuse them; clips are
+    then cut to their centre and not augmented. Mixed or joined clips are never cached"""
+    cache: Path = Path("~/.cache/audiotrain/clap")
     """folder of extracted features, reused by later runs"""
-    seed: int = 0
-    """seed of the split, the scenes, the weights and the order"""
-    valid: float = 0.1
-    """share of the clips to validate on"""
-    test: float = 0.1
-    """share of the clips to test on"""
-    group: str | None = None
-    """column of a table whose equal values stay in one part of the split"""
-    templates: tuple[str, ...] = ("This is a sound of {label}.",)
+    templates: Templates = ("This is a sound of {label}.",)
     """captions of clips that have a class and no caption"""
     strict: bool = False
     """stop at audio that cannot be read instead of leaving it out"""
-    composed: int | None = None
-    """scenes composed for training; nothing: 2400 without data, none with data"""
-    vocabulary: int = 1024
+    composed: NonNegativeInt | None = None
+    """scenes composed for training; default: 2400 without data, none with data"""
+    vocabulary: Annotated[int, Field(ge=261)] = 1024
     """tokens that a tokenizer learns from the captions, at most, where there is no --pretrained"""
-    batch_size: int = 64
+    batch_size: Annotated[int, Field(ge=2)] = 64
     """clips of a batch, for each process under mlx.launch; each is compared with all others"""
-    micro_batch: int = 0
+    micro_batch: NonNegativeInt = 0
     """clips that are embedded at a time, for large batches on small memory; 0: all. The gradients
     are those of the whole batch, and so are the statistics of the input's norm"""
     checkpoint_blocks: bool = False
     """compute the towers' blocks twice to keep less in memory"""
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     """bf16-mixed computes in bfloat16, for GPUs"""
-    steps: int | None = None
-    """optimizer steps; nothing: 600 without data, `epochs` with data"""
-    epochs: int = 10
-    """passes over the clips when `steps` is not given"""
-    max_minutes: float | None = None
-    """stop training after so many minutes"""
-    validations: int = 10
-    """how many times training is interrupted to validate"""
-    patience: int = 0
-    """stop after so many validations without a better retrieval mAP@10; 0: never"""
-    workers: int = 2
-    """threads that load training batches; clips are read before, on all cores"""
-    loggers: tuple[Literal["wandb", "tensorboard", "mlflow"], ...] = ()
-    """where numbers and settings go besides the run folder"""
-    augmentation: ClipAugmentation = field(default_factory=lambda: ClipAugmentation(gain=3.0))
-    """what is done to clips besides drawing a crop and a caption"""
-    lora: LoraSettings = field(default_factory=LoraSettings)
+    steps: PositiveInt | None = None
+    """optimizer steps; default: 600 without data, `epochs` with data"""
+    patience: NonNegativeInt = 0
+    """stop after this many validations without a better retrieval mAP@10; 0: never"""
+    augmentation: ClipAugmentation = ClipAugmentation(gain=3.0)
+    """changes of clips besides a random crop and caption"""
+    lora: LoraSettings = LoraSettings()
     """updates of mode lora"""
-    loss: LossSettings = field(default_factory=LossSettings)
+    loss: LossSettings = LossSettings()
     """loss"""
-    optimization: OptimizationSettings = field(default_factory=OptimizationSettings)
+    optimization: OptimizationSettings = OptimizationSettings()
     """optimizer"""
-    features: ClapFeatureSettings = field(default_factory=small_features)
+    features: ClapFeatureSettings = SMALL_FEATURES
     """front end where there is no --pretrained"""
-    model: CLAPConfig = field(default_factory=small_model)
+    model: CLAPConfig = SMALL_MODEL
     """sizes where there is no --pretrained; the vocabulary is the tokenizer's"""
 
     def __post_init__(self):
-        # A folder or a hub's name, so no Path, which a run would remember in full by itself.
-        if self.pretrained is not None and (folder := Path(self.pretrained).expanduser()).is_dir():
+        super().__post_init__()
+        if self.data is None and self.composed_clips < 10:
+            raise ValueError(f"composed={self.composed} without data, expected 10 or more")
+        if self.pretrained is None:
+            if self.mode != "full":
+                raise ValueError(f"mode={self.mode}, expected --pretrained, a model to start from")
+            self.features.check(self.model.audio_config, "features")
+            return
+        for name, default in (("features", SMALL_FEATURES), ("model", SMALL_MODEL)):
+            if getattr(self, name) != default:
+                raise ValueError(
+                    f"--{name}…: expected no such setting, since --pretrained has its own"
+                )
+        # A folder or a hub's id, so no Path, which `run.save_settings` would make absolute.
+        if (folder := Path(self.pretrained).expanduser()).is_dir():
             object.__setattr__(self, "pretrained", os.path.abspath(folder))
-        check_training(self)
 
     @property
     def composed_clips(self) -> int:
@@ -128,72 +143,124 @@ class TrainSettings:
 
     @property
     def caches_towers(self) -> bool:
-        """Whether what frozen towers give is kept: not where clips are mixed into new ones."""
+        """Whether outputs of frozen towers are kept: not where clips are mixed into new ones."""
         change = self.augmentation
         return self.cache_towers and change.mix + change.join + change.blend == 0
 
 
-@dataclass(frozen=True)
+@validated(kw_only=True)
 class ExportSettings:
     """Write a run's model as a folder that Hugging Face's ClapModel reads."""
 
     output: Path
     """folder for the model, new or empty"""
     checkpoint: Path = Path("runs")
-    """run folder; a folder of runs: its newest run"""
-    share: float = 1.0
+    """run folder; of a folder of runs the newest"""
+    share: Share = 1.0
     """how far from the starting weights (0) to the trained ones (1): in between, what was known
     before is better kept (WiSE-FT)"""
 
+
+@validated(kw_only=True)
+class UseSettings(ResultSettings):
+    """Commands that use a trained CLAP."""
+
+    checkpoint: str = "runs"
+    """run folder, folder of runs (its newest), folder of a Hugging Face CLAP, or its hub id"""
+    strict: bool = False
+    """stop at a file that can't be read instead of leaving it out"""
+    batch_size: PositiveInt | None = None
+    """windows embedded at once; default: what suits the device"""
+
+
+@validated(kw_only=True)
+class ScoreSettings(UseSettings):
+    """Commands that score a model on captioned or labelled clips."""
+
+    data: Path
+    """folder of audio with captions or labels, a table or a tar"""
+    output: Path | None = None
+    """folder for metrics.json and tables"""
+    group: str | None = None
+    """column of a table whose equal values are one group, kept in one fold"""
+    templates: Templates = TEMPLATES
+    """sentences that name a class, with {label} in them"""
+
+
+@validated(kw_only=True)
+class EvaluateSettings(ScoreSettings):
+    """Score a model on a captioned folder: retrieval both ways, and classes where it has labels."""
+
+    output: Path | None = None
+    """folder for metrics.json, tables and pictures; default: RUN/evaluation-NAME, with -SPLIT for a
+    part, or runs/evaluation-NAME-of-MODEL for a model from elsewhere"""
+    split: Part | None = None
+    """only this part, of the run's own split or as the data say; default: everything"""
+    linear_probe: bool = True
+    """fit a linear probe where clips have labels"""
+
+
+@validated(kw_only=True)
+class CvSettings(ScoreSettings):
+    """Cross-validate what a model knows of classes: zero-shot, and by a linear probe."""
+
+    output: Path | None = None
+    """folder for folds.json, oof, metrics.json, tables; default: RUN/cv-NAME, or
+    runs/cv-NAME-of-MODEL for a model from elsewhere"""
+    folds: Folds = 5
+    """parts of the clips, by group, each with about the same share of every class"""
+    fold_column: str | None = None
+    """column of a table that says the fold of each clip, such as ESC-50's fold"""
+    seed: NonNegativeInt = 0
+    """seed of the folds"""
+
+
+@validated(kw_only=True)
+class EmbedSettings(UseSettings):
+    """Write the embeddings of all audio in a folder to one file."""
+
+    data: Path
+    """folder of audio, at any depth, in tars too; or one file"""
+    output: IndexFile
+    """file to write: .safetensors or .npz"""
+    windows: bool = False
+    """an embedding for each 10 s instead of one for each file: long recordings can be searched"""
+
+
+@validated(kw_only=True)
+class SearchSettings(UseSettings):
+    """Find the recordings that fit a text, or sound like a recording."""
+
+    index: Path
+    """file that `embed` wrote; or a folder of audio, embedded now in windows"""
+    query: str = ""
+    """what to look for, in words"""
+    audio: Path | None = None
+    """recording to look for instead"""
+    top: PositiveInt = 10
+    """how many to show"""
+    output: ResultFile | None = None
+    """file for the results: .csv or .json"""
+
     def __post_init__(self):
-        if not 0 <= self.share <= 1:
-            raise ValueError(f"share={self.share}, expected 0 to 1")
-
-
-def check_training(settings: TrainSettings) -> None:
-    """ValueError naming the first setting that cannot be, before anything is read or written."""
-    least = {
-        "seed": 0, "last": 1, "composed": 0, "vocabulary": 261, "batch_size": 2, "micro_batch": 0,
-        "steps": 1, "epochs": 1, "validations": 1, "patience": 0, "workers": 0,
-    }  # fmt: skip
-    for name, smallest in least.items():
-        value = getattr(settings, name)
-        if value is not None and value < smallest:
-            raise ValueError(f"{name}={value}, expected {smallest} or more")
-    valid, test = settings.valid, settings.test
-    if not (valid > 0 and test > 0 and valid + test < 1):
-        raise ValueError(
-            f"valid={valid} and test={test}, expected shares above 0 that add up to less than 1"
-        )
-    if settings.max_minutes is not None and not 0 < settings.max_minutes < math.inf:
-        raise ValueError(f"max_minutes={settings.max_minutes}, expected more than 0")
-    if not settings.templates:
-        raise ValueError("--templates: nothing follows, expected captions with {label}")
-    if settings.data is None and settings.composed_clips < 10:
-        raise ValueError(f"composed={settings.composed} without data, expected 10 or more")
-    _check_start(settings)
-
-
-def _check_start(settings: TrainSettings) -> None:
-    """Sizes come from --pretrained or from settings; parts stay frozen only where they know
-    something."""
-    if settings.pretrained is None:
-        if settings.mode != "full":
-            raise ValueError(f"mode={settings.mode}, expected --pretrained, a model to start from")
-        frames, image = settings.features.frames, settings.model.audio_config.frames
-        if frames > image:
+        if bool(self.query.strip()) == (self.audio is not None):
             raise ValueError(
-                f"features give {frames} frames, expected at most the {image} of "
-                f"model.audio_config.spec_size={settings.model.audio_config.spec_size}"
+                "search: expected words to look for, such as search 'rain on a roof', or --audio "
+                "FILE, and not both"
             )
-        for name, ours, theirs in (
-            ("mels", settings.features.mels, settings.model.audio_config.num_mel_bins),
-            ("fusion", settings.features.fused, settings.model.audio_config.enable_fusion),
-        ):
-            if ours != theirs:
-                raise ValueError(f"features have {name} {ours}, model.audio_config {theirs}")
-        return
-    untouched = {"features": small_features(), "model": small_model()}
-    for name, default in untouched.items():
-        if getattr(settings, name) != default:
-            raise ValueError(f"--{name}…: expected no such setting, since --pretrained has its own")
+
+
+@validated(kw_only=True)
+class ClassifySettings(UseSettings):
+    """Predict the class of audio files by the names of the classes, without training."""
+
+    audio: Annotated[tuple[Path, ...], Field(min_length=1)]
+    """audio files, or folders of them"""
+    labels: tuple[str, ...]
+    """names of classes: dog,rain or dog rain or FILE.txt with one a line"""
+    templates: Templates = TEMPLATES
+    """sentences that name a class, with {label} in them"""
+    top: PositiveInt = 3
+    """how many classes to show for a file"""
+    output: ResultFile | None = None
+    """file for the results: .csv or .json"""

@@ -5,7 +5,7 @@ Validation is retrieval among all validation clips, and the loss of their embedd
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -13,12 +13,13 @@ import mlx.optimizers as optim
 import numpy as np
 from mlx.utils import tree_flatten
 
+from audiotrain.config.schema import validated
 from audiotrain.datasets.items import Clip
 from audiotrain.evaluation.retrieval import retrieval_scores, retrieve
 from audiotrain.evaluation.retrieval_report import Captions
 from audiotrain.models.clap.htsat import CountingBatchNorm
 from audiotrain.models.clap.model import CLAP, logit_scale
-from audiotrain.recipes.clap.dataset import Library, Sounds, Texts, Vectors
+from audiotrain.recipes.clap.dataset import Library, Texts, Vectors
 from audiotrain.recipes.clap.finetuning import (
     LoraSettings,
     Mode,
@@ -36,16 +37,16 @@ from audiotrain.train.module import OptimizerConfig, TrainModule
 from audiotrain.train.schedulers import WarmupLinearScheduler
 
 Batch = dict[str, mx.array]
-MEANINGS = ("group", "second_group", "share")  # of a batch: what matches, not what is heard
+TARGETS = ("group", "second_group", "share")  # of a batch: which rows match
 
 
-@dataclass(frozen=True)
+@validated
 class LossSettings:
-    """What a batch's similarities should be."""
+    """The contrastive loss of a batch."""
 
     kind: Literal["infonce", "siglip"] = "infonce"
-    """each clip finds its captions among the batch's and each caption its clips, or each pair is
-    told to match or not; clips of equal captions match in both"""
+    """infonce: each clip is classified among the batch's captions and each caption among its clips;
+    siglip: each pair as matching or not. Clips of equal captions match in both"""
     bias: float = -10.0
     """added to siglip's logits at first"""
 
@@ -76,7 +77,7 @@ class CLAPTrainModule(TrainModule):
     ) -> dict[str, mx.array]:
         return self.clap(audio, input_ids, attention_mask)
 
-    def compute_loss(self, batch: tuple) -> tuple[mx.array, dict[str, mx.array]]:
+    def compute_loss(self, batch: Any) -> tuple[mx.array, dict[str, mx.array]]:
         mel, input_ids, attention_mask = batch
         outputs = self(audio=mel, input_ids=input_ids, attention_mask=attention_mask)
         scales = logit_scale(self.clap.logit_scale_a), logit_scale(self.clap.logit_scale_t)
@@ -186,7 +187,7 @@ class CLAPTraining(CLAPTrainModule):
         return clap.text_projection(vectors)
 
     def compute_loss(self, batch: Batch) -> tuple[mx.array, dict[str, mx.array]]:
-        inputs = {name: array for name, array in batch.items() if name not in MEANINGS}
+        inputs = {name: array for name, array in batch.items() if name not in TARGETS}
         rows = len(batch["group"])
         micro = self._memory.micro_batch
         if self.training and 0 < micro < rows:
@@ -197,31 +198,31 @@ class CLAPTraining(CLAPTrainModule):
         return self.loss_of(audio, text, batch["group"], blended)
 
     def _embed_in_micro_batches(self, inputs: Batch, micro: int) -> tuple[mx.array, mx.array]:
-        norm = self.clap.audio_encoder.batch_norm
+        tower = self.clap.audio_encoder
+        norm = tower.batch_norm
         if "mel" not in inputs or not norm.training:
             return in_micro_batches(self, self.embed, inputs, micro)
 
         def embed_normed(part: Batch) -> tuple[mx.array, mx.array]:
-            self.clap.audio_encoder.batch_norm = nn.Identity()
+            tower["batch_norm"] = nn.Identity()
             try:
                 return self.embed(part)
             finally:
-                self.clap.audio_encoder.batch_norm = norm
+                tower["batch_norm"] = norm
 
         inputs = inputs | {"mel": norm(inputs["mel"])}  # of all rows: those of a few would differ
         return in_micro_batches(self, embed_normed, inputs, micro)
 
     def loss_of(
         self, audio: mx.array, text: mx.array, groups: mx.array, blended: Blended | None = None
-    ):
-        """(loss, metrics) of embeddings (rows, projection_dim) and whose rows match."""
-        scale = logit_scale(self.clap.logit_scale_a)
+    ) -> tuple[mx.array, dict[str, mx.array]]:
+        """(loss, metrics) of embeddings (rows, projection_dim); rows of equal `groups` match."""
+        scale, gather = logit_scale(self.clap.logit_scale_a), self._all_ranks()
         if self._loss.kind == "siglip":
-            loss = SigLIPLoss(self._all_ranks())
-            loss, metrics = loss(audio, text, scale, self.logit_bias, groups, blended)
+            siglip = SigLIPLoss(gather)
+            loss, metrics = siglip(audio, text, scale, self.logit_bias, groups, blended)
         else:
-            loss = ContrastiveLoss(self._all_ranks())
-            loss, metrics = loss(audio, text, scale, groups, blended)
+            loss, metrics = ContrastiveLoss(gather)(audio, text, scale, groups, blended)
         return loss, metrics | {"logit_scale": scale}
 
     def validation_step(self, batch: Batch) -> tuple[mx.array, dict[str, mx.array]]:
@@ -238,11 +239,9 @@ class CLAPTraining(CLAPTrainModule):
 
 
 MONITOR = "val_map_at_10"  # mean of both directions
-SHOWN = {"text_to_audio_R@1": "val_text_to_audio_recall_at_1",
-         "audio_to_text_R@1": "val_audio_to_text_recall_at_1"}  # fmt: skip
 
 
-class Embedded(Dataset):
+class EmbeddedPairs(Dataset):
     """Embeddings of clips and of their first captions, {"audio", "text", "group"}, once they are
     filled in."""
 
@@ -254,12 +253,15 @@ class Embedded(Dataset):
         return len(self.groups)
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        found = {"audio": self.audio[index], "text": self.text[index]}
-        return found | {"group": self.groups[index]}
+        return {
+            "audio": self.audio[index],
+            "text": self.text[index],
+            "group": self.groups[index],
+        }
 
 
-class Whole(DataLoader):
-    """Batches that every rank has all of."""
+class UnshardedLoader(DataLoader):
+    """Every rank gets all batches."""
 
     def shard(self, rank: int, world_size: int) -> None:
         """Nothing is divided."""
@@ -270,35 +272,36 @@ class Retrieval(Callback):
     validates; records recall and mAP@10 (MONITOR), and fills the batches of `loader`."""
 
     def __init__(
-        self, clips: Sequence[Clip], library: Library, vectors: Vectors, batch_size: int,
+        self,
+        clips: Sequence[Clip],
+        library: Library,
+        vectors: Vectors,
+        batch_size: int,
         embedded_at_once: int,
-    ):  # fmt: skip
+    ):
         self.captions = Captions.of(clips)
         # Among one clip, or captions of one meaning, every retrieval is right.
         self.is_informative = len(clips) > 1 and len(set(self.captions.meanings)) > 1
-        self.sounds = Sounds(library.clips(clips), vectors)
-        self.texts = Texts(self.captions.texts, library.tokenizer, vectors)
-        numbers: dict[str, int] = {}
-        meanings = [self.captions.meanings[place] for place in self.captions.first]
-        groups = [numbers.setdefault(meaning, len(numbers)) for meaning in meanings]
-        self.embedded = Embedded(np.array(groups, np.int64))
-        self.library, self.batch_size = library, embedded_at_once
-        self.loader = Whole(self.embedded, batch_size, num_workers=0)
+        texts = Texts(self.captions.texts, library.tokenizer, vectors)
+        self.loaders = [
+            library.loader(samples, embedded_at_once)
+            for samples in (library.sounds(clips, vectors), texts)
+        ]
+        meanings = np.array(self.captions.meanings)[self.captions.first]
+        self.pairs = EmbeddedPairs(np.unique(meanings, return_inverse=True)[1])
+        self.loader = UnshardedLoader(self.pairs, batch_size, num_workers=0)
 
     def on_validation_start(self, trainer, module) -> None:
         audio, text = (
             np.concatenate([np.array(rows, np.float32) for rows in predict(trainer, loader)])
-            for loader in (
-                self.library.loader(self.sounds, self.batch_size),
-                self.library.loader(self.texts, self.batch_size),
-            )
+            for loader in self.loaders
         )
-        self.embedded.audio, self.embedded.text = audio, text[self.captions.first]
+        self.pairs.audio, self.pairs.text = audio, text[self.captions.first]
         if trainer.sanity_checking:
             return
-        found = retrieve(audio, text, self.captions.clips, self.captions.meanings)
-        scores = retrieval_scores(found)
-        for name, shown in SHOWN.items():
-            trainer.record(shown, scores[name])
-        both = [scores[f"{direction}_mAP@10"] for direction in found]
-        trainer.record(MONITOR, sum(both) / len(both))
+        results = retrieve(audio, text, self.captions.clips, self.captions.meanings)
+        scores = retrieval_scores(results)
+        for direction in results:
+            trainer.record(f"val_{direction}_recall_at_1", scores[f"{direction}_R@1"])
+        average_precisions = [scores[f"{direction}_mAP@10"] for direction in results]
+        trainer.record(MONITOR, sum(average_precisions) / len(average_precisions))

@@ -90,8 +90,6 @@ def read_windows(
 ) -> Iterator[Event]:
     """The windows of all clips, those of one clip in order, read by `threads` threads that are at
     most `waiting` windows ahead."""
-    if threads < 1:
-        raise ValueError(f"workers={threads}, expected 1 or more")
     ready: queue.Queue[Event | BaseException] = queue.Queue(waiting)
     stopped = threading.Event()
     numbers = iter(range(len(clips)))  # each taken by one thread: next() is atomic

@@ -72,16 +72,22 @@ class RunSettings:
 
 
 @validated(kw_only=True)
-class CheckpointSettings:
+class ResultSettings:
+    """Commands that read recordings and write results."""
+
+    overwrite: bool = False
+    """replace results that exist already"""
+    workers: PositiveInt | None = None
+    """processes or threads that read recordings; default: one for each core"""
+
+
+@validated(kw_only=True)
+class CheckpointSettings(ResultSettings):
     """Commands that use trained models."""
 
     checkpoint: Annotated[tuple[Path, ...], Field(min_length=1)] = (Path("runs"),)
     """runs, cross-validations (all folds) or an ensemble; several are joined; of a folder of runs
     the newest"""
-    overwrite: bool = False
-    """replace results that exist already"""
-    workers: PositiveInt | None = None
-    """processes or threads that read recordings; default: one for each core"""
 
 
 @validated(kw_only=True)

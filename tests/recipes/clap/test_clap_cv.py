@@ -8,8 +8,8 @@ from clap_folders import save_model, write_clip
 
 from audiotrain import config
 from audiotrain.evaluation import plots
+from audiotrain.recipes.clap.commands import COMMANDS
 from audiotrain.recipes.clap.embedder import Embedder
-from audiotrain.recipes.clap.inference import COMMANDS
 from audiotrain.train import crossval
 
 

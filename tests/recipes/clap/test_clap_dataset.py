@@ -11,7 +11,6 @@ from preparing import contents, on_cores
 from audiotrain.datasets.captions import composed
 from audiotrain.datasets.items import Clip
 from audiotrain.features.cache import FeatureCache
-from audiotrain.features.log_mel import LogMel
 from audiotrain.models.clap.feature_extraction import ClapFeatures, ClapFeatureSettings
 from audiotrain.models.clap.tokenizer import train_bpe
 from audiotrain.recipes.clap import dataset as captioned
@@ -59,7 +58,7 @@ def drawn(dataset, index: int, count: int = 40) -> list[dict]:
 def test_a_sample_without_augmentation(clips, tokenizer, features):
     dataset = CaptionedClips(clips, tokenizer, features)
     sample = dataset[1]
-    assert list(sample) == KEYS
+    assert set(sample) == set(KEYS)
     whole = clips[1].read(RATE)
     expected = features.log_mel(whole[round(1.5 * RATE) : round(2.5 * RATE)])
     np.testing.assert_allclose(sample["mel"][0], expected, atol=1e-4)
@@ -92,9 +91,8 @@ def test_groups_say_what_means_the_same(clips, tokenizer, features, tmp_path):
     concepts = [
         Clip(clip.id, clip.audio, (f"caption {n}",), concept="rain") for n, clip in enumerate(clips)
     ]
-    found = {int(sample["group"]) for sample in map(CaptionedClips(
-        concepts, tokenizer, features).__getitem__, range(3))}  # fmt: skip
-    assert len(found) == 1
+    named = CaptionedClips(concepts, tokenizer, features)
+    assert len({int(named[index]["group"]) for index in range(3)}) == 1
     assert all(0 <= group < 2**63 for group in (rain, bell))
 
 
@@ -206,29 +204,6 @@ def test_fusion_has_four_channels_and_says_what_is_longer(clips, tokenizer):
         assert bool(dataset[index]["is_longer"]) == longer == expected
 
 
-def test_waveforms_become_the_same_on_the_device(clips, tokenizer, features):
-    waves = CaptionedClips(clips, tokenizer, features, PLAIN, output="waveform")
-    mels = CaptionedClips(clips, tokenizer, features, PLAIN)
-    sample = waves.get(1, np.random.default_rng(3))
-    assert list(sample) == ["waveform", *KEYS[1:]]
-    found = np.array(LogMel(features.settings.log_mel)(mx.array(sample["waveform"])[None]))
-    expected = mels.get(1, np.random.default_rng(3))["mel"]
-    loud = expected > -40
-    np.testing.assert_allclose(found[loud], expected[loud], atol=2e-3)
-
-
-def test_a_cache_changes_nothing_and_keeps_the_audio(clips, tokenizer, features, tmp_path):
-    cache = FeatureCache(tmp_path / "cache")
-    cached = CaptionedClips(clips, tokenizer, features, cache=cache)
-    plain = CaptionedClips(clips, tokenizer, features)
-    for index in range(3):
-        np.testing.assert_allclose(cached[index]["mel"], plain[index]["mel"], atol=1e-4)
-        assert cached[index]["is_longer"] == plain[index]["is_longer"]
-    assert len(list((tmp_path / "cache").glob("*.npy"))) == 3
-    for sample in drawn(CaptionedClips(clips, tokenizer, features, PLAIN, cache=cache), 1, 3):
-        assert sample["mel"].shape == (1, 101, 16)
-
-
 def test_kept_inputs_change_nothing_and_need_no_decoding(
     clips, tokenizer, features, tmp_path, monkeypatch
 ):
@@ -237,7 +212,7 @@ def test_kept_inputs_change_nothing_and_need_no_decoding(
     kept = CaptionedClips(clips, tokenizer, features, change, mels=FeatureCache(tmp_path / "mels"))
     for index in (0, 2):  # the bell is longer than the input
         for one, other in zip(drawn(kept, index, 8), drawn(plain, index, 8), strict=True):
-            assert list(one) == KEYS
+            assert set(one) == set(KEYS)
             for key in KEYS:
                 np.testing.assert_allclose(one[key], other[key], atol=1e-3, err_msg=key)
         np.testing.assert_allclose(kept[index]["mel"], plain[index]["mel"], atol=1e-5)
@@ -293,28 +268,9 @@ def test_errors_name_the_file(clips, tokenizer, features, tmp_path):
         list(DataLoader(dataset, 1))
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"output": "image"}, "output='image', expected one of mel, waveform"),
-        (
-            {"output": "waveform", "augmentation": ClipAugmentation(mel_masks=1)},
-            "output='waveform' has no spectrogram: expected no masks",
-        ),
-        ({"clips": []}, "no captioned clips"),
-        (
-            {
-                "output": "waveform",
-                "features": ClapFeatures(ClapFeatureSettings(truncation="fusion")),
-            },
-            "output='waveform' with truncation='fusion'",
-        ),
-    ],
-)
-def test_refusals(clips, tokenizer, features, settings, message):
-    given = {"clips": clips, "tokenizer": tokenizer, "features": features} | settings
-    with pytest.raises(ValueError, match=message):
-        CaptionedClips(**given)
+def test_no_clips_are_refused(tokenizer, features):
+    with pytest.raises(ValueError, match="no captioned clips"):
+        CaptionedClips([], tokenizer, features)
 
 
 def test_augmentations_refused():

@@ -59,10 +59,10 @@ def test_a_front_end_is_needed_that_fits(folder):
     for change, message in (
         (
             {"max_length_s": 20},
-            "gives 2001 frames of 64 mels, but the model takes up to 1024 of 64",
+            "gives 2001 frames of 64 mels, fusion False; the model takes up to 1024 of 64",
         ),
         ({"feature_size": 32}, "gives 1001 frames of 32 mels"),
-        ({"truncation": "none"}, "truncation='none', expected one of"),
+        ({"truncation": "none"}, "truncation: found 'none', expected one of"),
     ):
         file.write_text(json.dumps(content | change))
         assert message in told(folder)

@@ -12,10 +12,9 @@ from audiotrain import config
 from audiotrain.evaluation import plots
 from audiotrain.evaluation.plots import retrieval as retrieval_plots
 from audiotrain.features import audio
+from audiotrain.recipes.clap.commands import COMMANDS, read_labels
 from audiotrain.recipes.clap.embedder import Embedder
 from audiotrain.recipes.clap.index import Index
-from audiotrain.recipes.clap.inference import COMMANDS
-from audiotrain.recipes.clap.use_settings import read_labels
 
 
 def command(name, *words):
@@ -133,7 +132,7 @@ def test_evaluate_leaves_out_what_is_broken(place, tmp_path, capsys, no_pictures
     assert (found["clips"], found["captions"], found["left_out"]) == (2, 4, 1)
     told = capsys.readouterr()
     assert "3.wav: the file is empty" in told.out
-    assert "left out 1 of 3 recordings" in told.err
+    assert "left out 1 of 3 recordings" in told.out
     header, end = (tmp_path / "e/problems.txt").read_text().splitlines()
     assert "3.wav: the file is empty" in header
     assert "2.flac: " in end
@@ -145,7 +144,7 @@ def test_evaluate_refuses(place, tmp_path, refused):
     write_clip(tmp_path / "one/a.wav")
     (tmp_path / "one/a.txt").write_text("rain")
     told = refused("evaluate", "--data", tmp_path / "one")
-    assert told == f"{tmp_path}/one: 1 clip ('rain'), expected two captions that differ"
+    assert told == f"{tmp_path}/one: 1 clip ('rain'), expected captions of two meanings or more"
     write_clip(tmp_path / "one/b.wav", seed=1)
     (tmp_path / "one/b.txt").write_text("Rain.")
     assert "2 clips that mean the same ('rain')" in refused("evaluate", "--data", tmp_path / "one")
@@ -196,7 +195,7 @@ def test_safetensors_and_numpy_read_an_index(place, tmp_path):
     assert arrays["embeddings"].dtype == np.float32
 
 
-def test_embed_hears_tars_and_leaves_out_what_is_broken(place, tmp_path, capsys):
+def test_embed_reads_tars_and_leaves_out_what_is_broken(place, tmp_path, capsys):
     data = tmp_path / "data"
     write_clip(data / "z.wav", 1)
     (data / "bad.wav").write_text("bad")
@@ -214,8 +213,8 @@ def test_embed_hears_tars_and_leaves_out_what_is_broken(place, tmp_path, capsys)
     assert not (tmp_path / "i.npz").exists()
 
 
-def test_embed_refuses_before_it_listens(place, tmp_path, refused, monkeypatch):
-    monkeypatch.setattr(Embedder, "each", None)
+def test_embed_refuses_before_it_reads_audio(place, tmp_path, refused, monkeypatch):
+    monkeypatch.setattr(Embedder, "spans", None)
     target = tmp_path / "index.npz"
     target.write_text("mine")
     told = refused("embed", "--data", place / "long", "--output", target)

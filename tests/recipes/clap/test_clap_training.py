@@ -233,7 +233,9 @@ def test_heads_and_towers_have_their_rates_and_only_matrices_decay(mode):
 
 def test_layers_have_smaller_rates_the_nearer_they_are_to_the_input():
     module = CLAPTraining(tiny_clap.model())
-    found, _ = rates(module, OptimizationSettings(1e-3, 1e-2, layer_decay=0.5))
+    found, _ = rates(
+        module, OptimizationSettings(learning_rate=1e-3, head_rate=1e-2, layer_decay=0.5)
+    )
     places = {
         "audio_encoder.norm.weight": 1, "audio_encoder.layers.1.blocks.1.output.weight": 1,
         "audio_encoder.layers.1.blocks.0.output.weight": 1 / 2,

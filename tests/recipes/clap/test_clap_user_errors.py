@@ -65,25 +65,25 @@ def words(place, data, output, *more):
         (["--last", "0"], "last=0, expected 1 or more"),
         (["--composed", "3"], "composed=3 without data, expected 10 or more"),
         (["--vocabulary", "100"], "vocabulary=100, expected 261 or more"),
-        (["--valid", "0"], "valid=0.0 and test=0.1, expected shares above 0"),
+        (["--valid", "0"], "valid=0.0, expected more than 0 and less than 1"),
         (["--max-minutes", "nan"], "max_minutes=nan, expected more than 0"),
         (["--loss.kind", "triplet"], "--loss.kind: found 'triplet', expected"),
         (["--lora.rank", "0"], "lora.rank=0, expected 1 or more"),
         (["--lora.targets"], "--lora.targets: nothing follows"),
         (["--templates"], "--templates: nothing follows"),
         (["--augmentation.mix", "2"], "mix=2.0 and join=0.0, expected at most 1 together"),
-        (["--optimization.layer-decay", "0"], "layer_decay=0.0, expected above 0, at most 1"),
+        (["--optimization.layer-decay", "0"], "layer_decay=0.0, expected more than 0 and at"),
         (["--optimization.head-rate", "nan"], "head_rate=nan, expected more than 0"),
         (["--optimization.ema-decay", "1"], "ema_decay=1.0, expected 0 or more and less than 1"),
-        (["--features.hop", "100"], "features give 2401 frames, expected at most the 256 of"),
-        (["--features.mels", "32"], "features have mels 32, model.audio_config 64"),
+        (["--features.hop", "100"], "the front end gives 2401 frames of 64 mels"),
+        (["--features.mels", "32"], "features: the front end gives 251 frames of 32 mels"),
         (["--features.rate", "0"], "features.rate=0, expected 1 or more"),
         (["--model.audio-config.spec-size", "100"], "spec_size=100, num_mel_bins=64"),
         (["--pretrained", "x", "--model.projection-dim", "8"], "--model…: expected no such"),
         (["--resume"], "--resume: needs --output, the run folder to continue"),
         (["export"], "--output: required"),
         (["export", "--output", "x", "--share", "2"], "share=2.0, expected 0 to 1"),
-        (["export", "--output", "x", "--checkpoint", "none"], "none: no checkpoints/best in it"),
+        (["export", "--output", "x", "--checkpoint", "none"], "none: no trained run there"),
         (["--pretrained", "gone"], "gone: no such folder, and no hub id such as"),
     ],
 )  # fmt: skip
@@ -121,9 +121,7 @@ def test_too_few_clips_or_captions_of_one_meaning(refused, place, tmp_path):
     equal = captioned(tmp_path / "equal", 6)
     for path in equal.glob("*.txt"):
         path.write_text("A sound.\n")
-    message = (
-        "all captions of 6 clips are equal ('A sound.'), expected captions of two meanings or more"
-    )
+    message = "6 clips that mean the same ('a sound'), expected captions of two meanings or more"
     assert message in refused(*words(place, equal, tmp_path / "b"))
 
 
@@ -251,7 +249,7 @@ def test_model_folders_that_do_not_fit(refused, place, start, tmp_path):
     (start / "config.json").write_text(config)
     settings = (start / "preprocessor_config.json").read_text()
     (start / "preprocessor_config.json").write_text(settings.replace("rand_trunc", "fusion"))
-    assert "its front end has fusion True, its model expects False" in line("d")
+    assert "fusion True; the model takes up to 64 of 16, fusion False" in line("d")
     (start / "preprocessor_config.json").unlink()
     assert "found no preprocessor_config.json" in line("e")
     (start / "preprocessor_config.json").write_text(settings)
