@@ -7,7 +7,7 @@ mean of their weights, a soup. Weights are fitted head by head; the ensemble joi
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 import numpy as np
 
@@ -38,15 +38,19 @@ Predictions = tuple[Sequence[np.ndarray], np.ndarray]
 Fit = tuple[np.ndarray, Callable[[np.ndarray], float]]  # weights, the cross entropy of any weights
 
 
-def join(members: Sequence[np.ndarray], weights: np.ndarray, how: Join = "mean") -> np.ndarray:
+def join(members: Sequence[np.ndarray], weights: Sequence[float], how: Join = "mean") -> np.ndarray:
     """Log-probabilities (..., 385) of an ensemble from its members': the logarithm of the weighted
     mean of probabilities, or the weighted mean of logarithms, normalised: chords, bass notes."""
-    chosen = [(posteriors, w) for posteriors, w in zip(members, weights, strict=True) if w]
-    if how == "geometric":
-        joined = sum(np.float32(w) * posteriors for posteriors, w in chosen)
+    is_geometric = how == "geometric"
+    weighted = [
+        np.float32(weight) * (posteriors if is_geometric else np.exp(posteriors))
+        for posteriors, weight in zip(members, weights, strict=True)
+        if weight
+    ]
+    joined = np.sum(weighted, axis=0)
+    if is_geometric:
         return np.concatenate([log_softmax(part) for part in split(joined)], -1)
-    mean = sum(np.float32(w) * np.exp(posteriors) for posteriors, w in chosen)
-    return np.log(np.maximum(mean, np.finfo(np.float32).tiny))
+    return np.log(np.maximum(joined, np.finfo(np.float32).tiny))
 
 
 def transposed(posteriors: np.ndarray, semitones: int) -> np.ndarray:
@@ -72,8 +76,14 @@ class Ensemble(FrameRecognizer):
         names: Sequence[object] = (),
     ):
         names = names or [f"member {number}" for number in range(len(members))]
-        for name, member in zip(names[1:], members[1:], strict=True):
-            _check_input(name, member, names[0], members[0])
+        expected = _input_settings(members[0])
+        for name, member in zip(names, members, strict=True):
+            for key, value in _input_settings(member).items():
+                if value != expected[key]:
+                    raise ValueError(
+                        f"{name}: {key} is {value}, expected {expected[key]} as in {names[0]}: "
+                        "members of an ensemble take the same input"
+                    )
         self.members, self.how = members, how
         self.weights = ensembling.member_weights(weights, len(members))
         self.settings, self.window = members[0].settings, members[0].window
@@ -97,25 +107,16 @@ class Ensemble(FrameRecognizer):
         return join(predictions, weights, self.how)
 
 
-def _check_input(name: object, member: Recognizer, first_name: object, first: Recognizer) -> None:
-    """ValueError when a member takes other features or windows than the first one."""
-    found, expected = asdict(member.settings), asdict(first.settings)
-    found["window"], expected["window"] = member.window, first.window
-    for key in expected:
-        if found[key] != expected[key]:
-            setting = key if key == "window" else f"features.{key}"
-            raise ValueError(
-                f"{name}: {setting} is {found[key]}, expected {expected[key]} as in {first_name}: "
-                "members of an ensemble take the same input"
-            )
+def _input_settings(member: Recognizer) -> dict[str, object]:
+    features = asdict(member.settings).items()
+    return {"window": member.window} | {f"features.{name}": value for name, value in features}
 
 
 def load(
     paths: Sequence[Path], how: Join | None = None, transpose: bool = False
-) -> tuple[FrameRecognizer, list[Path]]:
-    """The model that `--checkpoint` names, and its runs."""
-    spec = EnsembleSpec.of(paths, "chords", how, get_args(Join))
-    return from_spec(spec, transpose), spec.runs
+) -> FrameRecognizer:
+    """The model that `--checkpoint` names."""
+    return from_spec(EnsembleSpec.of(paths, "chords", how, get_args(Join)), transpose)
 
 
 def from_spec(spec: EnsembleSpec, transpose: bool = False) -> FrameRecognizer:
@@ -123,8 +124,8 @@ def from_spec(spec: EnsembleSpec, transpose: bool = False) -> FrameRecognizer:
     members = [Recognizer.from_checkpoint(run) for run in spec.runs]
     model: FrameRecognizer = members[0]
     if len(members) > 1 or transpose:
-        shifts = SHIFTS if transpose else (0,)
-        model = Ensemble(members, spec.run_weights, spec.join, shifts, spec.runs)
+        how, shifts = cast(Join, spec.join), SHIFTS if transpose else (0,)
+        model = Ensemble(members, spec.run_weights, how, shifts, spec.runs)
     if "switching_cost" in spec.extra:
         model.switching_cost = float(spec.extra["switching_cost"])
     return model
@@ -147,7 +148,7 @@ def ensemble(settings: EnsembleSettings) -> Path:
             weights = fit_weights(paths, out_of_fold_predictions(paths), settings.join)
         else:
             songs = validation_songs(settings, spec.runs)
-            models = [load([path], settings.join)[0] for path in paths]
+            models = [load([path], settings.join) for path in paths]
             weights = fit_weights(paths, predictions_of(models, songs), settings.join)
         spec = EnsembleSpec(members, tuple(round(float(w), 6) for w in weights), settings.join)
     model = from_spec(spec)

@@ -12,8 +12,9 @@ from audiotrain.features import audio as audio_files
 from audiotrain.features.audio import AudioError
 from audiotrain.features.tuning import tuning_of
 from audiotrain.recipes.chords.ensemble import load
-from audiotrain.recipes.chords.predictor import analyse
+from audiotrain.recipes.chords.predictor import Analysis, analyse
 from audiotrain.recipes.chords.settings import PredictSettings
+from audiotrain.recipes.chords.songs import FeatureSettings
 from audiotrain.utils.process_pool import map_in_processes
 from audiotrain.utils.progress import progress
 
@@ -21,8 +22,8 @@ LONGEST = 1200.0  # seconds of a recording that a worker reads; a longer one str
 
 
 def predict(settings: PredictSettings) -> list[Path]:
-    """Write the chords of every file; the files written. Those that cannot be read are named."""
-    recognizer, _ = load(settings.checkpoint, settings.join, "transpose" in settings.tta)
+    """Write the chords of every file; the files written. Those that cannot be read are reported."""
+    recognizer = load(settings.checkpoint, settings.join, "transpose" in settings.tta)
     targets = results(settings)
     written: list[Path] = []
     problems = []
@@ -34,19 +35,17 @@ def predict(settings: PredictSettings) -> list[Path]:
         bar.update(min(seconds, left))  # the last frame may end after its file
         left -= min(seconds, left)
 
-    find_tuning, viterbi = "tuning" in settings.tta, settings.decoding == "viterbi"
-    read = partial(analyse, recognizer.settings, recognizer.takes_margin, find_tuning, LONGEST)
+    features, find_tuning = recognizer.settings, "tuning" in settings.tta
+    read = partial(read_analysis, features, recognizer.takes_margin, find_tuning, LONGEST)
     begun = time.monotonic()
     analyses = map_in_processes(read, list(targets), workers=settings.workers)
-    for (source, paths), analysis in zip(targets.items(), analyses, strict=True):
+    for (source, paths), found in zip(targets.items(), analyses, strict=True):
         try:
-            if isinstance(analysis, AudioError):
-                raise analysis
-            tuning = 0.0
-            if analysis is None and find_tuning:
-                tuning = tuning_of(source, recognizer.settings.rate)
+            if isinstance(found, AudioError):
+                raise found
+            tuning, analysis = found
             prediction = recognizer.predict(
-                source, viterbi, settings.bass, advance, tuning, analysis
+                source, settings.decoding == "viterbi", settings.bass, advance, tuning, analysis
             )
         except AudioError as error:
             problems.append(str(error))
@@ -72,8 +71,23 @@ def predict(settings: PredictSettings) -> list[Path]:
     return written
 
 
+def read_analysis(
+    settings: FeatureSettings, margin: bool, find_tuning: bool, longest: float, path: Path
+) -> tuple[float, Analysis | None] | AudioError:
+    """The tuning of a file in semitones and its analysis (None for one of more than `longest`
+    seconds), or why it cannot be read; for worker processes."""
+    try:
+        tuning = tuning_of(path, settings.rate) if find_tuning else 0.0
+        if seconds_of(path) > longest:
+            return tuning, None
+        analysis = analyse(settings, margin, path, tuning)
+        return tuning, analysis._replace(blocks=list(analysis.blocks))
+    except AudioError as error:
+        return error
+
+
 def seconds_of(path: Path) -> float:
-    """How long a recording says it is; 0 when it cannot be read."""
+    """Length by the file's header; 0 when it cannot be read."""
     try:
         return audio_files.info(path).seconds
     except AudioError:
@@ -84,9 +98,10 @@ def results(settings: PredictSettings) -> dict[Path, list[Path]]:
     """The files to write for each recording. ValueError when one would replace another."""
     targets: dict[Path, list[Path]] = {}
     sources: dict[Path, Path] = {}
-    clips = [clip for path in settings.audio for clip in recordings(path, [])]
-    for source, name in ((clip.audio, clip.id) for clip in clips if isinstance(clip.audio, Path)):
-        target = source if settings.output is None else settings.output / name
+    for clip in (clip for path in settings.audio for clip in recordings(path, [])):
+        source = clip.audio
+        assert isinstance(source, Path)
+        target = source if settings.output is None else settings.output / clip.id
         targets[source] = [target.with_suffix(f".{suffix}") for suffix in settings.formats]
         for path in targets[source]:
             if sources.setdefault(path, source) != source:

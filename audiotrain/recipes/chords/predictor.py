@@ -13,9 +13,7 @@ import numpy as np
 
 from audiotrain.features import audio as audio_files
 from audiotrain.features import extract
-from audiotrain.features.audio import AudioError
 from audiotrain.features.onsets import Onsets, step_of, to_onsets
-from audiotrain.features.tuning import tuning_of
 from audiotrain.models.chords.model import ChordModelSettings, FrameChordModel
 from audiotrain.music.chord_classes import HEAD_SIZES, BassRule, decode
 from audiotrain.music.segments import Segment, frames_to_segments
@@ -37,33 +35,30 @@ class Prediction(NamedTuple):
 
 
 class Analysis(NamedTuple):
-    """What a recognizer needs of a recording: features (frames, bins) in dB in consecutive blocks,
-    onset strengths (steps,), and the length in seconds."""
+    """A recognizer's input for a recording: features (frames, bins) in dB in consecutive blocks;
+    the onset detector, complete after the last block; the length in seconds."""
 
-    blocks: list[np.ndarray]
-    onsets: np.ndarray
+    blocks: Iterable[np.ndarray]
+    onsets: Onsets
     seconds: float
 
 
 def analyse(
-    settings: FeatureSettings, margin: bool, find_tuning: bool, longest: float, path: Path
-) -> Analysis | AudioError | None:
-    """The analysis of a file of at most `longest` seconds, None for a longer one, or why it cannot
-    be read: for worker processes."""
-    try:
-        seconds = audio_files.info(path).seconds
-        if seconds > longest:
-            return None
-        onsets = Onsets(settings.rate, settings.hop)
-        transform = settings.cqt(margin, tuning_of(path, settings.rate) if find_tuning else 0.0)
-        blocks = extract.feature_blocks(path, transform, listener=onsets.add)
-        return Analysis([decibels(block) for block in blocks], onsets.strengths(), seconds)
-    except AudioError as error:
-        return error
+    settings: FeatureSettings, margin: bool, audio: str | Path | np.ndarray, tuning: float = 0.0
+) -> Analysis:
+    """The analysis of a file, or of mono samples, computed block by block as it is read; AudioError
+    when it cannot be read."""
+    onsets = Onsets(settings.rate, settings.hop)
+    blocks = extract.feature_blocks(audio, settings.cqt(margin, tuning), listener=onsets.add)
+    if isinstance(audio, np.ndarray):
+        seconds = len(audio) / settings.rate
+    else:
+        seconds = audio_files.info(audio).seconds
+    return Analysis(map(decibels, blocks), onsets, seconds)
 
 
 class FrameRecognizer:
-    """Chords of audio of any length, by the log-probabilities that `log_probs` gives of windows."""
+    """Recognises chords in audio of any length; a subclass predicts windows, in `log_probs`."""
 
     settings: FeatureSettings
     window: int  # frames
@@ -101,9 +96,8 @@ class FrameRecognizer:
             count = max(0, (len(buffer) - window) // step + 1)
             for first in range(0, count, WINDOWS_AT_ONCE):
                 numbers = np.arange(first, min(first + WINDOWS_AT_ONCE, count))
-                for posteriors in (
-                    self.log_probs(buffer[numbers[:, None] * step + positions]) * ramp
-                ):
+                windows = buffer[numbers[:, None] * step + positions]
+                for posteriors in self.log_probs(windows) * ramp:
                     if tail is not None and yielded < received:
                         joined = (tail + posteriors[:step]) / (ramp[step:] + ramp[:step])
                         yield joined[: received - yielded]
@@ -128,32 +122,21 @@ class FrameRecognizer:
         where a note begins.
 
         `tuning` is in semitones above A = 440 Hz. `on_progress` is called now and then with the
-        seconds analysed since the last call. AudioError, one line with the file, when it cannot be
-        read; what `analyse` gave of it is not computed again.
+        seconds analysed since the last call. An `analysis` of the audio is not computed again.
+        AudioError, one line with the file, when it cannot be read.
         """
-        onsets = Onsets(self.settings.rate, self.settings.hop)
-        blocks: Iterable[np.ndarray]
-        if analysis is not None:
-            blocks = analysis.blocks
-        else:
-            transform = self.settings.cqt(self.takes_margin, tuning)
-            blocks = map(decibels, extract.feature_blocks(audio, transform, listener=onsets.add))
+        if analysis is None:
+            analysis = analyse(self.settings, self.takes_margin, audio, tuning)
         decoder = decoding.Decoder(self.switching_cost if viterbi else None)
         chords = ChordRuns(self.settings.frame_seconds, bass)
         undecided: list[np.ndarray] = []
-        for posteriors in self.log_probabilities(blocks):
+        for posteriors in self.log_probabilities(analysis.blocks):
             undecided.append(posteriors)
             if on_progress is not None:
                 on_progress(len(posteriors) * self.settings.frame_seconds)
             undecided = chords.add(decoder.add(posteriors), undecided)
         chords.add(decoder.finish(), undecided)
-        if analysis is not None:
-            return chords.prediction(analysis.seconds, self._snapping(analysis.onsets))
-        if isinstance(audio, np.ndarray):
-            seconds = len(audio) / self.settings.rate
-        else:
-            seconds = audio_files.info(audio).seconds
-        return chords.prediction(seconds, self._snapping(onsets.strengths()))
+        return chords.prediction(analysis.seconds, self._snapping(analysis.onsets.strengths()))
 
     def segments(self, classes: np.ndarray, onsets: np.ndarray, seconds: float) -> list[Segment]:
         """Classes of frames (frames, 3) as chords that change at a song's onsets, given by their
@@ -162,7 +145,7 @@ class FrameRecognizer:
         return frames_to_segments(classes, frame_seconds, seconds, moved=self._snapping(onsets))
 
     def _snapping(self, onsets: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-        """What moves times to the nearest onsets."""
+        """A function that moves times to the nearest onsets."""
         step = step_of(self.settings.rate, self.settings.hop)
         return lambda times: to_onsets(times, onsets, step)
 
@@ -287,7 +270,7 @@ class _Holder(nn.Module):
 
 
 def describe(model: ChordModelSettings, settings: FeatureSettings, window: int) -> dict:
-    """What `from_checkpoint` needs to build the model again, for the checkpoint's config."""
+    """The description of a model in its checkpoint, from which `from_checkpoint` builds it."""
     return {"model": asdict(model), "features": asdict(settings), "window": window}
 
 
@@ -307,7 +290,7 @@ def read_decoding(path: Path) -> dict[str, Any]:
         if "type_offsets" in content:
             offsets = options["type_offsets"] = np.array(content["type_offsets"], np.float32)
             if offsets.shape != (HEAD_SIZES[0],):
-                raise ValueError(f"{len(content['type_offsets'])} type_offsets")
+                raise ValueError(f"{len(offsets)} type_offsets")
         return options
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(

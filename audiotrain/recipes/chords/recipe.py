@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import mlx.core as mx
+import numpy as np
 
 from audiotrain.datasets.chords import discovery, writers
 from audiotrain.datasets.chords.items import Item
@@ -98,13 +99,14 @@ class ChordRecipe(Recipe[TrainSettings]):
             parts["train"] += self.compose()
             return parts
         composed = self.compose()
-        if self.chosen_split is None:
+        chosen = self.chosen_split
+        if chosen is None:
             return split_by_difficulty(composed, self.settings.valid, self.settings.test)
         ids = distributed.join().broadcast_from_rank0(
-            lambda: split.copy_split(self.chosen_split, run / split.SPLIT)
+            lambda: split.copy_split(chosen, run / split.SPLIT)
         )
         named = {renderings[0].name: renderings for renderings in composed}
-        return split.pick(named, ids, self.chosen_split, self.unit)
+        return split.pick(named, ids, chosen, self.unit)
 
     def experiment(self, parts: Mapping[str, Songs], run: Path) -> Experiment:
         settings, valid = self.settings, first_renderings(parts["valid"])
@@ -139,6 +141,7 @@ class ChordRecipe(Recipe[TrainSettings]):
     def predict_example(self, recognizer: predictor.Recognizer, song: Song, run: Path) -> None:
         """Predict an unseen song from its audio: example.wav, labels, a picture, a timeline."""
         item = self.items.get(song.name)
+        source: np.ndarray | Path
         if item is None or item.midi:
             source = run / "example.wav"
             audio = self.library.audio_of(song.name, item)
