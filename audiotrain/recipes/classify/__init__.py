@@ -3,7 +3,7 @@
 commands.py       Train and use a classifier of audio clips, of one class each or multilabel
 cv.py             Cross-validation of a clip classifier
 dataset.py        Labelled clips as training samples
-ensemble.py       Several clip classifiers as one; the command `ensemble`
+ensemble.py       Ensembles of clip classifiers; the command `ensemble`
 features.py       Log-mel or embeddings of clips, kept on disk
 predictor.py      A trained clip classifier
 pseudo_labels.py  Rounds of training on unlabelled clips

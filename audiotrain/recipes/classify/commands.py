@@ -54,7 +54,7 @@ def train(settings: TrainSettings) -> ClassificationReport | None:
 
 
 def evaluate(settings: EvaluateSettings) -> ClassificationReport:
-    """Scores of a model or an ensemble on labelled clips, written and printed."""
+    """Write and print the scores of a model or an ensemble on labelled clips."""
     joined = load(settings)
     runs = joined.runs
     home = runs[0] if len(runs) == 1 else runs[0].parent
@@ -70,8 +70,7 @@ def evaluate(settings: EvaluateSettings) -> ClassificationReport:
             split.warn_if_trained_on(runs, corpus, "clips")
         read = [*readable, *problems]
         split.keep_readable(read, "clips", ProblemLog(output), settings.strict)
-        ids, targets = [clip.id for clip in readable], joined.task.targets(readable)
-        scores = joined.task.report(ids, targets, probabilities)
+        scores = joined.task.report(readable, probabilities)
         scores.write(output)
     models = f", by {len(runs)} models" if len(runs) > 1 else ""
     print(f"\n{len(readable)} clips{models}:\n{scores.table()}\n\n{output}")
@@ -79,7 +78,7 @@ def evaluate(settings: EvaluateSettings) -> ClassificationReport:
 
 
 def predict(settings: PredictSettings) -> Path:
-    """Write the probabilities of every clip, or a competition's submission; the file written."""
+    """Write the probabilities of every clip, or a competition's submission; the file's path."""
     refuse_existing(settings.output, settings.overwrite)
     sample = None if settings.submission is None else read_sample(settings.submission)
     joined = load(settings)
@@ -118,8 +117,7 @@ def distinct(clips: Sequence[Clip]) -> dict[str, Clip]:
 
 
 def by_sample_id(clips: Sequence[Clip], ids: Sequence[str]) -> dict[str, Clip]:
-    """The clips that a sample submission asks for by its ids: a path, a file name, or that without
-    suffix.
+    """The clips with the ids of a sample submission: a path, a file name, or that without suffix.
 
     ValueError naming an id that two clips fit; `write_submission` reports one that none fits.
     """
@@ -132,13 +130,13 @@ def by_sample_id(clips: Sequence[Clip], ids: Sequence[str]) -> dict[str, Clip]:
         if len(known.get(id, ())) > 1:
             first, second = known[id][:2]
             raise ValueError(f"id {id!r} of the sample fits {first.id} and {second.id}")
-    chosen = {id: known[id][0] for id in ids if id in known}
-    if not chosen:
+    matches = {id: known[id][0] for id in ids if id in known}
+    if not matches:
         raise ValueError(
             f"none of the sample's {len(ids)} ids, such as {ids[0]!r}, is among "
             f"{len(clips)} clips, such as {clips[0].id}"
         )
-    return chosen
+    return matches
 
 
 def predictions_csv(joined: Ensemble, ids: Sequence[str], probabilities: np.ndarray) -> str:

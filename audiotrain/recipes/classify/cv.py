@@ -1,6 +1,6 @@
 """Cross-validation of a clip classifier: each clip predicted once, by a model not trained on it.
 
-A fold is a run of its own, whose config.yaml starts it again; an interrupted one is continued.
+A fold is a run of its own, whose config.yaml starts it again; an interrupted one is resumed.
 """
 
 from collections.abc import Mapping
@@ -22,8 +22,6 @@ def cross_validate(settings: CrossValidateSettings) -> ClassificationReport | No
     """Scores of all clips out of fold, on rank 0; the folder gets them with the mean and deviation
     over the folds. ValueError for fewer groups than folds, and when the folder holds the folds of
     other data."""
-    if settings.test_fold is not None:
-        raise ValueError(f"test_fold={settings.test_fold}: expected none, each fold is tested")
     ranks = distributed.join()
     folder = runs.open_run_on_all_ranks(settings, "classify-cv")
     log = split.problem_log(folder)
@@ -59,7 +57,7 @@ def cross_validate(settings: CrossValidateSettings) -> ClassificationReport | No
     if ranks.rank > 0:
         return None
     probabilities = cv.store.load()["probabilities"]
-    scores = recipe.task.report(ids, recipe.task.targets(clips), probabilities)
+    scores = recipe.task.report(clips, probabilities)
     scores.write(folder)
     cv.write(summary, out_of_fold=scores.as_dict())
     print(f"\n{summary.table()}\n\nall {len(ids)} clips out of fold:\n{scores.table()}")

@@ -1,6 +1,6 @@
 """Labelled clips as training samples: windows of log-mel spectrograms.
 
-What is random about a sample follows from (seed, epoch, index).
+The randomness of a sample follows from (seed, epoch, index).
 """
 
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ class Task(NamedTuple):
 
     def targets(self, clips: Sequence[Clip]) -> np.ndarray:
         """(clips, classes) float32, 1 where a clip has a class. ValueError, naming the clip, for a
-        class that is none of ours."""
+        class that the model lacks."""
         numbers = {name: number for number, name in enumerate(self.classes)}
         targets = np.zeros((len(clips), len(numbers)), np.float32)
         for row, clip in enumerate(clips):
@@ -48,10 +48,9 @@ class Task(NamedTuple):
         """Targets (clips, classes) as class numbers (clips,) where a clip has one class."""
         return targets if self.multilabel else targets.argmax(axis=1)
 
-    def report(
-        self, ids: Sequence[str], targets: np.ndarray, probabilities: np.ndarray
-    ) -> ClassificationReport:
-        """How well probabilities (clips, classes) predict the targets of clips."""
+    def report(self, clips: Sequence[Clip], probabilities: np.ndarray) -> ClassificationReport:
+        """How well probabilities (clips, classes) predict the classes of clips."""
+        ids, targets = [clip.id for clip in clips], self.targets(clips)
         return ClassificationReport(self.classes, ids, targets, probabilities, self.multilabel)
 
 

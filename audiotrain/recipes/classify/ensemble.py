@@ -1,4 +1,4 @@
-"""Several clip classifiers as one, and the command `ensemble` that fits how they are joined.
+"""Ensembles of clip classifiers, and the command `ensemble` that fits how they are joined.
 
 The scores of a fitted ensemble are of clips that neither the models nor the weights or the stacked
 model that join them were fitted on.
@@ -6,6 +6,7 @@ model that join them were fitted on.
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import cast, get_args
@@ -13,6 +14,7 @@ from typing import cast, get_args
 import numpy as np
 
 from audiotrain.datasets.items import Clip
+from audiotrain.evaluation.classification_report import ClassificationReport
 from audiotrain.recipes.classify.dataset import Task
 from audiotrain.recipes.classify.features import ClipFeatures, InputSettings
 from audiotrain.recipes.classify.predictor import Classifier
@@ -132,12 +134,13 @@ def _fit_and_score(settings: EnsembleSettings, task: Task) -> EnsembleSpec:
     is_fitted = settings.join in ("blend", "stack")
     name = settings.join + (", fitted without the fold that it is scored on" if is_fitted else "")
     print(f"{'score':>8}{'cross entropy':>15}   {len(ids)} clips out of fold")
+    report = partial(ClassificationReport, task.classes, ids, targets, multilabel=task.multilabel)
     names = [*map(str, settings.checkpoint), "equal weights", name]
     for label, probabilities in zip(names, [*oof, equal, joined], strict=True):
-        score = task.report(ids, targets, probabilities).score
+        score = report(scores=probabilities).score
         entropy = ensembling.cross_entropy(probabilities, task.answers(targets))
         print(f"{score:8.3f}{entropy:15.4f}   {label}")
-    task.report(ids, targets, joined).write(settings.output)
+    report(scores=joined).write(settings.output)
     return spec
 
 

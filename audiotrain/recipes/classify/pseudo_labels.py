@@ -40,11 +40,11 @@ class PseudoLabel(NamedTuple):
 
 
 def pseudo(settings: PseudoSettings) -> dict:
-    """Train on the labelled clips (round-0), then up to `rounds` times on pseudo-labelled clips
-    besides; what rounds.json says, with the `best` round by its validation score.
+    """Train on the labelled clips (round-0), then up to `rounds` times with pseudo-labelled clips,
+    too; the content of rounds.json, with the `best` round by its validation score.
 
-    labels-N.csv is the table that round N trains on, for `train --data`, too. ValueError for no
-    unlabelled clips, and a threshold of no class.
+    labels-N.csv is the table that round N trains on; `train --data` takes it, too. ValueError when
+    there are no unlabelled clips, or a threshold is of no class.
     """
     if (size := distributed.join().size) > 1:
         raise ValueError(f"pseudo: expected one process, found {size}")
@@ -63,12 +63,9 @@ def pseudo(settings: PseudoSettings) -> dict:
         if number:
             ids = read_split(folder / "round-0" / SPLIT)
             valid = [clip for clip in corpus.items if clip.id in set(ids["valid"])]
-            previous, last_run = labels, folder / rounds[-1]["run"]
+            last_run, before = folder / rounds[-1]["run"], classes_by_id(labels)
             labels = select_pseudo_labels(settings, last_run, unlabelled, valid, thresholds)
-            before, now = (
-                {label.clip.id: label.classes for label in of} for of in (previous, labels)
-            )
-            if not labels or now == before:
+            if not labels or classes_by_id(labels) == before:
                 why = "the same labels" if labels else f"no label at {settings.threshold:g} or more"
                 print(f"\nno round {number}: {why}")
                 break
@@ -83,9 +80,8 @@ def pseudo(settings: PseudoSettings) -> dict:
         best = max(rounds, key=lambda row: row["valid"])  # of equal ones the first
         write_json(folder / ROUNDS, {"best": best["run"], "rounds": rounds})
         if rounds[-1]["valid"] < best["valid"]:
-            print(
-                f"\nthe validation score fell: {rounds[-1]['valid']:.3f} after {best['valid']:.3f}"
-            )
+            fell = f"{rounds[-1]['valid']:.3f} after {best['valid']:.3f}"
+            print(f"\nthe validation score fell: {fell}")
             break
     print()
     for row in rounds:

@@ -96,9 +96,8 @@ class ClassifyRecipe(Recipe[TrainSettings]):
         return test
 
     def _report(self, model: Classifier, part: Sequence[ExtractedClip]) -> ClassificationReport:
-        clips, features = [clip for clip, _ in part], [array for _, array in part]
-        ids, targets = [clip.id for clip in clips], model.task.targets(clips)
-        return model.task.report(ids, targets, model.probabilities(features))
+        probabilities = model.probabilities([array for _, array in part])
+        return model.task.report([clip for clip, _ in part], probabilities)
 
 
 def find(settings: TrainSettings, log: ProblemLog = NO_LOG) -> Corpus[Clip]:

@@ -103,6 +103,11 @@ class CrossValidateSettings(TrainSettings):
     """number of folds where the data have no column `fold`; groups stay whole, and all folds have
     about the same share of each class"""
 
+    def conflicts(self) -> Iterator[str]:
+        yield from super().conflicts()
+        if self.test_fold is not None:
+            yield f"test_fold={self.test_fold}, expected none: each fold is tested"
+
 
 @validated(kw_only=True)
 class PseudoSettings(TrainSettings):

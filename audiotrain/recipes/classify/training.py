@@ -102,10 +102,10 @@ class ClassifyTraining(TrainModule):
 
 
 def accuracy(logits: mx.array, targets: mx.array) -> mx.array:
-    """Share of clips (batch, classes) whose likeliest class is one of theirs; of mixed clips
+    """Share of clips (batch, classes) whose most probable class is one of theirs; of mixed clips
     that of the larger share."""
-    likeliest = mx.argmax(logits, axis=-1)
-    share = mx.take_along_axis(targets, likeliest[:, None], axis=-1)[:, 0]
+    predicted = mx.argmax(logits, axis=-1)
+    share = mx.take_along_axis(targets, predicted[:, None], axis=-1)[:, 0]
     return (share >= mx.maximum(targets.max(axis=-1), 1e-6)).mean()
 
 

@@ -10,6 +10,7 @@ from sklearn import metrics as reference
 
 from audiotrain.datasets.items import Clip
 from audiotrain.evaluation.classification import average_precisions, lwlrap
+from audiotrain.evaluation.classification_report import ClassificationReport
 from audiotrain.recipes.classify import training
 from audiotrain.recipes.classify.dataset import (
     AugmentationSettings,
@@ -55,7 +56,7 @@ def test_rankings_are_scikit_learns(several):
 
 def test_scores_of_several_classes(several):
     targets, scores = several
-    found = Task(tuple("abcdef"), True).report(list(map(str, range(40))), targets, scores)
+    found = ClassificationReport("abcdef", list(map(str, range(40))), targets, scores, True)
     assert found.numbers["map"] == pytest.approx(
         reference.average_precision_score(targets, scores, average="macro")
     )
@@ -69,7 +70,7 @@ def test_scores_of_several_classes(several):
 def test_scores_of_one_class_name_the_classes_without_clips():
     targets = np.eye(3)[[0, 0, 1]]
     probabilities = np.array([[0.8, 0.1, 0.1], [0.2, 0.3, 0.5], [0.1, 0.8, 0.1]])
-    found = Task(("a", "b", "c"), False).report(["1", "2", "3"], targets, probabilities)
+    found = ClassificationReport("abc", ["1", "2", "3"], targets, probabilities)
     assert found.numbers["accuracy"] == pytest.approx(2 / 3)
     assert found.numbers["balanced_accuracy"] == pytest.approx(3 / 4)
     assert found.as_dict()["classes_without_clips"] == ["c"]
@@ -96,8 +97,8 @@ def test_losses_are_those_of_the_definitions(several_classes):
 
 def test_windows_cover_a_long_clip_evenly_and_repeat_a_short_one():
     for length in (10, 11, 25, 99):
-        heard = {frame for start in starts(length, 10) for frame in range(start, start + 10)}
-        assert heard == set(range(length))
+        covered = {frame for start in starts(length, 10) for frame in range(start, start + 10)}
+        assert covered == set(range(length))
     short = window(np.arange(3.0)[:, None], 0, 7)
     assert short[:, 0].tolist() == [0, 1, 2, 0, 1, 2, 0]
 
@@ -118,8 +119,8 @@ def sounds(change, several=False):
     return Windows(clips, np.eye(2, dtype=np.float32), 20, -60.0, several, change, mean)
 
 
-OFF = {"mix": 0, "roll": False, "crop": 1, "shift": 0, "gain": 0, "tilt": 0, "time_masks": 0,
-       "mel_masks": 0}  # fmt: skip
+OFF = dict.fromkeys(("mix", "shift", "gain", "tilt", "time_masks", "mel_masks"), 0)
+OFF |= {"roll": False, "crop": 1}
 
 
 def test_augmentation_that_is_off_changes_nothing():
@@ -137,7 +138,7 @@ def test_mixed_samples_share_their_target_by_loudness():
         found = sounds(change).get(0, rng)
         assert found["target"].sum() == pytest.approx(1)
         if found["target"][1]:
-            # The second is 20 dB below the first but for the drawn level: power tells the share.
+            # The second is 20 dB below the first but for the random level: power tells the share.
             louder = (found["target"][0] - 0.5) * 12
             power = 10 ** (-20 / 10) + 10 ** ((-40 - louder) / 10)
             np.testing.assert_allclose(found["input"], 10 * np.log10(power), rtol=1e-5)

@@ -114,8 +114,8 @@ def test_cross_validations_are_joined_by_their_out_of_fold_predictions(
     # It predicts as its places do, each the mean of its folds.
     table_of = ["--cache", place / "cache", "--output", tmp_path / "out.csv", "--checkpoint", out]
     assert command("predict", place / "data" / "high", *table_of) == 0
-    found = np.array([[float(row[name]) for name in ("high", "low", "middle_one")]
-                      for row in rows(tmp_path / "out.csv")])  # fmt: skip
+    names = ("high", "low", "middle_one")
+    found = np.array([[float(row[name]) for name in names] for row in rows(tmp_path / "out.csv")])
     clips = recordings(place / "data" / "high", [])
     each = [Ensemble.load([one], place / "cache")(clips)[1] for one in places]
     more = ("--overwrite", "--join", "mean")
@@ -294,7 +294,7 @@ def test_refused_folds(place, tmp_path, capsys):
     assert "folds=19, but 18 items are of 18 groups" in refused("--folds", 19)
     assert not (tmp_path / "x").exists()
     assert "folds=1, expected 2 or more" in refused("--folds", 1)
-    assert "test_fold=1: expected none" in refused("--test-fold", 1)
+    assert "test_fold=1, expected none" in refused("--test-fold", 1)
     assert "cv, expected test_fold, too" in refused("--folds-of", place / "cv")
     # A class that is in one fold only is told, not hidden.
     data = class_folders(tmp_path / "rare")
