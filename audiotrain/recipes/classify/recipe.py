@@ -19,7 +19,7 @@ from audiotrain.recipes.classify.settings import STEPS, STEPS_WITHOUT_DATA, Trai
 from audiotrain.recipes.classify.training import ClassifyTraining, make_model
 from audiotrain.recipes.common.recipe import Experiment, Recipe
 from audiotrain.train.crossval import read_folds
-from audiotrain.train.data.datasets import Rows
+from audiotrain.train.data.datasets import ArrayDataset
 from audiotrain.train.data.loader import Dataset
 from audiotrain.train.distributed import ranks as distributed
 from audiotrain.utils.files import write_json
@@ -68,7 +68,7 @@ class ClassifyRecipe(Recipe[TrainSettings]):
             mean, deviation = trained_on.mean(axis=0), trained_on.std(axis=0)
             model |= {"head": config.to_plain(settings.head), "width": len(mean)}
             pairs = zip(vectors, targets, strict=True)
-            samples = [Rows({"input": x, "target": y}) for x, y in pairs]
+            samples = [ArrayDataset({"input": x, "target": y}) for x, y in pairs]
         description = describe(task, inputs, model)
         mx.random.seed(settings.seed)
         untrained = make_model(description)
