@@ -14,14 +14,14 @@ import numpy as np
 
 from audiotrain.datasets import tables
 from audiotrain.datasets.captions.corpus import check as check
-from audiotrain.datasets.items import Clip, Corpus, Problem
+from audiotrain.datasets.captions.corpus import clips_line, readable
+from audiotrain.datasets.items import Clip, Corpus
 from audiotrain.datasets.paths import split_files, without_suffix
 from audiotrain.datasets.search import Search
-from audiotrain.datasets.summary import BAR_WIDTH, NO_LOG, ProblemLog, leaks
+from audiotrain.datasets.summary import BAR_WIDTH, NO_LOG, ProblemLog, leaks, split_lines, splits_of
 from audiotrain.datasets.synthesis import sound_events
 from audiotrain.datasets.synthesis.sound_scenes import Scene
-from audiotrain.features.audio import AudioError
-from audiotrain.utils.text import count, duration
+from audiotrain.utils.text import count
 
 LAYOUTS = (
     "one folder a class, or a table (CSV, TSV, JSON lines) with a column of files and a column "
@@ -134,14 +134,13 @@ def synthesised(number: int, seed: int = 0) -> Corpus[Clip]:
     if not 1 <= number <= _SEEDS:
         raise ValueError(f"{number} synthesised clips, expected 1 to {_SEEDS}")
     kinds, clips = list(sound_events.KINDS), []
-    for place in range(number):
-        own = seed * _SEEDS + place
-        event = sound_events.random_event(
-            np.random.default_rng([own, 4]), kinds[place % len(kinds)]
-        )
+    for index in range(number):
+        event_seed = seed * _SEEDS + index
+        rng = np.random.default_rng([event_seed, 4])
+        event = sound_events.random_event(rng, kinds[index % len(kinds)])
         event = replace(event, seconds=min(event.seconds, LONGEST_SYNTHESISED))
-        name = f"event-{seed}-{place:06d}"
-        clips.append(Clip(name, Scene((event,), "", own), (), group=name, labels=(event.kind,)))
+        name, scene = f"event-{seed}-{index:06d}", Scene((event,), "", event_seed)
+        clips.append(Clip(name, scene, (), group=name, labels=(event.kind,)))
     return Corpus(Path("synthesised"), clips, [])
 
 
@@ -152,46 +151,30 @@ def classes_of(clips: Iterable[Clip]) -> tuple[str, ...]:
 
 def report(corpus: Corpus[Clip], log: ProblemLog = NO_LOG) -> str:
     """What is in a corpus and what is wrong with it, for a terminal; `log` gets all problems."""
-    lengths, clips, problems = [], [], list(corpus.problems)
-    for clip in corpus.items:
-        try:
-            lengths.append(clip.seconds)
-            clips.append(clip)
-        except AudioError as error:
-            problems.append(Problem("audio that can't be read", str(error)))
-    lines = [f"data in {corpus.folder}"]
+    clips, lengths, problems = readable(corpus)
+    lines = []
     if clips:
-        groups = len({clip.group for clip in clips})
-        what = count(len(clips), "clip") + (
-            f", in {count(groups, 'group')}" if groups < len(clips) else ""
-        )
-        lines.append(
-            f"  {what}: {duration(sum(lengths))}, {duration(min(lengths))} to "
-            f"{duration(max(lengths))} long"
-        )
-        lines += _class_lines(clips)
-        for title, found in (
-            ("split by the data", Counter(clip.split for clip in clips if clip.split)),
-            ("folds of the data", Counter(c.columns[FOLD] for c in clips if c.columns.get(FOLD))),
-        ):
-            if found:
-                parts = ", ".join(f"{name} {number}" for name, number in sorted(found.items()))
-                lines.append(f"  {title}: {parts}")
-    problems += leaks(clips)
-    return "\n".join([*lines, "", *log.report(problems)])
+        lines = [clips_line(lengths, len({clip.group for clip in clips})), *_class_lines(clips)]
+        lines += split_lines(splits_of(clips))
+        folds = Counter(clip.columns[FOLD] for clip in clips if clip.columns.get(FOLD))
+        if folds:
+            counts = ", ".join(f"{name} {number}" for name, number in sorted(folds.items()))
+            lines.append(f"folds of the data: {counts}")
+    lines = [f"data in {corpus.folder}", *(f"  {line}" for line in lines), ""]
+    return "\n".join(lines + log.report(corpus.problems + problems + leaks(clips)))
 
 
 def _class_lines(clips: list[Clip]) -> list[str]:
     counts = Counter(label for clip in clips for label in clip.labels).most_common()
-    several = sum(len(clip.labels) > 1 for clip in clips)
-    lines = [f"  {count(len(counts), 'class', 'classes')}, {count(several, 'clip')} of several"]
-    if not several:
-        lines = [f"  {count(len(counts), 'class', 'classes')}"]
-    shown = counts if len(counts) <= SHOWN else counts[: SHOWN // 2] + counts[-SHOWN // 2 :]
-    width = max(len(name) for name, _ in shown)
-    for place, (name, number) in enumerate(shown):
-        if len(shown) < len(counts) and place == SHOWN // 2:
-            lines.append(f"    … {len(counts) - len(shown)} more …")
-        bar = "█" * max(1, round(BAR_WIDTH * number / counts[0][1]))
-        lines.append(f"    {name:<{width}} {number:6}  {bar}")
-    return lines
+    multilabel = count(sum(len(clip.labels) > 1 for clip in clips), "clip")
+    what = count(len(counts), "class", "classes")
+    lines = [f"{what}, {multilabel} of several" if multilabel else what]
+    width = max(len(name) for name, _ in counts)
+    rows = [
+        f"  {name:<{width}} {number:6}  {'█' * max(1, round(BAR_WIDTH * number / counts[0][1]))}"
+        for name, number in counts
+    ]
+    if len(rows) > SHOWN:
+        more = f"  … {len(rows) - SHOWN} more …"
+        rows = [*rows[: SHOWN // 2], more, *rows[-SHOWN // 2 :]]
+    return lines + rows

@@ -67,7 +67,7 @@ def split_files(names: Iterable[str]) -> dict[str, str]:
     >>> split_files(["test.csv"])
     {}
     """
-    found = {}
+    found: dict[str, str] = {}
     for name in names:
         words = re.split(r"[^a-z]+", PurePosixPath(name).stem.lower())
         splits = {SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES}

@@ -1,7 +1,7 @@
 """Split a corpus into train, valid and test by group, the same way on every run.
 
-What the data say (a split column, folders called train and test) is kept. Other groups are ordered
-by a hash of seed and name; a saved split is reused, and only new groups are placed.
+The splits of the data (a split column, folders called train and test) are kept. Other groups are
+ordered by a hash of seed and name; a saved split is reused, and only new groups are placed.
 """
 
 import hashlib
@@ -26,79 +26,71 @@ def split(
 ) -> dict[str, list[AnyItem]]:
     """Items by "train", "valid" and "test", all items of a group in one of them.
 
-    `fractions` of the groups go to the three. A split that the data name stays as it is, but where
-    they name train and no valid, a part of train becomes valid; so of test, where they name a split
-    of all items. With `path`, a JSON file, the split
-    is saved there and reused: groups keep their place, new ones are placed by their hash.
-    ValueError when `path` holds a split of other settings.
+    `fractions` of the groups go to the three. Splits that the data name are kept, but where they
+    name train and no valid, a part of train becomes valid; likewise test, where they name a split
+    of all items. With `path`, a JSON file, the split is saved there and reused: groups keep their
+    part, new ones get theirs by their hash. ValueError when `path` has a split of other settings.
     """
     fractions = _checked(fractions)
-    declared = {item.split for item in corpus.items if item.split}
-    places = _saved(Path(path), seed, fractions) if path and Path(path).exists() else {}
-    first_run = not places
-    named = {item.group: item.split for item in reversed(corpus.items) if item.split}
-    groups = {item.group for item in corpus.items}
-    free = groups - set(named)
-    wanted = [
-        fraction if name == "train" or name not in declared else 0.0
-        for name, fraction in zip(SPLITS, fractions, strict=True)
-    ]
-    places |= _place(free - set(places), wanted, seed, first_run)
-    carved = {"valid", *([] if free else ["test"])} - declared
-    if carved:
-        trained = {group for group, name in named.items() if name == "train"}
-        taken = [
-            fraction if name == "train" or name in carved else 0.0
+    placed = _saved(Path(path), seed, fractions) if path and Path(path).exists() else {}
+    first_run = not placed
+    declared = {item.group: item.split for item in reversed(corpus.items) if item.split}
+    names = {item.split for item in corpus.items if item.split}
+    others = {item.group for item in corpus.items} - set(declared)
+    carved = {"valid", *([] if others else ["test"])} - names  # parts that are taken from train
+    trained = {group for group, name in declared.items() if name == "train" and carved}
+    for groups, open_parts in ((others, set(SPLITS) - names), (trained, carved)):
+        shares = [
+            fraction if name == "train" or name in open_parts else 0.0
             for name, fraction in zip(SPLITS, fractions, strict=True)
         ]
-        places |= _place(trained - set(places), taken, seed, first_run)
+        placed |= _place(groups - set(placed), shares, seed, first_run)
     parts: dict[str, list[AnyItem]] = {name: [] for name in SPLITS}
     for item in corpus.items:
-        place = places.get(item.group)
-        own = item.split or named.get(item.group) or place
-        is_carved = item.split == "train" and place in {"valid", "test"} - declared
-        parts[place if is_carved else own].append(item)
+        part = item.split or declared.get(item.group) or placed[item.group]
+        if item.split == "train" and placed.get(item.group) in {"valid", "test"} - names:
+            part = placed[item.group]
+        parts[part].append(item)
     if path:
-        _save(Path(path), seed, fractions, places, parts)
+        _save(Path(path), seed, fractions, placed, parts)
     return parts
 
 
 def join_groups(items: Sequence[AnyItem], keys: Iterable[Hashable]) -> list[AnyItem]:
-    """The items, those of equal keys in one group, which all others of their groups join.
+    """The items, with the groups of items of equal keys joined to one group.
 
     The keys are in the order of the items; None is equal to nothing.
     """
-    home: dict[str, str] = {}  # group -> the group that it joins
+    parent: dict[str, str] = {}  # group -> the group that it joins
     first: dict[Hashable, str] = {}
 
     def root(group: str) -> str:
-        while group in home:
-            group = home[group]
+        while group in parent:
+            group = parent[group]
         return group
 
     for item, key in zip(items, keys, strict=True):
         if key is not None:
-            mine, its = root(item.group), root(first.setdefault(key, item.group))
-            if mine != its:
-                home[mine] = its
-    return [replace(item, group=root(item.group)) for item in items] if home else list(items)
+            group, joined = root(item.group), root(first.setdefault(key, item.group))
+            if group != joined:
+                parent[group] = joined
+    return [replace(item, group=root(item.group)) for item in items] if parent else list(items)
 
 
 def join_spans(items: Sequence[AnyItem]) -> tuple[list[AnyItem], list[Problem]]:
     """The items, spans of one recording in one group, and a problem for each recording that was in
-    several: its spans sound alike, so they may not be in several parts of a split."""
+    two or more: its spans sound alike, so they belong in one part of a split."""
     groups: dict[Hashable, dict[str, str]] = defaultdict(dict)  # recording -> group -> an item
     for item in items:
         if item.audio is not None:
             groups[item.audio].setdefault(item.group, item.id)
-    problems = [
-        Problem(
-            "recordings in several groups, which are taken as one",
-            ", ".join(f"{name} in {group}" for group, name in own.items()),
-        )
-        for own in groups.values()
-        if len(own) > 1
+    texts = [
+        ", ".join(f"{name} in {group}" for group, name in members.items())
+        for members in groups.values()
+        if len(members) > 1
     ]
+    kind = "recordings in several groups, which are taken as one"
+    problems = [Problem(kind, text) for text in texts]
     return join_groups(items, [item.audio for item in items]), problems
 
 
@@ -128,12 +120,12 @@ def _place(
             tests = 0
         valids = min(valids, max(0, len(order) - tests - bool(train)))
         tests = min(tests, max(0, len(order) - valids - bool(train)))
-        bounds = (tests, tests + valids)
         numbers: Sequence[float] = range(len(order))
+        test, valid = tests, valids
     else:
-        bounds, numbers = (test, test + valid), [_hash(seed, group) for group in order]
+        numbers = [_hash(seed, group) for group in order]
     return {
-        group: "test" if number < bounds[0] else "valid" if number < bounds[1] else "train"
+        group: "test" if number < test else "valid" if number < test + valid else "train"
         for group, number in zip(order, numbers, strict=True)
     }
 
@@ -144,7 +136,7 @@ def _share(count: int, fraction: float) -> int:
 
 
 def _hash(seed: int, group: str) -> float:
-    """A number in [0, 1) that depends on nothing but seed and name."""
+    """A number in [0, 1) from seed and name."""
     digest = hashlib.blake2b(f"{seed}/{group}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") / 2**64
 
@@ -152,7 +144,7 @@ def _hash(seed: int, group: str) -> float:
 def _saved(path: Path, seed: int, fractions: tuple[float, ...]) -> dict[str, str]:
     try:
         content = json.loads(path.read_text("utf-8"))
-        places = dict(content["groups"])
+        placed = dict(content["groups"])
         settings = (content["seed"], tuple(content["fractions"]))
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: not a saved split: {error!r}; delete it to split anew") from None
@@ -161,23 +153,23 @@ def _saved(path: Path, seed: int, fractions: tuple[float, ...]) -> dict[str, str
             f"{path}: found a split of seed {settings[0]} and fractions {settings[1]}, expected "
             f"{seed} and {fractions}; delete it to split anew"
         )
-    if unknown := sorted(set(places.values()) - set(SPLITS)):
+    if unknown := sorted(set(placed.values()) - set(SPLITS)):
         raise ValueError(f"{path}: found split {unknown[0]!r}, expected one of {', '.join(SPLITS)}")
-    return places
+    return placed
 
 
 def _save(
     path: Path,
     seed: int,
     fractions: tuple[float, ...],
-    places: dict[str, str],
+    placed: dict[str, str],
     parts: dict[str, list[AnyItem]],
 ) -> None:
-    """Places of all groups ever seen, so that a file that comes back finds its own."""
+    """Write the parts of all groups ever seen, so that a file that comes back has its old part."""
     content = {
         "seed": seed,
         "fractions": fractions,
-        "groups": dict(sorted(places.items())),
+        "groups": dict(sorted(placed.items())),
         "items": {name: [item.id for item in items] for name, items in parts.items()},
     }
     text = json.dumps(content, indent=1) + "\n"

@@ -1,13 +1,14 @@
 """What reports of data share: bar charts, and the log of problems."""
 
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 from tqdm import tqdm
 
-from audiotrain.datasets.items import AnyItem, Problem
+from audiotrain.datasets.items import LabelledItem, Problem
+from audiotrain.datasets.splits import SPLITS
 from audiotrain.utils import files
 from audiotrain.utils.text import _unit
 
@@ -23,19 +24,26 @@ def progress(items: Sequence[T], text: str, unit: str = "file") -> Iterable[T]:
     return tqdm(items, desc=text, unit=unit, delay=2, leave=False)
 
 
-def leaks(items: list[AnyItem]) -> list[Problem]:
+def splits_of(items: Iterable[LabelledItem]) -> dict[str, int]:
+    """How many items the data put into each part."""
+    return dict(Counter(item.split for item in items if item.split))
+
+
+def split_lines(splits: Mapping[str, int]) -> list[str]:
+    """A line for a report with the items of each part, none where the data name no parts."""
+    counts = ", ".join(f"{name} {splits.get(name, 0)}" for name in SPLITS)
+    return [f"split by the data: {counts}"] if splits else []
+
+
+def leaks(items: Iterable[LabelledItem]) -> list[Problem]:
     """A problem for each group that the data put into several splits."""
     splits: dict[str, set[str]] = defaultdict(set)
     for item in items:
         if item.split:
             splits[item.group].add(item.split)
-    return [
-        Problem(
-            "groups that the data put into several splits", f"{group}: {', '.join(sorted(found))}"
-        )
-        for group, found in splits.items()
-        if len(found) > 1
-    ]
+    kind = "groups that the data put into several splits"
+    texts = {group: f"{group}: {', '.join(sorted(names))}" for group, names in splits.items()}
+    return [Problem(kind, texts[group]) for group, names in splits.items() if len(names) > 1]
 
 
 def histogram(title: str, rows: list[tuple[str, float]]) -> list[str]:

@@ -11,7 +11,7 @@ import re
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import soundfile
@@ -196,10 +196,14 @@ class _Source:
     frames: int
     rate: int
     channels: int
+    _file: Any
 
     def blocks(self, first: int = 0, count: int | None = None) -> Iterator[np.ndarray]:
         """Mono blocks of `count` (None: all) samples from `first` on."""
         raise NotImplementedError
+
+    def close(self) -> None:
+        self._file.close()
 
     def mono(self, first: int, count: int | None) -> np.ndarray:
         pieces = list(self.blocks(first, count))
@@ -283,9 +287,6 @@ class _SndfileSource(_Source):
                 f"{self.frames / self.rate:.3f} s can be decoded"
             )
 
-    def close(self) -> None:
-        self._file.close()
-
 
 class _PlatformSource(_Source):
     """m4a and its kin by CoreAudio, GStreamer or ffmpeg, whichever this platform has."""
@@ -324,9 +325,6 @@ class _PlatformSource(_Source):
             position += len(samples)
             if position >= stop:
                 return
-
-    def close(self) -> None:
-        self._file.close()
 
 
 def _tail(file: Path | io.BytesIO, size: int) -> bytes:

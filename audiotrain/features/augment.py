@@ -4,10 +4,14 @@ Every function takes the np.random.Generator it draws from, and returns a new ar
 (frames, bins) in dB or another log scale; audio is mono (samples,); levels are dB.
 """
 
+from typing import TypeVar
+
 import numpy as np
 from scipy import fft
 
 from audiotrain.music import chord_classes
+
+Decibels = TypeVar("Decibels", float, np.ndarray)
 
 # ---- features
 
@@ -186,7 +190,7 @@ def rms(audio: np.ndarray) -> float:
     return float(np.sqrt(np.mean(np.square(audio, dtype=np.float64)))) if len(audio) else 0.0
 
 
-def decibels_to_ratio(decibels: float | np.ndarray) -> float | np.ndarray:
+def decibels_to_ratio(decibels: Decibels) -> Decibels:
     """Ratio of amplitudes.
 
     >>> decibels_to_ratio(20.0)

@@ -18,11 +18,6 @@ from pathlib import Path
 
 import numpy as np
 
-try:
-    import resource
-except ImportError:  # Windows, which has no such limit
-    resource = None
-
 _HOST = f"{zlib.crc32(platform.node().encode()):08x}"
 
 VERSION = 1  # raise it when a transform's numbers change for the same settings
@@ -145,7 +140,9 @@ class FeatureCache:
 def _allow_open_files() -> None:
     """As many open files as the system lets a process have: each entry in use is one, and macOS
     starts with 256."""
-    if resource is None:
+    try:
+        import resource
+    except ImportError:  # Windows, which has no such limit
         return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     for wanted in (hard, *OPEN_FILES):

@@ -65,7 +65,7 @@ class CQT:
     def frames(self, audio: mx.array, first: int, stop: int) -> mx.array:
         """Frames first..stop only: (batch, stop - first, bins)."""
         zeros, parts = 4096, []  # on either side, more than windows and filters mostly reach
-        signal = _Signal(mx.pad(audio, ((0, 0), (zeros, zeros))), zeros, audio.shape[1])
+        signal = _Signal(mx.pad(audio, [(0, 0), (zeros, zeros)]), zeros, audio.shape[1])
         for decimation, correlation in self._octaves:
             if decimation:
                 signal = decimation(signal)
@@ -195,7 +195,7 @@ class _Signal(NamedTuple):
         before = max(0, -start - self.lead)
         after = max(0, start + (count - 1) * step + size - (width - self.lead))
         if before or after:  # where a waveform is short
-            padded = mx.pad(self.padded, ((0, 0), (before, after)))
+            padded = mx.pad(self.padded, [(0, 0), (before, after)])
             longer = _Signal(padded, self.lead + before, self.samples)
             return longer.rows(start, count, size, step)
         strides, offset = (width, step, 1), self.lead + start
@@ -236,7 +236,7 @@ class _Correlation:
         for number, block in enumerate(self.blocks[1:], start=1):
             total = mx.addmm(total, pieces[number : number + used], block)
         if batch > 1:
-            total = mx.pad(total, ((0, mixed), (0, 0)))
+            total = mx.pad(total, [(0, mixed), (0, 0)])
         return total.reshape(batch, -1, self.outputs)[:, : stop - first]
 
 
@@ -271,7 +271,7 @@ class _Decimation:
         spectrum = mx.fft.rfft(framed).view(mx.float32)[..., : len(self.gain)] * self.gain
         lowered = mx.fft.irfft(spectrum.view(mx.complex64), size // factor)
         inside = lowered[..., reach // factor : reach // factor + each]
-        padded = mx.pad(inside, ((0, 0), (1, 1), (0, 0))).reshape(len(inside), -1)
+        padded = mx.pad(inside, [(0, 0), (1, 1), (0, 0)]).reshape(len(inside), -1)
         if samples < pieces * each:  # librosa keeps nothing that rings after the end
             padded[:, each + samples : each + pieces * each] = 0
         return _Signal(padded, each, samples)

@@ -123,7 +123,7 @@ class MelFilters:
 def _padded(audio: mx.array, width: int, mode: str) -> mx.array:
     """(batch, samples) with `width` samples more on both sides."""
     if mode == "constant":
-        return mx.pad(audio, ((0, 0), (width, width)))
+        return mx.pad(audio, [(0, 0), (width, width)])
     if mode != "reflect":
         raise ValueError(f"pad_mode={mode!r}, expected 'constant' or 'reflect'")
     samples = audio.shape[1]

@@ -1,7 +1,7 @@
-"""Chord labels <-> three classes (type, root, bass note); segments <-> frames; label files.
+"""Chord labels <-> three classes (type, root, bass note).
 
 Pitch classes count from C = 0. Class triples are in the order of HEADS, with IGNORE where there is
-nothing to judge. Times are seconds. `spelling.py` reads the text of a label.
+no class.
 """
 
 from collections.abc import Sequence
@@ -36,7 +36,7 @@ class ChordClass(NamedTuple):
 
 
 class Chord(NamedTuple):
-    """What a label says: pitch classes of root and bass, and the notes in semitones above the root.
+    """Pitch classes of root and bass, and the notes in semitones above the root.
 
     `notes` has every note folded into one octave, `tetrad` only those written within the octave:
     that is how mir_eval reads a label, so that `C:9` and `C:7` are one tetrad. The bass is in
@@ -80,8 +80,9 @@ def parse(label: str, pop_spellings: bool = False) -> Chord | None:
     )
 
 
-_TYPES = (None, *(parse(f"C:{name}") for name in CHORD_TYPES[1:]))
-_TYPE_OF_NOTES = {chord.notes: number for number, chord in enumerate(_TYPES) if chord}
+_NO_NOTES = Chord(0, frozenset(), frozenset(), 0)
+_TYPES = [_NO_NOTES if name == "N" else parse(f"C:{name}") or _NO_NOTES for name in CHORD_TYPES]
+_TYPE_OF_NOTES = {chord.notes: number for number, chord in enumerate(_TYPES) if chord.notes}
 
 
 def chord_pitch_classes(chord_type: int) -> tuple[int, ...]:
@@ -90,8 +91,7 @@ def chord_pitch_classes(chord_type: int) -> tuple[int, ...]:
     >>> chord_pitch_classes(CHORD_TYPES.index("min7"))
     (0, 3, 7, 10)
     """
-    chord = _TYPES[chord_type]
-    return tuple(sorted(chord.notes)) if chord else ()
+    return tuple(sorted(_TYPES[chord_type].notes))
 
 
 @lru_cache(maxsize=65536)
@@ -107,21 +107,21 @@ def encode(label: str, pop_spellings: bool = False) -> ChordClass:
     True
     """
     label = chord_labels.repair(label, pop_spellings)
-    if label in ("N", "X"):
-        return NO_CHORD if label == "N" else UNKNOWN
     chord = parse(label)
+    if chord is None:
+        return NO_CHORD if label == "N" else UNKNOWN
     chord_type = _TYPE_OF_NOTES.get(chord.notes)
     if chord_type is None:
         chord_type = min(range(1, len(_TYPES)), key=lambda number: _distance(chord, _TYPES[number]))
     return ChordClass(chord_type, chord.root, chord.bass)
 
 
-# What a changed note costs, by semitones above the root: the third tells most.
+# Cost of a changed note, by semitones above the root: the third matters most.
 _NOTE_COSTS = (3.0, 1.0, 1.0, 3.0, 3.0, 2.0, 2.0, 1.0, 1.5, 1.0, 1.5, 1.5)
 
 
 def _distance(chord: Chord, known: Chord) -> tuple[bool, float]:
-    """Whether mir_eval tells `known` from `chord` as tetrads, and the cost of the notes changed."""
+    """Whether the tetrads differ in mir_eval, and the cost of the notes changed."""
     bass = {(chord.bass - chord.root) % 12}  # mir_eval adds the bass to both
     cost = sum(_NOTE_COSTS[note] for note in chord.notes ^ known.notes)
     if 7 in known.notes - chord.notes:

@@ -4,7 +4,6 @@ The report counts time, not files: hours by chord type and root are what a model
 """
 
 import math
-from collections import Counter
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -13,8 +12,15 @@ import numpy as np
 
 from audiotrain.datasets.chords.items import Item, load, segments
 from audiotrain.datasets.items import Corpus, Problem
-from audiotrain.datasets.splits import SPLITS
-from audiotrain.datasets.summary import NO_LOG, ProblemLog, histogram, leaks, progress
+from audiotrain.datasets.summary import (
+    NO_LOG,
+    ProblemLog,
+    histogram,
+    leaks,
+    progress,
+    split_lines,
+    splits_of,
+)
 from audiotrain.datasets.synthesis.midi import midi_seconds
 from audiotrain.features import audio
 from audiotrain.music.chord_classes import CHORD_TYPES, PITCH_NAMES, encode_labels
@@ -22,11 +28,11 @@ from audiotrain.music.chord_labels import UNREADABLE
 from audiotrain.music.segments import Annotation
 from audiotrain.utils.text import count, duration
 
-PAST_SECONDS = 0.5  # a last label longer past the audio's end than this is told
+PAST_SECONDS = 0.5  # a last label longer past the audio's end than this is reported
 RINGING_SECONDS = 2.0  # after the last note of a MIDI file its chord still sounds
 SMALL_SHARE = 0.001  # of the time; rarer chord types share a line
 
-# Kinds of the problems that the readers of label files tell, by their words.
+# Kinds of the problems of label files, by words in the messages of their readers.
 _KINDS = (
     ("read as Latin-1", "label files not in UTF-8, read as Latin-1"),
     (UNREADABLE, "unreadable labels, taken as unknown"),
@@ -42,7 +48,7 @@ _OTHER_KIND = "lines that are no label, left out"
 
 @dataclass(frozen=True)
 class Survey:
-    """What a corpus holds. All times in seconds.
+    """Counts of a corpus; all times in seconds.
 
     `types` (32,) and `roots` (12,) are labelled time by class, `unknown` that of labels without a
     class, `unlabelled` the audio's time without label, `inverted` that with a bass not the root.
@@ -67,9 +73,8 @@ def item_seconds(item: Item) -> float | None:
     """Length of an item's audio; None when it has no recording (MIDI, labels alone). AudioError."""
     if item.audio is None or item.midi:
         return None
-    whole = _recording_seconds(
-        item.audio, item.audio.stat().st_mtime_ns if item.audio.exists() else 0
-    )
+    changed = item.audio.stat().st_mtime_ns if item.audio.exists() else 0
+    whole = _recording_seconds(item.audio, changed)
     return max(0.0, (whole if item.end is None else min(whole, item.end)) - item.start)
 
 
@@ -94,21 +99,17 @@ def check_audio(item: Item) -> list[Problem]:
     except audio.AudioError as error:
         text = str(error).replace(str(item.audio), item.id.split("@")[0])
         return [Problem("audio that can't be read", text)]
-    if not seconds:
-        return [
-            Problem("spans past the end of the audio", f"{item.id}: starts at {item.start:g} s")
-        ]
-    return []
+    text = f"{item.id}: starts at {item.start:g} s"
+    return [] if seconds else [Problem("spans past the end of the audio", text)]
 
 
-def check(corpus: Corpus) -> Corpus:
+def check(corpus: Corpus[Item]) -> Corpus[Item]:
     """The corpus without items whose audio can't be opened; they are among its problems instead."""
     items, problems = [], list(corpus.problems)
     for item in progress(corpus.items, "checking audio"):
-        found = check_audio(item)
-        problems += found
-        if not found:
-            items.append(item)
+        faults = check_audio(item)
+        problems += faults
+        items += [] if faults else [item]
     if not items:
         raise ValueError(
             f"{corpus.folder}: found no audio that can be read, first {problems[-1].text}"
@@ -116,20 +117,22 @@ def check(corpus: Corpus) -> Corpus:
     return replace(corpus, items=items, problems=problems)
 
 
-def survey(corpus: Corpus) -> Survey:
+def survey(corpus: Corpus[Item]) -> Survey:
     """Count what is in the items of a corpus, and what is wrong with them besides its problems."""
     times = _Times()
     problems = list(corpus.problems)
-    told: set[Path | tuple] = set()
+    reported: set[Path | tuple] = set()
     for item in progress(corpus.items, "reading data"):
         try:
             annotation, seconds = load(item), item_seconds(item)
         except ValueError as error:
             problems.append(Problem("items that can't be read", f"{item.id}: {error}"))
             continue
-        if item.annotation not in told:
-            told.add(item.annotation)
-            problems += _label_problems(annotation, corpus.folder)
+        if item.annotation not in reported:
+            reported.add(item.annotation)
+            for text in annotation.problems:
+                kind = next((kind for words, kind in _KINDS if words in text), _OTHER_KIND)
+                problems.append(Problem(kind, text.removeprefix(f"{corpus.folder}/")))
         problems += _past_the_end(item, annotation, seconds)
         times.add(item, seconds)
     items = corpus.items
@@ -139,7 +142,7 @@ def survey(corpus: Corpus) -> Survey:
         midi=sum(item.midi for item in items),
         labels_only=sum(item.audio is None for item in items),
         groups=len({item.group for item in items}),
-        splits=dict(Counter(item.split for item in items if item.split)),
+        splits=splits_of(items),
         seconds=times.total,
         types=times.types,
         roots=times.roots,
@@ -174,18 +177,10 @@ class _Times:
         self.unlabelled += max(0.0, seconds - float(lengths.sum())) if np.isfinite(seconds) else 0.0
 
 
-def _label_problems(annotation: Annotation, folder: Path) -> list[Problem]:
-    """What the reader of labels told."""
-    problems = []
-    for text in annotation.problems:
-        kind = next((kind for words, kind in _KINDS if words in text), _OTHER_KIND)
-        problems.append(Problem(kind, text.removeprefix(f"{folder}/")))
-    return problems
-
-
 def _past_the_end(item: Item, annotation: Annotation, seconds: float | None) -> list[Problem]:
-    """A problem when the labels, or the span, of an item end well after what sounds."""
-    if item.midi:
+    """A problem when the labels, or the span, of an item end well after its sound."""
+    whole: float | None
+    if item.audio is not None and item.midi:
         whole, slack = midi_seconds(item.audio), PAST_SECONDS + RINGING_SECONDS
     else:
         whole, slack = None if seconds is None else item.start + seconds, PAST_SECONDS
@@ -198,10 +193,7 @@ def _past_the_end(item: Item, annotation: Annotation, seconds: float | None) -> 
     return [Problem("labels past the end of the audio", text)]
 
 
-# ---- text
-
-
-def report(corpus: Corpus, log: ProblemLog = NO_LOG) -> str:
+def report(corpus: Corpus[Item], log: ProblemLog = NO_LOG) -> str:
     """What is in a corpus and what is wrong with it, for a terminal; `log` gets all problems."""
     found = survey(corpus)
     lines = [f"data in {corpus.folder}", *(f"  {line}" for line in _overview(found))]
@@ -219,9 +211,9 @@ def report(corpus: Corpus, log: ProblemLog = NO_LOG) -> str:
 
 
 def _overview(found: Survey) -> list[str]:
-    songs = found.items - found.clips
-    kinds = [count(songs, "song"), count(found.clips, "clip of one chord", "clips of one chord")]
-    what = " and ".join(kind for kind in kinds if kind)
+    songs = count(found.items - found.clips, "song")
+    clips = count(found.clips, "clip of one chord", "clips of one chord")
+    what = " and ".join(filter(None, (songs, clips)))
     for number, kind in ((found.midi, "MIDI to be rendered"), (found.labels_only, "labels alone")):
         if number:
             what += f" ({'all' if number == found.items else number} {kind})"
@@ -234,7 +226,4 @@ def _overview(found: Survey) -> list[str]:
         f"{share * found.inverted:.1f} %, unknown {share * found.unknown:.1f} %, "
         f"not labelled {share * found.unlabelled:.1f} %",
     ]
-    if found.splits:
-        splits = ", ".join(f"{name} {found.splits.get(name, 0)}" for name in SPLITS)
-        lines.append(f"split by the data: {splits}")
-    return lines
+    return lines + split_lines(found.splits)

@@ -40,7 +40,7 @@ def discover(
     selector: int | str | None = None,
     group: str | None = None,
     pop_spellings: bool = False,
-) -> Corpus:
+) -> Corpus[Item]:
     """Items of a folder, or of one table, in any of LAYOUTS.
 
     `selector` picks the chord annotation in JAMS files, `group` names the column of a table whose

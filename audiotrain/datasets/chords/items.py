@@ -37,9 +37,14 @@ class Item(LabelledItem):
     @property
     def clip_label(self) -> str | None:
         """The chord of a clip that has only one; None for a song."""
+        return None if self.clip_segment is None else self.clip_segment.label
+
+    @property
+    def clip_segment(self) -> Segment | None:
+        """The only segment of a clip of one chord; None for a song."""
         if isinstance(self.annotation, Path) or len(self.annotation) != 1:
             return None
-        return self.annotation[0].label
+        return self.annotation[0]
 
 
 def load(item: Item) -> Annotation:

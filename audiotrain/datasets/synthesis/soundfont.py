@@ -273,7 +273,7 @@ def _combine(preset: Values, instruments: list[tuple[tuple, list[Values]]]) -> l
         )
         if keys[0] > keys[1] or velocities[0] > velocities[1]:
             continue
-        values = Generators()._asdict()
+        values: dict[str, int] = Generators()._asdict()
         for name, number in zip(values, _NUMBERS, strict=True):
             added = preset.get(number, 0) if number in _OF_PRESETS else 0
             values[name] = inner.get(number, values[name]) + added

@@ -281,7 +281,7 @@ def test_tars_are_read_where_they_lie(tmp_path):
             "e.json": b"{", "__meta__.txt": b"x",
         },
     )  # fmt: skip
-    corpus = check(discover(tmp_path), decode=True)
+    corpus = check(discover(tmp_path))
     assert found(corpus) == {
         "train/0000.tar/a.flac": ("a tone", "a beep"),
         "train/0000.tar/sub/b.c.wav": ("a high tone",),
@@ -437,16 +437,16 @@ def test_spans_past_the_end_are_left_out(tmp_path):
     np.testing.assert_allclose(last.read(RATE, 0.25, 0.1), tone(1)[6000:6800], atol=1e-3)
 
 
-def test_damage_behind_the_header_is_found_by_decoding(tmp_path):
+def test_damage_behind_the_header_is_found_by_reading(tmp_path):
     samples = np.zeros(RATE, np.float32)
     samples[5000] = np.nan
     soundfile.write(tmp_path / "a.wav", samples, RATE, subtype="FLOAT")
     wav(tmp_path / "b.wav")
     write(tmp_path / "m.csv", "file,caption\na.wav,x\nb.wav,y\n")
-    assert len(check(discover(tmp_path)).items) == 2
-    corpus = check(discover(tmp_path), decode=True)
-    assert list(found(corpus)) == ["b.wav"]
-    assert "a.wav: 1 NaN or Inf samples" in corpus.problems[0].text
+    damaged, sound = check(discover(tmp_path)).items
+    assert len(sound.read(RATE)) == RATE // 2
+    with pytest.raises(audio.AudioError, match=r"a\.wav: 1 NaN or Inf samples"):
+        damaged.read(RATE)
 
 
 def test_equal_files_share_a_group(tmp_path):
@@ -555,7 +555,7 @@ def test_composed_clips_are_the_same_for_the_same_seed():
     one, two, other = composed(12, 3), composed(20, 3), composed(12, 4)
     assert one.items == two.items[:12]
     assert {clip.audio for clip in one.items}.isdisjoint(clip.audio for clip in other.items)
-    assert check(one, strict=True, decode=True).items == one.items
+    assert check(one, strict=True).items == one.items
     assert "12 clips" in report(one)
     with pytest.raises(ValueError, match="0 composed clips"):
         composed(0)
