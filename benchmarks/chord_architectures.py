@@ -82,9 +82,13 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", help="words that a candidate's name contains")
     options = parser.parse_args()
     base = TrainSettings(
-        data=options.data, cache=options.cache, valid=0.02, test=0.0825, renderings=2,
+        data=options.data,
+        cache=options.cache,
+        valid=0.02,
+        test=0.0825,
+        renderings=2,
         validations=1,
-    )  # fmt: skip
+    )
     with tempfile.TemporaryDirectory() as folder:
         parts = ChordRecipe(base).read(Path(folder))
     rows = {}

@@ -82,8 +82,8 @@ def compare(paths: list[Path], rounds: int) -> None:
     print(f"{len(paths)} clips, {seconds:.0f} s, full size; embeddings differ by {apart:.1e}")
     medians = {name: np.median(rows, axis=0) for name, rows in taken.items()}
     for name, (wall, cpu) in medians.items():
-        print(f"  {name:13} {seconds / wall:6.1f}x real time, {1e3 * cpu / len(paths):6.0f} ms of "
-              "CPU a clip")  # fmt: skip
+        speed, milliseconds = seconds / wall, 1e3 * cpu / len(paths)
+        print(f"  {name:13} {speed:6.1f}x real time, {milliseconds:6.0f} ms of CPU a clip")
     ratio = medians["transformers"] / medians["audiotrain"]
     print(f"  audiotrain is {ratio[0]:.2f}x as fast, {ratio[1]:.2f}x by CPU")
 
@@ -92,7 +92,7 @@ def hear(folder: str, path: str) -> None:
     """Embed one file and print x real time and the peak memory of this process in MB."""
     embedder = Embedder.from_folder(folder)
     embedder.text(["rain"])
-    _, wall, _ = timed(lambda: embedder.audio([path], "hearing"))
+    _, wall, _ = timed(lambda: embedder.audio([path], "embedding"))
     print(f"{audio.info(path).seconds / wall:.0f}x real time, peak {peak() / 1e6:.0f} MB")
 
 

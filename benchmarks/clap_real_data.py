@@ -184,8 +184,9 @@ def main() -> None:
         folder = options.output or Path(temporary)
         both, berklee = make_folders(options.data, folder)
         base = folder / "scratch"
-        took = run("--preset", "clap-small", "--data", folder / options.clips, "--output", base,
-                   "--max-minutes", options.minutes, *options.words)  # fmt: skip
+        where = ("--data", folder / options.clips, "--output", base)
+        minutes = ("--max-minutes", options.minutes)
+        took = run("--preset", "clap-small", *where, *minutes, *options.words)
         clips = captions.discover(both).items
         tested = [clip for clip in clips if clip.split == "test"]
         embedder = Embedder.from_folder(base)
@@ -206,9 +207,9 @@ def main() -> None:
             "lora": ["--mode", "lora"],
         }.items():
             tuned = folder / name.replace(", ", "-").replace(" ", "-")
-            seconds[name] = run("--pretrained", model, "--data", berklee, "--epochs", "10",
-                                "--optimization.head-rate", "1e-3",
-                                "--output", tuned, *words)  # fmt: skip
+            where = ("--pretrained", model, "--data", berklee, "--output", tuned)
+            rate = ("--epochs", "10", "--optimization.head-rate", "1e-3")
+            seconds[name] = run(*where, *rate, *words)
         print(f"\n{len(unheard)} clips of Berklee that no run has heard:")
         recalls("before", model, unheard)
         for name in ("projection", "lora"):

@@ -50,9 +50,13 @@ def test_example(tmp_path, name):
     options, printed, files = RUNS[name]
     command = [sys.executable, "-W", "error::RuntimeWarning", EXAMPLES / f"{name}.py", *options]
     result = subprocess.run(
-        command, cwd=tmp_path, capture_output=True, text=True, timeout=200,
+        command,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=200,
         env=os.environ | {"WANDB_MODE": "offline", "WANDB_SILENT": "true"},
-    )  # fmt: skip
+    )
     assert result.returncode == 0, result.stderr
     assert re.search(printed, result.stdout), result.stdout
     for file in files:

@@ -66,17 +66,29 @@ def test_names_are_importable(module, names):
         (
             Trainer,
             {
-                "max_epochs": None, "max_steps": None, "val_check_interval": 1.0,
-                "gradient_clip_val": None, "gradient_clip_algorithm": "norm",
-                "default_root_dir": "./logs", "enable_checkpointing": True, "compile": True,
-                "seed": 42, "callbacks": None, "logger": None, "debug_lazy_eval": False,
+                "max_epochs": None,
+                "max_steps": None,
+                "val_check_interval": 1.0,
+                "gradient_clip_val": None,
+                "gradient_clip_algorithm": "norm",
+                "default_root_dir": "./logs",
+                "enable_checkpointing": True,
+                "compile": True,
+                "seed": 42,
+                "callbacks": None,
+                "logger": None,
+                "debug_lazy_eval": False,
             },
         ),
         (
             DataLoader,
             {
-                "collate_fn": None, "drop_last": False, "prefetch_factor": 2,
-                "worker_type": "thread", "persistent_workers": False, "cpu_transforms": None,
+                "collate_fn": None,
+                "drop_last": False,
+                "prefetch_factor": 2,
+                "worker_type": "thread",
+                "persistent_workers": False,
+                "cpu_transforms": None,
                 "mlx_transforms": None,
             },
         ),
@@ -90,7 +102,7 @@ def test_names_are_importable(module, names):
         (Trainer.validate, {"ckpt_path": None}),
         (Trainer.test, {"ckpt_path": None}),
     ],
-)  # fmt: skip
+)
 def test_defaults_are_documented_ones(thing, expected):
     found = defaults(thing)
     assert {name: found[name] for name in expected} == expected

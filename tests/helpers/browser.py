@@ -19,11 +19,11 @@ from pathlib import Path
 PROGRAM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
 )
-FLAGS = (
-    "--headless=new", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe", "--no-first-run",
-    "--autoplay-policy=no-user-gesture-required", "--disable-dev-shm-usage", "--mute-audio",
-    "--disable-background-networking", "--hide-scrollbars",
-)  # fmt: skip
+FLAGS = """
+    --headless=new --no-sandbox --disable-gpu --remote-debugging-pipe --no-first-run
+    --autoplay-policy=no-user-gesture-required --disable-dev-shm-usage --mute-audio
+    --disable-background-networking --hide-scrollbars
+""".split()
 LONGEST = 60.0  # seconds that an answer may take on a busy machine
 
 
@@ -41,8 +41,11 @@ class Browser:
 
         self.process = subprocess.Popen(
             [PROGRAM, *FLAGS, f"--user-data-dir={profile}", "about:blank"],
-            preexec_fn=place, close_fds=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+            preexec_fn=place,
+            close_fds=False,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         os.close(down[0])
         os.close(up[1])
         self.to, self.back = os.fdopen(down[1], "wb"), up[0]
@@ -105,10 +108,8 @@ class Browser:
         self.wait("document.readyState === 'complete' && location.protocol === 'file:'")
 
     def resize(self, width: int, height: int) -> None:
-        self.call(
-            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1,
-            mobile=width < 600,
-        )  # fmt: skip
+        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
+        self.call("Emulation.setDeviceMetricsOverride", **metrics)
 
     def run(self, code: str):
         """The value of an expression."""
@@ -143,10 +144,8 @@ class Browser:
         """A key, by its name."""
         codes = {"ArrowLeft": 37, "ArrowRight": 39, "Home": 36, "End": 35, "Enter": 13}
         for kind in ("keyDown", "keyUp"):
-            self.call(
-                "Input.dispatchKeyEvent", type=kind, key=key, code=key,
-                windowsVirtualKeyCode=codes[key],
-            )  # fmt: skip
+            names = {"key": key, "code": key, "windowsVirtualKeyCode": codes[key]}
+            self.call("Input.dispatchKeyEvent", type=kind, **names)
 
     def picture(self, path: Path, whole: bool = False) -> None:
         """A PNG of what is seen, or of the whole page."""

@@ -141,8 +141,14 @@ def chords(folder, size):
     """Accumulation over an uneven tail: rank 1 has no sample in an epoch's last batch."""
     model = Chords()
     counted = Counted(folder / "runs.txt")
-    run = trainer(folder, max_epochs=2, accumulate_grad_batches=3, gradient_clip_val=1.0,
-                  logger=counted, num_sanity_val_steps=1)  # fmt: skip
+    run = trainer(
+        folder,
+        max_epochs=2,
+        accumulate_grad_batches=3,
+        gradient_clip_val=1.0,
+        logger=counted,
+        num_sanity_val_steps=1,
+    )
     run.fit(model, loader(Songs(), size, shuffle=True), loader(Songs(5), size))
     tested = run.test(model, loader(Songs(6), size), ckpt_path="last")
     return result(run, model, tested=tested["test_loss"], traced=run.trace_count)
@@ -310,17 +316,28 @@ def competition(folder, size):
         return nn.losses.cross_entropy(model(x), y).mean()
 
     run = create_competition_trainer(
-        nn.Linear(8, 3), "tones", (x[40:], y[40:]), {}, loss=loss, output_dir=folder / "run",
-        progress=False, num_epochs=3, cv_folds=3, batch_size=BATCH // size, learning_rate=0.05,
-    )  # fmt: skip
+        nn.Linear(8, 3),
+        "tones",
+        (x[40:], y[40:]),
+        {},
+        loss=loss,
+        output_dir=folder / "run",
+        progress=False,
+        num_epochs=3,
+        cv_folds=3,
+        batch_size=BATCH // size,
+        learning_rate=0.05,
+    )
     first = run.train_with_cv((x[:40], y[:40]))
     again = run.train_with_cv((x[:40], y[:40]), resume=True)
     np.testing.assert_array_equal(again.predictions, first.predictions)
     names = ["c0", "c1", "c2"]
     path = run.create_submission(ids=list("abcdef"), columns=names, probabilities=False)
     return first.mean | {
-        "predictions": first.predictions, "tested": run.predict(), "written": path.read_text(),
-    }  # fmt: skip
+        "predictions": first.predictions,
+        "tested": run.predict(),
+        "written": path.read_text(),
+    }
 
 
 SCENARIOS = [chords, norm, norm_accumulated, spoiled, spoiled_accumulated]

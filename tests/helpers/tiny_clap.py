@@ -27,14 +27,26 @@ STEPS = ["--steps", "4"]
 def config(vocabulary: int = 300, fused: bool = False, dropout: float = 0.1) -> CLAPConfig:
     """Towers of two stages and two layers."""
     sound = HTSATConfig(
-        num_mel_bins=16, spec_size=32, window_size=4, patch_size=4, patch_embeds_hidden_size=8,
-        depths=(2, 2), num_attention_heads=(2, 2), enable_fusion=fused, hidden_dropout_prob=dropout,
-    )  # fmt: skip
+        num_mel_bins=16,
+        spec_size=32,
+        window_size=4,
+        patch_size=4,
+        patch_embeds_hidden_size=8,
+        depths=(2, 2),
+        num_attention_heads=(2, 2),
+        enable_fusion=fused,
+        hidden_dropout_prob=dropout,
+    )
     text = RoBERTaConfig(
-        vocab_size=vocabulary, hidden_size=16, num_hidden_layers=3, num_attention_heads=2,
-        intermediate_size=16, max_position_embeddings=26, hidden_dropout_prob=dropout,
+        vocab_size=vocabulary,
+        hidden_size=16,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        intermediate_size=16,
+        max_position_embeddings=26,
+        hidden_dropout_prob=dropout,
         attention_probs_dropout_prob=dropout,
-    )  # fmt: skip
+    )
     return CLAPConfig(sound, text, projection_dim=12)
 
 

@@ -30,8 +30,10 @@ def make(path, zones, preset=(), wave=None, loop=(0, 1000), bank=0, cents=0, pro
         count = len(generators) // 4
         return bag + struct.pack("<HH", count, 0), generators + struct.pack("<Hh", 0, 0)
 
-    inside = [[*zone.items(), (53, 0)] if zone.pop("sample", True) else [*zone.items()]
-              for zone in map(dict, zones)]  # fmt: skip
+    inside = [
+        [*zone.items(), (53, 0)] if zone.pop("sample", True) else [*zone.items()]
+        for zone in map(dict, zones)
+    ]
     ibag, igen = bags(inside)
     pbag, pgen = bags([[*dict(preset).items(), (41, 0)]])
     head = struct.pack("<20sHHHIII", b"preset", program, bank, 0, 0, 0, 0)
@@ -40,8 +42,8 @@ def make(path, zones, preset=(), wave=None, loop=(0, 1000), bank=0, cents=0, pro
     shdr = struct.pack(
         "<20sIIIIIBbHH", b"sine", 0, len(samples), start, end, RATE, ROOT, cents, 0, 1
     ) + struct.pack("<20sIIIIIBbHH", b"EOS", 0, 0, 0, 0, 0, 0, 0, 0, 0)
-    parts = {b"phdr": phdr, b"pbag": pbag, b"pgen": pgen, b"inst": inst, b"ibag": ibag,
-             b"igen": igen, b"shdr": shdr}  # fmt: skip
+    presets = {b"phdr": phdr, b"pbag": pbag, b"pgen": pgen}
+    parts = presets | {b"inst": inst, b"ibag": ibag, b"igen": igen, b"shdr": shdr}
     pdta = b"pdta" + b"".join(chunk(name, data) for name, data in parts.items())
     sdta = b"sdta" + chunk(b"smpl", samples.tobytes())
     info = b"INFO" + chunk(b"ifil", struct.pack("<HH", 2, 4))
