@@ -109,17 +109,30 @@ def refusals(
 
 def _refusal(kind: str, name: str, hint: Any, value: Any, place: str) -> str:
     """The line for a value that pydantic refuses with an error of this kind."""
-    is_flag = place.startswith("-")
-    before = f"{place}: " if place and not is_flag else ""
+    label = _label(name, place)
     if kind.startswith(RANGES):
-        return f"{before}{name}={value}, expected {allowed(hint)}"
-    label = place if is_flag else f"{before}{name}"
+        return f"{label}={value}, expected {allowed(hint)}"
     if kind == "too_short":
         return f"{label}: nothing follows, expected {describe(hint)}"
     literals = [one for one in alternatives(hint) if typing.get_origin(one) is Literal]
     choices = [str(choice) for one in literals for choice in typing.get_args(one)]
     hinted = nearest(value.text, choices) if isinstance(value, Word) else ""
     return f"{label}: found {shown(value)}, expected {describe(hint)}{hinted}"
+
+
+def _placed(line: str, group: str, places: Mapping[str, str]) -> str:
+    """A dataclass's own refusal with the place of the setting that it begins with."""
+    name = re.split(r"[^\w.]", line, maxsplit=1)[0]
+    if place := places.get(name) or places.get(f"{group}.{name}"):
+        return _label(name, place) + line[len(name) :]
+    return f"{places[group]}: {line}" if places.get(group) else line
+
+
+def _label(name: str, place: str) -> str:
+    """A setting with its place: its flag, or a file's line and the name."""
+    if place.startswith("-"):
+        return place
+    return f"{place}: {name}" if place else name
 
 
 def shown(value: Any) -> str:
@@ -129,10 +142,3 @@ def shown(value: Any) -> str:
     if isinstance(value, list | tuple):
         return f"[{', '.join(str(getattr(part, 'text', part)) for part in value)}]"
     return repr(getattr(value, "text", value))
-
-
-def _placed(line: str, group: str, places: Mapping[str, str]) -> str:
-    """A refusal after the file and line of the setting that it begins with, alone or dotted."""
-    name = re.split(r"[^\w.]", line, maxsplit=1)[0]
-    place = places.get(name) or places.get(f"{group}.{name}") or places.get(group) or "-"
-    return line if place.startswith("-") else f"{place}: {line}"

@@ -248,7 +248,7 @@ def test_save_replaces_whole_files_only(tmp_path, monkeypatch):
         (["--config", "--epochs", "3"], "--config: nothing follows, expected a file"),
         (["--preset", "fast"], "--preset: unknown flag"),
         (["--config", "none.yaml"], "none.yaml: cannot be read: No such file or directory"),
-        (["--epochs", "-1"], "epochs is -1, expected 0 or more"),
+        (["--epochs", "-1"], "--epochs is -1, expected 0 or more"),
     ],
 )
 def test_a_wrong_flag_is_one_line(argv, expected):
@@ -436,6 +436,6 @@ def test_a_group_that_is_refused_hides_no_mistake_beside_it(tmp_path):
         f"{path}:2: folds.first is 7, expected below 5",
         f"{path}:3: epochs is -1, expected 0 or more",
     ]
-    with pytest.raises(ValueError, match="^folds.first is 7, expected below 2$"):
+    with pytest.raises(ValueError, match="^--folds.first is 7, expected below 2$"):
         load(Needed, ["--folds.first", "7", "--folds.count", "2"])  # has no default to check by
     assert load(Needed, ["--folds.count", "2", "--epochs", "2"]).folds == Folds(2)

@@ -74,7 +74,7 @@ def test_a_value_beyond_its_range(name, value, line, tmp_path):
     words = [str(one) for one in (value if isinstance(value, tuple) else [value])]
     with pytest.raises(ValueError, match="expected") as caught:
         load(Run, [f"--{name}", *words])
-    assert str(caught.value) == line
+    assert str(caught.value) == f"--{line}"
     text = str(list(value)) if isinstance(value, tuple) else str(value)
     (tmp_path / "run.yaml").write_text(f"# a run\n{name}: {text}\n")
     with pytest.raises(ValueError, match="expected") as caught:
@@ -116,7 +116,7 @@ def test_all_mistakes_of_values_and_of_groups_come_at_once(tmp_path):
         load(Run, ["--config", str(path), "--steps", "0", "--moed", "full", "--mode", "all"])
     assert str(caught.value).splitlines() == [
         "--moed: unknown flag (did you mean --mode?)",
-        "steps=0, expected 1 or more",
+        "--steps=0, expected 1 or more",
         f"{path}:1: seed=-1, expected 0 or more",
         f"{path}:5: valid=2.0, expected 0 to 1",
         "--mode: found 'all', expected one of full, lora",

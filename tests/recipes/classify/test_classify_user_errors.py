@@ -53,14 +53,14 @@ def refused(capsys, monkeypatch):
         (["--steps", "0"], "steps=0, expected 1 or more"),
         (["--steps", "5", "--epochs", "2"], "steps=5 and epochs=2, expected one of them"),
         (["--valid", "0"], "valid=0.0, expected more than 0 and less than 1"),
-        (["--max-minutes", "nan"], "max_minutes=nan, expected more than 0"),
+        (["--max-minutes", "nan"], "max-minutes=nan, expected more than 0"),
         (["--task", "both"], "--task: found 'both', expected"),
         (["--synthesised", "3"], "synthesised=3, expected 10 or more"),
         (["--augmentation.mix", "2"], "augmentation.mix=2.0, expected 0 to 1"),
         (["--augmentation.gain", "-1"], "augmentation.gain=-1.0, expected 0 or more"),
         (
             ["--optimization.ema-decay", "1"],
-            "ema_decay=1.0, expected 0 or more and less than 1",
+            "ema-decay=1.0, expected 0 or more and less than 1",
         ),
         (["--input.features.hop", "100"], "frames, expected at most the 256 of"),
         (
