@@ -56,14 +56,9 @@ def documents(
         return []
     places = {key: key.place for key in keys}
     version = getattr(keys.pop("version", Word("1")), "text", "")
-    if not version.isdigit():
-        expected = f"expected a whole number, {VERSION} is the newest"
-        problems.append(f"{places['version']}: version: {expected}")
-    elif int(version) > VERSION:
-        problems.append(
-            f"{places['version']}: version {version} is newer than {VERSION}, the newest that "
-            f"this audiotrain reads: pip install -U audiotrain"
-        )
+    if version not in map(str, range(1, VERSION + 1)):
+        expected = f"expected 1 to {VERSION}; pip install -U audiotrain reads newer ones"
+        problems.append(f"{places['version']}: version: found {version!r}, {expected}")
     found = []
     included = keys.pop("include", [])
     for name in included if isinstance(included, list) else [included]:

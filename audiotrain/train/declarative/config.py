@@ -33,16 +33,12 @@ ALSO = {"kaggle": "competition"}  # other names of groups
 def _check_name(name: str, known: Collection[str]) -> str:
     """A name that is known, or an import path, which has a dot."""
     if "." not in name and name not in known:
-        names = list(known)
-        raise ValueError(
-            f"found {name!r}{nearest(name, names)}, expected one of {', '.join(names)} or an "
-            f"import path"
-        )
+        expected = f"expected one of {', '.join(known)} or an import path"
+        raise ValueError(f"found {name!r}{nearest(name, list(known))}, {expected}")
     return name
 
 
 def _known(names: Collection[str]) -> AfterValidator:
-    """The check that text is one of these names, or an import path."""
     return AfterValidator(lambda name: _check_name(name, names))
 
 
@@ -55,12 +51,11 @@ def _with_type(settings: dict[str, Any]) -> dict[str, Any]:
 
 def _callback(settings: dict[str, Any]) -> dict[str, Any]:
     """A dict whose `type` is a known callback or an import path."""
-    if not isinstance(settings.get("type"), str):
-        raise ValueError("no type, expected a callback's name or an import path")
-    _check_name(settings["type"], CALLBACKS)
+    _check_name(_with_type(settings or {"type": None})["type"], CALLBACKS)
     return settings
 
 
+TypedSettings = Annotated[dict[str, Any], AfterValidator(_with_type)]
 CallbackSettings = Annotated[dict[str, Any], AfterValidator(_callback)]
 
 
@@ -232,7 +227,7 @@ class TrainerConfig:
 
     trainer: Annotated[str, _known(TRAINERS)] = "default"
     """default, competition, one that register_trainer named, or an import path"""
-    model: Annotated[dict[str, Any], AfterValidator(_with_type)] = field(default_factory=dict)
+    model: TypedSettings = field(default_factory=dict)
     """{type: import.path.Model, …its arguments}, for create_trainer without a model"""
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
     scheduler: SchedulerSettings = field(default_factory=SchedulerSettings)

@@ -91,3 +91,19 @@ def test_a_command_that_there_is_not(capsys):
     assert "unknown command 'predcit' (did you mean predict?)" in capsys.readouterr().err
     assert audiotrain.__main__.main(["chord"]) == 2
     assert "no command 'chord' (did you mean chords?)" in capsys.readouterr().err
+
+
+def test_all_mistakes_of_a_file_and_of_flags_come_at_once(tmp_path, capsys):
+    file = tmp_path / "run.yaml"
+    file.write_text("stesp: 3\nvalid: 1.5\nmodel:\n  dropout: high\n")
+    words = ["train", "--config", str(file), "--steps", "0", "--batch-size", "x", "--sed", "1"]
+    assert chords.main(words) == 2
+    error, *lines = capsys.readouterr().err.splitlines()
+    assert [error.removeprefix("error: "), *lines] == [
+        "--sed: unknown flag (did you mean --seed?)",
+        f"{file}:1: stesp: no such setting (did you mean steps?)",
+        f"{file}:2: valid=1.5, expected more than 0 and less than 1",
+        "--batch-size: found 'x', expected a whole number, 1 or more",
+        "--steps=0, expected 1 or more",
+        f"{file}:4: model.dropout: found 'high', expected a number, 0 or more and less than 1",
+    ]

@@ -254,8 +254,11 @@ def test_a_file_goes_over_what_it_includes(tmp_path):
         ({"run": "include: no.yaml\n"}, "run.yaml:1: include FOLDER/no.yaml: cannot be read: No"),
         ({"run": "include: prodction\n"}, "run.yaml:1: include: no preset 'prodction' (did you me"),
         ({"run": "include: {a: b}\n"}, "run.yaml:1: include: expected a file's name"),
-        ({"run": "version: 3\n"}, "run.yaml:1: version 3 is newer than 2, the newest"),
-        ({"run": "version: new\n"}, "run.yaml:1: version: expected a whole number"),
+        (
+            {"run": "version: 3\n"},
+            "run.yaml:1: version: found '3', expected 1 to 2; pip",
+        ),
+        ({"run": "version: new\n"}, "run.yaml:1: version: found 'new', expected 1 to 2"),
         ({"run": "- a\n"}, "run.yaml:1: expected lines of `key: value`"),
         ({"run": "include: a.yaml", "a": "data: [\n"}, "a.yaml:2: not valid YAML"),
         ({"run": "data: {}\n? [a, b]\n: 1\n"}, "run.yaml:2: a list or dict as a key, expected te"),
