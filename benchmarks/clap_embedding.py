@@ -1,7 +1,7 @@
 """Embedding files with a full-size CLAP beside transformers', decoding included, and its memory.
 
 Both sides embed the same clips with the same random weights in turn, in batches of 4; then a small
-model hears a file of 1 minute and one of 20, each in a process of its own.
+model embeds a file of 1 minute and one of 20, each in a process of its own.
 Run: python benchmarks/clap_embedding.py [--clips 12] [--rounds 2] [--data ../shared/data/esc10]
 """
 
@@ -88,7 +88,7 @@ def compare(paths: list[Path], rounds: int) -> None:
     print(f"  audiotrain is {ratio[0]:.2f}x as fast, {ratio[1]:.2f}x by CPU")
 
 
-def hear(folder: str, path: str) -> None:
+def embed_file(folder: str, path: str) -> None:
     """Embed one file and print x real time and the peak memory of this process in MB."""
     embedder = Embedder.from_folder(folder)
     embedder.text(["rain"])
@@ -113,9 +113,9 @@ def memory() -> None:
         for minutes in (1, 20):
             path = Path(name) / f"{minutes}.flac"
             audio.write(path, np.tile(minute, minutes), 44100)
-            command = [sys.executable, __file__, "--hear", str(folder), str(path)]
-            told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-            print(f"small model, a file of {minutes:2} minutes: {told.strip()}")
+            command = [sys.executable, __file__, "--file", str(folder), str(path)]
+            output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+            print(f"small model, a file of {minutes:2} minutes: {output.strip()}")
 
 
 def main() -> None:
@@ -124,10 +124,10 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=12)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--data", type=Path, default=shared / "esc10", help="audio files")
-    parser.add_argument("--hear", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--file", nargs=2, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
-    if chosen.hear:
-        return hear(*chosen.hear)
+    if chosen.file:
+        return embed_file(*chosen.file)
     paths = [p for p in sorted(chosen.data.rglob("*")) if p.suffix in audio.AUDIO_SUFFIXES]
     if not paths:
         raise SystemExit(f"{chosen.data}: no audio")

@@ -71,8 +71,8 @@ def make_folders(data: Path, folder: Path) -> tuple[Path, Path]:
         for row in table_of(data / "esc10")
     ]
     link(data / "berklee", folder / "berklee", own)
-    heard = [row for row in own if row["split"] == "train"]
-    link(data / "berklee", folder / "both", heard)
+    training = [row for row in own if row["split"] == "train"]
+    link(data / "berklee", folder / "both", training)
     link(data / "esc10", folder / "esc", esc)
     for row in esc:
         (folder / "both" / row["file_name"]).symlink_to(
@@ -123,14 +123,16 @@ def order_accuracy(embedder: Embedder, clips: list[captions.Clip]) -> float:
             pair = [clips[int(number)] for number in rng.integers(len(clips), size=2)]
             if pair[0].label == pair[1].label:
                 continue
-            heard = [(clip.read(RATE), clip.captions[0]) for clip in pair]
-            joined = sound_scenes.compose_clips(heard, rng, RATE, "then", seconds)
+            events = [(clip.read(RATE), clip.captions[0]) for clip in pair]
+            joined = sound_scenes.compose_clips(events, rng, RATE, "then", seconds)
             paths.append(Path(folder) / f"{len(paths)}.wav")
             audio.write(paths[-1], joined.audio, RATE)
             own.append(joined.caption)
             reversed_.append(joined.reversed_caption)
-        heard = embedder.audio(paths, "two events")
-        right = (heard * embedder.text(own)).sum(1) > (heard * embedder.text(reversed_)).sum(1)
+        embedded = embedder.audio(paths, "two events")
+        right = (embedded * embedder.text(own)).sum(1) > (embedded * embedder.text(reversed_)).sum(
+            1
+        )
     return float(right.mean())
 
 
@@ -199,7 +201,7 @@ def main() -> None:
         print(f"{mean:.3f} by all ({LONG} recordings)")
         order = order_accuracy(embedder, tested)
         print(f"order of two events of fold {TEST_FOLD}, {ORDERS} pairs: right {order:.3f}")
-        unheard = [clip for clip in captions.discover(berklee).items if clip.split == "test"]
+        unseen = [clip for clip in captions.discover(berklee).items if clip.split == "test"]
         model, seconds = base / "model", {}
         for name, words in {
             "projection": ["--mode", "projection"],
@@ -210,10 +212,10 @@ def main() -> None:
             where = ("--pretrained", model, "--data", berklee, "--output", tuned)
             rate = ("--epochs", "10", "--optimization.head-rate", "1e-3")
             seconds[name] = run(*where, *rate, *words)
-        print(f"\n{len(unheard)} clips of Berklee that no run has heard:")
-        recalls("before", model, unheard)
+        print(f"\n{len(unseen)} clips of Berklee that no run was trained on:")
+        recalls("before", model, unseen)
         for name in ("projection", "lora"):
-            recalls(f"{name}, 10 epochs", folder / name / "model", unheard)
+            recalls(f"{name}, 10 epochs", folder / name / "model", unseen)
         print("seconds: " + ", ".join(f"{name} {taken:.0f}" for name, taken in seconds.items()))
 
 

@@ -3,7 +3,7 @@
 The same random weights and batch, dropout off. The training step is the Trainer's: forward,
 backward, clipping and AdamW. Each side has a process of its own and they take turns of some steps,
 MLX's each begun before the last one has ended, as the Trainer's are; printed are medians of a step.
-Seconds of CPU tell more on a busy machine, with --threads 1.
+Compare seconds of CPU on a busy machine, with --threads 1.
 Run: python benchmarks/clap_step.py [--clips 4] [--rounds 5] [--steps 4] [--threads 2] [--small]
 """
 

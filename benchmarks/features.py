@@ -1,7 +1,7 @@
 """Features against librosa: how equal, and how much faster, on whole songs.
 
 Songs are MIDI files of a folder, rendered, or audio files of a folder. Each transform runs on each
-song in turn in this process, so both meet the same machine; librosa uses one core, ours what it
+song in turn in this process, on the same machine; librosa uses one core, ours what it
 finds, and the CPU column compares seconds of CPU. `cold` is file to cache entry, `cached` reads it.
 Run: python benchmarks/features.py [--songs 8] [--folder ../shared/data/pop909]
 """

@@ -45,7 +45,7 @@ class Network(TrainModule):
 
 
 def process_megabytes() -> float:
-    """Memory of this process now, or the most it had where the system does not tell."""
+    """Memory of this process now, or its peak where the system does not report it."""
     pages = Path("/proc/self/statm")
     if pages.exists():
         return int(pages.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6

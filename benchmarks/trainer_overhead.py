@@ -111,8 +111,8 @@ class ByHand:
     def __iter__(self):
         order = np.random.default_rng(0).permutation(len(self.dataset))
         for number in range(len(self)):
-            places = order[number * self.batch_size : (number + 1) * self.batch_size]
-            items = [self.dataset[int(place)] for place in places]
+            rows = order[number * self.batch_size : (number + 1) * self.batch_size]
+            items = [self.dataset[int(row)] for row in rows]
             yield {key: mx.array(np.stack([item[key] for item in items])) for key in items[0]}
 
 

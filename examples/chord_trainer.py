@@ -49,7 +49,7 @@ class Triads(Dataset):
 
 
 def report(model, loader) -> None:
-    """Print the losses and accuracies, and how well each chord type is told from the others."""
+    """Print the losses and accuracies, and the scores of each chord type."""
     criterion, tracker = ChordRecognitionLoss(), MetricsTracker()
     logits, types = [], []
     model.eval()
@@ -63,12 +63,12 @@ def report(model, loader) -> None:
     print(tracker.summary())
     print(f"right type among the first 3: {compute_topk_accuracy(logits, types, k=3):.1f} %")
     shown = [CHORD_TYPES.index(name) for name in TRIADS]
-    print("right down, heard across:", *TRIADS)
+    print("reference down, predicted across:", *TRIADS)
     print(compute_confusion_matrix(logits, types)[np.ix_(shown, shown)])
     scores = compute_per_class_metrics(logits, types)
     for number in shown:
-        told = ", ".join(f"{name} {values[number]:.2f}" for name, values in scores.items())
-        print(f"{CHORD_TYPES[number]:>4}: {told}")
+        text = ", ".join(f"{name} {values[number]:.2f}" for name, values in scores.items())
+        print(f"{CHORD_TYPES[number]:>4}: {text}")
 
 
 def main():

@@ -1,8 +1,8 @@
-"""A run is one file: tones told apart by declarative.yaml, then once more from its own config.
+"""A run is one file: tones are classified by declarative.yaml, then by the config of that run.
 
     python examples/declarative.py [--epochs 15]
 
-The module says what the model and its loss are; the file says all else. In runs/tones are
+The module defines the model and its loss, the file everything else. In runs/tones are
 config.yaml, metrics.json, history.json and checkpoints/.
 """
 

@@ -3,15 +3,15 @@
 import numpy as np
 import scipy.optimize
 
-TEMPERATURES = (1 / 3, 2.0)  # smallest and largest: few items say little
+TEMPERATURES = (1 / 3, 2.0)  # smallest and largest, in case there are few items
 
 
 def fit_temperature(probabilities: np.ndarray, targets: np.ndarray, multilabel: bool) -> float:
     """The temperature, within TEMPERATURES, that minimises the negative log-likelihood.
 
-    probabilities and targets (items, classes); of `multilabel` items each class is a decision of
-    its own. Label smoothing and mixed clips make a model less sure than it may be: a temperature
-    below 1 makes up for it.
+    probabilities and targets (items, classes); each class of `multilabel` items is a binary
+    decision. Label smoothing and mixed clips make a model underconfident: a temperature below 1
+    corrects it.
     """
 
     def nll(inverse: float) -> float:

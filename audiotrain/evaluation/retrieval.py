@@ -74,7 +74,7 @@ def retrieval_scores(results: dict[str, Retrieved]) -> dict[str, float]:
 
     With five captions a clip and no equal ones these are the protocol of AudioCaps and Clotho: each
     caption is a query of its own, and a clip counts its best caption. "audio_to_text_mAP@10_laion"
-    is what LAION-CLAP's code prints as its mAP@10: it numbers a clip's captions in their own order,
+    is the mAP@10 of LAION-CLAP's code, which numbers a clip's captions in their own order,
     not in the order of their ranks, which gives the same or a larger number.
     """
     scores = {}

@@ -106,7 +106,7 @@ class RetrievalReport:
         self._picture_similarities(folder / "similarity.png")
 
     def _write_queries(self, folder: Path) -> None:
-        """captions.csv and clips.csv: what each query found first; the worst come first."""
+        """captions.csv and clips.csv: the nearest item of each query, the worst ranks first."""
         clips, texts = [clip.id for clip in self.clips], self.captions.texts
         owners = self.captions.clips
         cosines = np.einsum("ij,ij->i", self.text, self.audio[owners]).tolist()
@@ -123,9 +123,9 @@ class RetrievalReport:
     ) -> None:
         """The rows of queries with their ranks and the nearest item, `names` being the items'."""
         vectors = (self.text, self.audio)
-        found, cosines = nearest(*(vectors if direction == "text_to_audio" else vectors[::-1]))
+        items, cosines = nearest(*(vectors if direction == "text_to_audio" else vectors[::-1]))
         ranks = self.results[direction].ranks
-        for row, rank, item, cosine in zip(rows, ranks, found, cosines, strict=True):
+        for row, rank, item, cosine in zip(rows, ranks, items, cosines, strict=True):
             row |= {"rank": int(rank), "found": names[item], "found_cosine": float(cosine)}
         plots.table_csv([rows[number] for number in np.argsort(-ranks, kind="stable")], path)
 

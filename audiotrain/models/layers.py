@@ -1,7 +1,7 @@
 """Blocks that models share: attention, feed-forward, convolution; all (batch, frames, width).
 
-Where an operation is slow on MLX's CPU backend (exp, sigmoid, depthwise convolution) its block says
-so and names the one to use instead; results do not depend on the device.
+Where an operation is slow on MLX's CPU backend (exp, sigmoid, depthwise convolution), the
+docstring of its block names a faster one; results do not depend on the device.
 """
 
 import math
@@ -13,9 +13,9 @@ from audiotrain.backend.ops import layer_norm, linear, relu
 
 
 class Dropout(nn.Module):
-    """Dropout of whole channels over all frames of an example: one draw for (batch, 1, width).
+    """Dropout of whole channels over all frames of an example: one sample for (batch, 1, width).
 
-    Drawing for every element took a tenth of a training step on a CPU; neighbouring frames are
+    Sampling every element took a tenth of a training step on a CPU; neighbouring frames are
     alike, so dropping them apart regularises little (Tompson et al. 2015, arXiv:1411.4280).
     """
 

@@ -32,11 +32,11 @@ def add_lora(
     alpha: float = 16.0,
     dropout: float = 0.0,
 ) -> list[str]:
-    """Freeze the module and adapt its linear layers whose names fit; gives these names.
+    """Freeze the module and adapt its linear layers whose names match; returns these names.
 
-    In `targets` `*` stands for any characters of a layer's dotted name, dots too. A layer gives
+    In `targets` `*` stands for any characters of a layer's dotted name, dots too. A layer computes
     W x + alpha / rank * B A dropout(x), with B zero at first: outputs do not change yet. It has to
-    be called; a module that reads a layer's weight itself never sees the update. Batch
+    be called; a module that reads a layer's weight itself misses the update. Batch
     normalisation keeps to its statistics from now on, so that all of the base stays bit-identical.
     ValueError when a target fits no nn.Linear, or a layer is adapted already.
 
@@ -53,11 +53,11 @@ def add_lora(
     linear = _linear_layers(module)
     chosen: dict[str, nn.Linear] = {}
     for target in [targets] if isinstance(targets, str) else targets:
-        found = {name: layer for name, layer in linear.items() if fnmatchcase(name, target)}
-        if not found:
+        fitting = {name: layer for name, layer in linear.items() if fnmatchcase(name, target)}
+        if not fitting:
             names = listed(list(linear)) or "none"
             raise ValueError(f"LoRA target {target!r} fits no linear layer; there are: {names}")
-        chosen |= found
+        chosen |= fitting
     for name, layer in chosen.items():
         if "lora_a" in layer:
             raise ValueError(f"{name} has a LoRA update already: merge_lora makes it a plain layer")
@@ -110,7 +110,7 @@ def save_lora(module: nn.Module, path: str | os.PathLike) -> None:
 
 
 def load_lora(module: nn.Module, path: str | os.PathLike) -> list[str]:
-    """Adapt a module as the file of `save_lora` says, with its updates; gives the layers' names.
+    """Add the updates in a file of `save_lora` to a module; returns the names of the layers.
 
     ValueError, before anything changes, when the module does not have these layers or they differ
     in size. Updates that the module has already are replaced.
@@ -128,8 +128,8 @@ def load_lora(module: nn.Module, path: str | os.PathLike) -> list[str]:
         a, b = (arrays[f"{name}.{part}"] for part in PARTS)
         expected = linear[name].weight.shape
         if (b.shape[1], a.shape[0]) != expected:
-            found = (b.shape[1], a.shape[0])
-            raise ValueError(f"{path}: {name} is of {found}, expected {expected}")
+            size = (b.shape[1], a.shape[0])
+            raise ValueError(f"{path}: {name} is of {size}, expected {expected}")
     mx.eval(arrays)
     for name, chosen in settings.items():
         layer = linear[name]
@@ -144,12 +144,12 @@ def load_lora(module: nn.Module, path: str | os.PathLike) -> list[str]:
 
 def _linear_layers(module: nn.Module) -> dict[str, nn.Linear]:
     """By name, each layer once, those that compute what nn.Linear does."""
-    found: dict[int, tuple[str, nn.Linear]] = {}
+    layers: dict[int, tuple[str, nn.Linear]] = {}
     for name, part in sorted(module.named_modules(), key=lambda named: named[0]):
         plain = isinstance(part, nn.Linear) and type(part).__call__ in PLAIN
         if plain or "lora_a" in part:
-            found.setdefault(id(part), (name, part))
-    return dict(found.values())
+            layers.setdefault(id(part), (name, part))
+    return dict(layers.values())
 
 
 def _adapted_layers(module: nn.Module) -> dict[str, nn.Linear]:

@@ -3,6 +3,6 @@
 chord_player.py  Songs of a report
 config_diff.py   `audiotrain config diff A B`
 html.py          `audiotrain report RUN…`
-run_reader.py    Run folders as they lie on disk
+run_reader.py    Settings, scores, history and problems of run folders
 run_table.py     `audiotrain runs FOLDER`
 """

@@ -198,7 +198,7 @@ def confusions(folder: Path) -> list[dict[str, Any]]:
         if not classes or [len(row) for row in rows] != [len(header)] * len(classes):
             continue
         cells = [
-            [r, c, count]
+            (r, c, count)
             for r, row in enumerate(rows)
             for c, count in enumerate(row[1:])
             if isinstance(count, float) and count > 0
@@ -206,9 +206,9 @@ def confusions(folder: Path) -> list[dict[str, Any]]:
         name = path.stem.removeprefix("confusion").removeprefix("-") or "classes"
         matrix = {"name": name, "classes": classes, "cells": cells}
         if len(classes) > MANY and cells:  # without classes that neither occur nor are predicted
-            kept = sorted({number for cell in cells for number in cell[:2]})
+            kept = sorted({number for r, c, _ in cells for number in (r, c)})
             matrix["classes"] = [classes[number] for number in kept]
-            matrix["cells"] = [[kept.index(r), kept.index(c), count] for r, c, count in cells]
+            matrix["cells"] = [(kept.index(r), kept.index(c), count) for r, c, count in cells]
         matrices.append((len(classes), matrix))
     return [matrix for _, matrix in sorted(matrices, key=lambda pair: -pair[0])]
 

@@ -1,4 +1,4 @@
-"""Run folders as they lie on disk: settings, scores, history, and what is wrong with them.
+"""Run folders on disk: settings, scores, history and problems.
 
 A run folder has a `config.yaml`, a `history.json`, a `metrics.jsonl` or a cross-validation's
 `folds.json`. What is missing or damaged is listed in `problems`; no function raises for it.

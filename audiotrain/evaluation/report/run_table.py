@@ -27,7 +27,7 @@ from audiotrain.utils.errors import exit_code
 from audiotrain.utils.files import finite_or_none
 from audiotrain.utils.text import nearest
 
-LEAST, MOST = 60, 160  # columns of a terminal
+NARROWEST, WIDEST = 60, 160  # columns of a terminal
 NAME = (16, 40)  # columns of a run's name
 
 
@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stdout.write(as_csv(runs))
         else:
             width = shutil.get_terminal_size((100, 24)).columns
-            print(as_text(runs, min(max(width, LEAST), MOST)))
+            print(as_text(runs, min(max(width, NARROWEST), WIDEST)))
 
     return exit_code(run)
 
@@ -86,8 +86,8 @@ def sorted_by(runs: Sequence[Run], score: str) -> list[Run]:
         known = list(dict.fromkeys(name for run in runs for name in (*run.scores, *headlines(run))))
         raise ValueError(f"--sort: no run has the score {score!r}{nearest(score, known)}")
     worst = math.inf if is_lower_better(score) else -math.inf
-    found = {folder: worst if value is None else value for folder, value in values.items()}
-    return sorted(runs, key=lambda run: found[run.folder], reverse=worst < 0)
+    ordered = {folder: worst if value is None else value for folder, value in values.items()}
+    return sorted(runs, key=lambda run: ordered[run.folder], reverse=worst < 0)
 
 
 def _find(run: Run, score: str) -> float | None:
@@ -116,7 +116,8 @@ def as_csv(runs: Sequence[Run]) -> str:
     """A row a run: all scores, and the settings that are not the same in all runs."""
     scores = list(dict.fromkeys(name for run in runs for name in run.scores))
     names = differing(runs)
-    lines = [["run", "kind", "state", "written", "seconds", "step", *scores, *names]]
+    heads = ["run", "kind", "state", "written", "seconds", "step", *scores, *names]
+    lines: list[list[Any]] = [heads]
     for run in runs:
         about = [run.name, run.kind, run.state, date(run.written), run.seconds, run.step]
         numbers = [run.scores.get(name, "") for name in scores]
@@ -160,7 +161,7 @@ def _section(runs: Sequence[Run], width: int) -> str:
 
 
 def _remarks(run: Run) -> list[str]:
-    """What is wrong with a run, and where it stopped."""
+    """Problems of a run, and where it stopped."""
     remarks = list(run.problems)
     if run.kind.endswith(CV) and not run.scored:
         remarks.append("not all folds are done")

@@ -31,7 +31,7 @@ SIGNS = (1, -1)
 Product = Callable[[mx.array, mx.array], mx.array]
 
 
-# fold and unfold are each other's gradient, which spares what MLX makes of a slice's.
+# fold and unfold are each other's gradient, which is faster than the gradient of a slice.
 
 
 def _fold_gradient(_, cotangent: mx.array, __) -> mx.array:
@@ -226,8 +226,8 @@ class ChordPool(nn.Module):
 
     It learns how likely the chord changes at each step, which is all it takes: with chances p of a
     change, two steps are part of one chord with the product of (1 - p) over the steps from one to
-    the other, and that is their weight in the average. So an arpeggio is heard as the chord that
-    it is, however long, and its neighbours do not blur it.
+    the other, and that is their weight in the average. So the notes of an arpeggio are
+    averaged over the whole chord, and its neighbours do not blur it.
     """
 
     def __init__(self, channels: int, hidden: int, dropout: float):
@@ -247,9 +247,9 @@ class ChordPool(nn.Module):
         normed = self.norm(x)
         clues = relu(self.changing(normed)).reshape(batch, steps, PITCH_CLASSES, -1)
         change = self.change(clues.mean(axis=2))[..., 0]
-        own = relu(self.inner(normed))
-        of_chord = same_chord(change) @ own
-        both = [v.reshape(batch, steps, PITCH_CLASSES, -1) for v in (of_chord, own)]
+        hidden = relu(self.inner(normed))
+        of_chord = same_chord(change) @ hidden
+        both = [v.reshape(batch, steps, PITCH_CLASSES, -1) for v in (of_chord, hidden)]
         joined = mx.concatenate(both, axis=-1).reshape(batch, steps, -1)
         return x + self.dropout(self.outer(joined)), change
 

@@ -1,6 +1,6 @@
 """Chord models: features (batch, frames, bins) in, logits of three heads out.
 
-Every model here gives {"chord_type": (…, 32), "root": (…, 12), "bass_note": (…, 12)}: the frame
+Every model here returns {"chord_type": (…, 32), "root": (…, 12), "bass_note": (…, 12)}: the frame
 models for each frame, the clip model for each example. Frame models with pools also give "change"
 (batch, steps, pools), logits of a chord that begins at a step; equivariant ones
 "chord_type_of_root" (batch, frames, 12, 32), those of the type if the root is this one.
@@ -134,7 +134,7 @@ class Trunk(Buffered):
         freeze_buffers(self)
 
     def __call__(self, features: mx.array) -> tuple[mx.array, list[mx.array]]:
-        """Steps, and the logits (batch, steps) of changes that each pool found."""
+        """Steps, and the logits (batch, steps) of changes by each pool."""
         frames, patch = features.shape[1], self.settings.patch
         if frames % patch:
             raise ValueError(f"{frames} frames, expected a multiple of patch={patch}")

@@ -39,12 +39,12 @@ _IN_FILE: dict[str, tuple[str, Any]] = {
 
 @validated
 class ClapFeatureSettings:
-    """What the input is made of, as laion/clap-htsat-unfused has it.
+    """Settings of the input; the defaults are those of laion/clap-htsat-unfused.
 
     `rate`, `fmin`, `fmax` in Hz, `n_fft` and `hop` in samples, `seconds` the length of the input.
-    `padding` says what becomes of shorter audio: "repeatpad" whole repetitions, then silence,
-    "repeat" repetitions to the end, "pad" silence. `truncation` what becomes of longer audio:
-    "rand_trunc" one crop, "fusion" the whole squeezed and three crops.
+    `padding` extends shorter audio: "repeatpad" by whole repetitions, then silence, "repeat" by
+    repetitions to the end, "pad" by silence. `truncation` shortens longer audio: "rand_trunc" to
+    one crop, "fusion" to the whole, squeezed, and three crops.
     """
 
     rate: PositiveInt = 48000
@@ -86,8 +86,7 @@ class ClapFeatureSettings:
 
     @property
     def key(self) -> dict[str, float | str]:
-        """What a cache knows them by: settings that are equal have equal text, be it of 50 or
-        50.0."""
+        """The settings in a cache key, where 50 and 50.0 are the same text."""
         values = vars(self).items()
         return {name: value if isinstance(value, str) else float(value) for name, value in values}
 
@@ -170,8 +169,8 @@ def _whole(value: Any) -> Any:
 class ClapFeatures:
     """Log-mel inputs (channels, frames, mels) float32 of mono audio (samples,) at `settings.rate`.
 
-    With a generator what is random in truncation is drawn from it; without one the crop is the
-    centre, and those of fusion are the middles of their thirds: the same input at every call.
+    A generator chooses the crops at random; without one the crop is the centre, and those of fusion
+    are the middles of their thirds: the same input at every call.
     ValueError for audio without samples.
     """
 
@@ -207,9 +206,9 @@ class ClapFeatures:
         """Audio of exactly `settings.samples`: padded, or one crop of it."""
         _check(audio)
         size = self.settings.samples
-        spare = len(audio) - size
-        if spare > 0:
-            start = spare // 2 if rng is None else int(rng.choice(spare + 1))
+        excess = len(audio) - size
+        if excess > 0:
+            start = excess // 2 if rng is None else int(rng.choice(excess + 1))
             return audio[start : start + size]
         if self.settings.padding == "repeat":
             audio = np.resize(audio, size)
@@ -227,7 +226,7 @@ class ClapFeatures:
         frames = sliding_window_view(padded, settings.n_fft)[:: settings.hop]
         mel = np.empty((len(frames), settings.mels), np.float32)
         for first in range(0, len(frames), _BLOCK):
-            # float64, as in the reference: float32 would drown what is 100 dB below the loudest
+            # float64, as in the reference: float32 loses what is 100 dB below the loudest
             spectrum = fft.rfft(frames[first : first + _BLOCK] * self._window)[
                 :, self._filters.bins
             ]
@@ -240,14 +239,14 @@ class ClapFeatures:
         return np.repeat(self.log_mel(audio)[None], self.settings.channels, axis=0)
 
     def _fuse(self, mel: np.ndarray, rng: np.random.Generator | None) -> np.ndarray:
-        """The whole squeezed to `settings.frames`, and a crop of each third of the places."""
+        """The whole squeezed to `settings.frames`, and a crop that begins in each third."""
         frames = self.settings.frames
         crops = [squeeze(mel, frames)]
-        for places in np.array_split(np.arange(len(mel) - frames + 1), 3):
-            if not len(places):
+        for starts in np.array_split(np.arange(len(mel) - frames + 1), 3):
+            if not len(starts):
                 start = 0
             else:
-                start = places[len(places) // 2] if rng is None else rng.choice(places)
+                start = starts[len(starts) // 2] if rng is None else rng.choice(starts)
             crops.append(mel[start : start + frames])
         return np.stack(crops)
 

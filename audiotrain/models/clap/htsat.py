@@ -39,13 +39,13 @@ class CountingBatchNorm(BatchNorm):
             return super().__call__(x)
         axes = tuple(range(x.ndim - 1))
         weights = counted.astype(x.dtype).reshape(-1, *[1] * (x.ndim - 1))
-        several = counted.sum() >= 2
+        is_counted = counted.sum() >= 2
         count = mx.maximum(counted.sum() * (x[0].size // x.shape[-1]), 2)
         mean = (weights * x).sum(axis=axes) / count
         variance = (weights * mx.square(x - mean)).sum(axis=axes) / count
-        used = mx.where(several, mean, self.running_mean)
-        scale = mx.rsqrt(mx.where(several, variance, self.running_var) + self.eps)
-        step = mx.where(several, self.momentum, 0.0)
+        used = mx.where(is_counted, mean, self.running_mean)
+        scale = mx.rsqrt(mx.where(is_counted, variance, self.running_var) + self.eps)
+        step = mx.where(is_counted, self.momentum, 0.0)
         unbiased = variance * (count / (count - 1))
         self.running_mean = (1 - step) * self.running_mean + step * mx.stop_gradient(mean)
         self.running_var = (1 - step) * self.running_var + step * mx.stop_gradient(unbiased)
@@ -206,7 +206,7 @@ class PatchMerging(nn.Module):
 class Stage(nn.Module):
     """Blocks of one width, (batch, rows, columns, width), then `downsample`.
 
-    In every second block the windows lie half a window further, where there are several of them.
+    In every second block the windows are shifted by half a window, where there is more than one.
     """
 
     def __init__(self, width: int, heads: int, skipped: list[float], last: bool, config):
@@ -221,15 +221,15 @@ class Stage(nn.Module):
         window = self.window
         squares = to_windows(x, window)
         x = squares.reshape(-1, width)
-        several = min(rows, columns) > window
-        if several:
+        is_shifted = min(rows, columns) > window
+        if is_shifted:
             order = shifted_order(rows, columns, window)
             inverse = np.argsort(order).astype(np.int32)
             first = rows * columns * np.arange(batch, dtype=np.int32)[:, None]  # of each example
             shift, back = (mx.array((first + o).reshape(-1)) for o in (order, inverse))
             mask = mx.array(region_mask(rows, columns, window))
         for number, block in enumerate(self.blocks):
-            if several and number % 2:
+            if is_shifted and number % 2:
                 x = reordered(block(reordered(x, shift, back), batch, mask), back, shift)
             else:
                 x = block(x, batch, None)

@@ -87,11 +87,11 @@ class CLAP(Buffered):
         }
 
     def embed_audio(self, audio: mx.array, is_longer: mx.array | None = None) -> mx.array:
-        """Embeddings of length 1, float32 (clips, projection_dim); see HTSAT for what goes in."""
+        """Embeddings of length 1, float32 (clips, projection_dim); see HTSAT for the inputs."""
         return _normalized(self.audio_projection(self.audio_encoder(audio, is_longer)))
 
     def embed_text(self, input_ids: mx.array, attention_mask: mx.array | None = None) -> mx.array:
-        """Embeddings of length 1, float32 (texts, projection_dim); see RoBERTa for what goes in."""
+        """Embeddings of length 1, float32 (texts, projection_dim); see RoBERTa for the inputs."""
         return _normalized(self.text_projection(self.text_encoder(input_ids, attention_mask)))
 
     @classmethod
@@ -105,8 +105,8 @@ class CLAP(Buffered):
         folder = pretrained_folder(name)
         config = CLAPConfig.from_dict(read_config(folder), str(folder / "config.json"))
         model = cls(config)
-        file, found = read_weights(folder)
-        arrays = from_hf(found, dict(tree_flatten(model.parameters())), str(file))
+        file, weights = read_weights(folder)
+        arrays = from_hf(weights, dict(tree_flatten(model.parameters())), str(file))
         model.update(tree_unflatten(list(arrays.items())))
         mx.eval(model.parameters())
         model.eval()
@@ -124,7 +124,7 @@ class CLAP(Buffered):
         write_folder(Path(folder), self.config.to_dict(), arrays, source)
 
     def _rebuilt(self, names: list[str]) -> dict[str, mx.array]:
-        """What Hugging Face's files hold beside the weights `names`."""
+        """Entries of Hugging Face's files that follow from the config, for the weights `names`."""
         window = relative_positions(self.config.audio_config.window_size).astype(np.int64)
         positions = mx.arange(self.config.text_config.max_position_embeddings).astype(mx.int64)
         arrays = {

@@ -1,6 +1,6 @@
 """RoBERTa (Liu et al. 2019, arXiv:1907.11692): tokens (batch, tokens) to one vector a text.
 
-Between its layers tokens are rows (batch * tokens, width), which spares many views of arrays.
+Between its layers tokens are rows (batch * tokens, width), which avoids many views of arrays.
 """
 
 import mlx.core as mx
@@ -34,7 +34,7 @@ class Embeddings(nn.Module):
         return self.dropout(self.norm(x))
 
     def _words(self, input_ids: mx.array) -> mx.array:
-        """NaN for tokens that there are not: MLX would read beyond the table."""
+        """Embeddings of words, NaN for unknown token numbers: MLX would read beyond the table."""
         last = self.word_embeddings.weight.shape[0] - 1
         known = mx.clip(input_ids, 0, last)
         x = self.word_embeddings(known)
@@ -60,16 +60,16 @@ class SelfAttention(nn.Module):
 
     def __call__(self, x: mx.array, bias: mx.array, count: int | None = None) -> mx.array:
         batch, tokens, width = bias.shape[0], bias.shape[-1], x.shape[-1]
-        own = x
+        queries = x
         if count is not None:
-            own = x.reshape(batch, tokens, width)[:, :count].reshape(-1, width)
+            queries = x.reshape(batch, tokens, width)[:, :count].reshape(-1, width)
         query, key, value = (
             linear(rows).reshape(batch, -1, self.heads, width // self.heads).swapaxes(1, 2)
-            for linear, rows in ((self.query, own), (self.key, x), (self.value, x))
+            for linear, rows in ((self.query, queries), (self.key, x), (self.value, x))
         )
         mixed = attend(query, key, value, bias, self.weights_dropout)
         mixed = mixed.swapaxes(1, 2).reshape(-1, width)
-        return self.norm(own + self.dropout(self.output(mixed)))
+        return self.norm(queries + self.dropout(self.output(mixed)))
 
 
 class Layer(nn.Module):

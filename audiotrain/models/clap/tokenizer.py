@@ -37,10 +37,10 @@ class Tokenizer:
             raise ValueError(f"length={length} tokens, expected 2 or more")
         self.length = length
         self.source = source or "tokenizer"
-        found = [backend.token_to_id(token) for token in ("<s>", "<pad>", "</s>")]
-        if found[1] != PAD_ID or None in found:
+        ids = [backend.token_to_id(token) for token in ("<s>", "<pad>", "</s>")]
+        if ids[1] != PAD_ID or None in ids:
             raise ValueError(
-                f"{self.source}: found ids {found} of <s>, <pad>, </s>, expected {PAD_ID} for <pad>"
+                f"{self.source}: found ids {ids} of <s>, <pad>, </s>, expected {PAD_ID} for <pad>"
             )
         self.size = 1 + max(backend.get_vocab(with_added_tokens=True).values())
         self._backend = backend
@@ -82,7 +82,7 @@ class Tokenizer:
         return ids, mask
 
     def longer(self, captions: Sequence[str]) -> list[str]:
-        """Those of more than `length` tokens, of which the end is not read."""
+        """The captions of more than `length` tokens, which are cut."""
         encoded = self._backend.encode_batch(list(captions))
         return [text for text, one in zip(captions, encoded, strict=True) if one.overflowing]
 

@@ -57,7 +57,7 @@ def hf_name(name: str) -> str:
 
 def hf_shape(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
     """Shape that a weight of ours, by Hugging Face's name, has there: (out, in, height, width) for
-    what is a convolution there."""
+    convolutions."""
     if len(shape) != 2 or "patch_embed" not in name:
         return shape
     out, inputs = shape
@@ -76,28 +76,28 @@ def to_hf(arrays: Arrays) -> Arrays:
     return {name: array.reshape(hf_shape(name, array.shape)) for name, array in renamed.items()}
 
 
-def from_hf(found: Arrays, expected: Arrays, place: str) -> Arrays:
+def from_hf(weights: Arrays, expected: Arrays, place: str) -> Arrays:
     """Hugging Face's weights by our names, in the shapes and types of `expected`.
 
     ValueError naming missing, unexpected and misshaped keys as Hugging Face does.
     """
-    found = {name: array for name, array in found.items() if not REBUILT.search(name)}
+    weights = {name: array for name, array in weights.items() if not REBUILT.search(name)}
     names = {hf_name(name): name for name in expected}
     shapes = {name: hf_shape(name, expected[ours].shape) for name, ours in names.items()}
     problems = {
-        "missing": [name for name in names if name not in found],
-        "unexpected": [name for name in found if name not in names],
+        "missing": [name for name in names if name not in weights],
+        "unexpected": [name for name in weights if name not in names],
         "misshaped": [
-            f"{name} (found {tuple(found[name].shape)}, expected {shape})"
+            f"{name} (found {tuple(weights[name].shape)}, expected {shape})"
             for name, shape in shapes.items()
-            if name in found and tuple(found[name].shape) != shape
+            if name in weights and tuple(weights[name].shape) != shape
         ],
     }
     mismatches = [f"{len(keys)} {kind}: {listed(keys)}" for kind, keys in problems.items() if keys]
     if mismatches:
         raise ValueError(f"{place} does not fit the model: {'; '.join(mismatches)}")
     return {
-        ours: found[name].reshape(expected[ours].shape).astype(expected[ours].dtype)
+        ours: weights[name].reshape(expected[ours].shape).astype(expected[ours].dtype)
         for name, ours in names.items()
     }
 

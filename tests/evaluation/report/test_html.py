@@ -49,21 +49,26 @@ def test_the_page_holds_all_and_asks_for_nothing(tmp_path):
     found = data_of(page)
     assert [run["kind"] for run in found["runs"]] == ["chords", "clap"]
     assert found["runs"][0]["series"]["val_loss"] == {
-        "x": [10, 20, 30, 40], "y": [2.0, 1.5, 1.0, 1.25],
-    }  # fmt: skip
+        "x": [10, 20, 30, 40],
+        "y": [2.0, 1.5, 1.0, 1.25],
+    }
     cells = found["runs"][0]["confusions"][0]["cells"]
     assert cells == [[0, 0, 6], [0, 1, 2], [1, 1, 4]]
     assert found["runs"][1]["tables"][0]["rows"] == [["dog.wav", 3]]
     assert found["lower"] == [
-        "best.val_loss", "last.val_loss", "retrieval.text_to_audio_median_rank"
-    ]  # fmt: skip
+        "best.val_loss",
+        "last.val_loss",
+        "retrieval.text_to_audio_median_rank",
+    ]
 
 
 def test_the_overview_of_a_trainers_run_is_its_scores(tmp_path):
     run = read_run(trainer_run(tmp_path / "a", best=1.5, val_loss=2.0, val_accuracy=0.0))
     found = data_of(html.page([run]))
-    told = [(text, found["runs"][0]["scores"][key])
-            for key, text in found["runs"][0]["headlines"].items()]  # fmt: skip
+    told = [
+        (text, found["runs"][0]["scores"][key])
+        for key, text in found["runs"][0]["headlines"].items()
+    ]
     assert told == [("val_loss", 1.5), ("val_accuracy", 0.0)]
     assert "best.val_loss" in found["lower"]  # less of it is better
 
@@ -211,7 +216,7 @@ def test_of_many_classes_those_that_occur_are_drawn(tmp_path):
     confusion_csv(counts, names, tmp_path / "confusion.csv")
     (matrix,) = html.confusions(tmp_path)
     assert matrix["classes"] == ["class 3", "class 17"]
-    assert matrix["cells"] == [[0, 0, 4.0], [0, 1, 1.0]]
+    assert matrix["cells"] == [(0, 0, 4.0), (0, 1, 1.0)]
 
 
 def test_runs_of_one_name_are_told_apart(tmp_path):
@@ -278,8 +283,15 @@ def test_tabs_open_by_click(seen):
 
 def test_tabs_open_by_keys(seen):
     seen.run("document.querySelector('#tab-overview').focus()")
-    for key, name in [("ArrowRight", 1), ("ArrowRight", 2), ("ArrowLeft", 1), ("Home", 0),
-                      ("ArrowLeft", 5), ("ArrowRight", 0), ("End", 5)]:  # fmt: skip
+    for key, name in [
+        ("ArrowRight", 1),
+        ("ArrowRight", 2),
+        ("ArrowLeft", 1),
+        ("Home", 0),
+        ("ArrowLeft", 5),
+        ("ArrowRight", 0),
+        ("End", 5),
+    ]:
         seen.press(key)
         assert visible(seen) == [f"panel-{TABS[name]}"]
         assert seen.run("document.activeElement.id") == f"tab-{TABS[name]}"

@@ -60,9 +60,11 @@ def test_a_trainers_scores_are_its_best_metric_first(tmp_path, capsys, monkeypat
     scores = {"val_loss": 2.0, "val_accuracy": 0.0, "train_loss": 0.75, "train_accuracy": 0.5}
     run = read_run(trainer_run(tmp_path / "a", best=1.5, **scores))
     assert headlines(run) == {
-        "best.val_loss": "val_loss", "best.val_accuracy": "val_accuracy",
-        "train_accuracy": "train_accuracy", "train_loss": "train_loss",
-    }  # fmt: skip
+        "best.val_loss": "val_loss",
+        "best.val_accuracy": "val_accuracy",
+        "train_accuracy": "train_accuracy",
+        "train_loss": "train_loss",
+    }
     assert run.scores["best.val_loss"] == 1.5  # of the checkpoint, not of the one row
     assert not {"best_score", "loss", "learning_rate", "skipped_steps"} & run.scores.keys()
     monkeypatch.setenv("COLUMNS", "120")
@@ -159,9 +161,10 @@ def test_cross_validations_of_one_recipe_are_compared(tmp_path, capsys):
     for name, own in settings.items():
         write_json(tmp_path / name / "folds.json", {"folds": [["a"], ["b"]]})
         write_json(tmp_path / name / "config.yaml", own)
-    write_json(tmp_path / "mine" / "metrics.json", {
-        "mean": {"test_loss": 1.5}, "deviation": {"test_loss": 0.5}
-    })  # fmt: skip
+    write_json(
+        tmp_path / "mine" / "metrics.json",
+        {"mean": {"test_loss": 1.5}, "deviation": {"test_loss": 0.5}},
+    )
     text = table(capsys, tmp_path)
     assert {run.kind for run in find_runs(tmp_path)} == {"chords cv", "classify cv", "trainer cv"}
     assert "=" not in text  # a setting that differs

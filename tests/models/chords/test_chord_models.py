@@ -52,8 +52,10 @@ def test_logits_for_every_frame(architecture, patch):
     model = FrameChordModel(BINS, settings(architecture, patch=patch))
     logits = model(features(3, 8))
     assert {head: logits[head].shape for head in HEADS} == {
-        "chord_type": (3, 8, 32), "root": (3, 8, 12), "bass_note": (3, 8, 12)
-    }  # fmt: skip
+        "chord_type": (3, 8, 32),
+        "root": (3, 8, 12),
+        "bass_note": (3, 8, 12),
+    }
     assert np.isfinite(joined(logits)).all()
 
 
@@ -258,17 +260,24 @@ def test_pools_are_spread_evenly_and_the_last_follows_the_last_block(blocks, poo
     for name in ("blocks", "pools"):
         for number, part in enumerate(model.trunk[name]):
             kind = type(part)
-            spy = type(kind.__name__, (kind,), {
-                "__call__": lambda self, x, k=kind, n=(name, number): (
-                    order.append(n), k.__call__(self, x)
-                )[1]
-            })  # fmt: skip
+            spy = type(
+                kind.__name__,
+                (kind,),
+                {
+                    "__call__": lambda self, x, k=kind, n=(name, number): (
+                        order.append(n),
+                        k.__call__(self, x),
+                    )[1]
+                },
+            )
             part.__class__ = spy
     assert model(features(1, 4))["change"].shape == (1, 2, pools)
     assert order[-1] == ("pools", pools - 1)
     after = [order.index(("pools", number)) - number for number in range(pools)]
-    assert after == [(number + 1) * blocks // pools + bool((number + 1) * blocks % pools)
-                     for number in range(pools)]  # fmt: skip
+    assert after == [
+        (number + 1) * blocks // pools + bool((number + 1) * blocks % pools)
+        for number in range(pools)
+    ]
 
 
 def test_more_pools_than_blocks_are_refused():
@@ -315,8 +324,13 @@ def test_buffers_are_saved_and_never_trained():
     names = ["trunk.feature_mean", "trunk.feature_std"]
     for name in names:
         assert arrays_of(model)[name].shape == ()
-    for change in (lambda: None, model.unfreeze, model.trunk.unfreeze, model.freeze,
-                   model.unfreeze):  # fmt: skip
+    for change in (
+        lambda: None,
+        model.unfreeze,
+        model.trunk.unfreeze,
+        model.freeze,
+        model.unfreeze,
+    ):
         change()
         trained = dict(tree_flatten(model.trainable_parameters()))
         assert not set(names) & set(trained)

@@ -116,8 +116,9 @@ def test_paddings_by_their_definition():
         ("repeat", [1, 2, 3, 4, 1, 2, 3, 4, 1, 2]),
         ("pad", [1, 2, 3, 4, 0, 0, 0, 0, 0, 0]),
     ):
-        settings = ClapFeatureSettings(rate=10, n_fft=4, hop=2, mels=1, fmin=0, fmax=5,
-                                       seconds=1, padding=padding)  # fmt: skip
+        settings = ClapFeatureSettings(
+            rate=10, n_fft=4, hop=2, mels=1, fmin=0, fmax=5, seconds=1, padding=padding
+        )
         assert ClapFeatures(settings).fit(samples).tolist() == expected
 
 
@@ -169,8 +170,9 @@ def test_windows_cover_the_whole(truncation):
 
 
 def test_twenty_minutes_and_a_twentieth_of_a_second():
-    settings = ClapFeatureSettings(rate=8000, n_fft=256, hop=80, fmin=50, fmax=4000,
-                                   truncation="fusion", mels=16)  # fmt: skip
+    settings = ClapFeatureSettings(
+        rate=8000, n_fft=256, hop=80, fmin=50, fmax=4000, truncation="fusion", mels=16
+    )
     features = ClapFeatures(settings)
     mel, longer = features(np.resize(noise(1), 20 * 60 * 8000))
     assert mel.shape == (4, 1001, 16)
@@ -210,8 +212,11 @@ def test_settings_travel_through_transformers(truncation, tmp_path):
     settings.save(tmp_path)
     loaded = transformers.ClapFeatureExtractor.from_pretrained(tmp_path)
     assert (loaded.truncation, loaded.frequency_min, loaded.nb_max_samples, loaded.padding) == (
-        truncation, 30, 240000, "pad",
-    )  # fmt: skip
+        truncation,
+        30,
+        240000,
+        "pad",
+    )
     loaded.save_pretrained(tmp_path / "theirs")
     assert ClapFeatureSettings.read(tmp_path / "theirs") == settings
     expected, _ = theirs(loaded, noise(3), seed=0)

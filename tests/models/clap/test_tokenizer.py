@@ -15,9 +15,14 @@ CAPTIONS = [
     "the rain on the roof and the bell",
 ]
 STRANGE = [
-    "", "   ", "rain " * 2000, "Überfälle à côté — 雨の音 🐕", "a\nb\tc",
-    "<s> <mask> x </s>", "\x00",
-]  # fmt: skip
+    "",
+    "   ",
+    "rain " * 2000,
+    "Überfälle à côté — 雨の音 🐕",
+    "a\nb\tc",
+    "<s> <mask> x </s>",
+    "\x00",
+]
 
 
 @pytest.fixture(scope="module")
