@@ -1,7 +1,6 @@
-"""The windows of songs that training draws and validation goes through.
+"""The windows of songs for training, sampled at random, and for validation, one after another.
 
-Songs have margin bins at both ends, so that transposing by cropping costs nothing and wraps nothing
-around.
+Songs have margin bins at both ends, so that transposing is cropping, and nothing wraps around.
 """
 
 from collections.abc import Sequence
@@ -17,18 +16,21 @@ ISOLATED = 0.2  # share of varied training windows that are a short clip in sile
 
 
 class Windows(Dataset):
-    """Training windows drawn from songs: {"features" (frames, bins), "classes" (frames, 3)}.
+    """Random windows of songs for training: {"features" (frames, bins), "classes" (frames, 3)}.
 
     An epoch has as many windows as fit into one rendering of every song; each is a random place of
-    a song (chosen by length), transposed by -5 to 6 semitones at most `margin`. The share `plain`
-    is else as the first rendering sounds; the rest is of any rendering, made louder or softer,
-    tilted, covered by noise, and now and then cut to a short clip.
+    a song (chosen by length), transposed by -5 to 6 semitones, at most `margin`. The share `plain`
+    is of the first rendering, otherwise unchanged; the rest is of any rendering, made louder or
+    softer, tilted, covered by noise, and sometimes cut to a short clip.
     """
 
     def __init__(
-        self, songs: Sequence[Sequence[Song]], frames: int, settings: FeatureSettings,
+        self,
+        songs: Sequence[Sequence[Song]],
+        frames: int,
+        settings: FeatureSettings,
         plain: float = 0.0,
-    ):  # fmt: skip
+    ):
         if not songs:
             raise ValueError("no songs to train on")
         self.songs, self.frames, self.settings = songs, frames, settings
@@ -50,7 +52,7 @@ class Windows(Dataset):
         return f"one of {len(self.songs)} songs"
 
     def get(self, index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        """One window, drawn from `rng` alone."""
+        """One window; all that is random comes from `rng`."""
         renderings = self.songs[int(rng.choice(len(self.songs), p=self._shares))]
         varied = rng.random() >= self.plain
         song = renderings[int(rng.integers(len(renderings))) if varied else 0]
@@ -85,7 +87,7 @@ class Windows(Dataset):
 def isolate(
     window: np.ndarray, classes: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Silence but for a stretch of 8 to 50 frames: what a clip of one or two chords looks like."""
+    """A window that is silent outside 8 to 50 frames, like a short clip of one or two chords."""
     length = int(rng.integers(8, 51))
     start = int(rng.integers(0, max(1, len(window) - length)))
     outside = np.ones(len(window), bool)
@@ -109,21 +111,21 @@ def cut(
 
 
 class Sequential(Dataset):
-    """Every song in consecutive windows, as they are: what validation loops over."""
+    """Every song in consecutive, unchanged windows, for validation."""
 
     def __init__(self, songs: Sequence[Song], frames: int, settings: FeatureSettings):
         self.songs, self.frames, self.settings = songs, frames, settings
-        self._places = [
+        self._starts = [
             (number, start)
             for number, song in enumerate(songs)
             for start in range(0, len(song.features), frames)
         ]
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._starts)
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        number, start = self._places[index]
+        number, start = self._starts[index]
         window, classes = cut(self.songs[number], start, self.frames, self.settings)
         margin = self.settings.margin_bins
         return {

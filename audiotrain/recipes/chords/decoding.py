@@ -12,10 +12,11 @@ as large again as that of major.
 
 import math
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, partial
 
 import mir_eval
 import numpy as np
+from scipy import special
 from scipy.special import logsumexp
 
 from audiotrain.music.chord_classes import HEAD_SIZES, IGNORE
@@ -36,11 +37,7 @@ STATES = np.array(
 )
 WIDTH = len(CHORDS) + BASSES
 
-
-def log_softmax(logits: np.ndarray) -> np.ndarray:
-    """Natural logarithm of the softmax over the last axis."""
-    shifted = logits - logits.max(axis=-1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+log_softmax = partial(special.log_softmax, axis=-1)
 
 
 def log_probabilities(logits: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -5,7 +5,7 @@ mean of their weights, a soup. Weights are fitted head by head; the ensemble joi
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Literal, cast, get_args
 
@@ -138,8 +138,7 @@ def ensemble(settings: EnsembleSettings) -> Path:
     """Write the folder of an ensemble, or of a soup; where it is."""
     output, paths = settings.output, settings.checkpoint
     refuse_used(output)
-    members = tuple(resolve(paths, "chords"))
-    spec = EnsembleSpec(members, settings.weights, settings.join)
+    spec = EnsembleSpec(tuple(resolve(paths, "chords")), settings.weights, settings.join)
     if settings.join == "soup":
         return soup(settings, spec)
     songs: list[Song] = []
@@ -150,12 +149,11 @@ def ensemble(settings: EnsembleSettings) -> Path:
             songs = validation_songs(settings, spec.runs)
             models = [load([path], settings.join) for path in paths]
             weights = fit_weights(paths, predictions_of(models, songs), settings.join)
-        spec = EnsembleSpec(members, tuple(round(float(w), 6) for w in weights), settings.join)
+        spec = replace(spec, weights=tuple(round(float(weight), 6) for weight in weights))
     model = from_spec(spec)
     if songs:
         scoring.choose_decoding(model, songs)
-    extra = {"switching_cost": model.switching_cost}
-    EnsembleSpec(spec.members, spec.weights, spec.join, extra).write(output)
+    replace(spec, extra={"switching_cost": model.switching_cost}).write(output)
     print(f"{output}: {len(spec.runs)} runs, cost of a switch {model.switching_cost:g}")
     return output
 

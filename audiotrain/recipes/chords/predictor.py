@@ -194,12 +194,11 @@ class Recognizer(FrameRecognizer):
             raise checkpoint.CheckpointError(
                 f"{folder}: its recognizer's settings are not those of this version ({error})"
             ) from None
-        holder = _Holder(model)
+        holder = nn.Module()
+        holder.model = model  # as in the training module, whose names checkpoints have
         checkpoint.load_weights(holder, folder)
         file = folder.parent / "decoding.json"
-        return cls(
-            holder.model, settings, window, **(read_decoding(file) if file.is_file() else {})
-        )
+        return cls(model, settings, window, **(read_decoding(file) if file.is_file() else {}))
 
     def log_probs(self, windows: np.ndarray) -> np.ndarray:
         logits = self.model(mx.array(windows, dtype=mx.float32))
@@ -259,14 +258,6 @@ class ChordRuns:
         ]
         confidences = [min(1.0, total / (stop - first)) for _, first, stop, total in joined]
         return Prediction(segments, confidences, seconds)
-
-
-class _Holder(nn.Module):
-    """Gives a model's weights the prefix that they have in a training module's checkpoint."""
-
-    def __init__(self, model: FrameChordModel):
-        super().__init__()
-        self.model = model
 
 
 def describe(model: ChordModelSettings, settings: FeatureSettings, window: int) -> dict:

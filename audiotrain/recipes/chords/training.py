@@ -13,7 +13,6 @@ from audiotrain.config.schema import NonNegative, Positive, ShareBelowOne, valid
 from audiotrain.models.chords.equivariant import types_of
 from audiotrain.models.chords.model import ChordModelSettings, FrameChordModel
 from audiotrain.music.chord_classes import (
-    CHORD_TYPES,
     HEAD_SIZES,
     HEADS,
     IGNORE,
@@ -203,14 +202,10 @@ def type_similarity() -> np.ndarray:
         [[len(a & b) / max(len(a | b), 1) for b in notes] for a in notes], np.float32
     )
     jaccard[0, 0] = 1.0
-    assert len(CHORD_TYPES) == len(jaccard)
     return jaccard / jaccard.sum(axis=1, keepdims=True)
 
 
 def count_types(songs: Sequence[Sequence[Song]]) -> np.ndarray:
     """Frames of each chord type (32,) in the songs, of one rendering each."""
-    counts = np.zeros(HEAD_SIZES[0], np.int64)
-    for renderings in songs:
-        types = renderings[0].classes[:, 0]
-        counts += np.bincount(types[types != IGNORE], minlength=HEAD_SIZES[0])
-    return counts
+    types = np.concatenate([renderings[0].classes[:, 0] for renderings in songs])
+    return np.bincount(types[types != IGNORE], minlength=HEAD_SIZES[0])

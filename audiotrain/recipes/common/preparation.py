@@ -42,19 +42,15 @@ def prepare(
 
     def compute(share: Sequence[int], cores: int) -> list[str | None]:
         mine = [items[number] for number in share]
-        done = False
+        count = cores if workers is None else workers
+        results = map_in_processes(function, mine, workers=count, name=name)
         try:
-            results = map_in_processes(
-                function, mine, workers=cores if workers is None else workers, name=name
-            )
             with contextlib.closing(results):
-                lines = list(progress(results, text, len(mine)))
-            done = True
-        finally:
-            if not done:
-                for cache in caches:
-                    cache.remove_partial()
-        return lines
+                return list(progress(results, text, len(mine)))
+        except BaseException:
+            for cache in caches:
+                cache.remove_partial()
+            raise
 
     return share_out(len(items), compute, ranks or SingleProcess())
 

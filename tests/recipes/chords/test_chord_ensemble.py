@@ -215,8 +215,9 @@ def refused(capsys, *words):
 def test_several_runs_evaluate_and_predict_as_one(quick, runs, place, tmp_path):
     a, b, _ = runs
     cache = ["--cache", place / "cache"]
-    assert command("evaluate", "--data", place / "data", "--checkpoint", a, b, "--split", "test",
-                   "--tta", "transpose", "tuning", *cache) == 0  # fmt: skip
+    data = ["--data", place / "data", "--split", "test"]
+    tta = ["--tta", "transpose", "tuning"]
+    assert command("evaluate", *data, "--checkpoint", a, b, *tta, *cache) == 0
     assert (a / "evaluation-data-test-of-2" / "metrics.json").is_file()
     song = place / "data" / "song0.wav"
     out = ["--output", tmp_path / "out"]
@@ -232,17 +233,18 @@ def test_blended_weights_are_kept_and_no_worse_than_equal_ones(quick, runs, plac
     output = place / "blended"
     assert command("ensemble", a, b, "--output", output, "--cache", place / "cache") == 0
     table = dict(
-        line.split()[:2] for line in capsys.readouterr().out.splitlines()
+        line.split()[:2]
+        for line in capsys.readouterr().out.splitlines()
         if line.split()[:1] in (["equal"], ["fitted"])
-    )  # fmt: skip
+    )
     assert float(table["fitted"]) <= float(table["equal"]) + 1e-6
     with pytest.raises(ValueError, match="--join mean: .* is an ensemble, which says how"):
         ensemble.load([output], "mean")
     joined = ensemble.load([output])
     assert len(joined.members) == 2
     assert joined.weights.sum() == pytest.approx(1)
-    assert command("predict", place / "data" / "song1.wav", "--checkpoint", output,
-                   "--output", place / "out") == 0  # fmt: skip
+    words = ["--checkpoint", output, "--output", place / "out"]
+    assert command("predict", place / "data" / "song1.wav", *words) == 0
     assert "holds ensemble.json already" in refused(capsys, "ensemble", a, b, "--output", output)
     (output / "ensemble.json").write_text('{"members": []}')
     assert "not an ensemble of the chords recipe" in refused(
@@ -258,8 +260,8 @@ def test_what_is_wrong_with_songs_to_blend_by_is_in_the_ensembles_folder(
     data = shutil.copytree(place / "data", tmp_path / "data")
     for number in range(9):
         (data / f"alone{number}.lab").write_text("0 1 C")
-    assert command("ensemble", a, b, "--join", join, "--data", data, "--output", tmp_path / "e",
-                   "--cache", place / "cache") == 0  # fmt: skip
+    words = ["--output", tmp_path / "e", "--cache", place / "cache"]
+    assert command("ensemble", a, b, "--join", join, "--data", data, *words) == 0
     listed = tmp_path / "e" / "problems.txt"
     assert sum("alone" in line for line in listed.read_text().splitlines()) == 9
     assert f"more, all in {listed}" in capsys.readouterr().out

@@ -151,8 +151,12 @@ def test_a_corpus_is_weighed_by_time():
 
 
 def test_viterbi_uses_the_cost():
-    flicker = [s for n in range(160) for s in [Segment(n / 10 - 0.05, n / 10 + 0.05,
-               "D:maj" if n % 5 == 2 else "C:maj")] if s.end > 0]  # fmt: skip
+    flicker = [
+        s
+        for n in range(160)
+        for s in [Segment(n / 10 - 0.05, n / 10 + 0.05, "D:maj" if n % 5 == 2 else "C:maj")]
+        if s.end > 0
+    ]
     segments = [Segment(0.0, 16.0, "C:maj")]
     result = scored(song(flicker, segments), switching_cost=50.0, sure=2.0).as_dict()
     assert result["viterbi"]["corpus"]["root"] == 1
@@ -161,15 +165,21 @@ def test_viterbi_uses_the_cost():
 
 
 def test_the_cost_is_chosen_by_its_score():
-    flicker = [s for n in range(160) for s in [Segment(n / 10 - 0.05, n / 10 + 0.05,
-               "D:maj" if n % 5 == 2 else "C:maj")] if s.end > 0]  # fmt: skip
+    flicker = [
+        s
+        for n in range(160)
+        for s in [Segment(n / 10 - 0.05, n / 10 + 0.05, "D:maj" if n % 5 == 2 else "C:maj")]
+        if s.end > 0
+    ]
     calm = song(flicker, [Segment(0.0, 16.0, "C:maj")])
     # a D for one frame gains 2 for its bass and less for its root, and costs two switches
     told = Told(sure=2.0)
     choose_decoding(told, [calm])
     assert (told.switching_cost, told.type_offsets) == (2.0, None)
-    quick = [Segment(n / 10 - 0.05 if n else 0, n / 10 + 0.05, "C:maj" if n % 2 else "D:min")
-             for n in range(160)]  # fmt: skip
+    quick = [
+        Segment(n / 10 - 0.05 if n else 0, n / 10 + 0.05, "C:maj" if n % 2 else "D:min")
+        for n in range(160)
+    ]
     choose_decoding(told, [song(quick, quick)])
     assert told.switching_cost == 0.0
 

@@ -18,9 +18,13 @@ from audiotrain.train import checkpoint
 from audiotrain.train.losses import ChordRecognitionLoss
 
 HISTORY = {
-    "train_loss", "val_loss", "val_chord_type_acc", "val_root_acc", "val_bass_note_acc",
+    "train_loss",
+    "val_loss",
+    "val_chord_type_acc",
+    "val_root_acc",
+    "val_bass_note_acc",
     "learning_rate",
-}  # fmt: skip
+}
 
 
 class Sounds(Dataset):
@@ -65,11 +69,21 @@ def make(folder, seed=0, criterion=None, val_loader=None, dropout=0.0, **setting
 
 def test_defaults_are_those_of_the_guide():
     expected = {
-        "learning_rate": 1e-4, "weight_decay": 0.01, "batch_size": 16, "num_epochs": 100,
-        "warmup_epochs": 5, "scheduler": "cosine", "gradient_clip": 1.0, "label_smoothing": 0.1,
-        "checkpoint_dir": "checkpoints", "save_every": 5, "patience": 15, "min_delta": 0.001,
-        "log_every": 50, "device": "auto",
-    }  # fmt: skip
+        "learning_rate": 1e-4,
+        "weight_decay": 0.01,
+        "batch_size": 16,
+        "num_epochs": 100,
+        "warmup_epochs": 5,
+        "scheduler": "cosine",
+        "gradient_clip": 1.0,
+        "label_smoothing": 0.1,
+        "checkpoint_dir": "checkpoints",
+        "save_every": 5,
+        "patience": 15,
+        "min_delta": 0.001,
+        "log_every": 50,
+        "device": "auto",
+    }
     config = TrainingConfig()
     assert {name: getattr(config, name) for name in expected} == expected
     trainer = ChordTrainer(Ear(), [], [])
@@ -125,9 +139,14 @@ def test_validate_is_the_tracker_over_all_batches(tmp_path):
         tracker.update({"total_loss": loss} | losses, logits, targets, len(audio))
     assert found == pytest.approx(tracker.get_metrics(), rel=1e-5)
     assert list(found) == [
-        "total_loss", "chord_type_loss", "root_loss", "bass_note_loss",
-        "chord_type_acc", "root_acc", "bass_note_acc",
-    ]  # fmt: skip
+        "total_loss",
+        "chord_type_loss",
+        "root_loss",
+        "bass_note_loss",
+        "chord_type_acc",
+        "root_acc",
+        "bass_note_acc",
+    ]
     assert max(found.values()) > 1.5  # percent
 
 
@@ -137,8 +156,12 @@ def test_epochs_one_by_one_are_the_same_run(tmp_path):
     parts = make(tmp_path / "parts", dropout=0.2)
     first = parts.train_epoch()
     assert list(first) == [
-        "total_loss", "chord_type_loss", "root_loss", "bass_note_loss", "learning_rate"
-    ]  # fmt: skip
+        "total_loss",
+        "chord_type_loss",
+        "root_loss",
+        "bass_note_loss",
+        "learning_rate",
+    ]
     parts.validate()
     parts.train_epoch()
     resumed = parts.train()

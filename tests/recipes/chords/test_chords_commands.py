@@ -77,13 +77,28 @@ def test_a_run_folder_is_complete(run):
     files = {p.relative_to(run).as_posix() for p in run.rglob("*") if p.is_file()}
     heads = ("chord_type", "root", "bass_note")
     expected = {
-        "config.yaml", "split.json", "history.json", "metrics.csv", "metrics.jsonl", "curves.png",
-        "metrics.json", "songs.csv", "scores.png", "root-intervals.csv", "example.lab",
-        "example.png", "example-reference.lab", "timelines.json", "checkpoints/decoding.json",
+        "config.yaml",
+        "split.json",
+        "history.json",
+        "metrics.csv",
+        "metrics.jsonl",
+        "curves.png",
+        "metrics.json",
+        "songs.csv",
+        "scores.png",
+        "root-intervals.csv",
+        "example.lab",
+        "example.png",
+        "example-reference.lab",
+        "timelines.json",
+        "checkpoints/decoding.json",
         *(f"confusion-{head}.{kind}" for head in heads for kind in ("png", "csv")),
-        *(f"checkpoints/{name}/{file}" for name in ("best", "last")
-          for file in ("state.json", "model.safetensors")),
-    }  # fmt: skip
+        *(
+            f"checkpoints/{name}/{file}"
+            for name in ("best", "last")
+            for file in ("state.json", "model.safetensors")
+        ),
+    }
     assert expected <= files
     assert all((run / name).stat().st_size for name in files)
     assert not [name for name in files if name.split("/")[-1].startswith(".")]
@@ -182,8 +197,10 @@ def test_a_second_run_is_the_same_and_extracts_nothing(
     assert command(*words, *TINY, *STEPS) == 0
     first, second = read_json(run / "metrics.json"), read_json(place / "again" / "metrics.json")
     assert first == second
-    losses = [[row["train_loss"] for row in read_json(place / name / "history.json")["rows"]]
-              for name in ("run", "again")]  # fmt: skip
+    losses = [
+        [row["train_loss"] for row in read_json(place / name / "history.json")["rows"]]
+        for name in ("run", "again")
+    ]
     assert losses[0] == losses[1]
     told = capsys.readouterr()
     assert "data in" in told.out  # the report comes before training
@@ -216,23 +233,28 @@ def test_every_architecture_trains(quick, place, data, architecture):
 
 def test_muon_trains_what_is_between_stem_and_heads(quick, place, data):
     output = place / "muon"
-    words = ["--data", data, "--output", output, "--cache", place / "cache", *TINY, "--steps", 2,
-             "--model.stem-hidden", 8, "--optimization.learning-rate", 1e-30]  # fmt: skip
+    words = ["--data", data, "--output", output, "--cache", place / "cache", *TINY, "--steps", 2]
+    words += ["--model.stem-hidden", 8, "--optimization.learning-rate", 1e-30]
     assert command(*words) == 0
     saved = output / "checkpoints" / "last" / "model.safetensors"
     before = mx.load(str(saved))
     assert command("--output", output, "--resume", "--steps", 4) == 0
     after = mx.load(str(saved))
     moved = {name for name in after if not mx.allclose(before[name], after[name], atol=1e-9)}
-    parts = ("blocks.0.inner", "blocks.0.outer", "pools.0.inner", "pools.0.outer",
-             "pools.0.changing")  # fmt: skip
+    parts = (
+        "blocks.0.inner",
+        "blocks.0.outer",
+        "pools.0.inner",
+        "pools.0.outer",
+        "pools.0.changing",
+    )
     assert moved == {f"model.trunk.{part}.weight" for part in parts}
 
 
 def test_options_of_the_loss_train(quick, place, data):
     output = place / "loss"
-    words = ["--data", data, "--output", output, "--cache", place / "cache", *TINY, "--steps", 2,
-             "--loss.class-power", 0.5, "--loss.consonant-smoothing"]  # fmt: skip
+    words = ["--data", data, "--output", output, "--cache", place / "cache", *TINY, "--steps", 2]
+    words += ["--loss.class-power", 0.5, "--loss.consonant-smoothing"]
     assert command(*words) == 0
     assert np.isfinite(read_json(output / "history.json")["rows"][-1]["train_loss"])
 
@@ -276,8 +298,8 @@ def test_loggers_get_numbers_settings_and_confusion_matrices(
     notes = Notes()
     monkeypatch.setattr(plots, "confusion_picture", draw)
     monkeypatch.setattr(build, "WandbLogger", lambda *arguments, **named: notes)
-    words = ["--data", data, "--output", tmp_path / "run", "--cache", place / "cache", *TINY,
-             *STEPS, "--loggers", "wandb", "tensorboard"]  # fmt: skip
+    words = ["--data", data, "--output", tmp_path / "run", "--cache", place / "cache"]
+    words += [*TINY, *STEPS, "--loggers", "wandb", "tensorboard"]
     assert command(*words) == 0
     matrices = {f"confusion-{head}": 6 for head in ("chord_type", "root", "bass_note")}
     assert notes.pictures == matrices
@@ -363,10 +385,14 @@ def test_bad_labels_are_told_with_file_and_line(quick, place, tmp_path, capsys):
     assert command(*words) == 0
     told = capsys.readouterr().out
     for text in (
-        "song1.lab:1: not UTF-8, read as Latin-1", "song1.lab:2: ", "song2.lab:1: starts at -1",
-        "song2.lab:2: overlaps", "song2.lab:3: ends at 2", "song2.lab:4: found 'no label'",
+        "song1.lab:1: not UTF-8, read as Latin-1",
+        "song1.lab:2: ",
+        "song2.lab:1: starts at -1",
+        "song2.lab:2: overlaps",
+        "song2.lab:3: ends at 2",
+        "song2.lab:4: found 'no label'",
         "song2.wav: last label ends at 90.00 s, the audio at 2.00 s",
-    ):  # fmt: skip
+    ):
         assert text in told, text
     assert "song0.lab" not in told.split("train:")[0]
 
@@ -396,8 +422,10 @@ def test_resuming_a_copy_leaves_the_original_alone(quick, run, begun):
     assert command("--output", begun, "--resume", "--steps", 12) == 0
     assert before == {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
     assert sorted(p.name for p in (begun / "checkpoints").iterdir()) == [
-        "best", "decoding.json", "last"
-    ]  # fmt: skip
+        "best",
+        "decoding.json",
+        "last",
+    ]
 
 
 def test_a_resumed_run_is_the_run_that_was_not_stopped(quick, run, place, data, tmp_path):
@@ -451,8 +479,11 @@ def test_evaluate_scores_a_folder(quick, run, data, place, tmp_path, capsys):
     assert command(*words, "--output", tmp_path / "test", "--split", "test") == 0
     again, trained = read_json(tmp_path / "test" / "metrics.json"), read_json(run / "metrics.json")
     assert again.pop("evaluated") == {
-        "data": str(data), "split": "test", "checkpoint": [str(run)], "tta": []
-    }  # fmt: skip
+        "data": str(data),
+        "split": "test",
+        "checkpoint": [str(run)],
+        "tta": [],
+    }
     assert again == trained
 
 
@@ -460,11 +491,10 @@ def test_evaluate_writes_into_the_run_by_default_and_leaves_its_own_files(
     quick, begun, data, place
 ):
     before = {p.name: p.read_bytes() for p in begun.iterdir() if p.is_file()}
-    assert command("evaluate", "--data", data, "--checkpoint", begun.parent, "--cache",
-                   place / "cache") == 0  # fmt: skip
+    words = ["evaluate", "--data", data, "--cache", place / "cache", "--checkpoint"]
+    assert command(*words, begun.parent) == 0
     assert (begun / "evaluation-data" / "songs.csv").exists()
-    assert command("evaluate", "--data", data, "--checkpoint", begun, "--split", "test", "--tta",
-                   "tuning", "--cache", place / "cache") == 0  # fmt: skip
+    assert command(*words, begun, "--split", "test", "--tta", "tuning") == 0
     told = [read_json(begun / f"evaluation-data{part}" / "metrics.json") for part in ("", "-test")]
     assert [one["songs"] for one in told] == [6, 1]
     assert [one["evaluated"]["tta"] for one in told] == [[], ["tuning"]]
@@ -500,8 +530,10 @@ def test_predict_writes_every_format_for_every_file_of_a_folder(run, data, tmp_p
     assert "x real time" in told
     for stem, song in (("one", "song0"), ("album/02. two", "song1")):
         seconds = audio.info(data / f"{song}.wav").seconds
-        readings = {kind: readers.read(tmp_path / "out" / f"{stem}.{kind}")
-                    for kind in ("lab", "jams", "csv", "json")}  # fmt: skip
+        readings = {
+            kind: readers.read(tmp_path / "out" / f"{stem}.{kind}")
+            for kind in ("lab", "jams", "csv", "json")
+        }
         for kind, annotation in readings.items():
             assert annotation.problems == [], kind
             said = [encode(s.label) for s in annotation.segments]  # JAMS knows no 11, but 9(11)

@@ -434,18 +434,23 @@ def test_ctrl_c_is_told_in_a_word(monkeypatch, place, capsys):
 
 
 def test_the_module_runs_and_exits_with_the_code(tmp_path):
+    words = ["--data", str(tmp_path / "none"), "--output", str(tmp_path / "run")]
     done = subprocess.run(
-        [sys.executable, "-m", "audiotrain.recipes.chords", "--data", str(tmp_path / "none"),
-         "--output", str(tmp_path / "run")],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        [sys.executable, "-m", "audiotrain.recipes.chords", *words],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 2
     assert done.stderr.strip() == f"error: {tmp_path / 'none'}: no such folder"
 
 
 def test_help_names_every_setting(capsys):
-    for verb, flag in (("train", "--optimization.ema-decay"), ("evaluate", "--split"),
-                       ("predict", "--overwrite")):  # fmt: skip
+    for verb, flag in (
+        ("train", "--optimization.ema-decay"),
+        ("evaluate", "--split"),
+        ("predict", "--overwrite"),
+    ):
         with pytest.raises(SystemExit) as done:
             command(verb, "--help")
         assert not done.value.code

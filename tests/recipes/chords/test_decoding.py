@@ -62,9 +62,11 @@ def path_score(scores, path, cost):
 
 
 @given(
-    st.integers(0, 10_000), st.integers(1, 6), st.integers(1, 4),
+    st.integers(0, 10_000),
+    st.integers(1, 6),
+    st.integers(1, 4),
     st.sampled_from([0.0, 0.3, 1.0, 3.0, 50.0]),
-)  # fmt: skip
+)
 @settings(max_examples=60, deadline=None)
 def test_viterbi_finds_the_best_of_all_paths(seed, frames, states, cost):
     scores = np.random.default_rng(seed).normal(0, 1.5, (frames, states))
@@ -222,8 +224,10 @@ def test_offsets_of_types_are_added_to_their_logits():
     moved = logits | {"chord_type": logits["chord_type"] + offsets}
     np.testing.assert_allclose(
         decoding.offset_types(decoding.log_probabilities(logits), offsets),
-        decoding.log_probabilities(moved), rtol=1e-4, atol=1e-5,
-    )  # fmt: skip
+        decoding.log_probabilities(moved),
+        rtol=1e-4,
+        atol=1e-5,
+    )
 
 
 def test_argmax_ignores_root_and_bass_of_no_chord():

@@ -3,6 +3,7 @@
 import json
 
 import mlx.core as mx
+import mlx.nn as nn
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -12,7 +13,7 @@ from audiotrain.features import audio
 from audiotrain.models.chords import ChordModelSettings, FrameChordModel
 from audiotrain.music.chord_classes import HEAD_SIZES, encode
 from audiotrain.recipes.chords import decoding, predictor
-from audiotrain.recipes.chords.predictor import Recognizer, _Holder, describe, write_decoding
+from audiotrain.recipes.chords.predictor import Recognizer, describe, write_decoding
 from audiotrain.recipes.chords.songs import SILENCE, FeatureSettings
 from audiotrain.train import checkpoint
 from audiotrain.utils import arrays
@@ -220,9 +221,12 @@ def test_joined_chords_have_the_mean_of_their_confidences():
     classes = np.array([[1, 0, 0], [1, 0, 4], [1, 0, 4], [2, 0, 0]], np.int16)
     rng = np.random.default_rng(0)
     posteriors = decoding.log_probabilities(
-        {"chord_type": rng.normal(size=(4, 32)), "root": rng.normal(size=(4, 12)),
-         "bass_note": rng.normal(size=(4, 12))}
-    )  # fmt: skip
+        {
+            "chord_type": rng.normal(size=(4, 32)),
+            "root": rng.normal(size=(4, 12)),
+            "bass_note": rng.normal(size=(4, 12)),
+        }
+    )
     sure = decoding.confidences(posteriors, classes)
     runs = predictor.ChordRuns(0.1, "off")
     waiting = runs.add(classes[:2], [posteriors[:3]])  # as they are decided
@@ -255,7 +259,8 @@ def test_what_cannot_be_read_is_named(ours, tmp_path):
 def save(folder, described=None, cost=None):
     """A checkpoint as training writes it."""
     ours = recognizer()
-    holder = _Holder(ours.model)
+    holder = nn.Module()
+    holder.model = ours.model
     if described is None:
         described = describe(MODEL, FEATURES, WINDOW)
     meta = {"config": {"recognizer": described}, "epoch": 0, "global_step": 1}

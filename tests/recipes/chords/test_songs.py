@@ -169,8 +169,8 @@ def test_a_short_span_of_a_long_file_does_not_read_it_all(tmp_path, monkeypatch)
         audio._Source, "_mix", lambda self, s, first: decoded.append(len(s)) or mix(self, s, first)
     )
     item = Item("x", tmp_path / "x.wav", (Segment(0, seconds, "N"),), start=9000.0, end=9010.0)
-    song = library(tmp_path, settings=FeatureSettings(rate=8000, hop=4096, bins=48,
-                   bins_per_octave=12)).song(item)  # fmt: skip
+    settings = FeatureSettings(rate=8000, hop=4096, bins=48, bins_per_octave=12)
+    song = library(tmp_path, settings=settings).song(item)
     assert len(song.features) == 1 + 80000 // 4096
     assert sum(decoded) < 12 * rate
 
@@ -227,9 +227,10 @@ def test_what_changes_the_features_is_extracted_anew(tmp_path, monkeypatch):
         lambda: ours.composed(0, 3.5, []),
         lambda: ours.composed(0, 3.0, [[Segment(0, 2, "C:maj")]]),
         lambda: library(tmp_path, seed=1).composed(0, 3.0, []),
-        lambda: library(tmp_path, settings=FeatureSettings(hop=2048, bins=48, bins_per_octave=12))
-        .song(item),
-    ):  # fmt: skip
+        lambda: library(
+            tmp_path, settings=FeatureSettings(hop=2048, bins=48, bins_per_octave=12)
+        ).song(item),
+    ):
         before = len(calls)
         make()
         assert len(calls) == before + 1
@@ -488,16 +489,16 @@ def test_windows_reach_every_frame_song_and_rendering():
         [drawn(3, 3, STILL)],
     ]
     for number, song in enumerate(song for renderings in songs for song in renderings):
-        song.classes[:] = np.stack([np.full(len(song.classes), 1), np.full(len(song.classes), 0),
-                                    np.full(len(song.classes), 0)], 1)  # fmt: skip
+        song.classes[:] = (1, 0, 0)
         song.features[:] = (number * 100 + np.arange(len(song.features)) % 100)[:, None]
     windows = Windows(songs, 16, STILL, plain=0.5)
     windows._varied = lambda window, rng: window
     seen = {int(row[0]) for i in range(400) for row in windows[i]["features"] if row[0] >= 0}
     expected = {
-        number * 100 + frame for number, length in enumerate((30, 30, 60, 3))
+        number * 100 + frame
+        for number, length in enumerate((30, 30, 60, 3))
         for frame in range(length)
-    }  # fmt: skip
+    }
     assert seen == expected
 
 

@@ -184,8 +184,11 @@ def composing(tmp_path):
     words = ["--output", tmp_path / "run", "--cache", tmp_path / "cache", "--composed", "400"]
     process = subprocess.Popen(
         [sys.executable, "-m", "audiotrain.recipes.chords", *map(str, words)],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-    )  # fmt: skip
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
     deadline = time.monotonic() + 120
     while len(workers := workers_of(process.pid)) < 2:
         assert process.poll() is None
