@@ -1,4 +1,4 @@
-"""Which label file belongs to which recording, from their names alone.
+"""Which label file belongs to which recording, by their names.
 
 Names are paths relative to the data folder, with `/` between the parts. The surest rule goes first:
 same folder and stem; same path but for one folder (`audio/a/x.mp3`, `chords/a/x.lab`); the only
@@ -15,9 +15,9 @@ from typing import NamedTuple
 LABEL_PREFERENCE = (".lab", ".jams", ".csv", ".tsv", ".txt", ".json")
 # Label files named by their kind and not by the song, the most detailed first.
 GENERIC_STEMS = (
-    "salami_chords", "full", "chords", "chord", "chord_midi", "chord_audio", "majmin7inv",
-    "majmininv", "majmin7", "majmin", "harmony", "labels", "annotation", "annotations",
-)  # fmt: skip
+    *("salami_chords", "full", "chords", "chord", "chord_midi", "chord_audio", "majmin7inv"),
+    *("majmininv", "majmin7", "majmin", "harmony", "labels", "annotation", "annotations"),
+)
 # What datasets add to a song's name for a kind of recording or of label.
 _ADDED = re.compile(
     r"(\.(wav|flac|ogg|mp3|m4a|mid|midi)|[ _.-](mic|mix|hex|hex_cln|mono|stereo|audio|"
@@ -27,12 +27,12 @@ Keys = Callable[[str], list[tuple[str, ...]]]
 
 
 class Pairs(NamedTuple):
-    """`labels`: label file by recording; `spare`: (recording, a second label file it has);
-    `ambiguous`: label files in different folders by recording, where nothing tells which is right.
+    """`labels`: label file by recording; `second`: (recording, a further label file of it);
+    `ambiguous`: label files in different folders by recording, none of which is preferred.
     """
 
     labels: dict[str, str]
-    spare: list[tuple[str, str]]
+    second: list[tuple[str, str]]
     ambiguous: dict[str, list[str]]
 
 
@@ -50,7 +50,7 @@ def pair(songs: Iterable[str], labels: Iterable[str]) -> Pairs:
         rivals = songs if anywhere else [s for s in songs if s not in pairs.labels]
         fit = _fitting(songs, pairs) if anywhere else lambda song, label: True
         _apply(keys, only_one, fit, rivals, candidates, pairs)
-        free -= set(pairs.labels.values()) | {spare for _, spare in pairs.spare}
+        free -= set(pairs.labels.values()) | {label for _, label in pairs.second}
     for song in pairs.labels:
         pairs.ambiguous.pop(song, None)
     return pairs
@@ -72,23 +72,27 @@ def _fitting(songs: list[str], pairs: Pairs) -> Callable[[str, str], bool]:
     folders: dict[str, set[str]] = defaultdict(set)  # of recordings, by stem
     for song in songs:
         folders[_stem(song)[0][0]].add(_folder(song))
-    numbered = set().union(*(found for found in folders.values() if len(found) > 1))
-    homes: dict[str, set[str]] = defaultdict(set)  # of label folders
+    numbered = set().union(*(names for names in folders.values() if len(names) > 1))
+    paired: dict[str, set[str]] = defaultdict(set)  # folders of recordings by that of their labels
     for song, label in pairs.labels.items():
-        homes[_folder(label)].add(_folder(song))
+        paired[_folder(label)].add(_folder(song))
 
     def fit(song: str, label: str) -> bool:
-        home, own = homes.get(_folder(label)), _folder(song)
-        return not home or own in home or own not in numbered
+        known, folder = paired.get(_folder(label)), _folder(song)
+        return not known or folder in known or folder not in numbered
 
     return fit
 
 
 def _apply(
-    keys: Keys, only_one: bool, fit: Callable[[str, str], bool], songs: list[str],
-    labels: set[str], pairs: Pairs,
-) -> None:  # fmt: skip
-    """Pair what one rule gives the same key; recordings that have a label count, too."""
+    keys: Keys,
+    only_one: bool,
+    fit: Callable[[str, str], bool],
+    songs: list[str],
+    labels: set[str],
+    pairs: Pairs,
+) -> None:
+    """Pair recordings and labels of the same key; recordings that have a label count, too."""
     index: dict[tuple[str, ...], list[str]] = defaultdict(list)
     for label in labels:
         for key in keys(label):
@@ -98,7 +102,7 @@ def _apply(
     for song in songs:
         if song in pairs.labels:
             continue
-        found = {
+        fitting = {
             label
             for key in keys(song)
             for label in index.get(key, ())
@@ -106,18 +110,18 @@ def _apply(
             and twins[key, _name(song)] == 1
             and fit(song, label)
         }
-        if not found:
+        if not fitting:
             continue
         midi = song.lower().endswith((".mid", ".midi"))
         best, *others = sorted(
-            found, key=lambda label: (midi != ("midi" in label), *preference(label))
+            fitting, key=lambda label: (midi != ("midi" in label), *preference(label))
         )
-        named = [label for label in found if "chord" in label.lower()] or list(found)
+        named = [label for label in fitting if "chord" in label.lower()] or list(fitting)
         if len({_folder(label) for label in named}) > 1:
-            pairs.ambiguous.setdefault(song, sorted(found))
+            pairs.ambiguous.setdefault(song, sorted(fitting))
             continue
         pairs.labels[song] = best
-        pairs.spare.extend((song, label) for label in others)
+        pairs.second.extend((song, label) for label in others)
 
 
 def _folder(name: str) -> str:

@@ -89,7 +89,7 @@ class Search(Generic[AnyItem]):
         """The label file of each recording, of those not used; the others are reported."""
         pairs = pairing.pair(self.unused(songs), self.unused(labels))
         self.used.update(pairs.labels, pairs.labels.values())
-        for song, label in pairs.spare:
+        for song, label in pairs.second:
             self.used.add(label)
             text = f"{label}: {pairs.labels[song]} is used"
             self.problem(f"second {self.kind} files, not used", text)

@@ -1,6 +1,6 @@
 """Random changes of features, labels and audio that leave the task the same; NumPy, for workers.
 
-Every function takes the np.random.Generator it draws from, and returns a new array. Features are
+Functions take an np.random.Generator where they are random, and return a new array. Features are
 (frames, bins) in dB or another log scale; audio is mono (samples,); levels are dB.
 """
 
@@ -17,24 +17,24 @@ Decibels = TypeVar("Decibels", float, np.ndarray)
 
 
 def transpose_bins(
-    features: np.ndarray, semitones: int, bins_per_semitone: int, spare: int
+    features: np.ndarray, semitones: int, bins_per_semitone: int, margin: int
 ) -> np.ndarray:
-    """Constant-Q features (frames, bins + 2 * spare) moved up by `semitones`: (frames, bins).
+    """Constant-Q features (frames, bins + 2 * margin) moved up by `semitones`: (frames, bins).
 
-    The window is cut from features with `spare` bins at both ends, so nothing wraps around.
-    ValueError when the spare bins do not suffice.
+    The window is cut from features with `margin` bins at both ends, so nothing wraps around.
+    ValueError when the margin is too small.
 
-    >>> transpose_bins(np.arange(6.0)[None], semitones=1, bins_per_semitone=2, spare=2)
+    >>> transpose_bins(np.arange(6.0)[None], semitones=1, bins_per_semitone=2, margin=2)
     array([[0., 1.]])
     """
     shift = semitones * bins_per_semitone
-    bins = features.shape[-1] - 2 * spare
-    if bins <= 0 or abs(shift) > spare:
+    bins = features.shape[-1] - 2 * margin
+    if bins <= 0 or abs(shift) > margin:
         raise ValueError(
             f"cannot transpose {features.shape[-1]} bins by {semitones} semitones: "
-            f"it takes {abs(shift)} spare bins at both ends, expected at most {spare}"
+            f"it takes {abs(shift)} margin bins at both ends, expected at most {margin}"
         )
-    return features[..., spare - shift : spare - shift + bins]
+    return features[..., margin - shift : margin - shift + bins]
 
 
 def transpose(
@@ -44,11 +44,11 @@ def transpose(
     lowest: int,
     highest: int,
     bins_per_semitone: int,
-    spare: int,
+    margin: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Features and class triples (frames, 3) moved by lowest..highest semitones, both included."""
     semitones = int(rng.integers(lowest, highest + 1))
-    moved = transpose_bins(features, semitones, bins_per_semitone, spare)
+    moved = transpose_bins(features, semitones, bins_per_semitone, margin)
     return moved, chord_classes.transpose(classes, semitones)
 
 
@@ -84,8 +84,8 @@ def shift(features: np.ndarray, rng: np.random.Generator, most: int) -> np.ndarr
     On mels that is nearly another pitch.
     """
     up = int(rng.integers(-most, most + 1))
-    places = np.clip(np.arange(features.shape[-1]) - up, 0, features.shape[-1] - 1)
-    return features[..., places]
+    bins = np.clip(np.arange(features.shape[-1]) - up, 0, features.shape[-1] - 1)
+    return features[..., bins]
 
 
 def blend(features: np.ndarray, others: np.ndarray) -> np.ndarray:

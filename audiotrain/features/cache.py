@@ -22,7 +22,7 @@ _HOST = f"{zlib.crc32(platform.node().encode()):08x}"
 
 VERSION = 1  # raise it when a transform's numbers change for the same settings
 
-OPEN_FILES = (1 << 20, 1 << 16, 10240)  # tried one after the other where the limit is not told
+OPEN_FILES = (1 << 20, 1 << 16, 10240)  # tried one after the other where there is no hard limit
 _PARTIAL = ".partial-"  # followed by the process that writes it
 _PARTIAL_SECONDS = 3600  # one of another machine that is older than this was left by a dead process
 

@@ -158,8 +158,8 @@ def _octaves(settings: CQTSettings) -> list[_Octave]:
         )
     count = math.ceil(settings.bins / settings.bins_per_octave)
     twos = (hop & -hop).bit_length() - 1
-    spare_octaves = max(0, math.ceil(math.log2(rate / 2 / cutoff)) - 2)
-    level = min(spare_octaves, max(0, twos - count + 1))
+    empty_octaves = max(0, math.ceil(math.log2(rate / 2 / cutoff)) - 2)
+    level = min(empty_octaves, max(0, twos - count + 1))
     gain = 2.0 ** (level / 2)
     rate, hop = rate / 2**level, hop >> level
     lengths = quality * rate / frequencies  # at the rate of the top octave

@@ -16,10 +16,7 @@ from audiotrain.features.cqt import CQT, CQTSettings, frame_count
 from audiotrain.features.log_mel import LogMel, LogMelSettings
 
 Settings = CQTSettings | LogMelSettings
-Listener = Callable[[np.ndarray], None]
-
-
-# ---- whole recordings
+OnSamples = Callable[[np.ndarray], None]
 
 
 @lru_cache(maxsize=8)
@@ -29,22 +26,26 @@ def front_end(settings: Settings) -> CQT | LogMel:
 
 
 def extract(
-    audio: str | Path | np.ndarray, settings: Settings, block_seconds: float | None = None,
-    listener: Listener = lambda samples: None,
-) -> np.ndarray:  # fmt: skip
+    audio: str | Path | np.ndarray,
+    settings: Settings,
+    block_seconds: float | None = None,
+    on_samples: OnSamples = lambda samples: None,
+) -> np.ndarray:
     """Features (frames, bins) float32 of a file or of mono samples (samples,) at settings.rate.
 
-    Works in blocks of about `block_seconds` (None: what is fastest), so memory besides the result
-    does not depend on the length. Frames equal those of the whole file at once. `listener` is given
-    all samples once, in order. AudioError as from audio.read.
+    Works in blocks of about `block_seconds` (None: as is fastest), so memory besides the result
+    does not depend on the length. Frames equal those of the whole file at once. `on_samples` is
+    called with all samples once, in order. AudioError as from audio.read.
     """
-    return np.concatenate(list(feature_blocks(audio, settings, block_seconds, listener)))
+    return np.concatenate(list(feature_blocks(audio, settings, block_seconds, on_samples)))
 
 
 def feature_blocks(
-    audio: str | Path | np.ndarray, settings: Settings, block_seconds: float | None = None,
-    listener: Listener = lambda samples: None,
-) -> Iterator[np.ndarray]:  # fmt: skip
+    audio: str | Path | np.ndarray,
+    settings: Settings,
+    block_seconds: float | None = None,
+    on_samples: OnSamples = lambda samples: None,
+) -> Iterator[np.ndarray]:
     """The features of `extract` as consecutive blocks (frames, bins).
 
     They are computed on the CPU, each block by one thread, and blocks do not depend on the number
@@ -63,18 +64,18 @@ def feature_blocks(
         frames = frame_count(len(audio), hop)
         if frames > size:  # an even number of blocks, for machines of two cores
             size = -(-frames // (2 * -(-frames // (2 * size))))
-        listener(audio)
+        on_samples(audio)
         slabs = _slabs_of_array(audio, hop, size, margin)
     else:
         pieces = audio_files.stream(audio, settings.rate, size * hop / settings.rate)
-        slabs = _slabs_of_stream(_told(pieces, listener), hop, size, margin)
+        slabs = _slabs_of_stream(_reported(pieces, on_samples), hop, size, margin)
     blocks = ((mx.array(slab)[None], first, stop) for slab, first, stop in slabs)
     yield from computed_on_cpu(lambda *block: transform.frames(*block)[0], blocks)
 
 
-def _told(pieces: Iterator[np.ndarray], listener: Listener) -> Iterator[np.ndarray]:
+def _reported(pieces: Iterator[np.ndarray], on_samples: OnSamples) -> Iterator[np.ndarray]:
     for piece in pieces:
-        listener(piece)
+        on_samples(piece)
         yield piece
 
 

@@ -1,5 +1,4 @@
-"""Onsets of notes: how strongly a recording begins something new at each time, and times moved
-there.
+"""Onsets of notes: onset strengths of a recording, and times moved to onsets.
 
 The strength is the rise of a log-mel spectrogram from one step to the next, the mean over its bands
 (spectral flux, as librosa.onset.onset_strength).
@@ -11,12 +10,12 @@ import scipy.fft
 from audiotrain.features.log_mel import LogMelSettings, MelFilters
 
 LONGEST_STEP = 0.012  # seconds between strengths
-WINDOW = 0.0464  # seconds that a strength hears, or a little more
-MELS, FMAX, FLOOR = 40, 6000.0, 1e-4  # bands, their end in Hz, power below which nothing is heard
+WINDOW = 0.0464  # seconds of a window, at least
+MELS, FMAX, FLOOR = 40, 6000.0, 1e-4  # bands, their end in Hz, power of the noise floor
 AT_ONCE = 1 << 19  # samples: memory does not grow with a recording
 REACH = 0.12  # seconds that a time moves at most
-SPREAD = 0.084  # seconds: deviation of the bell by which nearer onsets count more
-CLEAR, LEAST = 2.0, 0.3  # an onset is so many times the median, and so many dB, at least
+SIGMA = 0.084  # seconds: deviation of the bell by which nearer onsets count more
+MIN_RATIO, MIN_DB = 2.0, 0.3  # of an onset: to the median, and in dB
 EARLY = 0.003  # seconds that a window rises before the notes of rendered songs, their median
 
 
@@ -76,8 +75,8 @@ class Onsets:
 
 
 def to_onsets(times: np.ndarray, strengths: np.ndarray, step: float) -> np.ndarray:
-    """Ascending times (n,) in seconds, each moved to the onset beside it that is strongest, near
-    ones first; those without a clear onset stay.
+    """Ascending times (n,) in seconds, each moved to the strongest onset near it, where nearer
+    ones count more; those without a clear onset stay.
 
     None moves by more than REACH, nor past the middle between it and its neighbour: order stays.
 
@@ -91,31 +90,31 @@ def to_onsets(times: np.ndarray, strengths: np.ndarray, step: float) -> np.ndarr
     end = (len(strengths) - 1) * step
     highest = np.minimum(times + REACH, np.append(middles, (times[-1] + end) / 2))
     around = np.arange(-int(REACH / step) - 1, int(REACH / step) + 2)
-    places = np.rint(times / step).astype(int)[:, None] + around
-    at = places * step
-    known = (places >= 0) & (places < len(strengths))
-    found = strengths[np.clip(places, 0, len(strengths) - 1)]
+    steps = np.rint(times / step).astype(int)[:, None] + around
+    at = steps * step
+    known = (steps >= 0) & (steps < len(strengths))
+    nearby = strengths[np.clip(steps, 0, len(strengths) - 1)]
     clear = known & (at > lowest[:, None]) & (at < highest[:, None])
-    clear &= found > max(LEAST, CLEAR * np.median(strengths))
-    weighed = np.where(clear, found * np.exp(-0.5 * np.square((at - times[:, None]) / SPREAD)), 0)
+    clear &= nearby > max(MIN_DB, MIN_RATIO * np.median(strengths))
+    weighed = np.where(clear, nearby * np.exp(-0.5 * np.square((at - times[:, None]) / SIGMA)), 0)
     best = weighed.argmax(axis=1)
     rows = np.arange(len(times))
-    chosen = np.clip(places[rows, best], 0, len(strengths) - 1)
+    chosen = np.clip(steps[rows, best], 0, len(strengths) - 1)
     # What rose up to a step rose half a step before it.
     exact = (chosen + beside(strengths, chosen) - 0.5) * step + EARLY
     exact = np.where((exact > lowest) & (exact < highest), exact, at[rows, best])
     return np.where(weighed[rows, best] > 0, exact, times)
 
 
-def beside(strengths: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """Steps (n,), -0.5 to 0.5, from places (n,) to the peaks of parabolas through the strengths
+def beside(strengths: np.ndarray, steps: np.ndarray) -> np.ndarray:
+    """Steps (n,), -0.5 to 0.5, from `steps` (n,) to the peaks of parabolas through the strengths
     there and on either side; 0 where there is no peak.
 
     >>> beside(np.array([0, 3.0, 4, 1, 0]), np.array([2, 3]))
     array([-0.25,  0.  ])
     """
     around = np.pad(np.asarray(strengths, np.float64), 1)
-    before, at, after = (around[places + offset] for offset in (0, 1, 2))
+    before, at, after = (around[steps + offset] for offset in (0, 1, 2))
     bend = before - 2 * at + after
     peak = (at >= before) & (at >= after) & (bend < 0)
     return np.where(peak, 0.5 * (before - after) / np.where(peak, bend, 1), 0.0)

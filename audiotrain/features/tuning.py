@@ -7,7 +7,7 @@ import numpy as np
 
 from audiotrain.features import audio as audio_files
 
-SECONDS = 60.0  # of the middle of a recording that are listened to
+SECONDS = 60.0  # of the middle of a recording that are analysed
 STEP = 0.05  # semitones to which a tuning is rounded, so that transforms are built for a few only
 
 
@@ -24,5 +24,5 @@ def tuning_of(audio: str | Path | np.ndarray, rate: int) -> float:
         samples = audio[start : start + round(SECONDS * rate)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # silence, or less than a window of samples
-        found = librosa.estimate_tuning(y=np.asarray(samples, np.float32), sr=rate)
-    return round(float(found) / STEP) * STEP
+        tuning = librosa.estimate_tuning(y=np.asarray(samples, np.float32), sr=rate)
+    return round(float(tuning) / STEP) * STEP

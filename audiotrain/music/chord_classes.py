@@ -18,11 +18,11 @@ IGNORE = -100
 PITCH_NAMES = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
 # Chosen on 153.7 h of public labels: 98.6 % of their time is exactly one of these.
 CHORD_TYPES = (
-    "N", "maj", "min", "dim", "aug", "sus2", "sus4", "5",
-    "1", "maj6", "min6", "7", "maj7", "min7", "minmaj7", "dim7",
-    "hdim7", "aug(b7)", "sus4(b7)", "maj(9)", "min(9)", "maj6(9)", "9", "maj9",
-    "min9", "sus4(b7,9)", "7(b9)", "7(#9)", "11", "min11", "13", "maj13",
-)  # fmt: skip
+    *("N", "maj", "min", "dim", "aug", "sus2", "sus4", "5"),
+    *("1", "maj6", "min6", "7", "maj7", "min7", "minmaj7", "dim7"),
+    *("hdim7", "aug(b7)", "sus4(b7)", "maj(9)", "min(9)", "maj6(9)", "9", "maj9"),
+    *("min9", "sus4(b7,9)", "7(b9)", "7(#9)", "11", "min11", "13", "maj13"),
+)
 
 BassRule = Literal["any", "chord-tone", "off"]
 
@@ -51,9 +51,6 @@ class Chord(NamedTuple):
 
 NO_CHORD = ChordClass(0, IGNORE, IGNORE)
 UNKNOWN = ChordClass(IGNORE, IGNORE, IGNORE)
-
-
-# ---- labels
 
 
 @lru_cache(maxsize=65536)

@@ -46,7 +46,7 @@ REPAIRED_SHORTHANDS = {
     "6": ("maj6", ()),
 }
 NO_CHORD_WORDS = {"n", "nc", "n.c.", "n.c", "&pause", "*", "z", "silence", "nochord", "none"}
-UNREADABLE = "unreadable chord label"  # what all messages say of one
+UNREADABLE = "unreadable chord label"  # in all messages about one
 UNKNOWN_WORDS = {"x", "?", "unknown"}
 
 _DEGREE = r"(?:b*|#*)(?:1[0-3]|[1-9])"
@@ -163,9 +163,14 @@ _POP_TYPES = {
 }  # fmt: skip
 # A fifth altered in these types has a shorthand of its own.
 _ALTERED_FIFTHS = {
-    ("maj", "#5"): "aug", ("min", "b5"): "dim", ("7", "#5"): "aug b7", ("9", "#5"): "aug b7 9",
-    ("min7", "b5"): "hdim7", ("min9", "b5"): "hdim7 9", ("maj7", "#5"): "aug 7",
-}  # fmt: skip
+    ("maj", "#5"): "aug",
+    ("min", "b5"): "dim",
+    ("7", "#5"): "aug b7",
+    ("9", "#5"): "aug b7 9",
+    ("min7", "b5"): "hdim7",
+    ("min9", "b5"): "hdim7 9",
+    ("maj7", "#5"): "aug 7",
+}
 _POP = re.compile(
     r"(?P<root>[A-Ha-h](?:b+|#+)?)"
     r"(?P<quality>minor|min|mi|major|maj|ma|hdim|dim|aug|[mMjoøØΔ△°º+-])?"

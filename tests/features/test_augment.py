@@ -22,20 +22,22 @@ def melody(seconds: float = 1.0) -> np.ndarray:
 def test_transposing_moves_every_bin_by_whole_semitones(semitones):
     features = np.zeros((3, 144 + 2 * 12), np.float32)
     features[:, 12 + 60] = 1
-    moved = augment.transpose_bins(features, semitones, bins_per_semitone=2, spare=12)
+    moved = augment.transpose_bins(features, semitones, bins_per_semitone=2, margin=12)
     assert moved.shape == (3, 144)
     assert (moved.argmax(axis=1) == 60 + 2 * semitones).all()
 
 
-def test_transposing_brings_in_spare_bins_and_never_wraps_around():
+def test_transposing_brings_in_margin_bins_and_never_wraps_around():
     features = np.arange(10.0)[None]
-    np.testing.assert_equal(augment.transpose_bins(features, 2, 1, spare=2)[0], np.arange(0.0, 6))
-    np.testing.assert_equal(augment.transpose_bins(features, -2, 1, spare=2)[0], np.arange(4.0, 10))
+    np.testing.assert_equal(augment.transpose_bins(features, 2, 1, margin=2)[0], np.arange(0.0, 6))
+    np.testing.assert_equal(
+        augment.transpose_bins(features, -2, 1, margin=2)[0], np.arange(4.0, 10)
+    )
 
 
-def test_transposing_beyond_the_spare_bins_is_refused():
-    with pytest.raises(ValueError, match="by 7 semitones: it takes 14 spare bins .* at most 12"):
-        augment.transpose_bins(np.zeros((1, 168)), 7, 2, spare=12)
+def test_transposing_beyond_the_margin_bins_is_refused():
+    with pytest.raises(ValueError, match="by 7 semitones: it takes 14 margin bins .* at most 12"):
+        augment.transpose_bins(np.zeros((1, 168)), 7, 2, margin=12)
 
 
 def test_features_and_labels_are_transposed_together():

@@ -64,9 +64,9 @@ def test_features_pass_on_what_they_hear(tmp_path):
     samples = chords_at([0.3, 0.9], 95.0)
     audio.write(tmp_path / "a.flac", samples, RATE)
     for source in (samples, tmp_path / "a.flac"):
-        heard = []
-        extract(source, CQTSettings(), listener=heard.append)
-        np.testing.assert_allclose(np.concatenate(heard), samples, atol=1e-4)
+        pieces = []
+        extract(source, CQTSettings(), on_samples=pieces.append)
+        np.testing.assert_allclose(np.concatenate(pieces), samples, atol=1e-4)
 
 
 def test_silence_and_steady_sound_move_nothing():

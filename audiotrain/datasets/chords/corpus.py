@@ -4,7 +4,7 @@ The report counts time, not files: hours by chord type and root are what a model
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -46,7 +46,7 @@ _KINDS = (
 _OTHER_KIND = "lines that are no label, left out"
 
 
-@dataclass(frozen=True)
+@dataclass
 class Survey:
     """Counts of a corpus; all times in seconds.
 
@@ -60,13 +60,31 @@ class Survey:
     labels_only: int
     groups: int
     splits: dict[str, int]
-    seconds: float
-    types: np.ndarray
-    roots: np.ndarray
-    unknown: float
-    unlabelled: float
-    inverted: float
     problems: list[Problem]
+    seconds: float = 0.0
+    types: np.ndarray = field(default_factory=lambda: np.zeros(len(CHORD_TYPES)))
+    roots: np.ndarray = field(default_factory=lambda: np.zeros(len(PITCH_NAMES)))
+    unknown: float = 0.0
+    unlabelled: float = 0.0
+    inverted: float = 0.0
+
+    def add(self, item: Item, seconds: float | None) -> None:
+        """Add the times of an item of this length, None where only its labels are known."""
+        labelled = segments(item, seconds)
+        if seconds is None:
+            seconds = max((segment.end for segment in labelled), default=0.0)
+        lengths = np.array([segment.end - segment.start for segment in labelled])
+        lengths[~np.isfinite(lengths)] = 0.0  # a clip that is still to be rendered
+        triples = encode_labels([segment.label for segment in labelled], item.pop_spellings)
+        chord_type, root, bass_note = triples.T
+        for times, numbers in ((self.types, chord_type), (self.roots, root)):
+            known = numbers >= 0
+            times += np.bincount(numbers[known], lengths[known], len(times))
+        self.unknown += float(lengths[chord_type < 0].sum())
+        self.inverted += float(lengths[(root != bass_note) & (root >= 0)].sum())
+        if np.isfinite(seconds):
+            self.seconds += seconds
+            self.unlabelled += max(0.0, seconds - float(lengths.sum()))
 
 
 def item_seconds(item: Item) -> float | None:
@@ -119,10 +137,18 @@ def check(corpus: Corpus[Item]) -> Corpus[Item]:
 
 def survey(corpus: Corpus[Item]) -> Survey:
     """Count what is in the items of a corpus, and what is wrong with them besides its problems."""
-    times = _Times()
-    problems = list(corpus.problems)
+    items, problems = corpus.items, list(corpus.problems)
+    counts = Survey(
+        items=len(items),
+        clips=sum(item.clip_label is not None for item in items),
+        midi=sum(item.midi for item in items),
+        labels_only=sum(item.audio is None for item in items),
+        groups=len({item.group for item in items}),
+        splits=splits_of(items),
+        problems=problems,
+    )
     reported: set[Path | tuple] = set()
-    for item in progress(corpus.items, "reading data"):
+    for item in progress(items, "reading data"):
         try:
             annotation, seconds = load(item), item_seconds(item)
         except ValueError as error:
@@ -134,47 +160,9 @@ def survey(corpus: Corpus[Item]) -> Survey:
                 kind = next((kind for words, kind in _KINDS if words in text), _OTHER_KIND)
                 problems.append(Problem(kind, text.removeprefix(f"{corpus.folder}/")))
         problems += _past_the_end(item, annotation, seconds)
-        times.add(item, seconds)
-    items = corpus.items
-    return Survey(
-        items=len(items),
-        clips=sum(item.clip_label is not None for item in items),
-        midi=sum(item.midi for item in items),
-        labels_only=sum(item.audio is None for item in items),
-        groups=len({item.group for item in items}),
-        splits=splits_of(items),
-        seconds=times.total,
-        types=times.types,
-        roots=times.roots,
-        unknown=times.unknown,
-        unlabelled=times.unlabelled,
-        inverted=times.inverted,
-        problems=problems + leaks(items),
-    )
-
-
-class _Times:
-    """Sums of seconds over items, as in Survey."""
-
-    def __init__(self):
-        self.types, self.roots = np.zeros(len(CHORD_TYPES)), np.zeros(len(PITCH_NAMES))
-        self.total = self.unknown = self.unlabelled = self.inverted = 0.0
-
-    def add(self, item: Item, seconds: float | None) -> None:
-        found = segments(item, seconds)
-        if seconds is None:
-            seconds = max((segment.end for segment in found), default=0.0)
-        lengths = np.array([segment.end - segment.start for segment in found])
-        lengths[~np.isfinite(lengths)] = 0.0  # a clip that is still to be rendered
-        triples = encode_labels([segment.label for segment in found], item.pop_spellings)
-        chord_type, root, bass_note = triples.T
-        for times, numbers in ((self.types, chord_type), (self.roots, root)):
-            known = numbers >= 0
-            times += np.bincount(numbers[known], lengths[known], len(times))
-        self.unknown += float(lengths[chord_type < 0].sum())
-        self.inverted += float(lengths[(root != bass_note) & (root >= 0)].sum())
-        self.total += seconds if np.isfinite(seconds) else 0.0
-        self.unlabelled += max(0.0, seconds - float(lengths.sum())) if np.isfinite(seconds) else 0.0
+        counts.add(item, seconds)
+    problems += leaks(items)
+    return counts
 
 
 def _past_the_end(item: Item, annotation: Annotation, seconds: float | None) -> list[Problem]:

@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from audiotrain.music.chord_classes import UNKNOWN, chord_pitch_classes, decode, encode
 from audiotrain.music.segments import Segment, write_lab
@@ -25,7 +26,7 @@ def write(
     segments: Sequence[Segment],
     confidences: Sequence[float] | None = None,
     duration: float | None = None,
-    metadata: Mapping[str, str] | None = None,
+    metadata: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """Write segments as the suffix of `path` says: .lab, .txt, .jams, .csv, .json or .mid.
 
@@ -44,7 +45,6 @@ def write(
     if not all(score is None or math.isfinite(score) for score in scores):
         raise ValueError(f"{path}: found a confidence that is no number, expected 0 to 1")
     seconds = float(duration) if duration else max((s.end for s in segments), default=0.0)
-    metadata = dict(metadata or {})
     if suffix in (".lab", ".txt"):
         write_lab(path, segments)
     elif suffix == ".csv":
@@ -68,7 +68,7 @@ def _csv_text(segments: Sequence[Segment], confidences: list) -> str:
 
 
 def _json_text(
-    segments: Sequence[Segment], confidences: list, seconds: float, metadata: dict
+    segments: Sequence[Segment], confidences: list, seconds: float, metadata: Mapping[str, str]
 ) -> str:
     rows = [
         {**segment._asdict(), "confidence": confidence}
@@ -79,7 +79,11 @@ def _json_text(
 
 
 def _jams_text(
-    segments: Sequence[Segment], confidences: list, seconds: float, metadata: dict, name: str
+    segments: Sequence[Segment],
+    confidences: list,
+    seconds: float,
+    metadata: Mapping[str, str],
+    name: str,
 ) -> str:
     """A JAMS file with one `chord_harte` annotation; it has no word for unknown: that is a gap."""
     data = [
@@ -124,12 +128,16 @@ def _jams_text(
 
 # Shorthands that the JAMS namespace lacks, by degrees or on the next smaller one.
 _HARTE_TYPES = {
-    "sus2": "(1,2,5)", "5": "(1,5)", "1": "(1)", "11": "9(11)", "min11": "min9(11)",
-    "13": "9(11,13)", "maj13": "maj9(11,13)", "min13": "min9(11,13)",
-}  # fmt: skip
-_HARTE_NAMES = "maj|min|dim|aug|maj7|min7|7|dim7|hdim7|minmaj7|maj6|min6|9|maj9|min9|sus4".split(
-    "|"
-)
+    "sus2": "(1,2,5)",
+    "5": "(1,5)",
+    "1": "(1)",
+    "11": "9(11)",
+    "min11": "min9(11)",
+    "13": "9(11,13)",
+    "maj13": "maj9(11,13)",
+    "min13": "min9(11,13)",
+}
+_HARTE_NAMES = "maj min dim aug maj7 min7 7 dim7 hdim7 minmaj7 maj6 min6 9 maj9 min9 sus4".split()
 
 
 def harte_spelling(label: str) -> str:

@@ -49,7 +49,7 @@ def analyse(
     """The analysis of a file, or of mono samples, computed block by block as it is read; AudioError
     when it cannot be read."""
     onsets = Onsets(settings.rate, settings.hop)
-    blocks = extract.feature_blocks(audio, settings.cqt(margin, tuning), listener=onsets.add)
+    blocks = extract.feature_blocks(audio, settings.cqt(margin, tuning), on_samples=onsets.add)
     if isinstance(audio, np.ndarray):
         seconds = len(audio) / settings.rate
     else:

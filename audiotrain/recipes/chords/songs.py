@@ -225,8 +225,8 @@ class SongLibrary:
             samples, detector = audio(), Onsets(settings.rate, settings.hop)
             semitones = tuning.tuning_of(samples, settings.rate) if tuned else 0.0
             transform = settings.cqt(margin=True, tuning=semitones)
-            listener: extract.Listener = detector.add if onsets else lambda samples: None
-            return decibels(extract.extract(samples, transform, listener=listener)), detector
+            on_samples: extract.OnSamples = detector.add if onsets else lambda samples: None
+            return decibels(extract.extract(samples, transform, on_samples=on_samples)), detector
 
         key = {"floor": FLOOR, "cqt": asdict(settings.cqt(margin=True)), **key}
         values = self.cache.get(source, key, lambda: compute()[0])
