@@ -76,6 +76,20 @@ def write_json(path: str | Path, data) -> None:
     write(path, json.dumps(finite_or_none(data), indent=1) + "\n")
 
 
+def read_json_object(path: Path) -> dict:
+    """The keys and values of a JSON file. ValueError when it cannot be read or holds anything
+    else."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: not JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: found {str(content)[:40]!r}, expected a JSON object")
+    return content
+
+
 def refuse_existing(path: Path, overwrite: bool) -> None:
     """ValueError when a file for `--output` exists and may not be replaced, or cannot be
     written."""

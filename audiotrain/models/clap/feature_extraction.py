@@ -122,16 +122,8 @@ class ClapFeatureSettings:
             if not names:
                 raise ValueError(f"{path}: found no {SETTINGS_FILE} and no {PROCESSOR_FILE}")
             path = path / names[0]
-        try:
-            content = json.loads(path.read_text("utf-8"))
-        except OSError as error:
-            raise ValueError(f"{path}: can't be read: {error.strerror}") from None
-        except ValueError as error:
-            raise ValueError(f"{path}: not JSON: {error}") from None
-        if isinstance(content, dict) and "feature_extractor" in content:
-            content = content["feature_extractor"]
-        if not isinstance(content, dict):
-            raise ValueError(f"{path}: found {str(content)[:40]!r}, expected a JSON object")
+        content = files.read_json_object(path)
+        content = content.get("feature_extractor", content)
         kind = content.get("feature_extractor_type", "ClapFeatureExtractor")
         if kind != "ClapFeatureExtractor":
             raise ValueError(f"{path}: found {kind}, expected a ClapFeatureExtractor")

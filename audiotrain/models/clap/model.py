@@ -17,14 +17,15 @@ from audiotrain.models.clap.config import CLAPConfig
 from audiotrain.models.clap.htsat import HTSAT, relative_positions
 from audiotrain.models.clap.roberta import RoBERTa
 from audiotrain.models.clap.weights import (
+    CONFIG,
     from_hf,
     pretrained_folder,
-    read_config,
     read_weights,
     to_hf,
     write_folder,
 )
 from audiotrain.models.layers import Linear
+from audiotrain.utils.files import read_json_object
 
 LARGEST_LOGIT_SCALE = 100.0
 
@@ -103,7 +104,7 @@ class CLAP(Buffered):
         or misshaped.
         """
         folder = pretrained_folder(name)
-        config = CLAPConfig.from_dict(read_config(folder), str(folder / "config.json"))
+        config = CLAPConfig.from_dict(read_json_object(folder / CONFIG), str(folder / CONFIG))
         model = cls(config)
         file, weights = read_weights(folder)
         arrays = from_hf(weights, dict(tree_flatten(model.parameters())), str(file))

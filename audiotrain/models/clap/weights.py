@@ -102,20 +102,6 @@ def from_hf(weights: Arrays, expected: Arrays, place: str) -> Arrays:
     }
 
 
-def read_config(folder: Path) -> dict:
-    """Content of a folder's config.json. ValueError when there is none or it is no JSON object."""
-    file = folder / CONFIG
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ValueError(f"{file}: cannot be read ({error.strerror})") from None
-    except ValueError as error:
-        raise ValueError(f"{file}: no JSON ({error})") from None
-    if not isinstance(values, dict):
-        raise ValueError(f"{file}: a {type(values).__name__}, expected a JSON object")
-    return values
-
-
 def read_weights(folder: Path) -> tuple[Path, Arrays]:
     """The file of a folder's weights, model.safetensors before pytorch_model.bin, and its arrays.
 

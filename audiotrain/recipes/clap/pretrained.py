@@ -26,7 +26,6 @@ from audiotrain.models.clap.weights import (
     CONFIG,
     SAFETENSORS,
     pretrained_folder,
-    read_config,
     weights_digest,
 )
 from audiotrain.models.lora import lora_parameters, merge_lora
@@ -37,7 +36,7 @@ from audiotrain.recipes.common import checkpoints
 from audiotrain.train import checkpoint
 from audiotrain.train.weight_averaging import interpolate
 from audiotrain.utils.arrays import arrays_of, put_arrays
-from audiotrain.utils.files import write_json
+from audiotrain.utils.files import read_json_object, write_json
 
 START = "start.json"  # of a run: the name of --pretrained and the digest of its weights
 
@@ -78,7 +77,9 @@ class Start:
     def pretrained(cls, name: str) -> "Start":
         """The files of a model folder or hub id. ValueError when they do not fit each other."""
         folder = pretrained_folder(name)
-        config = CLAPConfig.from_dict(read_config(folder), str(folder / "config.json"))
+        config = CLAPConfig.from_dict(
+            read_json_object(folder / CONFIG), str(folder / "config.json")
+        )
         tokenizer = Tokenizer.read(folder, _length(config))
         tokenizer.check(config.text_config.vocab_size)
         features = ClapFeatureSettings.read(folder)

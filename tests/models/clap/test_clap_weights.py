@@ -124,7 +124,7 @@ def test_damaged_and_missing_files_are_named(folder, tmp_path):
     with pytest.raises(ValueError, match="model.safetensors: damaged"):
         CLAP.from_pretrained(folder)
     (folder / "config.json").write_text("{")
-    with pytest.raises(ValueError, match=r"config\.json: no JSON"):
+    with pytest.raises(ValueError, match=r"config\.json: not JSON"):
         CLAP.from_pretrained(folder)
     (folder / "config.json").unlink()
     with pytest.raises(ValueError, match=r"config\.json: cannot be read"):
