@@ -13,7 +13,7 @@ import mlx.nn as nn
 import numpy as np
 
 from audiotrain.models.clap import CLAPConfig
-from audiotrain.recipes.clap.training import CLAPTraining, Memory
+from audiotrain.recipes.clap.training import CLAPTraining
 from audiotrain.train.trainer import Trainer
 
 
@@ -32,7 +32,7 @@ def batch(config: CLAPConfig, clips: int) -> dict[str, mx.array]:
 
 def step(config: CLAPConfig, clips: int, micro: int) -> tuple[float, float]:
     """(MB above what is there before, seconds) of loss and gradients, compiled as in training."""
-    module = CLAPTraining(CLAP(config), memory=Memory(micro))
+    module = CLAPTraining(CLAP(config), micro_batch=micro)
     module.attach(Trainer(max_steps=1, logger=False))
     module.train()
     data = batch(config, clips)

@@ -8,7 +8,9 @@ from tqdm import tqdm
 _BARS: list[tqdm] = []  # the last one
 
 
-def progress(things: Iterable | None, text: str, total: int | None = None, unit: str = "") -> tqdm:
+def progress(
+    things: Iterable | None, text: str, total: float | None = None, unit: str = ""
+) -> tqdm:
     """A progress bar over `things` on a terminal, or a line now and then in a file; without things,
     a bar of `total` units for the caller to update."""
     terminal = sys.stderr.isatty()

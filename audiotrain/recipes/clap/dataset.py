@@ -83,6 +83,10 @@ class Vectors:
         return {"input_ids": ids, "attention_mask": mask}
 
 
+NO_VECTORS = Vectors()
+
+
+@dataclass
 class CaptionedClips(Dataset):
     """Clips as samples; their randomness follows from (seed, epoch, index) as the loader gives it.
 
@@ -93,19 +97,16 @@ class CaptionedClips(Dataset):
     clips.
     """
 
-    def __init__(
-        self,
-        clips: Sequence[Clip],
-        tokenizer: Tokenizer,
-        features: ClapFeatures,
-        augmentation: ClipAugmentation | None = None,
-        mels: FeatureCache | None = None,
-        vectors: Vectors | None = None,
-    ):
-        if not clips:
+    clips: Sequence[Clip]
+    tokenizer: Tokenizer
+    features: ClapFeatures
+    augmentation: ClipAugmentation | None = None
+    mels: FeatureCache | None = None
+    vectors: Vectors = NO_VECTORS
+
+    def __post_init__(self):
+        if not self.clips:
             raise ValueError("no captioned clips")
-        self.clips, self.tokenizer, self.features = clips, tokenizer, features
-        self.augmentation, self.mels, self.vectors = augmentation, mels, vectors or Vectors()
         self._short: dict[int, bool] = {}
 
     def __len__(self) -> int:
@@ -327,14 +328,14 @@ class Library:
         self,
         clips: Sequence[Clip],
         augmentation: ClipAugmentation | None = None,
-        vectors: Vectors | None = None,
+        vectors: Vectors = NO_VECTORS,
     ) -> CaptionedClips:
         """Clips with one of their captions each."""
         return CaptionedClips(
             clips, self.tokenizer, self.features, augmentation, self.mels, vectors
         )
 
-    def sounds(self, clips: Sequence[Clip], vectors: Vectors | None = None) -> Sounds:
+    def sounds(self, clips: Sequence[Clip], vectors: Vectors = NO_VECTORS) -> Sounds:
         """Clips without captions."""
         return Sounds(clips, self.tokenizer, self.features, None, self.mels, vectors)
 

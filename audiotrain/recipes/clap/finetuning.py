@@ -1,5 +1,6 @@
 """Which parameters of CLAP are trained (modes), and their learning rates."""
 
+import itertools
 from typing import Annotated, Literal
 
 import mlx.nn as nn
@@ -61,38 +62,35 @@ def choose_trained(clap: CLAP, mode: Mode, last: int, lora: LoraSettings) -> Non
         for layer in (projection.linear1, projection.linear2):
             if "lora_a" not in layer:
                 layer.unfreeze()
-    trained: list[nn.Module] = []
     if mode == "audio":
-        trained = [clap.audio_encoder]
+        clap.audio_encoder.unfreeze()
     elif mode == "text":
-        trained = [clap.text_encoder]
+        clap.text_encoder.unfreeze()
     elif mode == "last-n":
-        trained = [*_last_of_audio(clap, last), *_last_of_text(clap, last)]
-    for part in trained:
-        part.unfreeze()
+        for kind, layers in tower_layers(clap).items():
+            if last >= len(layers):
+                raise ValueError(
+                    f"last={last}, expected at most {len(layers) - 1}, the {kind} tower's blocks"
+                )
+            parts = dict(clap[f"{kind}_encoder"].named_modules())
+            for name in itertools.chain(*layers[-last:]):
+                if name in parts:
+                    parts[name].unfreeze()
 
 
-def _last_of_audio(clap: CLAP, last: int) -> list[nn.Module]:
-    tower = clap.audio_encoder
-    parts: list[nn.Module] = []
-    for stage in tower.layers:
-        parts += stage.blocks
-        if "downsample" in stage:
-            parts.append(stage.downsample)
-    blocks = [position for position, part in enumerate(parts) if "attention" in part]
-    _check_count(len(blocks), last, "audio")
-    return [*parts[blocks[-last] :], tower.norm]
-
-
-def _last_of_text(clap: CLAP, last: int) -> list[nn.Module]:
-    tower = clap.text_encoder
-    _check_count(len(tower.layers), last, "text")
-    return [*tower.layers[-last:], tower.pooler]
-
-
-def _check_count(blocks: int, last: int, tower: str) -> None:
-    if last > blocks:
-        raise ValueError(f"last={last}, expected at most {blocks}, the {tower} tower's blocks")
+def tower_layers(clap: CLAP) -> dict[str, list[list[str]]]:
+    """By tower, "audio" and "text", the names of the modules of each layer, from the input on: the
+    embedding, then the blocks. A stage's downsampling goes with its last block, what follows the
+    blocks with the last one."""
+    audio = [["batch_norm", "patch_embed"]]
+    for number, stage in enumerate(clap.audio_encoder.layers):
+        audio += [[f"layers.{number}.blocks.{block}"] for block in range(len(stage.blocks))]
+        audio[-1].append(f"layers.{number}.downsample")
+    text = [["embeddings"], *([f"layers.{k}"] for k in range(len(clap.text_encoder.layers)))]
+    return {
+        "audio": [*audio[:-1], [*audio[-1], "norm"]],
+        "text": [*text[:-1], [*text[-1], "pooler"]],
+    }
 
 
 TOWERS = ("clap.audio_encoder.", "clap.text_encoder.")
@@ -148,28 +146,10 @@ def groups(clap: CLAP, decay: float) -> dict[str, tuple[list[str], float]]:
     lora, heads = ([f"{tower}*.lora_" for tower in TOWERS], 1.0), ([""], 1.0)
     if decay == 1:
         return {"lora": lora, "towers": (list(TOWERS), 1.0), "heads": heads}
-    layers_by_name = {}
-    for tower, kind, layers in zip(
-        TOWERS, ("audio", "text"), (_audio_layers(clap), _text_layers(clap)), strict=True
-    ):
+    groups_by_layer = {}
+    for kind, layers in tower_layers(clap).items():
         shares = layer_decay([f"{kind}-{number}" for number in range(len(layers))], decay)
-        for (name, share), layer in reversed(list(zip(shares.items(), layers, strict=True))):
-            layers_by_name[name] = [tower + part for part in layer], share
-    return {"lora": lora, **layers_by_name, "heads": heads}
-
-
-def _audio_layers(clap: CLAP) -> list[list[str]]:
-    """Prefixes of each layer, from the input on; a stage's merging goes with its last block."""
-    layers = [["batch_norm.", "patch_embed."]]
-    for number, stage in enumerate(clap.audio_encoder.layers):
-        layers += [[f"layers.{number}.blocks.{block}."] for block in range(len(stage.blocks))]
-        layers[-1].append(f"layers.{number}.downsample.")
-    layers[-1].append("norm.")
-    return layers
-
-
-def _text_layers(clap: CLAP) -> list[list[str]]:
-    count = len(clap.text_encoder.layers)
-    layers = [["embeddings."], *([f"layers.{number}."] for number in range(count))]
-    layers[-1].append("pooler.")
-    return layers
+        for (name, share), parts in reversed(list(zip(shares.items(), layers, strict=True))):
+            prefixes = [f"clap.{kind}_encoder.{part}." for part in parts]
+            groups_by_layer[name] = prefixes, share
+    return {"lora": lora, **groups_by_layer, "heads": heads}

@@ -31,7 +31,7 @@ from audiotrain.models.clap.weights import (
 from audiotrain.models.lora import lora_parameters, merge_lora
 from audiotrain.recipes.clap.embedder import MODEL
 from audiotrain.recipes.clap.settings import ExportSettings, TrainSettings
-from audiotrain.recipes.clap.training import CLAPTraining, Memory
+from audiotrain.recipes.clap.training import CLAPTraining
 from audiotrain.recipes.common import checkpoints
 from audiotrain.train import checkpoint
 from audiotrain.train.weight_averaging import interpolate
@@ -90,6 +90,15 @@ class Start:
         """The CLAP of --pretrained, or one with fresh weights."""
         return CLAP(self.config) if self.folder is None else CLAP.from_pretrained(self.folder)
 
+    def write_model(self, clap: CLAP, folder: Path) -> None:
+        """A model folder with the tokenizer and front end of this start."""
+        clap.logit_scale_t = clap.logit_scale_a + 0
+        clap.save_pretrained(folder, self.folder)
+        if not any((folder / name).is_file() for name in (TOKENIZER_FILE, VOCABULARY_FILE)):
+            self.tokenizer.save(folder)
+        if not (folder / SETTINGS_FILE).is_file():
+            self.features.save(folder)
+
 
 def _check_same(folder: Path, saved: Path) -> None:
     if not saved.is_file():  # of an older run
@@ -120,7 +129,8 @@ def make_module(settings: TrainSettings, start: Start) -> CLAPTraining:
         settings.lora,
         settings.loss,
         settings.optimization,
-        Memory(settings.micro_batch, settings.checkpoint_blocks),
+        settings.micro_batch,
+        settings.checkpoint_blocks,
         pretrained=start.folder is not None,
     )
 
@@ -135,8 +145,7 @@ def take_statistics(clap: CLAP, mels: Iterable[np.ndarray]) -> None:
 
 def write_best(module: CLAPTraining, start: Start, run: Path) -> Path:
     """Write `model/`, the run's best weights with LoRA merged; the module has them from then on."""
-    model = best_of(module, run)
-    write_model(model, start.tokenizer, start.features, run / MODEL, start.folder)
+    start.write_model(best_of(module, run), run / MODEL)
     return run / MODEL
 
 
@@ -154,22 +163,6 @@ def best_of(module: CLAPTraining, run: Path) -> CLAP:
         merge_lora(module.clap)
     module.eval()
     return module.clap
-
-
-def write_model(
-    clap: CLAP,
-    tokenizer: Tokenizer,
-    features: ClapFeatureSettings,
-    folder: Path,
-    source: Path | None,
-) -> None:
-    """A model folder; the files of tokenizer and front end are copied from `source`."""
-    clap.logit_scale_t = clap.logit_scale_a + 0
-    clap.save_pretrained(folder, source)
-    if not any((folder / name).is_file() for name in (TOKENIZER_FILE, VOCABULARY_FILE)):
-        tokenizer.save(folder)
-    if not (folder / SETTINGS_FILE).is_file():
-        features.save(folder)
 
 
 def export(settings: ExportSettings) -> Path:
@@ -193,7 +186,7 @@ def export(settings: ExportSettings) -> Path:
             )
         before = arrays_of(Start.resumed(trained, run).load_model())
         put_arrays(clap, interpolate(before, arrays_of(clap), share))
-    write_model(clap, start.tokenizer, start.features, output, start.folder)
+    start.write_model(clap, output)
     print(f"{output}: the model of {run}, share {share:g} of the way from its start")
     if trained.loss.kind == "siglip":
         print("siglip's bias is not part of it: ClapModel has none; similarities need none")

@@ -25,7 +25,6 @@ from audiotrain.recipes.clap.scoring import Scores, score_clips
 from audiotrain.recipes.clap.settings import TrainSettings
 from audiotrain.recipes.clap.training import MONITOR, CLAPTraining, Retrieval
 from audiotrain.recipes.common import run as runs
-from audiotrain.recipes.common import split
 from audiotrain.recipes.common.recipe import Experiment, Recipe
 from audiotrain.train.distributed import ranks as distributed
 
@@ -67,20 +66,11 @@ class ClapRecipe(Recipe[TrainSettings]):
         refuse_one_meaning(corpus.items, corpus.folder)
         return corpus
 
-    def read(self, run: Path) -> dict[str, list[Clip]]:
-        """The clips that can be read; sets what the run starts from and its module."""
-        log, ranks = split.problem_log(run), distributed.join()
-        corpus = ranks.rank0_first(lambda: self.discover(log))
-        with split.withdrawn_on_error(run):
-            parts = split.divide(self, corpus, run)
-            if self.settings.data is not None and self.settings.composed_clips:
-                parts["train"] += compose(self.settings.composed_clips, self.settings.seed).items
-            self.begin(parts, run)  # refuses settings before all audio is read
-            return split.load_parts(self, parts, log)
-
-    def begin(self, parts: Parts, run: Path) -> None:
-        """Set what the run starts from: tokenizer, front end and module."""
+    def begin(self, parts: dict[str, list[Clip]], run: Path) -> None:
+        """Add composed scenes; set the run's start, its tokenizer, front end and module."""
         settings, ranks = self.settings, distributed.join()
+        if settings.data is not None and settings.composed_clips:
+            parts["train"] += compose(settings.composed_clips, settings.seed).items
         texts = [text for clip in parts["train"] for text in clip.captions]
         self.start = ranks.rank0_first(lambda: Start.of(settings, texts, run))
         self.module = make_module(settings, self.start)

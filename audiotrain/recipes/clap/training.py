@@ -4,7 +4,6 @@ Validation is retrieval among all validation clips, and the loss of their embedd
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import mlx.core as mx
@@ -29,7 +28,8 @@ from audiotrain.recipes.clap.finetuning import (
 )
 from audiotrain.train.callbacks.base import Callback
 from audiotrain.train.contrastive import Blended, ContrastiveLoss, SigLIPLoss
-from audiotrain.train.data.loader import DataLoader, Dataset
+from audiotrain.train.data.datasets import ArrayDataset
+from audiotrain.train.data.loader import DataLoader
 from audiotrain.train.engine.evaluation_loop import predict
 from audiotrain.train.engine.grad_cache import in_micro_batches
 from audiotrain.train.engine.memory import checkpoint_layers
@@ -99,14 +99,6 @@ class CLAPTrainModule(TrainModule):
         return self.trainer.ranks.gather_rows if self.training else None
 
 
-@dataclass(frozen=True)
-class Memory:
-    """How much of a step is kept: `micro_batch` rows at a time (0: all), blocks computed twice."""
-
-    micro_batch: int = 0
-    checkpoint_blocks: bool = False
-
-
 class CLAPTraining(CLAPTrainModule):
     """CLAP in one of the recipe's modes, on batches of `CaptionedClips`.
 
@@ -117,6 +109,8 @@ class CLAPTraining(CLAPTrainModule):
 
     A tower that does not train is in eval mode. The norm of the input takes its statistics from the
     whole batch, with micro batches, too; those of fusion keep to theirs, since few clips are long.
+    `micro_batch` rows (0: all) are embedded at a time, and the towers' blocks computed twice by
+    `checkpoint_blocks`, for less memory.
     """
 
     def __init__(
@@ -127,18 +121,19 @@ class CLAPTraining(CLAPTrainModule):
         lora: LoraSettings | None = None,
         loss: LossSettings | None = None,
         optimization: OptimizationSettings | None = None,
-        memory: Memory | None = None,
+        micro_batch: int = 0,
+        checkpoint_blocks: bool = False,
         pretrained: bool = True,
     ):
         super().__init__(freeze_text=False, clap=clap)
         choose_trained(clap, mode, last, lora or LoraSettings())
         clap.logit_scale_t = clap.logit_scale_a + 0
         clap.freeze(recurse=False, keys=["logit_scale_t"])
-        self._loss, self._memory = loss or LossSettings(), memory or Memory()
+        self._loss, self._micro_batch = loss or LossSettings(), micro_batch
         self._optimization, self._pretrained = optimization or OptimizationSettings(), pretrained
         if self._loss.kind == "siglip":
             self.logit_bias = mx.array(self._loss.bias)
-        if self._memory.checkpoint_blocks:
+        if checkpoint_blocks:
             checkpoint_layers(
                 block for stage in clap.audio_encoder.layers for block in stage.blocks
             )
@@ -189,9 +184,8 @@ class CLAPTraining(CLAPTrainModule):
     def compute_loss(self, batch: Batch) -> tuple[mx.array, dict[str, mx.array]]:
         inputs = {name: array for name, array in batch.items() if name not in TARGETS}
         rows = len(batch["group"])
-        micro = self._memory.micro_batch
-        if self.training and 0 < micro < rows:
-            audio, text = self._embed_in_micro_batches(inputs, micro)
+        if self.training and 0 < self._micro_batch < rows:
+            audio, text = self._embed_in_micro_batches(inputs, self._micro_batch)
         else:
             audio, text = self.embed(inputs)
         blended = (batch["second_group"], batch["share"]) if "share" in batch else None
@@ -241,25 +235,6 @@ class CLAPTraining(CLAPTrainModule):
 MONITOR = "val_map_at_10"  # mean of both directions
 
 
-class EmbeddedPairs(Dataset):
-    """Embeddings of clips and of their first captions, {"audio", "text", "group"}, once they are
-    filled in."""
-
-    def __init__(self, groups: np.ndarray):
-        self.groups = groups
-        self.audio = self.text = np.zeros((len(groups), 1), np.float32)
-
-    def __len__(self) -> int:
-        return len(self.groups)
-
-    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        return {
-            "audio": self.audio[index],
-            "text": self.text[index],
-            "group": self.groups[index],
-        }
-
-
 class UnshardedLoader(DataLoader):
     """Every rank gets all batches."""
 
@@ -288,7 +263,9 @@ class Retrieval(Callback):
             for samples in (library.sounds(clips, vectors), texts)
         ]
         meanings = np.array(self.captions.meanings)[self.captions.first]
-        self.pairs = EmbeddedPairs(np.unique(meanings, return_inverse=True)[1])
+        self.groups = np.unique(meanings, return_inverse=True)[1]
+        unknown = np.zeros((len(clips), 1), np.float32)  # until a validation starts
+        self.pairs = ArrayDataset({"audio": unknown, "text": unknown, "group": self.groups})
         self.loader = UnshardedLoader(self.pairs, batch_size, num_workers=0)
 
     def on_validation_start(self, trainer, module) -> None:
@@ -296,7 +273,8 @@ class Retrieval(Callback):
             np.concatenate([np.array(rows, np.float32) for rows in predict(trainer, loader)])
             for loader in self.loaders
         )
-        self.pairs.audio, self.pairs.text = audio, text[self.captions.first]
+        first = text[self.captions.first]
+        self.pairs.arrays = {"audio": audio, "text": first, "group": self.groups}
         if trainer.sanity_checking:
             return
         results = retrieve(audio, text, self.captions.clips, self.captions.meanings)

@@ -93,10 +93,31 @@ def read_windows(
     ready: queue.Queue[Event | BaseException] = queue.Queue(waiting)
     stopped = threading.Event()
     numbers = iter(range(len(clips)))  # each taken by one thread: next() is atomic
-    workers = [
-        threading.Thread(target=_read, args=(clips, numbers, features, ready, stopped), daemon=True)
-        for _ in range(min(threads, len(clips)))
-    ]
+
+    def put(event: Event | BaseException) -> None:
+        while not stopped.is_set():
+            try:
+                ready.put(event, timeout=0.1)
+                return
+            except queue.Full:
+                pass
+
+    def read() -> None:
+        try:
+            for number in numbers:
+                error = None
+                try:
+                    for window in windows(clips[number], features):
+                        put(Event(number, window))
+                        if stopped.is_set():
+                            return
+                except AudioError as unreadable:
+                    error = unreadable
+                put(Event(number, error=error))
+        except BaseException as failure:  # not of the audio: raised by the consumer
+            put(failure)
+
+    workers = [threading.Thread(target=read, daemon=True) for _ in range(min(threads, len(clips)))]
     for worker in workers:
         worker.start()
     left = len(clips)
@@ -111,35 +132,3 @@ def read_windows(
         stopped.set()
         for worker in workers:
             worker.join()
-
-
-def _read(
-    clips: Sequence[Clip],
-    numbers: Iterator[int],
-    features: ClapFeatures,
-    ready: queue.Queue,
-    stopped: threading.Event,
-) -> None:
-    """A thread: reads clip after clip, until none is left or the consumer has stopped."""
-
-    def put(event: Event | BaseException) -> None:
-        while not stopped.is_set():
-            try:
-                ready.put(event, timeout=0.1)
-                return
-            except queue.Full:
-                pass
-
-    for number in numbers:
-        error = None
-        try:
-            for window in windows(clips[number], features):
-                put(Event(number, window))
-                if stopped.is_set():
-                    return
-        except AudioError as unreadable:
-            error = unreadable
-        except BaseException as failure:  # no fault of the audio: raised by the consumer
-            put(failure)
-            return
-        put(Event(number, error=error))

@@ -74,10 +74,15 @@ class Recipe(ABC, Generic[Settings]):
         """Test the best checkpoint of `run` on parts["test"], write the scores into `run` and print
         them (rank 0)."""
 
+    def begin(self, parts: dict[str, list], run: Path) -> None:
+        """Called with the parts before anything is loaded, which may take long: may refuse
+        settings, and add items."""
+
     def read(self, run: Path) -> dict[str, list]:
         """What `load` reads of the data, by "train", "valid" and "test"; the same on all ranks."""
         log = split.problem_log(run)
         corpus = ranks.join().rank0_first(lambda: self.discover(log))
         with split.withdrawn_on_error(run):
             parts = split.divide(self, corpus, run)
+            self.begin(parts, run)
             return split.load_parts(self, parts, log)

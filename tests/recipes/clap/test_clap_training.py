@@ -11,7 +11,7 @@ from audiotrain import Trainer
 from audiotrain.models.clap import CLAP
 from audiotrain.models.clap.model import logit_scale
 from audiotrain.recipes.clap.finetuning import LoraSettings, OptimizationSettings, optimizer_config
-from audiotrain.recipes.clap.training import CLAPTraining, CLAPTrainModule, LossSettings, Memory
+from audiotrain.recipes.clap.training import CLAPTraining, CLAPTrainModule, LossSettings
 from audiotrain.train.contrastive import ContrastiveLoss, SigLIPLoss
 from audiotrain.utils.arrays import arrays_of
 
@@ -136,7 +136,7 @@ def test_micro_batches_are_the_whole_batch(tmp_path, fused, mode, monkeypatch):
     for micro in (2, 0):
         clap = tiny_clap.model(fused=fused, dropout=0.2)
         before = clap.audio_encoder.batch_norm.running_mean
-        module = attached(CLAPTraining(clap, mode, memory=Memory(micro)), tmp_path)
+        module = attached(CLAPTraining(clap, mode, micro_batch=micro), tmp_path)
         found.append(gradients(module, batch(fused=fused)))
         statistics.append(clap.audio_encoder.batch_norm.running_mean)
     np.testing.assert_allclose(*statistics, atol=1e-5)
@@ -151,7 +151,7 @@ def test_micro_batches_are_the_whole_batch(tmp_path, fused, mode, monkeypatch):
 def test_blocks_computed_twice_have_the_same_gradients(tmp_path):
     found = []
     for twice in (False, True):
-        module = attached(CLAPTraining(tiny_clap.model(), memory=Memory(0, twice)), tmp_path)
+        module = attached(CLAPTraining(tiny_clap.model(), checkpoint_blocks=twice), tmp_path)
         mx.random.seed(3)
         found.append(gradients(module, batch())[2])
     for name, gradient in found[0].items():
