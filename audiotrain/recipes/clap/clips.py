@@ -37,8 +37,8 @@ def refuse_one_meaning(clips: Sequence[Clip], source: Path) -> None:
 def read_through(
     samples: CaptionedClips, cache: Path, ranks: distributed.SingleProcess
 ) -> list[str | None]:
-    """For each clip None, or a line that says why it cannot be decoded to its end. The inputs of
-    short clips are in the samples' cache then. All cores and all `ranks` share the clips."""
+    """For each clip None, or a line with the reason that it cannot be decoded to its end. The
+    samples' cache has the inputs of short clips then. All cores and all `ranks` share the clips."""
     tried = FeatureCache(cache / "tried")
     return prepare(
         partial(_problem, samples, tried),

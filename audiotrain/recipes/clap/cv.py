@@ -46,6 +46,7 @@ def cross_validate(
     )
     prompts = embed_prompts(embedder, names, settings.templates)
     zero_shot = linear_probe.zero_shot(known.embeddings, prompts)
+    scores = {"zero_shot": zero_shot, "linear_probe": np.empty_like(zero_shot)}
     rows = []
     for k, tested in enumerate(folds):
         training = known.take(cv.train_rows(k))
@@ -53,19 +54,19 @@ def cross_validate(
         if probe is None:
             count = len(training.targets)
             raise ValueError(f"fold {k}: its {count} training clips are of one class, expected two")
-        scores = {"zero_shot": zero_shot[tested], "linear_probe": probe(known.embeddings[tested])}
+        scores["linear_probe"][tested] = probe(known.embeddings[tested])
         targets = known.targets[tested]
-        cv.store.save(k, scores | {"targets": targets})
+        predictions = {method: values[tested] for method, values in scores.items()}
+        cv.store.save(k, predictions | {"targets": targets})
         rows.append(
             {
                 f"{method}_{name}": value
-                for method, predictions in scores.items()
-                for name, value in classification.class_accuracies(predictions, targets).items()
+                for method, values in predictions.items()
+                for name, value in classification.class_accuracies(values, targets).items()
             }
         )
-    kept = cv.store.load()
-    methods = {name: (kept[name], f"{len(folds)} folds") for name in ("zero_shot", "linear_probe")}
-    report = ClassScores(names, kept["targets"], methods)
+    methods = {method: (values, f"{len(folds)} folds") for method, values in scores.items()}
+    report = ClassScores(names, known.targets, methods)
     report.write(output)
     summary = crossval.summarize(rows)
     cv.write(summary, classes=report.as_dict())

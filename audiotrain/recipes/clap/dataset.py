@@ -10,8 +10,6 @@ has "audio_vector" or "text_vector" (width,) float32 instead of their inputs.
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 
@@ -92,8 +90,8 @@ class CaptionedClips(Dataset):
 
     With an `augmentation`, also one that changes nothing, a sample has a random crop and one of the
     clip's captions; without, the centre crop and the first caption, the same at every call. The
-    cache `mels` keeps the inputs of clips that are no longer than them: samples that nothing is
-    mixed into then need no decoding. Sounds with a vector are not augmented. ValueError for no
+    cache `mels` keeps the inputs of clips that are no longer than them, which need no decoding
+    unless another clip is mixed in. Sounds with a vector are not augmented. ValueError for no
     clips.
     """
 
@@ -311,18 +309,11 @@ class Library:
 
     features: ClapFeatures
     tokenizer: Tokenizer
-    cache: Path
+    mels: FeatureCache
+    """inputs of short clips"""
+    vectors: FeatureCache
+    """outputs of frozen towers"""
     workers: int = 0
-
-    @cached_property
-    def mels(self) -> FeatureCache:
-        """Inputs of short clips."""
-        return FeatureCache(self.cache / "mels", np.float16)
-
-    @cached_property
-    def vectors(self) -> FeatureCache:
-        """Outputs of frozen towers."""
-        return FeatureCache(self.cache / "vectors")
 
     def pairs(
         self,

@@ -30,7 +30,7 @@ from audiotrain.utils.arrays import l2_normalize
 from audiotrain.utils.cores import available_cores
 from audiotrain.utils.progress import progress
 
-MODEL = "model"  # where a run keeps the folder of its best weights
+MODEL = "model"  # folder in a run, with its best weights
 BATCH_ON_CPU, BATCH_ON_GPU = 4, 32  # windows; larger batches are no faster on a CPU
 CAPTIONS = 8  # of a batch
 
@@ -65,9 +65,9 @@ class Embedder:
     Recordings longer than the input are split into windows, each embedded as a short clip, also by
     models with fusion. `batch_size` windows, or a few more so that all cores have as many, are
     embedded at once, by default as many as suit the device; `workers` threads (None: one for each
-    core) decode, which releases Python's lock: two do 1.9 times as much as one. `name` is
-    what error messages call the model. An embedding does not depend in any bit on what is embedded
-    with it (in the last bits, where OpenBLAS has only AVX2).
+    core) decode, which releases Python's lock: two do 1.9 times as much as one. `name`
+    stands for the model in error messages. Other clips of a batch do not change a bit of an embedding
+    (the last bits, where OpenBLAS has only AVX2).
 
     >>> embedder = Embedder.from_folder("runs")  # doctest: +SKIP
     >>> embedder.text(["rain on a roof"]) @ embedder.audio(["rain.wav"], "embedding").T
@@ -133,7 +133,7 @@ class Embedder:
         return values_digest(self.model, json.dumps(settings, sort_keys=True), size=8)
 
     def audio(self, clips: Iterable[Clip | AudioPath], what: str) -> np.ndarray:
-        """Embeddings (clips, dim) float32 of length 1, with a progress bar that says `what`.
+        """Embeddings (clips, dim) float32 of length 1, with a progress bar titled `what`.
 
         AudioError, one line, for a clip that cannot be read.
         """
@@ -167,20 +167,16 @@ class Embedder:
             if strict and isinstance(result, AudioError):
                 raise result
             results[number] = result
-        read, spans, problems = [], [], []
-        for clip, result in zip(clips, (results[k] for k in range(len(clips))), strict=True):
-            if isinstance(result, AudioError):
-                problems.append(str(result))
-            else:
-                read.append(clip)
-                spans.append(result)
-        if not read:
+        in_order = [results[number] for number in range(len(clips))]
+        problems = [str(result) for result in in_order if isinstance(result, AudioError)]
+        if len(problems) == len(clips):
             raise ValueError(f"none of {len(clips)} recordings can be read: {problems[0]}")
-        return read, spans, problems
+        read = [clip for clip, one in zip(clips, in_order, strict=True) if isinstance(one, Spans)]
+        return read, [one for one in in_order if isinstance(one, Spans)], problems
 
     def spans(self, clips: Sequence[Clip], what: str) -> Iterator[tuple[int, Spans | AudioError]]:
         """The number of a clip with its windows, or with the error of a clip that cannot be read,
-        in the order in which they are done; with a progress bar that says `what`."""
+        in the order in which they are done; with a progress bar titled `what`."""
         done: dict[int, list[tuple[np.ndarray, float, float]]] = defaultdict(list)
         waiting: list[Event] = []  # whose windows are not embedded yet
 
@@ -248,11 +244,11 @@ class Embedder:
 
 
 def model_folder(name: str | Path, setting: str = "--checkpoint") -> Path:
-    """The folder with the model that `name` means; see Embedder.from_folder."""
+    """The model folder of `name`; see Embedder.from_folder."""
     folder = Path(name).expanduser()
-    for place in (folder, folder / MODEL):
-        if (place / CONFIG).is_file():
-            return place
+    for candidate in (folder, folder / MODEL):
+        if (candidate / CONFIG).is_file():
+            return candidate
     runs = sorted(folder.glob(f"*/{MODEL}/{CONFIG}"), key=lambda path: path.stat().st_mtime)
     if runs:
         return runs[-1].parent

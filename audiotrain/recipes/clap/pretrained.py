@@ -43,7 +43,7 @@ START = "start.json"  # of a run: the name of --pretrained and the digest of its
 
 @dataclass(frozen=True)
 class Start:
-    """`folder` is that of --pretrained, None from scratch."""
+    """What a run starts from; `folder` is that of --pretrained, None from scratch."""
 
     config: CLAPConfig
     tokenizer: Tokenizer
@@ -103,14 +103,14 @@ class Start:
 def _check_same(folder: Path, saved: Path) -> None:
     if not saved.is_file():  # of an older run
         return
-    found = weights_digest(folder)
+    digest = weights_digest(folder)
     try:
         expected = json.loads(saved.read_text("utf-8"))["weights"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{saved}: not a run's start ({error!r})") from None
-    if found != expected:
+    if digest != expected:
         raise ValueError(
-            f"{folder}: its weights have digest {found}, but the run in {saved.parent} started "
+            f"{folder}: its weights have digest {digest}, but the run in {saved.parent} started "
             f"from {expected}: they were replaced"
         )
 

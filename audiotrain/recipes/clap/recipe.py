@@ -4,10 +4,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from audiotrain.datasets.captions import corpus as captions_corpus
 from audiotrain.datasets.captions import discovery
 from audiotrain.datasets.items import Clip, Corpus
 from audiotrain.datasets.summary import ProblemLog
+from audiotrain.features.cache import FeatureCache
 from audiotrain.models.clap.feature_extraction import ClapFeatures
 from audiotrain.models.clap.tokenizer import Tokenizer
 from audiotrain.recipes.clap.clips import compose, read_through, refuse_one_meaning
@@ -75,8 +78,14 @@ class ClapRecipe(Recipe[TrainSettings]):
         self.start = ranks.rank0_first(lambda: Start.of(settings, texts, run))
         self.module = make_module(settings, self.start)
         warn_truncated(self.start.tokenizer, [clip for part in parts.values() for clip in part])
-        features, cache = ClapFeatures(self.start.features), settings.cache.expanduser()
-        self.library = Library(features, self.start.tokenizer, cache, settings.workers)
+        cache = settings.cache.expanduser()
+        self.library = Library(
+            ClapFeatures(self.start.features),
+            self.start.tokenizer,
+            FeatureCache(cache / "mels", np.float16),
+            FeatureCache(cache / "vectors"),
+            settings.workers,
+        )
 
     def load(self, items: Sequence[tuple[str, Clip]]) -> list[Clip | str]:
         """The clips that can be decoded to their end, or why they can't."""

@@ -34,7 +34,7 @@ class Scores:
         return RetrievalReport(self.clips, self.audio, self.text)
 
     def as_dict(self) -> dict:
-        """What metrics.json says; shares are of 1."""
+        """The content of metrics.json; scores are shares of 1."""
         captions = self.retrieval.captions
         return {
             "clips": len(self.clips),
@@ -47,7 +47,7 @@ class Scores:
         }
 
     def table(self) -> str:
-        """The scores in percent, for people."""
+        """The scores in percent, as text."""
         captions = self.retrieval.captions
         counts = f"{len(captions.texts)} captions, {len(set(captions.meanings))} of them distinct"
         lines = [f"{len(self.clips)} clips, {self.seconds / 60:.1f} minutes; {counts}"]
@@ -78,7 +78,7 @@ def score_clips(
     if `strict`.
 
     Where clips have labels of two classes or more, they are classified zero-shot by `templates` and
-    by a linear probe, which learns from `training` and `validation`, or else across folds.
+    by a linear probe, which is fitted to `training` and `validation`, or else across folds.
     ValueError when no clip can be read.
     """
     embedded = embedder.embed(clips, "embedding clips", strict)
@@ -99,7 +99,7 @@ def score_clips(
             if (result := probe_scores(tested, len(names), *known)) is not None:
                 methods["linear_probe"] = result
             else:
-                print("no linear probe: too few classes or groups of clips to learn it from")
+                print("no linear probe: too few classes or groups of clips to fit it to")
         classes = ClassScores(names, tested.targets, methods)
     return Scores(
         embedded.clips,

@@ -157,8 +157,8 @@ class ExportSettings:
     checkpoint: Path = Path("runs")
     """run folder; of a folder of runs the newest"""
     share: Share = 1.0
-    """how far from the starting weights (0) to the trained ones (1): in between, what was known
-    before is better kept (WiSE-FT)"""
+    """position between the starting weights (0) and the trained ones (1); in between the model keeps
+    more of what it could before (WiSE-FT)"""
 
 
 @validated(kw_only=True)
@@ -195,7 +195,7 @@ class EvaluateSettings(ScoreSettings):
     """folder for metrics.json, tables and pictures; default: RUN/evaluation-NAME, with -SPLIT for a
     part, or runs/evaluation-NAME-of-MODEL for a model from elsewhere"""
     split: Part | None = None
-    """only this part, of the run's own split or as the data say; default: everything"""
+    """only this part, of the run's split or of the data's own; default: everything"""
     linear_probe: bool = True
     """fit a linear probe where clips have labels"""
 
@@ -210,7 +210,7 @@ class CvSettings(ScoreSettings):
     folds: Folds = 5
     """parts of the clips, by group, each with about the same share of every class"""
     fold_column: str | None = None
-    """column of a table that says the fold of each clip, such as ESC-50's fold"""
+    """column of a table with the fold of each clip, such as ESC-50's fold"""
     seed: NonNegativeInt = 0
     """seed of the folds"""
 

@@ -95,15 +95,15 @@ class CLAPTrainModule(TrainModule):
         )
 
     def _all_ranks(self):
-        """In training what gives the rows of all ranks: they share their negatives."""
+        """A function that gathers the rows of all ranks in training: they share their negatives."""
         return self.trainer.ranks.gather_rows if self.training else None
 
 
 class CLAPTraining(CLAPTrainModule):
     """CLAP in one of the recipe's modes, on batches of `CaptionedClips`.
 
-    A batch has "mel" and "is_longer", or "audio_vector" (rows, width) that a frozen audio tower
-    gave; "input_ids" and "attention_mask", or "text_vector"; and "group", equal where rows match,
+    A batch has "mel" and "is_longer", or "audio_vector" (rows, width), the output of a frozen audio
+    tower; "input_ids" and "attention_mask", or "text_vector"; and "group", equal where rows match,
     with "second_group" and "share" where clips are blended.
     `predict_step` gives the embeddings, of length 1, of a batch's clips or captions.
 
@@ -142,16 +142,16 @@ class CLAPTraining(CLAPTrainModule):
 
     @property
     def audio_is_frozen(self) -> bool:
-        """Whether nothing of the audio tower trains."""
+        """Whether the audio tower has no trainable parameter."""
         return not tree_flatten(self.clap.audio_encoder.trainable_parameters())
 
     @property
     def text_is_frozen(self) -> bool:
-        """Whether nothing of the text tower trains."""
+        """Whether the text tower has no trainable parameter."""
         return not tree_flatten(self.clap.text_encoder.trainable_parameters())
 
     def train(self, mode: bool = True) -> nn.Module:
-        """As of all modules, but what keeps to its statistics or does not train stays as it is."""
+        """Set training mode, but leave frozen towers and the norms of fusion in eval mode."""
         super().train(mode)
         if self.audio_is_frozen:
             self.clap.audio_encoder.eval()
@@ -239,7 +239,7 @@ class UnshardedLoader(DataLoader):
     """Every rank gets all batches."""
 
     def shard(self, rank: int, world_size: int) -> None:
-        """Nothing is divided."""
+        """Keep all batches."""
 
 
 class Retrieval(Callback):

@@ -16,7 +16,7 @@ from audiotrain.datasets.items import Clip
 from audiotrain.features.audio import AudioError
 from audiotrain.models.clap.feature_extraction import ClapFeatures
 
-MARGIN_SECONDS = 1.0  # that a recording may be longer than its header says, without another window
+MARGIN_SECONDS = 1.0  # beyond the length in the header, before there is another window
 
 
 class Window(NamedTuple):

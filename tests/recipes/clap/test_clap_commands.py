@@ -59,12 +59,25 @@ def quick(run, monkeypatch):
 def test_a_run_folder_is_complete(run):
     files = {p.relative_to(run).as_posix() for p in run.rglob("*") if p.is_file()}
     expected = {
-        "config.yaml", "split.json", "history.json", "metrics.csv", "metrics.jsonl", "curves.png",
-        "metrics.json", "retrieval.csv", "recall.png", "model/config.json",
-        "model/model.safetensors", "model/tokenizer.json", "model/preprocessor_config.json",
-        *(f"checkpoints/{name}/{file}" for name in ("best", "last")
-          for file in ("state.json", "model.safetensors")),
-    }  # fmt: skip
+        "config.yaml",
+        "split.json",
+        "history.json",
+        "metrics.csv",
+        "metrics.jsonl",
+        "curves.png",
+        "metrics.json",
+        "retrieval.csv",
+        "recall.png",
+        "model/config.json",
+        "model/model.safetensors",
+        "model/tokenizer.json",
+        "model/preprocessor_config.json",
+        *(
+            f"checkpoints/{name}/{file}"
+            for name in ("best", "last")
+            for file in ("state.json", "model.safetensors")
+        ),
+    }
     assert expected <= files
     assert all((run / name).stat().st_size for name in files)
     assert not [name for name in files if name.split("/")[-1].startswith(".")]
@@ -112,8 +125,10 @@ def test_one_validation_clip_lets_the_last_step_win(quick, place, tmp_path, caps
     assert command(*tuned(place, tmp_path / "run", *more)) == 0
     told = [line for line in capsys.readouterr().err.splitlines() if "all mean the same" in line]
     assert len(told) == 1
-    steps = [checkpoint.load_meta(tmp_path / "run" / "checkpoints" / name)["global_step"]
-             for name in ("best", "last")]  # fmt: skip
+    steps = [
+        checkpoint.load_meta(tmp_path / "run" / "checkpoints" / name)["global_step"]
+        for name in ("best", "last")
+    ]
     assert steps == [4, 4]
 
 
@@ -128,8 +143,10 @@ def test_training_stops_when_retrieval_gets_no_better(quick, place, tmp_path, mo
     monkeypatch.setattr(training, "retrieval_scores", scored)
     more = ["--steps", 10, "--validations", 10, "--patience", 2]
     assert command(*tuned(place, tmp_path / "run", *more)) == 0
-    steps = [checkpoint.load_meta(tmp_path / "run" / "checkpoints" / name)["global_step"]
-             for name in ("best", "last")]  # fmt: skip
+    steps = [
+        checkpoint.load_meta(tmp_path / "run" / "checkpoints" / name)["global_step"]
+        for name in ("best", "last")
+    ]
     assert steps == [2, 4]
 
 
@@ -143,8 +160,10 @@ def test_a_second_run_is_the_same_and_computes_no_features(quick, run, place, mo
     monkeypatch.setattr(ClapFeatures, "__call__", lambda *a: pytest.fail("computed again"))
     assert command(*tuned(place, place / "again")) == 0
     assert read_json(run / "metrics.json") == read_json(place / "again" / "metrics.json")
-    losses = [[row["train_loss"] for row in read_json(folder / "history.json")["rows"]]
-              for folder in (run, place / "again")]  # fmt: skip
+    losses = [
+        [row["train_loss"] for row in read_json(folder / "history.json")["rows"]]
+        for folder in (run, place / "again")
+    ]
     assert losses[0] == losses[1]
     told = capsys.readouterr().out
     assert told.index("data in ") < told.index("unseen: ")
@@ -163,7 +182,7 @@ def test_a_second_run_is_the_same_and_computes_no_features(quick, run, place, mo
         ["--mode", "projection", "--no-cache-towers"],
         ["--composed", 12, "--seed", 3],
     ],
-)  # fmt: skip
+)
 def test_options_train(quick, place, tmp_path, options):
     assert command(*tuned(place, tmp_path / "run", *options)) == 0
     assert np.isfinite(read_json(tmp_path / "run" / "history.json")["rows"][-1]["train_loss"])
@@ -180,8 +199,8 @@ def test_bfloat16_trains_float32_weights(quick, place, tmp_path):
 
 def test_without_data_and_weights_scenes_are_composed(tmp_path, monkeypatch, capsys):
     make_quick(monkeypatch)
-    sizes = ["--composed", 30, "--model.audio-config.patch-embeds-hidden-size", 8,
-             "--model.text-config.num-hidden-layers", 1, "--vocabulary", 300]  # fmt: skip
+    sizes = "--composed 30 --vocabulary 300 --model.text-config.num-hidden-layers 1".split()
+    sizes += ["--model.audio-config.patch-embeds-hidden-size", 8]
     out = ["--output", tmp_path / "run", "--cache", tmp_path / "cache"]
     assert command(*out, *sizes, *TINY, "--steps", 2) == 0
     told = capsys.readouterr().out
@@ -206,9 +225,13 @@ TRAINED = {
     "audio": ["clap.audio_encoder"],
     "text": ["clap.text_encoder"],
     "lora": [],
-    "last-n": ["clap.audio_encoder.layers.1.blocks.1", "clap.audio_encoder.norm",
-               "clap.text_encoder.layers.2", "clap.text_encoder.pooler"],
-}  # fmt: skip
+    "last-n": [
+        "clap.audio_encoder.layers.1.blocks.1",
+        "clap.audio_encoder.norm",
+        "clap.text_encoder.layers.2",
+        "clap.text_encoder.pooler",
+    ],
+}
 
 
 @pytest.mark.parametrize("mode", TRAINED)
@@ -233,8 +256,11 @@ def test_what_a_mode_freezes_stays_bit_for_bit(quick, place, tmp_path, mode):
     updates = [name for name in arrays["model"] if "lora_b" in name]
     assert len(updates) == (2 * (4 + 3) if mode == "lora" else 0)
     assert all(mx.any(arrays["model"][name] != 0) for name in updates)
-    assert not [name for name in arrays_of(CLAP.from_pretrained(tmp_path / "run" / "model"))
-                if "lora" in name]  # fmt: skip
+    assert not [
+        name
+        for name in arrays_of(CLAP.from_pretrained(tmp_path / "run" / "model"))
+        if "lora" in name
+    ]
 
 
 # ---- cached towers
@@ -284,10 +310,14 @@ class StopAt(Callback):
 
 
 @pytest.mark.parametrize("streams", [1, 2])
-@pytest.mark.parametrize("options", [
-    ["--optimization.ema-decay", 0.5], ["--mode", "projection"],
-    ["--mode", "lora", "--loss.kind", "siglip", "--micro-batch", 2],
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--optimization.ema-decay", 0.5],
+        ["--mode", "projection"],
+        ["--mode", "lora", "--loss.kind", "siglip", "--micro-batch", 2],
+    ],
+)
 def test_a_resumed_run_is_the_run_that_was_not_stopped(
     quick, place, tmp_path, options, streams, cut, monkeypatch
 ):

@@ -71,7 +71,7 @@ def test_a_sample_without_augmentation(clips, tokenizer, features):
         np.testing.assert_array_equal(other["mel"], sample["mel"])
 
 
-def test_crops_and_captions_are_drawn(clips, tokenizer, features):
+def test_crops_and_captions_are_random(clips, tokenizer, features):
     dataset = CaptionedClips(clips, tokenizer, features, PLAIN)
     samples = drawn(dataset, 1)
     peaks = {int(sample["mel"][0].mean(axis=0).argmax()) for sample in samples}
@@ -117,10 +117,10 @@ def test_mixing_says_and(clips, tokenizer, features):
     assert len({int(sample["group"]) for sample in found}) > 1, "a mix is no longer the concept"
     share = CaptionedClips(clips, tokenizer, features, ClipAugmentation(mix=0.5))
     count = sum("and" in tokenizer.decode(s["input_ids"]) for s in drawn(share, 0, 200))
-    assert 15 < count < 55  # half of the third that draws the bell
+    assert 15 < count < 55  # half of the third with the bell
 
 
-def test_blending_keeps_the_caption_and_tells_the_other(clips, tokenizer, features, tmp_path):
+def test_blending_keeps_the_caption_and_has_the_others_group(clips, tokenizer, features, tmp_path):
     change = ClipAugmentation(blend=0.5)
     dataset = CaptionedClips(clips, tokenizer, features, change, mels=FeatureCache(tmp_path / "m"))
     own, bell = (int(dataset[number]["group"]) for number in (0, 1))

@@ -39,9 +39,11 @@ def test_the_newest_run_is_taken(tmp_path):
 
 def test_digest_tells_models_apart(folder, tmp_path):
     folders = [
-        folder, save_model(tmp_path / "same"), save_model(tmp_path / "other", seed=1),
+        folder,
+        save_model(tmp_path / "same"),
+        save_model(tmp_path / "other", seed=1),
         save_model(tmp_path / "fused", fusion=True),
-    ]  # fmt: skip
+    ]
     found = [Embedder.from_folder(folder).digest for folder in folders]
     assert found[0] == found[1]
     assert len(set(found)) == 3
@@ -119,7 +121,7 @@ def test_weights_that_are_not_finite_are_told(folder, tmp_path):
     embedder = Embedder.from_folder(folder)
     clip = write_clip(tmp_path / "a.wav")
     with pytest.raises(ValueError, match=r"model: the embedding of .*a\.wav is not finite"):
-        embedder.audio([clip], "listening")
+        embedder.audio([clip], "embedding")
     with pytest.raises(ValueError, match="model: gives embeddings of text that are not finite"):
         embedder.text(["rain"])
 

@@ -168,7 +168,7 @@ def test_embed_and_read(place, tmp_path, suffix, capsys):
     embedder = Embedder.from_folder(place / "model")
     index = Index.read(target)
     paths = [place / "long/long.flac", place / "long/short.wav"]
-    np.testing.assert_array_equal(index.embeddings, embedder.audio(paths, "listening"))
+    np.testing.assert_array_equal(index.embeddings, embedder.audio(paths, "embedding"))
     assert index.ids == ["long.flac", "short.wav"]
     assert index.model == embedder.digest
     np.testing.assert_allclose(index.end, [25, 2])
@@ -265,8 +265,9 @@ def test_search_by_sound_and_by_text(place, index, tmp_path, capsys):
 
 
 def test_search_refuses(place, index, tmp_path, refused):
-    told = refused("search", "rain", "--index", index, "--checkpoint", place / "other",
-                   checkpoint=False)  # fmt: skip
+    told = refused(
+        "search", "rain", "--index", index, "--checkpoint", place / "other", checkpoint=False
+    )
     assert told.startswith(f"--index {index}: made by model ")
     assert told.endswith("name its model by --checkpoint, or embed again")
     for words in ([], ["rain", "--audio", "x.wav"], ["  "]):
@@ -314,8 +315,10 @@ def test_classify(place, tmp_path, capsys):
     paths = [place / "long", place / "data/clips/0.wav"]
     found = command("classify", *paths, *words, labels, "--output", tmp_path / "a.json", "--top", 9)
     assert [one["file"] for one in found] == [
-        str(place / "long/long.flac"), str(place / "long/short.wav"), str(paths[1]),
-    ]  # fmt: skip
+        str(place / "long/long.flac"),
+        str(place / "long/short.wav"),
+        str(paths[1]),
+    ]
     for one in found:
         shares = [chosen["share"] for chosen in one["classes"]]
         assert sum(shares) == pytest.approx(1)
@@ -336,7 +339,7 @@ def test_shares_are_the_softmax_of_the_models_logits(place):
     embedder = Embedder.from_folder(place / "model")
     path = place / "data/clips/3.wav"
     text = embedder.text(["This is a sound of dog.", "This is a sound of rain."])
-    cosines = text @ embedder.audio([path], "listening")[0]
+    cosines = text @ embedder.audio([path], "embedding")[0]
     scale = float(np.exp(np.array(embedder.model.logit_scale_a)))
     wanted = np.exp(scale * cosines) / np.exp(scale * cosines).sum()
     found = command("classify", path, "--labels", "dog,rain", "--checkpoint", place / "model")

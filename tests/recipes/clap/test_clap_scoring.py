@@ -95,15 +95,23 @@ def test_written_files_say_the_worst_first(tmp_path):
     scores.write(tmp_path)
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {
-        "metrics.json", "retrieval.csv", "captions.csv", "clips.csv", "recall.png",
+        "metrics.json",
+        "retrieval.csv",
+        "captions.csv",
+        "clips.csv",
+        "recall.png",
         "similarity.png",
-    }  # fmt: skip
+    }
     rows = list(csv.DictReader((tmp_path / "captions.csv").read_text().splitlines()))
     assert len(rows) == 10
     assert rows[0] == {
-        "caption": "other 3", "clip": "c3", "rank": "5", "cosine": "0.0000", "found": "c0",
+        "caption": "other 3",
+        "clip": "c3",
+        "rank": "5",
+        "cosine": "0.0000",
+        "found": "c0",
         "found_cosine": "0.7433",
-    }  # fmt: skip
+    }
     assert {row["rank"] for row in rows[1:]} == {"1"}
     assert json.loads((tmp_path / "metrics.json").read_text()) == scores.as_dict()
     assert (tmp_path / "recall.png").read_bytes()[:4] == b"\x89PNG"
@@ -168,9 +176,13 @@ def test_no_probe_where_there_is_too_little(rows):
 
 def test_class_scores_in_closed_form(tmp_path):
     scores = np.array([[3.0, 1, 0, 2], [0, 3, 1, 2], [3, 0, 1, 2], [0, 1, 2, 3]])
-    found = ClassScores(["a", "b", "c", "d"], np.array([0, 1, 1, 3]), {
-        "zero_shot": (scores, "4 classes"),
-    })  # fmt: skip
+    found = ClassScores(
+        ["a", "b", "c", "d"],
+        np.array([0, 1, 1, 3]),
+        {
+            "zero_shot": (scores, "4 classes"),
+        },
+    )
     told = found.as_dict()
     assert told["zero_shot"]["accuracy"] == 0.75
     assert told["zero_shot"]["balanced_accuracy"] == pytest.approx(2.5 / 3)
@@ -180,12 +192,18 @@ def test_class_scores_in_closed_form(tmp_path):
     assert "zero-shot            75.0     83.3    75.0   4 classes" in found.table()
     found.write(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {
-        "confusion-zero-shot.png", "confusion-zero-shot.csv", "classes-zero-shot.csv",
-    }  # fmt: skip
+        "confusion-zero-shot.png",
+        "confusion-zero-shot.csv",
+        "classes-zero-shot.csv",
+    }
     rows = list(csv.DictReader((tmp_path / "classes-zero-shot.csv").read_text().splitlines()))
     assert rows[1] == {
-        "class": "b", "precision": "1.0000", "recall": "0.5000", "f1": "0.6667", "support": "2",
-    }  # fmt: skip
+        "class": "b",
+        "precision": "1.0000",
+        "recall": "0.5000",
+        "f1": "0.6667",
+        "support": "2",
+    }
 
 
 # ---- with a model
@@ -199,10 +217,14 @@ def embedder(tmp_path_factory):
 def test_clips_are_scored(embedder, tmp_path, capsys):
     labels = ["dog", "rain", "dog", "rain", "dog", "rain", None]
     clips = [
-        Clip(f"{n}", write_clip(tmp_path / f"{n}.wav", 1, seed=n % 2), (f"sound {n}", "a sound"),
-             label=label)
+        Clip(
+            f"{n}",
+            write_clip(tmp_path / f"{n}.wav", 1, seed=n % 2),
+            (f"sound {n}", "a sound"),
+            label=label,
+        )
         for n, label in enumerate(labels)
-    ]  # fmt: skip
+    ]
     (tmp_path / "bad.wav").write_text("bad")
     bad = Clip("bad", tmp_path / "bad.wav", ("bad",), label="dog")
     templates = ("This is a sound of {label}.", "{label}")

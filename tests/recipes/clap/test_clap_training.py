@@ -162,8 +162,13 @@ def test_blocks_computed_twice_have_the_same_gradients(tmp_path):
 def test_a_frozen_tower_rests_while_the_rest_trains(mode):
     lora = LoraSettings(targets=("audio_encoder.*.value",))
     module = CLAPTraining(tiny_clap.model(), mode, lora=lora, last=1)
-    frozen = {"projection": (True, True), "audio": (False, True), "text": (True, False),
-              "lora": (False, True), "last-n": (False, False)}[mode]  # fmt: skip
+    frozen = {
+        "projection": (True, True),
+        "audio": (False, True),
+        "text": (True, False),
+        "lora": (False, True),
+        "last-n": (False, False),
+    }[mode]
     assert (module.audio_is_frozen, module.text_is_frozen) == frozen
     for train in (True, False):
         module.train(train)
@@ -237,16 +242,20 @@ def test_layers_have_smaller_rates_the_nearer_they_are_to_the_input():
         module, OptimizationSettings(learning_rate=1e-3, head_rate=1e-2, layer_decay=0.5)
     )
     places = {
-        "audio_encoder.norm.weight": 1, "audio_encoder.layers.1.blocks.1.output.weight": 1,
+        "audio_encoder.norm.weight": 1,
+        "audio_encoder.layers.1.blocks.1.output.weight": 1,
         "audio_encoder.layers.1.blocks.0.output.weight": 1 / 2,
         "audio_encoder.layers.0.downsample.reduction.weight": 1 / 4,
         "audio_encoder.layers.0.blocks.1.output.bias": 1 / 4,
         "audio_encoder.layers.0.blocks.0.attention.relative_position_bias_table": 1 / 8,
-        "audio_encoder.patch_embed.proj.weight": 1 / 16, "audio_encoder.batch_norm.bias": 1 / 16,
-        "text_encoder.pooler.weight": 1, "text_encoder.layers.2.output.weight": 1,
+        "audio_encoder.patch_embed.proj.weight": 1 / 16,
+        "audio_encoder.batch_norm.bias": 1 / 16,
+        "text_encoder.pooler.weight": 1,
+        "text_encoder.layers.2.output.weight": 1,
         "text_encoder.layers.0.attention.query.weight": 1 / 4,
-        "text_encoder.embeddings.word_embeddings.weight": 1 / 8, "text_projection.linear1.bias": 10,
-    }  # fmt: skip
+        "text_encoder.embeddings.word_embeddings.weight": 1 / 8,
+        "text_projection.linear1.bias": 10,
+    }
     for name, share in places.items():
         assert found[f"clap.{name}"][0] == pytest.approx(1e-3 * share), name
 

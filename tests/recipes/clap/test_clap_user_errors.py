@@ -86,7 +86,7 @@ def words(place, data, output, *more):
         (["export", "--output", "x", "--checkpoint", "none"], "none: no trained run there"),
         (["--pretrained", "gone"], "gone: no such folder, and no hub id such as"),
     ],
-)  # fmt: skip
+)
 def test_words(refused, tmp_path, monkeypatch, words, message):
     monkeypatch.chdir(tmp_path)
     output = [] if words[0] in ("export", "trian") or "--resume" in words else ["--output", "run"]
@@ -140,8 +140,17 @@ def break_some(folder):
     audio.write(folder / "long.wav", np.tile(tone, 8), 8000)
     audio.write(folder / "fast.wav", tone, 192_000)
     audio.soundfile.write(folder / "six.wav", np.tile(tone[:, None], 6), 44100)
-    texts = {"zero": "a", "cut": "b", "bytes": "c", "nan": "d", "nanlong": "e", "short": "Füße 犬",
-             "long": "word " * 2000, "fast": "f", "six": "g"}  # fmt: skip
+    texts = {
+        "zero": "a",
+        "cut": "b",
+        "bytes": "c",
+        "nan": "d",
+        "nanlong": "e",
+        "short": "Füße 犬",
+        "long": "word " * 2000,
+        "fast": "f",
+        "six": "g",
+    }
     for name, text in texts.items():
         (folder / f"{name}.txt").write_text(text + "\n", "utf-8")
     (folder / "01.txt").write_text("\n")  # an empty caption

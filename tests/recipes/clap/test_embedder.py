@@ -38,10 +38,16 @@ def recordings(tmp_path_factory):
     """Nine files of 0.05 to 33 seconds, at rates of 8 to 192 kHz, of 1 to 6 channels."""
     place = tmp_path_factory.mktemp("recordings")
     kinds = [
-        ("a.wav", 0.05, 48000, 1), ("b.wav", 3, 8000, 1), ("c.flac", 10, 44100, 2),
-        ("d.ogg", 33, 22050, 2), ("e.wav", 12, 48000, 6), ("f.wav", 10.5, 192000, 1),
-        ("g.mp3", 21, 44100, 1), ("h.wav", 1, 16000, 1), ("i.flac", 10, 48000, 1),
-    ]  # fmt: skip
+        ("a.wav", 0.05, 48000, 1),
+        ("b.wav", 3, 8000, 1),
+        ("c.flac", 10, 44100, 2),
+        ("d.ogg", 33, 22050, 2),
+        ("e.wav", 12, 48000, 6),
+        ("f.wav", 10.5, 192000, 1),
+        ("g.mp3", 21, 44100, 1),
+        ("h.wav", 1, 16000, 1),
+        ("i.flac", 10, 48000, 1),
+    ]
     for number, (name, seconds, rate, channels) in enumerate(kinds):
         samples = sound(seconds, rate, number)
         shift = rate // 100
@@ -57,21 +63,23 @@ def recordings(tmp_path_factory):
 
 
 @given(
-    count=st.integers(1, 150), size=st.integers(1, 40), spare=st.integers(0, 9),
+    count=st.integers(1, 150),
+    size=st.integers(1, 40),
+    margin=st.integers(0, 9),
     wrong=st.sampled_from([0, 0, 1, -1, 6, -6, 70, -70]),
     cuts=st.lists(st.floats(0, 1), max_size=4),
-)  # fmt: skip
-def test_windows_cover_whatever_the_header_said(count, size, spare, wrong, cuts):
+)
+def test_windows_cover_whatever_the_header_said(count, size, margin, wrong, cuts):
     samples = np.arange(count)
     blocks = np.split(samples, sorted(int(place * count) for place in cuts))
-    found = list(cut_blocks(blocks, max(0, count + wrong), size, spare))
+    found = list(cut_blocks(blocks, max(0, count + wrong), size, margin))
     for start, window in found:
         np.testing.assert_array_equal(window, np.arange(start, start + min(size, count)))
     starts = [start for start, _ in found]
     assert starts == sorted(set(starts))
     assert starts[-1] == max(0, count - size)
     missed = count - len(set().union(*(range(s, s + len(w)) for s, w in found)))
-    assert missed <= spare
+    assert missed <= margin
     if not wrong:
         even = np.linspace(0, max(0, count - size), -(-count // size)).round()
         assert starts == even.astype(int).tolist()
@@ -89,18 +97,18 @@ def test_windows_are_those_of_the_front_end(embedder, recordings):
         assert found[0].start == 0
 
 
-def test_a_span_is_heard_as_the_file_cut_out(embedder, tmp_path):
+def test_a_span_is_embedded_as_the_file_cut_out(embedder, tmp_path):
     samples = sound(30)
     audio.write(tmp_path / "whole.wav", samples, 48000)
     audio.write(tmp_path / "span.wav", samples[3 * 48000 : 27 * 48000], 48000)
     span = Clip("span", tmp_path / "whole.wav", (), start=3, end=27)
-    one, other = embedder.audio([span, tmp_path / "span.wav"], "listening")
+    one, other = embedder.audio([span, tmp_path / "span.wav"], "embedding")
     np.testing.assert_array_equal(one, other)
     blocks = list(span.stream(44100, 10))
     assert [len(block) for block in blocks] == [441000, 441000, 4 * 44100]
 
 
-def test_threads_end_when_nobody_listens(embedder, recordings):
+def test_threads_end_with_their_consumer(embedder, recordings):
     clips = [Clip(path.name, path, ()) for path in recordings]
     before = threading.active_count()
     events = read_windows(clips, embedder.features, 3, 1)
@@ -133,14 +141,14 @@ def assert_same(found, expected):
 
 
 def test_the_same_file_gives_the_same_bits_in_any_batch(embedder, folder, recordings):
-    found = embedder.audio(recordings, "listening")
+    found = embedder.audio(recordings, "embedding")
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-6)
     assert np.ptp(found, axis=0).max() > 0.3  # they are not all one
     for order in (range(8, -1, -1), [4, 0, 4], [7]):
-        again = embedder.audio([recordings[row] for row in order], "listening")
+        again = embedder.audio([recordings[row] for row in order], "embedding")
         assert_same(again, found[list(order)])
     alone = Embedder.from_folder(folder, batch_size=1, workers=1)
-    np.testing.assert_allclose(alone.audio(recordings, "listening"), found, atol=1e-6)
+    np.testing.assert_allclose(alone.audio(recordings, "embedding"), found, atol=1e-6)
 
 
 def test_the_same_caption_gives_the_same_bits_in_any_batch(embedder):
@@ -165,17 +173,17 @@ def test_batches_are_cut_into_parts_of_one_size(folder, recordings, cut, monkeyp
         monkeypatch.setattr(
             embedder, name, lambda x, *rest, embed=embed: sizes.append(len(x)) or embed(x, *rest)
         )
-    found, texts = embedder.audio(recordings, "listening"), embedder.text(CAPTIONS)
+    found, texts = embedder.audio(recordings, "embedding"), embedder.text(CAPTIONS)
     assert set(sizes) == {6, 9}
-    assert_same(embedder.audio(recordings[::-1], "listening"), found[::-1])
+    assert_same(embedder.audio(recordings[::-1], "embedding"), found[::-1])
     assert_same(embedder.text(CAPTIONS[::-1]), texts[::-1])
 
 
-def test_a_composed_scene_is_heard(embedder):
+def test_a_composed_scene_is_embedded(embedder):
     scene = random_scene(1)
     clip = Clip("scene", scene, scene.captions)
     np.testing.assert_array_equal(
-        embedder.audio([clip], "listening"), embedder.audio([clip, clip], "listening")[:1]
+        embedder.audio([clip], "embedding"), embedder.audio([clip, clip], "embedding")[:1]
     )
 
 
@@ -196,7 +204,7 @@ def test_embeddings_are_those_of_transformers(shared_data, tmp_path, fusion):
     with torch.no_grad():
         outputs = theirs(**inputs)
     embedder = Embedder.from_folder(folder)
-    found = embedder.audio(paths, "listening")
+    found = embedder.audio(paths, "embedding")
     np.testing.assert_allclose(found, outputs.audio_embeds.numpy(), atol=1e-5)
     np.testing.assert_allclose(embedder.text(CAPTIONS), outputs.text_embeds.numpy(), atol=1e-5)
     assert np.ptp(found, axis=0).max() > 0.1
@@ -242,22 +250,22 @@ def test_broken_recordings_are_left_out_and_named(embedder, tmp_path):
     cut_off.write_bytes(good[0].read_bytes()[:900000])
     none = tmp_path / "none.wav"
     soundfile.write(none, np.zeros(0), 48000)
-    found = embedder.embed([empty, good[0], text, cut_off, none, good[1]], "listening")
+    found = embedder.embed([empty, good[0], text, cut_off, none, good[1]], "embedding")
     assert [clip.audio for clip in found.clips] == good
-    np.testing.assert_array_equal(found.embeddings, embedder.audio(good, "listening"))
+    np.testing.assert_array_equal(found.embeddings, embedder.audio(good, "embedding"))
     np.testing.assert_allclose(found.seconds, 11)
     assert len(found.problems) == 4
     for path, line in zip((empty, text, cut_off, none), found.problems, strict=True):
         assert line.startswith(str(path))
         assert "\n" not in line
     with pytest.raises(AudioError, match=r"text\.wav: not readable"):
-        embedder.audio([good[0], text], "listening")
+        embedder.audio([good[0], text], "embedding")
     with pytest.raises(ValueError, match=r"none of 2 recordings can be read: .*empty\.wav"):
-        embedder.embed([empty, empty], "listening")
+        embedder.embed([empty, empty], "embedding")
 
 
 def test_nothing_and_empty_captions_are_refused(embedder):
-    with pytest.raises(ValueError, match="listening: no clips"):
-        embedder.audio([], "listening")
+    with pytest.raises(ValueError, match="embedding: no clips"):
+        embedder.audio([], "embedding")
     with pytest.raises(ValueError, match="caption 2 of 2 is empty, expected text"):
         embedder.text(["rain", "  "])
