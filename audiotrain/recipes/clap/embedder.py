@@ -66,8 +66,8 @@ class Embedder:
     models with fusion. `batch_size` windows, or a few more so that all cores have as many, are
     embedded at once, by default as many as suit the device; `workers` threads (None: one for each
     core) decode, which releases Python's lock: two do 1.9 times as much as one. `name`
-    stands for the model in error messages. Other clips of a batch do not change a bit of an embedding
-    (the last bits, where OpenBLAS has only AVX2).
+    stands for the model in error messages. An embedding does not depend on the other clips of its
+    batch (but for the last bits, where OpenBLAS has only AVX2).
 
     >>> embedder = Embedder.from_folder("runs")  # doctest: +SKIP
     >>> embedder.text(["rain on a roof"]) @ embedder.audio(["rain.wav"], "embedding").T

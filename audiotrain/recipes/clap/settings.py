@@ -157,8 +157,8 @@ class ExportSettings:
     checkpoint: Path = Path("runs")
     """run folder; of a folder of runs the newest"""
     share: Share = 1.0
-    """position between the starting weights (0) and the trained ones (1); in between the model keeps
-    more of what it could before (WiSE-FT)"""
+    """position between the starting weights (0) and the trained ones (1); in between the model
+    keeps more of what it could before (WiSE-FT)"""
 
 
 @validated(kw_only=True)
