@@ -1,24 +1,23 @@
-"""The Trainer and all that trains arrays.
+"""The Trainer and what it trains with; no audio.
 
-arguments.py         Checks of the Trainer's settings and loaders, before anything runs
+arguments.py         TrainerArguments: the settings of a Trainer, checked by their types
 callbacks/           Callbacks of the Trainer
 checkpoint.py        Checkpoints
-contrastive.py       Contrastive losses on a batch of pairs
 crossval.py          Cross-validation
 data/                Datasets, loaders, samplers, collation
 declarative/         A training run from one settings file
 distributed/         Training on several processes
 engine/              What the Trainer runs
-ensembling.py        Several models as one
+ensembling.py        Voting, blending and stacking of predictions
 history.py           The numbers of a run as plain rows
 loggers/             Loggers of the Trainer
-losses.py            Losses on logits and class numbers
+losses.py            Losses on logits and class numbers, contrastive losses
 module.py            TrainModule
-optimizers.py        Groups of parameters, each with an optimizer of its own
+optimizers.py        Optimizers of groups of parameters
 run_folder.py        Run folders
 schedulers.py        Learning rate as a callable of the optimizer step
-submission.py        Predictions as a CSV in the columns and order of a competition's
+submission.py        Predictions as the CSV that a competition expects
 trainer.py           Trainer
-trainer_state.py     What a checkpoint of a Trainer holds, and how a run continues from it,
-weight_averaging.py  Weights between two models, to be fine-tuned and yet robust
+trainer_state.py     The state of a Trainer in a checkpoint, saved and restored
+weight_averaging.py  Interpolation of two models' weights, soups of checkpoints
 """

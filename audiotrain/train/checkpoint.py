@@ -39,14 +39,14 @@ def match(found: Arrays, expected: Arrays, place: str) -> None:
             if key in found and kind(found[key]) != kind(expected[key])
         ],
     }
-    told = [f"{len(keys)} {name}: {listed(keys)}" for name, keys in problems.items() if keys]
-    if told:
-        raise CheckpointError(f"{place} does not fit the model: {'; '.join(told)}")
+    parts = [f"{len(keys)} {name}: {listed(keys)}" for name, keys in problems.items() if keys]
+    if parts:
+        raise CheckpointError(f"{place} does not fit the model: {'; '.join(parts)}")
 
 
 def versions() -> dict[str, str]:
     """Versions of what wrote a checkpoint."""
-    found = {"python": platform.python_version(), "mlx": mx.__version__}
+    found = {"python": platform.python_version(), "mlx": metadata.version("mlx")}
     try:
         found["audiotrain"] = metadata.version("audiotrain")
     except metadata.PackageNotFoundError:
@@ -74,10 +74,10 @@ def save(folder: str | Path, arrays: dict[str, Arrays], meta: dict) -> Path:
                 _write_arrays(file, group_arrays)
                 sizes[file.name] = file.stat().st_size
         state = {"format": FORMAT, "versions": versions(), "files": sizes, "meta": meta}
-        with open(temporary / STATE, "w", encoding="utf-8") as file:
-            json.dump(state, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
+        with open(temporary / STATE, "w", encoding="utf-8") as state_file:
+            json.dump(state, state_file, indent=1)
+            state_file.flush()
+            os.fsync(state_file.fileno())
         _sync_folder(temporary)
         _swap(temporary, folder)
     except TypeError as error:
@@ -98,7 +98,7 @@ def load(folder: str | Path) -> tuple[dict[str, Arrays], dict]:
     """Read a checkpoint: arrays by group and meta. CheckpointError when it is damaged."""
     folder = _existing(Path(folder))
     state = _read_state(folder)
-    arrays = {}
+    arrays: dict[str, Arrays] = {}
     for name, size in state["files"].items():
         file = folder / name
         found = file.stat().st_size if file.is_file() else 0
@@ -106,6 +106,7 @@ def load(folder: str | Path) -> tuple[dict[str, Arrays], dict]:
             raise CheckpointError(f"{file}: {found} bytes, expected {size}: checkpoint cut short")
         try:
             group = mx.load(str(file))
+            assert isinstance(group, dict), "safetensors are arrays by name"
             mx.eval(group)  # mx.load is lazy: read now, while an error can name the file
         except (RuntimeError, ValueError) as error:
             raise CheckpointError(f"{file}: damaged ({error})") from None
@@ -121,8 +122,8 @@ def not_plain(data, place: str = "") -> str:
     """
     if isinstance(data, dict | list | tuple):
         items = data.items() if isinstance(data, dict) else enumerate(data)
-        told = (not_plain(value, f"{place}.{key}".lstrip(".")) for key, value in items)
-        return next(filter(None, told), "")
+        problems = (not_plain(value, f"{place}.{key}".lstrip(".")) for key, value in items)
+        return next(filter(None, problems), "")
     if data is None or isinstance(data, str | bool | int | float):
         return ""
     return f"{place} is a {type(data).__name__}, expected plain data"
@@ -156,7 +157,7 @@ def load_weights(module: nn.Module, folder: str | Path, averaged: bool = True) -
 
 
 def move(folder: str | Path, other: str | Path) -> None:
-    """Give a checkpoint another name. CheckpointError when that cannot be."""
+    """Rename a checkpoint. CheckpointError when that fails."""
     folder = _existing(Path(folder))
     try:
         os.replace(folder, other)
@@ -173,7 +174,7 @@ def remove(folder: str | Path) -> None:
 
 
 def _sweep(folder: Path) -> None:
-    """Delete what processes that were killed while they wrote this checkpoint left."""
+    """Delete the unfinished folders of killed processes."""
     for left in folder.parent.glob(f".{folder.name}.writing-*"):
         number = left.name.rpartition("-")[2]
         if number.isdecimal() and not _alive(int(number)):
@@ -185,8 +186,8 @@ def _alive(process: int) -> bool:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
-    except OSError:
-        return True
+    except OSError:  # of another user
+        pass
     return True
 
 
@@ -205,7 +206,6 @@ def _write_arrays(file: Path, arrays: Arrays) -> None:
 
 
 def _free(folder: Path) -> str:
-    """MLX says only that it could not write."""
     place = next(parent for parent in (folder, *folder.parents) if parent.exists())
     return f"{shutil.disk_usage(place).free / 1e6:.0f} MB are free there"
 

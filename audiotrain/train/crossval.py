@@ -357,6 +357,10 @@ def _number(score: float | None) -> float:
     return math.nan if score is None else score
 
 
+def _plain_scores(read: Callable[[int], Mapping[str, float]], k: int) -> dict[str, float]:
+    return dict(read(k))
+
+
 def summarize(scores: Sequence[Mapping[str, float]]) -> CVSummary:
     """Mean and deviation of the scores of each fold.
 
@@ -426,7 +430,7 @@ class CrossValidation(Generic[Store]):
                 if self.ranks.rank == 0:
                     print(f"\nfold {k} of {len(self.folds)}, {len(rows)} items", flush=True)
                 fit_fold(k)
-            scores.append(self.ranks.broadcast_from_rank0(lambda k=k: dict(read_scores(k))))
+            scores.append(self.ranks.broadcast_from_rank0(partial(_plain_scores, read_scores, k)))
         return summarize(scores)
 
     def write(self, summary: CVSummary, **extra: object) -> None:

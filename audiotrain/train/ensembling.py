@@ -124,11 +124,17 @@ def geometric_weights(logs: Sequence[np.ndarray], targets: Sequence[np.ndarray])
     members = len(logs[0])
     equal = np.full(members, 1 / members)
     sums_to_1 = {"type": "eq", "fun": lambda w: w.sum() - 1, "jac": lambda w: np.ones(members)}
-    found = scipy.optimize.minimize(
-        lambda w: geometric_cross_entropy(logs, targets, w), equal, jac=True, method="SLSQP",
-        bounds=[(0, 1)] * members, constraints=sums_to_1, options={"ftol": 1e-9, "maxiter": 200},
-    ).x.clip(0)  # fmt: skip
-    candidates = (equal, found / found.sum())
+    solution = scipy.optimize.minimize(
+        lambda w: geometric_cross_entropy(logs, targets, w),
+        equal,
+        jac=True,
+        method="SLSQP",
+        bounds=[(0, 1)] * members,
+        constraints=sums_to_1,
+        options={"ftol": 1e-9, "maxiter": 200},
+    )
+    weights = solution.x.clip(0)
+    candidates = (equal, weights / weights.sum())
     return min(candidates, key=lambda w: geometric_cross_entropy(logs, targets, w)[0])
 
 

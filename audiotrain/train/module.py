@@ -1,4 +1,4 @@
-"""TrainModule: a model that knows its loss and its optimizer; the Trainer asks it for both.
+"""TrainModule: a model with its loss and its optimizer, which the Trainer uses.
 
 Metrics are scalar mx.arrays; accuracies are fractions in 0..1, never percent.
 """
@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 import mlx.optimizers as optim
-from mlx.utils import tree_flatten
 
 from audiotrain.backend.buffers import Buffered, freeze_buffers
 from audiotrain.train.engine.batch_tree import flatten_batch
+from audiotrain.utils.arrays import arrays_of
 
 if TYPE_CHECKING:
     from audiotrain.train.trainer import Trainer
@@ -35,8 +35,10 @@ class OptimizerConfig:
         MLX leaves it off, which makes the first steps about three times as long as the learning
         rate says. `bias_correction=False` leaves the optimizer as it was made.
         """
-        several = isinstance(self.optimizer, optim.MultiOptimizer)
-        for optimizer in self.optimizer.optimizers if several else [self.optimizer]:
+        optimizers = [self.optimizer]
+        if isinstance(self.optimizer, optim.MultiOptimizer):
+            optimizers = self.optimizer.optimizers
+        for optimizer in optimizers:
             if self.bias_correction and isinstance(optimizer, optim.Adam):
                 optimizer.bias_correction = True
         return self.optimizer
@@ -82,7 +84,7 @@ class TrainModule(Buffered):
         return self(batch[0] if isinstance(batch, tuple | list) else batch)
 
     def batch_weight(self, batch: Any) -> mx.array | int:
-        """What one batch counts when losses and gradients are averaged over batches.
+        """The weight of one batch in averages of losses and gradients over batches.
 
         The length of the batch's first array, unless a module with masked losses overrides it
         with the number of items that its mean runs over (an int or a scalar array).
@@ -139,21 +141,21 @@ class TrainModule(Buffered):
             self.log(name, value)
 
     def attach(self, trainer: "Trainer") -> None:
-        """Tell the module which Trainer it belongs to."""
+        """Make this the module's `trainer`."""
         self.__dict__["_attached_trainer"] = trainer
 
     def parameter_counts(self) -> tuple[int, int]:
         """Numbers of all and of trainable parameters."""
-        total = sum(leaf.size for _, leaf in tree_flatten(self.parameters()))
-        return total, sum(leaf.size for _, leaf in tree_flatten(self.trainable_parameters()))
+        trees = self.parameters(), self.trainable_parameters()
+        total, trainable = (sum(a.size for a in arrays_of(tree).values()) for tree in trees)
+        return total, trainable
 
 
 def optimizer_config(
     module: TrainModule, configure: Callable[[TrainModule], OptimizerConfig] | None = None
 ) -> OptimizerConfig:
-    """What `configure`, or the module's `configure_optimizers`, gives; ValueError when that is
-    something else, or when there is nothing to train. Buffers are not trained, whoever unfroze
-    them."""
+    """The result of `configure`, or of the module's `configure_optimizers`; ValueError when that is
+    no OptimizerConfig, or when the module has no trainable parameters. Buffers are frozen first."""
     freeze_buffers(module)
     check_trainable(module)
     config = module.configure_optimizers() if configure is None else configure(module)
@@ -166,10 +168,10 @@ def optimizer_config(
 
 
 def check_trainable(module: TrainModule) -> None:
-    """ValueError when there is nothing to train."""
+    """ValueError when a module has no trainable parameters."""
     total, trainable = module.parameter_counts()
     if not trainable:
-        way = "unfreeze() what shall learn" if total else "give it layers or arrays as attributes"
+        way = "unfreeze() some" if total else "give it layers or arrays as attributes"
         raise ValueError(
             f"{type(module).__name__} has no trainable parameters ({total} in all, "
             f"{total - trainable} frozen): {way}"

@@ -1,4 +1,4 @@
-"""Groups of parameters, each with an optimizer of its own: rates per part, layer-wise decay.
+"""Optimizers of groups of parameters: learning rates per part, layer-wise decay.
 
 In a pattern `*` stands for any characters of a parameter's dotted name, dots too, and `?` for one.
 """
@@ -9,7 +9,10 @@ from fnmatch import fnmatchcase
 import mlx.core as mx
 import mlx.nn as nn
 import mlx.optimizers as optim
-from mlx.utils import tree_flatten, tree_unflatten
+from mlx.utils import tree_unflatten
+
+from audiotrain.utils.arrays import Arrays, arrays_of
+from audiotrain.utils.text import listed
 
 Rule = tuple[str | Sequence[str], optim.Optimizer]
 
@@ -30,29 +33,28 @@ class GroupedOptimizer(optim.MultiOptimizer):
 
     def init(self, parameters: dict) -> None:
         """Make the state; ValueError naming parameters, perhaps just unfrozen, without a group."""
-        paths = [path for path, _ in tree_flatten(parameters)]
-        unmatched = [path for path in paths if self.group(path) is None]
+        unmatched = [path for path in arrays_of(parameters) if self.group(path) is None]
         if unmatched:
-            more = f" and {len(unmatched) - 3} more" if len(unmatched) > 3 else ""
-            raise ValueError(
-                f"no group ({', '.join(self.names)}) has a pattern for "
-                f"{', '.join(unmatched[:3])}{more}"
-            )
+            names = ", ".join(self.names)
+            raise ValueError(f"no group ({names}) has a pattern for {listed(unmatched, 3)}")
         for name, optimizer in zip(self.names, self.optimizers, strict=True):
             optimizer.init(self._part(name, parameters))
 
     def apply_gradients(self, gradients: dict, parameters: dict) -> dict:
         """The new parameters. MultiOptimizer's stumbles over lists of which a group has a part."""
-        updated = []
+        updated: Arrays = {}
         for name, optimizer in zip(self.names, self.optimizers, strict=True):
             part = optimizer.apply_gradients(self._part(name, gradients), parameters)
-            updated.extend(tree_flatten(part))
-        return tree_unflatten(updated) if updated else {}
+            updated |= arrays_of(part)
+        return _tree(updated)
 
     def _part(self, name: str, tree: dict) -> dict:
-        """The leaves of one group."""
-        part = [(path, leaf) for path, leaf in tree_flatten(tree) if self.group(path) == name]
-        return tree_unflatten(part) if part else {}
+        arrays = arrays_of(tree)
+        return _tree({path: arrays[path] for path in arrays if self.group(path) == name})
+
+
+def _tree(arrays: Arrays) -> dict:
+    return tree_unflatten(list(arrays.items())) if arrays else {}
 
 
 def parameter_groups(module: nn.Module, rules: Mapping[str, Rule]) -> GroupedOptimizer:
@@ -77,7 +79,7 @@ def parameter_groups(module: nn.Module, rules: Mapping[str, Rule]) -> GroupedOpt
     optimizer = GroupedOptimizer(rules)
     parameters = module.trainable_parameters()
     optimizer.init(parameters)
-    taken = {optimizer.group(path) for path, _ in tree_flatten(parameters)}
+    taken = {optimizer.group(path) for path in arrays_of(parameters)}
     for name, (patterns, _) in rules.items():
         if name not in taken:
             raise ValueError(
@@ -88,9 +90,8 @@ def parameter_groups(module: nn.Module, rules: Mapping[str, Rule]) -> GroupedOpt
 
 
 def layer_decay(layers: Sequence[str], decay: float) -> dict[str, float]:
-    """The share of the rate for each layer, from the input to the output: `decay` a layer less.
-
-    The last has 1. Clark et al. 2020, ELECTRA, arXiv:2003.10555.
+    """The share of the learning rate of each layer, from the input to the output: 1 for the last,
+    times `decay` for each layer before it. Clark et al. 2020, ELECTRA, arXiv:2003.10555.
 
     >>> layer_decay(["embeddings.*", "layers.0.*", "layers.1.*"], decay=0.5)
     {'embeddings.*': 0.25, 'layers.0.*': 0.5, 'layers.1.*': 1.0}
@@ -127,10 +128,10 @@ class CycledAdamW(optim.AdamW):
         self._maybe_schedule("momentum", momentum)
 
     @property
-    def betas(self) -> tuple[mx.array, float]:
-        """Of the step under way."""
-        return self.state["momentum"], self._beta2
+    def betas(self) -> list:
+        """The momentum of the current step, and beta2."""
+        return [self.state["momentum"], self._beta2]
 
     @betas.setter
-    def betas(self, betas: list[float]) -> None:
+    def betas(self, betas: list) -> None:
         self._beta2 = betas[1]

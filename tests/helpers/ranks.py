@@ -25,9 +25,9 @@ from audiotrain.models.chords import ChordModelSettings, FrameChordModel
 from audiotrain.music.chord_classes import HEAD_SIZES, HEADS
 from audiotrain.recipes.clap import recipe as clap_recipe
 from audiotrain.train.callbacks import Callback, EarlyStopping, ModelCheckpoint
-from audiotrain.train.contrastive import ContrastiveLoss
 from audiotrain.train.engine.grad_cache import in_micro_batches
 from audiotrain.train.loggers import Logger
+from audiotrain.train.losses import ContrastiveLoss
 
 SIZES = dict(zip(HEADS, HEAD_SIZES, strict=True))
 BATCH = int(os.environ.get("RANKS_BATCH", 4))  # samples of all ranks together

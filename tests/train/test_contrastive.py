@@ -6,7 +6,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from audiotrain.train.contrastive import ContrastiveLoss, SigLIPLoss, bounded_exp
+from audiotrain.train.losses import ContrastiveLoss, SigLIPLoss, bounded_exp
 
 PAIRS, WIDTH = 8, 5
 GROUPS = {

@@ -27,12 +27,12 @@ from audiotrain.recipes.clap.finetuning import (
     optimizer_config,
 )
 from audiotrain.train.callbacks.base import Callback
-from audiotrain.train.contrastive import Blended, ContrastiveLoss, SigLIPLoss
 from audiotrain.train.data.datasets import ArrayDataset
 from audiotrain.train.data.loader import DataLoader
 from audiotrain.train.engine.evaluation_loop import predict
 from audiotrain.train.engine.grad_cache import in_micro_batches
 from audiotrain.train.engine.memory import checkpoint_layers
+from audiotrain.train.losses import Blended, ContrastiveLoss, SigLIPLoss
 from audiotrain.train.module import OptimizerConfig, TrainModule
 from audiotrain.train.schedulers import WarmupLinearScheduler
 

@@ -3,7 +3,7 @@
 base.py              Callback
 builtin.py           The built-in callbacks
 model_checkpoint.py  ModelCheckpoint
-progress.py          What a person sees of a run while it goes
+progress.py          ModelSummary and ProgressBar
 """
 
 from audiotrain.train.callbacks.base import Callback, Monitor

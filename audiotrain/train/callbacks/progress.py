@@ -1,12 +1,12 @@
-"""What a person sees of a run while it goes: the model's summary and the progress."""
+"""ModelSummary and ProgressBar: the output of a run on the terminal."""
 
 import sys
 import time
 
-from mlx.utils import tree_flatten
 from tqdm import tqdm
 
 from audiotrain.train.callbacks.base import Callback, Monitor
+from audiotrain.utils.arrays import arrays_of
 
 COLUMNS = 100  # of the line at an epoch's end
 
@@ -25,7 +25,7 @@ class ModelSummary(Callback):
         lines = []
         for name, child in module.children().items():
             parameters = child.parameters() if hasattr(child, "parameters") else child
-            size = sum(a.size for _, a in tree_flatten(parameters) if hasattr(a, "size"))
+            size = sum(array.size for array in arrays_of(parameters).values())
             lines.append(f"  {name:<24}{type(child).__name__:<24}{size:>14,}")
         total, trainable = module.parameter_counts()
         head = f"{type(module).__name__}: {total:,} parameters, {trainable:,} trainable"
@@ -66,18 +66,17 @@ class ProgressBar(Callback):
         if (batch_idx + 1) % self.refresh_rate:
             return
         now = time.monotonic()
+        # Of the step before this one: its result is there, reading it does not wait.
+        loss = trainer.latest.get("loss") if trainer.latest is not None else None
+        shown = "" if loss is None else f"loss {loss:.4f}"
         if self.bar is not None and now - self.last_draw >= 0.1:
             self.last_draw = now
-            if trainer.latest is not None:  # the step before: its result is there, no waiting
-                loss = trainer.latest.get("loss")
-                self.bar.set_postfix_str("" if loss is None else f"loss {loss:.4f}", refresh=False)
+            self.bar.set_postfix_str(shown, refresh=False)
             self.bar.update(batch_idx + 1 - self.bar.n)
         elif self.bar is None and now - self.last_line >= self.line_seconds:
             self.last_line = now
-            total = trainer.num_training_batches or "?"
-            loss = trainer.latest.get("loss") if trainer.latest is not None else None
-            told = "" if loss is None else f", loss {loss:.4f}"
-            self._print(f"{self._epoch(trainer)}: batch {batch_idx + 1} of {total}{told}")
+            batch = f"batch {batch_idx + 1} of {trainer.num_training_batches or '?'}"
+            self._print(", ".join(filter(None, (f"{self._epoch(trainer)}: {batch}", shown))))
 
     def on_validation_start(self, trainer, module) -> None:
         if self.bar is not None:

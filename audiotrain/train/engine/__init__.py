@@ -1,14 +1,14 @@
 """What the Trainer runs: steps, loops, precision, memory.
 
-batch_tree.py         A batch as the compiled step takes it
+batch_tree.py         Batches as lists of arrays and a structure
 compiled_function.py  A function of a batch compiled over listed state
-evaluation_loop.py    Averages weighted by what each batch counts, and one pass over a loader
+evaluation_loop.py    Averages weighted by batch, and one pass over a loader
 fit_loop.py           The fit loop
-grad_cache.py         Batches of a contrastive loss that are larger than memory
-memory.py             Memory of a run
+grad_cache.py         GradCache: contrastive batches that are larger than memory
+memory.py             Memory limits, gradient checkpointing
 precision.py          Precision of a run
-signals.py            Ctrl-C and SIGTERM end a run after its step, where all is whole
-step_metrics.py       The numbers of training steps
+signals.py            Ctrl-C and SIGTERM end a run after its step
+step_metrics.py       Numbers of training steps, read in batches
 steps.py              The training and evaluation steps, each one compiled graph
-update.py             Whether a step's numbers are finite, and an exact choice between its new
+update.py             Norm of the gradients; keeps the old state where a step is not finite
 """

@@ -74,11 +74,13 @@ def _unflatten(arrays: Iterator[mx.array], structure: Structure) -> Any:
         return next(arrays)
     if structure[0] == "constant":
         return structure[2]
+    kind: Any
     kind, names, structures = structure
     children = [_unflatten(arrays, child) for child in structures]
-    if kind is dict or is_dataclass(kind):
-        named = dict(zip(names, children, strict=True))
-        return named if kind is dict else kind(**named)
+    if kind is dict:
+        return dict(zip(names, children, strict=True))
+    if hasattr(kind, "__dataclass_fields__"):
+        return kind(**dict(zip(names, children, strict=True)))
     return kind(*children) if hasattr(kind, "_fields") else kind(children)
 
 

@@ -147,7 +147,13 @@ def as_float(scalar: mx.array) -> float:
     return np.array(scalar).item()
 
 
+def random_state() -> mx.array:
+    """MLX's global random key (2,), the array that it updates itself."""
+    state: Any = mx.random.state
+    return state[0]
+
+
 def random_key() -> int:
     """MLX's global random state as one number; `mx.random.seed` takes it back."""
-    high, low = np.array(mx.random.state[0]).tolist()
+    high, low = np.array(random_state()).tolist()
     return high << 32 | low

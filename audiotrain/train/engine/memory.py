@@ -1,4 +1,4 @@
-"""Memory of a run: MLX's limits while it lasts, and layers that are computed twice to keep less."""
+"""Memory of a run: MLX's limits, and gradient checkpointing."""
 
 import contextlib
 import functools
@@ -8,6 +8,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from audiotrain.backend.wrapped_calls import wrap_call
+from audiotrain.train.engine.compiled_function import random_state
 from audiotrain.train.engine.precision import Bfloat16Mixed
 from audiotrain.utils.arrays import Arrays, arrays_of, put_arrays
 
@@ -32,12 +33,12 @@ def memory_limits(
 
 
 def checkpoint_layers(layers: Iterable[nn.Module]) -> None:
-    """Let each layer keep only its input for the backward pass, and compute the rest again there.
+    """Make each layer keep only its input for the backward pass, and compute the rest again there.
 
     Saves the memory of activations for about a third more computation (gradient checkpointing,
     Chen et al. 2016, arXiv:1604.06174). Gradients stay the same, dropout included, and so do names
-    and number of parameters. Choose layers that repeat, such as the blocks of a transformer: what
-    is kept is one input a block. Each must return arrays in dicts, lists or tuples.
+    and number of parameters. Choose layers that repeat, such as the blocks of a transformer: one
+    input a block is kept. Each must return arrays in dicts, lists or tuples.
 
     >>> model = nn.Sequential(*[nn.Linear(8, 8) for _ in range(4)])
     >>> checkpoint_layers(model.layers)
@@ -53,7 +54,7 @@ def checkpoint_layers(layers: Iterable[nn.Module]) -> None:
 
 @functools.cache
 def _checkpointed(kind: type) -> type:
-    """The class of a checkpointed layer: its own one with another `__call__`."""
+    """The class of a checkpointed layer: a subclass with another `__call__`."""
 
     def call(layer, *args, **kwargs):
         return _compute_twice(layer, kind.__call__, args, kwargs)
@@ -78,18 +79,18 @@ def _compute_twice(layer: nn.Module, call, args: tuple, kwargs: dict):
 
 
 class Moment:
-    """What a computation of a module depends on now, to do it again later."""
+    """The state that a module's computation depends on, to repeat it later."""
 
     def __init__(self, module: nn.Module):
         self.module = module
-        self.arrays, self.key = arrays_of(module), _random_key()
+        self.arrays, self.key = arrays_of(module), mx.array(random_state())
         self.outermost = Bfloat16Mixed.outermost
 
     @contextlib.contextmanager
     def again(self, parameters: Arrays, key: mx.array | None = None) -> Iterator[None]:
-        """Inside the block all is as it was, but for `parameters`; after it, as before it.
+        """Inside the block the saved state holds, with other `parameters`; it is undone after it.
 
-        What the module changes in the block (BatchNorm's statistics) it has changed already.
+        Changes that the module makes in the block (BatchNorm's statistics) were made before.
         """
         after = Moment(self.module)
         self._put(self.arrays | parameters, self.key if key is None else key)
@@ -100,10 +101,5 @@ class Moment:
 
     def _put(self, arrays: Arrays, key: mx.array) -> None:
         put_arrays(self.module, arrays)
-        mx.random.state[0][:] = mx.stop_gradient(key)
+        random_state()[:] = mx.stop_gradient(key)
         Bfloat16Mixed.outermost = self.outermost
-
-
-def _random_key() -> mx.array:
-    """The key that MLX draws with next, in an array of its own."""
-    return mx.array(mx.random.state[0])

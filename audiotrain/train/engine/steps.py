@@ -140,7 +140,8 @@ class TrainStep:
 
     def _update(self, batch) -> dict:
         old_model, old_optimizer = arrays_of(self.module.state), arrays_of(self.optimizer.state)
-        loss, metrics, weight, gradients = self.ranks.average(*self._gradients(batch))
+        loss, metrics, weight, gradients = self._gradients(batch)
+        loss, metrics, weight, gradients = self.ranks.average(loss, metrics, weight, gradients)
         norm = gradient_norm(gradients)
         finite = mx.isfinite(loss) & mx.isfinite(norm)
         self._descend(gradients, norm)
@@ -153,9 +154,9 @@ class TrainStep:
 
     def _accumulate(self, batch) -> dict:
         old_model = arrays_of(self.module.state)
-        *numbers, gradients = self._gradients(batch)
-        rank_weight, norm = numbers[2], gradient_norm(gradients)
-        loss, metrics, weight, norm = self.ranks.average(*numbers, norm)
+        loss, metrics, rank_weight, gradients = self._gradients(batch)
+        norm = gradient_norm(gradients)
+        loss, metrics, weight, norm = self.ranks.average(loss, metrics, rank_weight, norm)
         finite = mx.isfinite(loss) & mx.isfinite(norm)
         keep_if(finite, self.module.state, old_model, {}, {})
         weight = mx.where(finite, weight, 0.0)

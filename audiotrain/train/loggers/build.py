@@ -1,4 +1,4 @@
-"""A run's loggers from its settings; MLflow as a callback of its own."""
+"""A run's loggers from its settings; MLflow as a callback."""
 
 import importlib.util
 import json
@@ -13,15 +13,17 @@ from audiotrain.train.loggers.tensorboard_logger import TensorBoardLogger
 from audiotrain.train.loggers.wandb_logger import WandbLogger
 from audiotrain.utils.files import write_json
 
+MLFLOW_SETTINGS = ("tracking_uri", "log_models", "register_model", "model_name")
+
 
 @dataclass(frozen=True)
 class MLflowConfig:
-    """What MLflow is told of a run, and whether its model is kept and registered there."""
+    """The arguments of MLflowLogger, for MLflowCallback."""
 
     experiment_name: str = "default"
     run_name: str | None = None
     tracking_uri: str | None = None
-    """a server, or sqlite:///FILE; nothing: MLFLOW_TRACKING_URI"""
+    """a server, or sqlite:///FILE; default: MLFLOW_TRACKING_URI"""
     log_models: bool = False
     register_model: bool = False
     model_name: str | None = None
@@ -29,7 +31,7 @@ class MLflowConfig:
     """id of the run that this one is a part of, such as a cross-validation's"""
 
     def logger(self) -> MLflowLogger:
-        """The logger that says it."""
+        """The logger with these arguments."""
         return MLflowLogger(**vars(self))
 
 
@@ -66,14 +68,13 @@ def best_checkpoint(trainer) -> Path | None:
 
 
 def fold_group(run: Path) -> str | None:
-    """What the folds of a cross-validation are grouped under: the name of the folder that they are
-    in; None for a run that is no fold."""
+    """The group of a cross-validation's folds: the name of their folder; None for other runs."""
     return run.parent.name if (run.parent / "folds.json").is_file() else None
 
 
 def parent_run(folder: Path, made: MLflowLogger) -> MLflowLogger:
-    """A logger of the MLflow run that a cross-validation's folds are shown inside: `made`, or when
-    `folder` has mlflow.json the run that it names, which is written otherwise."""
+    """`made`, as the MLflow run that contains a cross-validation's folds; continues the run that
+    mlflow.json in `folder` names, or else writes the file."""
     file = folder / "mlflow.json"
     if file.exists():
         made.load_state_dict(json.loads(file.read_text(encoding="utf-8")))
@@ -89,25 +90,18 @@ def run_loggers(
 
     Runs of one `group` are shown together in W&B; `parent` is the id of a run in MLflow.
     """
-    for name in tracking.loggers:
-        if importlib.util.find_spec(name) is None:
-            raise ImportError(f"tracking.loggers: {name} is not installed: pip install {name}")
-    experiment, name = tracking.experiment_name, tracking.run_name or run.name
-    made = []
-    if "wandb" in tracking.loggers:
-        made.append(WandbLogger(experiment, name, save_dir=run, group=group))
-    if "tensorboard" in tracking.loggers:
-        made.append(TensorBoardLogger(run, "tensorboard"))
-    if "mlflow" in tracking.loggers:
-        made.append(
-            MLflowLogger(
-                experiment,
-                name,
-                tracking.tracking_uri,
-                log_models=tracking.log_models,
-                register_model=tracking.register_model,
-                model_name=tracking.model_name,
-                parent=parent,
+    for library in tracking.loggers:
+        if importlib.util.find_spec(library) is None:
+            raise ImportError(
+                f"tracking.loggers: {library} is not installed: pip install {library}"
             )
-        )
-    return made
+    experiment, name = tracking.experiment_name, tracking.run_name or run.name
+    loggers: list[Logger] = []
+    if "wandb" in tracking.loggers:
+        loggers.append(WandbLogger(experiment, name, save_dir=run, group=group))
+    if "tensorboard" in tracking.loggers:
+        loggers.append(TensorBoardLogger(run, "tensorboard"))
+    if "mlflow" in tracking.loggers:
+        settings = {key: vars(tracking)[key] for key in MLFLOW_SETTINGS}
+        loggers.append(MLflowLogger(experiment, name, parent=parent, **settings))
+    return loggers

@@ -12,7 +12,7 @@ from audiotrain.models.clap import CLAP
 from audiotrain.models.clap.model import logit_scale
 from audiotrain.recipes.clap.finetuning import LoraSettings, OptimizationSettings, optimizer_config
 from audiotrain.recipes.clap.training import CLAPTraining, CLAPTrainModule, LossSettings
-from audiotrain.train.contrastive import ContrastiveLoss, SigLIPLoss
+from audiotrain.train.losses import ContrastiveLoss, SigLIPLoss
 from audiotrain.utils.arrays import arrays_of
 
 ROWS = 6

@@ -9,9 +9,9 @@ from mlx.utils import tree_flatten
 from toy import same, trainer, weights
 
 from audiotrain import OptimizerConfig, TrainModule
-from audiotrain.train.contrastive import ContrastiveLoss, bounded_exp
 from audiotrain.train.engine.grad_cache import in_micro_batches
 from audiotrain.train.engine.memory import checkpoint_layers
+from audiotrain.train.losses import ContrastiveLoss, bounded_exp
 
 ROWS, WIDTH = 16, 6
 
