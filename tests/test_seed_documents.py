@@ -208,9 +208,13 @@ def given(key: str) -> dict:
             names |= {"train_loader": DataLoader(sequences(8), 4)}
             names |= {"val_loader": DataLoader(sequences(4), 4)}
             names["small_bert"] = {
-                "vocab_size": 100, "hidden_size": 16, "num_hidden_layers": 1,
-                "num_attention_heads": 2, "intermediate_size": 16, "max_position_embeddings": 16,
-            }  # fmt: skip
+                "vocab_size": 100,
+                "hidden_size": 16,
+                "num_hidden_layers": 1,
+                "num_attention_heads": 2,
+                "intermediate_size": 16,
+                "max_position_embeddings": 16,
+            }
         case "003-02":
             names["test_loader"] = batches(6, 4, 8)
         case "003-06":
@@ -562,9 +566,13 @@ def many_metrics(names, capsys):
 
 
 HISTORY = {
-    "train_loss", "val_loss", "val_chord_type_acc", "val_root_acc", "val_bass_note_acc",
+    "train_loss",
+    "val_loss",
+    "val_chord_type_acc",
+    "val_root_acc",
+    "val_bass_note_acc",
     "learning_rate",
-}  # fmt: skip
+}
 COMPONENTS = {"total_loss", "chord_type_loss", "root_loss", "bass_note_loss"}
 ACCURACIES = {"chord_type_acc", "root_acc", "bass_note_acc"}
 
@@ -940,9 +948,14 @@ def test_the_page_on_functions_has_the_right_forms():
     code = "\n".join(re.findall(r"^(?:>>>|\.\.\.) (.*)$", page, re.MULTILINE))
     table = dict(re.findall(r"^\| `([^`]+)`.* \| .*?`([^`]+)`", page, re.MULTILINE))
     seen = [
-        "net.apply(params, x)", "optimizer.update(params, gradients)", "optimizer.state()",
-        "mx.utils.tree_map", "mx.save(file, tree)", "with mx.default_device(device):", "mx.copy(x)",
-    ]  # fmt: skip
+        "net.apply(params, x)",
+        "optimizer.update(params, gradients)",
+        "optimizer.state()",
+        "mx.utils.tree_map",
+        "mx.save(file, tree)",
+        "with mx.default_device(device):",
+        "mx.copy(x)",
+    ]
     assert list(table) == seen
     for right in table.values():
         assert right.partition("(")[0].rpartition(".")[2] in code, right
