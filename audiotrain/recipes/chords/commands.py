@@ -50,7 +50,7 @@ def train(settings: TrainSettings) -> ChordReport | None:
 
 
 def evaluate(settings: EvaluateSettings) -> dict:
-    """Score a model on a folder; what metrics.json says."""
+    """Score a model on a folder; the content of metrics.json."""
     paths = settings.checkpoint
     spec = EnsembleSpec.of(paths, "chords", settings.join, get_args(Join))
     # One run's scores go into it; those of several into the first path that is named.

@@ -23,8 +23,8 @@ SHOWN = (*chord_report.SHOWN, "argmax_majmin", "argmax_mirex", "argmax_seg", "ch
 
 
 class Material(NamedTuple):
-    """Songs by name, the group of each, and one chord of each where all are clips of one; composed
-    songs that all folds train on."""
+    """Songs by name and the group of each; the chord of each where all are clips of one chord;
+    composed songs that all folds train on."""
 
     songs: dict[str, list[Song]]
     groups: list[str]
@@ -33,7 +33,7 @@ class Material(NamedTuple):
 
 
 def cross_validate(settings: CvSettings) -> dict:
-    """Train and test on each fold that is not done yet; what metrics.json says."""
+    """Train and test on each fold that is not done yet; the content of metrics.json."""
     begun, ranks = time.monotonic(), distributed.join()
     settings = with_pretrained(settings)
     folder = runs.open_run_on_all_ranks(settings, "chords-cv")
@@ -87,7 +87,7 @@ def gather(recipe: ChordRecipe, log: ProblemLog) -> Material:
     if settings.songs is not None and settings.songs < len(items):
         items = [items[n * len(items) // settings.songs] for n in range(settings.songs)]
     loaded = recipe.load([("train", item) for item in items])
-    songs = {found[0].name: found for found in split.keep_readable(loaded, recipe.unit, log)}
+    songs = {song[0].name: song for song in split.keep_readable(loaded, recipe.unit, log)}
     readable = [recipe.items[name] for name in songs]
     labels = [item.clip_label for item in readable if item.clip_label is not None]
     groups = [item.group or item.id for item in readable]
@@ -100,12 +100,13 @@ def split_of(
     """Rows of songs by part, where fold `k` is `tested` on: `settings.valid` of all songs, of
     other groups, is validated on. ValueError when one group alone is left to train on."""
     rest = np.setdiff1d(np.arange(len(groups)), tested)
-    left = [groups[row] for row in rest]
-    if len(set(left)) < 2:
+    rest_groups = [groups[row] for row in rest]
+    count = len(set(rest_groups))
+    if count < 2:
         raise ValueError(
-            f"fold {k}: {len(set(left))} group of songs left to train on, expected 2 or more, "
+            f"fold {k}: {count} group of songs left to train on, expected 2 or more, "
             f"one to validate on; there are {len(set(groups))} in all"
         )
     pieces = max(2, round(len(rest) / (settings.valid * len(groups))))
-    valid = rest[make_folds(left, min(pieces, len(set(left))), seed=settings.seed)[0]]
+    valid = rest[make_folds(rest_groups, min(pieces, count), seed=settings.seed)[0]]
     return {"train": np.setdiff1d(rest, valid), "valid": valid, "test": tested}

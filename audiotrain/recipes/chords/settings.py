@@ -31,7 +31,7 @@ class JoinSettings:
 
     join: Literal["mean", "geometric"] | None = None
     """how several models' probabilities are joined: their mean, or that of their logarithms;
-    default: their mean, or as an ensemble's folder says"""
+    default: their mean, or that of the ensemble"""
     tta: tuple[Literal["transpose", "tuning"], ...] = ()
     """test-time augmentation: average over transpositions; estimate the tuning first"""
 

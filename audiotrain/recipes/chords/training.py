@@ -62,8 +62,8 @@ class OptimizationSettings(WarmupSettings):
 
 class ChordTraining(TrainModule):
     """Batches {"features" (batch, frames, bins), "classes" (batch, frames, 3)} to loss and
-    frame accuracies (fractions of the labelled frames). The loss of the chord type is told the root
-    (`with_root`), its accuracy is not."""
+    frame accuracies (fractions of the labelled frames). The loss of the chord type, not its
+    accuracy, is given the true root (`with_root`)."""
 
     def __init__(
         self,
@@ -118,17 +118,17 @@ class ChordTraining(TrainModule):
 
 
 def _is_inner_matrix(name: str, array: mx.array) -> bool:
-    """Whether Muon is made for a parameter: a matrix between two layers of the trunk (Jordan et
+    """Whether Muon applies to a parameter: a matrix between two layers of the trunk (Jordan et
     al. 2024, kellerjordan.github.io/posts/muon)."""
     inside = ".blocks." in name or ".pools." in name
     return inside and array.ndim > 1 and len(array) > 1
 
 
 def with_root(logits: Mapping[str, mx.array], roots: mx.array) -> dict[str, mx.array]:
-    """The logits, with the chord type's of the true roots (batch, frames) where there is one, else
-    of the likely ones as they were; the same logits if the model does not know types by root.
+    """The logits, with those of the chord type given the true roots (batch, frames), or given the
+    predicted ones where a frame has no root; unchanged if the model has no types by root.
 
-    So it learns how likely a type is if the root is this one, which is what decoding asks for.
+    So the model learns the probability of a type given the root, which decoding uses.
     """
     if "chord_type_of_root" not in logits:
         return dict(logits)
@@ -140,8 +140,8 @@ def with_root(logits: Mapping[str, mx.array], roots: mx.array) -> dict[str, mx.a
 def change_loss(logits: mx.array, classes: mx.array) -> mx.array:
     """Mean cross entropy of logits (batch, steps, pools) that a chord begins at a step.
 
-    classes (batch, frames, 3). A step is `frames / steps` frames long and is known by a frame in
-    its middle; where that frame or the step's before it has no label, nothing is counted.
+    classes (batch, frames, 3). A step is `frames / steps` frames long and has the label of its
+    middle frame; steps without a label, or after one without, are not counted.
     """
     patch = classes.shape[1] // logits.shape[1]
     middle = classes[:, patch // 2 :: patch]
@@ -155,7 +155,7 @@ def change_loss(logits: mx.array, classes: mx.array) -> mx.array:
 def head_accuracies(
     logits: Mapping[str, mx.array], targets: Mapping[str, mx.array]
 ) -> dict[str, mx.array]:
-    """Share of right answers of each head, "<head>_acc", among targets that are not ignored.
+    """Accuracy of each head, "<head>_acc", over targets that are not ignored.
 
     By head, logits (..., classes) and targets (...).
     """

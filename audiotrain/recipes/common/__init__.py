@@ -4,7 +4,7 @@
         name = "loudness"                                # runs/loudness-DATE-TIME, presets, loggers
 
         def discover(self, log): ...                     # -> Corpus: the labelled items
-        def load(self, items): ...                       # -> what is read of each, or why it cannot
+        def load(self, items): ...                       # -> the content of each, or why not
         def experiment(self, parts, run): ...            # -> Experiment(module, train, valid, …)
         def score(self, parts, run): ...                 # the best checkpoint on parts["test"]
 

@@ -45,7 +45,7 @@ class EnsembleSpec:
         if len(paths) == 1 and (paths[0] / ENSEMBLE).is_file():
             if join is not None:
                 raise ValueError(
-                    f"--join {join}: {paths[0]} is an ensemble, which says how; expected none"
+                    f"--join {join}: {paths[0]} is an ensemble with a join; expected none"
                 )
             return cls.read(paths[0], recipe, joins)
         return cls(tuple(resolve(paths, recipe)), join=join or "mean")

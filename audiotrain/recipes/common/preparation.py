@@ -32,11 +32,11 @@ def prepare(
     workers: int | None = None,
     ranks: SingleProcess | None = None,
 ) -> list[str | None]:
-    """`function(item)` for each item, with a progress bar that says `text`: None, or what is wrong
-    with it; the function leaves what it made in `caches`, in whichever process it runs.
+    """`function(item)` for each item, with a progress bar named `text`: None, or a line with
+    the problem; the function leaves what it made in `caches`, in whichever process it runs.
 
     `workers` processes compute, by default one for each core; the `ranks` of one host share its
-    cores and the items. ValueError, one line, when a worker process dies (`name(item)` says where),
+    cores and the items. ValueError, one line, when a worker process dies (with `name(item)`),
     here or on another rank.
     """
 
@@ -58,16 +58,16 @@ def prepare(
 def share_out(
     count: int, compute: Callable[[Sequence[int], int], list[str | None]], ranks: SingleProcess
 ) -> list[str | None]:
-    """What `compute(numbers, cores)` says of each of `count` items, shared out over the ranks of
-    one host: another may have a cache, and items that it lacks, of its own.
+    """The result of `compute(numbers, cores)` for each of `count` items, shared out over the ranks
+    of one host; another host may have a cache of its own.
 
-    ValueError, one line, on all ranks where one has it, or has ended.
+    ValueError, one line, on all ranks when one raises it, or has ended.
     """
     hosts = _gather(ranks, socket.gethostname())
     here = [rank for rank, host in enumerate(hosts) if host == hosts[ranks.rank]]
     share = range(here.index(ranks.rank), count, len(here))
     results: list[str | None] = []
-    error = None
+    error: ValueError | None = None
     try:
         results = compute(share, max(1, available_cores() // len(here)))
     except ValueError as raised:
@@ -91,7 +91,7 @@ def fill_cache(
     compute: Callable[[Sequence[int]], Iterable[tuple[int, np.ndarray | str]]],
     ranks: SingleProcess,
 ) -> list[np.ndarray | str]:
-    """The entry of each key (source, settings), or a line that says why there is none.
+    """The entry of each key (source, settings), or a line with the reason why there is none.
 
     `compute(rows)` yields (row, array or such a line) for this rank's share of the rows whose
     entries are missing.

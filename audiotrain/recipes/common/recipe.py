@@ -1,4 +1,4 @@
-"""The contract of a recipe: what it says of its data, its module and its scores."""
+"""The contract of a recipe: its data, its module and its scores."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +23,8 @@ class Experiment:
 
     Where the settings name neither steps nor epochs, `steps` are trained; None: `settings.epochs`.
     `description` goes into checkpoints, so that the model can be built again. Where `monitor` stays
-    the same, a lower `tie` is better. `can_stop_early` is False where `monitor` says nothing.
+    the same, a lower `tie` is better. `can_stop_early` is False where `monitor` is
+    not informative.
     """
 
     module: TrainModule
@@ -62,7 +63,7 @@ class Recipe(ABC, Generic[Settings]):
 
     @abstractmethod
     def load(self, items: Sequence[tuple[str, Any]]) -> list:
-        """What is read of each (part, item): anything but a string, or a line that says why it
+        """The content of each (part, item), anything but a string, or a line with the reason why it
         cannot be read. All ranks call it together, and may share the work (`preparation`)."""
 
     @abstractmethod

@@ -120,7 +120,7 @@ class EnsembleSettings:
     output: Path
     """folder for the ensemble, which evaluate and predict take as --checkpoint"""
     weights: tuple[float, ...] = ()
-    """a weight for each; default: as --join says"""
+    """a weight for each; default: those of --join"""
 
     def __post_init__(self):
         if self.weights:

@@ -57,8 +57,8 @@ def withdrawn_on_error(run: Path) -> Iterator[None]:
 
 
 def divide(recipe: "Recipe", corpus: Corpus, run: Path) -> dict[str, list]:
-    """The items by part as split.json of the run says, which is made by `datasets.splits` or is a
-    copy of the recipe's `chosen_split`; rank 0's on all ranks. ValueError when a part has fewer
+    """The items by part of the run's split.json, which is made by `datasets.splits` or is a copy of
+    the recipe's `chosen_split`; rank 0's on all ranks. ValueError when a part has fewer
     than the recipe's `required`, and for ids that are no item's."""
     settings, saved = recipe.settings, run / SPLIT
 
@@ -93,7 +93,7 @@ def pick(
     items: Mapping[str, Any], ids: Mapping[str, Sequence[str]], source: object, unit: str
 ) -> dict[str, list]:
     """Items by the part that names them; how many none names is printed. ValueError for an id that
-    is no item's; `source` says where the ids are from."""
+    is no item's; `source` is where the ids are from."""
     named = {one for part in ids.values() for one in part}
     if missing := sorted(named - set(items)):
         raise ValueError(f"{source}: no {missing[0]} here, which the split names")
@@ -161,7 +161,7 @@ def _parts_by_id(run: Path) -> dict[str, str]:
 
 
 def item_parts(run: Path | None, corpus: Corpus) -> dict[str, str]:
-    """The part of each item, by id: that of the run for items of its data; else as the data say;
+    """The part of each item, by id: that of the run for items of its data; else that of the data;
     else (of data that were moved) that of the run for the same ids."""
     declared = {item.id: item.split for item in corpus.items if item.split}
     if run is None:
@@ -173,8 +173,8 @@ def item_parts(run: Path | None, corpus: Corpus) -> dict[str, str]:
 
 
 def part_of(runs: Sequence[Path], corpus: Corpus, part: str, unit: str) -> list:
-    """The items that are in a part by the `item_parts` of all runs, or as the data say where there
-    is no run. ValueError when none is."""
+    """The items that are in a part by the `item_parts` of all runs; without a run, by those of the
+    data. ValueError when there is none."""
     parts = [item_parts(run, corpus) for run in runs or (None,)]
     items = [item for item in corpus.items if all(one.get(item.id) == part for one in parts)]
     if not items:

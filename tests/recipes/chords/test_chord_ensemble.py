@@ -238,7 +238,7 @@ def test_blended_weights_are_kept_and_no_worse_than_equal_ones(quick, runs, plac
         if line.split()[:1] in (["equal"], ["fitted"])
     )
     assert float(table["fitted"]) <= float(table["equal"]) + 1e-6
-    with pytest.raises(ValueError, match="--join mean: .* is an ensemble, which says how"):
+    with pytest.raises(ValueError, match="--join mean: .* is an ensemble with a join"):
         ensemble.load([output], "mean")
     joined = ensemble.load([output])
     assert len(joined.members) == 2
@@ -331,7 +331,7 @@ def test_cross_validations_are_blended_by_what_they_kept(quick, runs, place, tmp
     assert not ensemble.same_folds([tmp_path / "x", place / "a"])
 
 
-def told(text):
+def printed(text):
     """The weights, and the cross entropy of each place, of equal and of fitted weights."""
     rows = [line.split() for line in text.splitlines()]
     rows = rows[rows.index(["weight", "cross", "entropy"]) + 1 :][:4]
@@ -384,7 +384,7 @@ def test_weights_are_fitted_for_the_join_that_they_serve(tmp_path, capsys, how):
         write_drawn(place, skill, [skill, skill])
     songs = ensemble.out_of_fold_predictions(places)
     fitted = ensemble.fit_weights(places, songs, how)
-    weights, entropies = told(capsys.readouterr().out)
+    weights, entropies = printed(capsys.readouterr().out)
     assert fitted == pytest.approx(weights, abs=6e-4)
     wanted = [cross_entropy(places, pair, how) for pair in ([1, 0], [0, 1], [0.5, 0.5], fitted)]
     assert entropies == pytest.approx(wanted, abs=2e-3)

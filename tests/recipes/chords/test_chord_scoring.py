@@ -1,4 +1,4 @@
-"""Scores of a recogniser that is told what to say, against mir_eval and counting by hand."""
+"""Scores of a recogniser with given logits, against mir_eval and counting by hand."""
 
 import csv
 import json
@@ -25,7 +25,7 @@ SEGMENTS = [
 ]
 
 
-class Told(FrameRecognizer):
+class Scripted(FrameRecognizer):
     """Stands for a Recognizer: its features are the classes that it answers with."""
 
     settings = SETTINGS
@@ -59,7 +59,7 @@ WRONG = [Segment(0.0, 4.05, "C:min"), Segment(4.05, 8.05, "G:7/3"), Segment(8.05
 
 
 def scored(*songs, **changes):
-    return score(Told(**changes), songs, "scoring")
+    return score(Scripted(**changes), songs, "scoring")
 
 
 def test_the_truth_scores_one():
@@ -98,7 +98,7 @@ def test_frames_are_counted_by_head():
 
 def test_whole_chords_are_right_where_the_likeliest_is():
     """By heads G and a major chord are likeliest, but a major one on C and a minor one on G."""
-    told, ours = Told(), song([Segment(0.0, 16.0, "G:min")], [Segment(0.0, 16.0, "G:min")])
+    scripted, ours = Scripted(), song([Segment(0.0, 16.0, "G:min")], [Segment(0.0, 16.0, "G:min")])
     major, minor = CHORD_TYPES.index("maj"), CHORD_TYPES.index("min")
     types = np.full((161, 12, HEAD_SIZES[0]), -12.0)
     types[:, 0, major] = types[:, 7, minor] = 0
@@ -106,17 +106,17 @@ def test_whole_chords_are_right_where_the_likeliest_is():
     root = np.full((161, 12), -12.0)
     root[:, 7], root[:, 0] = 0, -0.8
     logits = {"root": root, "bass_note": root, "chord_type_of_root": types}
-    told.logits = lambda values: logits | {"chord_type": types[:, 0]}
-    result = score(told, [ours], "scoring").as_dict()["frames"]
+    scripted.logits = lambda values: logits | {"chord_type": types[:, 0]}
+    result = score(scripted, [ours], "scoring").as_dict()["frames"]
     assert (result["root_acc"], result["chord_type_acc"], result["chord_acc"]) == (1, 0, 1)
 
 
 def test_top_k_is_that_of_the_metrics():
     rng = np.random.default_rng(0)
-    told, ours = Told(), song(SEGMENTS)
+    scripted, ours = Scripted(), song(SEGMENTS)
     parts = [rng.normal(size=(161, size)).astype(np.float32) for size in HEAD_SIZES]
-    told.logits = lambda values: dict(zip(HEADS, parts, strict=True))
-    result = score(told, [ours], "scoring").as_dict()["frames"]
+    scripted.logits = lambda values: dict(zip(HEADS, parts, strict=True))
+    result = score(scripted, [ours], "scoring").as_dict()["frames"]
     for number, head in enumerate(("chord_type", "root", "bass_note")):
         for k in (3, 5):
             expected = classification.top_k_accuracy(parts[number], ours.classes[:, number], k)
@@ -173,15 +173,15 @@ def test_the_cost_is_chosen_by_its_score():
     ]
     calm = song(flicker, [Segment(0.0, 16.0, "C:maj")])
     # a D for one frame gains 2 for its bass and less for its root, and costs two switches
-    told = Told(sure=2.0)
-    choose_decoding(told, [calm])
-    assert (told.switching_cost, told.type_offsets) == (2.0, None)
+    scripted = Scripted(sure=2.0)
+    choose_decoding(scripted, [calm])
+    assert (scripted.switching_cost, scripted.type_offsets) == (2.0, None)
     quick = [
         Segment(n / 10 - 0.05 if n else 0, n / 10 + 0.05, "C:maj" if n % 2 else "D:min")
         for n in range(160)
     ]
-    choose_decoding(told, [song(quick, quick)])
-    assert told.switching_cost == 0.0
+    choose_decoding(scripted, [song(quick, quick)])
+    assert scripted.switching_cost == 0.0
 
 
 def test_weights_of_the_loss_are_taken_back():
@@ -190,7 +190,7 @@ def test_weights_of_the_loss_are_taken_back():
     weights = np.ones(HEAD_SIZES[0], np.float32)
     weights[sus2] = 20.0
 
-    class Weighed(Told):
+    class Weighed(Scripted):
         def logits(self, values):
             found = super().logits(values)
             found["chord_type"][:, [sus2, major]] = self.sure  # as likely, after the weights
@@ -198,13 +198,13 @@ def test_weights_of_the_loss_are_taken_back():
             return found
 
     truth = [Segment(0.0, 16.0, "C:maj")]
-    told = Weighed()
-    choose_decoding(told, [song(truth, truth)], weights)
-    assert told.type_offsets[sus2] < -np.log(2)
-    assert (told.type_offsets[weights == 1] == 0).all()
+    scripted = Weighed()
+    choose_decoding(scripted, [song(truth, truth)], weights)
+    assert scripted.type_offsets[sus2] < -np.log(2)
+    assert (scripted.type_offsets[weights == 1] == 0).all()
     mostly = [Segment(0.0, 16.0, "C:sus2")]
-    choose_decoding(told, [song(mostly, mostly)], weights)
-    assert told.type_offsets[sus2] == 0
+    choose_decoding(scripted, [song(mostly, mostly)], weights)
+    assert scripted.type_offsets[sus2] == 0
 
 
 @pytest.mark.parametrize("segments", [[], [Segment(0.0, 16.0, "X")], [Segment(0.0, 16.0, "N")]])

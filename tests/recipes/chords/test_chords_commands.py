@@ -202,19 +202,19 @@ def test_a_second_run_is_the_same_and_extracts_nothing(
         for name in ("run", "again")
     ]
     assert losses[0] == losses[1]
-    told = capsys.readouterr()
-    assert "data in" in told.out  # the report comes before training
-    assert "chord type" in told.out
+    printed = capsys.readouterr()
+    assert "data in" in printed.out  # the report comes before training
+    assert "chord type" in printed.out
 
 
 def test_without_data_songs_are_composed(place, capsys):
     run = place / "composed"
     words = ["--output", run, "--cache", place / "cache", "--composed", 5, "--composed-seconds", 3]
     assert command(*words, *TINY, "--steps", 3) == 0
-    told = capsys.readouterr().out
-    assert re.search(r"song-000\d, an unseen song", told)
-    assert "reference" in told
-    assert "estimate" in told
+    printed = capsys.readouterr().out
+    assert re.search(r"song-000\d, an unseen song", printed)
+    assert "reference" in printed
+    assert "estimate" in printed
     assert (run / "example.wav").stat().st_size > 10_000
     assert read_json(run / "metrics.json")["songs"] == 1
     assert not (run / "split.json").exists()
@@ -350,9 +350,9 @@ def test_bad_recordings_are_left_out_with_a_count(quick, place, tmp_path, capsys
     output = tmp_path / "run"
     words = ["--data", folder, "--output", output, "--cache", place / "cache", *TINY, "--steps", 2]
     assert command(*words) == 0
-    told = capsys.readouterr()
-    assert "Traceback" not in told.err
-    listed = told.out.split("  problems")[1].splitlines()
+    printed = capsys.readouterr()
+    assert "Traceback" not in printed.err
+    listed = printed.out.split("  problems")[1].splitlines()
     for line in (
         "3 audio that can't be read",  # by their headers
         "cut.wav: cut short: ",
@@ -364,8 +364,8 @@ def test_bad_recordings_are_left_out_with_a_count(quick, place, tmp_path, capsys
         "noaudio.lab",
     ):
         assert any(found.strip().startswith(line) for found in listed), line
-    assert "left out 1 of 11 songs that can't be read, such as" in told.out
-    assert "nan.wav: 1 NaN or Inf samples, the first at 0.045 s" in told.out
+    assert "left out 1 of 11 songs that can't be read, such as" in printed.out
+    assert "nan.wav: 1 NaN or Inf samples, the first at 0.045 s" in printed.out
     lines = (output / "problems.txt").read_text().splitlines()
     lines = [line for line in lines if not line.startswith("labels past the end")]
     assert len(lines) == 6
@@ -383,7 +383,7 @@ def test_bad_labels_are_told_with_file_and_line(quick, place, tmp_path, capsys):
     output = tmp_path / "run"
     words = ["--data", folder, "--output", output, "--cache", place / "cache", *TINY, "--steps", 2]
     assert command(*words) == 0
-    told = capsys.readouterr().out
+    printed = capsys.readouterr().out
     for text in (
         "song1.lab:1: not UTF-8, read as Latin-1",
         "song1.lab:2: ",
@@ -393,8 +393,8 @@ def test_bad_labels_are_told_with_file_and_line(quick, place, tmp_path, capsys):
         "song2.lab:4: found 'no label'",
         "song2.wav: last label ends at 90.00 s, the audio at 2.00 s",
     ):
-        assert text in told, text
-    assert "song0.lab" not in told.split("train:")[0]
+        assert text in printed, text
+    assert "song0.lab" not in printed.split("train:")[0]
 
 
 # ---- resume
@@ -495,9 +495,10 @@ def test_evaluate_writes_into_the_run_by_default_and_leaves_its_own_files(
     assert command(*words, begun.parent) == 0
     assert (begun / "evaluation-data" / "songs.csv").exists()
     assert command(*words, begun, "--split", "test", "--tta", "tuning") == 0
-    told = [read_json(begun / f"evaluation-data{part}" / "metrics.json") for part in ("", "-test")]
-    assert [one["songs"] for one in told] == [6, 1]
-    assert [one["evaluated"]["tta"] for one in told] == [[], ["tuning"]]
+    names = ("evaluation-data", "evaluation-data-test")
+    scores = [read_json(begun / name / "metrics.json") for name in names]
+    assert [one["songs"] for one in scores] == [6, 1]
+    assert [one["evaluated"]["tta"] for one in scores] == [[], ["tuning"]]
     assert before == {p.name: p.read_bytes() for p in begun.iterdir() if p.is_file()}
 
 
@@ -526,8 +527,8 @@ def test_predict_writes_every_format_for_every_file_of_a_folder(run, data, tmp_p
     assert command(*words, *formats) == 0
     found = {p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*.*")}
     assert found == {f"{stem}.{kind}" for stem in ("one", "album/02. two") for kind in formats}
-    told = capsys.readouterr().out
-    assert "x real time" in told
+    printed = capsys.readouterr().out
+    assert "x real time" in printed
     for stem, song in (("one", "song0"), ("album/02. two", "song1")):
         seconds = audio.info(data / f"{song}.wav").seconds
         readings = {
@@ -590,9 +591,9 @@ def test_predict_leaves_out_what_it_cannot_read_with_a_count(run, data, tmp_path
     (source / "zero.flac").write_bytes(b"")
     audio.write(source / "nan.wav", np.full(9000, np.nan, np.float32), 22050)
     assert command("predict", source, "--checkpoint", run) == 0
-    told = capsys.readouterr().err
-    assert "left out: " + str(source / "zero.flac") in told
-    assert "left out 2 of 3 files" in told
+    printed = capsys.readouterr().err
+    assert "left out: " + str(source / "zero.flac") in printed
+    assert "left out 2 of 3 files" in printed
     assert (source / "good.lab").exists()
     assert not (source / "zero.lab").exists()
 
@@ -616,8 +617,8 @@ def test_predict_writes_no_result_over_another(run, data, tmp_path, names, capsy
         audio.write(tmp_path / name, samples, 22050)
     words = [tmp_path / name for name in names]
     assert command("predict", *words, "--checkpoint", run, "--output", tmp_path / "out") == 2
-    told = capsys.readouterr().err
-    assert "a.lab: would be written for both" in told
+    printed = capsys.readouterr().err
+    assert "a.lab: would be written for both" in printed
     assert not (tmp_path / "out").exists()
 
 

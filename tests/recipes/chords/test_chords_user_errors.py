@@ -42,9 +42,9 @@ def refused(capsys, place, monkeypatch):
     def call(*words, alone=True):
         capsys.readouterr()
         assert command(*words) == 2
-        told = capsys.readouterr()
-        assert "Traceback" not in told.out + told.err
-        lines = told.err.strip().splitlines()
+        printed = capsys.readouterr()
+        assert "Traceback" not in printed.out + printed.err
+        lines = printed.err.strip().splitlines()
         assert lines[-1].startswith("error: ")
         if alone:
             assert len(lines) == 1, lines

@@ -152,11 +152,11 @@ def test_chords_cover_the_audio_and_end_with_it(ours, samples):
     assert all(encode(segment.label) for segment in segments)
 
 
-def test_what_was_heard_is_told_as_it_goes(ours):
-    told = []
-    ours.predict(noise(10 * FEATURES.rate), on_progress=told.append)
-    assert len(told) > 1
-    assert sum(told) == pytest.approx(10, abs=FEATURES.frame_seconds)
+def test_progress_is_reported_in_seconds(ours):
+    seconds = []
+    ours.predict(noise(10 * FEATURES.rate), on_progress=seconds.append)
+    assert len(seconds) > 1
+    assert sum(seconds) == pytest.approx(10, abs=FEATURES.frame_seconds)
 
 
 @pytest.fixture

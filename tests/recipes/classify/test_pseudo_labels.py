@@ -120,7 +120,7 @@ def test_cross_validations_are_joined_by_their_out_of_fold_predictions(
     each = [Ensemble.load([one], place / "cache")(clips)[1] for one in places]
     more = ("--overwrite", "--join", "mean")
     assert command("predict", place / "data" / "high", *table_of, *more) == 2
-    assert "is an ensemble, which says how; expected none" in capsys.readouterr().err
+    assert "is an ensemble with a join; expected none" in capsys.readouterr().err
     spec = Ensemble.load([out], place / "cache").spec
     assert [len(member) for member in spec.members] == [3, 3]
     if how in ("blend", "mean"):
