@@ -1,8 +1,8 @@
-"""Chord models.
+"""Models that recognise chords.
 
-btc.py          The bi-directional block of BTC (Park et al
+btc.py          The bi-directional block of BTC
 equivariant.py  Blocks that transpose with the music
-model.py        Chord models
+model.py        Models of frames and of clips, and their settings
 """
 
 from audiotrain.utils.lazy import lazy_names
