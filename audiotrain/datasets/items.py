@@ -10,7 +10,7 @@ import numpy as np
 from audiotrain.datasets.synthesis.sound_scenes import Scene
 from audiotrain.features import audio
 
-SYNTHESIS = 1  # raise it when the same scene sounds otherwise
+SYNTHESIS = 1  # raise it when the samples of the same scene change
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Clip(LabelledItem):
 
     @property
     def seconds(self) -> float:
-        """Length in seconds. AudioError when it cannot be read, or its span holds nothing."""
+        """Length in seconds. AudioError when it cannot be read, or its span is empty."""
         if isinstance(self.audio, Scene):
             whole = self.audio.seconds
         else:
@@ -63,8 +63,8 @@ class Clip(LabelledItem):
         return end - self.start
 
     def cache_key(self) -> tuple[Path | str, dict]:
-        """What a FeatureCache knows the clip by: the file, place in a tar or scene that has its
-        audio, and its span, as settings. OSError when a tar is gone."""
+        """Source and settings of the clip for a FeatureCache: the file, position in a tar or scene
+        of its audio, and its span. OSError when a tar is gone."""
         span: dict = {"start": self.start, "end": self.end}
         if isinstance(self.audio, Scene):
             return repr(self.audio), span | {"synthesis": SYNTHESIS}
@@ -92,19 +92,19 @@ class Clip(LabelledItem):
         elif not self.start and self.end is None:
             yield from audio.stream(self.audio, rate, block_seconds)
         else:
-            place, seconds = 0.0, self.seconds
-            while seconds - place > 0.5 / rate:
-                yield self.read(rate, place, block_seconds)
-                place += block_seconds
+            start, seconds = 0.0, self.seconds
+            while seconds - start > 0.5 / rate:
+                yield self.read(rate, start, block_seconds)
+                start += block_seconds
 
 
 def meaning(caption: str, concept: str = "") -> str:
-    """What makes a caption of a clip of that concept right for other clips, too."""
+    """The concept of a clip, or without one its caption: what clips of equal meaning share."""
     return concept or normalised(caption)
 
 
 def normalised(caption: str) -> str:
-    """A caption without what does not change its meaning: case, spaces, a last full stop.
+    """A caption without differences of case and spaces and without its full stop.
 
     >>> normalised(" A dog  barks.")
     'a dog barks'
@@ -124,7 +124,7 @@ AnyItem = TypeVar("AnyItem", bound=LabelledItem)
 
 @dataclass(frozen=True)
 class Corpus(Generic[AnyItem]):
-    """The items of a folder in the order of their ids, and what was found but can't be used."""
+    """The items of a folder in the order of their ids, and the problems of what can't be used."""
 
     folder: Path
     items: list[AnyItem]

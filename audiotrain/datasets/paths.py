@@ -22,14 +22,14 @@ OTHER_AUDIO_SUFFIXES = (".aif", ".aiff", ".opus", ".wma", ".aac", ".mp4", ".webm
 def walk(folder: Path) -> Iterator[str]:
     """Names of all files below a folder, through links but never twice; hidden ones left out."""
     seen = set()
-    for place, folders, files in os.walk(folder, followlinks=True):
-        real = os.path.realpath(place)
+    for current, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(current)
         if real in seen:
             folders.clear()
             continue
         seen.add(real)
         folders[:] = [name for name in folders if not name.startswith((".", "__"))]
-        above = relative(Path(place), folder)
+        above = relative(Path(current), folder)
         prefix = "" if above == "." else f"{above}/"
         for name in files:
             if not name.startswith("."):
@@ -67,13 +67,13 @@ def split_files(names: Iterable[str]) -> dict[str, str]:
     >>> split_files(["test.csv"])
     {}
     """
-    found: dict[str, str] = {}
+    by_name: dict[str, str] = {}
     for name in names:
         words = re.split(r"[^a-z]+", PurePosixPath(name).stem.lower())
         splits = {SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES}
         if len(splits) == 1:
-            found |= {name: splits.pop()}
-    return found if len(set(found.values())) > 1 else {}
+            by_name[name] = splits.pop()
+    return by_name if len(set(by_name.values())) > 1 else {}
 
 
 class Finder:
@@ -108,7 +108,7 @@ class Finder:
 
 def recordings(path: Path, problems: list[str]) -> list[Clip]:
     """Clips of a folder, a tar or one recording, in the order of their names, which are relative to
-    the folder. What of tars can't be read is told in `problems`; ValueError when there is no clip.
+    the folder. `problems` gets what can't be read of tars; ValueError when there is no clip.
     """
     if not path.exists():
         raise ValueError(f"{path}: no such file or folder")
@@ -124,8 +124,8 @@ def recordings(path: Path, problems: list[str]) -> list[Clip]:
         elif suffix in AUDIO_SUFFIXES or not path.is_dir():
             clips.append(Clip(_text(name), folder / name, ()))
     if not clips:
-        told = f" ({problems[0]})" if problems else ""
-        raise ValueError(f"{path}: no audio in it, expected {', '.join(AUDIO_SUFFIXES)}{told}")
+        first = f" ({problems[0]})" if problems else ""
+        raise ValueError(f"{path}: no audio in it, expected {', '.join(AUDIO_SUFFIXES)}{first}")
     return clips
 
 

@@ -1,4 +1,4 @@
-"""Samples of WebDataset tars, found without extracting: files of one key are one sample."""
+"""Samples of WebDataset tars, read without extracting: files of one key are one sample."""
 
 import tarfile
 from pathlib import Path, PurePosixPath
@@ -10,27 +10,27 @@ COMPRESSED_TARS = (".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst")
 
 
 def samples(path: Path, problems: list[str]) -> dict[str, dict[str, TarMember]]:
-    """The files of each key by suffix, wherever in the tar they lie.
+    """The files of each key by suffix, wherever in the tar they are.
 
-    A key is the name up to the first dot of its last part, as WebDataset has it. A tar that is cut
-    short or none at all is told in `problems`, and so is a file in whose place a later one of its
-    key and suffix is used.
+    A key is the name up to the first dot of its last part, as in WebDataset. `problems` gets a tar
+    that is cut short or none at all, and a file that is replaced by a later one of its key and
+    suffix.
     """
-    found: dict[str, dict[str, TarMember]] = {}
+    keys: dict[str, dict[str, TarMember]] = {}
     try:
         with tarfile.open(path, "r:") as tar:
             for entry in tar:
                 name = PurePosixPath(entry.name)
                 if not entry.isfile() or name.name.startswith("."):
                     continue
-                members = found.setdefault(str(name.with_name(name.name.split(".")[0])), {})
+                members = keys.setdefault(str(name.with_name(name.name.split(".")[0])), {})
                 suffix = name.suffix.lower()
                 if suffix in members:
                     problems.append(f"{members[suffix]}: not used, but {entry.name} further on")
                 members[suffix] = TarMember(path, entry.name, entry.offset_data, entry.size)
     except (tarfile.TarError, OSError) as error:
         problems.append(f"{path}: not a whole tar: {error}")
-    return found
+    return keys
 
 
 def audio_of(members: dict[str, TarMember]) -> TarMember | None:

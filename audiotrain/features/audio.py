@@ -23,10 +23,10 @@ AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".m4a")
 WRITTEN_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 PLATFORM_SUFFIXES = (".m4a", ".mp4", ".aac")  # libsndfile cannot read these
 
-_FILTER_REACH = 512  # samples at the lower of two rates which soxr's HQ filter can see, and more
+_FILTER_REACH = 512  # samples at the lower of two rates: more than the reach of soxr's HQ filter
 _READ_SECONDS = 30  # native audio decoded at a time
 _LARGEST_PAGE = 65307  # bytes of an Ogg page at most
-_UNKNOWN_LENGTH = 0x7FFF0000  # bytes; what wav headers of a stream say, or more
+_UNKNOWN_LENGTH = 0x7FFF0000  # bytes; in wav headers of a stream, or more
 
 
 class AudioError(ValueError):
@@ -88,8 +88,8 @@ def read(
             f"{path}: span of {seconds} s from {start} s, expected start >= 0, length > 0"
         )
     with _open(path) as source:
-        if start > 0 and start >= source.frames / source.rate:
-            length = source.frames / source.rate
+        length = source.frames / source.rate
+        if start > 0 and start >= length:
             raise AudioError(
                 f"{path}: span starts at {start} s, but the audio ends at {length:.3f} s"
             )
@@ -157,9 +157,6 @@ def _resampled(blocks: Iterator[np.ndarray], native: int, rate: int) -> Iterator
     for block in blocks:
         yield resampler.resample_chunk(block)
     yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
-
-
-# ------------------------------------------------------------------ files
 
 
 @contextlib.contextmanager
@@ -249,8 +246,13 @@ class _SndfileSource(_Source):
                 samples = self._file.read(wanted, dtype="float32", always_2d=True)
                 yield self._mix(samples, first)
                 first += len(samples)
+                # The header of an mp3 counts its padding, up to a few frames of 1152 samples.
+                if len(samples) < wanted and first < self.frames - 4 * 1152:
+                    raise AudioError(
+                        f"{self.path}: cut short: {first / self.rate:.3f} s of "
+                        f"{self.frames / self.rate:.3f} s can be decoded"
+                    )
                 if len(samples) < wanted:
-                    self._refuse_cut_short(first)
                     return
         except soundfile.SoundFileError as error:
             raise AudioError(
@@ -260,10 +262,8 @@ class _SndfileSource(_Source):
 
     def _refuse_short_data(self) -> None:
         """AudioError for a wav whose header promises more data than the file has."""
-        found = re.search(r"^data : (\d+) \(should be (\d+)\)", self._file.extra_info, re.MULTILINE)
-        if found is None:
-            return
-        promised, present = int(found[1]), int(found[2])
+        sizes = re.search(r"^data : (\d+) \(should be (\d+)\)", self._file.extra_info, re.MULTILINE)
+        promised, present = (int(sizes[1]), int(sizes[2])) if sizes else (0, 0)
         if present < promised < _UNKNOWN_LENGTH:
             self._file.close()
             raise AudioError(f"{self.path}: cut short: {present} of {promised} bytes of samples")
@@ -278,14 +278,6 @@ class _SndfileSource(_Source):
         if mark and len(page) < promised:
             self._file.close()
             raise AudioError(f"{self.path}: cut short: {len(page)} of {promised} bytes of a page")
-
-    def _refuse_cut_short(self, decoded: int) -> None:
-        # The header of an mp3 counts its padding, up to a few frames of 1152 samples.
-        if decoded < self.frames - 4 * 1152:
-            raise AudioError(
-                f"{self.path}: cut short: {decoded / self.rate:.3f} s of "
-                f"{self.frames / self.rate:.3f} s can be decoded"
-            )
 
 
 class _PlatformSource(_Source):
@@ -317,9 +309,8 @@ class _PlatformSource(_Source):
         for buffer in self._file:
             samples = np.frombuffer(buffer, "<i2").reshape(-1, self.channels)
             samples = samples.astype(np.float32) / 32768
-            inside = samples[
-                max(0, first - position) : max(0, int(min(stop - position, len(samples))))
-            ]
+            last = max(0, int(min(stop - position, len(samples))))
+            inside = samples[max(0, first - position) : last]
             if len(inside):
                 yield self._mix(inside, max(first, position))
             position += len(samples)
@@ -338,21 +329,21 @@ def _tail(file: Path | io.BytesIO, size: int) -> bytes:
 
 def _refuse_short_boxes(path: Path) -> None:
     """AudioError for an MP4 (m4a) file that ends within one of its boxes."""
-    whole, place = path.stat().st_size, 0
+    whole, position = path.stat().st_size, 0
     with open(path, "rb") as file:
-        while place + 8 <= whole:
-            file.seek(place)
+        while position + 8 <= whole:
+            file.seek(position)
             head = file.read(16)
-            if place == 0 and head[4:8] != b"ftyp":
+            if position == 0 and head[4:8] != b"ftyp":
                 return
             size = int.from_bytes(head[:4], "big")
             if size == 1:  # a long box has its size after its name
                 size = int.from_bytes(head[8:], "big")
             if size < 8:  # 0: up to the end
                 return
-            place += size
-    if place > whole:
-        raise AudioError(f"{path}: cut short: {whole} of {place} bytes")
+            position += size
+    if position > whole:
+        raise AudioError(f"{path}: cut short: {whole} of {position} bytes")
 
 
 def _reason(error: Exception) -> str:

@@ -22,7 +22,7 @@ class Segment(NamedTuple):
 
 
 class Annotation(NamedTuple):
-    """Segments in order, none overlapping, and what was wrong in the file ("file:line: text")."""
+    """Segments in order, none overlapping, and problems of the file ("file:line: text")."""
 
     segments: list[Segment]
     problems: list[str]
@@ -95,14 +95,14 @@ _ROW = re.compile(rf"({_NUMBER})[\s,;]+({_NUMBER})[\s,;]+(.+)")
 # Where a further column begins after a label: at a tab, or before a number that is not in brackets.
 _COLUMN = re.compile(rf"\t|[\s,;]+(?={_NUMBER}(?:[\s,;]|$))(?![^(]*\))")
 _HEADER = re.compile(r"(?i)\W*(start|onset|begin|time|t0)")
-# Rounding of times makes gaps and overlaps up to this long; they are closed in silence.
+# Rounding of times makes gaps and overlaps up to this long; they are closed without a problem.
 ROUNDING_SECONDS = 0.0005
 
 
 def read_lab(path: str | os.PathLike, pop_spellings: bool = False) -> Annotation:
     """Segments of a label file: start, end, chord on each line, between tabs, spaces or commas.
 
-    Faults of single lines are mended or left out and told in `problems`; labels come out in
+    Faults of single lines are mended or left out and in `problems`; labels come out in
     Harte's grammar, unreadable ones as `X`. ValueError when the file can't be read at all.
     """
     text, problems = read_text(Path(path))

@@ -89,19 +89,39 @@ def test_json_lines_and_tsv(place):
 
 
 def test_what_is_wrong_is_told_with_its_line(place):
-    table(place, [["file", "label", "split"], ["0.wav", "a", "train"], ["gone.wav", "b", ""],
-                  ["1.wav", "", ""], ["2.wav", "b", "dev2"], ["0.wav", "b", ""]])  # fmt: skip
+    table(
+        place,
+        [
+            ["file", "label", "split"],
+            ["0.wav", "a", "train"],
+            ["gone.wav", "b", ""],
+            ["1.wav", "", ""],
+            ["2.wav", "b", "dev2"],
+            ["0.wav", "b", ""],
+        ],
+    )
     found = discover(place)
     assert [clip.labels for clip in found.items] == [("a",), ("b",)]
     told = classes.report(found)
-    for text in ("meta.csv:3: found no file 'gone.wav'", "meta.csv:4", "meta.csv:5: found 'dev2'",
-                 "meta.csv:6: audio/0.wav is a before, b now"):  # fmt: skip
+    for text in (
+        "meta.csv:3: found no file 'gone.wav'",
+        "meta.csv:4",
+        "meta.csv:5: found 'dev2'",
+        "meta.csv:6: audio/0.wav is a before, b now",
+    ):
         assert text in told, text
 
 
 def test_spans_of_one_recording_stay_together(place):
-    table(place, [["file", "label", "start", "end", "group"], ["0.wav", "a", "0", "0.1", "x"],
-                  ["0.wav", "b", "0.1", "0.2", "y"], ["1.wav", "b", "", "", "y"]])  # fmt: skip
+    table(
+        place,
+        [
+            ["file", "label", "start", "end", "group"],
+            ["0.wav", "a", "0", "0.1", "x"],
+            ["0.wav", "b", "0.1", "0.2", "y"],
+            ["1.wav", "b", "", "", "y"],
+        ],
+    )
     found = classes.check(discover(place))
     assert len({clip.group for clip in found.items}) == 1
     assert "0.wav@0-0.1 in x, audio/0.wav@0.1-0.2 in y" in classes.report(found)

@@ -103,9 +103,7 @@ def test_roll_turns_frames_around():
 def test_shift_moves_bins_and_repeats_the_edge():
     features = np.arange(10.0, dtype=np.float32)[None]
     found = {tuple(augment.shift(features, generator(seed), 2)[0]) for seed in range(60)}
-    assert found == {
-        tuple(np.clip(np.arange(10) - up, 0, 9).astype(float)) for up in range(-2, 3)
-    }  # fmt: skip
+    assert found == {tuple(np.clip(np.arange(10) - up, 0, 9).astype(float)) for up in range(-2, 3)}
 
 
 def test_blending_adds_powers():

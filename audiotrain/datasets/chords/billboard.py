@@ -35,7 +35,7 @@ def parse(text: str, name: str, pop_spellings: bool = False) -> Annotation:
     """Segments of one annotated song, with neighbours of the same label joined.
 
     Silence, noise (`Z`) and phrases without bars become `N`, unreadable chords `X`. They and lines
-    that fit no rule are told in `problems` as "name:line: text"; `name` is the file's.
+    that fit no rule are in `problems` as "name:line: text"; `name` is the file's.
     """
     phrases, problems = _phrases(text, name, pop_spellings)
     segments = [

@@ -1,7 +1,7 @@
 """Read chord annotations: .lab and .txt (also Audacity's), CSV, JAMS, McGill Billboard, JSON.
 
-All give `harmony.Annotation`: labels in Harte's grammar, faults of single lines mended or left out
-and told in `problems` as "file:line: text". Written by `annotation_writers.write`.
+All give a `music.segments.Annotation`: labels in Harte's grammar, faults of single lines mended or
+left out and in `problems` as "file:line: text". `writers.write` writes such files.
 """
 
 import json

@@ -15,13 +15,13 @@ def midi_seconds(path: Path) -> float | None:
     try:
         data = path.read_bytes()
         division = struct.unpack(">h", data[12:14])[0]
-        place, last, tempi = 8 + struct.unpack(">I", data[4:8])[0], 0, [(0, _MICROSECONDS)]
-        while place + 8 <= len(data):
-            size = struct.unpack(">I", data[place + 4 : place + 8])[0]
-            if data[place : place + 4] == b"MTrk":
-                ends, own = _track(data, place + 8, place + 8 + size)
-                last, tempi = max(last, ends), tempi + own
-            place += 8 + size
+        position, last, tempi = 8 + struct.unpack(">I", data[4:8])[0], 0, [(0, _MICROSECONDS)]
+        while position + 8 <= len(data):
+            size = struct.unpack(">I", data[position + 4 : position + 8])[0]
+            if data[position : position + 4] == b"MTrk":
+                ends, changes = _track(data, position + 8, position + 8 + size)
+                last, tempi = max(last, ends), tempi + changes
+            position += 8 + size
     except (OSError, IndexError, struct.error):
         return None
     if division < 0:  # frames of a second, parts of a frame
@@ -32,40 +32,40 @@ def midi_seconds(path: Path) -> float | None:
     return sum((after - tick) * tempo for (tick, tempo), after in spans) / 1e6 / max(division, 1)
 
 
-def _track(data: bytes, place: int, end: int) -> tuple[int, list[tuple[int, int]]]:
+def _track(data: bytes, position: int, end: int) -> tuple[int, list[tuple[int, int]]]:
     """The tick at which the last note of a track ends, and its tempi as (tick, microseconds)."""
     tick = last = status = 0
     tempi, sounding = [], set()
-    while place < end:
-        delta, place = _number(data, place)
+    while position < end:
+        delta, position = _number(data, position)
         tick += delta
-        if data[place] & 0x80:
-            status, place = data[place], place + 1
+        if data[position] & 0x80:
+            status, position = data[position], position + 1
         if status >= _SYSTEM:
-            kind = data[place] if status == _META else None
-            size, place = _number(data, place + (status == _META))
+            kind = data[position] if status == _META else None
+            size, position = _number(data, position + (status == _META))
             if kind == _SET_TEMPO:
-                tempi.append((tick, int.from_bytes(data[place : place + size], "big")))
-            place += size
+                tempi.append((tick, int.from_bytes(data[position : position + size], "big")))
+            position += size
         else:
-            note = status & 0x0F, data[place]
-            if status & 0xF0 == 0x90 and data[place + 1]:
+            note = status & 0x0F, data[position]
+            if status & 0xF0 == 0x90 and data[position + 1]:
                 sounding.add(note)
             elif status & 0xE0 == 0x80 and note in sounding:  # a note off, or on without velocity
                 sounding.remove(note)
                 last = tick
-            place += _DATA_BYTES.get(status & 0xF0, 2)
+            position += _DATA_BYTES.get(status & 0xF0, 2)
     return last, tempi
 
 
-def _number(data: bytes, place: int) -> tuple[int, int]:
-    """A number of seven bits a byte, and the place after it."""
+def _number(data: bytes, position: int) -> tuple[int, int]:
+    """A number of seven bits a byte, and the position after it."""
     value = 0
     while True:
-        byte, place = data[place], place + 1
+        byte, position = data[position], position + 1
         value = value << 7 | byte & 127
         if byte < 128:
-            return value, place
+            return value, position
 
 
 def read_midi(path: str | Path) -> list[Part]:

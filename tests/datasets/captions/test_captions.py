@@ -80,16 +80,24 @@ def test_captions_in_a_tree_of_their_own(tmp_path):
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("metadata.csv", "file_name,text\na.wav,rain\na.wav,falling rain\n"
-                         "b.wav,\"a dog, barking\"\n"),
+        (
+            "metadata.csv",
+            'file_name,text\na.wav,rain\na.wav,falling rain\nb.wav,"a dog, barking"\n',
+        ),
         ("any.tsv", "path\tcaption\na.wav\train\na.wav\tfalling rain\nb\ta dog, barking\n"),
-        ("metadata.jsonl", '{"file_name": "a.wav", "captions": ["rain", "falling rain"]}\n'
-                           '{"file_name": "b.wav", "captions": ["a dog, barking", null]}\n'),
-        ("clotho.csv", "file_name,caption_1,caption_2,keywords\n"
-                       "a.wav,rain,falling rain,x\nb.wav,\"a dog, barking\",,y\n"),
+        (
+            "metadata.jsonl",
+            '{"file_name": "a.wav", "captions": ["rain", "falling rain"]}\n'
+            '{"file_name": "b.wav", "captions": ["a dog, barking", null]}\n',
+        ),
+        (
+            "clotho.csv",
+            "file_name,caption_1,caption_2,keywords\n"
+            'a.wav,rain,falling rain,x\nb.wav,"a dog, barking",,y\n',
+        ),
         ("list.csv", "audio;description\na.wav;rain\na.wav;falling rain\nb.wav;a dog, barking\n"),
     ],
-)  # fmt: skip
+)
 def test_tables(tmp_path, name, text):
     wav(tmp_path / "a.wav")
     wav(tmp_path / "b.wav", hertz=300)
@@ -153,11 +161,14 @@ def test_wrong_lines_of_tables_are_named(tmp_path):
     assert found(corpus) == {"a.wav": ("good",)}
     texts = [problem.text for problem in corpus.problems]
     for line, text in (
-        (2, "found no caption"), (3, "not JSON"),
+        (2, "found no caption"),
+        (3, "not JSON"),
         (4, "found caption \"{'en': 'x'}\", expected text"),
-        (5, "found no file 'gone.wav'"), (6, "found no audio"), (7, "found start '-1'"),
+        (5, "found no file 'gone.wav'"),
+        (6, "found no audio"),
+        (7, "found start '-1'"),
         (8, "a.wav with the same caption"),
-    ):  # fmt: skip
+    ):
         assert any(
             found.startswith(f"metadata.jsonl:{line}: ") and text in found for found in texts
         )
@@ -190,8 +201,10 @@ def test_names_of_tables_say_splits(tmp_path, names):
         wav(tmp_path / f"audio/{name}.wav")
         write(tmp_path / f"{name}.csv", f"file_name,caption_1,split\n{name}.wav,a {name},\n")
     wav(tmp_path / "audio/other.wav")
-    write(tmp_path / f"{names[0]}.csv", f"file_name,caption_1,split\n{names[0]}.wav,a,\n"
-          "other.wav,b,test\n")  # fmt: skip
+    write(
+        tmp_path / f"{names[0]}.csv",
+        f"file_name,caption_1,split\n{names[0]}.wav,a,\nother.wav,b,test\n",
+    )
     found = splits(captions.discover(tmp_path))
     expected = zip((f"audio/{name}.wav" for name in names), captions.SPLITS, strict=True)
     assert found == {**dict(expected), "audio/other.wav": "test"}
@@ -211,9 +224,10 @@ def test_names_of_tars_say_splits(tmp_path):
     for number, name in enumerate(("train-000000", "train-000001", "test-000000")):
         shard(tmp_path / f"{name}.tar", {"a.wav": encoded("WAV"), "a.txt": f"{number}".encode()})
     assert splits(captions.discover(tmp_path)) == {
-        "train-000000.tar/a.wav": "train", "train-000001.tar/a.wav": "train",
+        "train-000000.tar/a.wav": "train",
+        "train-000001.tar/a.wav": "train",
         "test-000000.tar/a.wav": "test",
-    }  # fmt: skip
+    }
 
 
 def test_a_folder_a_class(tmp_path):
@@ -227,8 +241,10 @@ def test_a_folder_a_class(tmp_path):
         "train/rain/1.wav": ("This is a sound of rain.",),
     }
     assert [(clip.label, clip.concept, clip.split) for clip in corpus.items] == [
-        ("rain", "rain", "test"), ("dog bark", "dog bark", "train"), ("rain", "rain", "train"),
-    ]  # fmt: skip
+        ("rain", "rain", "test"),
+        ("dog bark", "dog bark", "train"),
+        ("rain", "rain", "train"),
+    ]
     two = discover(tmp_path, templates=("{label}", "I hear {label}"))
     assert two.items[1].captions == ("dog bark", "I hear dog bark")
     with pytest.raises(ValueError, match="template 'a sound': expected {label}"):
@@ -275,12 +291,17 @@ def test_tars_are_read_where_they_lie(tmp_path):
     shard(
         tmp_path / "train/0000.tar",
         {
-            "a.flac": encoded("FLAC"), "a.json": b'{"text": ["a tone", "a beep"]}',
-            "sub/b.c.wav": encoded("WAV", 880), "sub/b.txt": b"a high tone\n",
-            "c.mp3": encoded("MP3"), "d.txt": b"alone", "e.ogg": encoded("OGG"),
-            "e.json": b"{", "__meta__.txt": b"x",
+            "a.flac": encoded("FLAC"),
+            "a.json": b'{"text": ["a tone", "a beep"]}',
+            "sub/b.c.wav": encoded("WAV", 880),
+            "sub/b.txt": b"a high tone\n",
+            "c.mp3": encoded("MP3"),
+            "d.txt": b"alone",
+            "e.ogg": encoded("OGG"),
+            "e.json": b"{",
+            "__meta__.txt": b"x",
         },
-    )  # fmt: skip
+    )
     corpus = check(discover(tmp_path))
     assert found(corpus) == {
         "train/0000.tar/a.flac": ("a tone", "a beep"),
@@ -457,8 +478,9 @@ def test_equal_files_share_a_group(tmp_path):
     corpus = check(discover(tmp_path))
     assert {clip.group for clip in corpus.items} == {"g1"}, "c comes along with b's group"
     assert [problem.text for problem in corpus.problems] == [
-        "b.wav: equal to a.wav", "d.wav: equal to a.wav",
-    ]  # fmt: skip
+        "b.wav: equal to a.wav",
+        "d.wav: equal to a.wav",
+    ]
 
 
 # ---- report and split

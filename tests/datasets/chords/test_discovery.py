@@ -118,9 +118,20 @@ def test_doubtful_pairs_are_not_made(tmp_path, files, unpaired):
 
 def test_what_is_left_over_is_told_by_kind(tmp_path):
     grow(
-        tmp_path, "x.wav", "x.lab", "x.mp3", "x.txt", "alone.wav", "alone2.mid", "other.lab",
-        "y.wav", "y.lab=0 1 verse\n1 2 chorus\n", "z.wav", "z.lab=\n", "w.opus",
-    )  # fmt: skip
+        tmp_path,
+        "x.wav",
+        "x.lab",
+        "x.mp3",
+        "x.txt",
+        "alone.wav",
+        "alone2.mid",
+        "other.lab",
+        "y.wav",
+        "y.lab=0 1 verse\n1 2 chorus\n",
+        "z.wav",
+        "z.lab=\n",
+        "w.opus",
+    )
     corpus = chords.discover(tmp_path)
     assert pairs(corpus) == {"x.wav": "x.lab"}
     told = {(p.kind, p.text.split(":")[0]) for p in corpus.problems}
@@ -170,11 +181,13 @@ def test_links_are_followed_once_and_hidden_files_left_out(tmp_path):
 def test_manifest_with_spans_splits_and_groups(tmp_path):
     grow(
         tmp_path,
-        "songs/a.wav", "songs/b.wav", "labels/a.lab",
+        "songs/a.wav",
+        "songs/b.wav",
+        "labels/a.lab",
         "list.csv=audio,label,start,end,split,group,key\n"
         "songs/a.wav,labels/a.lab,0.5,1.5,training,g1,C\n"
         "songs/b.wav,C#m,,,Test,g2,D\n",
-    )  # fmt: skip
+    )
     corpus = chords.discover(tmp_path)
     first, second = corpus.items
     assert (first.id, first.start, first.end) == ("songs/a.wav@0.5-1.5", 0.5, 1.5)
@@ -205,8 +218,10 @@ def test_spans_of_one_recording_become_one_song(tmp_path):
     song, clip = corpus.items
     assert song.id == "x.wav"
     assert chords.segments(song) == [
-        Segment(0, 1, "C:maj"), Segment(1, 2, "G:maj"), Segment(2, 3, "A:min"),
-    ]  # fmt: skip
+        Segment(0, 1, "C:maj"),
+        Segment(1, 2, "G:maj"),
+        Segment(2, 3, "A:min"),
+    ]
     assert (clip.id, clip.clip_label, clip.end) == ("y.wav@0-1", "E:maj", 1.0)
 
 
@@ -224,8 +239,10 @@ def test_an_open_end_is_the_next_onset(tmp_path, table):
     (song,) = corpus.items
     assert (song.id, song.start, song.end) == ("x.wav", 0.0, None)
     assert chords.segments(song, 8.0) == [
-        Segment(0, 1, "C:maj"), Segment(1, 3, "G:maj"), Segment(3, 8.0, "A:min"),
-    ]  # fmt: skip
+        Segment(0, 1, "C:maj"),
+        Segment(1, 3, "G:maj"),
+        Segment(3, 8.0, "A:min"),
+    ]
     assert corpus.problems == []
 
 
@@ -286,8 +303,11 @@ def test_lines_of_a_table_that_cannot_be_used_are_told(tmp_path):
     )
     corpus = chords.discover(grow(tmp_path, "x.wav", "y.wav", f"labels.csv={table}"))
     assert [item.id for item in corpus.items] == ["x.wav", "y.wav"]
-    lines = {number: problem.kind for problem in corpus.problems
-             for number in re.findall(r"labels\.csv:(\d+)", problem.text)}  # fmt: skip
+    lines = {
+        number: problem.kind
+        for problem in corpus.problems
+        for number in re.findall(r"labels\.csv:(\d+)", problem.text)
+    }
     assert lines == {
         "3": "labels without audio",
         "4": "unreadable labels",
@@ -652,8 +672,12 @@ def test_spans_of_one_recording_stay_together(tmp_path):
     grow(tmp_path, "a.wav", "b.wav", "c.wav", "d.wav", "x.lab", "y.lab", f"t.csv={table}\n")
     corpus = chords.discover(tmp_path, group="artist")
     assert [item.id for item in corpus.items] == [
-        "a.wav", "b.wav@0-1", "b.wav@1-2", "c.wav@0-1", "d.wav@0-1"
-    ]  # fmt: skip
+        "a.wav",
+        "b.wav@0-1",
+        "b.wav@1-2",
+        "c.wav@0-1",
+        "d.wav@0-1",
+    ]
     groups = [item.group for item in corpus.items]
     assert len(set(groups[:3])) == 1
     assert len(set(groups)) == 3

@@ -199,12 +199,23 @@ def test_billboard_times_are_shared_by_metre_and_bars(tmp_path):
     assert about(
         annotation.segments,
         [
-            (0, 1, "N"), (1, 3, "C:maj"), (3, 4, "G:7"),
-            (4, 4.5, "C:maj"), (4.5, 5, "F:maj"), (5, 5.5, "A:min"), (5.5, 6, "G:maj"),
-            (6, 6.5, "C:maj"), (6.5, 7, "F:maj"), (7, 7.5, "A:min"), (7.5, 8, "G:maj"),
-            (8, 9, "D:min"), (9, 10 + 2 / 3, "N"), (10 + 2 / 3, 11, "E:min"), (11, 12.5, "N"),
+            (0, 1, "N"),
+            (1, 3, "C:maj"),
+            (3, 4, "G:7"),
+            (4, 4.5, "C:maj"),
+            (4.5, 5, "F:maj"),
+            (5, 5.5, "A:min"),
+            (5.5, 6, "G:maj"),
+            (6, 6.5, "C:maj"),
+            (6.5, 7, "F:maj"),
+            (7, 7.5, "A:min"),
+            (7.5, 8, "G:maj"),
+            (8, 9, "D:min"),
+            (9, 10 + 2 / 3, "N"),
+            (10 + 2 / 3, 11, "E:min"),
+            (11, 12.5, "N"),
         ],
-    )  # fmt: skip
+    )
 
 
 def test_billboard_problems_name_the_line():

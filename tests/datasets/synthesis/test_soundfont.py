@@ -107,8 +107,13 @@ def timecents(seconds):
 
 
 def test_attack_hold_decay_and_sustain(tmp_path):
-    zone = LOOPED | {33: timecents(0.1), 34: timecents(0.2), 35: timecents(0.1), 37: 120,
-                     36: timecents(1.0)}  # fmt: skip
+    zone = LOOPED | {
+        33: timecents(0.1),
+        34: timecents(0.2),
+        35: timecents(0.1),
+        37: 120,
+        36: timecents(1.0),
+    }
     audio = tone(make(tmp_path / "a.sf2", [zone]), seconds=1.0)
 
     def level(second):
@@ -247,9 +252,14 @@ INHARMONIC = {9, 14, 47, 55, 86, 98, *range(112, 128)}
 SUBOCTAVE = {16, 17, 18, 19, 31, 38, 39, 84, 85, 87}
 # Samples of this soundfont that are out of tune: (program, from key, to key).
 OUT_OF_TUNE = [
-    (21, 69, 127), (22, 65, 72), (23, 57, 127), (31, 72, 127), (52, 40, 58), (77, 0, 58),
+    (21, 69, 127),
+    (22, 65, 72),
+    (23, 57, 127),
+    (31, 72, 127),
+    (52, 40, 58),
+    (77, 0, 58),
     (78, 0, 127),
-]  # fmt: skip
+]
 
 
 def energy_at_harmonics(audio, fundamental, rate=RATE):

@@ -239,8 +239,9 @@ def test_borrowed_progressions_are_transposed_as_a_whole():
         shift = {(chord.root - {1: 0, 11: 7, 13: 9}[chord.chord_type]) % 12 for chord in chords}
         assert len(shift) == 1
         shapes |= shift
-        assert all(chord.bass_note == (chord.root + 4) % 12 for chord in chords
-                   if chord.chord_type == 11)  # fmt: skip
+        assert all(
+            chord.bass_note == (chord.root + 4) % 12 for chord in chords if chord.chord_type == 11
+        )
     assert shapes == set(range(12))
 
 
