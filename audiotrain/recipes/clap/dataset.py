@@ -9,7 +9,7 @@ has "audio_vector" or "text_vector" (width,) float32 instead of their inputs.
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -101,11 +101,11 @@ class CaptionedClips(Dataset):
     augmentation: ClipAugmentation | None = None
     mels: FeatureCache | None = None
     vectors: Vectors = NO_VECTORS
+    _short: dict[int, bool] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self):
         if not self.clips:
             raise ValueError("no captioned clips")
-        self._short: dict[int, bool] = {}
 
     def __len__(self) -> int:
         return len(self.clips)

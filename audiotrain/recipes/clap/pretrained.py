@@ -3,7 +3,6 @@
 Hugging Face's ClapModel reads that folder; the weights are the best ones, LoRA merged.
 """
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -77,9 +76,8 @@ class Start:
     def pretrained(cls, name: str) -> "Start":
         """The files of a model folder or hub id. ValueError when they do not fit each other."""
         folder = pretrained_folder(name)
-        config = CLAPConfig.from_dict(
-            read_json_object(folder / CONFIG), str(folder / "config.json")
-        )
+        file = folder / CONFIG
+        config = CLAPConfig.from_dict(read_json_object(file), str(file))
         tokenizer = Tokenizer.read(folder, _length(config))
         tokenizer.check(config.text_config.vocab_size)
         features = ClapFeatureSettings.read(folder)
@@ -103,11 +101,7 @@ class Start:
 def _check_same(folder: Path, saved: Path) -> None:
     if not saved.is_file():  # of an older run
         return
-    digest = weights_digest(folder)
-    try:
-        expected = json.loads(saved.read_text("utf-8"))["weights"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{saved}: not a run's start ({error!r})") from None
+    digest, expected = weights_digest(folder), read_json_object(saved).get("weights")
     if digest != expected:
         raise ValueError(
             f"{folder}: its weights have digest {digest}, but the run in {saved.parent} started "
