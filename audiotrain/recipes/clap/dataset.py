@@ -21,6 +21,7 @@ from audiotrain.features.cache import FeatureCache
 from audiotrain.models.clap.feature_extraction import ClapFeatures
 from audiotrain.models.clap.tokenizer import Tokenizer
 from audiotrain.train.data.collate import default_collate
+from audiotrain.train.data.datasets import ArrayDataset
 from audiotrain.train.data.loader import DataLoader, Dataset
 
 BLEND_RANGE = 8.0  # dB by which one of two blended clips is louder, at most
@@ -74,12 +75,6 @@ class Vectors:
     audio: Mapping[str, np.ndarray] | None = None
     text: Mapping[bytes, np.ndarray] | None = None
 
-    def tokens(self, ids: np.ndarray, mask: np.ndarray) -> Sample:
-        """A caption's part of a sample: "text_vector" where it is known, else its tokens."""
-        if self.text is not None:
-            return {"text_vector": self.text[ids.tobytes()]}
-        return {"input_ids": ids, "attention_mask": mask}
-
 
 NO_VECTORS = Vectors()
 
@@ -128,7 +123,9 @@ class CaptionedClips(Dataset):
         ids, mask = self.tokenizer([caption])
         hashed = hashlib.blake2b(meaning(caption, concept).encode(), digest_size=8).digest()
         group = np.array(int.from_bytes(hashed, "big") >> 1, np.int64)
-        return self.vectors.tokens(ids[0], mask[0]) | {"group": group}
+        if self.vectors.text is not None:
+            return {"text_vector": self.vectors.text[ids[0].tobytes()], "group": group}
+        return {"input_ids": ids[0], "attention_mask": mask[0], "group": group}
 
     def get(self, index: int, rng: np.random.Generator) -> Sample:
         """The sample of a clip, augmented by `rng`."""
@@ -289,20 +286,6 @@ class Sounds(CaptionedClips):
         return self.sound(index)
 
 
-class Texts(Dataset):
-    """Captions: {"input_ids", "attention_mask"}, or {"text_vector"}."""
-
-    def __init__(self, captions: Sequence[str], tokenizer: Tokenizer, vectors: Vectors):
-        self.ids, self.masks = tokenizer(captions)
-        self.vectors = vectors
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def __getitem__(self, index: int) -> Sample:
-        return self.vectors.tokens(self.ids[index], self.masks[index])
-
-
 @dataclass(frozen=True)
 class Library:
     """Makes data sets of clips: front end, tokenizer, caches, threads of loaders."""
@@ -329,6 +312,13 @@ class Library:
     def sounds(self, clips: Sequence[Clip], vectors: Vectors = NO_VECTORS) -> Sounds:
         """Clips without captions."""
         return Sounds(clips, self.tokenizer, self.features, None, self.mels, vectors)
+
+    def texts(self, captions: Sequence[str], vectors: Vectors = NO_VECTORS) -> ArrayDataset:
+        """Captions: {"input_ids", "attention_mask"}, or {"text_vector"}."""
+        ids, masks = self.tokenizer(captions)
+        if vectors.text is None:
+            return ArrayDataset({"input_ids": ids, "attention_mask": masks})
+        return ArrayDataset({"text_vector": np.stack([vectors.text[row.tobytes()] for row in ids])})
 
     def loader(self, dataset: Dataset, batch_size: int) -> DataLoader:
         """Batches of a data set in its order."""

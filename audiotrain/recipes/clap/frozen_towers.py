@@ -8,7 +8,7 @@ import numpy as np
 
 from audiotrain.datasets.items import Clip
 from audiotrain.models.clap.weights import values_digest
-from audiotrain.recipes.clap.dataset import Library, Texts, Vectors
+from audiotrain.recipes.clap.dataset import Library, Vectors
 from audiotrain.recipes.clap.training import CLAPTraining
 from audiotrain.recipes.common.preparation import fill_cache
 from audiotrain.train.distributed.ranks import SingleProcess
@@ -57,17 +57,18 @@ def text_vectors(
 ) -> dict[bytes, np.ndarray]:
     """The vector (hidden_size,) of each caption, by the bytes of its token ids; the cache keeps all
     as one entry."""
-    texts = Texts(sorted(set(captions)), library.tokenizer, Vectors())
+    captions = sorted(set(captions))
+    ids, masks = library.tokenizer(captions)
 
     def compute() -> np.ndarray:
-        loader = progress(library.loader(texts, batch_size), "text tower")
+        loader = progress(library.loader(library.texts(captions), batch_size), "text tower")
         return np.concatenate(
             [np.array(tower(batch["input_ids"], batch["attention_mask"])) for batch in loader]
         )
 
-    source = texts.ids.tobytes() + texts.masks.tobytes()
+    source = ids.tobytes() + masks.tobytes()
     vectors = np.array(library.vectors.get(source, {"tower": digest(tower)}, compute))
-    return {ids.tobytes(): vector for ids, vector in zip(texts.ids, vectors, strict=True)}
+    return {row.tobytes(): vector for row, vector in zip(ids, vectors, strict=True)}
 
 
 def digest(tower: nn.Module) -> str:

@@ -18,7 +18,7 @@ from audiotrain.evaluation.retrieval import retrieval_scores, retrieve
 from audiotrain.evaluation.retrieval_report import Captions
 from audiotrain.models.clap.htsat import CountingBatchNorm
 from audiotrain.models.clap.model import CLAP, logit_scale
-from audiotrain.recipes.clap.dataset import Library, Texts, Vectors
+from audiotrain.recipes.clap.dataset import Library, Vectors
 from audiotrain.recipes.clap.finetuning import (
     LoraSettings,
     Mode,
@@ -257,7 +257,7 @@ class Retrieval(Callback):
         self.captions = Captions.of(clips)
         # Among one clip, or captions of one meaning, every retrieval is right.
         self.is_informative = len(clips) > 1 and len(set(self.captions.meanings)) > 1
-        texts = Texts(self.captions.texts, library.tokenizer, vectors)
+        texts = library.texts(self.captions.texts, vectors)
         self.loaders = [
             library.loader(samples, embedded_at_once)
             for samples in (library.sounds(clips, vectors), texts)
