@@ -1,4 +1,4 @@
-"""What users get wrong is told in one line, and costs them nothing that was there before."""
+"""Users' mistakes are reported in one line, and destroy nothing that was there before."""
 
 import json
 import subprocess
@@ -251,13 +251,13 @@ def test_a_folder_that_went_before_it_was_held_is_made_again(tmp_path, monkeypat
     assert len(locks) == 2
 
 
-def test_a_name_that_cannot_be_is_told(tmp_path):
+def test_a_name_that_cannot_be_is_reported(tmp_path):
     with pytest.raises(ValueError, match=r"--output .*: cannot write \(File name too long\)"):
         with only_run_in({tmp_path / ("x" * 300): "--output"}):
             pass
 
 
-def test_a_run_folder_that_is_a_file_is_told(tmp_path):
+def test_a_run_folder_that_is_a_file_is_reported(tmp_path):
     (tmp_path / "file").write_text("mine")
     with pytest.raises(ValueError, match="default_root_dir .*file: is a file, expected a folder"):
         trainer(tmp_path / "file").fit(Line(), [mx.ones((1, 2))])
@@ -269,7 +269,7 @@ def test_a_wrong_precision_is_named(tmp_path):
         trainer(tmp_path, precision="16-mixed")
 
 
-def test_a_checkpoint_folder_of_another_kind_is_told(tmp_path):
+def test_a_checkpoint_folder_of_another_kind_is_reported(tmp_path):
     (tmp_path / "last").mkdir()
     with pytest.raises(CheckpointError, match="last: no checkpoint here"):
         trainer(tmp_path).fit(Line(), [mx.ones((1, 2))], ckpt_path=tmp_path / "last")
@@ -351,7 +351,7 @@ def test_an_error_of_a_callback_does_not_hide_the_users(tmp_path):
     assert notes == ["then Breaks failed: 'second'", "then Breaks failed: 'third'"]
 
 
-def test_a_batch_that_changes_its_type_is_told_when_it_cannot_be_computed(tmp_path):
+def test_a_batch_that_changes_its_type_is_reported_when_it_cannot_be_computed(tmp_path):
     x = mx.ones((2, 8))
     batches = [{"x": x, "y": mx.array([0, 1])}, {"x": x, "y": mx.array([0.0, 1.0])}]
     with pytest.raises((RuntimeError, ValueError)) as caught:

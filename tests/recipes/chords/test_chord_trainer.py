@@ -110,7 +110,7 @@ def test_settings_that_cannot_be_are_named(settings, message):
         TrainingConfig(**settings)
 
 
-def test_a_gpu_that_is_not_there_is_said(monkeypatch):
+def test_a_gpu_that_is_not_there_is_reported(monkeypatch):
     monkeypatch.setattr(mx, "is_available", lambda device: False)
     with pytest.raises(ValueError, match="device='gpu', but MLX has none here"):
         ChordTrainer(Ear(), [], [], TrainingConfig(device="gpu"))
@@ -272,7 +272,7 @@ def test_a_loader_without_length_is_named(tmp_path):
         trainer.train()
 
 
-def test_a_class_that_the_model_does_not_have_is_told_and_not_learned(tmp_path):
+def test_a_class_that_the_model_does_not_have_is_reported_and_not_learned(tmp_path):
     class Wrong(Sounds):
         def __getitem__(self, index):
             audio, classes = super().__getitem__(index)

@@ -313,7 +313,9 @@ def test_loggers_get_numbers_settings_and_confusion_matrices(
     assert "config" in events.Tags()["tensors"]
 
 
-def test_each_logger_is_of_the_run_and_a_missing_one_is_told_at_once(tmp_path, monkeypatch, capsys):
+def test_each_logger_is_of_the_run_and_a_missing_one_is_reported_at_once(
+    tmp_path, monkeypatch, capsys
+):
     wandb, mlflow = runs.loggers_of(("wandb", "mlflow"), "x", tmp_path / "run")
     assert (wandb.name, wandb.save_dir) == ("run", tmp_path / "run")
     assert mlflow.run_name == "run"
@@ -375,7 +377,7 @@ def test_bad_recordings_are_left_out_with_a_count(quick, place, tmp_path, capsys
     assert {"short.wav", "six.wav", "fast.wav", "slow.wav", "quiet.flac"} < set(named)
 
 
-def test_bad_labels_are_told_with_file_and_line(quick, place, tmp_path, capsys):
+def test_bad_labels_are_reported_with_file_and_line(quick, place, tmp_path, capsys):
     folder = sung(tmp_path / "data", 5, 2.0)
     (folder / "song0.lab").write_bytes(b"\xef\xbb\xbf0 1 C:maj\r\n1 2 G:7\r\n")  # BOM, Windows
     (folder / "song1.lab").write_bytes("0 1 C:maj\n1 2 H:ümlaut\n".encode("latin-1"))

@@ -203,7 +203,7 @@ def test_folds_of_other_data_are_refused(quick, done, words, place, tmp_path, ca
     assert "such as gone.wav" in line
 
 
-def test_songs_that_an_ensemble_was_trained_on_are_told(quick, done, place, tmp_path, capsys):
+def test_songs_that_an_ensemble_was_trained_on_are_reported(quick, done, place, tmp_path, capsys):
     words = ["evaluate", "--data", place / "data", "--cache", place / "cache", "--checkpoint"]
     assert command(*words, done, "--output", tmp_path / "all") == 0
     assert "7 of 7 songs were in the training of one of the runs or more" in capsys.readouterr().err

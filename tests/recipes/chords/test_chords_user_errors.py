@@ -146,7 +146,7 @@ def test_settings_files(refused, tmp_path, text, message):
     assert not (tmp_path / "run").exists()
 
 
-def test_two_mistakes_are_told_together(capsys):
+def test_two_mistakes_are_reported_together(capsys):
     assert command("--widnow", "3", "--steps", "soon") == 2
     assert len(capsys.readouterr().err.strip().splitlines()) == 2
 
@@ -424,7 +424,7 @@ def test_a_mistake_of_ours_is_not_hidden(monkeypatch, place):
         command("predict", place / "data", "--checkpoint", place / "run")
 
 
-def test_ctrl_c_is_told_in_a_word(monkeypatch, place, capsys):
+def test_ctrl_c_is_reported_in_a_word(monkeypatch, place, capsys):
     def stop(*arguments):
         raise KeyboardInterrupt
 

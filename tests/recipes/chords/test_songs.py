@@ -336,7 +336,7 @@ def test_composed_songs_borrow_progressions(tmp_path):
 # ---- loading
 
 
-def test_unreadable_files_are_left_out_and_told(tmp_path):
+def test_unreadable_files_are_left_out_and_reported(tmp_path):
     good = recording(tmp_path)
     (tmp_path / "empty.wav").write_bytes(b"")
     audio.write(tmp_path / "nan.wav", np.full(9000, np.nan, np.float32), 22050)
