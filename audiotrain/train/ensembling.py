@@ -1,7 +1,7 @@
-"""Several models as one: voting, blending, stacking of probabilities, soups of weights.
+"""Ensembles: voting, blending and stacking of the probabilities of several models.
 
-Probabilities of a member are (items, classes); rows that sum to 1, or one number a label when an
-item may have several. Weights are fitted on predictions for items that no member was trained on.
+Probabilities of a member are (items, classes): rows that sum to 1, or in a multilabel task one
+number a label. Weights are fitted on predictions for items that no member was trained on.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,41 +13,41 @@ import scipy.optimize
 from scipy.special import expit, log_softmax, logit, softmax
 
 Vote = Literal["mean", "geometric", "majority"]
-TINIEST = 1e-12  # a probability that counts as 0
-SMALLEST = 1e-6  # one that a stacked model is shown
-NEVER = 1e4  # a logit whose opposite has no chance
-ROUNDING = 1e-6  # what a probability in float32 may be beyond 0 or 1
+TINIEST = 1e-12  # lower bound of a probability before its logarithm
+SMALLEST = 1e-6  # the same in the input of a stacked model
+NEVER = 1e4  # a logit that makes the opposite impossible
+ROUNDING = 1e-6  # tolerance of probabilities in float32 beyond 0 and 1
 
 
 def vote(
     probabilities: Sequence[np.ndarray],
     weights: Sequence[float] | None = None,
     how: Vote = "mean",
-    several: bool = False,
+    multilabel: bool = False,
 ) -> np.ndarray:
-    """One array (..., classes) of several of that shape: their weighted mean; their weighted
-    geometric mean, normalised over classes; or the share of the votes, a vote for each member's
-    likeliest class. Where an item may have `several` labels each is a question of its own: the
-    geometric mean is against that of its opposite, and members vote for all of half or more.
-    ValueError for a geometric mean of what is no probability, such as a logit.
+    """Join the members' arrays (..., classes): "mean" is their weighted mean; "geometric" their
+    weighted geometric mean, normalised over classes; "majority" the weighted share of votes, each
+    member voting for its most probable class. With `multilabel` each label is decided alone: the
+    geometric mean is normalised over the label and its opposite, and members vote for labels of
+    probability 0.5 or more. ValueError for a geometric mean of values that are no probabilities.
 
     >>> members = [np.array([[0.9, 0.1]]), np.array([[0.4, 0.6]])]
     >>> vote(members).round(2).tolist()
     [[0.65, 0.35]]
     >>> vote(members, weights=[1, 3], how="majority").tolist()
     [[0.25, 0.75]]
-    >>> vote(members, how="geometric", several=True).round(3).tolist()
+    >>> vote(members, how="geometric", multilabel=True).round(3).tolist()
     [[0.71, 0.29]]
     """
     stacked = _stacked(probabilities)
     shares = member_weights(weights, len(stacked))
     if how == "majority":
         classes = stacked.shape[-1]
-        stacked = stacked >= 0.5 if several else np.eye(classes)[stacked.argmax(axis=-1)]
+        stacked = stacked >= 0.5 if multilabel else np.eye(classes)[stacked.argmax(axis=-1)]
     if how == "geometric":
         _check_probabilities(stacked)
         logs = np.tensordot(shares, np.log(np.maximum(stacked, TINIEST)), 1)
-        if several:
+        if multilabel:
             against = np.tensordot(shares, np.log(np.maximum(1 - stacked, TINIEST)), 1)
             return expit(logs - against)
         return softmax(logs, axis=-1)
@@ -82,7 +82,7 @@ def blend_weights(
     """The weights (members,) whose mean of probabilities has the smallest cross entropy.
 
     oof: (items, classes) of each member; targets: class numbers (items,), or 0 and 1
-    (items, classes) where an item may have several labels. The problem is convex; it is solved by
+    (items, classes) in a multilabel task. The problem is convex; it is solved by
     expectation maximisation as for the shares of a mixture, which never makes it worse.
 
     >>> good, bad = np.array([[0.9, 0.1], [0.2, 0.8]]), np.array([[0.5, 0.5], [0.5, 0.5]])
@@ -95,8 +95,8 @@ def blend_weights(
 def mixture_weights(
     likelihoods: np.ndarray, steps: int = 1000, tolerance: float = 1e-7
 ) -> np.ndarray:
-    """`blend_weights` from the probabilities (members, observations) that each member gives to
-    what was the case."""
+    """`blend_weights` from the likelihoods (members, observations): the probability that each
+    member gives to the true class."""
     likelihoods = np.maximum(np.asarray(likelihoods, np.float64), TINIEST)
     members = len(likelihoods)
     weights = np.full(members, 1 / members)
@@ -143,24 +143,22 @@ def geometric_cross_entropy(
 ) -> tuple[float, np.ndarray]:
     """Mean over all items, in nats, and its gradient (members,); arguments as geometric_weights."""
     total, gradient, items = 0.0, np.zeros(len(weights)), 0
-    for own, answers in zip(logs, targets, strict=True):
-        joined = log_softmax(np.tensordot(weights, own, 1), axis=-1)
-        rows = np.arange(len(answers))
-        total -= joined[rows, answers].sum()
-        gradient += np.einsum("ic,mic->m", np.exp(joined), own)
-        gradient -= own[:, rows, answers].sum(axis=1, dtype=np.float64)
-        items += len(answers)
+    for members, classes in zip(logs, targets, strict=True):
+        joined = log_softmax(np.tensordot(weights, members, 1), axis=-1)
+        rows = np.arange(len(classes))
+        total -= joined[rows, classes].sum()
+        gradient += np.einsum("ic,mic->m", np.exp(joined), members)
+        gradient -= members[:, rows, classes].sum(axis=1, dtype=np.float64)
+        items += len(classes)
     return total / items, gradient / items
 
 
 def _likelihoods(stacked: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """(members, observations): the probability that each member gives to what was the case."""
+    """(members, observations): the probability that each member gives to the true class."""
     if targets.shape == stacked.shape[1:]:
-        chosen = np.where(targets > 0.5, stacked, 1 - stacked).reshape(len(stacked), -1)
-    else:
-        _check_classes(stacked, targets)
-        chosen = stacked[:, np.arange(len(targets)), targets]
-    return chosen
+        return np.where(targets > 0.5, stacked, 1 - stacked).reshape(len(stacked), -1)
+    _check_classes(stacked, targets)
+    return stacked[:, np.arange(len(targets)), targets]
 
 
 def cross_entropy(probabilities: np.ndarray, targets: np.ndarray) -> float:
@@ -179,12 +177,12 @@ class Stacked:
     which they were stacked, it gives (items, classes). ValueError for other members or classes.
 
     A logit is `coefficients` times the logarithms of the members' probabilities, plus `intercepts`
-    (classes,): of all members and classes (classes, members * classes), or, where an item may have
-    `several` labels, of the members' log-odds for that one (classes, members).
+    (classes,): of all members and classes (classes, members * classes), or with `multilabel` of the
+    members' log-odds for the same label (classes, members).
     """
 
     members: int
-    several: bool
+    multilabel: bool
     coefficients: np.ndarray
     intercepts: np.ndarray
 
@@ -195,7 +193,7 @@ class Stacked:
                 f"{len(new)} members of {new.shape[-1]} classes, expected {self.members} of "
                 f"{classes}, as stacked"
             )
-        if self.several:
+        if self.multilabel:
             return expit(np.einsum("mic,cm->ic", _odds(new), self.coefficients) + self.intercepts)
         return softmax(_logs(new) @ self.coefficients.T + self.intercepts, axis=-1)
 
@@ -203,7 +201,7 @@ class Stacked:
         """Plain data, from which `Stacked.of` makes it again."""
         numbers = {"coefficients": self.coefficients, "intercepts": self.intercepts}
         plain = {name: values.tolist() for name, values in numbers.items()}
-        return {"members": self.members, "several": self.several} | plain
+        return {"members": self.members, "several": self.multilabel} | plain
 
     @classmethod
     def of(cls, saved: Mapping) -> "Stacked":
@@ -223,9 +221,9 @@ class Stacked:
 
 def stack(oof: Sequence[np.ndarray], targets: np.ndarray, C: float = 1.0) -> Stacked:
     """Fit a model of the members' probabilities oof (items, classes) for items that none was
-    trained on: logistic regression (scikit-learn) of all classes; where an item may have several
-    labels, targets (items, classes) of 0 and 1, one for each label. A class or a label that
-    `targets` do not show is never predicted.
+    trained on: logistic regression (scikit-learn) of all classes, or of each label in a multilabel
+    task, whose targets are 0 and 1 (items, classes). A class or label that does not occur in
+    `targets` is never predicted.
     """
     stacked, targets = _stacked(oof), np.asarray(targets)
     members, _, classes = stacked.shape
@@ -233,14 +231,13 @@ def stack(oof: Sequence[np.ndarray], targets: np.ndarray, C: float = 1.0) -> Sta
         odds = _odds(stacked)
         fitted = [_fit(odds[:, :, k].T, targets[:, k] > 0.5, C) for k in range(classes)]
         rows = [(c[-1], i[-1]) if True in known else (0 * c[0], -NEVER) for known, c, i in fitted]
-        coefficients, intercepts = zip(*rows, strict=True)
-        return Stacked(members, True, np.array(coefficients), np.array(intercepts))
+        weights, biases = (np.array(column) for column in zip(*rows, strict=True))
+        return Stacked(members, True, weights, biases)
     _check_classes(stacked, targets)
     known, coefficients, intercepts = _fit(_logs(stacked), targets, C)
-    model = np.zeros((classes, members * classes)), np.full(classes, -NEVER)
-    for place, label in enumerate(known):
-        model[0][label], model[1][label] = coefficients[place], intercepts[place]
-    return Stacked(members, False, *model)
+    weights, biases = np.zeros((classes, members * classes)), np.full(classes, -NEVER)
+    weights[known], biases[known] = coefficients, intercepts
+    return Stacked(members, False, weights, biases)
 
 
 def _fit(columns: np.ndarray, targets: np.ndarray, C: float) -> tuple[list, np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""Run folders: what is in them, and one run at a time, for two would tear each other's files."""
+"""Run folders: their contents, and a lock that lets one run at a time write."""
 
 import contextlib
 import errno
@@ -12,7 +12,7 @@ BEGUN = ("checkpoints", "metrics.csv", "metrics.json", "folds.json", "rounds.jso
 
 
 def begun(folder: Path) -> str | None:
-    """What says that a run in `folder` has begun, None when nothing does."""
+    """The file that shows that a run in `folder` has begun, None when it has not."""
     return next((name for name in BEGUN if holds(folder / name)), None)
 
 

@@ -1,6 +1,6 @@
-"""Learning rate as a callable of the optimizer step; give one to an optimizer as learning_rate.
+"""Learning rate schedules: callables of the optimizer step, for an optimizer's learning_rate.
 
-A step may be a number or an mx.array (inside the compiled step); the answer is a float32 array.
+A step is a number or an mx.array (inside the compiled step); the result is a float32 array.
 The first step taken is step 0. OneCycleLRScheduler also has a momentum, which CycledAdamW follows.
 """
 

@@ -1,4 +1,4 @@
-"""Predictions as a CSV in the columns and order of a competition's sample_submission.csv.
+"""Predictions as a CSV with the columns and order of a competition's sample_submission.csv.
 
 The sample's first column is the id of an item; the other ones are classes, or one label.
 """
@@ -15,7 +15,7 @@ import numpy as np
 from audiotrain.utils.files import write
 from audiotrain.utils.text import nearest
 
-ROUNDING = 1e-6  # what a mean of probabilities may be beyond 0 or 1
+ROUNDING = 1e-6  # tolerance of a mean of probabilities beyond 0 and 1
 
 
 def write_submission(
@@ -52,14 +52,13 @@ def write_submission(
         header, order = ["id", *columns], ids
     else:
         header, order = read_sample(sample)
-        _match_ids(ids, order, Path(sample))
-    rows = {one: row for one, row in zip(ids, values, strict=True)}
+        _match_ids(ids, order, sample)
     if sample is not None and len(header) == 2 and header[1] not in columns and len(columns) > 1:
-        texts = _names(columns, values, top)
-        cells = {one: [text] for one, text in zip(ids, texts, strict=True)}
+        texts = [[name] for name in _names(columns, values, top)]
     else:
-        places = _places(header[1:], columns, Path(sample) if sample else None)
-        cells = {one: [_text(rows[one][place]) for place in places] for one in ids}
+        indices = _column_indices(header[1:], columns, sample)
+        texts = [[_text(row[index]) for index in indices] for row in values]
+    cells = dict(zip(ids, texts, strict=True))
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(header)
@@ -95,7 +94,7 @@ def read_sample(sample: str | os.PathLike) -> tuple[list[str], list[str]]:
 
 
 def _checked(ids, columns, values, probabilities: bool) -> np.ndarray:
-    """Values (items, classes); ValueError naming the first that cannot be."""
+    """Values (items, classes); ValueError naming the first that is not allowed."""
     values = np.asarray(values)
     if values.ndim == 1 and len(columns) == 1:
         values = values[:, None]
@@ -123,21 +122,25 @@ def _checked(ids, columns, values, probabilities: bool) -> np.ndarray:
     return values
 
 
-def _match_ids(ids: list[str], order: list[str], sample: Path) -> None:
+def _match_ids(ids: list[str], order: list[str], sample: str | os.PathLike) -> None:
     known, predicted = set(order), set(ids)
-    missing = [one for one in order if one not in predicted]
-    unknown = [one for one in ids if one not in known]
-    told = [
+    differences = {
+        "without a prediction": [one for one in order if one not in predicted],
+        "predicted but not in it": [one for one in ids if one not in known],
+    }
+    parts = [
         f"{len(some)} {name} ({', '.join(some[:3])}{', …' if len(some) > 3 else ''})"
-        for name, some in (("without a prediction", missing), ("predicted but not in it", unknown))
+        for name, some in differences.items()
         if some
     ]
-    if told:
-        raise ValueError(f"{sample}: ids: {'; '.join(told)}")
+    if parts:
+        raise ValueError(f"{sample}: ids: {'; '.join(parts)}")
 
 
-def _places(names: list[str], columns: list[str], sample: Path | None) -> list[int]:
-    """The place in `columns` of each of the file's columns; both must be the same names."""
+def _column_indices(
+    names: list[str], columns: list[str], sample: str | os.PathLike | None
+) -> list[int]:
+    """The index in `columns` of each of the file's columns; both must have the same names."""
     unknown = [name for name in names if name not in columns]
     if unknown:
         hint = nearest(unknown[0], columns)
@@ -151,7 +154,7 @@ def _names(columns: list[str], values: np.ndarray, top: int) -> list[str]:
     if not 1 <= top <= len(columns):
         raise ValueError(f"submission: top is {top!r}, expected 1 to {len(columns)} classes")
     order = np.argsort(-values.astype(np.float64), axis=1, kind="stable")[:, :top]
-    return [" ".join(columns[place] for place in row) for row in order]
+    return [" ".join(columns[index] for index in row) for row in order]
 
 
 def _text(value) -> str:

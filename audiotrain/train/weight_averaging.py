@@ -1,4 +1,4 @@
-"""Weights between two models, to be fine-tuned and yet robust."""
+"""Interpolation of two models' weights, and soups: means of the weights of checkpoints."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -50,12 +50,11 @@ def soup(checkpoints: Sequence[str | Path], weights: Sequence[float] | None = No
     total: Arrays = {}
     kinds: Arrays = {}
     for folder, share in zip(checkpoints, shares, strict=True):
-        arrays, _ = checkpoint.load(folder)
-        found = arrays.get("model", {}) | arrays.get("ema", {})
-        if not kinds:
-            kinds = found
-        checkpoint.match(found, kinds, str(folder))
-        for name, array in found.items():
+        groups, _ = checkpoint.load(folder)
+        arrays = groups.get("model", {}) | groups.get("ema", {})
+        kinds = kinds or arrays
+        checkpoint.match(arrays, kinds, str(folder))
+        for name, array in arrays.items():
             if mx.issubdtype(array.dtype, mx.floating):
                 part = float(share) * array.astype(mx.float32)
                 total[name] = part if name not in total else total[name] + part

@@ -190,10 +190,12 @@ def test_what_does_not_fit_is_refused(audio, text, groups, message):
 
 def blended_matches(groups, seconds, share):
     """How much of each audio is what each text says, by loops."""
-    return np.array([
-        [part * (own == text) + (1 - part) * (second == text) for text in groups]
-        for own, second, part in zip(groups, seconds, share, strict=True)
-    ])  # fmt: skip
+    return np.array(
+        [
+            [part * (own == text) + (1 - part) * (second == text) for text in groups]
+            for own, second, part in zip(groups, seconds, share, strict=True)
+        ]
+    )
 
 
 def test_blended_audio_matches_both_captions_by_their_shares():

@@ -160,10 +160,10 @@ def test_a_stacked_model_is_saved_as_plain_data(several):
 
 def test_votes_where_an_item_may_have_several_labels():
     said = [np.array([[0.9, 0.6, 0.2]]), np.array([[0.5, 0.1, 0.2]]), np.array([[0.7, 0.4, 0.2]])]
-    assert np.allclose(vote(said, how="majority", several=True), [[1, 1 / 3, 0]])
+    assert np.allclose(vote(said, how="majority", multilabel=True), [[1, 1 / 3, 0]])
     odds = np.prod([p / (1 - p) for p in np.array(said)], axis=0) ** (1 / 3)
-    assert np.allclose(vote(said, how="geometric", several=True), odds / (1 + odds))
-    assert np.allclose(vote(said, several=True), np.mean(said, axis=0))
+    assert np.allclose(vote(said, how="geometric", multilabel=True), odds / (1 + odds))
+    assert np.allclose(vote(said, multilabel=True), np.mean(said, axis=0))
 
 
 @pytest.mark.parametrize(

@@ -81,9 +81,13 @@ def test_one_cycle_is_pytorchs(cycled):
     theirs = torch.nn.Parameter(torch.ones(5))
     reference = torch.optim.AdamW([theirs], betas=(0.95, 0.999), weight_decay=0.1)
     torch_cycle = torch.optim.lr_scheduler.OneCycleLR(
-        reference, 0.1, total_steps=20, pct_start=0.3, anneal_strategy="linear",
+        reference,
+        0.1,
+        total_steps=20,
+        pct_start=0.3,
+        anneal_strategy="linear",
         cycle_momentum=cycled,
-    )  # fmt: skip
+    )
     cycle = OneCycleLRScheduler(0.1, warmup_steps=5, total_steps=20)  # 0.3 * 20 - 1
     if cycled:
         ours = CycledAdamW(cycle, cycle.momentum, weight_decay=0.1)

@@ -1,4 +1,4 @@
-"""Callback: named moments of a run; Monitor: a callback that follows one metric.
+"""Callback: hooks of a run; Monitor: a callback that follows one metric.
 
 A metric is a key of `trainer.callback_metrics`: val_loss, val_…, train_loss, train_…
 """
@@ -6,11 +6,11 @@ A metric is a key of `trainer.callback_metrics`: val_loss, val_…, train_loss, 
 import math
 from typing import Any
 
-Score = tuple[float, float]  # a monitored value, and what decides where it is the same
+Score = tuple[float, float]  # a monitored value, and the number that decides between equal ones
 
 
 class Callback:
-    """Base class: override the moments needed. `outputs["loss"]` and such are plain floats.
+    """Base class: override the hooks needed. `outputs["loss"]` and such are plain floats.
 
     With several ranks it is called on each, on rank 0 alone with `rank_zero_only`.
     """
@@ -75,8 +75,8 @@ class Callback:
 
 
 class Monitor(Callback):
-    """Reads one metric, at the moment it is new. Where that is the same as before, the lower value
-    of the metric `tie`, if there is one, is the better."""
+    """Reads one metric whenever it is updated. Of equal values, the one with the lower value of the
+    metric `tie`, if given, is better."""
 
     def __init__(self, monitor: str | None, mode: str, tie: str | None = None):
         if mode not in ("min", "max"):
@@ -95,7 +95,7 @@ class Monitor(Callback):
         return self._metric(trainer, self.monitor)
 
     def tie_value(self, trainer) -> float:
-        """What decides between equal values; 0 where nothing does."""
+        """The number that decides between equal values; 0 without `tie`."""
         return 0.0 if self.tie is None else self._metric(trainer, self.tie)
 
     def _metric(self, trainer, name: str | None) -> float:
@@ -112,8 +112,8 @@ class Monitor(Callback):
             return not math.isnan(value)
         return value < than - by if self.mode == "min" else value > than + by
 
-    def beats(self, found: Score, than: Score, by: float = 0.0) -> bool:
+    def beats(self, score: Score, than: Score, by: float = 0.0) -> bool:
         """As `better`, of values with their ties."""
-        if self.tie is not None and found[0] == than[0]:
-            return found[1] < than[1] - by
-        return self.better(found[0], than[0], by)
+        if self.tie is not None and score[0] == than[0]:
+            return score[1] < than[1] - by
+        return self.better(score[0], than[0], by)

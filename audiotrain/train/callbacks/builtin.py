@@ -1,4 +1,4 @@
-"""The built-in callbacks; write your own by overriding the moments of `Callback`.
+"""The built-in callbacks; write your own by overriding the hooks of `Callback`.
 
 A monitor is a key of `trainer.callback_metrics`: val_loss, val_…, train_loss, train_…
 """
@@ -165,12 +165,12 @@ class LearningRateMonitor(Callback):
         name = f"lr-{schedule or type(trainer.optimizer).__name__}"
         optimizer = trainer.optimizer
         states = optimizer.state.get("states", [optimizer.state])
+        groups = range(1, len(states) + 1)
         if isinstance(optimizer, GroupedOptimizer):
-            places = [f"/{group}" for group in optimizer.names]
-        else:
-            places = [f"/{number}" for number in range(1, len(states) + 1)]
-        for place, state in zip(places, states, strict=True):
-            trainer.record(name + place if len(states) > 1 else name, state["learning_rate"])
+            groups = optimizer.names
+        for group, state in zip(groups, states, strict=True):
+            label = f"{name}/{group}" if len(states) > 1 else name
+            trainer.record(label, state["learning_rate"])
 
 
 class LearningRateScheduler(Callback):
@@ -238,12 +238,11 @@ class GradientClipper(Callback):
         self.max_norm = max_norm
 
     def setup(self, trainer, module) -> None:
-        own = (self.max_norm, "norm")
-        found = (trainer.gradient_clip_val, trainer.gradient_clip_algorithm)
-        if found[0] is not None and found != own:
+        value, algorithm = trainer.gradient_clip_val, trainer.gradient_clip_algorithm
+        if value is not None and (value, algorithm) != (self.max_norm, "norm"):
             raise ValueError(
-                f"GradientClipper(max_norm={self.max_norm}) and gradient_clip_val={found[0]} by "
-                f"{found[1]} disagree: give one of them"
+                f"GradientClipper(max_norm={self.max_norm}) and gradient_clip_val={value} by "
+                f"{algorithm} disagree: give one of them"
             )
         trainer.arguments = replace(
             trainer.arguments, gradient_clip_val=self.max_norm, gradient_clip_algorithm="norm"

@@ -1,7 +1,7 @@
 """Communication between ranks, the processes started by `mlx.launch` that train one model.
 
-Each rank computes its share of every batch; everything that decides how training goes on is the
-same on all of them. `SingleProcess` is the same interface for one process, with nothing to send.
+Each rank computes its share of every batch, and all take the same decisions. `SingleProcess` is
+the same interface for one process.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ BUCKET_BYTES = 32 * 1024**2  # gradients are summed in pieces of about this size
 
 
 class SingleProcess:
-    """One process: a sum over ranks is its own number, and it decides alone when to stop."""
+    """One process, with nothing to send: a sum over ranks is its argument."""
 
     rank, size = 0, 1
     shared: dict = {}  # arrays that the compiled step reads and writes
@@ -37,7 +37,7 @@ class SingleProcess:
         return contextlib.nullcontext()
 
     def objective(self, loss: mx.array, weight: mx.array) -> mx.array:
-        """What a rank differentiates: its loss, or its term of the weighted sum over ranks."""
+        """The scalar that a rank differentiates: its loss, or its term of the weighted sum."""
         return loss
 
     def weighted_gradient(self, gradient: mx.array, weight: mx.array) -> mx.array:
@@ -62,7 +62,7 @@ class SingleProcess:
 
     def post_status(self, has_batch: bool, received: int | None, stop: bool) -> None:
         """Before a batch: put this rank's status into the step's arrays: whether the batch is its
-        own or only fills in, the signal it received, whether it wants to stop."""
+        share or only fills in, the signal it received, whether it wants to stop."""
 
     def seed(self, seed: int, epoch: int, batch: int) -> None:
         """Seed each rank but rank 0, which keeps its random stream, for this batch."""
@@ -74,11 +74,11 @@ class SingleProcess:
         """Exchange the status at once, outside of the compiled step."""
 
     def signal(self, received: int | None) -> int | None:
-        """The signal to obey, where this rank got `received`."""
+        """The signal that all ranks obey, given that this rank received `received`."""
         return received
 
     def should_stop(self, stop: bool) -> bool:
-        """Whether training ends, where this rank wants `stop`."""
+        """Whether all ranks stop, given whether this rank wants to."""
         return stop
 
     def gather(self, value: Any, saving: bool = False) -> list:
@@ -90,7 +90,7 @@ class SingleProcess:
         return action()
 
     def rank0_first(self, action: Callable[[], Any]) -> Any:
-        """Run `action` on every rank, the others after rank 0, whose files they then find."""
+        """Run `action` on rank 0, then on the other ranks, which find its files."""
         return action()
 
     def rank0_output_only(self) -> contextlib.AbstractContextManager:
@@ -325,7 +325,7 @@ def _stop_flags(received: int | None, stop: bool) -> list[bool]:
 
 
 def buckets(arrays: list[mx.array]) -> Iterator[list[mx.array]]:
-    """Consecutive arrays in lists of at most BUCKET_BYTES as float32, of one array at least."""
+    """Consecutive arrays in lists of at most BUCKET_BYTES as float32, or of a single array."""
     bucket: list[mx.array] = []
     for array in arrays:
         if bucket and 4 * (sum(a.size for a in bucket) + array.size) > BUCKET_BYTES:

@@ -1,4 +1,4 @@
-"""A process that waits too long for other ranks prints one line and exits."""
+"""Ends a process that waits too long for other ranks, with one line."""
 
 import contextlib
 import os
@@ -15,9 +15,9 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Watchdog:
-    """A thread that ends the process when it waits too long for ranks that hang or are gone.
+    """A thread that ends the process when it waits too long for ranks that hang or have ended.
 
-    The process itself cannot: it waits inside MLX, where Python handles no signal.
+    The main thread cannot: it waits inside MLX, where Python handles no signal.
     """
 
     def __init__(self, rank: int, where: Callable[[], str]):

@@ -4,7 +4,7 @@ base.py                Logger
 build.py               A run's loggers from its settings
 mlflow_logger.py       MLflow
 tensorboard_logger.py  TensorBoard
-wandb_logger.py        Where a run's numbers go
+wandb_logger.py        Weights & Biases
 """
 
 from audiotrain.train.loggers.base import CSVLogger, JSONLLogger, Logger

@@ -1,4 +1,8 @@
-"""Logger: where rows of numbers go; and the two that write files, CSV and JSON lines."""
+"""Logger, the base class; and the two loggers that write files, CSV and JSON lines.
+
+A logger gets rows of plain numbers with the optimizer step, and stays open after fit. Pictures
+go to all: `for logger in trainer.loggers: logger.log_image("confusion", figure, step)`.
+"""
 
 import csv
 import io
@@ -17,10 +21,10 @@ class Logger:
         """Fit begins, at `step` (above 0 when it continues a run)."""
 
     def log_metrics(self, metrics: dict[str, float], step: int) -> None:
-        """One row."""
+        """Log one row."""
 
     def log_hyperparams(self, config: dict) -> None:
-        """The run's settings."""
+        """Log the run's settings."""
 
     def log_image(self, name: str, image, step: int) -> None:
         """A picture, such as a confusion matrix: a matplotlib figure, an array (height, width),
@@ -28,10 +32,10 @@ class Logger:
         file. Loggers that take none ignore it."""
 
     def log_model(self, folder: Path) -> None:
-        """A checkpoint that is worth keeping. Loggers that keep none ignore it."""
+        """A checkpoint to keep. Loggers that keep none ignore it."""
 
     def finish(self) -> None:
-        """Nothing more will come."""
+        """Close the logger."""
 
     def state_dict(self) -> dict:
         """Plain data for the checkpoint, such as a run's id."""

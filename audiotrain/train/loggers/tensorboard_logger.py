@@ -4,11 +4,7 @@ import json
 import time
 from pathlib import Path
 
-from audiotrain.train.loggers.base import (
-    Logger,
-    encode,
-    opened,
-)
+from audiotrain.train.loggers.base import Logger, encode, opened
 
 
 class TensorBoardLogger(Logger):

@@ -1,8 +1,4 @@
-"""Where a run's numbers go: CSV and JSON lines always, and W&B, TensorBoard, MLflow when asked.
-
-A logger gets rows of plain numbers with the optimizer step, and stays open after fit. Pictures
-go to all: `for logger in trainer.loggers: logger.log_image("confusion", figure, step)`.
-"""
+"""Weights & Biases."""
 
 from pathlib import Path
 

@@ -116,8 +116,10 @@ def test_a_cross_validation_on_two_ranks_is_that_of_one_process(together, tmp_pa
     assert alone["predictions"].shape == (40, 3)
     for name in ("predictions", "tested", "test_loss"):
         np.testing.assert_allclose(ranks[name], alone[name], rtol=1e-4, atol=1e-5, err_msg=name)
-    left = [sorted(path.relative_to(folder) for path in (folder / "competition").rglob("*"))
-            for folder in (tmp_path, together)]  # fmt: skip
+    left = [
+        sorted(path.relative_to(folder) for path in (folder / "competition").rglob("*"))
+        for folder in (tmp_path, together)
+    ]
     assert left[0] == left[1]
 
 
@@ -192,8 +194,10 @@ def test_the_clap_recipe_on_ranks_learns_what_one_process_learns(together, tmp_p
         before = np.array(start[name.removeprefix("clap.")])
         moved = max(moved, float(np.abs(array - before).max()))
     assert moved > 1e-3
-    files = [{p.relative_to(f / "clap" / "run") for p in (f / "clap" / "run").rglob("*")}
-             for f in (tmp_path, together)]  # fmt: skip
+    files = [
+        {p.relative_to(f / "clap" / "run") for p in (f / "clap" / "run").rglob("*")}
+        for f in (tmp_path, together)
+    ]
     assert files[0] == files[1]
 
 

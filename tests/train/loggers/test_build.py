@@ -38,14 +38,20 @@ def finish(run):
 
 def test_a_run_is_logged_its_model_kept_and_registered(store, tmp_path):
     settings = {
-        "loggers": ["mlflow"], "tracking_uri": store, "experiment_name": "tones",
-        "run_name": "first", "register_model": True, "log_models": True, "model_name": "tone-model",
-    }  # fmt: skip
+        "loggers": ["mlflow"],
+        "tracking_uri": store,
+        "experiment_name": "tones",
+        "run_name": "first",
+        "register_model": True,
+        "log_models": True,
+        "model_name": "tone-model",
+    }
     for number in (1, 2):
         run = create_trainer(
-            Plain, "development",
+            Plain,
+            "development",
             **quiet(tmp_path, output_dir=tmp_path / f"run-{number}", tracking=settings),
-        )  # fmt: skip
+        )
         result = run.train(Points(40), Points(20))
         finish(run)
     client = client_of(store)
