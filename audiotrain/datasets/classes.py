@@ -43,27 +43,28 @@ _SEEDS = 1_000_000  # clips of one seed at most
 def discover(folder: str | os.PathLike, group: str | None = None) -> Corpus[Clip]:
     """Labelled clips of a folder, or of one table, in any of LAYOUTS.
 
-    Their `labels` are the names of their classes as the data write them, `columns` what a table
-    says besides, such as a fold. `group` names the column whose equal values belong together.
+    Their `labels` are the names of their classes as the data write them, `columns` the
+    further columns of a table, such as a fold. `group` names the column whose equal values stay
+    together.
     Words such as train and test in names of tables, and folders called so, split the clips.
     ValueError when there is no such folder, or nothing in it is labelled.
     """
     path = Path(folder)
     search = _Search(path)
-    tables_found = [name for name in search.files if is_table(search.folder / name)]
-    if not tables_found and path.is_file():
+    table_names = [name for name in search.files if is_table(search.folder / name)]
+    if not table_names and path.is_file():
         columns = ", ".join(tables.first_record(path)) or "none"
         raise ValueError(
             f"{path}: found the columns {columns}, expected one of files "
             f"({', '.join(COLUMNS['audio'][:4])}) and one of {', '.join(CLASS_COLUMNS)}"
         )
-    splits = split_files(tables_found)
-    for table in tables_found:
+    splits = split_files(table_names)
+    for table in table_names:
         search.use_table(table, splits.get(table), group)
-    if not tables_found:
+    if not table_names:
         search.use_class_folders()
     search.report_unused_audio()
-    counts = f"{len(search.findable)} audio files and {len(tables_found)} tables of labels"
+    counts = f"{len(search.findable)} audio files and {len(table_names)} tables of labels"
     return search.corpus(counts, LAYOUTS)
 
 

@@ -113,7 +113,8 @@ class Search(Generic[AnyItem]):
             self.problem(f"audio in a format not read ({', '.join(AUDIO_SUFFIXES)} are)", name)
 
     def corpus(self, counts: str, layouts: str) -> Corpus[AnyItem]:
-        """The items found. ValueError when there are none; `counts` says what there is."""
+        """The items found. ValueError when there are none; `counts` describes the
+        files for the message."""
         if not self.items:
             known = sorted(self.problems, key=lambda problem: problem.kind.startswith("audio"))
             first = f" ({known[0].kind}: {known[0].text})" if known else ""

@@ -130,7 +130,7 @@ def first_record(path: Path) -> dict[str, object]:
 
 def records(path: Path, problems: list[str]) -> Iterator[tuple[int, dict[str, object]]]:
     """(line number, cells by column name) of each line that holds something; the cells are text,
-    or what JSON says. `problems` gets lines that can't be read."""
+    or JSON values. `problems` gets lines that can't be read."""
     text, faults = read_text(path)
     problems += faults
     if path.suffix.lower() == ".jsonl":
