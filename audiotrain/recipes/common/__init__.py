@@ -17,17 +17,17 @@
 
     cli.main("loudness", {"train": Command(TrainSettings, train), …}, argv)
 
-`settings` are those of training: data, output, resume, seed, valid, test, batch_size, steps,
-epochs, …; tests/recipes/common/test_small_recipe.py has the whole of it.
+TrainSettings inherits `settings.RunSettings`, and has a group `optimization` such as
+`optimization.WarmupSettings`; tests/recipes/common/test_small_recipe.py is a complete recipe.
 
-checkpoints.py  The runs that `--checkpoint` names
-cli.py          Commands of a recipe
-crossval.py     A run folder for each fold
-ensemble.py     Several runs as one model, and the file ensemble.json
-optimization.py AdamW with warm-up and cosine decay
-preparation.py  Features of many recordings, on all cores and over all ranks
-recipe.py       The contract of a recipe: Recipe, Experiment
-settings.py     Settings that recipes share
-run.py          Training: run folder, Trainer, loaders, loggers; resuming
-split.py        The parts of a run's data, and what of each can be read
+checkpoints.py   The runs that `--checkpoint` names
+cli.py           Commands of a recipe
+crossval.py      A run folder for each fold
+ensemble.py      Several runs as one model, and the file ensemble.json
+optimization.py  AdamW with warm-up and cosine decay
+preparation.py   Features of many recordings, on all cores and over all ranks
+recipe.py        The classes of a recipe: Recipe, Experiment
+settings.py      Settings that recipes share
+run.py           Training: run folder, Trainer, loaders, loggers; resuming
+split.py         The parts of a run's data; items that cannot be read
 """
