@@ -123,8 +123,8 @@ def test_one_validation_clip_lets_the_last_step_win(quick, place, tmp_path, caps
     data = captioned(tmp_path / "data", 6)
     more = ["--data", data, "--validations", 4, "--patience", 1]
     assert command(*tuned(place, tmp_path / "run", *more)) == 0
-    told = [line for line in capsys.readouterr().err.splitlines() if "all mean the same" in line]
-    assert len(told) == 1
+    printed = [line for line in capsys.readouterr().err.splitlines() if "all mean the same" in line]
+    assert len(printed) == 1
     steps = [
         checkpoint.load_meta(tmp_path / "run" / "checkpoints" / name)["global_step"]
         for name in ("best", "last")
@@ -165,9 +165,9 @@ def test_a_second_run_is_the_same_and_computes_no_features(quick, run, place, mo
         for folder in (run, place / "again")
     ]
     assert losses[0] == losses[1]
-    told = capsys.readouterr().out
-    assert told.index("data in ") < told.index("unseen: ")
-    assert "caption -> nearest clip" in told
+    printed = capsys.readouterr().out
+    assert printed.index("data in ") < printed.index("unseen: ")
+    assert "caption -> nearest clip" in printed
 
 
 @pytest.mark.parametrize(
@@ -203,8 +203,8 @@ def test_without_data_and_weights_scenes_are_composed(tmp_path, monkeypatch, cap
     sizes += ["--model.audio-config.patch-embeds-hidden-size", 8]
     out = ["--output", tmp_path / "run", "--cache", tmp_path / "cache"]
     assert command(*out, *sizes, *TINY, "--steps", 2) == 0
-    told = capsys.readouterr().out
-    assert "unseen: 3 clips" in told
+    printed = capsys.readouterr().out
+    assert "unseen: 3 clips" in printed
     tokenizer = Tokenizer.read(tmp_path / "run" / "model")
     clap = CLAP.from_pretrained(tmp_path / "run" / "model")
     assert clap.config.text_config.vocab_size == tokenizer.size <= 300

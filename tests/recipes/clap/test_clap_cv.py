@@ -37,12 +37,12 @@ def no_pictures(monkeypatch):
     monkeypatch.setattr(plots, "confusion_picture", lambda *_, **__: None)
 
 
-def told(place, output):
+def flags(place, output):
     return ["--data", place / "data", "--checkpoint", place / "model", "--output", output]
 
 
 def test_a_column_says_the_folds(place, tmp_path, capsys):
-    found = command(*told(place, tmp_path / "cv"), "--fold-column", "fold")
+    found = command(*flags(place, tmp_path / "cv"), "--fold-column", "fold")
     folds = crossval.read_folds(tmp_path / "cv")
     assert [[int(name[-6:-4]) % 3 for name in names] for names in folds] == [
         [k] * 4 for k in range(3)
@@ -59,7 +59,7 @@ def test_a_column_says_the_folds(place, tmp_path, capsys):
 
 def test_groups_stay_together_and_every_clip_is_judged_once(place, tmp_path):
     words = ["--folds", 3, "--group", "player"]
-    command(*told(place, tmp_path / "cv"), *words)
+    command(*flags(place, tmp_path / "cv"), *words)
     folds = crossval.read_folds(tmp_path / "cv")
     homes = [{int(name[-6:-4]) // 2 for name in names} for names in folds]
     assert sum(map(len, homes)) == 6
@@ -77,7 +77,7 @@ def test_the_probe_does_not_learn_from_the_fold_it_is_scored_on(place, tmp_path,
         return found._replace(embeddings=np.eye(len(clips), dtype=np.float32))
 
     monkeypatch.setattr(Embedder, "embed", noise)
-    command(*told(place, tmp_path / "cv"), "--fold-column", "fold")
+    command(*flags(place, tmp_path / "cv"), "--fold-column", "fold")
     with np.load(tmp_path / "cv" / "oof" / "fold-0.npz") as arrays:
         own = arrays["linear_probe"]
     assert np.allclose(own - own[:1], 0, atol=1e-6)
@@ -93,4 +93,4 @@ def test_the_probe_does_not_learn_from_the_fold_it_is_scored_on(place, tmp_path,
 )
 def test_folds_that_cannot_be_are_refused(place, tmp_path, words, message):
     with pytest.raises(ValueError, match=message):
-        command(*told(place, tmp_path / "x"), *words)
+        command(*flags(place, tmp_path / "x"), *words)

@@ -19,7 +19,7 @@ def folder(tmp_path):
     return save_model(tmp_path / "model")
 
 
-def told(folder) -> str:
+def refusal(folder) -> str:
     """The one line with which a model is refused."""
     with pytest.raises(ValueError, match=".") as caught:
         Embedder.from_folder(folder)
@@ -57,7 +57,7 @@ def test_a_front_end_is_needed_that_fits(folder):
     file = folder / "preprocessor_config.json"
     content = json.loads(file.read_text())
     file.unlink()
-    assert "found no preprocessor_config.json" in told(folder)
+    assert "found no preprocessor_config.json" in refusal(folder)
     for change, message in (
         (
             {"max_length_s": 20},
@@ -67,39 +67,39 @@ def test_a_front_end_is_needed_that_fits(folder):
         ({"truncation": "none"}, "truncation: found 'none', expected one of"),
     ):
         file.write_text(json.dumps(content | change))
-        assert message in told(folder)
+        assert message in refusal(folder)
 
 
 def test_a_tokenizer_is_needed_that_fits(folder):
     train_bpe([f"word{n} thing{n}" for n in range(300)], 600).save(folder)
     message = "but the text encoder has a vocabulary of 300: it belongs to another checkpoint"
-    assert message in told(folder)
+    assert message in refusal(folder)
     for name in ("tokenizer.json", "vocab.json"):
         (folder / name).unlink()
-    assert "found no tokenizer.json and no vocab.json" in told(folder)
+    assert "found no tokenizer.json and no vocab.json" in refusal(folder)
 
 
 def test_other_folders_and_names(folder, tmp_path, monkeypatch):
     content = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(content | {"model_type": "bert"}))
-    assert "model_type='bert', expected 'clap'" in told(folder)
+    assert "model_type='bert', expected 'clap'" in refusal(folder)
     (folder / "config.json").unlink()
     message = "found no config.json of a model and no trained run there"
-    assert message in told(folder)
+    assert message in refusal(folder)
     monkeypatch.chdir(tmp_path)
-    assert told("runs").startswith(f"--checkpoint runs: {message}")
-    assert "no such folder" in told(tmp_path / "none")
+    assert refusal("runs").startswith(f"--checkpoint runs: {message}")
+    assert "no such folder" in refusal(tmp_path / "none")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    assert told("nobody/no-such-model").startswith("nobody/no-such-model: no such folder")
+    assert refusal("nobody/no-such-model").startswith("nobody/no-such-model: no such folder")
 
 
 def test_weights_must_be_whole_and_run_nothing(folder, tmp_path):
     file = folder / "model.safetensors"
     data = file.read_bytes()
     file.write_bytes(data[:-1000])
-    assert told(folder).startswith(f"{file}: damaged")
+    assert refusal(folder).startswith(f"{file}: damaged")
     file.unlink()
-    assert "neither model.safetensors nor pytorch_model.bin in it" in told(folder)
+    assert "neither model.safetensors nor pytorch_model.bin in it" in refusal(folder)
 
     class Bomb:
         def __reduce__(self):
@@ -107,7 +107,7 @@ def test_weights_must_be_whole_and_run_nothing(folder, tmp_path):
 
     with zipfile.ZipFile(folder / "pytorch_model.bin", "w") as archive:
         archive.writestr("model/data.pkl", pickle.dumps({"weight": Bomb()}))
-    assert "which weights do not need" in told(folder)
+    assert "which weights do not need" in refusal(folder)
     assert not (tmp_path / "boom").exists()
 
 

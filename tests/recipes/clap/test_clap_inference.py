@@ -47,9 +47,9 @@ def refused(place):
     """The one line with which a command refuses words."""
 
     def call(name, *words, checkpoint=True):
-        told = ["--checkpoint", place / "model"] if checkpoint else []
+        flags = ["--checkpoint", place / "model"] if checkpoint else []
         with pytest.raises(ValueError, match=".") as caught:
-            command(name, *words, *told)
+            command(name, *words, *flags)
         assert "\n" not in str(caught.value)
         return str(caught.value)
 
@@ -70,10 +70,10 @@ def no_pictures(monkeypatch):
 def test_evaluate(place, tmp_path, capsys, no_pictures):
     words = ["--data", place / "data", "--checkpoint", place / "model", "--output", tmp_path / "e"]
     result = command("evaluate", *words)
-    told = capsys.readouterr().out
-    assert "6 clips" in told
-    assert "text to audio" in told
-    assert "zero-shot" in told
+    printed = capsys.readouterr().out
+    assert "6 clips" in printed
+    assert "text to audio" in printed
+    assert "zero-shot" in printed
     assert json.loads((tmp_path / "e/metrics.json").read_text()) == result
     assert (result["clips"], result["distinct_captions"], result["classes"]["clips"]) == (6, 6, 6)
     with pytest.raises(ValueError, match="e: holds metrics.json already; --overwrite replaces it"):
@@ -101,11 +101,11 @@ def test_evaluate_takes_the_runs_split_and_folder(place, tmp_path, no_pictures, 
     assert command("evaluate", *words)["clips"] == 2
     rows = csv.DictReader((run / "evaluation-data-test/clips.csv").read_text().splitlines())
     assert {row["clip"] for row in rows} == {"clips/2.wav", "clips/3.wav"}
-    told = "2 of 6 clips are in no part of the split: left out"
-    assert told in capsys.readouterr().err.splitlines()
+    warning = "2 of 6 clips are in no part of the split: left out"
+    assert warning in capsys.readouterr().err.splitlines()
     command("evaluate", *words[:-2])
-    told = "2 of 6 clips were in the training of the run; --split test scores others"
-    assert told in capsys.readouterr().err.splitlines()
+    warning = "2 of 6 clips were in the training of the run; --split test scores others"
+    assert warning in capsys.readouterr().err.splitlines()
     files = [place / "data/clips/1.wav", place / "data/clips/2.wav", place / "long/short.wav"]
     command("classify", *files, "--labels", "dog,rain", *words[2:4])
     assert "1 of 3 clips were in the training of the run" in capsys.readouterr().err.splitlines()
@@ -130,9 +130,9 @@ def test_evaluate_leaves_out_what_is_broken(place, tmp_path, capsys, no_pictures
     words = ["--data", tmp_path / "d", "--checkpoint", place / "model", "--output", tmp_path / "e"]
     found = command("evaluate", *words)
     assert (found["clips"], found["captions"], found["left_out"]) == (2, 4, 1)
-    told = capsys.readouterr()
-    assert "3.wav: the file is empty" in told.out
-    assert "left out 1 of 3 recordings" in told.out
+    printed = capsys.readouterr()
+    assert "3.wav: the file is empty" in printed.out
+    assert "left out 1 of 3 recordings" in printed.out
     header, end = (tmp_path / "e/problems.txt").read_text().splitlines()
     assert "3.wav: the file is empty" in header
     assert "2.flac: " in end
@@ -143,15 +143,15 @@ def test_evaluate_leaves_out_what_is_broken(place, tmp_path, capsys, no_pictures
 def test_evaluate_refuses(place, tmp_path, refused):
     write_clip(tmp_path / "one/a.wav")
     (tmp_path / "one/a.txt").write_text("rain")
-    told = refused("evaluate", "--data", tmp_path / "one")
-    assert told == f"{tmp_path}/one: 1 clip ('rain'), expected captions of two meanings or more"
+    refusal = refused("evaluate", "--data", tmp_path / "one")
+    assert refusal == f"{tmp_path}/one: 1 clip ('rain'), expected captions of two meanings or more"
     write_clip(tmp_path / "one/b.wav", seed=1)
     (tmp_path / "one/b.txt").write_text("Rain.")
     assert "2 clips that mean the same ('rain')" in refused("evaluate", "--data", tmp_path / "one")
-    told = refused("evaluate", "--data", place / "data", "--split", "valid")
-    assert "--split valid: the data do not name any of the 6 clips" in told
-    told = refused("evaluate", "--data", place / "data", "--templates", "a sound")
-    assert "found 'a sound', expected {label}" in told
+    refusal = refused("evaluate", "--data", place / "data", "--split", "valid")
+    assert "--split valid: the data do not name any of the 6 clips" in refusal
+    refusal = refused("evaluate", "--data", place / "data", "--templates", "a sound")
+    assert "found 'a sound', expected {label}" in refusal
     assert "no such folder" in refused("evaluate", "--data", tmp_path / "none")
     assert not list(tmp_path.glob("*evaluation*"))
 
@@ -205,8 +205,8 @@ def test_embed_reads_tars_and_leaves_out_what_is_broken(place, tmp_path, capsys)
     words = ["--checkpoint", place / "model", "--data", data, "--output", tmp_path / "i.npz"]
     index = command("embed", *words)
     assert index.ids == ["shard.tar/x/one.wav", "z.wav"]
-    told = capsys.readouterr().err
-    assert "left out 1 of 3 recordings" in told
+    printed = capsys.readouterr().err
+    assert "left out 1 of 3 recordings" in printed
     (tmp_path / "i.npz").unlink()
     with pytest.raises(ValueError, match=r"bad\.wav: not readable"):
         command("embed", *words, "--strict")
@@ -217,18 +217,18 @@ def test_embed_refuses_before_it_reads_audio(place, tmp_path, refused, monkeypat
     monkeypatch.setattr(Embedder, "spans", None)
     target = tmp_path / "index.npz"
     target.write_text("mine")
-    told = refused("embed", "--data", place / "long", "--output", target)
-    assert told == f"--output {target}: exists already; --overwrite replaces it"
+    refusal = refused("embed", "--data", place / "long", "--output", target)
+    assert refusal == f"--output {target}: exists already; --overwrite replaces it"
     assert target.read_text() == "mine"
-    told = refused("embed", "--data", place / "long", "--output", tmp_path / "index.txt")
-    assert told.endswith("found '.txt', expected .safetensors or .npz")
-    told = refused("embed", "--data", place / "long", "--output", target / "below.npz")
-    assert "is a file, expected a folder" in told
+    refusal = refused("embed", "--data", place / "long", "--output", tmp_path / "index.txt")
+    assert refusal.endswith("found '.txt', expected .safetensors or .npz")
+    refusal = refused("embed", "--data", place / "long", "--output", target / "below.npz")
+    assert "is a file, expected a folder" in refusal
     (tmp_path / "empty").mkdir()
-    told = refused("embed", "--data", tmp_path / "empty", "--output", tmp_path / "x.npz")
-    assert told.startswith(f"{tmp_path}/empty: no audio in it, expected .wav")
-    told = refused("embed", "--data", tmp_path / "none", "--output", tmp_path / "x.npz")
-    assert told == f"{tmp_path}/none: no such file or folder"
+    refusal = refused("embed", "--data", tmp_path / "empty", "--output", tmp_path / "x.npz")
+    assert refusal.startswith(f"{tmp_path}/empty: no audio in it, expected .wav")
+    refusal = refused("embed", "--data", tmp_path / "none", "--output", tmp_path / "x.npz")
+    assert refusal == f"{tmp_path}/none: no such file or folder"
 
 
 # ---- search
@@ -265,11 +265,11 @@ def test_search_by_sound_and_by_text(place, index, tmp_path, capsys):
 
 
 def test_search_refuses(place, index, tmp_path, refused):
-    told = refused(
+    refusal = refused(
         "search", "rain", "--index", index, "--checkpoint", place / "other", checkpoint=False
     )
-    assert told.startswith(f"--index {index}: made by model ")
-    assert told.endswith("name its model by --checkpoint, or embed again")
+    assert refusal.startswith(f"--index {index}: made by model ")
+    assert refusal.endswith("name its model by --checkpoint, or embed again")
     for words in ([], ["rain", "--audio", "x.wav"], ["  "]):
         assert "--audio FILE, and not both" in refused("search", *words, "--index", index)
     assert "no such audio file" in refused(
@@ -298,8 +298,8 @@ def test_other_files_are_no_index(place, index, tmp_path, refused, name, content
         path.write_bytes(path.read_bytes()[:-300])
     else:
         path.write_bytes(content)
-    told = refused("search", "rain", "--index", path)
-    assert told.startswith(f"{path}: not an index that `embed` wrote: ")
+    refusal = refused("search", "rain", "--index", path)
+    assert refusal.startswith(f"{path}: not an index that `embed` wrote: ")
     assert "`embed --output` writes one" in refused(
         "search", "rain", "--index", tmp_path / "none.npz"
     )
@@ -356,8 +356,8 @@ def test_classify_refuses(place, tmp_path, refused):
         "classify", file, "--labels", tmp_path / "latin.txt"
     )
     (tmp_path / "bad.wav").write_text("bad")
-    told = refused("classify", tmp_path / "bad.wav", "--labels", "a,b")
-    assert told.startswith("none of 1 recordings can be read: ")
+    refusal = refused("classify", tmp_path / "bad.wav", "--labels", "a,b")
+    assert refusal.startswith("none of 1 recordings can be read: ")
     assert read_labels(["a, b", "c"]) == ["a", "b", "c"]
 
 

@@ -35,9 +35,9 @@ def refused(capsys, monkeypatch):
     def call(*words, alone=True):
         capsys.readouterr()
         assert command(*words) == 2
-        told = capsys.readouterr()
-        assert "Traceback" not in told.out + told.err
-        lines = told.err.strip().splitlines()
+        printed = capsys.readouterr()
+        assert "Traceback" not in printed.out + printed.err
+        lines = printed.err.strip().splitlines()
         assert lines[-1].startswith("error: ")
         if alone:
             assert len(lines) == 1, lines
@@ -163,14 +163,14 @@ def test_bad_clips_are_left_out_with_a_count(place, tmp_path, monkeypatch, capsy
     make_quick(monkeypatch)
     folder = break_some(captioned(tmp_path / "data", 12))
     assert command(*words(place, folder, tmp_path / "run", "--epochs", 1)) == 0
-    told = capsys.readouterr().out
-    listed = told.split("  problems")[1]
+    printed = capsys.readouterr().out
+    listed = printed.split("  problems")[1]
     for name in ("zero.wav", "cut.wav", "bytes.mp3", "nocaption.wav", "noaudio.txt", "01"):
         assert name in listed, name
-    assert "1 of 28 captions have more than 24 tokens, of which the end is not read: wor" in told
-    assert "left out 2 of " in told
-    assert "nan.wav: " in told
-    assert "nanlong.wav: " in told
+    assert "1 of 28 captions have more than 24 tokens, of which the end is not read: wor" in printed
+    assert "left out 2 of " in printed
+    assert "nan.wav: " in printed
+    assert "nanlong.wav: " in printed
     named = {
         n for part in read_json(tmp_path / "run" / "split.json")["items"].values() for n in part
     }
@@ -188,9 +188,9 @@ def test_all_bad_clips_are_in_a_file(place, tmp_path, monkeypatch, capsys):
         (folder / f"{number}.txt").write_text("nothing")
     listed = tmp_path / "run/problems.txt"
     assert command(*words(place, folder, tmp_path / "run", "--steps", 1)) == 0
-    told = capsys.readouterr().out
-    assert f"and 5 more, all in {listed}" in told  # by their headers
-    assert f"  and 2 more, all in {listed}" in told  # decoded
+    printed = capsys.readouterr().out
+    assert f"and 5 more, all in {listed}" in printed  # by their headers
+    assert f"  and 2 more, all in {listed}" in printed  # decoded
     lines = listed.read_text().splitlines()
     assert len(lines) == 15
     for number in (*range(30, 38), *range(40, 47)):
@@ -264,10 +264,10 @@ def test_model_folders_that_do_not_fit(refused, place, start, tmp_path):
     (start / "preprocessor_config.json").write_text(settings)
     (start / "model.safetensors").unlink()
     (start / weights.BIN).write_bytes(pickle.dumps(Touch(tmp_path / "touched")))
-    told = refused(
+    refusal = refused(
         *words(place, place / "data", tmp_path / "f", "--pretrained", start), alone=False
     )
-    assert weights.BIN in told
+    assert weights.BIN in refusal
     assert not (tmp_path / "touched").exists()
 
 
@@ -304,13 +304,13 @@ def test_what_a_user_has_in_the_run_folder_stays(refused, place, tmp_path, own):
 
 
 def test_a_run_that_is_refused_leaves_no_settings(refused, place, tmp_path):
-    """So the same folder can be used once the mistake is mended; told before audio is read."""
+    """So the same folder can be used once the mistake is mended; refusal before audio is read."""
     for flag, value in (("--mode", "last-n"), ("--lora.targets", "nosuch")):
         chosen = ["--pretrained", place / "run" / "model", flag, value]
         chosen += ["--last", 99] if value == "last-n" else ["--mode", "lora"]
-        told = refused(*words(place, place / "data", tmp_path / "run"), *chosen, alone=False)
-        assert "reading" not in told
-        assert "holds a run" not in told
+        refusal = refused(*words(place, place / "data", tmp_path / "run"), *chosen, alone=False)
+        assert "reading" not in refusal
+        assert "holds a run" not in refusal
         assert not (tmp_path / "run" / "config.yaml").exists()
 
 

@@ -232,10 +232,10 @@ def test_memory_does_not_depend_on_the_length(folder, tmp_path):
     audio.write(tmp_path / "short.wav", np.tile(minute, 2), 8000)
     audio.write(tmp_path / "long.wav", np.tile(minute, 12), 8000)
     words = [folder, tmp_path / "short.wav", tmp_path / "long.wav"]
-    told = subprocess.run(
+    printed = subprocess.run(
         [sys.executable, "-c", script, *map(str, words)], capture_output=True, text=True, check=True
     )
-    grown = int(told.stdout)
+    grown = int(printed.stdout)
     assert grown < 20e6, f"{grown / 1e6:.0f} MB more for 12 minutes (all mels: 18 MB, audio: 138)"
 
 

@@ -69,9 +69,9 @@ def test_the_start_is_found_from_anywhere_and_must_be_the_same(
     capsys.readouterr()
     assert command(*export, tmp_path / "more") == 2
     assert command("--output", tmp_path / "run", "--resume") == 2
-    told = capsys.readouterr().err.strip().splitlines()
-    assert len(told) == 2
-    for line in told:
+    printed = capsys.readouterr().err.strip().splitlines()
+    assert len(printed) == 2
+    for line in printed:
         assert line.startswith(f"error: {start}: its weights have digest ")
         assert line.endswith(": they were replaced")
     assert not (tmp_path / "more").exists()
@@ -134,9 +134,9 @@ def test_transformers_reads_what_is_exported(quick, place, tmp_path):
     output = tmp_path / "out"
     command("export", "--checkpoint", tmp_path / "run", "--output", output, "--share", 0.5)
     ours = CLAP.from_pretrained(output)
-    theirs, told = transformers.ClapModel.from_pretrained(output, output_loading_info=True)
-    assert not told["missing_keys"]
-    assert not told["unexpected_keys"]
+    theirs, printed = transformers.ClapModel.from_pretrained(output, output_loading_info=True)
+    assert not printed["missing_keys"]
+    assert not printed["unexpected_keys"]
     tokenizer = transformers.RobertaTokenizerFast.from_pretrained(output)
     captions = ["a shrill tone number 3", "tone 4, low"]
     ids, mask = Tokenizer.read(output, 24)(captions)
