@@ -133,14 +133,14 @@ class TrainerArguments:
         """One epoch of so many batches that writes nothing, to test one's own code."""
         return replace(
             self,
-            max_epochs=1,
-            max_steps=batches,
-            max_time=None,
-            num_sanity_val_steps=0,
             limit_train_batches=batches,
             limit_val_batches=batches,
             limit_test_batches=batches,
             limit_predict_batches=batches,
+            max_epochs=1,
+            max_steps=batches,
+            max_time=None,
+            num_sanity_val_steps=0,
             val_check_interval=1.0,
             check_val_every_n_epoch=1,
             enable_checkpointing=False,
@@ -163,8 +163,8 @@ def check_loaders(trainer) -> None:
     for name, loader in (("train", trainer.train_loader), ("val", trainer.val_loader)):
         iterable = isinstance(loader, Iterable) or hasattr(loader, "__getitem__")
         if not iterable and (name == "train" or loader is not None):
-            found = type(loader).__name__
-            raise ValueError(f"{name}_loader is a {found}, expected a DataLoader or other batches")
+            kind = type(loader).__name__
+            raise ValueError(f"{name}_loader is a {kind}, expected a DataLoader or other batches")
     if trainer.num_training_batches == 0:
         raise ValueError(
             "nothing to train on: train_loader has no batch (drop_last leaves out a last one that "

@@ -1,6 +1,6 @@
 """Checkpoints: a directory of safetensors files and one state.json, written atomically, no pickle.
 
-`save` writes beside the target and renames; whatever fails, the checkpoint that was there stays.
+`save` writes beside the target and renames; if anything fails, the older checkpoint stays.
 """
 
 import json
@@ -24,19 +24,19 @@ class CheckpointError(ValueError):
     """A checkpoint that cannot be written, read, or matched; one line with its path."""
 
 
-def match(found: Arrays, expected: Arrays, place: str) -> None:
-    """CheckpointError naming missing, unexpected and misshaped keys of `found`."""
+def match(arrays: Arrays, expected: Arrays, place: str) -> None:
+    """CheckpointError naming missing, unexpected and misshaped keys of `arrays`."""
 
     def kind(array: mx.array) -> str:
         return f"{tuple(array.shape)} {str(array.dtype).removeprefix('mlx.core.')}"
 
     problems = {
-        "missing": [key for key in expected if key not in found],
-        "unexpected": [key for key in found if key not in expected],
+        "missing": [key for key in expected if key not in arrays],
+        "unexpected": [key for key in arrays if key not in expected],
         "misshaped": [
-            f"{key} (found {kind(found[key])}, expected {kind(expected[key])})"
+            f"{key} (found {kind(arrays[key])}, expected {kind(expected[key])})"
             for key in expected
-            if key in found and kind(found[key]) != kind(expected[key])
+            if key in arrays and kind(arrays[key]) != kind(expected[key])
         ],
     }
     parts = [f"{len(keys)} {name}: {listed(keys)}" for name, keys in problems.items() if keys]
@@ -45,13 +45,12 @@ def match(found: Arrays, expected: Arrays, place: str) -> None:
 
 
 def versions() -> dict[str, str]:
-    """Versions of what wrote a checkpoint."""
-    found = {"python": platform.python_version(), "mlx": metadata.version("mlx")}
+    """Versions of the libraries that write a checkpoint."""
+    numbers = {"python": platform.python_version(), "mlx": metadata.version("mlx")}
     try:
-        found["audiotrain"] = metadata.version("audiotrain")
+        return numbers | {"audiotrain": metadata.version("audiotrain")}
     except metadata.PackageNotFoundError:
-        found["audiotrain"] = "not installed"
-    return found
+        return numbers | {"audiotrain": "not installed"}
 
 
 def save(folder: str | Path, arrays: dict[str, Arrays], meta: dict) -> Path:
@@ -81,8 +80,8 @@ def save(folder: str | Path, arrays: dict[str, Arrays], meta: dict) -> Path:
         _sync_folder(temporary)
         _swap(temporary, folder)
     except TypeError as error:
-        found = not_plain(meta) or str(error)
-        raise CheckpointError(f"{folder}: cannot write the checkpoint ({found})") from None
+        problem = not_plain(meta) or str(error)
+        raise CheckpointError(f"{folder}: cannot write the checkpoint ({problem})") from None
     except (OSError, RuntimeError) as error:
         reason = getattr(error, "strerror", None) or str(error).rstrip(".")
         raise CheckpointError(
@@ -101,9 +100,9 @@ def load(folder: str | Path) -> tuple[dict[str, Arrays], dict]:
     arrays: dict[str, Arrays] = {}
     for name, size in state["files"].items():
         file = folder / name
-        found = file.stat().st_size if file.is_file() else 0
-        if found != size:
-            raise CheckpointError(f"{file}: {found} bytes, expected {size}: checkpoint cut short")
+        written = file.stat().st_size if file.is_file() else 0
+        if written != size:
+            raise CheckpointError(f"{file}: {written} bytes, expected {size}: checkpoint cut short")
         try:
             group = mx.load(str(file))
             assert isinstance(group, dict), "safetensors are arrays by name"

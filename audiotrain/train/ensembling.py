@@ -69,8 +69,8 @@ def member_weights(weights: Sequence[float] | None, members: int) -> np.ndarray:
         return np.full(members, 1 / members)
     shares = np.asarray(weights, np.float64)
     if shares.shape != (members,) or not np.isfinite(shares).all() or shares.min() < 0:
-        found = ", ".join(f"{weight:g}" for weight in shares.ravel())
-        raise ValueError(f"weights {found}, expected {members} numbers of 0 or more")
+        shown = ", ".join(f"{weight:g}" for weight in shares.ravel())
+        raise ValueError(f"weights {shown}, expected {members} numbers of 0 or more")
     if not shares.sum():
         raise ValueError(f"{members} weights are all 0, expected one above")
     return shares / shares.sum()

@@ -207,7 +207,7 @@ def _float(number) -> mx.array:
 
 
 def _compare(audio, text, groups, blended, gather) -> tuple[mx.array, mx.array]:
-    """Cosines (audio, text) of all pairs, and how much of the audio is what the text says: 1.0
+    """Cosines (audio, text) of all pairs, and the share of the audio that each text describes: 1.0
     where they match, 0.0 elsewhere, a share where the audio is blended."""
     if audio.ndim != 2 or audio.shape != text.shape:
         raise ValueError(

@@ -15,14 +15,8 @@ from audiotrain.utils.arrays import arrays_of, put_arrays
 
 # Where a run stands: attributes of the Trainer that a checkpoint holds under the same names.
 COUNTERS = (
-    "group",
-    "global_step",
-    "skipped_steps",
-    "skipped_run",
-    "validation_due",
-    "checked_batches",
-    "validated_step",
-)
+    "group global_step skipped_steps skipped_run validation_due checked_batches validated_step"
+).split()
 
 
 def trees(trainer) -> dict[str, dict]:

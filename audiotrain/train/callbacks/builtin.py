@@ -5,7 +5,7 @@ A monitor is a key of `trainer.callback_metrics`: val_loss, val_…, train_loss,
 
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -165,7 +165,7 @@ class LearningRateMonitor(Callback):
         name = f"lr-{schedule or type(trainer.optimizer).__name__}"
         optimizer = trainer.optimizer
         states = optimizer.state.get("states", [optimizer.state])
-        groups = range(1, len(states) + 1)
+        groups: Sequence[str | int] = range(1, len(states) + 1)
         if isinstance(optimizer, GroupedOptimizer):
             groups = optimizer.names
         for group, state in zip(groups, states, strict=True):

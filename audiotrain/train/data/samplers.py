@@ -131,7 +131,7 @@ class GroupSampler(Sampler):
         dealt = np.empty(0, dtype=int)  # the batch of each sample of `order`, a round at a time
         while (begin := len(dealt)) < len(order):
             batches = rng.permutation(self.batches)
-            # The group at the seam of two rounds must not meet a batch that it is in already.
+            # The group at the seam of two rounds must not get a batch that has it already.
             same = np.flatnonzero(group == group[begin])
             taken = np.isin(batches, dealt[same[same < begin]])
             first = batches[~taken][: np.count_nonzero(same >= begin)]

@@ -37,13 +37,13 @@ def _synchronized(kind: type, ranks) -> type:
 
 def _normalize(ranks, eps: float):
     """x (..., channels) -> normalised x, mean and variance (channels,), rows of all ranks."""
-    own = ranks.shared["flags"][0]  # 0 where the batch only fills in, and counts nothing
+    has_batch = ranks.shared["flags"][0]  # 0 where the batch only fills in
 
     @mx.custom_function
     def normalize(x):
         wide = x.astype(mx.float32)
         axes = tuple(range(x.ndim - 1))
-        rows = own * (x.size // x.shape[-1])
+        rows = has_batch * (x.size // x.shape[-1])
         # Each rank's mean and variance, joined as Chan et al. do: sums of squares would cancel.
         part = mx.stack([mx.mean(wide, axis=axes), mx.var(wide, axis=axes)])
         counts = mx.broadcast_to(rows, (1, x.shape[-1]))
@@ -51,8 +51,8 @@ def _normalize(ranks, eps: float):
         counts, means, variances = parts[:, 0], parts[:, 1], parts[:, 2]
         count = mx.sum(counts, axis=0)
         mean = mx.sum(counts * means, axis=0) / count
-        spread = variances + mx.square(means - mean)
-        variance = mx.sum(counts * spread, axis=0) / count
+        squares = variances + mx.square(means - mean)
+        variance = mx.sum(counts * squares, axis=0) / count
         normalized = (wide - mean) * mx.rsqrt(variance + eps)
         return normalized.astype(x.dtype), mean, variance, count[0]
 
@@ -65,6 +65,6 @@ def _normalize(ranks, eps: float):
         sums = mx.stack([mx.sum(cotangent, axis=axes), mx.sum(cotangent * along, axis=axes)])
         sums = ranks.sum(sums) / count
         gradient = cotangent - sums[0] - along * sums[1]
-        return (own * gradient * mx.rsqrt(variance + eps)).astype(normalized.dtype)
+        return (has_batch * gradient * mx.rsqrt(variance + eps)).astype(normalized.dtype)
 
     return normalize

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM end a run after its step, where all is whole."""
+"""Ctrl-C and SIGTERM end a run after its step."""
 
 import contextlib
 import os
@@ -7,7 +7,7 @@ import threading
 
 
 class Interrupted(BaseException):
-    """Ctrl-C or SIGTERM asked to stop; raised where the state is whole."""
+    """Ctrl-C or SIGTERM arrived; raised between steps."""
 
 
 class SignalGuard:
@@ -34,5 +34,5 @@ class SignalGuard:
             raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
         self.received = number
         # Not print: the signal may have come in the middle of another print.
-        with contextlib.suppress(OSError):  # whoever read it may be gone by the same Ctrl-C
+        with contextlib.suppress(OSError):  # the reader may have ended by the same Ctrl-C
             os.write(2, b"\nstopping after this step; once more to stop now\n")

@@ -219,18 +219,10 @@ def running_statistics(module) -> dict[str, mx.array]:
     }
 
 
-RESERVED = {
-    "loss",
-    "weight",
-    "finite",
-    "gradient_norm",
-    "learning_rate",
-    "epoch",
-    "step",
-    "skipped_steps",
-    "examples_per_second",
-    "peak_memory_mb",
-}
+RESERVED = set(
+    "loss weight finite gradient_norm learning_rate epoch step skipped_steps examples_per_second "
+    "peak_memory_mb".split()
+)
 
 
 def _numbers(loss, weight, finite, metrics: dict) -> dict:

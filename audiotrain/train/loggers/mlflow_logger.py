@@ -48,12 +48,9 @@ class MLflowLogger(Logger):
                 ) from None
             self._client = MlflowClient(tracking_uri=self.tracking_uri)
             if self.run_id is None:
-                found = self._client.get_experiment_by_name(self.experiment_name)
-                number = (
-                    found.experiment_id
-                    if found
-                    else self._client.create_experiment(self.experiment_name)
-                )
+                name = self.experiment_name
+                known = self._client.get_experiment_by_name(name)
+                number = known.experiment_id if known else self._client.create_experiment(name)
                 tags = {"mlflow.parentRunId": self.parent} if self.parent else {}
                 run = self._client.create_run(number, run_name=self.run_name, tags=tags)
                 self.run_id = run.info.run_id

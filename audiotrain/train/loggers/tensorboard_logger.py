@@ -28,7 +28,7 @@ class TensorBoardLogger(Logger):
         return self._writer
 
     def _summary(self):
-        """The class of event values; the writer is opened first, for it says what is missing."""
+        """The class of event values; the writer is opened first, which needs TensorBoard."""
         if self.writer is not None:
             from tensorboard.compat.proto.summary_pb2 import Summary
         return Summary
