@@ -13,15 +13,7 @@ yaml_files.py   YAML and JSON files of settings, with the files they include
 """
 
 from audiotrain.config.help import field_docs, first_sentence, print_commands
-from audiotrain.config.load import (
-    choose_command,
-    load,
-    read,
-    save,
-    stated,
-    to_plain,
-    wants_help,
-)
+from audiotrain.config.load import choose_command, load, read, save, stated, to_plain, wants_help
 from audiotrain.config.yaml_files import preset_names
 
 __all__ = [

@@ -12,13 +12,7 @@ from typing import ClassVar, Generic
 
 from audiotrain.datasets import pairing, tables
 from audiotrain.datasets.items import AnyItem, Corpus, Problem
-from audiotrain.datasets.paths import (
-    OTHER_AUDIO_SUFFIXES,
-    SPLIT_NAMES,
-    Finder,
-    split_folders,
-    walk,
-)
+from audiotrain.datasets.paths import OTHER_AUDIO_SUFFIXES, SPLIT_NAMES, Finder, split_folders, walk
 from audiotrain.features.audio import AUDIO_SUFFIXES
 
 

@@ -29,11 +29,7 @@ from audiotrain.recipes.chords.settings import (
     PredictSettings,
     TrainSettings,
 )
-from audiotrain.recipes.chords.songs import (
-    SongLibrary,
-    discover,
-    load_songs,
-)
+from audiotrain.recipes.chords.songs import SongLibrary, discover, load_songs
 from audiotrain.recipes.common import cli, run, split
 from audiotrain.recipes.common.cli import Command
 from audiotrain.recipes.common.ensemble import EnsembleSpec

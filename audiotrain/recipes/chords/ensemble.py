@@ -19,12 +19,7 @@ from audiotrain.recipes.chords.cv import read_posteriors
 from audiotrain.recipes.chords.decoding import by_type, heads_of, log_softmax, split, split_heads
 from audiotrain.recipes.chords.predictor import FrameRecognizer, Recognizer
 from audiotrain.recipes.chords.settings import EnsembleSettings, TrainSettings
-from audiotrain.recipes.chords.songs import (
-    Song,
-    SongLibrary,
-    discover,
-    load_songs,
-)
+from audiotrain.recipes.chords.songs import Song, SongLibrary, discover, load_songs
 from audiotrain.recipes.common.checkpoints import best_checkpoint, resolve
 from audiotrain.recipes.common.ensemble import EnsembleSpec, are_cross_validations, refuse_used
 from audiotrain.recipes.common.split import SPLIT, read_split

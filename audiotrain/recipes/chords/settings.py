@@ -7,13 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from audiotrain.config.schema import (
-    NonNegativeInt,
-    Positive,
-    PositiveInt,
-    Share,
-    validated,
-)
+from audiotrain.config.schema import NonNegativeInt, Positive, PositiveInt, Share, validated
 from audiotrain.datasets.synthesis.soundfont import SoundFont
 from audiotrain.models.chords.model import ChordModelSettings
 from audiotrain.recipes.chords.songs import FeatureSettings, LabelSettings

@@ -12,12 +12,7 @@ from audiotrain.backend.ops import softmax
 from audiotrain.config.schema import NonNegative, Positive, ShareBelowOne, validated
 from audiotrain.models.chords.equivariant import types_of
 from audiotrain.models.chords.model import ChordModelSettings, FrameChordModel
-from audiotrain.music.chord_classes import (
-    HEAD_SIZES,
-    HEADS,
-    IGNORE,
-    chord_pitch_classes,
-)
+from audiotrain.music.chord_classes import HEAD_SIZES, HEADS, IGNORE, chord_pitch_classes
 from audiotrain.recipes.chords.songs import FeatureSettings, Song
 from audiotrain.recipes.common.optimization import WarmupSettings
 from audiotrain.train.losses import ChordRecognitionLoss, inverse_power_weights

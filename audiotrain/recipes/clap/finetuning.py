@@ -6,13 +6,7 @@ from typing import Annotated, Literal
 import mlx.nn as nn
 from pydantic import Field
 
-from audiotrain.config.schema import (
-    Positive,
-    PositiveInt,
-    PositiveShare,
-    ShareBelowOne,
-    validated,
-)
+from audiotrain.config.schema import Positive, PositiveInt, PositiveShare, ShareBelowOne, validated
 from audiotrain.models.clap.model import CLAP
 from audiotrain.models.lora import add_lora
 from audiotrain.recipes.common.optimization import WarmupSettings

@@ -21,12 +21,7 @@ from audiotrain.models.clap.tokenizer import (
     Tokenizer,
     train_bpe,
 )
-from audiotrain.models.clap.weights import (
-    CONFIG,
-    SAFETENSORS,
-    pretrained_folder,
-    weights_digest,
-)
+from audiotrain.models.clap.weights import CONFIG, SAFETENSORS, pretrained_folder, weights_digest
 from audiotrain.models.lora import lora_parameters, merge_lora
 from audiotrain.recipes.clap.embedder import MODEL
 from audiotrain.recipes.clap.settings import ExportSettings, TrainSettings

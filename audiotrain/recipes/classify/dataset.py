@@ -9,13 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from audiotrain.config.schema import (
-    NonNegative,
-    NonNegativeInt,
-    PositiveShare,
-    Share,
-    validated,
-)
+from audiotrain.config.schema import NonNegative, NonNegativeInt, PositiveShare, Share, validated
 from audiotrain.datasets.items import Clip
 from audiotrain.evaluation.classification_report import ClassificationReport
 from audiotrain.features import augment

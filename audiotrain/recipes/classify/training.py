@@ -5,13 +5,7 @@ from collections.abc import Mapping
 import mlx.core as mx
 import mlx.nn as nn
 
-from audiotrain.config.schema import (
-    NonNegative,
-    NonNegativeInt,
-    Positive,
-    ShareBelowOne,
-    validated,
-)
+from audiotrain.config.schema import NonNegative, NonNegativeInt, Positive, ShareBelowOne, validated
 from audiotrain.models.clap.config import HTSATConfig
 from audiotrain.models.classifiers import EmbeddingClassifier, MelClassifier
 from audiotrain.recipes.common.optimization import AdamWSettings

@@ -5,13 +5,7 @@ from collections.abc import Callable
 import mlx.core as mx
 import mlx.optimizers as optim
 
-from audiotrain.config.schema import (
-    NonNegative,
-    NonNegativeInt,
-    Positive,
-    ShareBelowOne,
-    validated,
-)
+from audiotrain.config.schema import NonNegative, NonNegativeInt, Positive, ShareBelowOne, validated
 from audiotrain.train.schedulers import WarmupCosineScheduler
 
 

@@ -23,13 +23,7 @@ from audiotrain.train.distributed import ranks
 from audiotrain.train.loggers.base import Logger
 from audiotrain.train.loggers.build import fold_group, parent_run, run_loggers
 from audiotrain.train.loggers.mlflow_logger import MLflowLogger
-from audiotrain.train.run_folder import (
-    begun,
-    evaluation_name,
-    holds,
-    only_run_in,
-    refuse_results,
-)
+from audiotrain.train.run_folder import begun, evaluation_name, holds, only_run_in, refuse_results
 from audiotrain.train.trainer import Trainer
 
 RECIPES = Path(__file__).parents[1]

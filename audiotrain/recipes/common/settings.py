@@ -7,13 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from audiotrain.config.schema import (
-    InnerShare,
-    NonNegativeInt,
-    Positive,
-    PositiveInt,
-    validated,
-)
+from audiotrain.config.schema import InnerShare, NonNegativeInt, Positive, PositiveInt, validated
 from audiotrain.train.ensembling import member_weights
 
 LoggerNames = tuple[Literal["wandb", "tensorboard", "mlflow"], ...]

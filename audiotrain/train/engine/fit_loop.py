@@ -10,13 +10,7 @@ import mlx.core as mx
 
 from audiotrain.train.distributed.watchdog import lost, lost_connection
 from audiotrain.train.engine.compiled_function import StepOutputs
-from audiotrain.train.engine.evaluation_loop import (
-    NO_BATCH,
-    Averages,
-    evaluate,
-    evaluating,
-    owns,
-)
+from audiotrain.train.engine.evaluation_loop import NO_BATCH, Averages, evaluate, evaluating, owns
 from audiotrain.train.engine.memory import memory_limits
 from audiotrain.train.engine.signals import Interrupted, SignalGuard
 from audiotrain.train.engine.step_metrics import MetricBuffer
