@@ -6,6 +6,7 @@ Where the seeds of its API are silent, names and meanings are PyTorch Lightning'
 import copy
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import fields, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,6 +38,8 @@ from audiotrain.train.loggers.base import FileLogger, Logger, file_loggers
 from audiotrain.train.module import OptimizerConfig, TrainModule, optimizer_config
 from audiotrain.train.run_folder import only_run_in
 from audiotrain.train.trainer_state import load_weights, resolve, restore, save
+
+SETTINGS = {field.name for field in fields(TrainerArguments)}
 
 
 class Trainer:
@@ -140,6 +143,12 @@ class Trainer:
         def __getattr__(self, name: str):
             """Settings under their own names, as in Lightning: `trainer.max_steps`."""
             return getattr(self.__dict__["arguments"], name)
+
+        def __setattr__(self, name: str, value) -> None:
+            """Settings may change between fits, `trainer.max_epochs = 20`, and are checked."""
+            if name in SETTINGS:
+                name, value = "arguments", replace(self.arguments, **{name: value})
+            super().__setattr__(name, value)
 
     @property
     def global_rank(self) -> int:

@@ -464,6 +464,15 @@ def test_wrong_settings_are_named(settings, message):
         Trainer(**settings)
 
 
+def test_settings_can_change_between_fits_and_are_checked(tmp_path):
+    run, _ = fit(tmp_path, max_epochs=1)
+    run.max_epochs = 2
+    run.fit(Classifier(), *loaders())
+    assert (run.max_epochs, run.arguments.max_epochs, len(run.history.rows)) == (2, 2, 2)
+    with pytest.raises(ValueError, match="max_epochs=0, expected 1 or more"):
+        run.max_epochs = 0
+
+
 def test_other_models_are_refused(tmp_path):
     with pytest.raises(ValueError, match="model is a Linear, expected a TrainModule"):
         trainer(tmp_path).fit(nn.Linear(1, 1), [])

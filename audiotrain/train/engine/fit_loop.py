@@ -21,7 +21,10 @@ class FitLoop:
 
     def __init__(self, trainer) -> None:
         self.trainer, self.module, self.step = trainer, trainer.module, trainer.step
-        self.ranks = trainer.ranks
+        self.ranks, self.arguments = trainer.ranks, trainer.arguments
+        steps, epochs = self.arguments.max_steps, self.arguments.max_epochs
+        self.max_steps = math.inf if steps is None else steps
+        self.max_epochs = math.inf if epochs is None or steps is not None else epochs
         self.numbers = MetricBuffer(trainer)
         self.previous: StepOutputs | None = None
         self.overfitted: list | None = None
@@ -30,10 +33,11 @@ class FitLoop:
         """Train to the end, or until a signal; SystemExit after a signal, once all is saved."""
         trainer, module = self.trainer, self.module
         error: BaseException | None = None
+        limits = self.arguments
         with (
             SignalGuard() as guard,
             self.ranks.watch(self._where),
-            memory_limits(trainer.memory_limit, trainer.cache_limit, trainer.wired_limit),
+            memory_limits(limits.memory_limit, limits.cache_limit, limits.wired_limit),
         ):
             trainer.guard, trainer.loop = guard, self
             try:
@@ -83,20 +87,17 @@ class FitLoop:
         self.trainer.call_callbacks(guarded)
 
     def _finished(self) -> bool:
-        trainer = self.trainer
-        by_epochs = trainer.max_steps is None and trainer.max_epochs is not None
-        return self._stopping() or (by_epochs and trainer.current_epoch >= trainer.max_epochs)
+        return self._stopping() or self.trainer.current_epoch >= self.max_epochs
 
     def _stopping(self) -> bool:
         """Whether training ends before its epochs do; the same on all ranks."""
-        trainer = self.trainer
-        if trainer.max_steps is not None and trainer.global_step >= trainer.max_steps:
+        if self.trainer.global_step >= self.max_steps:
             return True
         return self.ranks.should_stop(self._wants_to_stop())
 
     def _wants_to_stop(self) -> bool:
         trainer = self.trainer
-        return trainer.should_stop or trainer.elapsed() >= (trainer.max_time or math.inf)
+        return trainer.should_stop or trainer.elapsed() >= (self.arguments.max_time or math.inf)
 
     def _sync(self) -> None:
         """Agree with the other ranks on signals and on stopping."""
@@ -160,8 +161,8 @@ class FitLoop:
         if self.overfitted is not None:
             return self.overfitted[start:]
         if hasattr(loader, "set_epoch"):  # overfitting: the same batches when it is continued
-            loader.set_epoch(0 if trainer.overfit_batches else trainer.current_epoch)
-        if trainer.overfit_batches:
+            loader.set_epoch(0 if self.arguments.overfit_batches else trainer.current_epoch)
+        if self.arguments.overfit_batches:
             self.overfitted = list(itertools.islice(loader, total))
             return self.overfitted[start:]
         skip = 0 if trainer.loader_resumes else start
@@ -171,10 +172,10 @@ class FitLoop:
     def _train_batch(self, batch, total: int | None) -> None:
         trainer, module, index = self.trainer, self.module, self.trainer.batches_done
         trainer.call_callbacks(lambda c: c.on_train_batch_start(trainer, module, batch, index))
-        accumulate = trainer.accumulate_grad_batches > 1
+        accumulate = self.arguments.accumulate_grad_batches > 1
         owned = owns(trainer.train_loader, index)
         self.ranks.post_status(owned, trainer.guard.received, self._wants_to_stop())
-        self.ranks.seed(trainer.seed, trainer.current_epoch, index)
+        self.ranks.seed(self.arguments.seed, trainer.current_epoch, index)
         outputs = self.step.add(batch) if accumulate else self.step(batch)
         self._dispatch(outputs)
         self.ranks.poll_status()
@@ -184,7 +185,8 @@ class FitLoop:
             trainer.global_step += 1
         else:
             trainer.group += 1
-            if trainer.group == trainer.accumulate_grad_batches or trainer.batches_done == total:
+            full = trainer.group == self.arguments.accumulate_grad_batches
+            if full or trainer.batches_done == total:
                 self._optimize()
         if trainer.group == 0:
             self._log_interval()
@@ -204,7 +206,7 @@ class FitLoop:
         """Start computing; return once the step before this one is done, so that the queue holds
         one step while the next batch is loaded."""
         with self.ranks.waiting():
-            if self.trainer.debug_lazy_eval:
+            if self.arguments.debug_lazy_eval:
                 mx.eval(self.step.state(), outputs.vector)
             mx.async_eval(self.step.state(), mx.random.state, outputs.vector)
             if self.previous is not None:
@@ -220,7 +222,7 @@ class FitLoop:
 
     def _log_interval(self) -> None:
         trainer = self.trainer
-        if trainer.global_step % trainer.log_every_n_steps:
+        if trainer.global_step % self.arguments.log_every_n_steps:
             return
         self.drain()
         row = self.numbers.row()
@@ -244,12 +246,12 @@ class FitLoop:
         return 0 if loader is None else self.trainer.count_batches(loader, "limit_val_batches")
 
     def _validates_this_epoch(self) -> bool:
-        due = (self.trainer.current_epoch + 1) % self.trainer.check_val_every_n_epoch == 0
+        due = (self.trainer.current_epoch + 1) % self.arguments.check_val_every_n_epoch == 0
         return due and self._validation_batches() != 0
 
     def _validation_is_due(self, total: int | None) -> bool:
         """Whether `val_check_interval` wants a validation now, inside the epoch."""
-        trainer, interval = self.trainer, self.trainer.val_check_interval
+        trainer, interval = self.trainer, self.arguments.val_check_interval
         if not isinstance(interval, float):
             return trainer.global_step % interval == 0 and self._validation_batches() != 0
         if interval == 1.0 or not self._validates_this_epoch():
@@ -289,7 +291,7 @@ class FitLoop:
         return metrics
 
     def _sanity_check(self) -> None:
-        trainer, steps = self.trainer, self.trainer.num_sanity_val_steps
+        trainer, steps = self.trainer, self.arguments.num_sanity_val_steps
         batches = self._validation_batches()
         once = isinstance(trainer.val_loader, Iterator)  # its batches would be missing later
         if not steps or batches == 0 or trainer.global_step or once:
@@ -334,9 +336,9 @@ class FitLoop:
         trainer = self.trainer
         if self._validation_batches() == 0 or trainer.validated_step == trainer.global_step:
             return False
-        last = not exhausted or self._stopping()
-        last = last or trainer.max_steps is None and trainer.current_epoch + 1 == trainer.max_epochs
-        by_epoch = isinstance(trainer.val_check_interval, float)
+        ends = self._stopping() or trainer.current_epoch + 1 == self.max_epochs
+        last = not exhausted or ends
+        by_epoch = isinstance(self.arguments.val_check_interval, float)
         return last or by_epoch and self._validates_this_epoch()
 
     def _last_validation(self) -> dict:
