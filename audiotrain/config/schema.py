@@ -30,7 +30,7 @@ def validated(*, kw_only: bool = ...) -> Callable[[type[T]], type[T]]: ...
 def validated(kind=None, *, kw_only=False):
     """A frozen dataclass that refuses values which its types do not allow.
 
-    ValueError lists all of them, one line each.
+    ValueError lists all of them, one line each. TypeError for too many positional values.
 
     >>> @validated
     ... class Run:
@@ -49,10 +49,13 @@ def validated(kind=None, *, kw_only=False):
     def __init__(self, *args, **kwargs):
         hints = typing.get_type_hints(made, include_extras=True)
         positional = [field.name for field in dataclasses.fields(made) if not field.kw_only]
+        if len(args) > len(positional):
+            expected = f"expected {len(positional) or 'none'}; the others by name"
+            raise TypeError(f"{made.__name__}: {len(args)} positional values, {expected}")
         values = dict(zip(positional, args, strict=False)) | kwargs
         values = {k: fit(v, hints[k]) if k in hints else v for k, v in values.items()}
         try:
-            check(self, *args[len(positional) :], **values)
+            check(self, **values)
         except ValidationError as error:
             lines = [line for _, line in refusals(error, hints, values)]
             raise ValueError("\n".join(lines)) from None

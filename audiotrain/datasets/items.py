@@ -64,12 +64,15 @@ class Clip(LabelledItem):
 
     def cache_key(self) -> tuple[Path | str, dict]:
         """Source and settings of the clip for a FeatureCache: the file, position in a tar or scene
-        of its audio, and its span. OSError when a tar is gone."""
+        of its audio, and its span. AudioError when a tar is gone."""
         span: dict = {"start": self.start, "end": self.end}
         if isinstance(self.audio, Scene):
             return repr(self.audio), span | {"synthesis": SYNTHESIS}
         if isinstance(self.audio, audio.TarMember):
-            changed = self.audio.tar.stat().st_mtime_ns
+            try:
+                changed = self.audio.tar.stat().st_mtime_ns
+            except OSError as error:
+                raise audio.AudioError(f"{self.audio}: can't be read: {error.strerror}") from None
             return f"{self.audio} {self.audio.offset} {self.audio.size} {changed}", span
         return Path(self.audio), span
 

@@ -56,8 +56,8 @@ class FeatureCache:
 
         A Path stands for the bytes of that file; bytes or a str for themselves, e.g. a seed.
         `settings` are dataclasses, numbers, texts, or dicts and sequences of them. An entry that is
-        cut short or damaged is made again. ValueError when the folder cannot be written or values
-        do not fit `dtype`.
+        cut short or damaged is made again. ValueError when the source cannot be read, the folder
+        cannot be written or values do not fit `dtype`.
         """
         path = self.folder / f"{self._key(source, settings)}.npy"
         entry = self._load(path)
@@ -80,7 +80,7 @@ class FeatureCache:
                     path.unlink()
 
     def holds(self, source: Path | bytes | str, settings: object) -> bool:
-        """Whether there is a sound entry."""
+        """Whether there is a sound entry. ValueError when the source cannot be read."""
         return self._load(self.folder / f"{self._key(source, settings)}.npy") is not None
 
     def _key(self, source: Path | bytes | str, settings: object) -> str:
@@ -89,15 +89,18 @@ class FeatureCache:
         return hashlib.blake2b(content.encode(), digest_size=20).hexdigest()
 
     def _digest(self, source: Path | bytes | str) -> str:
-        if isinstance(source, Path):
+        if not isinstance(source, Path):
+            data = source.encode() if isinstance(source, str) else source
+            return hashlib.blake2b(data).hexdigest()
+        try:
             stat = source.stat()
             stamp = (os.fspath(source), stat.st_size, stat.st_mtime_ns, stat.st_ino)
             if stamp not in self._digests:  # each file is read once by a process
                 with source.open("rb") as file:
                     self._digests[stamp] = hashlib.file_digest(file, "blake2b").hexdigest()
             return self._digests[stamp]
-        data = source.encode() if isinstance(source, str) else source
-        return hashlib.blake2b(data).hexdigest()
+        except OSError as error:
+            raise ValueError(f"{source}: can't be read: {error.strerror}") from None
 
     def _load(self, path: Path) -> np.ndarray | None:
         """The entry memory-mapped; None when it is missing, cut short or damaged."""

@@ -109,6 +109,14 @@ def test_python_values_become_what_the_types_say():
         replace(run, steps=0)
 
 
+def test_values_without_names_where_settings_have_names_alone():
+    assert Optimizer(1e-2, decay=0.0).rate == 1e-2
+    with pytest.raises(TypeError, match="Run: 1 positional values, expected none; the others by"):
+        Run(5)
+    with pytest.raises(TypeError, match="Optimizer: 4 positional values, expected 3; the others"):
+        Optimizer(1e-2, 0.0, 0.0, 1)
+
+
 def test_all_mistakes_of_values_and_of_groups_come_at_once(tmp_path):
     path = tmp_path / "run.yaml"
     path.write_text("seed: -1\ndata: 2024\noptimizer:\n  decay: 0.5\nvalid: 2\n")

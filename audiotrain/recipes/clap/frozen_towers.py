@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from pathlib import Path
 
 import mlx.nn as nn
 import numpy as np
@@ -40,15 +41,18 @@ def audio_vectors(
     """The vector (hidden_size,) of each clip's centre, by its id."""
     settings = {"tower": digest(tower), "features": library.features.settings.key}
     clips = list({clip.id: clip for clip in clips}.values())
-    keys = [(source, settings | span) for source, span in (clip.cache_key() for clip in clips)]
 
-    def compute(rows: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
-        loader = library.loader(library.sounds([clips[row] for row in rows]), batch_size)
+    def key(clip: Clip) -> tuple[Path | str, dict]:
+        source, span = clip.cache_key()
+        return source, settings | span
+
+    def compute(clips: Sequence[Clip]) -> Iterator[tuple[int, np.ndarray]]:
+        loader = library.loader(library.sounds(clips), batch_size)
         for number, batch in enumerate(progress(loader, "audio tower")):
             vectors = np.array(tower(batch["mel"], batch["is_longer"]))
-            yield from zip(rows[number * batch_size :], vectors, strict=False)
+            yield from enumerate(vectors, number * batch_size)
 
-    vectors = fill_cache(library.vectors, keys, compute, ranks)
+    vectors = fill_cache(library.vectors, clips, key, compute, ranks)
     return {clip.id: np.array(vector) for clip, vector in zip(clips, vectors, strict=True)}
 
 

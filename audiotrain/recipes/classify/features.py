@@ -119,16 +119,16 @@ class ClipFeatures:
     ) -> list[np.ndarray | str]:
         """Embeddings by the CLAP `name`, or why a clip cannot be read."""
         embedder = self._embedder = self._embedder or load_embedder(name, self.workers)
-        keys = [
-            (source, {"embedder": embedder.digest} | span)
-            for source, span in (clip.cache_key() for clip in clips)
-        ]
 
-        def compute(rows: Sequence[int]) -> Iterator[tuple[int, np.ndarray | str]]:
-            for number, spans in embedder.spans([clips[row] for row in rows], "reading"):
-                yield rows[number], str(spans) if isinstance(spans, AudioError) else spans.mean
+        def key(clip: Clip) -> tuple[Path | str, dict]:
+            source, span = clip.cache_key()
+            return source, {"embedder": embedder.digest} | span
 
-        return fill_cache(self._vectors, keys, compute, ranks)
+        def compute(clips: Sequence[Clip]) -> Iterator[tuple[int, np.ndarray | str]]:
+            for number, spans in embedder.spans(clips, "reading"):
+                yield number, str(spans) if isinstance(spans, AudioError) else spans.mean
+
+        return fill_cache(self._vectors, clips, key, compute, ranks)
 
 
 def load_embedder(name: str, workers: int | None) -> Embedder:

@@ -1,11 +1,12 @@
 """Settings of clip classification; their defaults are stated here and nowhere else."""
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from audiotrain.config.schema import PositiveInt, PositiveShare, validated
 from audiotrain.models.clap.config import HTSATConfig
@@ -30,13 +31,12 @@ SMALL_TOWER = HTSATConfig(  # 0.5 M parameters; 5 s are 16 x 16 patches
 )
 
 
-ClassThreshold = Annotated[
-    str,
-    Field(
-        pattern=r"=(0?\.\d*[1-9]\d*|1(\.0*)?)$",
-        description="CLASS=SHARE, the share above 0 and at most 1",
-    ),
-]
+def _check_threshold(text: str) -> str:
+    name, _, share = text.rpartition("=")
+    with contextlib.suppress(ValueError):
+        if name and 0 < float(share) <= 1:
+            return text
+    raise ValueError(f"found {text!r}, expected CLASS=SHARE, the share above 0 and at most 1")
 
 
 @validated(kw_only=True)
@@ -120,7 +120,7 @@ class PseudoSettings(TrainSettings):
     """folder of audio without labels"""
     threshold: PositiveShare = 0.9
     """smallest probability of a pseudo-label, after calibration on the validation clips"""
-    thresholds: tuple[ClassThreshold, ...] = ()
+    thresholds: tuple[Annotated[str, AfterValidator(_check_threshold)], ...] = ()
     """other thresholds for some classes: CLASS=SHARE …"""
     rounds: PositiveInt = 3
     """largest number of trainings with pseudo-labels"""

@@ -87,29 +87,38 @@ def share_out(
 
 def fill_cache(
     cache: FeatureCache,
-    keys: Sequence[tuple[Path | bytes | str, object]],
-    compute: Callable[[Sequence[int]], Iterable[tuple[int, np.ndarray | str]]],
+    items: Sequence[Item],
+    key: Callable[[Item], tuple[Path | bytes | str, object]],
+    compute: Callable[[Sequence[Item]], Iterable[tuple[int, np.ndarray | str]]],
     ranks: SingleProcess,
 ) -> list[np.ndarray | str]:
-    """The entry of each key (source, settings), or a line with the reason why there is none.
+    """The entry of each item, whose `key` is (source, settings), or a line with the reason why
+    there is none.
 
-    `compute(rows)` yields (row, array or such a line) for this rank's share of the rows whose
+    `compute(items)` yields (number, array or such a line) for this rank's share of the items whose
     entries are missing.
     """
-    missing = [row for row, key in enumerate(keys) if not cache.holds(*key)]
+    problems: dict[int, str | None] = {}
+    missing = []
+    for row, item in enumerate(items):
+        try:
+            if not cache.holds(*key(item)):
+                missing.append(row)
+        except ValueError as error:  # the source cannot be read
+            problems[row] = str(error)
 
     def compute_share(share: Sequence[int], cores: int) -> list[str | None]:
-        rows = [missing[number] for number in share]
-        problems: dict[int, str] = {}
-        for row, result in compute(rows) if rows else ():
+        mine = [items[missing[number]] for number in share]
+        lines: list[str | None] = [None] * len(mine)
+        for number, result in compute(mine) if mine else ():
             if isinstance(result, str):
-                problems[row] = result
+                lines[number] = result
             else:
-                cache.get(*keys[row], partial(np.asarray, result))
-        return [problems.get(row) for row in rows]
+                cache.get(*key(mine[number]), partial(np.asarray, result))
+        return lines
 
-    problems = dict(zip(missing, share_out(len(missing), compute_share, ranks), strict=True))
-    return [problems.get(row) or cache.get(*key, None) for row, key in enumerate(keys)]
+    problems |= zip(missing, share_out(len(missing), compute_share, ranks), strict=True)
+    return [problems.get(row) or cache.get(*key(item), None) for row, item in enumerate(items)]
 
 
 def _gather(ranks: SingleProcess, value: Any) -> list:

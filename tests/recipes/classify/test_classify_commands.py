@@ -129,7 +129,7 @@ def test_a_head_learns_from_claps_embeddings_which_are_kept(quick, place, tmp_pa
     more = [*QUICK, "--input.embeddings", place / "clap", "--steps", 60, "--head.hidden", 8]
     more += ["--data", place / "data", "--cache", place / "cache"]
     assert command(*more, "--output", tmp_path / "run") == 0
-    monkeypatch.setattr(Embedder, "each", lambda *a: pytest.fail("embedded again"))
+    monkeypatch.setattr(Embedder, "spans", lambda *a: pytest.fail("embedded again"))
     assert command(*more, "--output", tmp_path / "again") == 0
     one, other = (Classifier.from_run(tmp_path / name).module.model for name in ("run", "again"))
     assert mx.allclose(one.layers[1].weight, other.layers[1].weight, atol=1e-6)

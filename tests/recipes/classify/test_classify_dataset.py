@@ -1,9 +1,12 @@
 """Parts of the classify recipe: windows, mixing, losses and scores, against closed forms and
 scikit-learn."""
 
+from pathlib import Path
+
 import mlx.core as mx
 import numpy as np
 import pytest
+import tiny_clap
 import tiny_clips
 from preparing import contents, on_cores
 from sklearn import metrics as reference
@@ -11,6 +14,7 @@ from sklearn import metrics as reference
 from audiotrain.datasets.items import Clip
 from audiotrain.evaluation.classification import average_precisions, lwlrap
 from audiotrain.evaluation.classification_report import ClassificationReport
+from audiotrain.features.audio import TarMember
 from audiotrain.recipes.classify import training
 from audiotrain.recipes.classify.dataset import (
     AugmentationSettings,
@@ -166,6 +170,37 @@ def test_a_class_of_other_data_is_refused():
     clip = Clip("x.wav", None, (), labels=("c",))
     with pytest.raises(ValueError, match=r"x.wav: class 'c' is none of the model's 2 \(a, b\)"):
         task.targets([clip])
+
+
+@pytest.mark.parametrize("kind", [None, STATISTICS, "clap"])
+def test_a_file_that_the_system_refuses_to_open_is_left_out_alone(tmp_path, monkeypatch, kind):
+    on_cores(monkeypatch, 1)
+    if kind == "clap":
+        kind = str(tiny_clap.pretrained(tmp_path / "clap"))
+    paths = [tiny_clips.tone(tmp_path / f"{n}.wav", 300 + 100 * n) for n in range(3)]
+    clips = [Clip(path.name, path, ()) for path in paths]
+    opened = Path.open
+
+    def refuse(path, *args, **options):  # root may open anything, so permissions do not refuse it
+        if path == paths[1]:
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(path, *args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", refuse)
+        extractor = ClipFeatures(InputSettings(embeddings=kind), tmp_path / "cache")
+        first, problem, last = extractor.extract(clips)
+    assert problem == f"{paths[1]}: can't be read: Permission denied"
+    assert (first.clip, last.clip) == (clips[0], clips[2])
+
+
+def test_clips_of_a_tar_that_is_gone_are_left_out(tmp_path):
+    member = TarMember(tmp_path / "gone.tar", "a.wav", 512, 100)
+    extractor = ClipFeatures(
+        InputSettings(embeddings=str(tiny_clap.pretrained(tmp_path / "clap"))), tmp_path / "cache"
+    )
+    (problem,) = extractor.extract([Clip("a.wav", member, ())])
+    assert problem == f"{member}: can't be read: No such file or directory"
 
 
 @pytest.mark.parametrize("embeddings", [None, STATISTICS])

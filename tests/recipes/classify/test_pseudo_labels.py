@@ -294,7 +294,7 @@ def test_refused_folds(place, tmp_path, capsys):
     assert "folds=19, but 18 items are of 18 groups" in refused("--folds", 19)
     assert not (tmp_path / "x").exists()
     assert "folds=1, expected 2 or more" in refused("--folds", 1)
-    assert "test_fold=1, expected none" in refused("--test-fold", 1)
+    assert "--test-fold=1, expected none" in refused("--test-fold", 1)
     assert "cv, expected test_fold, too" in refused("--folds-of", place / "cv")
     # A class that is in one fold only is told, not hidden.
     data = class_folders(tmp_path / "rare")
@@ -368,7 +368,7 @@ def test_it_ends_when_the_validation_score_falls(place, unlabelled, tmp_path, mo
 
 def test_thresholds_by_class(place, unlabelled, tmp_path, capsys):
     more = ["--unlabelled", unlabelled, "--threshold", 1, "--rounds", 1]
-    each = ["--thresholds", "low=0.3", "middle_one=1"]
+    each = ["--thresholds", "low=3e-1", "middle_one=1"]
     assert command("pseudo", *words(place, tmp_path / "p"), *more, *each) == 0
     labelled = [row for row in rows(tmp_path / "p" / "labels-1.csv") if row["confidence"]]
     assert {row["label"] for row in labelled} == {"low"}
@@ -385,5 +385,7 @@ def test_refused_pseudo_labels(place, unlabelled, tmp_path, capsys):
     assert "all 18 recordings are among the labelled" in refused("--unlabelled", place / "data")
     wrong = refused("--unlabelled", unlabelled, "--thresholds", "lwo=0.5")
     assert "found 'lwo', expected one of high, low, middle_one" in wrong
+    wrong = refused("--unlabelled", unlabelled, "--thresholds", "low=.5", "high=0")
+    assert "found 'high=0', expected CLASS=SHARE, the share above 0 and at most 1" in wrong
     assert "--unlabelled: required" in refused()
     assert "threshold=2.0, expected" in refused("--unlabelled", unlabelled, "--threshold", 2)
