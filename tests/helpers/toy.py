@@ -115,3 +115,27 @@ def same(first: dict, second: dict) -> bool:
     return first.keys() == second.keys() and all(
         np.array_equal(first[key], second[key]) for key in first
     )
+
+
+class Plain(TrainModule):
+    """A module that leaves the optimizer to the settings."""
+
+    def __init__(self, width: int = 16):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(8, width), nn.ReLU(), nn.Linear(width, 3))
+        self.dropout = nn.Dropout(0.2)
+
+    def __call__(self, x):
+        return self.layers(self.dropout(x))
+
+    def compute_loss(self, batch):
+        logits = self(batch["x"])
+        return mx.mean(nn.losses.cross_entropy(logits, batch["y"])), {}
+
+    def predict_step(self, batch):
+        return mx.softmax(self(batch["x"]), axis=-1)
+
+
+def quiet(tmp_path, **settings):
+    """Settings of a short run in `tmp_path`/run that prints no progress."""
+    return {"output_dir": tmp_path / "run", "progress": False, "num_epochs": 2} | settings

@@ -8,8 +8,7 @@ import mlx.nn as nn
 import mlx.optimizers as optim
 import numpy as np
 import pytest
-from test_create_trainer import Plain, quiet
-from toy import Points
+from toy import Plain, Points, quiet
 
 from audiotrain import (
     CompetitionTrainer,

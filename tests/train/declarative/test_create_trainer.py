@@ -9,34 +9,15 @@ import mlx.nn as nn
 import mlx.optimizers as optim
 import numpy as np
 import pytest
-from toy import Classifier, Points, loaders, same, weights
+from toy import Classifier, Plain, Points, loaders, quiet, same, weights
 
 import audiotrain
-from audiotrain import OptimizerConfig, TrainModule, create_trainer, register_trainer
+from audiotrain import OptimizerConfig, create_trainer, register_trainer
 from audiotrain.train.callbacks import EMA, Callback, ModelCheckpoint
 from audiotrain.train.data.datasets import as_dataset
 from audiotrain.train.declarative import configured_trainer
 from audiotrain.train.declarative.configured_trainer import ConfiguredTrainer
 from audiotrain.train.schedulers import WarmupCosineScheduler
-
-
-class Plain(TrainModule):
-    """A module that leaves the optimizer to the settings."""
-
-    def __init__(self, width: int = 16):
-        super().__init__()
-        self.layers = nn.Sequential(nn.Linear(8, width), nn.ReLU(), nn.Linear(width, 3))
-        self.dropout = nn.Dropout(0.2)
-
-    def __call__(self, x):
-        return self.layers(self.dropout(x))
-
-    def compute_loss(self, batch):
-        logits = self(batch["x"])
-        return mx.mean(nn.losses.cross_entropy(logits, batch["y"])), {}
-
-    def predict_step(self, batch):
-        return mx.softmax(self(batch["x"]), axis=-1)
 
 
 class Rates(Callback):
@@ -47,10 +28,6 @@ class Rates(Callback):
 
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
         self.rates.append(trainer.current_learning_rate())
-
-
-def quiet(tmp_path, **settings):
-    return {"output_dir": tmp_path / "run", "progress": False, "num_epochs": 2} | settings
 
 
 def test_train_evaluate_predict_save_load(tmp_path):

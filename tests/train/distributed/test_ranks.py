@@ -1,6 +1,6 @@
 """Several ranks: the numbers of one process with the batch of all, one end, one writer.
 
-The ranks run tests/ranks.py under mlx.launch, all scenarios in one launch.
+The ranks run tests/helpers/ranks.py under mlx.launch, all scenarios in one launch.
 """
 
 import json

@@ -4,8 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_create_trainer import Plain, quiet
-from toy import Classifier, Points, loaders, trainer
+from toy import Classifier, Plain, Points, loaders, quiet, trainer
 
 from audiotrain import MLflowCallback, MLflowConfig, create_trainer
 from audiotrain.recipes.common.run import loggers_of
