@@ -10,8 +10,9 @@ metric that leaves a chord out counts as wrong, so sus2 is chosen only where its
 as large again as that of major.
 """
 
+import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache, partial
 
 import mir_eval
@@ -156,51 +157,37 @@ def viterbi_states(scores: np.ndarray, cost: float, before: np.ndarray | None = 
     return path
 
 
-class Decoder:
-    """Decodes a stream of log-probabilities in constant memory.
+def decode_stream(
+    pieces: Iterable[np.ndarray], cost: float | None
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """(log-probabilities (frames, 385), their classes (frames, 3)) of consecutive pieces of
+    log-probabilities, in constant memory.
 
     `cost` None decodes by argmax; a number is the Viterbi decoder's cost of a switch. It decides
-    BLOCK frames once it has seen AHEAD more, which is far longer than a chord.
+    BLOCK frames once it has received AHEAD more, which is far longer than a chord.
     """
-
-    def __init__(self, cost: float | None):
-        if cost is not None and cost < 0:
-            raise ValueError(f"switching cost {cost}, expected 0 or more")
-        self.cost = cost
-        self._waiting = np.zeros((0, WIDTH), np.float32)
-        self._last: int | None = None  # state of the last frame that was decided
-
-    def add(self, posteriors: np.ndarray) -> np.ndarray:
-        """Classes (frames, 3) of the frames that are decided now, in order."""
-        if self.cost is None:
-            return argmax(posteriors)
-        self._waiting = np.concatenate([self._waiting, posteriors])
-        decided = [np.zeros((0, 3), np.int16)]
-        while len(self._waiting) >= BLOCK + AHEAD:
-            decided.append(self._decide(BLOCK, self.cost))
-        return np.concatenate(decided)
-
-    def finish(self) -> np.ndarray:
-        """Classes of the frames that are left."""
-        if self.cost is None or not len(self._waiting):
-            return np.zeros((0, 3), np.int16)
-        return self._decide(len(self._waiting), self.cost)
-
-    def _decide(self, frames: int, cost: float) -> np.ndarray:
-        scores = state_scores(self._waiting[: frames + AHEAD])
-        before = None
-        if self._last is not None:
+    if cost is None:
+        yield from ((piece, argmax(piece)) for piece in pieces)
+        return
+    if cost < 0:
+        raise ValueError(f"switching cost {cost}, expected 0 or more")
+    waiting, before = np.zeros((0, WIDTH), np.float32), None
+    for piece in itertools.chain(pieces, [None]):
+        if piece is not None:
+            waiting = np.concatenate([waiting, piece])
+        while len(waiting) >= BLOCK + AHEAD or (piece is None and len(waiting)):
+            frames = len(waiting) if piece is None else BLOCK
+            path = viterbi_states(state_scores(waiting[: frames + AHEAD]), cost, before)[:frames]
+            yield waiting[:frames], STATES[path]
+            waiting = waiting[frames:]
             before = np.full(len(STATES), -2 * cost - 1e3, np.float32)
-            before[self._last] = 0
-        path = viterbi_states(scores, cost, before)[:frames]
-        self._waiting, self._last = self._waiting[frames:], int(path[-1])
-        return STATES[path]
+            before[path[-1]] = 0
 
 
 def decode(posteriors: np.ndarray, cost: float | None) -> np.ndarray:
     """Classes (frames, 3) of a whole song's log-probabilities (frames, 385)."""
-    decoder = Decoder(cost)
-    return np.concatenate([decoder.add(posteriors), decoder.finish()])
+    decoded = [classes for _, classes in decode_stream([posteriors], cost)]
+    return np.concatenate([np.zeros((0, 3), np.int16), *decoded])
 
 
 def confidences(posteriors: np.ndarray, classes: np.ndarray) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -127,16 +127,24 @@ class FrameRecognizer:
         """
         if analysis is None:
             analysis = analyse(self.settings, self.takes_margin, audio, tuning)
-        decoder = decoding.Decoder(self.switching_cost if viterbi else None)
-        chords = ChordRuns(self.settings.frame_seconds, bass)
-        undecided: list[np.ndarray] = []
-        for posteriors in self.log_probabilities(analysis.blocks):
-            undecided.append(posteriors)
+        labels: list[str] = []
+        confidences = []
+        pieces = self._reported(self.log_probabilities(analysis.blocks), on_progress)
+        cost = self.switching_cost if viterbi else None
+        for posteriors, classes in decoding.decode_stream(pieces, cost):
+            labels += [decode(chord, bass) for chord in classes.tolist()]
+            confidences.append(decoding.confidences(posteriors, classes))
+        moved = self._snapping(analysis.onsets.strengths())
+        sure, frame_seconds = np.concatenate(confidences), self.settings.frame_seconds
+        return to_prediction(labels, sure, frame_seconds, analysis.seconds, moved)
+
+    def _reported(
+        self, pieces: Iterable[np.ndarray], on_progress: Callable[[float], None] | None
+    ) -> Iterator[np.ndarray]:
+        for piece in pieces:
             if on_progress is not None:
-                on_progress(len(posteriors) * self.settings.frame_seconds)
-            undecided = chords.add(decoder.add(posteriors), undecided)
-        chords.add(decoder.finish(), undecided)
-        return chords.prediction(analysis.seconds, self._snapping(analysis.onsets.strengths()))
+                on_progress(len(piece) * self.settings.frame_seconds)
+            yield piece
 
     def segments(self, classes: np.ndarray, onsets: np.ndarray, seconds: float) -> list[Segment]:
         """Classes of frames (frames, 3) as chords that change at a song's onsets, given by their
@@ -210,54 +218,25 @@ class Recognizer(FrameRecognizer):
         return posteriors
 
 
-class ChordRuns:
-    """Consecutive frames of one chord, from decoded classes as they come, with mean confidences."""
-
-    def __init__(self, frame_seconds: float, bass: BassRule):
-        self.frame_seconds, self.bass = frame_seconds, bass
-        self.frames = 0
-        self.runs: list[tuple[tuple, int, float]] = []  # classes, first frame, sum of confidences
-
-    def add(self, classes: np.ndarray, undecided: list[np.ndarray]) -> list[np.ndarray]:
-        """Add decoded frames; the log-probabilities of those that are still undecided."""
-        if not len(classes):
-            return undecided
-        posteriors = np.concatenate(undecided)
-        confidences = decoding.confidences(posteriors[: len(classes)], classes)
-        changes = np.flatnonzero(np.any(classes[1:] != classes[:-1], axis=1)) + 1
-        parts = zip(np.split(classes, changes), np.split(confidences, changes), strict=True)
-        for part, certain in parts:
-            key, total = tuple(part[0].tolist()), float(certain.sum())
-            if self.runs and self.runs[-1][0] == key:
-                _, first, before = self.runs.pop()
-                self.runs.append((key, first, before + total))
-            else:
-                self.runs.append((key, self.frames, total))
-            self.frames += len(part)
-        return [posteriors[len(classes) :]]
-
-    def prediction(self, seconds: float, moved: Callable[[np.ndarray], np.ndarray]) -> Prediction:
-        """The chords of `seconds` of audio, neighbours of equal label joined; `moved` gives better
-        times of their changes."""
-        # The header of an mp3 may be wrong; the audio ends within a hop after the last centre.
-        shortest = (self.frames - 1) * self.frame_seconds
-        seconds = min(max(seconds, shortest), self.frames * self.frame_seconds)
-        ends = [first for _, first, _ in self.runs[1:]] + [self.frames]
-        joined: list[tuple[str, int, int, float]] = []
-        for (key, first, total), stop in zip(self.runs, ends, strict=True):
-            label = decode(key, self.bass)
-            if joined and joined[-1][0] == label:
-                _, first, _, before = joined.pop()
-                total += before
-            joined.append((label, first, stop, total))
-        changes = np.array([first - 0.5 for _, first, _, _ in joined[1:]]) * self.frame_seconds
-        bounds = [0.0, *moved(changes).tolist(), seconds]
-        segments = [
-            Segment(start, end, label)
-            for start, end, (label, *_) in zip(bounds, bounds[1:], joined, strict=False)
-        ]
-        confidences = [min(1.0, total / (stop - first)) for _, first, stop, total in joined]
-        return Prediction(segments, confidences, seconds)
+def to_prediction(
+    labels: Sequence[str],
+    confidences: np.ndarray,
+    frame_seconds: float,
+    seconds: float,
+    moved: Callable[[np.ndarray], np.ndarray],
+) -> Prediction:
+    """The chords of `seconds` of audio: frames of equal label joined, with the mean of their
+    confidences (frames,); `moved` gives better times of the changes."""
+    frames = len(labels)
+    # The header of an mp3 may be wrong; the audio ends within a hop after the last centre.
+    seconds = min(max(seconds, (frames - 1) * frame_seconds), frames * frame_seconds)
+    names = np.array(labels)
+    firsts = np.flatnonzero(np.append(True, names[1:] != names[:-1]))
+    bounds = [0.0, *moved((firsts[1:] - 0.5) * frame_seconds).tolist(), seconds]
+    segments = list(map(Segment, bounds, bounds[1:], names[firsts].tolist()))
+    sums = np.add.reduceat(confidences.astype(np.float64), firsts)
+    means = np.minimum(1.0, sums / np.diff(firsts, append=frames))
+    return Prediction(segments, means.tolist(), seconds)
 
 
 def describe(model: ChordModelSettings, settings: FeatureSettings, window: int) -> dict:

@@ -19,7 +19,6 @@ from audiotrain.recipes.chords.decoding import (
     STATES,
     UTILITY_METRICS,
     WIDTH,
-    Decoder,
     split_heads,
     viterbi_states,
 )
@@ -43,14 +42,12 @@ def whole(posteriors, cost):
 
 
 def in_pieces(posteriors, cost, sizes):
-    decoder = Decoder(cost)
-    found, at = [], 0
-    for size in itertools.cycle(sizes):
-        if at >= len(posteriors):
-            break
-        found.append(decoder.add(posteriors[at : at + size]))
-        at += size
-    return np.concatenate([*found, decoder.finish()])
+    ends = itertools.takewhile(
+        lambda end: end < len(posteriors), itertools.accumulate(itertools.cycle(sizes))
+    )
+    decoded = list(decoding.decode_stream(np.split(posteriors, list(ends)), cost))
+    np.testing.assert_array_equal(np.concatenate([part for part, _ in decoded]), posteriors)
+    return np.concatenate([classes for _, classes in decoded])
 
 
 # ---- Viterbi
@@ -294,10 +291,8 @@ def test_memory_does_not_grow_with_the_song():
     def peak(blocks):
         posteriors = random_posteriors(BLOCK)
         tracemalloc.start()
-        decoder = Decoder(2.0)
-        for _ in range(blocks):
-            decoder.add(posteriors)
-        decoder.finish()
+        for _ in decoding.decode_stream(itertools.repeat(posteriors, blocks), 2.0):
+            pass
         found = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return found
@@ -307,7 +302,7 @@ def test_memory_does_not_grow_with_the_song():
 
 def test_refuses_a_negative_cost():
     with pytest.raises(ValueError, match="switching cost -1, expected 0 or more"):
-        Decoder(-1)
+        decoding.decode(random_posteriors(2), -1)
 
 
 def test_confidences_are_the_models_probabilities():

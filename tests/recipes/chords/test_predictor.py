@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from audiotrain.features import audio
 from audiotrain.models.chords import ChordModelSettings, FrameChordModel
-from audiotrain.music.chord_classes import HEAD_SIZES, encode
+from audiotrain.music.chord_classes import HEAD_SIZES, decode, encode
 from audiotrain.recipes.chords import decoding, predictor
 from audiotrain.recipes.chords.predictor import Recognizer, describe, write_decoding
 from audiotrain.recipes.chords.songs import SILENCE, FeatureSettings
@@ -228,11 +228,8 @@ def test_joined_chords_have_the_mean_of_their_confidences():
         }
     )
     sure = decoding.confidences(posteriors, classes)
-    runs = predictor.ChordRuns(0.1, "off")
-    waiting = runs.add(classes[:2], [posteriors[:3]])  # as they are decided
-    assert [len(part) for part in waiting] == [1]
-    runs.add(classes[2:], [*waiting, posteriors[3:]])
-    found = runs.prediction(0.35, moved=lambda times: times - 0.01)
+    labels = [decode(chord, "off") for chord in classes]
+    found = predictor.to_prediction(labels, sure, 0.1, 0.35, moved=lambda times: times - 0.01)
     assert [segment.label for segment in found.segments] == ["C:maj", "C:min"]
     assert found.confidences == pytest.approx([sure[:3].mean(), sure[3]], rel=1e-5)
     assert found.segments[0].end == found.segments[1].start == pytest.approx(0.24)
