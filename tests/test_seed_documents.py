@@ -50,8 +50,6 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MLflow'
 
 # Block -> rows of shared/design/seeds-differences.md, and what is missing.
 KNOWN_MISSING = {
-    "000-05": "rows 1 and 2: logging 'loss' stops training, and train_loss gets a second prefix",
-    "000-11": "row 12: LearningRateMonitor('step') has a value a logged row, not each step",
     "001-07": "row 9: CLAP needs both sides, and does not say that its weights are fresh",
     "003-01": "row 10: create_model is missing",
     "003-02": "rows 3, 4 and 10: create_kaggle_trainer is missing, train_with_cv refuses a loader, "

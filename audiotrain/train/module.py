@@ -130,7 +130,10 @@ class TrainModule(Buffered):
 
     def log(self, name: str, value: mx.array | float) -> None:
         """Record a scalar under `name`: in a step with that step's metrics, averaged as they are;
-        in a hook with the trainer's next row. Without a trainer it does nothing."""
+        in a hook with the trainer's next row. Without a trainer it does nothing.
+
+        A name that begins with "train_", "val_" or "test_" is logged in that stage only. "loss" may
+        only be the array that the step returns."""
         trainer = self.__dict__.get("_attached_trainer")
         if trainer is not None:
             trainer.record(name, value)

@@ -16,14 +16,16 @@ from audiotrain.train.arguments import TrainerArguments, seconds
 from audiotrain.train.callbacks.base import Callback, Monitor
 from audiotrain.train.callbacks.model_checkpoint import ModelCheckpoint
 from audiotrain.train.callbacks.progress import ModelSummary, ProgressBar
+from audiotrain.train.engine.compiled_function import as_float
 from audiotrain.train.optimizers import GroupedOptimizer
 
 
 class EarlyStopping(Monitor):
     """Ends training once `monitor` has not improved by `min_delta` for `patience` checks.
 
-    A check is a validation (an epoch for other metrics). NaN or infinity stops at once with
-    `check_finite`. A lower value of the metric `tie` counts where `monitor` stays the same.
+    A check is a validation for the metrics of validation, an epoch for others and with
+    `patience_unit` "epoch". NaN or infinity stops at once with `check_finite`. A lower value of the
+    metric `tie` counts where `monitor` stays the same.
     """
 
     def __init__(
@@ -35,20 +37,27 @@ class EarlyStopping(Monitor):
         verbose: bool = True,
         check_finite: bool = True,
         tie: str | None = None,
+        patience_unit: str = "validation",
     ):
         super().__init__(monitor, mode, tie)
+        if patience_unit not in ("validation", "epoch"):
+            raise ValueError(
+                f"patience_unit is {patience_unit!r}, expected 'validation' or 'epoch'"
+            )
         if patience < 1 or min_delta < 0:
             raise ValueError(
                 f"patience is {patience!r} and min_delta {min_delta!r}, expected 1 and 0, or more"
             )
         self.patience, self.min_delta = patience, min_delta
         self.verbose, self.check_finite = verbose, check_finite
+        self.by_epoch = patience_unit == "epoch" or not self.by_validation
         self._forget()
 
     def _forget(self) -> None:
         self.best_score = math.inf if self.mode == "min" else -math.inf
         self.best_tie = math.inf
         self.wait_count, self.stopped_epoch, self.stopped = 0, None, False
+        self.improved = False  # in the epoch under way
 
     def setup(self, trainer, module) -> None:
         self._forget()
@@ -68,6 +77,10 @@ class EarlyStopping(Monitor):
     def on_train_epoch_end(self, trainer, module) -> None:
         if not self.by_validation:
             self._check(trainer)
+        if trainer.epoch_finished:
+            if self.by_epoch and not self.improved:
+                self._wait(trainer)
+            self.improved = False
 
     def _check(self, trainer) -> None:
         value, tie = self.value(trainer), self.tie_value(trainer)
@@ -75,10 +88,14 @@ class EarlyStopping(Monitor):
             self._stop(trainer, f"{self.monitor} is {value}")
         elif self.beats((value, tie), (self.best_score, self.best_tie), self.min_delta):
             self.best_score, self.best_tie, self.wait_count = value, tie, 0
-        else:
-            self.wait_count += 1
-            if self.wait_count >= self.patience:
-                self._stop(trainer, f"{self.monitor} was best at {self.best_score:.4f}")
+            self.improved = True
+        elif not self.by_epoch:
+            self._wait(trainer)
+
+    def _wait(self, trainer) -> None:
+        self.wait_count += 1
+        if self.wait_count >= self.patience and not self.stopped:
+            self._stop(trainer, f"{self.monitor} was best at {self.best_score:.4f}")
 
     def _stop(self, trainer, reason: str) -> None:
         trainer.should_stop = self.stopped = True
@@ -86,18 +103,19 @@ class EarlyStopping(Monitor):
         if self.verbose and trainer.is_global_zero:
             print(
                 f"stopping early at epoch {trainer.current_epoch}: {reason}, "
-                f"{self.wait_count} checks without improvement",
+                f"{self.wait_count} {'epochs' if self.by_epoch else 'validations'} without "
+                f"improvement",
                 file=sys.stderr,
             )
 
     def state_dict(self) -> dict:
-        names = ("best_score", "best_tie", "wait_count", "stopped")
+        names = ("best_score", "best_tie", "wait_count", "stopped", "improved")
         return {name: self.__dict__[name] for name in names}
 
     def load_state_dict(self, state: dict) -> None:
         self.best_score, self.wait_count = state["best_score"], state["wait_count"]
         self.best_tie = state.get("best_tie", math.inf)  # older checkpoints lack these
-        self.stopped = state.get("stopped", False)
+        self.stopped, self.improved = state.get("stopped", False), state.get("improved", False)
 
 
 class Timer(Callback):
@@ -148,8 +166,9 @@ class Timer(Callback):
 
 
 class LearningRateMonitor(Callback):
-    """Puts the rate, as "lr-" and the schedule's name, into the log: rows by "step" or "epoch".
+    """Puts the rate, as "lr-" and the schedule's name, into the log: of each "step" or "epoch".
 
+    Loggers get the rates of the steps between two rows just before the second one.
     A MultiOptimizer has a rate for each of its optimizers: "lr-name/1", "lr-name/2"…; those of
     `parameter_groups` have the names of the groups.
     """
@@ -157,10 +176,34 @@ class LearningRateMonitor(Callback):
     def __init__(self, logging_interval: str = "step"):
         check_interval("logging_interval", logging_interval)
         self.logging_interval = logging_interval
+        self._waiting: list[tuple[int, int, dict[str, mx.array]]] = []  # step, epoch, rates
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx) -> None:
+        logged = trainer.global_step % trainer.log_every_n_steps == 0  # the row has the rates
+        if self.logging_interval == "step" and trainer.group == 0 and not logged:
+            step = trainer.global_step, trainer.current_epoch
+            self._waiting.append((*step, self._rates(trainer)))
 
     def on_log(self, trainer, module) -> None:
-        if trainer.epoch_ending != (self.logging_interval == "epoch"):
-            return
+        self._flush(trainer)
+        if trainer.epoch_ending == (self.logging_interval == "epoch"):
+            for name, rate in self._rates(trainer).items():
+                trainer.record(name, rate)
+
+    def on_validation_start(self, trainer, module) -> None:
+        self._flush(trainer)
+
+    def teardown(self, trainer, module) -> None:
+        self._flush(trainer)
+
+    def _flush(self, trainer) -> None:
+        waiting, self._waiting = self._waiting, []
+        for step, epoch, rates in waiting:
+            row = {"epoch": epoch} | {name: as_float(rate) for name, rate in rates.items()}
+            for logger in trainer.loggers:
+                logger.log_metrics(row, step)
+
+    def _rates(self, trainer) -> dict[str, mx.array]:
         schedule = trainer.optimizer_config.lr_schedule_name
         name = f"lr-{schedule or type(trainer.optimizer).__name__}"
         optimizer = trainer.optimizer
@@ -168,9 +211,10 @@ class LearningRateMonitor(Callback):
         groups: Sequence[str | int] = range(1, len(states) + 1)
         if isinstance(optimizer, GroupedOptimizer):
             groups = optimizer.names
-        for group, state in zip(groups, states, strict=True):
-            label = f"{name}/{group}" if len(states) > 1 else name
-            trainer.record(label, state["learning_rate"])
+        return {
+            f"{name}/{group}" if len(states) > 1 else name: state["learning_rate"]
+            for group, state in zip(groups, states, strict=True)
+        }
 
 
 class LearningRateScheduler(Callback):

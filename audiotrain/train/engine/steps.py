@@ -220,7 +220,7 @@ def running_statistics(module) -> dict[str, mx.array]:
 
 
 RESERVED = set(
-    "loss weight finite gradient_norm learning_rate epoch step skipped_steps examples_per_second "
+    "weight finite gradient_norm learning_rate epoch step skipped_steps examples_per_second "
     "peak_memory_mb".split()
 )
 
@@ -249,17 +249,40 @@ def losses_of(module, method: str, batch) -> tuple[mx.array | None, dict]:
     with module.trainer.records.of_step() as logged:
         result = METHODS[method](module, batch)
     if isinstance(result, Mapping):
-        loss, metrics = None, dict(result)
+        loss, metrics = None, result
     elif isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], Mapping):
-        loss, metrics = scalar("loss", result[0]), dict(result[1])
+        loss, metrics = result
+        scalar("loss", loss)
     else:
         raise ValueError(
             f"{type(module).__name__}.{method} gave {type(result).__name__}, "
             f"expected (loss, dict of metrics)"
         )
-    return loss, {**logged, **metrics}
+    metrics = _of_stage(module, method, loss, {**logged, **metrics})
+    return None if loss is None else scalar("loss", loss), metrics
 
 
+def _of_stage(module, method: str, loss: mx.array | None, metrics: dict) -> dict:
+    """Metrics without those named for another stage, and without the step's own loss.
+
+    ValueError for another value under the name of the loss.
+    """
+    prefix, found = PREFIXES[method], {}
+    others = tuple(other for other in PREFIXES.values() if other != prefix)
+    for name, value in metrics.items():
+        short = name.removeprefix(prefix)
+        if loss is not None and short == "loss":
+            if value is not loss:
+                raise ValueError(
+                    f"metric {name!r} is not the loss that {type(module).__name__}.{method} "
+                    f"returned, expected the same array, or another name"
+                )
+        elif not name.startswith(others):
+            found[short if method == "compute_loss" else name] = value
+    return found
+
+
+PREFIXES = {"compute_loss": "train_", "validation_step": "val_", "test_step": "test_"}
 METHODS = {
     "compute_loss": lambda module, batch: module.compute_loss(batch),
     "validation_step": lambda module, batch: module.validation_step(batch),
