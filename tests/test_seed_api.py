@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import json
 import re
 from pathlib import Path
 
@@ -83,6 +84,9 @@ def test_names_are_importable(module, names):
         (
             DataLoader,
             {
+                "batch_size": 1,
+                "shuffle": False,
+                "num_workers": 0,
                 "collate_fn": None,
                 "drop_last": False,
                 "prefetch_factor": 2,
@@ -185,7 +189,44 @@ def test_a_path_needs_no_extension_and_may_have_one(tmp_path):
         assert same(weights(model), weights(run.module))
         assert found == run.validate(run.module, loaders()[1])
         tested = other.test(Classifier(seed=2), loaders()[1], ckpt_path=str(tmp_path / name))
-        assert tested["test_loss"] == found["val_loss"]
+        assert tested == {name.replace("val_", "test_"): found[name] for name in found}
+        assert {"test_loss", "test_accuracy"} <= set(tested)
+
+
+def test_the_full_examples_callbacks_work_together(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    class Model(Classifier):
+        def configure_optimizers(self):
+            schedule = WarmupCosineScheduler(
+                peak_lr=1e-2, warmup_steps=5, total_steps=self.trainer.max_steps or 60
+            )
+            optimizer = optim.AdamW(learning_rate=schedule, weight_decay=0.01)
+            return OptimizerConfig(optimizer=optimizer, lr_schedule_name="warmup_cosine")
+
+    run = Trainer(
+        max_epochs=6,
+        gradient_clip_val=1.0,
+        callbacks=[
+            LearningRateMonitor(),
+            ModelCheckpoint(monitor="val_loss", save_top_k=3),
+            EarlyStopping(monitor="val_loss", patience=5),
+        ],
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    run.fit(Model(), *loaders(count=80))
+    losses = {row["epoch"]: row["val_loss"] for row in run.history.rows}
+    assert losses[5] < 0.9 * losses[0]
+    kept = {path.name for path in (tmp_path / "logs" / "checkpoints").iterdir()}
+    best = sorted(losses, key=losses.get)[:3]
+    assert kept == {"last", *(f"epoch-{epoch:03d}-step-{10 + 10 * epoch:06d}" for epoch in best)}
+    assert run.max_steps is None
+    lines = (tmp_path / "logs" / "metrics.jsonl").read_text().splitlines()
+    rates = [row["lr-warmup_cosine"] for row in map(json.loads, lines) if "lr-warmup_cosine" in row]
+    assert len(rates) == 60
+    assert max(rates) == pytest.approx(1e-2)
+    assert run.step.clip_value == 1.0
 
 
 def test_channel_last_convolutions_train_on_pairs(tmp_path):

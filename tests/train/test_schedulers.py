@@ -52,7 +52,9 @@ def test_closed_form_as_number_array_and_compiled(schedule, expected):
 
 
 def test_steps_decay_exactly_at_their_step():
-    schedule = StepLRScheduler(1.0, 1000, 0.9)
+    schedule = StepLRScheduler(1e-3, step_size=1000, gamma=0.9)
+    found = [schedule(step).item() for step in (0, 999, 1000, 1999, 2000)]
+    assert found == pytest.approx([1e-3, 1e-3, 9e-4, 9e-4, 8.1e-4])
     for multiple in (1000, 7000, 49000):
         before, after = schedule(multiple - 1).item(), schedule(multiple).item()
         assert after == pytest.approx(0.9 * before, rel=1e-4)

@@ -4,13 +4,19 @@ from datetime import timedelta
 
 import mlx.core as mx
 import mlx.nn as nn
+import mlx.optimizers as optim
 import numpy as np
 import pytest
 from toy import Classifier, Line, loaders, same, trainer, weights
 
-from audiotrain import Trainer, TrainModule
+from audiotrain import OptimizerConfig, Trainer, TrainModule
 from audiotrain.train.arguments import seconds
-from audiotrain.train.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from audiotrain.train.callbacks import (
+    Callback,
+    EarlyStopping,
+    LearningRateMonitor,
+    ModelCheckpoint,
+)
 
 
 class Diary(Callback):
@@ -222,6 +228,57 @@ def test_averages_are_weighted_by_batch_size(tmp_path):
     assert (row["train_training_mode"], row["val_training_mode"]) == (1.0, 0.0)
 
 
+class Graded(Mean):
+    """Its metrics, and what it logs, are known from the batch."""
+
+    def compute_loss(self, batch):
+        loss, _ = super().compute_loss(batch)
+        self.log("train_loss", loss)
+        self.log_dict({"loss": loss, "share": mx.mean(batch > 2)})
+        for stage in ("train", "val", "test"):
+            self.log(f"{stage}_only", mx.max(batch))
+        return loss, {"accuracy": mx.mean(batch == 10), "loss": loss}
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_a_loss_may_be_logged_by_its_name_and_a_stage_by_its_prefix(tmp_path, compiled):
+    data = [mx.array([1.0, 2.0, 3.0]), mx.array([10.0])], [mx.array([3.0, 10.0])]
+    run, _ = fit(tmp_path, Graded(), data, compile=compiled, log_every_n_steps=2)
+    row = run.history.rows[0]
+    found = {name: row[name] for name in row if name.startswith(("train_", "val_"))}
+    assert found == {
+        "train_loss": 4.0,
+        "train_accuracy": 0.25,
+        "train_share": pytest.approx(0.5),
+        "train_only": pytest.approx(19 / 4),
+        "train_training_mode": 1.0,
+        "val_loss": 6.5,
+        "val_accuracy": 0.5,
+        "val_share": 1.0,
+        "val_only": 10.0,
+        "val_training_mode": 0.0,
+    }
+    names = {"loss", "accuracy", "share", "only", "training_mode"}
+    assert names == set(run.history.log[0]) & (names | set(found))
+    tested = run.test(run.module, data[1])
+    assert tested == {name.replace("val_", "test_"): row[name] for name in row if "val_" in name}
+
+
+@pytest.mark.parametrize("name", ["loss", "train_loss"])
+@pytest.mark.parametrize("logged", [True, False])
+def test_another_value_under_the_losss_name_is_refused(tmp_path, name, logged):
+    class Other(Mean):
+        def compute_loss(self, batch):
+            loss, _ = super().compute_loss(batch)
+            if logged:
+                self.log(name, 2 * loss)
+            return loss, {} if logged else {name: 2 * loss}
+
+    message = f"metric '{name}' is not the loss that Other.compute_loss returned, expected"
+    with pytest.raises(ValueError, match=message):
+        fit(tmp_path, Other(), ([mx.ones((2,))],))
+
+
 def test_dropout_and_batch_norm_rest_during_validation(tmp_path):
     model = Classifier(dropout=0.5)
     train, val = loaders()
@@ -367,6 +424,21 @@ def test_a_row_of_the_log_has_all_it_should(tmp_path):
     assert json.loads(lines[0])["loss"] == row["loss"]
 
 
+def test_callbacks_get_every_batch_by_its_place_in_the_epoch(tmp_path):
+    class Collects(Callback):
+        def __init__(self):
+            self.calls, self.after = [], []
+
+        def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+            self.calls.append((batch_idx, module, batch.tolist(), outputs["loss"]))
+            self.after.append(trainer.global_step)
+
+    data, collects, model = [mx.array([1.0]), mx.array([2.0]), mx.array([3.0])], Collects(), Mean()
+    fit(tmp_path, model, (data, data), callbacks=[collects], max_epochs=2)
+    assert collects.calls == [(i, model, [i + 1.0], i + 1.0) for i in (0, 1, 2)] * 2
+    assert collects.after == [1, 2, 3, 4, 5, 6]
+
+
 def test_outputs_are_numbers_for_callbacks(tmp_path):
     class Reader(Callback):
         def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
@@ -415,6 +487,59 @@ def test_hooks_of_the_module_in_order(tmp_path):
     ]
 
 
+HOOKS = (
+    "setup on_train_start on_train_epoch_start on_train_batch_start on_train_batch_end "
+    "on_validation_start on_validation_batch_end on_log on_validation_end on_train_epoch_end "
+    "on_epoch_end on_train_end teardown".split()
+)
+
+
+class Hooked(Callback):
+    """Notes the names of the hooks that are called."""
+
+    def __init__(self):
+        self.called = []
+
+
+def noting(name):
+    return lambda self, *arguments: self.called.append(name)
+
+
+for _name in HOOKS:
+    setattr(Hooked, _name, noting(_name))
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_hooks_of_callbacks_in_order(tmp_path, alone):
+    hooked = Hooked()
+    run = trainer(tmp_path, callbacks=hooked if alone else [hooked])
+    run.fit(Mean(), [mx.ones((2,))], [mx.ones((2,))])
+    assert hooked.called == HOOKS
+
+
+class Remembers(Line):
+    """Keeps the config that it gives."""
+
+    name = "falling"
+
+    def configure_optimizers(self):
+        optimizer = self.make_optimizer()
+        object.__setattr__(self, "given", OptimizerConfig(optimizer, self.name))
+        return self.given
+
+
+@pytest.mark.parametrize(("name", "logged"), [("falling", "lr-falling"), (None, "lr-SGD")])
+def test_the_configs_optimizer_is_used_and_its_schedule_logged(tmp_path, name, logged):
+    model = Remembers(lambda: optim.SGD(learning_rate=0.25))
+    object.__setattr__(model, "name", name)
+    run = trainer(tmp_path, callbacks=[LearningRateMonitor()], log_every_n_steps=1)
+    run.fit(model, [mx.ones((1, 2))])
+    assert run.optimizer is model.given.optimizer
+    assert run.optimizer_config is model.given
+    assert model.w.tolist() == [-0.25, -0.25]
+    assert run.history.log[0][logged] == 0.25
+
+
 def test_history_is_exported(tmp_path):
     run, _ = fit(tmp_path, max_epochs=2)
     run.export_history(tmp_path / "history.json")
@@ -422,6 +547,23 @@ def test_history_is_exported(tmp_path):
     for name in ("train_loss", "val_loss", "val_accuracy", "learning_rate"):
         assert len(data[name]) == 2
     assert data["rows"] == run.history.rows
+
+
+@pytest.mark.parametrize("debug", [True, False])
+def test_debug_lazy_eval_evaluates_each_step_at_once(tmp_path, monkeypatch, debug):
+    evaluated, evaluate, at_once = [], mx.eval, []
+
+    def noted(*arrays):
+        evaluated.extend(arrays)
+        evaluate(*arrays)
+
+    class Looks(Callback):
+        def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+            at_once.append(any(array is outputs.vector for array in evaluated))
+
+    monkeypatch.setattr(mx, "eval", noted)
+    fit(tmp_path, callbacks=[Looks()], debug_lazy_eval=debug)
+    assert at_once == [debug] * 5
 
 
 def test_debug_lazy_eval_gives_the_same_run_uncompiled(tmp_path):

@@ -26,6 +26,7 @@ from audiotrain.train.callbacks import (
     ProgressBar,
     Timer,
 )
+from audiotrain.train.loggers import Logger
 from audiotrain.train.schedulers import StepLRScheduler
 
 # EarlyStopping
@@ -49,10 +50,43 @@ def test_when_it_stops(tmp_path, losses, settings, epochs):
     assert len(run.history.rows) == epochs
 
 
+@pytest.mark.parametrize(
+    ("losses", "unit", "steps", "waited"),
+    [
+        ([5, 4, 4, 4, 4, 4, 4, 4], "validation", 4, "2 validations"),
+        ([5, 4, 4, 4, 4, 4, 4, 4], "epoch", 6, "2 epochs"),  # the first epoch improves
+        ([5, 4, 4, 3, 3, 3, 3, 2], "epoch", 8, None),  # what improves at an end, too
+        ([5, 4, 3, 4, 4, 4, 2, 4], "epoch", 8, None),
+    ],
+)
+def test_patience_is_validations_or_epochs(tmp_path, capsys, losses, unit, steps, waited):
+    stopping = EarlyStopping(patience=2, patience_unit=unit)
+    run = trainer(tmp_path, callbacks=[stopping], max_epochs=4, val_check_interval=0.5)
+    run.fit(Scripted(), [mx.ones((2, 2))] * 2, Losses(losses))
+    assert run.global_step == steps
+    printed = capsys.readouterr().err
+    assert printed.endswith(f", {waited} without improvement\n") if waited else printed == ""
+
+
+def test_patience_in_epochs_goes_on_after_a_stop(tmp_path):
+    """The middle of an epoch that has improved."""
+    losses, data = [5.0, 5.0, 4.0, 4.5, 4.5, 4.5, 4.5, 4.5], [mx.ones((2, 2))] * 2
+
+    def run(**length):
+        stopping = EarlyStopping(patience=2, patience_unit="epoch", verbose=False)
+        return trainer(tmp_path, callbacks=[stopping], val_check_interval=0.5, **length)
+
+    run(max_steps=3).fit(Scripted(), data, Losses(losses))
+    again = run(max_epochs=9)
+    again.fit(Scripted(), data, Losses(losses[3:]), ckpt_path="last")
+    assert again.global_step == 8
+
+
 def test_defaults_are_the_documented_ones():
     stopping = EarlyStopping(monitor="val_loss")
     assert (stopping.patience, stopping.min_delta, stopping.mode) == (5, 0.001, "min")
     assert stopping.verbose
+    assert not stopping.by_epoch
 
 
 def test_it_says_why_it_stopped(tmp_path, capsys):
@@ -99,6 +133,40 @@ def test_the_rate_is_logged_by_step_and_by_epoch(tmp_path):
         rows[interval] = [(row["step"], row["lr-halving"]) for row in found]
     assert rows["step"] == [(1, 1.0), (2, 1.0), (3, 0.5), (4, 0.5), (5, 0.25)]
     assert rows["epoch"] == [(5, 0.25)]
+
+
+class Rows(Logger):
+    """Keeps what it is given."""
+
+    def __init__(self):
+        self.rows = []
+
+    def log_metrics(self, metrics, step):
+        self.rows.append({"step": step} | metrics)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("every", [50, 3])
+def test_loggers_get_the_rate_of_each_step_however_seldom_rows_are(tmp_path, every, accumulate):
+    rows = Rows()
+    model = Line(lambda: optim.SGD(learning_rate=lambda step: 1 / (1 + step)))
+    run = trainer(
+        tmp_path,
+        callbacks=[LearningRateMonitor()],
+        logger=rows,
+        max_epochs=2,
+        log_every_n_steps=every,
+        val_check_interval=2,
+        accumulate_grad_batches=accumulate,
+    )
+    run.fit(model, [mx.ones((2, 2))] * 7, [mx.ones((2, 2))])
+    steps = range(1, run.global_step + 1)
+    assert run.global_step == (14 if accumulate == 1 else 8)
+    rates = [(row["step"], row["lr-SGD"]) for row in rows.rows if "lr-SGD" in row]
+    assert rates == [(step, pytest.approx(1 / step)) for step in steps]
+    order = [row["step"] for row in rows.rows]
+    assert order == sorted(order)  # as W&B wants it
+    assert {row["epoch"] for row in rows.rows if row["step"] == 1} == {0}
 
 
 def test_several_optimizers_have_a_rate_each(tmp_path):
@@ -430,6 +498,7 @@ def test_defaults_are_replaced_by_the_users_own():
         (lambda: ModelCheckpoint(filename="{epoch"), "filename is '{epoch': expected '}'"),
         (lambda: ModelCheckpoint(filename="{:.2f}"), "filename is '{:.2f}', expected a name"),
         (lambda: EarlyStopping(patience=0), "patience is 0"),
+        (lambda: EarlyStopping(patience_unit="step"), "patience_unit is 'step', expected"),
         (lambda: LearningRateScheduler(float, "batch"), "interval is 'batch'"),
         (lambda: Timer("1:00"), "duration is '1:00', expected days:hours"),
         (lambda: Timer(0), "duration is 0, expected more than 0 seconds"),

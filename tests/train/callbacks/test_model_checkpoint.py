@@ -37,6 +37,33 @@ def test_a_fixed_name_still_means_the_best(tmp_path, mode, best, k, kept):
     assert len([name for name in names(tmp_path) if name.startswith("best")]) == kept
 
 
+class Grades(Scripted):
+    """Its validation accuracy is its batch."""
+
+    def validation_step(self, batch):
+        return 1 - batch, {"accuracy": batch}
+
+
+@pytest.mark.parametrize(
+    ("grades", "epochs", "best"),
+    [
+        ([0.1, 0.4, 0.3, 0.5], 4, [1, 3]),
+        ([0.1, 0.4, 0.4004, 0.4008, 0.9], 4, [2, 3]),  # 0.001 more is an improvement
+        ([0.1, 0.4, 0.402, 0.404, 0.9], 5, [3, 4]),
+    ],
+)
+def test_accuracies_are_monitored_as_the_larger_the_better(tmp_path, grades, epochs, best):
+    saver = ModelCheckpoint(
+        tmp_path / "own", "{epoch}", monitor="val_accuracy", mode="max", save_top_k=2
+    )
+    stopping = EarlyStopping("val_accuracy", 2, min_delta=0.001, mode="max", verbose=False)
+    run = trainer(tmp_path, callbacks=[saver, stopping], max_epochs=len(grades))
+    run.fit(Grades(), [mx.ones((2, 2))] * 2, Losses(grades))
+    assert names(tmp_path / "own") == [*map(str, best), "last"]
+    assert saver.best_model_score == pytest.approx(max(grades[:epochs]))
+    assert run.current_epoch == epochs
+
+
 class Tied(Callback):
     """Records the same score at each validation."""
 

@@ -147,6 +147,18 @@ def test_several_loggers_get_the_same_and_stay_open_for_test(tmp_path):
     assert run.logger is memories[0]
 
 
+@pytest.mark.parametrize("several", [True, False])
+def test_one_logger_needs_no_list(tmp_path, several):
+    memory = Memory()
+    run = trainer(tmp_path, logger=[memory] if several else memory, log_every_n_steps=2)
+    run.fit(Classifier(), *loaders())
+    assert run.logger is memory
+    objects = lines(tmp_path / "metrics.jsonl")
+    assert [{"step": step} | row for step, row in memory.rows] == objects
+    assert [row["step"] for row in objects] == [2, 4, 5]
+    assert isinstance(trainer(tmp_path, logger=None).logger, CSVLogger)
+
+
 def test_optional_libraries_are_not_imported():
     code = (
         "import sys, audiotrain; from audiotrain import Trainer;"
