@@ -161,8 +161,8 @@ def report(corpus: Corpus[Clip], log: ProblemLog = NO_LOG) -> str:
         if folds:
             counts = ", ".join(f"{name} {number}" for name, number in sorted(folds.items()))
             lines.append(f"folds of the data: {counts}")
-    lines = [f"data in {corpus.folder}", *(f"  {line}" for line in lines), ""]
-    return "\n".join(lines + log.report(corpus.problems + problems + leaks(clips)))
+    problems = corpus.problems + problems + leaks(clips)
+    return log.summary(corpus.folder, (f"  {line}" for line in lines), problems)
 
 
 def _class_lines(clips: list[Clip]) -> list[str]:

@@ -87,6 +87,10 @@ class ProblemLog:
             lines += [f"          {line}" for line in self._examples(texts, EXAMPLES)]
         return lines
 
+    def summary(self, folder: Path, lines: Iterable[str], problems: Iterable[Problem]) -> str:
+        """Lines about the data in `folder`, then the report on its problems, as one text."""
+        return "\n".join([f"data in {folder}", *lines, "", *self.report(problems)])
+
     def add_unreadable(self, problems: Iterable[str]) -> None:
         """Append recordings that cannot be read to the file."""
         self._append([Problem(UNREADABLE, problem) for problem in problems])

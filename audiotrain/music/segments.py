@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from audiotrain.music import chord_labels
-from audiotrain.music.chord_classes import HEADS, IGNORE, BassRule, _decode, encode_labels
+from audiotrain.music.chord_classes import HEADS, IGNORE, decode, encode_labels
 from audiotrain.utils.files import read_text, write
 
 
@@ -67,7 +67,6 @@ def frames_to_segments(
     labels: Sequence[str] | np.ndarray,
     frame_seconds: float,
     duration: float,
-    bass: BassRule = "any",
     moved: Callable[[np.ndarray], np.ndarray] = lambda times: times,
 ) -> list[Segment]:
     """Runs of equal frames, labels [frames] or class triples (frames, 3), as segments.
@@ -76,7 +75,7 @@ def frames_to_segments(
     ends at `duration` seconds. `moved` gives better times (n,) for those of the changes between.
     """
     if isinstance(labels, np.ndarray) and labels.ndim == 2:
-        labels = [_decode(*triple, bass) for triple in labels.tolist()]
+        labels = [decode(triple) for triple in labels.tolist()]
     segments: list[Segment] = []
     if not len(labels):
         return segments

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from audiotrain.utils.files import write
+from audiotrain.utils.files import csv_text, write
 from audiotrain.utils.text import nearest
 
 ROUNDING = 1e-6  # tolerance of a mean of probabilities beyond 0 and 1
@@ -59,11 +59,7 @@ def write_submission(
         indices = _column_indices(header[1:], columns, sample)
         texts = [[_text(row[index]) for index in indices] for row in values]
     cells = dict(zip(ids, texts, strict=True))
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows([one, *cells[one]] for one in order)
-    write(path, file.getvalue())
+    write(path, csv_text([header, *([one, *cells[one]] for one in order)]))
     return Path(path)
 
 

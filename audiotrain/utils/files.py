@@ -1,12 +1,15 @@
 """Files that appear whole or not at all, whatever happens while they are written."""
 
 import contextlib
+import csv
+import io
 import json
 import math
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 
 @contextlib.contextmanager
@@ -88,6 +91,13 @@ def read_json_object(path: Path) -> dict:
     if not isinstance(content, dict):
         raise ValueError(f"{path}: found {str(content)[:40]!r}, expected a JSON object")
     return content
+
+
+def csv_text(rows: Iterable[Sequence[Any]]) -> str:
+    """Rows as CSV."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
 
 
 def refuse_existing(path: Path, overwrite: bool) -> None:

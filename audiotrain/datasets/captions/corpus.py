@@ -10,17 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
+from audiotrain.datasets import summary
 from audiotrain.datasets.items import Clip, Corpus, Problem, normalised
 from audiotrain.datasets.splits import join_groups, join_spans
-from audiotrain.datasets.summary import (
-    NO_LOG,
-    UNREADABLE,
-    ProblemLog,
-    leaks,
-    progress,
-    split_lines,
-    splits_of,
-)
+from audiotrain.datasets.summary import NO_LOG, ProblemLog
 from audiotrain.datasets.synthesis.sound_scenes import Scene, random_scene
 from audiotrain.features import audio
 from audiotrain.utils.text import count, duration
@@ -92,12 +85,14 @@ def readable(
     """The clips whose audio can be opened, their lengths in seconds, and a problem for each other.
     `text` describes the progress bar."""
     clips, lengths, problems = [], [], []
-    for clip in progress(corpus.items, text):
+    for clip in summary.progress(corpus.items, text):
         try:
             lengths.append(clip.seconds)
             clips.append(clip)
         except audio.AudioError as error:
-            problems.append(Problem(UNREADABLE, str(error).replace(f"{corpus.folder}/", "")))
+            problems.append(
+                Problem(summary.UNREADABLE, str(error).replace(f"{corpus.folder}/", ""))
+            )
     return clips, np.array(lengths), problems
 
 
@@ -112,7 +107,7 @@ def _join_twins(clips: list[Clip]) -> tuple[list[Clip], list[Problem]]:
     digests: dict[object, bytes] = {}
     twins: dict[bytes, Clip] = {}
     problems = []
-    for path in progress(suspects, "looking for duplicates"):
+    for path in summary.progress(suspects, "looking for duplicates"):
         data = path.read() if isinstance(path, audio.TarMember) else Path(path).read_bytes()
         digests[path] = hashlib.blake2b(data).digest()
         clip, twin = clip_of[path], twins.setdefault(digests[path], clip_of[path])
@@ -136,7 +131,7 @@ def survey(corpus: Corpus[Clip]) -> Survey:
     return Survey(
         clips=len(clips),
         groups=len({clip.group for clip in clips}),
-        splits=splits_of(clips),
+        splits=summary.splits_of(clips),
         lengths=lengths,
         captions=len(all_captions),
         most_captions=max((len(clip.captions) for clip in clips), default=0),
@@ -145,15 +140,14 @@ def survey(corpus: Corpus[Clip]) -> Survey:
         words=(words[0], words[len(words) // 2], words[-1]),
         vocabulary=len(vocabulary),
         classes=dict(Counter(clip.label for clip in clips if clip.label).most_common()),
-        problems=corpus.problems + problems + leaks(clips),
+        problems=corpus.problems + problems + summary.leaks(clips),
     )
 
 
 def report(corpus: Corpus[Clip], log: ProblemLog = NO_LOG) -> str:
     """What is in a corpus and what is wrong with it, for a terminal; `log` gets all problems."""
     found = survey(corpus)
-    lines = [f"data in {corpus.folder}", *(f"  {line}" for line in _overview(found))]
-    return "\n".join([*lines, "", *log.report(found.problems)])
+    return log.summary(corpus.folder, (f"  {line}" for line in _overview(found)), found.problems)
 
 
 def _overview(found: Survey) -> list[str]:
@@ -172,7 +166,7 @@ def _overview(found: Survey) -> list[str]:
         more = len(found.classes) - len(named)
         kinds = count(len(found.classes), "class", "classes")
         lines.append(f"{kinds}: {', '.join(named)}" + (f" and {more} more" if more else ""))
-    return lines + split_lines(found.splits)
+    return lines + summary.split_lines(found.splits)
 
 
 def clips_line(lengths: np.ndarray, groups: int) -> str:

@@ -10,17 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
+from audiotrain.datasets import summary
 from audiotrain.datasets.chords.items import Item, load, segments
 from audiotrain.datasets.items import Corpus, Problem
-from audiotrain.datasets.summary import (
-    NO_LOG,
-    ProblemLog,
-    histogram,
-    leaks,
-    progress,
-    split_lines,
-    splits_of,
-)
+from audiotrain.datasets.summary import NO_LOG, ProblemLog
 from audiotrain.datasets.synthesis.midi import midi_seconds
 from audiotrain.features import audio
 from audiotrain.music.chord_classes import CHORD_TYPES, PITCH_NAMES, encode_labels
@@ -124,7 +117,7 @@ def check_audio(item: Item) -> list[Problem]:
 def check(corpus: Corpus[Item]) -> Corpus[Item]:
     """The corpus without items whose audio can't be opened; they are among its problems instead."""
     items, problems = [], list(corpus.problems)
-    for item in progress(corpus.items, "checking audio"):
+    for item in summary.progress(corpus.items, "checking audio"):
         faults = check_audio(item)
         problems += faults
         items += [] if faults else [item]
@@ -144,11 +137,11 @@ def survey(corpus: Corpus[Item]) -> Survey:
         midi=sum(item.midi for item in items),
         labels_only=sum(item.audio is None for item in items),
         groups=len({item.group for item in items}),
-        splits=splits_of(items),
+        splits=summary.splits_of(items),
         problems=problems,
     )
     reported: set[Path | tuple] = set()
-    for item in progress(items, "reading data"):
+    for item in summary.progress(items, "reading data"):
         try:
             annotation, seconds = load(item), item_seconds(item)
         except ValueError as error:
@@ -161,7 +154,7 @@ def survey(corpus: Corpus[Item]) -> Survey:
                 problems.append(Problem(kind, text.removeprefix(f"{corpus.folder}/")))
         problems += _past_the_end(item, annotation, seconds)
         counts.add(item, seconds)
-    problems += leaks(items)
+    problems += summary.leaks(items)
     return counts
 
 
@@ -184,7 +177,7 @@ def _past_the_end(item: Item, annotation: Annotation, seconds: float | None) -> 
 def report(corpus: Corpus[Item], log: ProblemLog = NO_LOG) -> str:
     """What is in a corpus and what is wrong with it, for a terminal; `log` gets all problems."""
     found = survey(corpus)
-    lines = [f"data in {corpus.folder}", *(f"  {line}" for line in _overview(found))]
+    lines = [f"  {line}" for line in _overview(found)]
     labelled = found.types.sum()
     if labelled:
         rare = (found.types > 0) & (found.types < SMALL_SHARE * labelled)
@@ -192,10 +185,9 @@ def report(corpus: Corpus[Item], log: ProblemLog = NO_LOG) -> str:
         rows = [(CHORD_TYPES[k], found.types[k]) for k in order if found.types[k] and not rare[k]]
         if rare.any():
             rows.append((f"{rare.sum()} rarer", found.types[rare].sum()))
-        lines += ["", *histogram("chord type", rows)]
-        lines += ["", *histogram("root", list(zip(PITCH_NAMES, found.roots, strict=True)))]
-    lines += ["", *log.report(found.problems)]
-    return "\n".join(lines)
+        lines += ["", *summary.histogram("chord type", rows)]
+        lines += ["", *summary.histogram("root", list(zip(PITCH_NAMES, found.roots, strict=True)))]
+    return log.summary(corpus.folder, lines, found.problems)
 
 
 def _overview(found: Survey) -> list[str]:
@@ -214,4 +206,4 @@ def _overview(found: Survey) -> list[str]:
         f"{share * found.inverted:.1f} %, unknown {share * found.unknown:.1f} %, "
         f"not labelled {share * found.unlabelled:.1f} %",
     ]
-    return lines + split_lines(found.splits)
+    return lines + summary.split_lines(found.splits)

@@ -3,7 +3,6 @@
 Every writer replaces its file in one step or leaves it untouched.
 """
 
-import csv
 import io
 import json
 import math
@@ -58,13 +57,11 @@ def write(
 
 
 def _csv_text(segments: Sequence[Segment], confidences: list) -> str:
-    table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(("start", "end", "chord", "confidence"))
+    rows = [("start", "end", "chord", "confidence")]
     for (start, end, label), confidence in zip(segments, confidences, strict=True):
         score = "" if confidence is None else f"{confidence:.4f}"
-        writer.writerow((f"{start:.6f}", f"{end:.6f}", label, score))
-    return table.getvalue()
+        rows.append((f"{start:.6f}", f"{end:.6f}", label, score))
+    return files.csv_text(rows)
 
 
 def _json_text(
@@ -162,16 +159,15 @@ def harte_spelling(label: str) -> str:
     return f"{root}:{spelled}{bass}"
 
 
-def midi_bytes(segments: Sequence[Segment], tempo: float = 120.0) -> bytes:
-    """A MIDI file: each chord in close position around middle C over its bass note, piano.
-
-    Labels are written as lyrics. `tempo` in beats a minute only moves the bar lines.
+def midi_bytes(segments: Sequence[Segment]) -> bytes:
+    """A MIDI file: each chord in close position around middle C over its bass note, piano; labels
+    are written as lyrics.
     """
     try:
         import pretty_midi
     except ImportError:
         raise ImportError("writing MIDI needs pretty_midi: pip install pretty_midi") from None
-    song = pretty_midi.PrettyMIDI(initial_tempo=tempo)
+    song = pretty_midi.PrettyMIDI()
     piano = pretty_midi.Instrument(program=0, name="chords")
     for start, end, label in segments:
         song.lyrics.append(pretty_midi.Lyric(label, start))

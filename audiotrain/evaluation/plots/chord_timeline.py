@@ -16,7 +16,7 @@ from typing import Any
 
 import mir_eval.chord
 
-from audiotrain.evaluation.plots.style import CENTERED, INK, PALE, add_title, new_figure, save, tidy
+from audiotrain.evaluation.plots import style
 from audiotrain.utils.text import clock
 
 Spans = Sequence[tuple[float, float, str]]
@@ -256,13 +256,13 @@ def chords_picture(
     count = math.ceil((end - start) / row_seconds - 1e-6)
     parts = [] if reference is None else agreement(bands["reference"], bands["estimate"])
     parts = _clipped(parts, start, end)
-    figure, axes = new_figure(13, 0.6 + count * (0.4 + BAND_INCHES * len(bands)), rows=count)
+    figure, axes = style.new_figure(13, 0.6 + count * (0.4 + BAND_INCHES * len(bands)), rows=count)
     for number, axis in enumerate(axes):
         left = start + number * row_seconds
         _draw_row(figure, axis, bands, parts, left, left + row_seconds)
     shown = f"same label in {share_agreed(parts):.1%} of the time" if parts else ""
-    add_title(axes[0], title, shown)
-    save(figure, path)
+    style.add_title(axes[0], title, shown)
+    style.save(figure, path)
 
 
 def _clipped(spans: Sequence[tuple], start: float, end: float) -> list[tuple]:
@@ -288,7 +288,7 @@ def _draw_row(
     axis.set_yticks([tops[name] - 0.5 for name in named], labels=named)
     axis.xaxis.set_major_locator(MaxNLocator(10, steps=[1, 2, 5, 10]))
     axis.xaxis.set_major_formatter(lambda time, _: clock(time))
-    tidy(axis, grid=False)
+    style.tidy(axis, grid=False)
     axis.tick_params(labelsize=9)
 
 
@@ -300,8 +300,8 @@ def _draw_chord(figure: Any, axis: Any, start: float, end: float, top: float, la
     for text, size, angle in _label_sizes(label):
         long, thick = len(text) * size * 0.72, size * 1.35
         if (width > long) if angle == 0 else (width > thick and long < BAND_INCHES * 72):
-            style = {"fontsize": size, "rotation": angle, "color": ink, **CENTERED}
-            axis.text((start + end) / 2, top - 0.5, text, **style)
+            text_style = {"fontsize": size, "rotation": angle, "color": ink, **style.CENTERED}
+            axis.text((start + end) / 2, top - 0.5, text, **text_style)
             return
 
 
@@ -316,8 +316,8 @@ def _chord_colors(label: str) -> tuple[tuple[float, float, float], str]:
     """Fill and ink of a chord: hue by the root's position on the circle of fifths."""
     root = root_of(label)
     if root is None:
-        return (0.90, 0.91, 0.93), PALE
+        return (0.90, 0.91, 0.93), style.PALE
     kind = label.partition(":")[2]
     minor = kind.startswith(("min", "dim", "hdim"))
     lightness, saturation = (0.62, 0.45) if minor else (0.78, 0.62)
-    return colorsys.hls_to_rgb(root * 7 % 12 / 12 + 0.02, lightness, saturation), INK
+    return colorsys.hls_to_rgb(root * 7 % 12 / 12 + 0.02, lightness, saturation), style.INK

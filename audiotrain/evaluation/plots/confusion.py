@@ -7,19 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from audiotrain.evaluation.plots.style import (
-    CENTERED,
-    INK,
-    PALE,
-    add_color_bar,
-    add_title,
-    draw_cells,
-    new_figure,
-    save,
-    tidy,
-)
-from audiotrain.evaluation.plots.tables import compact, csv_text
-from audiotrain.utils.files import write
+from audiotrain.evaluation.plots import style, tables
+from audiotrain.utils.files import csv_text, write
 
 MANY = 16  # classes; more are printed smaller
 
@@ -52,26 +41,28 @@ def confusion_picture(
     support = matrix.sum(axis=1)
     shares = matrix / np.maximum(support, 1)[:, None]
     side = max(3.6, 0.36 * classes if classes > MANY else 0.5 * classes)
-    figure, (axes,) = new_figure(side + 2, side + 1.5)
+    figure, (axes,) = style.new_figure(side + 2, side + 1.5)
     norm = PowerNorm(0.5 if scale == "sqrt" else 1.0, 0, 1)
-    image = draw_cells(axes, shares, norm=norm)
+    image = style.draw_cells(axes, shares, norm=norm)
     _write_counts(axes, matrix, norm(shares), 7.5 if classes <= MANY else 5.5)
     _name_classes(axes, names, shares, support, 9 if classes <= MANY else 7.5)
-    bar = add_color_bar(axes, image, 1 + 0.95 / side, 0.14 / side, "share of the reference class")
+    bar = style.add_color_bar(
+        axes, image, 1 + 0.95 / side, 0.14 / side, "share of the reference class"
+    )
     ticks = (0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 1) if scale == "sqrt" else np.linspace(0, 1, 6)
     bar.set_ticks(ticks, labels=[f"{share:.0%}" for share in ticks])
     total = matrix.sum()
     correct = f"{np.trace(matrix) / total:.1%} of {total:,.0f} {unit} correct" if total else "empty"
     correct += f", {left_out} classes do not occur" if left_out else ""
-    add_title(axes, title, correct)
-    save(figure, path)
+    style.add_title(axes, title, correct)
+    style.save(figure, path)
 
 
 def _write_counts(axes: Any, matrix: np.ndarray, shades: np.ndarray, points: float) -> None:
     for row, column in zip(*np.nonzero(matrix), strict=True):
-        color = "white" if shades[row, column] > 0.5 else INK
-        count = compact(matrix[row, column])
-        axes.text(column, row, count, fontsize=points, color=color, **CENTERED)
+        color = "white" if shades[row, column] > 0.5 else style.INK
+        count = tables.compact(matrix[row, column])
+        axes.text(column, row, count, fontsize=points, color=color, **style.CENTERED)
 
 
 def _name_classes(
@@ -79,22 +70,22 @@ def _name_classes(
 ) -> None:
     """Names along both axes, and each class's recall and support at the right."""
     positions = np.arange(len(names))
-    tidy(axes, grid=False)
+    style.tidy(axes, grid=False)
     slant = 90 if max(map(len, names), default=0) > 3 else 0
-    axes.set_xticks(positions, labels=names, fontsize=points, rotation=slant, color=INK)
-    axes.set_yticks(positions, labels=names, fontsize=points, color=INK)
+    axes.set_xticks(positions, labels=names, fontsize=points, rotation=slant, color=style.INK)
+    axes.set_yticks(positions, labels=names, fontsize=points, color=style.INK)
     axes.set_xticks(np.arange(len(names) + 1) - 0.5, minor=True)
     axes.set_yticks(np.arange(len(names) + 1) - 0.5, minor=True)
     axes.grid(which="minor", color="#eceff3", linewidth=1)
-    axes.set_xlabel("predicted", color=PALE, fontsize=9)
-    axes.set_ylabel("reference", color=PALE, fontsize=9)
+    axes.set_xlabel("predicted", color=style.PALE, fontsize=9)
+    axes.set_ylabel("reference", color=style.PALE, fontsize=9)
     for number, label in enumerate(axes.get_yticklabels()):
         count = support[number]
-        label.set_color(INK if count else PALE)
-        recall = f"{shares[number, number]:.0%} of {compact(count)}" if count else "none"
-        style = {"va": "center", "fontsize": points - 1, "color": PALE}
+        label.set_color(style.INK if count else style.PALE)
+        recall = f"{shares[number, number]:.0%} of {tables.compact(count)}" if count else "none"
+        text_style = {"va": "center", "fontsize": points - 1, "color": style.PALE}
         right = axes.get_yaxis_transform()
-        axes.annotate(recall, (1, number), (6, 0), right, "offset points", **style)
+        axes.annotate(recall, (1, number), (6, 0), right, "offset points", **text_style)
 
 
 def confusion_csv(matrix: np.ndarray, names: Sequence[str], path: str | os.PathLike) -> None:

@@ -6,21 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from audiotrain.evaluation.plots.style import (
-    INK,
-    PALE,
-    TRAINING,
-    VALIDATION,
-    Part,
-    add_heading,
-    draw_line,
-    draw_mark,
-    name_kinds,
-    name_parts,
-    new_figure,
-    save,
-    tidy,
-)
+from audiotrain.evaluation.plots import style
+from audiotrain.evaluation.plots.style import Part
 
 RANKED = {"map", "mAP", "recall", "R", "mrr", "ndcg"}  # words in names of retrieval's metrics
 PERCENT = ("accuracy", "retrieval")  # panels of shares
@@ -54,23 +41,23 @@ def curves_picture(
         raise ValueError("history has neither losses nor accuracies nor learning rates to plot")
     high = math.ceil(len(panels) / COLUMNS)
     wide = math.ceil(len(panels) / high)
-    figure, axes = new_figure(4.6 * wide + 0.6, 3.9 * high, rows=high, columns=wide)
+    figure, axes = style.new_figure(4.6 * wide + 0.6, 3.9 * high, rows=high, columns=wide)
     decides = monitor or "val_loss"
     kept = _kept(placed, decides, mode if monitor else "min", tie if monitor else None)
     for axis, (panel, names) in zip(axes, panels.items(), strict=False):
         _draw_panel(axis, panel, placed, names)
         if kept and monitor:
-            axis.axvline(kept[0], color=PALE, linewidth=0.9, linestyle=":", zorder=1)
+            axis.axvline(kept[0], color=style.PALE, linewidth=0.9, linestyle=":", zorder=1)
         if kept and decides in names:
             share = f"{kept[1] * _hundred(placed, names):.1f}%"
             value = share if panel in PERCENT else f"{kept[1]:.3f}"
             text = f"{'kept:' if monitor else 'best'} {value}, epoch {math.ceil(kept[0])}"
-            draw_mark(axis, kept, text, _part(decides).shades[0], below=mode == "min")
+            style.draw_mark(axis, kept, text, _part(decides).shades[0], below=mode == "min")
     for axis in axes[len(panels) :]:
         axis.remove()
-    add_heading(figure, title)
-    name_parts(figure, sorted({_part(name) for names in panels.values() for name in names}))
-    save(figure, path)
+    style.add_heading(figure, title)
+    style.name_parts(figure, sorted({_part(name) for names in panels.values() for name in names}))
+    style.save(figure, path)
 
 
 def _placed(rows: Sequence[Mapping[str, Any]], log: Sequence[Mapping[str, Any]]) -> Placed:
@@ -111,7 +98,7 @@ def _kept(placed: Placed, monitor: str, mode: str, tie: str | None) -> tuple[flo
 
 
 def _part(name: str) -> Part:
-    return VALIDATION if name.startswith("val_") else TRAINING
+    return style.VALIDATION if name.startswith("val_") else style.TRAINING
 
 
 def _kind(name: str) -> str:
@@ -165,20 +152,20 @@ def _draw_panel(axis: Any, panel: str, placed: Placed, names: Sequence[str]) -> 
         number = list(lines).index(_label(name))
         rows = _with(placed, name)
         x, y = [x for x, _ in rows], [row[name] for _, row in rows]
-        artists += draw_line(axis, x, y, _label(name), _part(name), number)
+        artists += style.draw_line(axis, x, y, _label(name), _part(name), number)
     _finish_panel(axis, panel, placed, names)
     if len(lines) > 1:
-        name_kinds(axis, lines)
+        style.name_kinds(axis, lines)
 
 
 def _finish_panel(axis: Any, panel: str, placed: Placed, names: Sequence[str]) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    axis.set_title(panel, loc="left", fontsize=10, color=INK)
-    axis.set_xlabel("epoch", fontsize=9, color=PALE)
+    axis.set_title(panel, loc="left", fontsize=10, color=style.INK)
+    axis.set_xlabel("epoch", fontsize=9, color=style.PALE)
     axis.set_xlim(0.5, max(x for x, _ in placed) + 0.5)
     axis.xaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1))
-    tidy(axis)
+    style.tidy(axis)
     if panel in PERCENT:
         hundred = _hundred(placed, names)
         axis.yaxis.set_major_formatter(lambda share, _: f"{round(hundred * share, 6):g}%")

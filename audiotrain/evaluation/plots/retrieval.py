@@ -6,17 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from audiotrain.evaluation.plots.style import (
-    INK,
-    LINES,
-    PALE,
-    add_color_bar,
-    add_title,
-    draw_cells,
-    new_figure,
-    save,
-    tidy,
-)
+from audiotrain.evaluation.plots import style
 from audiotrain.evaluation.plots.tables import table_csv
 from audiotrain.evaluation.retrieval import RECALLS, Retrieved
 
@@ -33,12 +23,12 @@ def recall_picture(
     `results` by direction, as `retrieve` returns them. R@1, R@5 and R@10 are dots with their
     numbers; the dashed lines are the recall of a random order.
     """
-    figure, (axis,) = new_figure(6.4, 4.2)
+    figure, (axis,) = style.new_figure(6.4, 4.2)
     deepest = min(DEEPEST, max(one.items for one in results.values()))
     depths = np.arange(1, deepest + 1)
     curves = np.array([(one.ranks[:, None] <= depths).mean(axis=0) for one in results.values()])
     for number, (direction, one) in enumerate(results.items()):
-        color, name = LINES[number % len(LINES)], direction.replace("_", " ")
+        color, name = style.LINES[number % len(style.LINES)], direction.replace("_", " ")
         label = f"{name}, {one.items} items"
         axis.plot(depths, curves[number], color=color, linewidth=1.8, label=label)
         axis.plot(depths, _chance(one, depths), "--", color=color, linewidth=0.8)
@@ -51,11 +41,11 @@ def recall_picture(
     axis.set_xticks([], minor=True)
     axis.set_ylim(0, 1.04)
     axis.yaxis.set_major_formatter(lambda share, _: f"{100 * share:.0f}%")
-    axis.set_xlabel("first k items", fontsize=9, color=PALE)
-    tidy(axis)
-    axis.legend(frameon=False, fontsize=8, labelcolor=INK, loc="best")
-    add_title(axis, title, "share of queries that find a relevant item; dashed: chance")
-    save(figure, path)
+    axis.set_xlabel("first k items", fontsize=9, color=style.PALE)
+    style.tidy(axis)
+    axis.legend(frameon=False, fontsize=8, labelcolor=style.INK, loc="best")
+    style.add_title(axis, title, "share of queries that find a relevant item; dashed: chance")
+    style.save(figure, path)
 
 
 def _chance(one: Retrieved, depths: np.ndarray) -> np.ndarray:
@@ -69,8 +59,8 @@ def _chance(one: Retrieved, depths: np.ndarray) -> np.ndarray:
 
 def _dot(axis: Any, depth: int, share: float, color: str, above: bool) -> None:
     axis.plot(depth, share, "o", color=color, markersize=5)
-    style = {"textcoords": "offset points", "ha": "center", "fontsize": 8, "color": color}
-    axis.annotate(f"{100 * share:.1f}", (depth, share), (0, 6 if above else -14), **style)
+    text_style = {"textcoords": "offset points", "ha": "center", "fontsize": 8, "color": color}
+    axis.annotate(f"{100 * share:.1f}", (depth, share), (0, 6 if above else -14), **text_style)
 
 
 def similarity_picture(
@@ -98,19 +88,20 @@ def similarity_picture(
         matches = np.eye(rows, columns) if rows == columns else np.zeros((rows, columns))
     most = max(rows, columns)
     cell = min(0.8, max(0.26, 3.6 / columns)) if most <= MOST_NAMED else 6.5 / most  # inches
-    figure, (axis,) = new_figure(max(2.4, cell * columns) + 2.6, max(1.8, cell * rows) + 2.0)
-    image = draw_cells(axis, similarities)
+    figure, (axis,) = style.new_figure(max(2.4, cell * columns) + 2.6, max(1.8, cell * rows) + 2.0)
+    image = style.draw_cells(axis, similarities)
     for row, column in zip(*np.nonzero(matches), strict=True):
         corner = (column - 0.5, row - 0.5)
-        axis.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor=LINES[1], linewidth=1.2))
-    tidy(axis, grid=False)
+        axis.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor=style.LINES[1], linewidth=1.2))
+    style.tidy(axis, grid=False)
     _name(axis.set_yticks, clips)
     _name(axis.set_xticks, captions, rotation=90)
     side = cell * columns
-    add_color_bar(axis, image, 1 + 0.2 / side, 0.14 / side, "cosine")
+    style.add_color_bar(axis, image, 1 + 0.2 / side, 0.14 / side, "cosine")
     first = np.asarray(matches, bool)[np.arange(rows), similarities.argmax(axis=1)]
-    add_title(axis, title, f"{first.mean():.0%} of {rows} clips are nearest to a caption of theirs")
-    save(figure, path)
+    correct = f"{first.mean():.0%} of {rows} clips are nearest to a caption of theirs"
+    style.add_title(axis, title, correct)
+    style.save(figure, path)
 
 
 def _name(set_ticks: Any, names: Sequence[str], **layout: Any) -> None:
@@ -120,7 +111,7 @@ def _name(set_ticks: Any, names: Sequence[str], **layout: Any) -> None:
     short = [n if len(n) <= NAME_LENGTH else n[: NAME_LENGTH - 1] + "…" for n in names]
     # Matplotlib sets text between dollar signs as mathematics.
     labels = [name.replace("$", r"\$") for name in short]
-    set_ticks(range(len(names)), labels=labels, fontsize=7.5, color=INK, **layout)
+    set_ticks(range(len(names)), labels=labels, fontsize=7.5, color=style.INK, **layout)
 
 
 def retrieval_csv(scores: Mapping[str, float], path: str | os.PathLike) -> None:

@@ -1,7 +1,5 @@
 """Scores as a picture, rows as CSV."""
 
-import csv
-import io
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -9,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from audiotrain.evaluation.plots.style import INK, LINES, add_heading, new_figure, save, tidy
-from audiotrain.utils.files import write
+from audiotrain.evaluation.plots import style
+from audiotrain.utils.files import csv_text, write
 
 
 def scores_picture(
@@ -21,24 +19,23 @@ def scores_picture(
         scores = {"": scores}
     names = list(dict.fromkeys(name for part in scores.values() for name in part))
     height = 0.8 / len(scores)
-    figure, (axis,) = new_figure(7.2, 0.9 + len(names) * (0.18 + 0.2 * len(scores)))
+    figure, (axis,) = style.new_figure(7.2, 0.9 + len(names) * (0.18 + 0.2 * len(scores)))
     for number, (system, part) in enumerate(scores.items()):
         heights = np.arange(len(names)) - 0.4 + height * (number + 0.5)
         values = [part.get(name, math.nan) for name in names]
-        axis.barh(heights, values, height * 0.88, color=LINES[number % len(LINES)], label=system)
-        for y, value in zip(heights, values, strict=True):
-            if math.isfinite(value):
-                axis.text(value + 0.008, y, f"{value:.3f}", va="center", fontsize=8, color=INK)
+        color = style.LINES[number % len(style.LINES)]
+        bars = axis.barh(heights, values, height * 0.88, color=color, label=system)
+        axis.bar_label(bars, fmt="{:.3f}", padding=2, fontsize=8, color=style.INK)
     axis.set_yticks(range(len(names)), labels=names, fontsize=9)
     axis.invert_yaxis()
     axis.set_xlim(0, 1)
     axis.set_xticks(np.linspace(0, 1, 6))
-    tidy(axis, grid=False)
-    axis.tick_params(axis="y", colors=INK, labelsize=9)
+    style.tidy(axis, grid=False)
+    axis.tick_params(axis="y", colors=style.INK, labelsize=9)
     if any(scores):
         axis.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=4)
-    add_heading(figure, title)
-    save(figure, path)
+    style.add_heading(figure, title)
+    style.save(figure, path)
 
 
 def table_csv(rows: Sequence[Mapping[str, Any]], path: str | os.PathLike) -> None:
@@ -65,10 +62,3 @@ def compact(count: float) -> str:
             scaled = count / size
             return f"{scaled:.1f}{unit}" if scaled < 9.95 else f"{scaled:.0f}{unit}"
     return f"{count:.0f}"
-
-
-def csv_text(lines: Sequence[Sequence[Any]]) -> str:
-    """Rows as CSV."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(lines)
-    return text.getvalue()

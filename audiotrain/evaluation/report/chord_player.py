@@ -10,11 +10,13 @@ import hashlib
 import io
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydantic
 
 from audiotrain.evaluation.plots.chord_timeline import root_of, short_label
 from audiotrain.evaluation.report.run_reader import Run
@@ -26,6 +28,21 @@ RECORDED = 2  # at least, where so many have a recording
 NO_SOUND = "no recording was kept, chords only"
 
 Chords = list[list[Any]]  # [start, end, label as musicians write it, root or -1]
+Spans = list[tuple[pydantic.FiniteFloat, pydantic.FiniteFloat, str]]  # start, end, label
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A song of a run; `audio` is relative to the run's folder, `digest` of a song without name."""
+
+    song: str
+    score: float | None
+    audio: str | None
+    start: float
+    end: float | None
+    reference: Spans | None
+    prediction: Spans
+    digest: str = ""
 
 
 def songs_and_sounds(runs: Sequence[Run], most_bytes: int) -> tuple[list[dict], dict[str, dict]]:
@@ -35,11 +52,10 @@ def songs_and_sounds(runs: Sequence[Run], most_bytes: int) -> tuple[list[dict], 
     """
     songs: dict[str, dict] = {}
     for number, run in enumerate(runs):
-        entries = sorted(_timelines(run) or _example(run), key=lambda entry: entry["score"])
-        for entry in entries:
-            key = json.dumps([entry["song"], entry["reference"], entry["sound"]])
-            song = songs.setdefault(key, _song(entry))
-            song["lanes"].append({"run": number, "chords": _chords(entry["prediction"])})
+        for entry in sorted(_timelines(run) or _example(run), key=_score):
+            key = json.dumps([entry.song, entry.reference, entry.digest])
+            song = songs.setdefault(key, _song(entry, run.folder))
+            song["lanes"].append({"run": number, "chords": _chords(entry.prediction)})
     ordered = sorted(songs.values(), key=lambda song: song["score"])
     rest = [song for song in ordered[MOST_SONGS:] if song["source"]]
     recorded = sum(bool(song["source"]) for song in ordered[:MOST_SONGS])
@@ -64,22 +80,25 @@ def encode(samples: np.ndarray, rate: int) -> tuple[str, bytes]:
     return "audio/mpeg" if mp3 else "audio/ogg", target.getvalue()
 
 
-def _song(entry: Mapping[str, Any]) -> dict[str, Any]:
-    reference = entry["reference"]
-    ends = [chord[1] for chord in (*(reference or ()), *entry["prediction"])]
+def _score(entry: Entry) -> float:
+    return math.inf if entry.score is None else entry.score
+
+
+def _song(entry: Entry, folder: Path) -> dict[str, Any]:
+    ends = [end for _, end, _ in (*(entry.reference or ()), *entry.prediction)]
     return {
-        "name": entry["song"],
-        "score": entry["score"],
+        "name": entry.song,
+        "score": _score(entry),
         "seconds": max(ends, default=0.0),
-        "reference": None if reference is None else _chords(reference),
+        "reference": None if entry.reference is None else _chords(entry.reference),
         "lanes": [],
         "sound": None,
         "silence": NO_SOUND,
-        "source": entry["source"],
+        "source": entry.audio and (folder / entry.audio, entry.start, entry.end),
     }
 
 
-def _chords(spans: Sequence[Sequence[Any]]) -> Chords:
+def _chords(spans: Spans) -> Chords:
     """Spans with the label as musicians write it and the root's pitch class."""
     chords: Chords = []
     for start, end, label in spans:
@@ -91,35 +110,16 @@ def _chords(spans: Sequence[Sequence[Any]]) -> Chords:
     return chords
 
 
-def _timelines(run: Run) -> list[dict[str, Any]]:
+def _timelines(run: Run) -> list[Entry]:
     """Entries of timelines.json; none where there is no such file, or one of another form."""
     try:
-        songs = json.loads((run.folder / "timelines.json").read_text(encoding="utf-8"))
-        return [_entry(song, run.folder) for song in songs]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        content = (run.folder / "timelines.json").read_bytes()
+        return pydantic.TypeAdapter(list[Entry]).validate_json(content)
+    except (OSError, ValueError):
         return []
 
 
-def _entry(song: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    audio_path = song["audio"]
-    return {
-        "song": str(song["song"]),
-        "sound": None,
-        "score": math.inf if song["score"] is None else float(song["score"]),
-        "reference": _spans(song["reference"]),
-        "prediction": _spans(song["prediction"]),
-        "source": audio_path and (folder / audio_path, song["start"], song["end"]),
-    }
-
-
-def _spans(chords: Sequence) -> Chords:
-    spans: Chords = [[float(start), float(end), str(label)] for start, end, label in chords]
-    if not all(math.isfinite(time) for span in spans for time in span[:2]):
-        raise ValueError("times are expected to be finite")
-    return spans
-
-
-def _example(run: Run) -> list[dict[str, Any]]:
+def _example(run: Run) -> list[Entry]:
     """The song of example.wav, when its chords are beside it."""
     wav, prediction = run.folder / "example.wav", _lab(run.folder / "example.lab")
     if prediction is None or not wav.is_file():
@@ -127,16 +127,14 @@ def _example(run: Run) -> list[dict[str, Any]]:
     with open(wav, "rb") as file:
         digest = hashlib.file_digest(file, "sha1").hexdigest()
     reference = _lab(run.folder / "example-reference.lab")
-    labels = {"reference": reference, "prediction": prediction}
-    source = {"sound": digest, "source": (wav, 0.0, None)}
-    return [{"song": "an unseen song", "score": math.inf} | labels | source]
+    return [Entry("an unseen song", None, wav.name, 0.0, None, reference, prediction, digest)]
 
 
-def _lab(path: Path) -> Chords | None:
+def _lab(path: Path) -> Spans | None:
     """The lines of a label file; None where there is none that can be read."""
     try:
         lines = [line.split(None, 2) for line in path.read_text(encoding="utf-8").splitlines()]
-        return _spans([line for line in lines if line])
+        return pydantic.TypeAdapter(Spans).validate_python([line for line in lines if line])
     except (OSError, ValueError):
         return None
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from audiotrain import config
-from audiotrain.evaluation.plots.tables import csv_text
 from audiotrain.evaluation.report.run_reader import (
     ABSENT,
     CV,
@@ -24,7 +23,7 @@ from audiotrain.evaluation.report.run_reader import (
     written_out,
 )
 from audiotrain.utils.errors import exit_code
-from audiotrain.utils.files import finite_or_none
+from audiotrain.utils.files import csv_text, finite_or_none
 from audiotrain.utils.text import nearest
 
 NARROWEST, WIDEST = 60, 160  # columns of a terminal

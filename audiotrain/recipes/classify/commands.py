@@ -24,7 +24,6 @@ from audiotrain.datasets.items import Clip
 from audiotrain.datasets.paths import recordings
 from audiotrain.datasets.summary import ProblemLog
 from audiotrain.evaluation.classification_report import THRESHOLD, ClassificationReport
-from audiotrain.evaluation.plots.tables import csv_text
 from audiotrain.recipes.classify.cv import cross_validate
 from audiotrain.recipes.classify.ensemble import Ensemble, ensemble
 from audiotrain.recipes.classify.pseudo_labels import pseudo
@@ -40,7 +39,7 @@ from audiotrain.recipes.classify.settings import (
 from audiotrain.recipes.common import cli, run, split
 from audiotrain.recipes.common.cli import Command
 from audiotrain.train.submission import read_sample, write_submission
-from audiotrain.utils.files import refuse_existing, write
+from audiotrain.utils.files import csv_text, refuse_existing, write
 
 
 def main(argv: Sequence[str] | None = None) -> int:

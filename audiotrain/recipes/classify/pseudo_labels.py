@@ -16,7 +16,6 @@ from audiotrain.datasets import classes
 from audiotrain.datasets.items import Clip, Corpus
 from audiotrain.datasets.paths import recordings
 from audiotrain.evaluation.calibration import apply_temperature, fit_temperature
-from audiotrain.evaluation.plots.tables import csv_text
 from audiotrain.recipes.classify.dataset import Task
 from audiotrain.recipes.classify.ensemble import Ensemble
 from audiotrain.recipes.classify.recipe import ClassifyRecipe, find, task_of
@@ -27,7 +26,7 @@ from audiotrain.recipes.common.crossval import fold_settings
 from audiotrain.recipes.common.ensemble import EnsembleSpec
 from audiotrain.recipes.common.split import SPLIT, read_split
 from audiotrain.train.distributed import ranks as distributed
-from audiotrain.utils.files import write, write_json
+from audiotrain.utils.files import csv_text, write, write_json
 
 
 class PseudoLabel(NamedTuple):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from audiotrain.utils.files import finite_or_none, write
+from audiotrain.utils.files import csv_text, finite_or_none, write
 
 
 class Logger:
@@ -109,19 +109,14 @@ class CSVLogger(FileLogger):
         if new:
             rows = self._rows() if self.path.exists() else []
             self._rewrite(rows, self.columns + new)
-        text = io.StringIO()
-        csv.DictWriter(text, self.columns, lineterminator="\n").writerow(row)
-        self._append(text.getvalue())
+        self._append(csv_text([[row.get(name, "") for name in self.columns]]))
 
     def _rows(self) -> list[dict]:
         return list(csv.DictReader(self._lines()))
 
     def _rewrite(self, rows: list[dict], columns: list[str]) -> None:
-        text = io.StringIO()
-        writer = csv.DictWriter(text, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        write(self.path, text.getvalue())
+        lines = [[row.get(name, "") for name in columns] for row in rows]
+        write(self.path, csv_text([columns, *lines]))
         self.columns = columns
 
 

@@ -5,7 +5,7 @@ import csv
 import numpy as np
 import pytest
 
-from audiotrain.evaluation.plots import retrieval as retrieval_plots
+from audiotrain.evaluation.plots import style
 from audiotrain.evaluation.plots.retrieval import (
     recall_picture,
     retrieval_csv,
@@ -17,13 +17,13 @@ from audiotrain.evaluation.retrieval import retrieval_scores, retrieve
 @pytest.fixture
 def figures(monkeypatch):
     """The figures that are saved, in order; the files are written too."""
-    seen, original = [], retrieval_plots.save
+    seen, original = [], style.save
 
     def keep(figure, path):
         seen.append(figure)
         original(figure, path)
 
-    monkeypatch.setattr(retrieval_plots, "save", keep)
+    monkeypatch.setattr(style, "save", keep)
     return seen
 
 
