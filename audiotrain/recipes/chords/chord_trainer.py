@@ -82,8 +82,8 @@ class TrainingConfig:
     """smallest decrease of the validation loss that counts as an improvement"""
     log_every: PositiveInt = 50
     """batches from one row of metrics.csv to the next"""
-    device: Literal["auto", "cpu", "gpu"] = "auto"
-    """where to compute; auto: a GPU if MLX has one"""
+    device: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto"
+    """where to compute; auto: a GPU if MLX has one; cuda and mps are MLX's GPU, too"""
 
 
 class ChordModule(TrainModule):
@@ -244,7 +244,8 @@ class ChordTrainer:
         return _named(metrics, "val_")
 
     def save_checkpoint(self, path: str | Path) -> None:
-        """Write a directory `path` with all that training needs to continue.
+        """Write a directory `path`, also where it ends in .pt, with all that training needs to
+        continue.
 
         Model, optimizer, schedule, history, best validation loss, configuration, random state.
         ValueError before anything was trained.
@@ -276,11 +277,13 @@ def _loader(data: Iterable | Dataset, batch_size: int, shuffle: bool) -> Iterabl
 
 
 def _device(name: str) -> mx.Device | mx.DeviceType:
-    if name == "gpu" and not mx.is_available(mx.gpu):
-        raise ValueError("device='gpu', but MLX has none here, expected 'auto' or 'cpu'")
     if name == "auto":
         return mx.default_device()
-    return mx.gpu if name == "gpu" else mx.cpu
+    if name == "cpu":
+        return mx.cpu
+    if not mx.is_available(mx.gpu):
+        raise ValueError(f"device={name!r}, but MLX has no GPU here, expected 'auto' or 'cpu'")
+    return mx.gpu
 
 
 def _set_aside(path: Path) -> None:

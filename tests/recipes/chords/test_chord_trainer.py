@@ -1,7 +1,9 @@
 """ChordTrainer: seed 002's API, on a model small enough to train in a moment."""
 
+import contextlib
 import json
 import math
+from dataclasses import replace
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -10,7 +12,7 @@ import numpy as np
 import pytest
 from toy import same, weights
 
-from audiotrain import DataLoader, Dataset
+from audiotrain import DataLoader, Dataset, OptimizerConfig
 from audiotrain.evaluation.classification import MetricsTracker
 from audiotrain.music.chord_classes import HEAD_SIZES, HEADS
 from audiotrain.recipes.chords.chord_trainer import ChordTrainer, TrainingConfig
@@ -102,7 +104,7 @@ def test_defaults_are_those_of_the_guide():
         ({"gradient_clip": -1.0}, "gradient_clip=-1.0, expected 0 or more"),
         ({"label_smoothing": 1.0}, "label_smoothing=1.0, expected 0 or more and less than 1"),
         ({"scheduler": "step"}, "scheduler: found 'step', expected one of cosine, onecycle"),
-        ({"device": "cuda"}, "device: found 'cuda', expected one of auto, cpu, gpu"),
+        ({"device": "tpu"}, "device: found 'tpu', expected one of auto, cpu, gpu, cuda, mps"),
     ],
 )
 def test_settings_that_cannot_be_are_named(settings, message):
@@ -110,10 +112,75 @@ def test_settings_that_cannot_be_are_named(settings, message):
         TrainingConfig(**settings)
 
 
-def test_a_gpu_that_is_not_there_is_reported(monkeypatch):
+@pytest.mark.parametrize("name", ["gpu", "cuda", "mps"])
+def test_a_gpu_that_is_not_there_is_reported(monkeypatch, name):
     monkeypatch.setattr(mx, "is_available", lambda device: False)
-    with pytest.raises(ValueError, match="device='gpu', but MLX has none here"):
-        ChordTrainer(Ear(), [], [], TrainingConfig(device="gpu"))
+    with pytest.raises(ValueError, match=f"device='{name}', but MLX has no GPU here"):
+        ChordTrainer(Ear(), [], [], TrainingConfig(device=name))
+
+
+def test_the_optimizer_and_the_length_are_the_configs(tmp_path):
+    found = {}
+    for decay in (0.0, 0.5):
+        trainer = make(tmp_path, weight_decay=decay, num_epochs=2, learning_rate=0.02)
+        history = trainer.train()
+        optimizer = trainer.trainer.optimizer
+        assert type(optimizer) is optim.AdamW
+        assert optimizer.weight_decay == decay
+        assert len(history["train_loss"]) == trainer.trainer.current_epoch == 2
+        assert max(history["learning_rate"]) == pytest.approx(0.02)
+        found[decay] = np.linalg.norm(weights(trainer.module)["model.out.weight"])
+    assert found[0.5] < found[0.0]
+
+
+@pytest.mark.parametrize("clip", [0.25, 0.0])
+def test_a_step_is_no_longer_than_the_clipped_gradient(tmp_path, clip):
+    trainer = make(tmp_path, gradient_clip=clip, num_epochs=1, log_every=1)
+    trainer.trainer.configure_optimizers = lambda module: OptimizerConfig(optim.SGD(1.0))
+    trainer.trainer.arguments = replace(trainer.trainer.arguments, max_steps=1)
+    before = weights(trainer.module)
+    trainer.train()
+    after = weights(trainer.module)
+    moved = math.sqrt(sum(np.sum((after[name] - before[name]) ** 2) for name in after))
+    norm = trainer.trainer.history.log[0]["gradient_norm"]
+    assert norm > 0.3
+    assert moved == pytest.approx(clip or norm, rel=1e-4)
+
+
+def test_history_is_of_each_validation_in_percent(tmp_path):
+    trainer = make(tmp_path)
+    history = trainer.train()
+    found = trainer.validate()
+    assert {name: history[f"val_{name}"][-1] for name in found if "acc" in name} == {
+        name: value for name, value in found.items() if "acc" in name
+    }
+    assert history["val_loss"][-1] == found["total_loss"]
+    assert found["root_acc"] > 1
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("auto", None), ("cpu", mx.cpu), ("gpu", mx.gpu), ("cuda", mx.gpu), ("mps", mx.gpu)],
+)
+def test_where_it_computes(tmp_path, monkeypatch, name, expected):
+    """Without a GPU the stream cannot be entered, so it is only seen which one is asked for."""
+    entered = []
+
+    @contextlib.contextmanager
+    def stream(device):
+        if not isinstance(device, mx.Stream):  # of loaders
+            entered.append(device)
+        yield
+
+    trainer = make(tmp_path, num_epochs=1)
+    monkeypatch.setattr(mx, "is_available", lambda device: True)
+    trainer = ChordTrainer(
+        Ear(), trainer.train_loader, trainer.val_loader, replace(trainer.config, device=name)
+    )
+    monkeypatch.setattr(mx, "stream", stream)
+    trainer.train_epoch()
+    trainer.validate()
+    assert entered == [expected or mx.default_device()] * 2
 
 
 def test_history_has_its_keys_and_is_exported(tmp_path):
