@@ -24,7 +24,7 @@ RUNS = {
         ["checkpoints/last", "logs/metrics.csv"],
     ),
     "clap_finetuning": (
-        ["--epochs", "1", "--pairs", "16", "--small"],
+        ["--epochs", "3", "--pairs", "16", "--small"],
         r"Total: \d+,\d+,\d+, Trainable: \d+,\d+",
         ["checkpoints/clap/last", "logs/metrics.csv", "wandb"],
     ),
@@ -61,6 +61,10 @@ def test_example(tmp_path, name):
     assert re.search(printed, result.stdout), result.stdout
     for file in files:
         assert (tmp_path / file).exists(), f"{file} is missing"
+    if name == "clap_finetuning":
+        assert len(list((tmp_path / "checkpoints" / "clap").iterdir())) == 3  # 2 and last
+        (record,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
+        assert all(name in record.read_bytes() for name in (b"clap-finetune", b"experiment-1"))
     if name == "chord_trainer":
         history = json.loads((tmp_path / "history.json").read_text())
         assert all(len(values) == 1 for values in history.values())

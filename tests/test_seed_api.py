@@ -372,6 +372,30 @@ def test_float64_is_computed_on_the_cpu():
     assert (mx.array(1.0) / 3).item() != 1 / 3
 
 
+def test_it_is_computed_on_the_default_device_and_stream(tmp_path):
+    class Notes(Classifier):
+        def compute_loss(self, batch):
+            device = mx.default_device()
+            self.noted.add((str(device), str(mx.default_stream(device))))
+            return super().compute_loss(batch)
+
+    before = mx.default_device()
+    for kind in (mx.cpu, mx.gpu):
+        if not mx.is_available(kind):
+            continue
+        stream, usual = mx.new_stream(kind), mx.default_stream(kind)
+        model = Notes()
+        object.__setattr__(model, "noted", set())
+        try:
+            mx.set_default_device(kind)
+            mx.set_default_stream(stream)
+            trainer(tmp_path / str(kind)).fit(model, *loaders())
+        finally:
+            mx.set_default_stream(usual)
+            mx.set_default_device(before)
+        assert model.noted == {(str(mx.Device(kind)), str(stream))}
+
+
 # The tables of SEEDS.md
 
 

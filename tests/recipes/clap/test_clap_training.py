@@ -83,6 +83,17 @@ def test_the_tutorials_loss_is_cross_entropy_both_ways(tmp_path):
         assert metrics[name].item() == pytest.approx(share.item())
 
 
+@pytest.mark.parametrize(("steps", "peak"), [(100, 20), (1000, 200), (5000, 200)])
+def test_the_tutorials_rate_is_highest_after_a_fifth_or_200_steps(tmp_path, steps, peak):
+    module = attached(CLAPTrainModule(clap=tiny_clap.model()), tmp_path, steps=steps)
+    rate = module.configure_optimizers().optimizer._schedulers["learning_rate"]
+    rates = rate(mx.arange(steps))
+    assert mx.argmax(rates).item() == peak
+    assert rates[peak].item() == pytest.approx(5e-5)
+    half = rate(mx.array(peak + (steps - peak) // 2)).item()
+    assert half == pytest.approx(2.5e-5)
+
+
 def test_the_tutorials_rate_rises_and_falls(tmp_path):
     module = attached(CLAPTrainModule(clap=tiny_clap.model()), tmp_path, steps=1000)
     config = module.configure_optimizers()

@@ -1,6 +1,7 @@
 """Layers computed twice, and MLX's limits during fit."""
 
 import copy
+import gc
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -210,3 +211,24 @@ def test_the_peak_is_of_this_run(tmp_path):
 def test_limits_are_whole_numbers_of_bytes(tmp_path, name):
     with pytest.raises(ValueError, match=f"{name}: found '1.5', expected a whole number"):
         trainer(tmp_path, **{name: 1.5})
+
+
+def test_training_leaves_nothing_behind(tmp_path):
+    class Measures(Callback):
+        """Bytes in use after 20 steps and after 200."""
+
+        def __init__(self):
+            self.found = {}
+
+        def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+            if trainer.global_step in (20, 200):
+                trainer.loop.drain()
+                mx.eval(trainer.step.state(), mx.random.state)
+                mx.synchronize()
+                gc.collect()
+                self.found[trainer.global_step] = mx.get_active_memory()
+
+    measures = Measures()
+    run = trainer(tmp_path, max_steps=200, ema_decay=0.9, callbacks=[measures])
+    run.fit(Classifier(), *loaders(count=80))
+    assert measures.found[200] < measures.found[20] + 180 * 4  # not even a number a step
