@@ -54,9 +54,8 @@ _NAMES = {
     "recipes.clap.embedder": "Embedder",
     "recipes.clap.training": "CLAPTrainModule",
 }
-_MODULES = {name: module for module, names in _NAMES.items() for name in names.split()}
-__all__ = sorted(_MODULES)  # noqa: PLE0605
+__all__ = sorted(" ".join(_NAMES.values()).split())  # noqa: PLE0605
 
 configure_on_import()
 
-__getattr__ = lazy_names(__name__, _MODULES)
+__getattr__ = lazy_names(__name__, _NAMES)

@@ -21,15 +21,14 @@ def print_help(
     settings: type,
     values: Mapping[str, Any],
     prog: str | None,
-    description: str,
     positional: str | None,
     presets: Path | None,
 ) -> None:
-    """Print the settings of a dataclass with the values that files and flags give them, by dotted
-    name."""
+    """Print the docstring of a dataclass and its settings with the values that files and flags
+    give them, by dotted name."""
     import tyro
 
-    lines = [joined(description)]
+    lines = [joined(settings.__doc__ or "")]
     if positional:
         lines.append(f"Words without a flag are --{positional}.")
     if names := preset_names(presets) if presets else []:

@@ -36,7 +36,6 @@ def load(
     argv: Sequence[str] | None = None,
     presets: Path | None = None,
     prog: str | None = None,
-    description: str = "",
     positional: str | None = None,
 ) -> Settings:
     """An instance of the dataclass `settings` from its defaults, `--preset NAME` (a YAML file in
@@ -57,7 +56,7 @@ def load(
     words = sys.argv[1:] if argv is None else argv
     merged, old_flags = _merged(settings, words, presets, positional)
     if wants_help(words):
-        print_help(settings, merged.checked()[1], prog, description, positional, presets)
+        print_help(settings, merged.checked()[1], prog, positional, presets)
         sys.exit(0)
     for flag, name in old_flags.items():
         print(f"warning: {flag} is called {flags.flag_of(name)} now", file=sys.stderr)

@@ -5,9 +5,10 @@ from importlib import import_module
 from typing import Any
 
 
-def lazy_names(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
-    """A package's `__getattr__`; `homes` maps each name to the module below the package that
-    defines it."""
+def lazy_names(package: str, names_of: Mapping[str, str]) -> Callable[[str], Any]:
+    """A package's `__getattr__`; `names_of` maps modules below the package to the names that they
+    define, separated by spaces."""
+    homes = {name: module for module, names in names_of.items() for name in names.split()}
 
     def find(name: str) -> Any:
         if name not in homes:

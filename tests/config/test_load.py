@@ -30,7 +30,7 @@ class Optimizer:
 
 @dataclass(frozen=True)
 class Run:
-    """A training run."""
+    """A training run. (100 %)"""
 
     data: Path | None = None
     """Folder of audio and labels."""
@@ -362,11 +362,11 @@ def test_unknown_command_is_one_line():
 def test_help_shows_flags_documents_and_what_the_file_says(tmp_path, capsys):
     file = write(tmp_path / "fast.yaml", "epochs: 77\n")
     with pytest.raises(SystemExit) as caught:
-        load(Run, ["--help", "--config", file], presets=tmp_path, description="Trains. (100 %)")
+        load(Run, ["--help", "--config", file], presets=tmp_path)
     assert caught.value.code == 0
     shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
     for part in (
-        "Trains. (100 %)",
+        "A training run. (100 %)",
         "--preset NAME takes the settings of: fast.",
         "--config FILE reads",
     ):

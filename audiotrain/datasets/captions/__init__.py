@@ -12,14 +12,8 @@ from audiotrain.utils.lazy import lazy_names
 __getattr__ = lazy_names(
     __name__,
     {
-        "LAYOUTS": "discovery",
-        "Survey": "corpus",
-        "TEMPLATES": "discovery",
-        "check": "corpus",
-        "composed": "corpus",
-        "discover": "discovery",
-        "report": "corpus",
-        "survey": "corpus",
+        "corpus": "Survey check composed report survey",
+        "discovery": "LAYOUTS TEMPLATES discover",
     },
 )
 __all__ = ["Clip", "Corpus", "Problem", "SPLITS", "split"]

@@ -16,18 +16,9 @@ from audiotrain.utils.lazy import lazy_names
 __getattr__ = lazy_names(
     __name__,
     {
-        "Item": "items",
-        "LAYOUTS": "discovery",
-        "Survey": "corpus",
-        "check": "corpus",
-        "check_audio": "corpus",
-        "discover": "discovery",
-        "frame_labels": "items",
-        "item_seconds": "corpus",
-        "load": "items",
-        "report": "corpus",
-        "segments": "items",
-        "survey": "corpus",
+        "corpus": "Survey check check_audio item_seconds report survey",
+        "discovery": "LAYOUTS discover",
+        "items": "Item frame_labels load segments",
     },
 )
 __all__ = ["Corpus", "Problem", "SPLITS", "split"]

@@ -15,7 +15,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from audiotrain import config
 from audiotrain.evaluation.plots.confusion import MANY
@@ -48,33 +50,21 @@ NO_TABLES = ("metrics", "confusion")  # how CSV files begin that are not shown a
 class ReportSettings:
     """Compare runs on one HTML page: curves, scores, confusions, settings, chords with sound."""
 
-    runs: tuple[Path, ...]
+    runs: Annotated[tuple[Path, ...], Field(min_length=1)]
     """run folders, what `evaluate` wrote, or folders of runs; differences are to the first"""
     output: Path = Path("report.html")
     """the page"""
     title: str | None = None
     """its heading (default: the runs' names)"""
-    sound_megabytes: float = 6.0
+    sound_megabytes: Annotated[float, Field(ge=0, le=100)] = 6.0
     """of recordings to embed, compressed; 0: none"""
-
-    def __post_init__(self):
-        if not self.runs:
-            raise ValueError("--runs: no value, expected run folders")
-        if not 0 <= self.sound_megabytes <= 100:
-            raise ValueError(f"--sound-megabytes: {self.sound_megabytes}, expected 0 to 100")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the page; 2 and a line on stderr for a mistake."""
 
     def run() -> None:
-        settings = config.load(
-            ReportSettings,
-            argv,
-            prog="audiotrain report",
-            description=ReportSettings.__doc__ or "",
-            positional="runs",
-        )
+        settings = config.load(ReportSettings, argv, prog="audiotrain report", positional="runs")
         runs = chosen_runs(settings.runs)
         content = page(runs, settings.title, round(settings.sound_megabytes * 1e6))
         refuse_other_files(settings.output)

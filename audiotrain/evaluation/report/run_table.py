@@ -52,13 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Print the runs of a folder. The exit code is 2, with a line on stderr, for a mistake."""
 
     def run() -> None:
-        settings = config.load(
-            RunsSettings,
-            argv,
-            prog="audiotrain runs",
-            description=RunsSettings.__doc__ or "",
-            positional="folder",
-        )
+        settings = config.load(RunsSettings, argv, prog="audiotrain runs", positional="folder")
         runs = find_runs(settings.folder)
         if not runs:
             raise ValueError(f"{settings.folder}: no runs in it or below it")

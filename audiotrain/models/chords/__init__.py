@@ -8,10 +8,5 @@ model.py        Models of frames and of clips, and their settings
 from audiotrain.utils.lazy import lazy_names
 
 __getattr__ = lazy_names(
-    __name__,
-    {
-        "ChordModelSettings": "model",
-        "ChordRecognitionModel": "model",
-        "FrameChordModel": "model",
-    },
+    __name__, {"model": "ChordModelSettings ChordRecognitionModel FrameChordModel"}
 )

@@ -12,10 +12,4 @@ weights.py             Weights and folders of Hugging Face's CLAP models
 
 from audiotrain.utils.lazy import lazy_names
 
-__getattr__ = lazy_names(
-    __name__,
-    {
-        "CLAP": "model",
-        "CLAPConfig": "config",
-    },
-)
+__getattr__ = lazy_names(__name__, {"model": "CLAP", "config": "CLAPConfig"})

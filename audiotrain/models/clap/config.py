@@ -128,10 +128,10 @@ class RoBERTaConfig:
     """added to the variance in layer norms"""
 
     def __post_init__(self):
-        if self.hidden_size % self.num_attention_heads:
+        width, heads = self.hidden_size, self.num_attention_heads
+        if width % heads:
             raise ValueError(
-                f"hidden_size={self.hidden_size} is not a multiple of "
-                f"num_attention_heads={self.num_attention_heads}"
+                f"hidden_size={width} is not a multiple of num_attention_heads={heads}"
             )
 
     @property

@@ -18,6 +18,5 @@ training.py       The training module
 from audiotrain.utils.lazy import lazy_names
 
 __getattr__ = lazy_names(
-    __name__,
-    {"main": "commands", "ChordTrainer": "chord_trainer", "TrainingConfig": "chord_trainer"},
+    __name__, {"commands": "main", "chord_trainer": "ChordTrainer TrainingConfig"}
 )

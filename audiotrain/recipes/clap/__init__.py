@@ -18,7 +18,4 @@ windows.py        Recordings of any length as windows of CLAP's input
 
 from audiotrain.utils.lazy import lazy_names
 
-__getattr__ = lazy_names(
-    __name__,
-    {"main": "commands", "CLAPTrainModule": "training"},
-)
+__getattr__ = lazy_names(__name__, {"commands": "main", "training": "CLAPTrainModule"})

@@ -14,7 +14,4 @@ training.py       Clip classifiers and their training
 
 from audiotrain.utils.lazy import lazy_names
 
-__getattr__ = lazy_names(
-    __name__,
-    {"main": "commands"},
-)
+__getattr__ = lazy_names(__name__, {"commands": "main"})

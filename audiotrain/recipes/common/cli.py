@@ -64,11 +64,5 @@ def load_settings(recipe: str, commands: Mapping[str, Command], name: str, words
         stated = config.stated(kind, words, ("output", "resume"), presets)
         if stated["resume"]:  # required settings are in the run's file
             return settings_of_resumed(kind, stated["output"], words, presets)
-    return config.load(
-        kind,
-        words,
-        presets=presets,
-        prog=f"audiotrain {recipe} {name}",
-        description=kind.__doc__ or "",
-        positional=positional,
-    )
+    prog = f"audiotrain {recipe} {name}"
+    return config.load(kind, words, presets=presets, prog=prog, positional=positional)

@@ -182,7 +182,7 @@ def test_the_command_writes_a_page_and_only_over_its_own(tmp_path, capsys, monke
         ([], "required"),
         (["nowhere"], "nowhere: no such folder"),
         (["."], ".: no run in it"),
-        ([".", "--sound-megabytes", "-1"], "--sound-megabytes: -1.0, expected 0 to 100"),
+        ([".", "--sound-megabytes", "-1"], "--sound-megabytes=-1.0, expected 0 to 100"),
     ],
 )
 def test_mistakes_are_told_in_a_line(tmp_path, capsys, monkeypatch, words, said):
