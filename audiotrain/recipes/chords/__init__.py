@@ -6,7 +6,6 @@ cv.py             Cross-validation; its posteriors out of fold
 dataset.py        Windows of songs, as training and validation take them
 decoding.py       From a model's logits to chords in time
 ensemble.py       Several models as one, one model on several transpositions; the command ensemble
-predict_files.py  The command predict
 predictor.py      A trained model on audio of any length
 recipe.py         ChordRecipe: data, module and scores
 scoring.py        Scores of a model

@@ -3,6 +3,7 @@
 A small interface to the Trainer. Accuracies are percent here, and fractions in the Trainer's rows.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, replace
@@ -37,14 +38,9 @@ from audiotrain.train.schedulers import OneCycleLRScheduler, WarmupCosineSchedul
 from audiotrain.train.trainer import Trainer
 from audiotrain.utils.files import write_json
 
-HISTORY = (
-    "train_loss",
-    "val_loss",
-    "val_chord_type_acc",
-    "val_root_acc",
-    "val_bass_note_acc",
-    "learning_rate",
-)
+HISTORY = """
+    train_loss val_loss val_chord_type_acc val_root_acc val_bass_note_acc learning_rate
+""".split()
 BEST = "best_model.pt"
 
 Batch = tuple[mx.array, dict[str, mx.array]]  # audio (batch, samples); classes (batch,) by head
@@ -115,15 +111,12 @@ class ChordModule(TrainModule):
         epochs = max(config.num_epochs, warmup + 1)  # a shorter run ends while the rate rises
         cosine = WarmupCosineScheduler(peak, warmup, epochs, min_lr=peak * 1e-2)
         cycle = OneCycleLRScheduler(peak, warmup * steps, epochs * steps)
-        optimizer: optim.AdamW
-        if config.scheduler == "cosine":
-            optimizer = optim.AdamW(
-                lambda step: cosine(step // steps), weight_decay=config.weight_decay
-            )
-        elif config.cycle_momentum:
-            optimizer = CycledAdamW(cycle, cycle.momentum, weight_decay=config.weight_decay)
-        else:
-            optimizer = optim.AdamW(cycle, weight_decay=config.weight_decay)
+        by_epoch, decay = config.scheduler == "cosine", config.weight_decay
+        optimizer = optim.AdamW(
+            (lambda step: cosine(step // steps)) if by_epoch else cycle, weight_decay=decay
+        )
+        if config.cycle_momentum and not by_epoch:
+            optimizer = CycledAdamW(cycle, cycle.momentum, weight_decay=decay)
         return OptimizerConfig(optimizer, lr_schedule_name=config.scheduler)
 
 
@@ -288,12 +281,9 @@ def _device(name: str) -> mx.Device | mx.DeviceType:
 
 def _set_aside(path: Path) -> None:
     """Rename the checkpoint of an earlier run, if there is one."""
-    number, moved = 0, path
-    while moved.exists():
-        number += 1
-        moved = path.with_stem(f"{path.stem}-{number}")
-    if number:
-        path.rename(moved)
+    if path.exists():
+        names = (path.with_stem(f"{path.stem}-{number}") for number in itertools.count(1))
+        path.rename(next(name for name in names if not name.exists()))
 
 
 def _percent(name: str, value: float) -> float:

@@ -11,16 +11,25 @@ Each command explains its settings with --help. Under mlx.launch all processes t
 writes, prints and evaluates.
 """
 
+import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import get_args
 
+from audiotrain.datasets.chords import writers
+from audiotrain.datasets.paths import recordings
 from audiotrain.datasets.summary import ProblemLog
+from audiotrain.evaluation import plots
 from audiotrain.evaluation.chord_report import ChordReport
+from audiotrain.features import audio as audio_files
+from audiotrain.features.audio import AudioError
+from audiotrain.features.tuning import tuning_of
 from audiotrain.recipes.chords import scoring
 from audiotrain.recipes.chords.cv import cross_validate
-from audiotrain.recipes.chords.ensemble import Join, ensemble, from_spec
-from audiotrain.recipes.chords.predict_files import predict
+from audiotrain.recipes.chords.ensemble import Join, ensemble, from_spec, load
+from audiotrain.recipes.chords.predictor import Analysis, analyse
 from audiotrain.recipes.chords.recipe import ChordRecipe, with_pretrained
 from audiotrain.recipes.chords.settings import (
     CvSettings,
@@ -29,10 +38,14 @@ from audiotrain.recipes.chords.settings import (
     PredictSettings,
     TrainSettings,
 )
-from audiotrain.recipes.chords.songs import SongLibrary, discover, load_songs
+from audiotrain.recipes.chords.songs import FeatureSettings, SongLibrary, discover, load_songs
 from audiotrain.recipes.common import cli, run, split
 from audiotrain.recipes.common.cli import Command
 from audiotrain.recipes.common.ensemble import EnsembleSpec
+from audiotrain.utils.process_pool import map_in_processes
+from audiotrain.utils.progress import progress
+
+LONGEST = 1200.0  # seconds of a recording that a worker reads; a longer one streams through
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -73,6 +86,98 @@ def evaluate(settings: EvaluateSettings) -> dict:
         scores.write(output, scoring.recordings_of(corpus.items))
         print(f"\n{scores.table()}\n\n{output}")
         return scores.as_dict()
+
+
+def predict(settings: PredictSettings) -> list[Path]:
+    """Write the chords of every file; the files written. Those that cannot be read are reported."""
+    recognizer = load(settings.checkpoint, settings.join, "transpose" in settings.tta)
+    targets = results(settings)
+    written: list[Path] = []
+    problems = []
+    total = round(sum(map(seconds_of, targets)))
+    bar = progress(None, "predicting", total, unit=" s")
+
+    def advance(seconds: float) -> None:
+        bar.update(min(seconds, total - bar.n))  # the last frame may end after its file
+
+    features, find_tuning = recognizer.settings, "tuning" in settings.tta
+    read = partial(read_analysis, features, recognizer.takes_margin, find_tuning, LONGEST)
+    begun = time.monotonic()
+    analyses = map_in_processes(read, list(targets), workers=settings.workers)
+    for (source, paths), found in zip(targets.items(), analyses, strict=True):
+        try:
+            if isinstance(found, AudioError):
+                raise found
+            tuning, analysis = found
+            prediction = recognizer.predict(
+                source, settings.decoding == "viterbi", settings.bass, advance, tuning, analysis
+            )
+        except AudioError as error:
+            problems.append(str(error))
+            continue
+        about = {"title": source.stem, "tool": "audiotrain"}
+        for path in paths:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            writers.write(path, *prediction, about)
+        written += paths
+        speed = prediction.seconds / max(time.monotonic() - begun, 1e-9)
+        names = ", ".join(map(str, paths))
+        print(f"\n{source}: {prediction.seconds:.0f} s, {speed:.0f}x real time -> {names}")
+        begun = time.monotonic()
+        if settings.timeline:
+            print(plots.timeline(prediction.segments, rows=4), flush=True)
+    bar.close()
+    if not written:
+        raise ValueError(f"none of {len(targets)} files can be read: {problems[0]}")
+    split.print_left_out(problems, len(targets), "files")
+    return written
+
+
+def read_analysis(
+    settings: FeatureSettings, margin: bool, find_tuning: bool, longest: float, path: Path
+) -> tuple[float, Analysis | None] | AudioError:
+    """The tuning of a file in semitones and its analysis (None for one of more than `longest`
+    seconds), or why it cannot be read; for worker processes."""
+    try:
+        tuning = tuning_of(path, settings.rate) if find_tuning else 0.0
+        if seconds_of(path) > longest:
+            return tuning, None
+        analysis = analyse(settings, margin, path, tuning)
+        return tuning, analysis._replace(blocks=list(analysis.blocks))
+    except AudioError as error:
+        return error
+
+
+def seconds_of(path: Path) -> float:
+    """Length by the file's header; 0 when it cannot be read."""
+    try:
+        return audio_files.info(path).seconds
+    except AudioError:
+        return 0.0
+
+
+def results(settings: PredictSettings) -> dict[Path, list[Path]]:
+    """The files to write for each recording. ValueError when one would replace another."""
+    targets: dict[Path, list[Path]] = {}
+    sources: dict[Path, Path] = {}
+    for clip in (clip for path in settings.audio for clip in recordings(path, [])):
+        source = clip.audio
+        assert isinstance(source, Path)
+        target = source if settings.output is None else settings.output / clip.id
+        targets[source] = [target.with_suffix(f".{suffix}") for suffix in settings.formats]
+        for path in targets[source]:
+            if sources.setdefault(path, source) != source:
+                raise ValueError(
+                    f"{path}: would be written for both {sources[path]} and {source}; predict one "
+                    "of them, or each to an --output of its own"
+                )
+    existing = [path for path in sources if path.exists()]
+    if existing and not settings.overwrite:
+        count = f"and {len(existing) - 1} more exist" if len(existing) > 1 else "exists"
+        raise ValueError(
+            f"{existing[0]} {count} already: --overwrite replaces, --output FOLDER writes elsewhere"
+        )
+    return targets
 
 
 COMMANDS = {

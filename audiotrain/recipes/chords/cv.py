@@ -3,7 +3,6 @@
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -22,16 +21,6 @@ from audiotrain.train.distributed import ranks as distributed
 SHOWN = (*chord_report.SHOWN, "argmax_majmin", "argmax_mirex", "argmax_seg", "chord_acc")
 
 
-class Material(NamedTuple):
-    """Songs by name and the group of each; the chord of each where all are clips of one chord;
-    composed songs that all folds train on."""
-
-    songs: dict[str, list[Song]]
-    groups: list[str]
-    labels: list[str] | None
-    composed: Songs
-
-
 def cross_validate(settings: CvSettings) -> dict:
     """Train and test on each fold that is not done yet; the content of metrics.json."""
     begun, ranks = time.monotonic(), distributed.join()
@@ -39,19 +28,25 @@ def cross_validate(settings: CvSettings) -> dict:
     folder = runs.open_run_on_all_ranks(settings, "chords-cv")
     recipe = ChordRecipe(settings)
     with ranks.rank0_output_only():
-        material = gather(recipe, split.problem_log(folder))
-    names = list(material.songs)
-    folds = make_folds(material.groups, settings.folds, material.labels, settings.seed)
-    cv = CrossValidation(folder, names, folds, RaggedOutOfFold, material.labels)
-    splits = [split_of(settings, material.groups, rows, k) for k, rows in enumerate(folds)]
+        composed = recipe.compose()
+        gathered = composed if settings.data is None else gather(recipe, split.problem_log(folder))
+    songs = {renderings[0].name: renderings for renderings in gathered}
+    names = list(songs)
+    items = [recipe.items[name] for name in names if name in recipe.items]  # none of composed songs
+    groups = [item.group or item.id for item in items] or names
+    clip_labels = [item.clip_label for item in items if item.clip_label is not None]
+    labels = clip_labels if len(clip_labels) == len(songs) else None
+    folds = make_folds(groups, settings.folds, labels, settings.seed)
+    cv = CrossValidation(folder, names, folds, RaggedOutOfFold, labels)
+    splits = [split_of(settings, groups, rows, k) for k, rows in enumerate(folds)]
 
     def train_fold(k: int, run: Path) -> None:
         saved = run / split.SPLIT
         fold = fold_settings(settings, TrainSettings, run, split=saved)
         ids = {part: [names[row] for row in rows] for part, rows in splits[k].items()}
         ranks.broadcast_from_rank0(lambda: split.write_split(saved, ids))
-        parts = split.pick(material.songs, ids, saved, recipe.unit)
-        parts["train"] += material.composed
+        parts = split.pick(songs, ids, saved, recipe.unit)
+        parts["train"] += composed if settings.data is not None else []
 
         def save(song: Song, posteriors: np.ndarray) -> None:
             heads = heads_of(posteriors).astype(np.float16)
@@ -77,21 +72,13 @@ def read_posteriors(folder: Path) -> Iterator[tuple[str, np.ndarray, np.ndarray]
         yield name, arrays["log_probabilities"].astype(np.float32), arrays["classes"]
 
 
-def gather(recipe: ChordRecipe, log: ProblemLog) -> Material:
-    """All songs of the folder, or composed ones; `log` gets every problem."""
-    settings, composed = recipe.settings, recipe.compose()
-    if settings.data is None:
-        songs = {renderings[0].name: renderings for renderings in composed}
-        return Material(songs, list(songs), None, [])
+def gather(recipe: ChordRecipe, log: ProblemLog) -> Songs:
+    """The songs of the folder; `log` gets every problem."""
     items = distributed.join().rank0_first(lambda: recipe.discover(log)).items
-    if settings.songs is not None and settings.songs < len(items):
-        items = [items[n * len(items) // settings.songs] for n in range(settings.songs)]
-    loaded = recipe.load([("train", item) for item in items])
-    songs = {song[0].name: song for song in split.keep_readable(loaded, recipe.unit, log)}
-    readable = [recipe.items[name] for name in songs]
-    labels = [item.clip_label for item in readable if item.clip_label is not None]
-    groups = [item.group or item.id for item in readable]
-    return Material(songs, groups, labels if len(labels) == len(songs) else None, composed)
+    count = recipe.settings.songs
+    if count is not None and count < len(items):
+        items = [items[n * len(items) // count] for n in range(count)]
+    return split.keep_readable(recipe.load([("train", item) for item in items]), recipe.unit, log)
 
 
 def split_of(

@@ -19,7 +19,7 @@ from audiotrain.music.chord_classes import HEAD_SIZES, BassRule, decode
 from audiotrain.music.segments import Segment, frames_to_segments
 from audiotrain.recipes.chords import decoding
 from audiotrain.recipes.chords.songs import SILENCE, FeatureSettings, Song, decibels
-from audiotrain.recipes.common.checkpoints import best_checkpoint, current_names
+from audiotrain.recipes.common.checkpoints import best_checkpoint, current_names, described
 from audiotrain.train import checkpoint
 from audiotrain.utils.files import write_json
 
@@ -190,18 +190,11 @@ class Recognizer(FrameRecognizer):
         folder = Path(folder)
         if (folder / "checkpoints").is_dir():
             folder = best_checkpoint(folder)
-        described = (checkpoint.load_meta(folder).get("config") or {}).get("recognizer")
-        if described is None:
-            raise checkpoint.CheckpointError(f"{folder}: not a checkpoint of the chord recipe")
-        try:
-            settings = FeatureSettings(**current_names(described["features"], "features"))
-            sizes = ChordModelSettings(**described["model"])
+        with described(folder, "recognizer", "chord") as description:
+            settings = FeatureSettings(**current_names(description["features"], "features"))
+            sizes = ChordModelSettings(**description["model"])
             model = FrameChordModel(settings.bins, sizes, settings.bins_per_octave)
-            window = described["window"]
-        except (KeyError, TypeError, ValueError) as error:
-            raise checkpoint.CheckpointError(
-                f"{folder}: its recognizer's settings are not those of this version ({error})"
-            ) from None
+            window = description["window"]
         holder = nn.Module()
         holder.model = model  # as in the training module, whose names checkpoints have
         checkpoint.load_weights(holder, folder)

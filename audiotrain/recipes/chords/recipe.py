@@ -171,11 +171,8 @@ def with_pretrained(settings: Settings) -> Settings:
     run = checkpoints.newest_run(settings.pretrained, "chords", "--pretrained")
     known, default = predictor.Recognizer.from_checkpoint(run), TrainSettings()
     features, model = known.settings, known.model.trunk.settings
-    for name, values in (
-        ("features", (settings.features, default.features, features)),
-        ("model", (settings.model, default.model, model)),
-    ):
-        if values[0] not in values[1:]:
+    for name, value in (("features", features), ("model", model)):
+        if getattr(settings, name) not in (getattr(default, name), value):
             raise ValueError(
                 f"--{name}…: other than in {settings.pretrained}, expected no such setting, since "
                 "--pretrained has its own"

@@ -359,20 +359,15 @@ def split_by_difficulty(
     held_out = min(sum(counts), count - 1)
     tested = held_out * counts[1] // sum(counts)
 
-    def name(renderings: list[Song]) -> str:
-        return renderings[0].name
-
     def difficulty(renderings: list[Song]) -> tuple[int, str]:
         labels = {segment.label.replace("X", "N") for segment in renderings[0].segments}
-        return len(labels), name(renderings)
+        return len(labels), renderings[0].name
 
     parts = np.full(count, "train")
     parts[_evenly(held_out, count)] = np.where(_evenly(tested, held_out), "test", "valid")
-    by_difficulty = sorted(songs, key=difficulty)
-    return {
-        part: sorted((by_difficulty[row] for row in np.flatnonzero(parts == part)), key=name)
-        for part in SPLITS
-    }
+    part_of = dict(zip([name for _, name in sorted(map(difficulty, songs))], parts, strict=True))
+    by_name = sorted(songs, key=lambda renderings: renderings[0].name)
+    return {part: [one for one in by_name if part_of[one[0].name] == part] for part in SPLITS}
 
 
 def _evenly(chosen: int, count: int) -> np.ndarray:

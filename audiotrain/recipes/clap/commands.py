@@ -170,7 +170,7 @@ def index_folder(embedder: Embedder, folder: Path, windows: bool, strict: bool) 
     problems: list[str] = []
     clips = recordings(folder, problems)
     index, unreadable = build(embedder, clips, windows, strict)
-    print_left_out(problems + unreadable, len(clips))
+    split.print_left_out(problems + unreadable, len(clips), "recordings")
     return index
 
 
@@ -241,7 +241,7 @@ def classify(settings: ClassifySettings) -> list[dict]:
         ]
         results.append({"file": clip.id, "classes": classes})
     print_classes(results)
-    print_left_out(problems + embedded.problems, len(clips))
+    split.print_left_out(problems + embedded.problems, len(clips), "recordings")
     if settings.output is not None:
         rows = [
             {"file": result["file"], "rank": rank, **row}
@@ -304,14 +304,6 @@ def write_rows(rows: Sequence[dict], nested: Sequence[dict], path: Path) -> None
         write_json(path, list(nested))
     else:
         plots.table_csv(rows, path)
-
-
-def print_left_out(problems: Sequence[str], total: int) -> None:
-    """Print which recordings could not be read, on stderr."""
-    for problem in problems:
-        print(f"left out: {problem}", file=sys.stderr)
-    if problems:
-        print(f"left out {len(problems)} of {total} recordings", file=sys.stderr)
 
 
 COMMANDS = {

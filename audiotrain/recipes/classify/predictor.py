@@ -12,7 +12,7 @@ from audiotrain.backend.ops import can_compile
 from audiotrain.recipes.classify.dataset import Task, starts, window
 from audiotrain.recipes.classify.features import InputSettings
 from audiotrain.recipes.classify.training import ClassifyTraining, OptimizationSettings, make_model
-from audiotrain.recipes.common.checkpoints import best_checkpoint
+from audiotrain.recipes.common.checkpoints import best_checkpoint, described
 from audiotrain.train import checkpoint
 
 BATCH = 16  # windows at once
@@ -38,19 +38,12 @@ class Classifier:
         """The best checkpoint of a run folder, or the last where there is none. CheckpointError,
         one line, when it is damaged or not a classifier's."""
         folder = best_checkpoint(run)
-        described = (checkpoint.load_meta(folder).get("config") or {}).get("classifier")
-        if described is None:
-            raise checkpoint.CheckpointError(f"{folder}: not a checkpoint of the classify recipe")
-        try:
-            key = next(name for name in MULTILABEL if name in described)
-            task = Task(tuple(described["classes"]), described[key])
+        with described(folder, "classifier", "classify") as description:
+            key = MULTILABEL[MULTILABEL[0] not in description]
+            task = Task(tuple(description["classes"]), description[key])
             names = [field.name for field in fields(InputSettings)]
-            inputs = InputSettings(**{name: described[name] for name in names})
-            model = make_model(described)
-        except (KeyError, TypeError, ValueError, StopIteration) as error:
-            raise checkpoint.CheckpointError(
-                f"{folder}: its classifier is not one of this version ({error!r})"
-            ) from None
+            inputs = InputSettings(**{name: description[name] for name in names})
+            model = make_model(description)
         module = ClassifyTraining(model, task.multilabel, OptimizationSettings())
         checkpoint.load_weights(module, folder)
         module.eval()

@@ -1,7 +1,8 @@
 """The runs that `--checkpoint` names."""
 
+import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,21 @@ def best_checkpoint(run: Path) -> Path:
         if checkpoint.exists(run / "checkpoints" / name):
             return run / "checkpoints" / name
     raise checkpoint.CheckpointError(f"{run}: no checkpoints/best or checkpoints/last in this run")
+
+
+@contextlib.contextmanager
+def described(folder: Path, key: str, recipe: str) -> Iterator[Mapping[str, Any]]:
+    """The description of the model in a checkpoint, from which the block builds the model.
+    CheckpointError, one line, when there is none or the block cannot read it."""
+    description = (checkpoint.load_meta(folder).get("config") or {}).get(key)
+    if description is None:
+        raise checkpoint.CheckpointError(f"{folder}: not a checkpoint of the {recipe} recipe")
+    try:
+        yield description
+    except (KeyError, TypeError, ValueError) as error:
+        raise checkpoint.CheckpointError(
+            f"{folder}: its {key} is not one of this version ({error!r})"
+        ) from None
 
 
 def current_names(settings: Mapping[str, Any], group: str) -> dict[str, Any]:

@@ -130,6 +130,14 @@ def keep_readable(results: Sequence, unit: str, log: ProblemLog, strict: bool = 
     return loaded
 
 
+def print_left_out(problems: Sequence[str], total: int, unit: str) -> None:
+    """Print what could not be read of `total` items, on stderr."""
+    for problem in problems:
+        print(f"left out: {problem}", file=sys.stderr)
+    if problems:
+        print(f"left out {len(problems)} of {total} {unit}", file=sys.stderr)
+
+
 def readable(results: Sequence) -> tuple[list, list[str]]:
     """What was read, and the lines on what was not, of the results of `Recipe.load`."""
     return (

@@ -23,7 +23,7 @@ from audiotrain.features import audio
 from audiotrain.music.chord_classes import encode
 from audiotrain.music.segments import Segment, read_lab
 from audiotrain.recipes.chords import commands as recipe
-from audiotrain.recipes.chords import predict_files, songs
+from audiotrain.recipes.chords import songs
 from audiotrain.recipes.chords.predictor import Recognizer
 from audiotrain.recipes.chords.recipe import ChordRecipe
 from audiotrain.recipes.chords.settings import TrainSettings
@@ -560,7 +560,7 @@ def test_predict_writes_the_same_labels_on_one_core_and_on_two(
         shutil.copy(data / f"song{number}.wav", tmp_path / "music")
     noise = np.random.default_rng(0).normal(0, 0.1, 22050 * 21).astype(np.float32)
     audio.write(tmp_path / "music" / "long.wav", noise, 22050)
-    monkeypatch.setattr(predict_files, "LONGEST", 20.0)  # longer: not by a worker
+    monkeypatch.setattr(recipe, "LONGEST", 20.0)  # longer: not by a worker
     (tmp_path / "music" / "zero.wav").write_bytes(b"")
     written = []
     for cores in (1, 2):
