@@ -50,7 +50,6 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MLflow'
 
 # Block -> rows of shared/design/seeds-differences.md, and what is missing.
 KNOWN_MISSING = {
-    "001-07": "row 9: CLAP needs both sides, and does not say that its weights are fresh",
     "003-01": "row 10: create_model is missing",
     "003-02": "rows 3, 4 and 10: create_kaggle_trainer is missing, train_with_cv refuses a loader, "
     "create_submission asks for columns",

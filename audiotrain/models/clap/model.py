@@ -42,10 +42,11 @@ class Projection(nn.Module):
 
 
 class CLAP(Buffered):
-    """Two towers, `audio_encoder` and `text_encoder`, each with a projection.
+    """Two towers with fresh weights; `CLAP.from_pretrained` loads trained ones.
 
-    Without a config it is laion/clap-htsat-unfused with fresh weights. What is frozen does not
-    change in training, BatchNorm's statistics included.
+    `audio_encoder` and `text_encoder` each have a projection. Without a config the architecture is
+    that of laion/clap-htsat-unfused. What is frozen does not change in training, BatchNorm's
+    statistics included.
 
     >>> model = CLAP(CLAPConfig.small(vocab_size=100))
     >>> outputs = model(mx.zeros((2, 1, 1001, 64)), mx.array([[0, 42, 2], [0, 2, 1]]))
@@ -65,27 +66,33 @@ class CLAP(Buffered):
 
     def __call__(
         self,
-        audio: mx.array,
-        input_ids: mx.array,
+        audio: mx.array | None = None,
+        input_ids: mx.array | None = None,
         attention_mask: mx.array | None = None,
         is_longer: mx.array | None = None,
     ) -> dict[str, mx.array]:
-        """Similarities of all clips and texts, and their embeddings.
+        """Similarities of all clips and texts, and their embeddings; of one side alone its
+        embeddings.
 
         audio (clips, chunks, frames, 64 mels) in dB, or (clips, chunks, 64, frames); input_ids and
         attention_mask (texts, tokens); is_longer (clips,) for models with fusion. Gives
         logits_per_audio (clips, texts), logits_per_text (texts, clips), audio_embeds (clips,
-        projection_dim) and text_embeds (texts, projection_dim).
+        projection_dim) and text_embeds (texts, projection_dim). ValueError without either side.
         """
-        audio_embeds = self.embed_audio(audio, is_longer)
-        text_embeds = self.embed_text(input_ids, attention_mask)
-        similarities = audio_embeds @ text_embeds.T
+        embeddings = {}
+        if audio is not None:
+            embeddings["audio_embeds"] = self.embed_audio(audio, is_longer)
+        if input_ids is not None:
+            embeddings["text_embeds"] = self.embed_text(input_ids, attention_mask)
+        if not embeddings:
+            raise ValueError("audio and input_ids are None, expected one of them or both")
+        if len(embeddings) == 1:
+            return embeddings
+        similarities = embeddings["audio_embeds"] @ embeddings["text_embeds"].T
         return {
             "logits_per_audio": similarities * logit_scale(self.logit_scale_a),
             "logits_per_text": similarities.T * logit_scale(self.logit_scale_t),
-            "audio_embeds": audio_embeds,
-            "text_embeds": text_embeds,
-        }
+        } | embeddings
 
     def embed_audio(self, audio: mx.array, is_longer: mx.array | None = None) -> mx.array:
         """Embeddings of length 1, float32 (clips, projection_dim); see HTSAT for the inputs."""

@@ -73,7 +73,10 @@ class CLAPTrainModule(TrainModule):
             self.clap.text_encoder.freeze()
 
     def __call__(
-        self, audio: mx.array, input_ids: mx.array, attention_mask: mx.array | None = None
+        self,
+        audio: mx.array | None = None,
+        input_ids: mx.array | None = None,
+        attention_mask: mx.array | None = None,
     ) -> dict[str, mx.array]:
         return self.clap(audio, input_ids, attention_mask)
 

@@ -59,6 +59,24 @@ def test_the_tutorials_model_and_what_it_freezes(audio, text):
     assert outputs["logits_per_audio"].shape == outputs["logits_per_text"].shape == (ROWS, ROWS)
 
 
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_one_side_alone_has_its_embeddings(wrapped):
+    model = tiny_clap.model().eval()
+    if wrapped:
+        model = CLAPTrainModule(clap=model).eval()
+    given = batch()
+    both = model(given["mel"], given["input_ids"], given["attention_mask"])
+    audio = model(audio=given["mel"])
+    text = model(input_ids=given["input_ids"], attention_mask=given["attention_mask"])
+    assert (list(audio), list(text)) == (["audio_embeds"], ["text_embeds"])
+    for found in (audio, text):
+        for name, array in found.items():
+            np.testing.assert_allclose(array, both[name], atol=1e-6)
+    with pytest.raises(ValueError, match="audio and input_ids are None, expected one of them"):
+        model()
+    assert "from_pretrained" in CLAP.__doc__.splitlines()[0]
+
+
 def test_without_a_model_it_is_the_released_architecture():
     module = CLAPTrainModule(freeze_audio=False, freeze_text=True)  # lazy: nothing is allocated
     assert isinstance(module.clap, CLAP)
