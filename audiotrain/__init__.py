@@ -25,6 +25,7 @@ _NAMES = {
     "train.module": "TrainModule OptimizerConfig",
     "train.trainer": "Trainer",
     "train.data.loader": "DataLoader Dataset",
+    "train.protocols": "CallbackProtocol DatasetProtocol LoggerProtocol",
     "train.callbacks": (
         "Callback EMA EarlyStopping GradientClipper LearningRateMonitor LearningRateScheduler "
         "MetricsLogger ModelCheckpoint ModelSummary ProgressBar Timer"

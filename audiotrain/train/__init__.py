@@ -14,6 +14,7 @@ loggers/             Loggers of the Trainer
 losses.py            Losses on logits and class numbers, contrastive losses
 module.py            TrainModule
 optimizers.py        Optimizers of groups of parameters
+protocols.py         What is taken for a callback, a logger and a dataset
 run_folder.py        Run folders
 schedulers.py        Learning rate as a callable of the optimizer step
 submission.py        Predictions as the CSV that a competition expects

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import fields, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
@@ -18,8 +18,7 @@ from audiotrain.config.schema import (
     validated,
 )
 from audiotrain.train.checkpoint import not_plain
-
-T = TypeVar("T")
+from audiotrain.train.protocols import check_protocol
 
 
 def seconds(time_limit: float | str | timedelta | None, name: str = "max_time") -> float | None:
@@ -147,14 +146,12 @@ class TrainerArguments:
         )
 
 
-def as_list(name: str, value: Any, kind: type[T]) -> list[T]:
-    """One object of `kind`, a list of them or None as a list; ValueError for other values."""
+def as_list(name: str, value: Any, kind: type) -> list[Any]:
+    """One object, a list of them or None as a list; ValueError unless all have the methods of the
+    protocol `kind`."""
     items = list(value) if isinstance(value, list | tuple) else [] if value is None else [value]
     for item in items:
-        if isinstance(item, type):
-            raise ValueError(f"{name}: the class {item.__name__}, expected an object of it")
-        if not isinstance(item, kind):
-            raise ValueError(f"{name}: found {item!r}, expected a {kind.__name__}")
+        check_protocol(name, item, kind)
     return items
 
 

@@ -16,7 +16,6 @@ import mlx.core as mx
 from audiotrain.backend.ops import can_compile
 from audiotrain.train import checkpoint
 from audiotrain.train.arguments import TrainerArguments, as_list, check_loaders
-from audiotrain.train.callbacks.base import Callback
 from audiotrain.train.callbacks.builtin import default_callbacks
 from audiotrain.train.callbacks.model_checkpoint import ModelCheckpoint
 from audiotrain.train.distributed.ranks import join
@@ -36,6 +35,7 @@ from audiotrain.train.engine.steps import EvaluationStep, TrainStep, learning_ra
 from audiotrain.train.history import History
 from audiotrain.train.loggers.base import FileLogger, Logger, file_loggers
 from audiotrain.train.module import OptimizerConfig, TrainModule, optimizer_config
+from audiotrain.train.protocols import CallbackProtocol, LoggerProtocol
 from audiotrain.train.run_folder import only_run_in
 from audiotrain.train.trainer_state import load_weights, resolve, restore, save
 
@@ -97,8 +97,8 @@ class Trainer:
         enable_model_summary: bool = True,
         compile: bool = True,
         seed: int = 42,
-        callbacks: Sequence[Callback] | Callback | None = None,
-        logger: Logger | Sequence[Logger] | bool | None = None,
+        callbacks: Sequence[CallbackProtocol] | CallbackProtocol | None = None,
+        logger: LoggerProtocol | Sequence[LoggerProtocol] | bool | None = None,
         log_every_n_steps: int = 50,
         limit_train_batches: int | float | None = None,
         limit_val_batches: int | float | None = None,
@@ -113,12 +113,12 @@ class Trainer:
         self.arguments = TrainerArguments.of(locals())
         self.configure_optimizers = configure_optimizers
         self.ranks = join()
-        given = as_list("callbacks", callbacks, Callback)
+        given = as_list("callbacks", callbacks, CallbackProtocol)
         self.callbacks = default_callbacks(given, self.arguments)
-        self.loggers: list[Logger] = []
+        self.loggers: list[LoggerProtocol] = []
         if logger is not False and not fast_dev_run:
             self.loggers += file_loggers(self.arguments.default_root_dir)
-            self.loggers += [] if logger is True else as_list("logger", logger, Logger)
+            self.loggers += [] if logger is True else as_list("logger", logger, LoggerProtocol)
         if not self.is_global_zero:
             self.loggers = [Logger() for _ in self.loggers]
         self.module: TrainModule | None = None
@@ -166,7 +166,7 @@ class Trainer:
         return self.ranks.rank == 0
 
     @property
-    def logger(self) -> Logger | None:
+    def logger(self) -> LoggerProtocol | None:
         """The first logger beside those of the run folder's files, else the CSV one."""
         others = (one for one in self.loggers if not isinstance(one, FileLogger))
         return next(others, self.loggers[0] if self.loggers else None)
@@ -225,11 +225,11 @@ class Trainer:
             logger.log_metrics({"epoch": self.current_epoch} | row, self.global_step)
         return row
 
-    def call_callbacks(self, hook: Callable[[Callback], None]) -> None:
+    def call_callbacks(self, hook: Callable[[CallbackProtocol], None]) -> None:
         """Run a hook of every callback, checkpoints last:
         `call_callbacks(lambda c: c.on_train_start(trainer, module))`."""
         for callback in self.callbacks:
-            if self.is_global_zero or not callback.rank_zero_only:
+            if self.is_global_zero or not getattr(callback, "rank_zero_only", False):
                 hook(callback)
 
     def current_learning_rate(self) -> float:
@@ -303,7 +303,8 @@ class Trainer:
     # Checkpoints
 
     def save_checkpoint(self, path: str | Path) -> None:
-        """Write everything needed to continue to the directory `path`, atomically (rank 0)."""
+        """Write everything needed to continue to the folder `path`, atomically (rank 0); that is a
+        folder, too, where the name ends in .pt."""
         if self.step is None:
             raise ValueError("save_checkpoint: nothing to save, fit a model first")
         if self.loop is not None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -30,10 +30,11 @@ from audiotrain.train import checkpoint
 from audiotrain.train.callbacks.base import Callback
 from audiotrain.train.callbacks.builtin import EarlyStopping
 from audiotrain.train.callbacks.model_checkpoint import ModelCheckpoint
-from audiotrain.train.data.loader import DataLoader, Dataset
+from audiotrain.train.data.loader import DataLoader
 from audiotrain.train.losses import ChordRecognitionLoss
 from audiotrain.train.module import OptimizerConfig, TrainModule
 from audiotrain.train.optimizers import CycledAdamW
+from audiotrain.train.protocols import DatasetProtocol, is_dataset
 from audiotrain.train.schedulers import OneCycleLRScheduler, WarmupCosineScheduler
 from audiotrain.train.trainer import Trainer
 from audiotrain.utils.files import write_json
@@ -152,8 +153,8 @@ class ChordTrainer:
     def __init__(
         self,
         model: nn.Module,
-        train_loader: Iterable[Batch] | Dataset,
-        val_loader: Iterable[Batch] | Dataset,
+        train_loader: Iterable[Batch] | DatasetProtocol,
+        val_loader: Iterable[Batch] | DatasetProtocol,
         config: TrainingConfig | None = None,
         criterion: Callable | None = None,
     ):
@@ -265,8 +266,8 @@ class ChordTrainer:
         self._continued = self.folder / "last"
 
 
-def _loader(data: Iterable | Dataset, batch_size: int, shuffle: bool) -> Iterable:
-    return DataLoader(data, batch_size, shuffle) if isinstance(data, Dataset) else data
+def _loader(data: Any, batch_size: int, shuffle: bool) -> Iterable:
+    return DataLoader(data, batch_size, shuffle) if is_dataset(data) else data
 
 
 def _device(name: str) -> mx.Device | mx.DeviceType:

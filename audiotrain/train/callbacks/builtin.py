@@ -18,6 +18,7 @@ from audiotrain.train.callbacks.model_checkpoint import ModelCheckpoint
 from audiotrain.train.callbacks.progress import ModelSummary, ProgressBar
 from audiotrain.train.engine.compiled_function import as_float
 from audiotrain.train.optimizers import GroupedOptimizer
+from audiotrain.train.protocols import CallbackProtocol
 
 
 class EarlyStopping(Monitor):
@@ -313,7 +314,9 @@ def check_interval(name: str, value: str) -> None:
         raise ValueError(f"{name} is {value!r}, expected 'step' or 'epoch'")
 
 
-def default_callbacks(given: list[Callback], arguments: TrainerArguments) -> list[Callback]:
+def default_callbacks(
+    given: list[CallbackProtocol], arguments: TrainerArguments
+) -> list[CallbackProtocol]:
     """The user's callbacks and the defaults for what is missing; checkpoints come last."""
     savers = [c for c in given if isinstance(c, ModelCheckpoint)]
     if savers and not arguments.enable_checkpointing and not arguments.fast_dev_run:

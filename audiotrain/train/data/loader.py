@@ -17,6 +17,7 @@ import numpy as np
 from audiotrain.train.data.collate import default_collate, pad_collate, to_mlx
 from audiotrain.train.data.samplers import DistributedSampler, Sampler, check_count
 from audiotrain.train.data.workers import ORDER, Failure, Processes, Source, Threads, generator
+from audiotrain.train.protocols import DatasetProtocol, check_protocol
 
 __all__ = [
     "DataLoader",
@@ -79,7 +80,7 @@ class DataLoader:
 
     def __init__(
         self,
-        dataset: Dataset | Sequence,
+        dataset: DatasetProtocol,
         batch_size: int = 1,
         shuffle: bool = False,
         num_workers: int = 0,
@@ -94,6 +95,7 @@ class DataLoader:
         sampler: Sampler | None = None,
         batch_sampler: Sampler | None = None,
     ):
+        check_protocol("dataset", dataset, DatasetProtocol)
         check_count("batch_size", batch_size, 1)
         check_count("num_workers", num_workers, 0)
         check_count("prefetch_factor", prefetch_factor, 1)

@@ -17,7 +17,6 @@ import mlx.nn as nn
 import numpy as np
 
 from audiotrain.train import checkpoint
-from audiotrain.train.callbacks.base import Callback
 from audiotrain.train.callbacks.model_checkpoint import ModelCheckpoint
 from audiotrain.train.crossval import CrossValidation, OutOfFold, make_folds, missing_labels
 from audiotrain.train.data.datasets import Subset, as_dataset
@@ -28,6 +27,7 @@ from audiotrain.train.declarative.factory import read_settings, trainer_class
 from audiotrain.train.ensembling import vote
 from audiotrain.train.loggers.build import parent_run, run_loggers
 from audiotrain.train.loggers.mlflow_logger import MLflowLogger
+from audiotrain.train.protocols import CallbackProtocol
 from audiotrain.train.submission import read_sample, write_submission
 from audiotrain.utils.arrays import arrays_of
 from audiotrain.utils.files import write_json
@@ -58,7 +58,7 @@ class CompetitionTrainer(ConfiguredTrainer):
         self,
         model: nn.Module | Callable[[], nn.Module] | None,
         config: TrainerConfig,
-        callbacks: Sequence[Callback] = (),
+        callbacks: Sequence[CallbackProtocol] = (),
         loss: Callable | None = None,
         stated: Sequence[str] = (),
         **tracked: str | None,
@@ -276,7 +276,7 @@ def create_competition_trainer(
     competition: str | None = None,
     test_dataloader: Any = None,
     config: str | os.PathLike | Mapping | TrainerConfig = "competition",
-    callbacks: Sequence[Callback | Mapping] = (),
+    callbacks: Sequence[CallbackProtocol | Mapping] = (),
     loss: Callable | None = None,
     **overrides: Any,
 ) -> CompetitionTrainer:

@@ -13,11 +13,10 @@ from audiotrain.config import to_plain
 from audiotrain.config.diff import ABSENT, differences, flat
 from audiotrain.config.import_path import called, imported
 from audiotrain.train import checkpoint
-from audiotrain.train.callbacks.base import Callback
 from audiotrain.train.callbacks.builtin import EarlyStopping, MetricsLogger
 from audiotrain.train.callbacks.model_checkpoint import ModelCheckpoint
 from audiotrain.train.data.datasets import as_dataset
-from audiotrain.train.data.loader import DataLoader, Dataset
+from audiotrain.train.data.loader import DataLoader
 from audiotrain.train.declarative.config import TrainerConfig, get_trainer_config
 from audiotrain.train.declarative.modules import as_module
 from audiotrain.train.declarative.names import CALLBACKS
@@ -25,6 +24,7 @@ from audiotrain.train.declarative.optimizers import configured_optimizer
 from audiotrain.train.distributed.ranks import join
 from audiotrain.train.history import Row
 from audiotrain.train.loggers.build import run_loggers
+from audiotrain.train.protocols import CallbackProtocol, check_protocol, is_dataset
 from audiotrain.train.run_folder import begun
 from audiotrain.train.trainer import Trainer
 from audiotrain.utils.files import write_json
@@ -61,7 +61,7 @@ class ConfiguredTrainer:
         self,
         model: nn.Module | Callable[[], nn.Module] | None,
         config: TrainerConfig,
-        callbacks: Sequence[Callback] = (),
+        callbacks: Sequence[CallbackProtocol] = (),
         loss: Callable | None = None,
         stated: Sequence[str] = (),
         group: str | None = None,
@@ -157,7 +157,7 @@ class ConfiguredTrainer:
                     )
             return data
         data = as_dataset(data)
-        if not isinstance(data, Dataset):
+        if not is_dataset(data):
             return data
         return DataLoader(
             data,
@@ -255,7 +255,9 @@ def _inside(run: Path, folder: Path | None) -> str | None:
     return str(folder.relative_to(run) if folder.is_relative_to(run) else folder)
 
 
-def _trainer(config: TrainerConfig, run: Path, given: list[Callback], loggers: list) -> Trainer:
+def _trainer(
+    config: TrainerConfig, run: Path, given: list[CallbackProtocol], loggers: list
+) -> Trainer:
     training = config.training
     return Trainer(
         max_epochs=training.num_epochs,
@@ -282,7 +284,7 @@ def _trainer(config: TrainerConfig, run: Path, given: list[Callback], loggers: l
     )
 
 
-def _callbacks(config: TrainerConfig, given: list[Callback]) -> list[Callback]:
+def _callbacks(config: TrainerConfig, given: list[CallbackProtocol]) -> list[CallbackProtocol]:
     """The callbacks that settings name or ask for, and those given."""
     training, stopping = config.training, config.training.early_stopping
     validates = training.eval_strategy != "no"
@@ -313,9 +315,8 @@ def _callbacks(config: TrainerConfig, given: list[Callback]) -> list[Callback]:
     return callbacks
 
 
-def _callback(settings: Mapping[str, Any], setting: str) -> Callback:
+def _callback(settings: Mapping[str, Any], setting: str) -> CallbackProtocol:
     name, options = settings["type"], {k: v for k, v in settings.items() if k != "type"}
     made = called(CALLBACKS.get(name) or imported(name, setting), setting, **options)
-    if not isinstance(made, Callback):
-        raise ValueError(f"{setting}: {name} gave a {type(made).__name__}, expected a Callback")
+    check_protocol(setting, made, CallbackProtocol)
     return made

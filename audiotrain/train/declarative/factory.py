@@ -11,10 +11,10 @@ from typing import Any, TypeVar
 import mlx.nn as nn
 
 from audiotrain.config.import_path import imported
-from audiotrain.train.callbacks.base import Callback
 from audiotrain.train.declarative.config import TrainerConfig, get_trainer_config
 from audiotrain.train.declarative.configured_trainer import ConfiguredTrainer
 from audiotrain.train.declarative.names import TRAINERS
+from audiotrain.train.protocols import CallbackProtocol, check_protocol
 
 Kind = TypeVar("Kind", bound=ConfiguredTrainer)
 
@@ -22,7 +22,7 @@ Kind = TypeVar("Kind", bound=ConfiguredTrainer)
 def create_trainer(
     model: nn.Module | Callable[[], nn.Module] | None = None,
     config: str | os.PathLike | Mapping | TrainerConfig = "production",
-    callbacks: Sequence[Callback | Mapping] = (),
+    callbacks: Sequence[CallbackProtocol | Mapping] = (),
     loss: Callable | None = None,
     **overrides: Any,
 ) -> ConfiguredTrainer:
@@ -44,9 +44,9 @@ def create_trainer(
 
 def read_settings(
     config: str | os.PathLike | Mapping | TrainerConfig,
-    callbacks: Sequence[Callback | Mapping],
+    callbacks: Sequence[CallbackProtocol | Mapping],
     overrides: Mapping[str, Any],
-) -> tuple[TrainerConfig, list[Callback]]:
+) -> tuple[TrainerConfig, list[CallbackProtocol]]:
     """What create_trainer was given: settings, with the callbacks that are dicts, and the others.
 
     ValueError lists every mistake, one line each.
@@ -54,14 +54,11 @@ def read_settings(
     if isinstance(callbacks, str) or not isinstance(callbacks, Sequence):
         raise ValueError(f"callbacks is {callbacks!r:.60}, expected a list of Callbacks or dicts")
     for number, one in enumerate(callbacks, 1):
-        if not isinstance(one, Callback | Mapping):
-            raise ValueError(
-                f"callbacks: number {number} is {one!r:.60}, expected a Callback such as EMA(0.99) "
-                f"or a dict with its type"
-            )
+        if not isinstance(one, Mapping):
+            check_protocol(f"callbacks: number {number}", one, CallbackProtocol)
     named = [one for one in callbacks if isinstance(one, Mapping)]
     settings = get_trainer_config(config, **overrides, **({"callbacks": named} if named else {}))
-    return settings, [one for one in callbacks if isinstance(one, Callback)]
+    return settings, [one for one in callbacks if not isinstance(one, Mapping)]
 
 
 def trainer_class(name: str, base: type[Kind]) -> type[Kind]:

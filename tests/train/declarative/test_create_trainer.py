@@ -344,7 +344,10 @@ class Unconfigured(nn.Module):
             r"callbacks: number 1: found 'EarlyStoping' \(did you mean EarlyStopping",
         ),
         ({"callbacks": [{"type": "EMA", "rate": 1}]}, "callbacks: number 1: EMA takes others"),
-        ({"callbacks": [{"type": "mlx.nn.ReLU"}]}, "gave a ReLU, expected a Callback"),
+        (
+            {"callbacks": [{"type": "mlx.nn.ReLU"}]},
+            r"number 1: found ReLU\(\), expected a Callback",
+        ),
     ],
 )
 def test_settings_that_cannot_be(tmp_path, settings, message):
@@ -361,9 +364,9 @@ def test_settings_that_cannot_be(tmp_path, settings, message):
         (EMA(), "callbacks is <audiotrain.train.callbacks.builtin.EMA object"),
         (
             [Rates(), EMA],
-            "callbacks: number 2 is <class 'audiotrain.train.callbacks.builtin.EMA'>, expected a C",
+            "callbacks: number 2: the class EMA, expected an object of it",
         ),
-        (["EMA"], "callbacks: number 1 is 'EMA', expected a Callback such as"),
+        (["EMA"], "callbacks: number 1: found 'EMA', expected a Callback"),
     ],
 )
 def test_callbacks_that_are_none(callbacks, message):
