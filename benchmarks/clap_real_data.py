@@ -22,7 +22,7 @@ from audiotrain.datasets.synthesis import sound_scenes
 from audiotrain.evaluation import classification, linear_probe
 from audiotrain.features import audio
 from audiotrain.models.clap.feature_extraction import ClapFeatures
-from audiotrain.recipes.clap.embedder import Embedder, as_clip
+from audiotrain.recipes.clap.embedder import Embedder
 from audiotrain.recipes.clap.scoring import score_clips
 
 TEST_FOLD = "5"
@@ -154,9 +154,8 @@ def windows_gain(embedder: Embedder, clips: list[captions.Clip]) -> tuple[float,
             audio.write(paths[-1], np.concatenate(parts), RATE)
             classes.append(number % len(names))
         texts = embedder.text([f"This is a sound of {name}" for name in names])
-        recordings = [as_clip(path) for path in paths]
-        _, spans, _ = embedder.embed_windows(recordings, "long recordings", strict=True)
-        for one, target in zip(spans, classes, strict=True):
+        embedded = embedder.embed(paths, "long recordings", strict=True)
+        for one, target in zip(embedded.spans, classes, strict=True):
             right.append([np.argmax(texts @ v) == target for v in (one.embeddings[0], one.mean)])
     first, mean = np.mean(right, axis=0)
     return float(first), float(mean)

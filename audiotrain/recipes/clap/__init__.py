@@ -1,9 +1,8 @@
 """CLAP: `python -m audiotrain.recipes.clap`.
 
-clips.py          Composed scenes; which clips can be decoded
 commands.py       train, evaluate, cv, embed, search, classify, export
 cv.py             Cross-validation of what a CLAP's embeddings know of classes
-dataset.py        Captioned clips as training samples; outputs of frozen towers in their place
+dataset.py        Captioned clips as training samples; which can be decoded
 embedder.py       A trained CLAP as a tool
 finetuning.py     Modes: which parameters are trained; their learning rates
 frozen_towers.py  Outputs of frozen towers, computed once and kept on disk

@@ -31,12 +31,11 @@ from audiotrain.datasets.paths import recordings
 from audiotrain.datasets.summary import ProblemLog
 from audiotrain.evaluation import linear_probe, plots
 from audiotrain.models.clap.model import logit_scale
-from audiotrain.recipes.clap.clips import refuse_one_meaning
 from audiotrain.recipes.clap.cv import cross_validate
 from audiotrain.recipes.clap.embedder import MODEL, Embedder
-from audiotrain.recipes.clap.index import Index, build
+from audiotrain.recipes.clap.index import Index
 from audiotrain.recipes.clap.pretrained import export
-from audiotrain.recipes.clap.recipe import ClapRecipe
+from audiotrain.recipes.clap.recipe import ClapRecipe, refuse_one_meaning
 from audiotrain.recipes.clap.scoring import Scores, embed_prompts, score_clips
 from audiotrain.recipes.clap.settings import (
     ClassifySettings,
@@ -169,9 +168,9 @@ def index_folder(embedder: Embedder, folder: Path, windows: bool, strict: bool) 
     """The embeddings of all audio in a folder, or of one file."""
     problems: list[str] = []
     clips = recordings(folder, problems)
-    index, unreadable = build(embedder, clips, windows, strict)
-    split.print_left_out(problems + unreadable, len(clips), "recordings")
-    return index
+    embedded = embedder.embed(clips, "embedding", strict)
+    split.print_left_out(problems + embedded.problems, len(clips), "recordings")
+    return Index.of(embedded, windows, embedder.digest)
 
 
 def search(settings: SearchSettings) -> list[dict]:

@@ -10,19 +10,23 @@ has "audio_vector" or "text_vector" (width,) float32 instead of their inputs.
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 
 from audiotrain.config.schema import NonNegative, NonNegativeInt, Share, validated
 from audiotrain.datasets.items import Clip, meaning
 from audiotrain.datasets.synthesis import sound_scenes
-from audiotrain.features import augment
+from audiotrain.features import audio, augment
 from audiotrain.features.cache import FeatureCache
 from audiotrain.models.clap.feature_extraction import ClapFeatures
 from audiotrain.models.clap.tokenizer import Tokenizer
+from audiotrain.recipes.common.preparation import prepare
 from audiotrain.train.data.collate import default_collate
 from audiotrain.train.data.datasets import ArrayDataset
 from audiotrain.train.data.loader import DataLoader, Dataset
+from audiotrain.train.distributed.ranks import SingleProcess
 
 BLEND_RANGE = 8.0  # dB by which one of two blended clips is louder, at most
 TOKEN_STEP = 16  # captions of a batch are padded to a multiple of it
@@ -334,3 +338,37 @@ def collate(samples: list[Sample]) -> Sample:
         for name in ("input_ids", "attention_mask"):
             batch[name] = batch[name][:, :length]
     return batch
+
+
+def read_through(samples: CaptionedClips, cache: Path, ranks: SingleProcess) -> list[str | None]:
+    """For each clip None, or a line with the reason that it cannot be decoded to its end. The
+    samples' cache has the inputs of short clips then. All cores and all `ranks` share the clips."""
+    tried = FeatureCache(cache / "tried")
+    return prepare(
+        partial(_problem, samples, tried),
+        range(len(samples)),
+        "reading",
+        name=samples.describe,
+        caches=[tried] if samples.mels is None else [tried, samples.mels],
+        ranks=ranks,
+    )
+
+
+def _problem(samples: CaptionedClips, tried: FeatureCache, index: int) -> str | None:
+    """Why a clip cannot be decoded to its end."""
+    clip = samples.clips[index]
+    try:
+        if samples.keeps(index):
+            samples.sound(index)
+        elif not isinstance(clip.audio, sound_scenes.Scene):
+            recording = clip.audio
+            tried.get(clip.cache_key()[0], "decodes", lambda: np.array([_decode(recording)]))
+    except (audio.AudioError, ValueError) as error:
+        return str(error)
+    return None
+
+
+def _decode(recording: audio.AudioPath) -> float:
+    """Seconds of a recording that is read through."""
+    rate = audio.info(recording).rate
+    return sum(len(block) for block in audio.stream(recording, rate)) / rate

@@ -7,7 +7,7 @@ batches have one shape, the last one is padded, and rows do not depend on each o
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -49,14 +49,24 @@ class Spans(NamedTuple):
         return l2_normalize(self.embeddings.astype(np.float64).mean(axis=0)).astype(np.float32)
 
 
-class EmbeddedClips(NamedTuple):
-    """The clips that could be read, their embeddings (clips, dim) float32 of length 1 and lengths
-    (clips,) in seconds, and a line for each clip that could not."""
+@dataclass(frozen=True)
+class EmbeddedClips:
+    """The clips that could be read, the windows of each, and a line for each clip that could
+    not."""
 
     clips: list[Clip]
-    embeddings: np.ndarray
-    seconds: np.ndarray
+    spans: list[Spans]
     problems: list[str]
+
+    @cached_property
+    def embeddings(self) -> np.ndarray:
+        """(clips, dim) float32 of length 1."""
+        return np.stack([windows.mean for windows in self.spans])
+
+    @property
+    def seconds(self) -> np.ndarray:
+        """Lengths (clips,)."""
+        return np.array([windows.ends[-1] for windows in self.spans])
 
 
 class Embedder:
@@ -142,24 +152,10 @@ class Embedder:
     def embed(
         self, clips: Iterable[Clip | AudioPath], what: str, strict: bool = False
     ) -> EmbeddedClips:
-        """Embed all clips that can be read. ValueError when none can be read, or when `strict` and
-        one cannot."""
-        read, spans, problems = self.embed_windows([as_clip(clip) for clip in clips], what, strict)
-        return EmbeddedClips(
-            read,
-            np.stack([windows.mean for windows in spans]),
-            np.array([windows.ends[-1] for windows in spans]),
-            problems,
-        )
-
-    def embed_windows(
-        self, clips: Sequence[Clip], what: str, strict: bool = False
-    ) -> tuple[list[Clip], list[Spans], list[str]]:
-        """The clips that can be read, their windows, and a line for each clip that cannot.
-
-        Memory does not depend on the lengths of the clips, but for their embeddings. ValueError
-        when no clip can be read, or when `strict` and one cannot.
-        """
+        """Embed all clips that can be read. Memory does not depend on their lengths, but for the
+        embeddings of their windows. ValueError when none can be read, or when `strict` and one
+        cannot."""
+        clips = [as_clip(clip) for clip in clips]
         if not clips:
             raise ValueError(f"{what}: no clips")
         results: dict[int, Spans | AudioError] = {}
@@ -167,12 +163,12 @@ class Embedder:
             if strict and isinstance(result, AudioError):
                 raise result
             results[number] = result
-        in_order = [results[number] for number in range(len(clips))]
-        problems = [str(result) for result in in_order if isinstance(result, AudioError)]
-        if len(problems) == len(clips):
+        in_order = [(clip, results[number]) for number, clip in enumerate(clips)]
+        problems = [str(result) for _, result in in_order if isinstance(result, AudioError)]
+        read = [(clip, result) for clip, result in in_order if isinstance(result, Spans)]
+        if not read:
             raise ValueError(f"none of {len(clips)} recordings can be read: {problems[0]}")
-        read = [clip for clip, one in zip(clips, in_order, strict=True) if isinstance(one, Spans)]
-        return read, [one for one in in_order if isinstance(one, Spans)], problems
+        return EmbeddedClips([clip for clip, _ in read], [spans for _, spans in read], problems)
 
     def spans(self, clips: Sequence[Clip], what: str) -> Iterator[tuple[int, Spans | AudioError]]:
         """The number of a clip with its windows, or with the error of a clip that cannot be read,

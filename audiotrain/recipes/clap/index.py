@@ -7,7 +7,6 @@ Both hold `embeddings` (rows, dim) float32 of length 1, `clip` (rows,) int32, `s
 import io
 import json
 import zipfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from audiotrain.datasets.items import Clip
-from audiotrain.recipes.clap.embedder import Embedder, Spans
+from audiotrain.recipes.clap.embedder import EmbeddedClips, Spans
 from audiotrain.utils.files import write
 
 FORMAT = "audiotrain-clap-index"
@@ -35,6 +33,16 @@ class Index:
     end: np.ndarray
     ids: list[str]
     model: str
+
+    @classmethod
+    def of(cls, embedded: EmbeddedClips, windows: bool, model: str) -> "Index":
+        """A row for each window of the clips, or for each clip; `model` is the digest."""
+        spans = embedded.spans
+        if not windows:
+            spans = [Spans(one.mean[None], one.starts[:1], one.ends[-1:]) for one in spans]
+        embeddings, starts, ends = (np.concatenate(parts) for parts in zip(*spans, strict=True))
+        clip = np.repeat(np.arange(len(spans)), [len(one.starts) for one in spans])
+        return cls(embeddings, clip, starts, ends, [one.id for one in embedded.clips], model)
 
     def write(self, path: Path) -> None:
         """Write the file, whole or not at all. ValueError when the file system refuses."""
@@ -65,20 +73,6 @@ class Index:
         except DAMAGED as error:
             raise ValueError(f"{path}: not an index that `embed` wrote: {error}") from None
         return index
-
-
-def build(
-    embedder: Embedder, clips: Sequence[Clip], windows: bool, strict: bool = False
-) -> tuple[Index, list[str]]:
-    """An index of clips, a row for each window or each clip, and a line for each clip that is left
-    out since it can't be read. ValueError when none can, or when `strict` and one cannot."""
-    read, spans, problems = embedder.embed_windows(clips, "embedding", strict)
-    if not windows:
-        spans = [Spans(one.mean[None], one.starts[:1], one.ends[-1:]) for one in spans]
-    embeddings, starts, ends = (np.concatenate(parts) for parts in zip(*spans, strict=True))
-    clip = np.repeat(np.arange(len(read)), [len(one.starts) for one in spans])
-    ids = [one.id for one in read]
-    return Index(embeddings, clip, starts, ends, ids, embedder.digest), problems
 
 
 def _read_npz(path: Path) -> Index:

@@ -2,19 +2,19 @@
 
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from audiotrain.datasets.captions import corpus as captions_corpus
 from audiotrain.datasets.captions import discovery
-from audiotrain.datasets.items import Clip, Corpus
+from audiotrain.datasets.items import Clip, Corpus, meaning
 from audiotrain.datasets.summary import ProblemLog
 from audiotrain.features.cache import FeatureCache
 from audiotrain.models.clap.feature_extraction import ClapFeatures
 from audiotrain.models.clap.tokenizer import Tokenizer
-from audiotrain.recipes.clap.clips import compose, read_through, refuse_one_meaning
-from audiotrain.recipes.clap.dataset import Library, Vectors, collate
+from audiotrain.recipes.clap.dataset import Library, Vectors, collate, read_through
 from audiotrain.recipes.clap.embedder import Embedder
 from audiotrain.recipes.clap.frozen_towers import frozen_vectors
 from audiotrain.recipes.clap.pretrained import (
@@ -136,8 +136,7 @@ class ClapRecipe(Recipe[TrainSettings]):
     def score(self, parts: Parts, run: Path) -> Scores:
         """Write the best model's folder, and its scores on the test clips."""
         settings = self.settings
-        model = write_best(self.module, self.start, run)
-        embedder = Embedder.from_folder(model)
+        embedder = Embedder.from_folder(write_best(self.module, self.start, run))
         scores = score_clips(
             embedder, parts["test"], templates=settings.templates, linear_probe=False
         )
@@ -154,3 +153,20 @@ def warn_truncated(tokenizer: Tokenizer, clips: Sequence[Clip]) -> None:
     if longer := tokenizer.longer(texts):
         tokens = f"more than {tokenizer.length} tokens, of which the end is not read"
         print(f"{len(longer)} of {len(texts)} captions have {tokens}: {longer[0]:.40}…")
+
+
+def compose(number: int, seed: int) -> Corpus[Clip]:
+    """Scenes; those of one meaning are a group, so that they are in one part of a split."""
+    corpus = captions_corpus.composed(number, seed)
+    return replace(corpus, items=[replace(clip, group=clip.concept) for clip in corpus.items])
+
+
+def refuse_one_meaning(clips: Sequence[Clip], source: Path) -> None:
+    """ValueError when all captions mean the same."""
+    meanings = {meaning(text, clip.concept) for clip in clips for text in clip.captions}
+    if len(meanings) < 2:
+        count = "1 clip" if len(clips) == 1 else f"{len(clips)} clips that mean the same"
+        example = next(iter(meanings), "")
+        raise ValueError(
+            f"{source}: {count} ({example!r:.60}), expected captions of two meanings or more"
+        )

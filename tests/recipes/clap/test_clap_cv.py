@@ -74,7 +74,8 @@ def test_the_probe_does_not_learn_from_the_fold_it_is_scored_on(place, tmp_path,
 
     def noise(self, clips, *rest):
         found = embed(self, clips, *rest)
-        return found._replace(embeddings=np.eye(len(clips), dtype=np.float32))
+        found.__dict__["embeddings"] = np.eye(len(clips), dtype=np.float32)  # in place of its own
+        return found
 
     monkeypatch.setattr(Embedder, "embed", noise)
     command(*flags(place, tmp_path / "cv"), "--fold-column", "fold")

@@ -14,8 +14,7 @@ from audiotrain.features.cache import FeatureCache
 from audiotrain.models.clap.feature_extraction import ClapFeatures, ClapFeatureSettings
 from audiotrain.models.clap.tokenizer import train_bpe
 from audiotrain.recipes.clap import dataset as captioned
-from audiotrain.recipes.clap.clips import read_through
-from audiotrain.recipes.clap.dataset import CaptionedClips, ClipAugmentation
+from audiotrain.recipes.clap.dataset import CaptionedClips, ClipAugmentation, read_through
 from audiotrain.train.data.loader import DataLoader
 from audiotrain.train.distributed.ranks import SingleProcess
 
