@@ -48,7 +48,10 @@ def chord_scores(reference: Sequence[Segment], estimated: Sequence[Segment]) -> 
         scores[name] = float((compared * seconds)[known].sum() / total) if total else 0.0
         scores[f"{name}_seconds"] = float(total)
     if first:
-        intervals = [_merged_intervals(*cover) for cover in covers]
+        intervals = [
+            mir_eval.chord.merge_chord_intervals(np.stack([bounds[:-1], bounds[1:]], 1), labels)
+            for bounds, labels in covers
+        ]
         scores["overseg"] = float(mir_eval.chord.overseg(*intervals))
         scores["underseg"] = float(mir_eval.chord.underseg(*intervals))
     else:
@@ -153,9 +156,3 @@ def _seconds_by_pair(ours: Cover, theirs: Cover) -> tuple[tuple[list[str], list[
         seconds[pair] = seconds.get(pair, 0.0) + length
     first, second = ([pair[side] for pair in seconds] for side in (0, 1))
     return (first, second), np.array([*seconds.values()])
-
-
-def _merged_intervals(bounds: np.ndarray, labels: list[str]) -> np.ndarray:
-    """Intervals (runs, 2) in seconds of neighbours that are the same chord."""
-    intervals = np.stack([bounds[:-1], bounds[1:]], axis=1)
-    return mir_eval.chord.merge_chord_intervals(intervals, labels)

@@ -96,21 +96,6 @@ class _Octave(NamedTuple):
     kernel: np.ndarray  # (window, 2 * bins): columns for real and imaginary parts in turn
 
 
-def _frequencies(settings: CQTSettings) -> np.ndarray:
-    return settings.fmin * 2.0 ** (np.arange(settings.bins) / settings.bins_per_octave)
-
-
-def _quality(settings: CQTSettings) -> float:
-    """Centre frequency over bandwidth, the same for all bins."""
-    squared = 2.0 ** (2.0 / settings.bins_per_octave)
-    return (squared + 1) / (squared - 1)
-
-
-def _cutoff(settings: CQTSettings) -> float:
-    """The frequency in Hz where the highest wavelet ends."""
-    return _frequencies(settings)[-1] * (1 + 0.5 * HANN_BANDWIDTH / _quality(settings))
-
-
 def _wavelets(frequencies: np.ndarray, rate: float, quality: float) -> np.ndarray:
     """librosa's wavelets as it applies them: a sparse spectrum of length n_fft (a power of two).
 
@@ -149,8 +134,10 @@ def _octaves(settings: CQTSettings) -> list[_Octave]:
         if getattr(settings, name) <= 0:
             raise ValueError(f"{name}={getattr(settings, name)}, expected more than 0")
     rate, hop = float(settings.rate), settings.hop
-    frequencies, quality = _frequencies(settings), _quality(settings)
-    cutoff = _cutoff(settings)
+    frequencies = settings.fmin * 2.0 ** (np.arange(settings.bins) / settings.bins_per_octave)
+    squared = 2.0 ** (2.0 / settings.bins_per_octave)
+    quality = (squared + 1) / (squared - 1)  # centre frequency over bandwidth of every bin
+    cutoff = frequencies[-1] * (1 + 0.5 * HANN_BANDWIDTH / quality)  # where the highest one ends
     if cutoff > rate / 2:
         raise ValueError(
             f"bins={settings.bins} reach {cutoff:.0f} Hz, "

@@ -82,12 +82,26 @@ class Canvas:
         ]
         return np.sum(parts, axis=0) if parts else np.zeros_like(time)
 
-    def impulses(self, count: int, heights: Callable[[int], np.ndarray]) -> np.ndarray:
-        """`count` samples that are not 0, at random times."""
-        sound = np.zeros(len(self.time))
-        positions = self.rng.integers(0, len(sound), count)
-        np.add.at(sound, positions, heights(count))
-        return sound
+    def burst(self, seconds: float, decay: float) -> np.ndarray:
+        """Noise that falls to 1 / e in `decay` seconds."""
+        time = self.times(seconds)
+        return self.noise(len(time)) * np.exp(-time / decay)
+
+    def sine(self, hertz: float) -> np.ndarray:
+        return np.sin(2 * np.pi * hertz * self.time)
+
+    def gate(self, share: float) -> np.ndarray:
+        """True in the first `share` of each of its events."""
+        return ((self.time * self.per_second) % 1) < share
+
+    def scatter(
+        self, heights: Callable[[int], np.ndarray], grain: Callable[[], np.ndarray]
+    ) -> np.ndarray:
+        """A grain of sound `per_second` times a second at random times, at random heights."""
+        count = max(1, round(self.per_second * self.seconds))
+        impulses = np.zeros(len(self.time))
+        np.add.at(impulses, self.rng.integers(0, len(impulses), count), heights(count))
+        return signal.oaconvolve(impulses, grain())[: len(impulses)]
 
 
 class Kind(NamedTuple):
@@ -198,12 +212,8 @@ def _tone(start: float, stop: float) -> Callable[[Canvas], np.ndarray]:
     return lambda c: c.sweep(c.frequency * 2 ** c.line(start, stop))
 
 
-def _steady_tone(c: Canvas) -> np.ndarray:
-    return np.sin(2 * np.pi * c.frequency * c.time)
-
-
 def _whistle(c: Canvas) -> np.ndarray:
-    tone = c.sweep(c.frequency * (1 + 0.02 * np.sin(2 * np.pi * 6 * c.time)))
+    tone = c.sweep(c.frequency * (1 + 0.02 * c.sine(6)))
     return tone + 0.05 * c.band(c.noise(), c.frequency / 1.2, c.frequency * 1.2)
 
 
@@ -214,13 +224,12 @@ def _hiss(c: Canvas) -> np.ndarray:
 def _drum(c: Canvas) -> np.ndarray:
     time = c.times(0.35)
     body = c.sweep(c.frequency * (1 + 1.5 * np.exp(-time / 0.02))) * np.exp(-time / 0.09)
-    return c.repeat(lambda: body + 0.2 * c.noise(len(time)) * np.exp(-time / 0.008), 0.03)
+    return c.repeat(lambda: body + 0.2 * c.burst(0.35, 0.008), 0.03)
 
 
 def _rain(c: Canvas) -> np.ndarray:
-    drops = c.impulses(round(c.per_second * c.seconds), lambda n: c.rng.exponential(1.0, n))
-    ring = c.decaying(0.02, (4500.0, 1.0, 0.02), (6800.0, 0.6, 0.015))
-    patter = signal.oaconvolve(drops, ring)[: len(drops)]
+    drop = c.decaying(0.02, (4500.0, 1.0, 0.02), (6800.0, 0.6, 0.015))
+    patter = c.scatter(lambda count: c.rng.exponential(1.0, count), lambda: drop)
     return patter + 0.4 * c.band(c.noise(), 1500, 12000, order=1)
 
 
@@ -275,8 +284,7 @@ def _waves(c: Canvas) -> np.ndarray:
 
 def _telephone(c: Canvas) -> np.ndarray:
     warble = np.where((c.time * 20) % 1 < 0.5, c.frequency, 1.25 * c.frequency)
-    ringing = ((c.time * c.per_second) % 1) < 0.6
-    return signal.square(2 * np.pi * np.cumsum(warble) / c.rate) * ringing
+    return signal.square(2 * np.pi * np.cumsum(warble) / c.rate) * c.gate(0.6)
 
 
 def _footsteps(c: Canvas) -> np.ndarray:
@@ -298,16 +306,12 @@ def _drops(c: Canvas) -> np.ndarray:
 
 
 def _fire(c: Canvas) -> np.ndarray:
-    count = max(1, round(c.per_second * c.seconds))
-    cracks = c.impulses(count, lambda n: c.rng.exponential(1.0, n))
-    snap = c.noise(round(0.006 * c.rate)) * np.exp(-c.times(0.006) / 0.0015)
-    roar = c.band(c.noise(), 60, 400)
-    return signal.oaconvolve(cracks, snap)[: len(cracks)] + 0.15 * roar
+    cracks = c.scatter(lambda count: c.rng.exponential(1.0, count), lambda: c.burst(0.006, 0.0015))
+    return cracks + 0.15 * c.band(c.noise(), 60, 400)
 
 
 def _alarm(c: Canvas) -> np.ndarray:
-    beeping = ((c.time * c.per_second) % 1) < 0.5
-    return np.tanh(3 * np.sin(2 * np.pi * c.frequency * c.time)) * beeping
+    return np.tanh(3 * c.sine(c.frequency)) * c.gate(0.5)
 
 
 def _string(c: Canvas) -> np.ndarray:
@@ -317,20 +321,17 @@ def _string(c: Canvas) -> np.ndarray:
 
 
 def _helicopter(c: Canvas) -> np.ndarray:
-    blades = np.maximum(0, np.sin(2 * np.pi * c.per_second * c.time)) ** 3
+    blades = np.maximum(0, c.sine(c.per_second)) ** 3
     return (0.1 + blades) * c.band(c.noise(), 40, 500)
 
 
 def _applause(c: Canvas) -> np.ndarray:
-    claps = c.impulses(round(c.per_second * c.seconds), lambda n: c.rng.uniform(0.3, 1.0, n))
-    clap = c.noise(round(0.02 * c.rate)) * np.exp(-c.times(0.02) / 0.004)
-    return c.band(signal.oaconvolve(claps, clap)[: len(claps)], 600, 4000, order=1)
+    claps = c.scatter(lambda count: c.rng.uniform(0.3, 1.0, count), lambda: c.burst(0.02, 0.004))
+    return c.band(claps, 600, 4000, order=1)
 
 
 def _cricket(c: Canvas) -> np.ndarray:
-    chirping = ((c.time * c.per_second) % 1) < 0.4
-    pulses = np.maximum(0, np.sin(2 * np.pi * 60 * c.time)) * chirping
-    return np.sin(2 * np.pi * c.frequency * c.time) * pulses
+    return c.sine(c.frequency) * (np.maximum(0, c.sine(60)) * c.gate(0.4))
 
 
 def _saw(c: Canvas) -> np.ndarray:
@@ -346,7 +347,7 @@ KINDS = {
     "wailing siren": Kind(_wailing_siren, "sounds", (300, 650, 1300), (0.4, 1.2, 4), _LONG),
     "rising tone": Kind(_tone(0, 2), "plays", (120, 300, 800)),
     "falling tone": Kind(_tone(2, 0), "plays", (120, 300, 800)),
-    "steady tone": Kind(_steady_tone, "plays", (150, 600, 2400)),
+    "steady tone": Kind(lambda c: c.sine(c.frequency), "plays", (150, 600, 2400)),
     "whistle": Kind(_whistle, "blows", (900, 1800, 3400)),
     "hiss": Kind(_hiss, "goes on", (1200, 3500, 9000), noun="hiss of steam"),
     "drum": Kind(_drum, "beats", (60, 120, 260), (1.2, 2.8, 7)),
