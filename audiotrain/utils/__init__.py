@@ -3,7 +3,7 @@
 arrays.py        Trees of arrays
 cores.py         Cores that this process may use
 errors.py        A user's mistakes as one line each, and the exit code for them
-files.py         Files that appear whole or not at all, whatever happens while they are written
+files.py         Files that appear whole or not at all; JSON and CSV
 lazy.py          Public names of a package that are imported when they are first used
 process_pool.py  Function calls shared out over worker processes that end with the last result
 progress.py      Progress bars on a terminal, and lines now and then in a log file

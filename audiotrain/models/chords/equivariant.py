@@ -34,7 +34,11 @@ Product = Callable[[mx.array, mx.array], mx.array]
 # fold and unfold are each other's gradient, which is faster than the gradient of a slice.
 
 
-@with_gradient(lambda _, cotangent, __: unfold(cotangent))
+def _fold_gradient(_, cotangent: mx.array, __) -> mx.array:
+    return unfold(cotangent)
+
+
+@with_gradient(_fold_gradient)
 def fold(x: mx.array) -> mx.array:
     """Sum and difference of the last axis's halves (…, 2 * half), as (2, …, half)."""
     half = x.shape[-1] // 2
