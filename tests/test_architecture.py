@@ -111,6 +111,31 @@ def test_imports_go_down():
     assert violations(files) == []
 
 
+# Settings, state and optimization of a run: each is defined in one place.
+HOMES = {
+    "TrainerConfig": "train.declarative.config",
+    "OptimizerSettings": "train.declarative.config",
+    "SchedulerSettings": "train.declarative.config",
+    "get_trainer_config": "train.declarative.config",
+    "TrainerArguments": "train.arguments",
+    "configured_optimizer": "train.declarative.optimizers",
+    "parameter_groups": "train.optimizers",
+    "WarmupCosineScheduler": "train.schedulers",
+    "TrainStep": "train.engine.steps",
+    "restore": "train.trainer_state",
+    "Trainer": "train.trainer",
+}
+
+
+def test_settings_state_and_optimization_have_one_place_each():
+    found: dict[str, list[str]] = {name: [] for name in HOMES}
+    for module, path in modules().items():
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name in found:
+                found[node.name].append(module)
+    assert found == {name: [home] for name, home in HOMES.items()}
+
+
 def test_no_modules_import_each_other_in_a_circle():
     assert circle(modules()) == []
 
