@@ -13,8 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import Field
-from pydantic_core import to_jsonable_python
+from pydantic import ConfigDict, Field, TypeAdapter
 
 from audiotrain.config import flags
 from audiotrain.config.help import print_help
@@ -25,6 +24,7 @@ from audiotrain.utils.text import nearest
 
 Settings = TypeVar("Settings")
 
+PLAIN: TypeAdapter = TypeAdapter(Any, config=ConfigDict(ser_json_inf_nan="constants"))
 HELP = ("-h", "--help")
 FILE = Annotated[Path, Field(description="a file")]
 PRESET = Annotated[str, Field(description="a name")]
@@ -141,7 +141,7 @@ def save(settings: Any, path: str | os.PathLike) -> None:
 
 def to_plain(value: Any) -> Any:
     """Dataclasses as dicts, tuples as lists, paths as text: what JSON and loggers take."""
-    return to_jsonable_python(value)
+    return PLAIN.dump_python(value, mode="json")
 
 
 def choose_command(
