@@ -13,7 +13,7 @@ history.py           The numbers of a run as plain rows
 loggers/             Loggers of the Trainer
 losses.py            Losses on logits and class numbers, contrastive losses
 module.py            TrainModule
-optimizers.py        Optimizers of groups of parameters
+optimizers.py        Optimizers of groups of parameters, settings of AdamW
 protocols.py         What is taken for a callback, a logger and a dataset
 run_folder.py        Run folders
 schedulers.py        Learning rate as a callable of the optimizer step

@@ -14,10 +14,9 @@ from audiotrain.models.chords.equivariant import types_of
 from audiotrain.models.chords.model import ChordModelSettings, FrameChordModel
 from audiotrain.music.chord_classes import HEAD_SIZES, HEADS, IGNORE, chord_pitch_classes
 from audiotrain.recipes.chords.songs import FeatureSettings, Song
-from audiotrain.recipes.common.optimization import WarmupSettings
 from audiotrain.train.losses import ChordRecognitionLoss, inverse_power_weights
 from audiotrain.train.module import OptimizerConfig, TrainModule
-from audiotrain.train.optimizers import Rule, parameter_groups
+from audiotrain.train.optimizers import Rule, WarmupSettings, parameter_groups
 from audiotrain.utils.arrays import arrays_of
 
 

@@ -9,9 +9,14 @@ from pydantic import Field
 from audiotrain.config.schema import Positive, PositiveInt, PositiveShare, ShareBelowOne, validated
 from audiotrain.models.clap.model import CLAP
 from audiotrain.models.lora import add_lora
-from audiotrain.recipes.common.optimization import WarmupSettings
 from audiotrain.train.module import OptimizerConfig
-from audiotrain.train.optimizers import GroupedOptimizer, Rule, layer_decay, parameter_groups
+from audiotrain.train.optimizers import (
+    GroupedOptimizer,
+    Rule,
+    WarmupSettings,
+    layer_decay,
+    parameter_groups,
+)
 from audiotrain.utils.arrays import arrays_of
 
 Mode = Literal["full", "projection", "audio", "text", "lora", "last-n"]

@@ -7,8 +7,9 @@ clips serve only for the scores of each round.
 import json
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -28,14 +29,8 @@ from audiotrain.recipes.common.split import SPLIT, read_split
 from audiotrain.train.distributed import ranks as distributed
 from audiotrain.utils.files import csv_text, write, write_json
 
-
-class PseudoLabel(NamedTuple):
-    """An unlabelled clip with the classes predicted for it, and the smallest of their
-    probabilities."""
-
-    clip: Clip
-    classes: tuple[str, ...]
-    probability: float
+# An unlabelled clip with its predicted classes as labels, and the smallest of their probabilities.
+PseudoLabel = tuple[Clip, float]
 
 
 def pseudo(settings: PseudoSettings) -> dict:
@@ -68,7 +63,7 @@ def pseudo(settings: PseudoSettings) -> dict:
                 why = "the same labels" if labels else f"no label at {settings.threshold:g} or more"
                 print(f"\nno round {number}: {why}")
                 break
-            counts = Counter(name for label in labels for name in label.classes).most_common()
+            counts = Counter(name for clip, _ in labels for name in clip.labels).most_common()
             by_class = ", ".join(f"{name} {count}" for name, count in counts)
             total = f"{len(labels)} of {len(unlabelled)} unlabelled clips"
             print(f"\n{total} are pseudo-labelled: {by_class}")
@@ -165,12 +160,12 @@ def select_pseudo_labels(
             is_confident &= np.arange(len(row)) == row.argmax()
         if is_confident.any():
             names = tuple(task.classes[number] for number in np.flatnonzero(is_confident))
-            labels.append(PseudoLabel(clip, names, float(row[is_confident].min())))
+            labels.append((replace(clip, labels=names), float(row[is_confident].min())))
     return labels
 
 
 def classes_by_id(labels: Sequence[PseudoLabel]) -> dict[str, tuple[str, ...]]:
-    return {label.clip.id: label.classes for label in labels}
+    return {clip.id: clip.labels for clip, _ in labels}
 
 
 def write_table(
@@ -185,12 +180,10 @@ def write_table(
     part_of = {id: name for name, ids in split.items() for id in ids}
     column = "labels" if task.multilabel else "label"
     lines: list[list] = [["file", column, "start", "end", "split", "group", "confidence"]]
-    for clip in corpus.items:
-        if clip.id in part_of:
-            span = clip.start or "", "" if clip.end is None else clip.end
-            part = part_of[clip.id], clip.group
-            lines.append([full_path(clip), "|".join(clip.labels), *span, *part, ""])
-    for label in labels:
-        part, confidence = ("train", label.clip.group), f"{label.probability:.4f}"
-        lines.append([label.clip.audio, "|".join(label.classes), "", "", *part, confidence])
+    rows = [(clip, part_of[clip.id], "") for clip in corpus.items if clip.id in part_of]
+    rows += [(clip, "train", f"{probability:.4f}") for clip, probability in labels]
+    for clip, part, confidence in rows:
+        span = clip.start or "", "" if clip.end is None else clip.end
+        names = "|".join(clip.labels)
+        lines.append([full_path(clip), names, *span, part, clip.group, confidence])
     write(path, csv_text(lines))

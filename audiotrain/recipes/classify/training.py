@@ -8,8 +8,8 @@ import mlx.nn as nn
 from audiotrain.config.schema import NonNegative, NonNegativeInt, Positive, ShareBelowOne, validated
 from audiotrain.models.clap.config import HTSATConfig
 from audiotrain.models.classifiers import EmbeddingClassifier, MelClassifier
-from audiotrain.recipes.common.optimization import AdamWSettings
 from audiotrain.train.module import OptimizerConfig, TrainModule
+from audiotrain.train.optimizers import AdamWSettings
 from audiotrain.train.schedulers import WarmupCosineScheduler
 
 

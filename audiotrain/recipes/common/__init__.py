@@ -18,13 +18,13 @@
     cli.main("loudness", {"train": Command(TrainSettings, train), …}, argv)
 
 TrainSettings inherits `settings.RunSettings`, and has a group `optimization` such as
-`optimization.WarmupSettings`; tests/recipes/common/test_small_recipe.py is a complete recipe.
+`train.optimizers.WarmupSettings`; tests/recipes/common/test_small_recipe.py is a complete
+recipe.
 
 checkpoints.py   The runs that `--checkpoint` names
 cli.py           Commands of a recipe
 crossval.py      A run folder for each fold
 ensemble.py      Several runs as one model, and the file ensemble.json
-optimization.py  AdamW with warm-up and cosine decay
 preparation.py   Features of many recordings, on all cores and over all ranks
 recipe.py        The classes of a recipe: Recipe, Experiment
 settings.py      Settings that recipes share

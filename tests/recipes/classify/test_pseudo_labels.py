@@ -3,6 +3,7 @@
 import csv
 import functools
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,6 @@ from audiotrain.datasets.paths import recordings
 from audiotrain.recipes.classify import cv as classify_cv
 from audiotrain.recipes.classify import ensemble, pseudo_labels
 from audiotrain.recipes.classify.ensemble import Ensemble, join
-from audiotrain.recipes.classify.pseudo_labels import PseudoLabel
 from audiotrain.recipes.common import run as recipe_runs
 from audiotrain.recipes.common.checkpoints import resolve
 from audiotrain.train.crossval import read_folds
@@ -354,7 +354,7 @@ def test_it_ends_when_the_validation_score_falls(place, unlabelled, tmp_path, mo
     monkeypatch.setattr(
         pseudo_labels,
         "select_pseudo_labels",
-        lambda s, r, clips, *a: [PseudoLabel(clips[0], (next(sure),), 0.9)],
+        lambda s, r, clips, *a: [(replace(clips[0], labels=(next(sure),)), 0.9)],
     )
     monkeypatch.setattr(pseudo_labels, "write_table", lambda *a: None)
     monkeypatch.setattr(pseudo_labels, "read_split", lambda path: {"valid": []})
