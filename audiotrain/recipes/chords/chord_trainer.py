@@ -62,7 +62,7 @@ class TrainingConfig:
     warmup_epochs: NonNegativeInt = 5
     """epochs in which the learning rate rises"""
     scheduler: Literal["cosine", "onecycle"] = "cosine"
-    """cosine: a new rate each epoch, down to a hundredth; onecycle: each batch, down to zero"""
+    """cosine: a new rate each epoch, down to a hundredth; onecycle: each step, down to zero"""
     cycle_momentum: bool = False
     """with onecycle: AdamW's first beta falls to 0.85 while the rate rises, and back to 0.95"""
     gradient_clip: NonNegative = 1.0
@@ -78,9 +78,13 @@ class TrainingConfig:
     min_delta: NonNegative = 0.001
     """smallest decrease of the validation loss that counts as an improvement"""
     log_every: PositiveInt = 50
-    """batches from one row of metrics.csv to the next"""
+    """optimizer steps from one row of metrics.csv to the next"""
     device: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto"
     """where to compute; auto: a GPU if MLX has one; cuda and mps are MLX's GPU, too"""
+    gradient_accumulation_steps: PositiveInt = 1
+    """batches whose gradients are averaged for an optimizer step"""
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    """bf16-mixed: layers in bfloat16, for GPUs; parameters, losses and checkpoints in float32"""
 
 
 class ChordModule(TrainModule):
@@ -105,9 +109,10 @@ class ChordModule(TrainModule):
         return loss, losses | head_accuracies(logits, targets)
 
     def configure_optimizers(self) -> OptimizerConfig:
-        config, steps = self._config, self.trainer.num_training_batches
-        if steps is None:
+        config, batches = self._config, self.trainer.num_training_batches
+        if batches is None:
             raise ValueError("train_loader has no length, expected one with len()")
+        steps = -(-batches // config.gradient_accumulation_steps)  # of an epoch
         peak, warmup = config.learning_rate, config.warmup_epochs
         epochs = max(config.num_epochs, warmup + 1)  # a shorter run ends while the rate rises
         cosine = WarmupCosineScheduler(peak, warmup, epochs, min_lr=peak * 1e-2)
@@ -168,6 +173,8 @@ class ChordTrainer:
         self.trainer = Trainer(
             max_epochs=config.num_epochs,
             gradient_clip_val=config.gradient_clip or None,
+            accumulate_grad_batches=config.gradient_accumulation_steps,
+            precision=config.precision,
             default_root_dir=self.folder,
             callbacks=[
                 EarlyStopping("val_loss", config.patience, config.min_delta),

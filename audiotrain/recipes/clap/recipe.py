@@ -130,7 +130,6 @@ class ClapRecipe(Recipe[TrainSettings]):
             can_stop_early=retrieval.is_informative,
             callbacks=[retrieval, runs.AtTrainStart(lambda: withdraw(run))],
             collate=collate,
-            precision=settings.precision,
         )
 
     def score(self, parts: Parts, run: Path) -> Scores:

@@ -3,7 +3,7 @@
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
@@ -92,13 +92,14 @@ class TrainSettings(RunSettings):
     """tokens that a tokenizer learns from the captions, at most, where there is no --pretrained"""
     batch_size: Annotated[int, Field(ge=2)] = 64
     """clips of a batch, for each process under mlx.launch; each is compared with all others"""
+    accumulate: PositiveInt = 1
+    """batches whose gradients are averaged for an optimizer step; clips of different batches are
+    not compared, which `micro_batch` does"""
     micro_batch: NonNegativeInt = 0
     """clips that are embedded at a time, for large batches on small memory; 0: all. The gradients
     are those of the whole batch, and so are the statistics of the input's norm"""
     checkpoint_blocks: bool = False
     """compute the towers' blocks twice to keep less in memory"""
-    precision: Literal["32-true", "bf16-mixed"] = "32-true"
-    """bf16-mixed computes in bfloat16, for GPUs"""
     steps: PositiveInt | None = None
     """optimizer steps; default: 600 without data, `epochs` with data"""
     patience: NonNegativeInt = 0

@@ -38,7 +38,6 @@ class Experiment:
     description: Mapping[str, Any] = field(default_factory=dict)
     callbacks: Sequence[Callback] = ()
     collate: Callable | None = None
-    precision: str = "32-true"
 
 
 class Recipe(ABC, Generic[Settings]):

@@ -354,3 +354,34 @@ def test_a_class_that_the_model_does_not_have_is_reported_and_not_learned(tmp_pa
     trainer = make(tmp_path, num_epochs=1, val_loader=DataLoader(Wrong(3), batch_size=2))
     with pytest.raises(ValueError, match="validation batch 1: chord_type 32, expected 0 to 31"):
         trainer.train()
+
+
+@pytest.mark.parametrize("scheduler", ["cosine", "onecycle"])
+def test_accumulated_batches_equal_the_large_batch(tmp_path, scheduler):
+    def fit(size, **settings):
+        folder = tmp_path / f"{scheduler}-{size}"
+        config = TrainingConfig(
+            checkpoint_dir=folder,
+            batch_size=size,
+            num_epochs=3,
+            warmup_epochs=1,
+            scheduler=scheduler,
+            **settings,
+        )
+        trainer = ChordTrainer(Ear(), Sounds(20), Sounds(10, first=100), config)
+        return trainer, trainer.train()
+
+    (large, expected), (small, history) = fit(8), fit(4, gradient_accumulation_steps=2)
+    assert small.trainer.global_step == large.trainer.global_step == 9
+    for name in ("learning_rate", "train_loss", "val_loss"):
+        assert history[name] == pytest.approx(expected[name], rel=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:precision 'bf16-mixed' on a CPU")
+def test_precision_is_the_trainers(tmp_path):
+    exact, rounded = (
+        make(tmp_path / precision, precision=precision, num_epochs=1).train()["train_loss"][0]
+        for precision in ("32-true", "bf16-mixed")
+    )
+    assert rounded != exact
+    assert rounded == pytest.approx(exact, rel=0.02)
