@@ -38,6 +38,9 @@ _NAMES = {
     ),
     "train.losses": "ChordRecognitionLoss masked_cross_entropy",
     "train.engine.memory": "checkpoint_layers",
+    "train.declarative.aliases": (
+        "BaseTrainerConfig KaggleTrainerConfig MLXTrainer create_kaggle_trainer"
+    ),
     "train.declarative.factory": "create_trainer register_trainer",
     "train.declarative.competition": "CompetitionTrainer create_competition_trainer",
     "train.declarative.config": (
@@ -52,6 +55,7 @@ _NAMES = {
     ),
     "recipes.chords.chord_trainer": "ChordTrainer TrainingConfig",
     "recipes.chords.predictor": "Recognizer",
+    "recipes.common.create_model": "create_model",
     "recipes.clap.embedder": "Embedder",
     "recipes.clap.training": "CLAPTrainModule",
 }

@@ -2,8 +2,7 @@
 
 helpers/seed_blocks.py lists what is changed in a block, and the blocks that are wrong. Each block
 runs in an empty folder, after the blocks that it builds on, with the names that it leaves
-undefined. What is missing in audiotrain is listed in KNOWN_MISSING: whoever adds it removes the
-entry.
+undefined.
 """
 
 import csv
@@ -18,7 +17,7 @@ import numpy as np
 import pytest
 import wandb
 from mlx.utils import tree_flatten, tree_map, tree_unflatten
-from seed_blocks import CHANGES, FUNCTIONS, ROOT, SEEDS, WRONG, Block, blocks
+from seed_blocks import CHANGES, FUNCTIONS, ROOT, SEEDS, WRONG, blocks
 from toy import Losses, Scripted, same, weights
 
 from audiotrain import (
@@ -47,15 +46,6 @@ if not BLOCKS:
     )
 PYTHON = [block for block in BLOCKS.values() if block.language == "python"]
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MLflow's database
-
-# Block -> rows of shared/design/seeds-differences.md, and what is missing.
-KNOWN_MISSING = {
-    "003-01": "row 10: create_model is missing",
-    "003-02": "rows 3, 4 and 10: create_kaggle_trainer is missing, train_with_cv refuses a loader, "
-    "create_submission asks for columns",
-    "003-06": "no row: the model is registered twice, by the trainer and by MLflowCallback",
-    "003-07": "row 10: MLXTrainer and BaseTrainerConfig are missing",
-}
 
 # Block -> those that run before it, in the same namespace.
 MNIST = ["001-01", "001-02", "001-03", "001-04", "001-05"]
@@ -890,13 +880,7 @@ def names(tmp_path, monkeypatch):
     wandb.teardown()  # or the next run would be in this folder
 
 
-def parameter(block: Block):
-    missing = KNOWN_MISSING.get(block.key)
-    marks = [pytest.mark.xfail(strict=True, reason=missing)] if missing else []
-    return pytest.param(block, id=block.id, marks=marks)
-
-
-@pytest.mark.parametrize("block", [parameter(block) for block in PYTHON])
+@pytest.mark.parametrize("block", PYTHON, ids=lambda block: block.id)
 def test_block(block, names, capsys):
     space = names(block.key)
     block.run(block.right(), space)
@@ -936,7 +920,7 @@ def test_every_block_is_known():
     assert count == {"000": 24, "001": 14, "002": 13}
     others = {block.key: block.language for block in BLOCKS.values() if block not in PYTHON}
     assert others == {"002-13": "bash", "003-03": "yaml"}  # bash: run by test_examples
-    for table in (BETWEEN, BUILDS_ON, CHANGES, CHECKS, FUNCTIONS, KNOWN_MISSING, WRONG):
+    for table in (BETWEEN, BUILDS_ON, CHANGES, CHECKS, FUNCTIONS, WRONG):
         assert set(table) <= set(BLOCKS)
 
 

@@ -1,6 +1,5 @@
 """Scores, plots and reports.
 
-calibration.py            Temperatures that calibrate probabilities
 chord_report.py           Numbers, tables and pictures of recognised chords
 chords.py                 mir_eval's scores of chords along time
 classification.py         Accuracy, top-k, confusion matrices, rankings

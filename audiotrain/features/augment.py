@@ -83,7 +83,15 @@ def shift(features: np.ndarray, rng: np.random.Generator, most: int) -> np.ndarr
 
     On mels that is nearly another pitch.
     """
-    up = int(rng.integers(-most, most + 1))
+    return shifted(features, int(rng.integers(-most, most + 1)))
+
+
+def shifted(features: np.ndarray, up: int) -> np.ndarray:
+    """Features (frames, bins) `up` bins higher; the bin at the edge is repeated.
+
+    >>> shifted(np.array([[1, 2, 3]]), 1).tolist()
+    [[1, 1, 2]]
+    """
     bins = np.clip(np.arange(features.shape[-1]) - up, 0, features.shape[-1] - 1)
     return features[..., bins]
 

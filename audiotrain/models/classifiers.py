@@ -1,12 +1,13 @@
-"""Clip classifiers: a tower over log-mel spectrograms, or a head over embeddings."""
+"""Classifiers: a tower over log-mel spectrograms or tokens, or a head over embeddings."""
 
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
 from audiotrain.backend.buffers import Buffered
-from audiotrain.models.clap.config import HTSATConfig
+from audiotrain.models.clap.config import HTSATConfig, RoBERTaConfig
 from audiotrain.models.clap.htsat import HTSAT
+from audiotrain.models.clap.roberta import RoBERTa
 
 
 class MelClassifier(nn.Module):
@@ -27,6 +28,19 @@ class MelClassifier(nn.Module):
         norm = self.tower.batch_norm
         norm.running_mean = mx.array(mean.astype(np.float32))
         norm.running_var = mx.array(np.square(deviation).astype(np.float32))
+
+
+class TextClassifier(nn.Module):
+    """A RoBERTa tower and a linear layer: tokens (batch, tokens) to logits (batch, classes)."""
+
+    def __init__(self, config: RoBERTaConfig, classes: int):
+        super().__init__()
+        self.tower = RoBERTa(config)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.head = nn.Linear(config.hidden_size, classes)
+
+    def __call__(self, input_ids: mx.array, attention_mask: mx.array | None = None) -> mx.array:
+        return self.head(self.dropout(self.tower(input_ids, attention_mask)))
 
 
 class EmbeddingClassifier(Buffered):

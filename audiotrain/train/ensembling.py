@@ -6,6 +6,7 @@ number a label. Weights are fitted on predictions for items that no member was t
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Literal
 
 import numpy as np
@@ -13,6 +14,7 @@ import scipy.optimize
 from scipy.special import expit, log_softmax, logit, softmax
 
 Vote = Literal["mean", "geometric", "majority"]
+Join = Literal["mean", "geometric", "majority", "blend", "stack"]
 TINIEST = 1e-12  # lower bound of a probability before its logarithm
 SMALLEST = 1e-6  # the same in the input of a stacked model
 NEVER = 1e4  # a logit that makes the opposite impossible
@@ -238,6 +240,45 @@ def stack(oof: Sequence[np.ndarray], targets: np.ndarray, C: float = 1.0) -> Sta
     weights, biases = np.zeros((classes, members * classes)), np.full(classes, -NEVER)
     weights[known], biases[known] = coefficients, intercepts
     return Stacked(members, False, weights, biases)
+
+
+def fit_join(
+    how: Join, oof: Sequence[np.ndarray], targets: np.ndarray
+) -> tuple[Vote, tuple[float, ...], Stacked | None]:
+    """How members are joined, for `join_members`: the vote, its weights (none: equal ones), and
+    the stacked model that replaces it. Weights and model are fitted on the members' probabilities
+    `oof` for items that they were not trained on, see `blend_weights` and `stack`.
+    """
+    if how == "blend":
+        return "mean", tuple(blend_weights(oof, targets).tolist()), None
+    return ("mean", (), stack(oof, targets)) if how == "stack" else (how, (), None)
+
+
+def join_members(
+    runs: Sequence[Sequence[np.ndarray]],
+    how: Vote = "mean",
+    weights: Sequence[float] = (),
+    stacked: Stacked | None = None,
+    multilabel: bool = False,
+) -> np.ndarray:
+    """(items, classes) from the probabilities of each run of each member: by a stacked model of
+    each member's mean, or by a vote in which the runs of a member share its weight."""
+    if stacked is not None:
+        return stacked([np.mean(member, axis=0) for member in runs])
+    shares = run_weights(weights, [len(member) for member in runs])
+    return vote(list(chain.from_iterable(runs)), shares, how, multilabel)
+
+
+def run_weights(weights: Sequence[float], sizes: Sequence[int]) -> list[float]:
+    """A weight for each run of members of these `sizes`, whose runs share its weight (none: equal
+    ones); they sum to 1.
+
+    >>> run_weights([3, 1], [1, 2])
+    [0.75, 0.125, 0.125]
+    """
+    shares = member_weights(weights or None, len(sizes))
+    pairs = zip(shares, sizes, strict=True)
+    return [float(share) / size for share, size in pairs for _ in range(size)]
 
 
 def _fit(columns: np.ndarray, targets: np.ndarray, C: float) -> tuple[list, np.ndarray, np.ndarray]:

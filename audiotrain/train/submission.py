@@ -26,13 +26,15 @@ def write_submission(
     path: str | os.PathLike,
     top: int = 1,
     probabilities: bool = True,
+    id_column: str = "id",
 ) -> Path:
     """Write one row an item to `path` and give it back.
 
     ids (items,); columns (classes,); values (items, classes) numbers, or (items,) with one column.
     With a `sample` its header, its ids and their order are the file's; without one, ids and columns
-    as given. A sample with one column that is no class (`fname,label`) gets the names of the `top`
-    most probable classes, with spaces between. `probabilities=False` allows numbers outside 0..1.
+    as given, the ids under `id_column`. A sample with one column that is no class (`fname,label`)
+    gets the names of the `top` most probable classes, with spaces between. `probabilities=False`
+    allows numbers outside 0..1.
 
     ValueError, one line, for an id given twice, or that only one side has, a column that only one
     side has, and a value that is no probability; nothing is written then.
@@ -49,7 +51,7 @@ def write_submission(
     ids, columns = [str(one) for one in ids], [str(one) for one in columns]
     values = _checked(ids, columns, values, probabilities)
     if sample is None:
-        header, order = ["id", *columns], ids
+        header, order = [id_column, *columns], ids
     else:
         header, order = read_sample(sample)
         _match_ids(ids, order, sample)

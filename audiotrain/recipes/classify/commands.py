@@ -104,7 +104,7 @@ def predict(settings: PredictSettings) -> Path:
 def load(settings: EvaluateSettings | PredictSettings) -> Ensemble:
     """The models that the settings name, as one."""
     cache = settings.cache.expanduser()
-    return Ensemble.load(settings.checkpoint, cache, settings.workers, settings.join)
+    return Ensemble.load(settings.checkpoint, cache, settings.workers, settings.join, settings.tta)
 
 
 def distinct(clips: Sequence[Clip]) -> dict[str, Clip]:

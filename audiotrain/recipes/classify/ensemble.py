@@ -7,7 +7,6 @@ model that join them were fitted on.
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import cast, get_args
 
@@ -22,16 +21,22 @@ from audiotrain.recipes.classify.settings import EnsembleSettings
 from audiotrain.recipes.common import split
 from audiotrain.recipes.common.checkpoints import ENSEMBLE, resolve
 from audiotrain.recipes.common.ensemble import EnsembleSpec, are_cross_validations, refuse_used
-from audiotrain.train import crossval, ensembling
-from audiotrain.train.ensembling import Stacked, Vote, vote
+from audiotrain.train import crossval
+from audiotrain.train.ensembling import Stacked, Vote, cross_entropy, fit_join, join_members
 
 
 class Ensemble:
-    """Classifiers of the same classes, whose probabilities are joined as `spec` says. ValueError as
-    `load_classifiers`."""
+    """Classifiers of the same classes, whose probabilities are joined as `spec` says; `tta` as
+    `Classifier.probabilities`. ValueError as `load_classifiers`."""
 
-    def __init__(self, spec: EnsembleSpec, cache: Path, workers: int | None = None):
-        self.spec, self.runs = spec, spec.runs
+    def __init__(
+        self,
+        spec: EnsembleSpec,
+        cache: Path,
+        workers: int | None = None,
+        tta: Sequence[str] = (),
+    ):
+        self.spec, self.runs, self.tta = spec, spec.runs, tta
         self.classifiers = load_classifiers(spec.runs)
         self.task = self.classifiers[0].task
         self.extractors = {
@@ -41,7 +46,12 @@ class Ensemble:
 
     @classmethod
     def load(
-        cls, paths: Sequence[Path], cache: Path, workers: int | None = None, how: Vote | None = None
+        cls,
+        paths: Sequence[Path],
+        cache: Path,
+        workers: int | None = None,
+        how: Vote | None = None,
+        tta: Sequence[str] = (),
     ) -> "Ensemble":
         """What the paths of `--checkpoint` name, see `EnsembleSpec.of`."""
         spec = EnsembleSpec.of(paths, "classify", how, get_args(Vote))
@@ -52,7 +62,7 @@ class Ensemble:
         except (ValueError, KeyError, TypeError) as error:
             file = paths[0] / ENSEMBLE
             raise ValueError(f"{file}: not an ensemble of the classify recipe ({error})") from None
-        return cls(spec, cache, workers)
+        return cls(spec, cache, workers, tta)
 
     def __call__(self, clips: Sequence[Clip]) -> tuple[list[Clip], np.ndarray, list[str]]:
         """The clips that can be read, their probabilities (clips, classes), and a line for each
@@ -67,7 +77,9 @@ class Ensemble:
         if not readable:
             raise ValueError(f"none of {len(clips)} clips can be read: {problems[0]}")
         probabilities = iter(
-            classifier.probabilities([features[classifier.inputs][clip.id] for clip in readable])
+            classifier.probabilities(
+                [features[classifier.inputs][clip.id] for clip in readable], self.tta
+            )
             for classifier in self.classifiers
         )
         by_member = [[next(probabilities) for _ in member] for member in self.spec.members]
@@ -90,12 +102,11 @@ def load_classifiers(runs: Sequence[Path]) -> list[Classifier]:
 def join(
     spec: EnsembleSpec, probabilities: Sequence[Sequence[np.ndarray]], multilabel: bool
 ) -> np.ndarray:
-    """(clips, classes) from the probabilities of each run of each member: by a stacked model of
-    each member's mean, or by a vote in which the runs of a member share its weight."""
-    if stacked := spec.extra.get("stacked"):
-        return Stacked.of(stacked)([np.mean(runs, axis=0) for runs in probabilities])
-    runs = list(chain.from_iterable(probabilities))
-    return vote(runs, spec.run_weights, cast(Vote, spec.join), multilabel)
+    """(clips, classes) from the probabilities of each run of each member."""
+    saved = spec.extra.get("stacked")
+    stacked = Stacked.of(saved) if saved else None
+    how = cast(Vote, spec.join)
+    return join_members(probabilities, how, spec.weights, stacked, multilabel)
 
 
 def ensemble(settings: EnsembleSettings) -> Path:
@@ -138,7 +149,7 @@ def _fit_and_score(settings: EnsembleSettings, task: Task) -> EnsembleSpec:
     names = [*map(str, settings.checkpoint), "equal weights", name]
     for label, probabilities in zip(names, [*oof, equal, joined], strict=True):
         score = report(scores=probabilities).score
-        entropy = ensembling.cross_entropy(probabilities, task.answers(targets))
+        entropy = cross_entropy(probabilities, task.answers(targets))
         print(f"{score:8.3f}{entropy:15.4f}   {label}")
     report(scores=joined).write(settings.output)
     return spec
@@ -149,12 +160,9 @@ def _fit(
 ) -> EnsembleSpec:
     """How the members are joined, from their probabilities (clips, classes) for these clips."""
     members = tuple((path,) for path in settings.checkpoint)
-    answers = task.answers(targets)
-    if settings.join == "blend":
-        return EnsembleSpec(members, tuple(ensembling.blend_weights(oof, answers).tolist()))
-    if settings.join == "stack":
-        return EnsembleSpec(members, extra={"stacked": ensembling.stack(oof, answers).as_dict()})
-    return EnsembleSpec(members, settings.weights, settings.join)
+    how, weights, stacked = fit_join(settings.join, oof, task.answers(targets))
+    extra = {"stacked": stacked.as_dict()} if stacked else {}
+    return EnsembleSpec(members, weights or settings.weights, how, extra)
 
 
 def out_of_fold(

@@ -8,6 +8,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,6 @@ import numpy as np
 from audiotrain.datasets import classes
 from audiotrain.datasets.items import Clip, Corpus
 from audiotrain.datasets.paths import recordings
-from audiotrain.evaluation.calibration import apply_temperature, fit_temperature
 from audiotrain.recipes.classify.dataset import Task
 from audiotrain.recipes.classify.ensemble import Ensemble
 from audiotrain.recipes.classify.recipe import ClassifyRecipe, find, task_of
@@ -27,6 +27,7 @@ from audiotrain.recipes.common.crossval import fold_settings
 from audiotrain.recipes.common.ensemble import EnsembleSpec
 from audiotrain.recipes.common.split import SPLIT, read_split
 from audiotrain.train.distributed import ranks as distributed
+from audiotrain.train.pseudo_labels import select, train_in_rounds
 from audiotrain.utils.files import csv_text, write, write_json
 
 # An unlabelled clip with its predicted classes as labels, and the smallest of their probabilities.
@@ -50,39 +51,41 @@ def pseudo(settings: PseudoSettings) -> dict:
     folder = runs.open_run(settings, "classify-pseudo")
     runs.save_settings(settings, folder)
     print(f"\n{len(unlabelled)} unlabelled clips in {settings.unlabelled}", flush=True)
-    rounds: list[dict] = []
-    labels: list[PseudoLabel] = []
-    for number in range(settings.rounds + 1):
-        run, table = folder / f"round-{number}", settings.data
-        if number:
-            ids = read_split(folder / "round-0" / SPLIT)
-            valid = [clip for clip in corpus.items if clip.id in set(ids["valid"])]
-            last_run, before = folder / rounds[-1]["run"], classes_by_id(labels)
-            labels = select_pseudo_labels(settings, last_run, unlabelled, valid, thresholds)
-            if not labels or classes_by_id(labels) == before:
-                why = "the same labels" if labels else f"no label at {settings.threshold:g} or more"
-                print(f"\nno round {number}: {why}")
-                break
-            counts = Counter(name for clip, _ in labels for name in clip.labels).most_common()
+    rows: list[dict] = []
+    pairs: list[PseudoLabel] = []
+
+    def label(number: int) -> list[Clip]:
+        run = folder / rows[-1]["run"]
+        pairs[:] = select_pseudo_labels(settings, run, unlabelled, corpus, folder, thresholds)
+        return [clip for clip, _ in pairs]
+
+    def train(number: int, labels: list[Clip] | None) -> float:
+        table = settings.data
+        if labels is not None:
+            counts = Counter(name for clip in labels for name in clip.labels).most_common()
             by_class = ", ".join(f"{name} {count}" for name, count in counts)
             total = f"{len(labels)} of {len(unlabelled)} unlabelled clips"
             print(f"\n{total} are pseudo-labelled: {by_class}")
             table = folder / f"labels-{number}.csv"
-            write_table(table, corpus, ids, labels, task)
+            write_table(table, corpus, read_split(folder / "round-0" / SPLIT), pairs, task)
         print(f"\nround {number}", flush=True)
-        rounds.append(_round(settings, run, table, task, len(labels)))
-        best = max(rounds, key=lambda row: row["valid"])  # of equal ones the first
-        write_json(folder / ROUNDS, {"best": best["run"], "rounds": rounds})
-        if rounds[-1]["valid"] < best["valid"]:
-            fell = f"{rounds[-1]['valid']:.3f} after {best['valid']:.3f}"
-            print(f"\nthe validation score fell: {fell}")
-            break
+        run = folder / f"round-{number}"
+        rows.append(_round(settings, run, table, task, len(labels or ())))
+        write_json(folder / ROUNDS, {"best": best_of(rows), "rounds": rows})
+        return rows[-1]["valid"]
+
+    train_in_rounds(settings.rounds, train, label)
     print()
-    for row in rounds:
+    for row in rows:
         scores = f"valid {row['valid']:.3f}   test {row['test']:.3f}"
         print(f"{row['run']:10}{row['pseudo_labelled']:6} pseudo-labelled   {scores}")
-    print(f"best: {folder / best['run']}")
-    return {"best": best["run"], "rounds": rounds}
+    print(f"best: {folder / best_of(rows)}")
+    return {"best": best_of(rows), "rounds": rows}
+
+
+def best_of(rounds: Sequence[dict]) -> str:
+    """The run with the best validation score, of equal ones the first."""
+    return max(rounds, key=lambda row: row["valid"])["run"]
 
 
 def _round(settings: PseudoSettings, run: Path, table: Path, task: Task, added: int) -> dict:
@@ -142,30 +145,23 @@ def select_pseudo_labels(
     settings: PseudoSettings,
     run: Path,
     clips: Sequence[Clip],
-    valid: Sequence[Clip],
+    corpus: Corpus[Clip],
+    folder: Path,
     thresholds: np.ndarray,
 ) -> list[PseudoLabel]:
-    """The clips whose most probable class (of multilabel clips: any class) reaches its threshold,
-    after calibration of the run's model on the labelled `valid` clips."""
+    """The clips that a run's model labels with confidence, after calibration on the labelled
+    validation clips."""
     model = Ensemble(EnsembleSpec(((run,),)), settings.cache.expanduser())
-    task = model.task
-    valid, probabilities, _ = model(valid)
-    temperature = fit_temperature(probabilities, task.targets(valid), task.multilabel)
+    task, ids = model.task, set(read_split(folder / "round-0" / SPLIT)["valid"])
+    valid, probabilities, _ = model([clip for clip in corpus.items if clip.id in ids])
+    known = probabilities, task.targets(valid)
     readable, probabilities, _ = model(clips)
-    probabilities = apply_temperature(probabilities, temperature, task.multilabel)
-    labels = []
-    for clip, row in zip(readable, probabilities, strict=True):
-        is_confident = row >= thresholds
-        if not task.multilabel:
-            is_confident &= np.arange(len(row)) == row.argmax()
-        if is_confident.any():
-            names = tuple(task.classes[number] for number in np.flatnonzero(is_confident))
-            labels.append((replace(clip, labels=names), float(row[is_confident].min())))
-    return labels
-
-
-def classes_by_id(labels: Sequence[PseudoLabel]) -> dict[str, tuple[str, ...]]:
-    return {clip.id: clip.labels for clip, _ in labels}
+    rows = zip(readable, *select(probabilities, thresholds, known, task.multilabel), strict=True)
+    return [
+        (replace(clip, labels=tuple(compress(task.classes, labels))), float(row[labels].min()))
+        for clip, labels, row in rows
+        if labels.any()
+    ]
 
 
 def write_table(

@@ -134,6 +134,8 @@ class ModelsSettings(common.UseSettings):
     join: Vote | None = None
     """how the probabilities of several models are joined: mean, geometric mean or majority;
     default: mean, or as the folder of an ensemble says"""
+    tta: tuple[Literal["shift", "crop"], ...] = ()
+    """test-time augmentation: average over shifts by a mel bin; over crops of each window"""
 
 
 @validated(kw_only=True)

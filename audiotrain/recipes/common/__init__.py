@@ -23,6 +23,7 @@ recipe.
 
 checkpoints.py   The runs that `--checkpoint` names
 cli.py           Commands of a recipe
+create_model.py  Untrained models by name and sizes
 crossval.py      A run folder for each fold
 ensemble.py      Several runs as one model, and the file ensemble.json
 preparation.py   Features of many recordings, on all cores and over all ranks

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from audiotrain.recipes.common.checkpoints import ENSEMBLE, FOLDS, resolve
-from audiotrain.train.ensembling import member_weights
+from audiotrain.train.ensembling import member_weights, run_weights
 from audiotrain.utils.files import write_json
 
 
@@ -32,9 +32,7 @@ class EnsembleSpec:
     @property
     def run_weights(self) -> list[float]:
         """A weight for each run; they sum to 1."""
-        weights = member_weights(self.weights or None, len(self.members))
-        pairs = zip(weights, self.members, strict=True)
-        return [float(weight) / len(member) for weight, member in pairs for _ in member]
+        return run_weights(self.weights, [len(member) for member in self.members])
 
     @classmethod
     def of(

@@ -70,6 +70,36 @@ class Subset(Dataset):
         return self.dataset.describe(self.rows[index])
 
 
+class Concatenated(Dataset):
+    """The items of datasets one after the other.
+
+    >>> list(Concatenated([5, 6], [7]))
+    [5, 6, 7]
+    """
+
+    def __init__(self, *datasets: Any):
+        self.datasets = datasets
+
+    def __len__(self) -> int:
+        return sum(map(len, self.datasets))
+
+    def __getitem__(self, index: int) -> Any:
+        dataset, index = self._at(index)
+        return dataset[index]
+
+    def get(self, index: int, rng: np.random.Generator) -> Any:
+        """An item by `get` of its dataset, where it has that."""
+        dataset, index = self._at(index)
+        return dataset.get(index, rng) if hasattr(dataset, "get") else dataset[index]
+
+    def _at(self, index: int) -> tuple[Any, int]:
+        for dataset in self.datasets:
+            if index < len(dataset):
+                return dataset, index
+            index -= len(dataset)
+        raise IndexError(index)
+
+
 def as_dataset(data: Any) -> Any:
     """Arrays with a row an item as a Dataset; anything else as it is."""
     return ArrayDataset(data) if are_arrays(data) else data

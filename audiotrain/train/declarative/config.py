@@ -24,6 +24,7 @@ from audiotrain.config.schema import (
 from audiotrain.config.yaml_files import preset_file, preset_names
 from audiotrain.train.arguments import Batches, BatchesOrNone, TimeLimit
 from audiotrain.train.declarative.names import CALLBACKS, OPTIMIZERS, SCHEDULERS, TRAINERS
+from audiotrain.train.ensembling import Join
 from audiotrain.utils.text import nearest
 
 PRESETS = Path(__file__).parent / "presets"
@@ -55,6 +56,7 @@ def _callback(settings: dict[str, Any]) -> dict[str, Any]:
     return settings
 
 
+Transform = Annotated[str, Field(pattern=r"\.", description="an import path")] | None
 TypedSettings = Annotated[dict[str, Any], AfterValidator(_with_type)]
 CallbackSettings = Annotated[dict[str, Any], AfterValidator(_callback)]
 
@@ -109,6 +111,9 @@ class DataSettings:
     """threads that prepare batches"""
     shuffle: bool = True
     """train in another order in each epoch"""
+    tta: tuple[Transform, ...] = ()
+    """test-time augmentation: import paths of functions batch -> batch, and null for the batch as
+    it is, whose predictions are averaged"""
 
 
 @validated
@@ -186,10 +191,23 @@ class CompetitionConfig:
     """models, each trained without one part of the groups"""
     enable_ensemble: bool = True
     """predict by all folds' models; otherwise by that of the best fold"""
-    ensemble_method: Literal["mean", "geometric", "majority"] = "mean"
-    """how the folds' predictions are joined; the last two expect probabilities (items, classes)"""
+    ensemble_method: Join = "mean"
+    """how the folds' predictions are joined: mean, geometric, majority; by weights (blend) or a
+    stacked model (stack) that are fitted on out-of-fold predictions. All but mean expect
+    probabilities"""
+    pseudo_rounds: NonNegativeInt = 0
+    """rounds in which the folds train on pseudo-labelled test data, too"""
+    pseudo_threshold: PositiveShare = 0.9
+    """smallest calibrated probability of a pseudo-label"""
     sample_submission: Path | None = None
     """CSV whose columns, ids and order a submission has"""
+    id_column: str = "id"
+    """name of the ids in a submission without a sample"""
+    columns: tuple[str, ...] = ()
+    """names of what the model predicts, in their order"""
+    values: Literal["probabilities", "labels", "numbers"] = "probabilities"
+    """what a submission has of the predictions; labels: 1 for a probability of 0.5 or more, of
+    several classes the number of the most probable one"""
 
 
 @validated

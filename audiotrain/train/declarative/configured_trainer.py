@@ -27,6 +27,7 @@ from audiotrain.train.loggers.build import run_loggers
 from audiotrain.train.protocols import CallbackProtocol, check_protocol, is_dataset
 from audiotrain.train.run_folder import begun
 from audiotrain.train.trainer import Trainer
+from audiotrain.train.tta import Transform, TransformedLoader, means
 from audiotrain.utils.files import write_json
 
 # Settings that a resumed run may change, by how their names begin. LENGTH may not change in a
@@ -35,7 +36,8 @@ LENGTH = "training.num_epochs", "training.max_steps", "training.max_time"
 CHANGEABLE = tuple(
     "tracking. data.num_workers training.log_steps training.progress training.output_dir "
     "competition.competition_name competition.enable_ensemble competition.ensemble_method "
-    "competition.sample_submission".split()
+    "competition.sample_submission competition.id_column competition.columns competition.values "
+    "competition.pseudo_rounds".split()
 )
 
 
@@ -80,6 +82,7 @@ class ConfiguredTrainer:
         assert saver is not None  # of `_callbacks`
         self.saver, self.checkpoints = saver, saver.folder(self.trainer)
         self._loaded: Path | None = None
+        self._loggers = list(self.trainer.loggers)  # without those that callbacks bring
 
     def train(self, train_loader: Any, val_loader: Any = None, resume: bool = False) -> TrainResult:
         """Train on batches, or on a Dataset or arrays, of which `data` makes batches.
@@ -117,7 +120,7 @@ class ConfiguredTrainer:
             }
             write_json(self.run / "metrics.json", result.metrics | best)
         if newest := result.best_checkpoint or result.last_checkpoint:
-            for logger in trainer.loggers:
+            for logger in self._loggers:
                 logger.log_model(newest)
         return result
 
@@ -127,10 +130,27 @@ class ConfiguredTrainer:
         path = self._loaded if checkpoint is None else self._checkpoint(checkpoint)
         return self._evaluator().test(self.module, self.loader(loader), ckpt_path=path)
 
-    def predict(self, loader: Any, checkpoint: str | Path | None = None) -> list:
-        """What the module's `predict_step` gives for each batch; see `evaluate`."""
+    def predict(
+        self,
+        loader: Any,
+        checkpoint: str | Path | None = None,
+        tta: Sequence[Transform] | None = None,
+    ) -> list:
+        """What the module's `predict_step` gives for each batch; see `evaluate`.
+
+        tta: functions `batch -> batch`, and None for the batch as it is, whose predictions, arrays,
+        are averaged: `[None, flipped]`; default: those of the setting `data.tta`.
+        """
         path = self._loaded if checkpoint is None else self._checkpoint(checkpoint)
-        return self._evaluator().predict(self.module, self.loader(loader), ckpt_path=path)
+        loader = self.loader(loader)
+        if tta is None:
+            tta = [
+                None if one is None else imported(one, "data.tta") for one in self.config.data.tta
+            ]
+        if not tta:
+            return self._evaluator().predict(self.module, loader, ckpt_path=path)
+        loader = TransformedLoader(loader, tta)
+        return means(self._evaluator().predict(self.module, loader, ckpt_path=path), len(tta))
 
     def save_checkpoint(self, path: str | Path) -> None:
         """Write all that is needed to continue; ValueError before anything was trained."""

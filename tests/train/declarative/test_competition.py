@@ -277,7 +277,7 @@ def test_folds_are_child_runs_in_mlflow(tmp_path, monkeypatch):
         (Points(40), {"groups": ["a"] * 40}, "folds=3, but 40 items are of 1 groups"),
         (Points(40), {"groups": GROUPS[:5]}, "5 groups for 40 items, expected one each"),
         (Points(40), {"ids": ["a"] * 40}, "id 'a' occurs twice|40 items are of 1 groups"),
-        (iter([]), {}, "was given a list_iterator, expected a Dataset or arrays"),
+        (iter([]), {}, "was given a list_iterator, expected a Dataset, arrays or a"),
     ],
 )
 def test_data_that_cannot_be_divided(tmp_path, data, options, message):
@@ -336,7 +336,7 @@ def test_settings_may_name_a_competition_trainer_of_ones_own(tmp_path):
 
 def test_submissions_need_test_data_and_a_sample(tmp_path):
     run = create_competition_trainer(Plain, "tones", None, {}, **quiet(tmp_path))
-    with pytest.raises(ValueError, match="give a sample_submission, or ids and columns"):
+    with pytest.raises(ValueError, match="names of what is predicted are not known: give columns"):
         run.create_submission()
     with pytest.raises(ValueError, match="no test data: give some"):
         run.create_submission(ids=["a"], columns=NAMES)

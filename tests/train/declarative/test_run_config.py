@@ -166,7 +166,7 @@ def test_all_mistakes_of_a_file_are_told_with_their_lines(tmp_path):
         f"{path}:11: key 'optimizer' is given twice",
         f"{path}:3: optimizer.weigt_decay: no such setting (did you mean optimizer.weight_decay?)",
         f"{path}:9: data: found '3', expected settings of its own: data.batch_size, "
-        f"data.num_workers, data.shuffle",
+        f"data.num_workers, data.shuffle, data.tta",
         f"{path}:2: optimizer.learning_rate=-2.0, expected more than 0",
         f"{path}:8: training.eval_strategy: found 'always', expected one of no, steps, epoch",
         f"{path}:7: training.early_stopping.enabled: found 'maybe', expected true or false",

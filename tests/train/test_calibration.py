@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from audiotrain.evaluation import calibration
+from audiotrain.train import calibration
 
 
 @pytest.mark.parametrize("multilabel", [False, True])
