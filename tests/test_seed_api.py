@@ -410,7 +410,11 @@ ITEMS = [
     *numbered(3, *range(1, 23)),
     *numbered(4, *range(1, 13)),
 ]
-GATES = [f"gate {n}" for n in range(1, 16)] + [f"mistake {n}" for n in range(1, 15)]
+GATES = [
+    *(f"also {n}" for n in range(1, 20)),
+    *(f"gate {n}" for n in range(1, 16)),
+    *(f"mistake {n}" for n in range(1, 15)),
+]
 
 
 def tables() -> dict[str, list[str]]:
@@ -418,7 +422,7 @@ def tables() -> dict[str, list[str]]:
     found = {}
     for line in (TESTS / "SEEDS.md").read_text(encoding="utf-8").splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]
-        if re.fullmatch(r"S\d-\d\d|(gate|mistake) \d+", cells[0]):
+        if re.fullmatch(r"S\d-\d\d|(also|gate|mistake) \d+", cells[0]):
             assert cells[0] not in found, f"{cells[0]} has two rows"
             found[cells[0]] = re.findall(r"`([^`]+)`", cells[-1])
     return found

@@ -52,6 +52,7 @@ def test_the_page_holds_all_and_asks_for_nothing(tmp_path):
         "x": [10, 20, 30, 40],
         "y": [2.0, 1.5, 1.0, 1.25],
     }
+    assert found["runs"][1]["series"] == found["runs"][0]["series"]  # each run has its curves
     cells = found["runs"][0]["confusions"][0]["cells"]
     assert cells == [[0, 0, 6], [0, 1, 2], [1, 1, 4]]
     assert found["runs"][1]["tables"][0]["rows"] == [["dog.wav", 3]]

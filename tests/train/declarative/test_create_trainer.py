@@ -262,9 +262,10 @@ def test_a_stopped_run_continues_exactly(tmp_path):
     create_trainer(Plain, {}, **half).train(Points(40), Points(20))
     with pytest.raises(ValueError, match="half: holds a run already"):
         create_trainer(Plain, {}, **half).train(Points(40), Points(20))
-    more = create_trainer(Plain, tmp_path / "half", num_epochs=3)
+    more = create_trainer(Plain, tmp_path / "half", [rates := Rates()], num_epochs=3)
     more.train(Points(40), Points(20), resume=True)
     assert same(weights(whole.module), weights(more.module))
+    assert len(rates.rates) == 4  # the steps of the two epochs that were left
     other = create_trainer(Plain, tmp_path / "half", learning_rate=0.5)
     with pytest.raises(ValueError, match="resume: optimizer.learning_rate is 0.5, expected 0.001"):
         other.train(Points(40), Points(20), resume=True)
