@@ -18,7 +18,6 @@ from pathlib import Path
 from audiotrain.datasets.chords import discovery
 from audiotrain.recipes.chords.songs import (
     FeatureSettings,
-    Renderings,
     SongLibrary,
     compose_songs,
     load_renderings,
@@ -29,7 +28,7 @@ from audiotrain.utils.cores import available_cores
 def prepare(settings: argparse.Namespace) -> float:
     """Seconds in this process and its workers."""
     items = [] if settings.data is None else discovery.discover(settings.data).items
-    chosen = [Renderings.of(item, range(settings.renderings)) for item in items[: settings.songs]]
+    chosen = [(item, range(settings.renderings)) for item in items[: settings.songs]]
     with tempfile.TemporaryDirectory() as cache:
         library = SongLibrary(FeatureSettings(), Path(cache))
         begun = time.perf_counter()

@@ -19,7 +19,6 @@ from audiotrain.recipes.chords import predictor, scoring
 from audiotrain.recipes.chords.dataset import Sequential, Windows
 from audiotrain.recipes.chords.settings import TrainSettings
 from audiotrain.recipes.chords.songs import (
-    Renderings,
     Song,
     SongLibrary,
     compose_songs,
@@ -67,11 +66,9 @@ class ChordRecipe(Recipe[TrainSettings]):
 
     def load(self, items: Sequence[tuple[str, Item]]) -> list[list[Song] | str]:
         self.items |= {item.id: item for _, item in items}
-        renderings = [
-            Renderings.of(item, range(self.settings.renderings if part == "train" else 1))
-            for part, item in items
-        ]
-        return load_renderings(self.library, renderings, distributed.join())
+        counts = {"train": self.settings.renderings}
+        wanted = [(item, range(counts.get(part, 1))) for part, item in items]
+        return load_renderings(self.library, wanted, distributed.join())
 
     def compose(self) -> Songs:
         """The synthesised songs of the run."""

@@ -236,54 +236,44 @@ class SongLibrary:
         return values, self.cache.get(source, key, lambda: compute()[1].strengths())
 
 
-class Renderings(NamedTuple):
-    """The songs that an item becomes: only the first of its renderings has onsets."""
-
-    item: Item
-    numbers: Sequence[int]
-    tuned: bool = False
-
-    @classmethod
-    def of(cls, item: Item, numbers: Sequence[int], tuned: bool = False) -> "Renderings":
-        """Those of a MIDI file; a recording is there once."""
-        return cls(item, numbers if item.midi else (0,), tuned)
-
-    def make(self, function: Callable[[Item, int, bool, bool], T]) -> list[T] | str:
-        """`function(item, number, tuned, onsets)` of each, or why one cannot be read."""
-        try:
-            return [
-                function(self.item, number, self.tuned, number == self.numbers[0])
-                for number in self.numbers
-            ]
-        except ValueError as error:  # an AudioError, too
-            return str(error)
+Renderings = tuple[Item, Sequence[int]]  # the numbers of an item's renderings, if it is a MIDI file
 
 
 def load_renderings(
     library: SongLibrary,
-    chosen: Sequence[Renderings],
+    wanted: Sequence[Renderings],
     ranks: SingleProcess | None = None,
     workers: int | None = None,
+    tuned: bool = False,
 ) -> list[list[Song] | str]:
-    """The songs of each item, or why it cannot be read. What the cache lacks is extracted on all
-    cores, shared out over the `ranks`."""
+    """The songs of each item, of which the first has onsets, or why it cannot be read. What the
+    cache lacks is extracted on all cores, shared out over the `ranks`."""
+    wanted = [(item, numbers if item.midi else (0,)) for item, numbers in wanted]
     problems = prepare(
-        partial(_extract, library),
-        chosen,
+        partial(_extract, library, tuned),
+        wanted,
         "reading",
-        name=lambda one: str(one.item.audio),
+        name=lambda one: str(one[0].audio),
         caches=[library.cache],
         workers=workers,
         ranks=ranks,
     )
-    return [
-        problem or one.make(library.song) for one, problem in zip(chosen, problems, strict=True)
-    ]
+    pairs = zip(wanted, problems, strict=True)
+    return [problem or _of_each(library.song, tuned, one) for one, problem in pairs]
 
 
-def _extract(library: SongLibrary, chosen: Renderings) -> str | None:
-    extracted = chosen.make(library.extract)
+def _extract(library: SongLibrary, tuned: bool, wanted: Renderings) -> str | None:
+    extracted = _of_each(library.extract, tuned, wanted)
     return extracted if isinstance(extracted, str) else None
+
+
+def _of_each(function: Callable[..., T], tuned: bool, wanted: Renderings) -> list[T] | str:
+    """`function(item, number, tuned, onsets)` of each rendering, or why one cannot be read."""
+    item, numbers = wanted
+    try:
+        return [function(item, number, tuned, number == numbers[0]) for number in numbers]
+    except ValueError as error:  # an AudioError, too
+        return str(error)
 
 
 def load_songs(
@@ -296,8 +286,8 @@ def load_songs(
 ) -> list[Song]:
     """One rendering of each item; those that cannot be read go into `log`. ValueError when none
     can be read."""
-    wanted = [Renderings.of(item, [rendering], tuned) for item in items]
-    loaded = load_renderings(library, wanted, workers=workers)
+    wanted = [(item, [rendering]) for item in items]
+    loaded = load_renderings(library, wanted, workers=workers, tuned=tuned)
     return first_renderings(keep_readable(loaded, "songs", log))
 
 

@@ -155,19 +155,19 @@ class Embedder:
         """Embed all clips that can be read. Memory does not depend on their lengths, but for the
         embeddings of their windows. ValueError when none can be read, or when `strict` and one
         cannot."""
-        clips = [as_clip(clip) for clip in clips]
-        if not clips:
+        all_clips = [as_clip(clip) for clip in clips]
+        if not all_clips:
             raise ValueError(f"{what}: no clips")
         results: dict[int, Spans | AudioError] = {}
-        for number, result in self.spans(clips, what):
+        for number, result in self.spans(all_clips, what):
             if strict and isinstance(result, AudioError):
                 raise result
             results[number] = result
-        in_order = [(clip, results[number]) for number, clip in enumerate(clips)]
+        in_order = [(clip, results[number]) for number, clip in enumerate(all_clips)]
         problems = [str(result) for _, result in in_order if isinstance(result, AudioError)]
         read = [(clip, result) for clip, result in in_order if isinstance(result, Spans)]
         if not read:
-            raise ValueError(f"none of {len(clips)} recordings can be read: {problems[0]}")
+            raise ValueError(f"none of {len(all_clips)} recordings can be read: {problems[0]}")
         return EmbeddedClips([clip for clip, _ in read], [spans for _, spans in read], problems)
 
     def spans(self, clips: Sequence[Clip], what: str) -> Iterator[tuple[int, Spans | AudioError]]:

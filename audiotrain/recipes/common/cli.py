@@ -2,11 +2,11 @@
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
 from typing import NamedTuple
 
 from audiotrain import backend, config
 from audiotrain.recipes.common.run import RECIPES, settings_of_resumed
+from audiotrain.recipes.common.settings import RunSettings
 from audiotrain.train.distributed import ranks
 from audiotrain.utils.errors import exit_code
 
@@ -24,7 +24,7 @@ class Command(NamedTuple):
     @property
     def trains(self) -> bool:
         """Whether it makes runs: all ranks run it, it has presets, and it can be resumed."""
-        return "resume" in {field.name for field in fields(self.settings)}
+        return issubclass(self.settings, RunSettings)
 
 
 def main(

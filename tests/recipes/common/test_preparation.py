@@ -20,7 +20,6 @@ from audiotrain.features.cache import FeatureCache
 from audiotrain.music.segments import Segment
 from audiotrain.recipes.chords.songs import (
     FeatureSettings,
-    Renderings,
     SongLibrary,
     compose_songs,
     load_renderings,
@@ -54,7 +53,7 @@ def songs(folder) -> list[Item]:
 
 def prepared(folder, items) -> tuple[list, dict[str, bytes]]:
     library = SongLibrary(FeatureSettings(), folder)
-    loaded = load_renderings(library, [Renderings.of(i, range(2)) for i in items])
+    loaded = load_renderings(library, [(i, range(2)) for i in items])
     made = compose_songs(library, 3, 8.0, [[Segment(0, 2, "C:maj"), Segment(2, 4, "F:min")]])
     loaded += [[song] for song in made]
     return loaded, contents(folder)
