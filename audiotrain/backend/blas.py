@@ -8,6 +8,7 @@ Matrix products are 10 to 60 times as fast; checked with MLX 0.32.
 import ctypes
 import importlib.metadata
 import importlib.util
+import linecache
 import os
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from types import FrameType
 from typing import NamedTuple
 
 from audiotrain.backend.symbol_alias import alias
@@ -71,7 +73,7 @@ def load() -> Blas:
         if os.environ.get(name) == "off":
             return Blas("reference", "", f"{name}=off")
     if "mlx.core" in sys.modules:
-        reason = "mlx was imported before audiotrain: import audiotrain first"
+        reason = f"mlx was imported before audiotrain: move {_importing_line()} above it"
     elif choice:
         if _open(choice):
             return Blas("chosen", choice, VARIABLE)
@@ -89,6 +91,18 @@ def load() -> Blas:
         stacklevel=2,
     )
     return Blas("reference", "", reason)
+
+
+def _importing_line() -> str:
+    """The user's line that imports audiotrain, with its file and number."""
+    frame: FrameType | None = sys._getframe()
+    while frame and frame.f_globals.get("__name__", "").startswith(("audiotrain", "importlib")):
+        frame = frame.f_back
+    if frame is None:
+        return "`import audiotrain`"
+    file, number = frame.f_code.co_filename, frame.f_lineno
+    line = linecache.getline(file, number).strip() or "import audiotrain"
+    return f"`{line}` ({file}:{number})"
 
 
 def has_cuda() -> bool:

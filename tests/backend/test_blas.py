@@ -180,6 +180,15 @@ def test_import_after_mlx_warns_instead_of_pretending():
     assert errors.count("mlx was imported before audiotrain") == (not blas.has_cuda())
 
 
+@ONLY_LINUX
+@pytest.mark.skipif(blas.has_cuda(), reason="MLX computes on a GPU")
+def test_import_after_mlx_names_the_line_to_move(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text("import mlx.core as mx\n\nfrom audiotrain import Trainer\n")
+    _, errors = run(f"import runpy; runpy.run_path({str(script)!r})")
+    assert f"move `from audiotrain import Trainer` ({script}:3) above it" in errors
+
+
 def test_products_are_right():
     import mlx.core as mx
     import numpy as np
