@@ -36,9 +36,7 @@ class ChordReport:
         self.timelines: list[dict] = []
         self.scores: dict[str, list[dict]] = {name: [] for name in DECODINGS}
         self.quality = {name: np.zeros((len(CHORD_TYPES), 2)) for name in DECODINGS}
-        self.confusions = {
-            head: np.zeros((len(names), len(names)), np.int64) for head, names in NAMES.items()
-        }
+        self.tracker = classification.MetricsTracker()  # of frames
         self.intervals = np.zeros((len(CHORD_TYPES), 12), np.int64)
         self._right: dict[str, list[np.ndarray]] = defaultdict(list)
 
@@ -72,21 +70,17 @@ class ChordReport:
     ) -> None:
         """Count the frames of a song: labels `classes` (frames, 3), negative ones ignored; scores
         (frames, classes) by each of `heads`; the most likely whole chords `decoded` (frames, 3)."""
-        best = np.stack([head.argmax(-1) for head in heads], -1)
+        self.tracker.update({}, heads, dict(zip(HEADS, classes.T, strict=True)), len(classes))
         for number, name in enumerate(HEADS):
             target = classes[:, number]
             valid = target >= 0
-            self._right[f"{name}_acc"].append(best[valid, number] == target[valid])
             for k in (3, 5):
                 ranked = np.argpartition(-heads[number][valid], k, axis=-1)[:, :k]
                 self._right[f"{name}_top{k}"].append((ranked == target[valid, None]).any(-1))
-            self.confusions[name] += classification.confusion_matrix(
-                best[:, number], target, len(NAMES[name])
-            )
         is_right = ((decoded == classes) | (classes < 0)).all(-1)
         self._right["chord_acc"].append(is_right[classes[:, 0] >= 0])
         has_root = classes[:, 1] >= 0
-        interval = (best[has_root, 1] - classes[has_root, 1]) % 12
+        interval = (heads[1][has_root].argmax(-1) - classes[has_root, 1]) % 12
         np.add.at(self.intervals, (classes[has_root, 0], interval), 1)
 
     def as_dict(self) -> dict:
@@ -100,7 +94,8 @@ class ChordReport:
             result[name] = chords.aggregate_scores(rows)
             result[name]["corpus"]["acqa"] = chords.acqa(self.quality[name])
         right = {name: np.concatenate(parts) for name, parts in self._right.items()}
-        result["frames"] = {name: one.sum() / max(len(one), 1) for name, one in right.items()}
+        result["frames"] = {f"{head}_acc": self.tracker.accuracy(head) for head in HEADS}
+        result["frames"] |= {name: one.sum() / max(len(one), 1) for name, one in right.items()}
         return result | ({"evaluated": self.evaluated} if self.evaluated else {})
 
     def table(self) -> str:
@@ -131,8 +126,9 @@ class ChordReport:
         plots.table_csv(sorted(self.songs, key=lambda row: row["mirex"]), folder / "songs.csv")
         for head, names in NAMES.items():
             stem, title = folder / f"confusion-{head}", head.replace("_", " ").capitalize()
-            plots.confusion_picture(self.confusions[head], names, stem.with_suffix(".png"), title)
-            plots.confusion_csv(self.confusions[head], names, stem.with_suffix(".csv"))
+            matrix = self.tracker.confusions[head]
+            plots.confusion_picture(matrix, names, stem.with_suffix(".png"), title)
+            plots.confusion_csv(matrix, names, stem.with_suffix(".csv"))
         rows = [
             {"chord type": CHORD_TYPES[number]}
             | {f"root +{interval}": int(count) for interval, count in enumerate(counts)}

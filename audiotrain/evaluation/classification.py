@@ -129,7 +129,8 @@ def compute_per_class_metrics(logits, targets) -> dict[str, np.ndarray]:
 
 
 class MetricsTracker:
-    """Mean losses and the accuracy of each head, in percent, over the batches of an epoch."""
+    """Mean losses, the accuracy of each head, in percent, and its confusions, over the batches of
+    an epoch; `confusions[head]` (classes, classes) is that of `confusion_matrix`."""
 
     def __init__(self):
         self.reset()
@@ -138,8 +139,7 @@ class MetricsTracker:
         """Start a new epoch."""
         self._items = 0
         self._loss_sums: dict[str, float] = {}
-        self._correct = dict.fromkeys(HEADS, 0)
-        self._compared = dict.fromkeys(HEADS, 0)
+        self.confusions: dict[str, np.ndarray] = {}
 
     def update(self, loss_dict: Mapping, outputs, targets: Mapping, batch_size: int) -> None:
         """Add a batch: losses by name; logits (..., classes) and targets (...) of each head.
@@ -152,19 +152,21 @@ class MetricsTracker:
         for name, loss in loss_dict.items():
             self._loss_sums[name] = self._loss_sums.get(name, 0.0) + float(loss) * batch_size
         for head in HEADS:
-            logits = _numpy(outputs[head])
-            predictions, known = _with_target(logits.argmax(axis=-1), targets=targets[head])
-            _check_classes(f"{head}: target", known, logits.shape[-1])
-            self._correct[head] += int((predictions == known).sum())
-            self._compared[head] += len(known)
+            try:
+                counts = compute_confusion_matrix(outputs[head], targets[head])
+            except ValueError as error:
+                raise ValueError(f"{head}: {error}") from None
+            self.confusions[head] = self.confusions.get(head, 0) + counts
 
     def get_metrics(self) -> dict[str, float]:
         """Mean losses under their names, and `<head>_acc` in percent for each of HEADS."""
         losses = {name: total / max(self._items, 1) for name, total in self._loss_sums.items()}
-        return losses | {
-            f"{head}_acc": 100 * self._correct[head] / max(self._compared[head], 1)
-            for head in HEADS
-        }
+        return losses | {f"{head}_acc": 100 * self.accuracy(head) for head in HEADS}
+
+    def accuracy(self, head: str) -> float:
+        """Share of right items of a head; 0 without items."""
+        confusion = self.confusions.get(head, np.zeros((1, 1)))
+        return float(np.trace(confusion) / max(confusion.sum(), 1))
 
     def summary(self) -> str:
         """The metrics in one line, for a log."""

@@ -10,6 +10,7 @@ from audiotrain.evaluation import classification
 from audiotrain.evaluation import chords  # isort: skip (BLAS before MLX)
 import mlx.core as mx
 
+from audiotrain.evaluation.chord_report import DECODINGS, ChordReport
 from audiotrain.evaluation.chords import (
     COMPARISONS,
     SEGMENTATIONS,
@@ -17,7 +18,7 @@ from audiotrain.evaluation.chords import (
     aggregate_scores,
     chord_scores,
 )
-from audiotrain.music.chord_classes import CHORD_TYPES, HEADS, IGNORE, encode
+from audiotrain.music.chord_classes import CHORD_TYPES, HEAD_SIZES, HEADS, IGNORE, encode
 from audiotrain.music.segments import Segment, read_lab
 
 
@@ -112,8 +113,30 @@ def test_tracker_over_batches_equals_all_at_once(classified):
     accuracy = sklearn.metrics.accuracy_score(targets[judged], logits[judged].argmax(1))
     assert found["root_acc"] == pytest.approx(100 * accuracy)
     assert tracker.summary().startswith("total_loss 2.1500, chord_type_acc ")
+    np.testing.assert_array_equal(
+        tracker.confusions["root"], classification.compute_confusion_matrix(logits, targets)
+    )
     tracker.reset()
     assert tracker.get_metrics()["root_acc"] == 0
+
+
+def test_the_frames_of_a_chord_report_are_tracked():
+    rng = np.random.default_rng(0)
+    report, tracker = ChordReport(2.0), classification.MetricsTracker()
+    segments = [Segment(0.0, 1.0, "C:maj")]
+    for frames in (20, 30):
+        heads = [rng.normal(size=(frames, size)) for size in HEAD_SIZES]
+        classes = rng.integers(0, HEAD_SIZES, (frames, 3))
+        classes[: frames // 5] = IGNORE
+        report.add_song("song", 1.0, segments, dict.fromkeys(DECODINGS, segments))
+        report.add_frames(classes, heads, classes)
+        tracker.update({}, heads, dict(zip(HEADS, classes.T, strict=True)), frames)
+    found = report.as_dict()["frames"]
+    for name, percent in tracker.get_metrics().items():
+        assert found[name] == pytest.approx(percent / 100)
+        assert 0 < percent < 100
+    for head in HEADS:
+        np.testing.assert_array_equal(report.tracker.confusions[head], tracker.confusions[head])
 
 
 @pytest.mark.parametrize("dtype", [mx.float32, mx.bfloat16, mx.float16])

@@ -57,7 +57,7 @@ class Bfloat16Mixed:
         """ValueError when a trained parameter is not float32; a warning on a CPU."""
         if by_device(cpu=True, gpu=False):
             warnings.warn(
-                "precision 'bf16-mixed' on a CPU is about 50 times slower than '32-true'",
+                "precision 'bf16-mixed' on a CPU is 2 to 50 times slower than '32-true'",
                 stacklevel=5,
             )
         for name, array in arrays_of(module.trainable_parameters()).items():

@@ -125,12 +125,12 @@ def test_top_k_is_that_of_the_metrics():
 
 def test_confusions_count_every_labelled_frame():
     scores = scored(song(WRONG), song(SEGMENTS))
-    confusion = scores.confusions["chord_type"]
+    confusion = scores.tracker.confusions["chord_type"]
     assert confusion.sum() == 2 * 141  # X is not judged
     assert confusion[CHORD_TYPES.index("maj"), CHORD_TYPES.index("min")] == 41
     assert confusion[CHORD_TYPES.index("maj"), CHORD_TYPES.index("maj")] == 41
-    assert scores.confusions["root"].sum() == 2 * 121  # N has no root
-    assert np.trace(scores.confusions["root"]) == 2 * 121
+    assert scores.tracker.confusions["root"].sum() == 2 * 121  # N has no root
+    assert np.trace(scores.tracker.confusions["root"]) == 2 * 121
 
 
 def test_root_intervals_are_measured_upwards():
@@ -230,7 +230,7 @@ def test_what_is_written(tmp_path):
     assert lines[1]["reference"][:-1] == lines[1]["prediction"][:-1] != lines[0]["prediction"][:-1]
     for head in ("chord_type", "root", "bass_note"):
         lines = list(csv.reader((tmp_path / f"confusion-{head}.csv").read_text().splitlines()))
-        assert len(lines) == len(scores.confusions[head]) + 1
+        assert len(lines) == len(scores.tracker.confusions[head]) + 1
         assert (tmp_path / f"confusion-{head}.png").read_bytes()[1:4] == b"PNG"
     intervals = list(csv.DictReader((tmp_path / "root-intervals.csv").read_text().splitlines()))
     assert {row["chord type"] for row in intervals} == {"maj", "7", "min7"}

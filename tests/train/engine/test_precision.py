@@ -296,7 +296,7 @@ def test_trained_bfloat16_parameters_are_refused_and_frozen_ones_are_not(tmp_pat
 def test_slowness_on_a_cpu_is_said(tmp_path):
     if mx.default_device() != mx.Device(mx.cpu):
         pytest.skip("the default device is no CPU")
-    with pytest.warns(UserWarning, match="on a CPU is about 50 times slower"):
+    with pytest.warns(UserWarning, match="on a CPU is 2 to 50 times slower"):
         trainer(tmp_path, **MIXED).fit(Line(), [mx.ones((1, 2))])
 
 
