@@ -8,16 +8,27 @@ import numpy as np
 import pytest
 from toy import Plain, Points, quiet, same, weights
 
-from audiotrain import create_trainer
+import audiotrain
+from audiotrain import create_competition_trainer, create_trainer
 from audiotrain.config import to_plain
 from audiotrain.config.diff import flat
+from audiotrain.config.yaml_files import preset_names
 from audiotrain.train.callbacks import (
     Callback,
     EarlyStopping,
     LearningRateScheduler,
     ModelCheckpoint,
 )
-from audiotrain.train.declarative.config import TrainerConfig, get_trainer_config
+from audiotrain.train import declarative
+from audiotrain.train.declarative.config import (
+    PRESETS,
+    CompetitionConfig,
+    OptimizerSettings,
+    SchedulerSettings,
+    TrainerConfig,
+    TrainingSettings,
+    get_trainer_config,
+)
 
 # As the document's file, each value another than its default.
 EVERY_KEY = {
@@ -175,3 +186,42 @@ def test_a_quick_test_ends_within_four_batches(tmp_path):
     run.train(Points(400), Points(200))
     assert run.trainer.global_step == 4
     assert isinstance(run.saver, ModelCheckpoint)
+
+
+def test_the_documents_six_presets_are_there():
+    names = "quick_test development production kaggle titanic house_prices".split()
+    assert set(names) <= set(preset_names(PRESETS))
+    assert get_trainer_config("kaggle") == get_trainer_config("competition")
+    assert len({repr(get_trainer_config(name)) for name in names}) == 6
+
+
+def test_a_competition_has_its_name_by_either_function(tmp_path):
+    assert audiotrain.create_kaggle_trainer is create_competition_trainer
+    run = create_competition_trainer(Plain, "tones", Points(6), **quiet(tmp_path))
+    assert run.config.competition.competition_name == "tones"
+    assert isinstance(run, audiotrain.CompetitionTrainer)
+    assert len(run.test_data) == 6
+
+
+@pytest.mark.parametrize(
+    ("name", "ours"),
+    [
+        ("BaseTrainerConfig", TrainerConfig),
+        ("KaggleTrainerConfig", CompetitionConfig),
+        ("OptimizerConfig", OptimizerSettings),
+        ("SchedulerConfig", SchedulerSettings),
+    ],
+)
+def test_the_documents_classes_of_settings(name, ours):
+    assert getattr(declarative, name) is ours
+
+
+def test_the_old_way_trains_by_a_config(tmp_path):
+    training = TrainingSettings(num_epochs=3, output_dir=tmp_path / "run", progress=False)
+    optimizer = declarative.OptimizerConfig(learning_rate=0.01)
+    config = declarative.BaseTrainerConfig(optimizer=optimizer, training=training)
+    trainer = audiotrain.MLXTrainer(Plain(), config)
+    assert isinstance(create_trainer(Plain, {}, **quiet(tmp_path)), audiotrain.MLXTrainer)
+    result = trainer.train(Points(40), Points(20))
+    assert len(result.history) == 3
+    assert result.history[-1]["learning_rate"] == pytest.approx(0.01)

@@ -85,6 +85,29 @@ def test_the_callback_of_a_config(store, tmp_path):
     assert client.search_registered_models() == []
 
 
+@pytest.mark.parametrize("declarative", [True, False])
+def test_a_callback_registers_one_version_of_its_runs_model(store, tmp_path, declarative):
+    config = MLflowConfig(
+        "tones", "third", store, log_models=True, register_model=True, model_name="tone-model"
+    )
+    if declarative:
+        callbacks = [MLflowCallback(config)]
+        run = create_trainer(Plain, {}, callbacks, **quiet(tmp_path, num_epochs=1))
+        run.train(Points(40), Points(20))
+        finish(run)
+    else:
+        run = trainer(tmp_path / "run", callbacks=[MLflowCallback(config)])
+        run.fit(Classifier(), *loaders())
+        run.loggers[-1].finish()
+    client = client_of(store)
+    experiment = client.get_experiment_by_name("tones")
+    (found,) = client.search_runs([experiment.experiment_id])
+    (version,) = client.search_model_versions("name='tone-model'")
+    assert version.run_id == found.info.run_id
+    folder = Path(client.download_artifacts(found.info.run_id, "model", str(tmp_path)))
+    assert checkpoint.load_weights(run.module, folder)["global_step"] > 0
+
+
 def test_folds_are_children_of_a_parent(store, tmp_path):
     parent = MLflowLogger("cv", "all", store)
     parent.log_metrics({"mean": 0.5}, 0)
