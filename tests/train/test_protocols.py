@@ -7,10 +7,12 @@ from toy import Classifier, Points, loaders, trainer
 from audiotrain import (
     Callback,
     CallbackProtocol,
+    ChordTrainer,
     DataLoader,
     Dataset,
     DatasetProtocol,
     LoggerProtocol,
+    TrainingConfig,
 )
 from audiotrain.train.loggers import Logger
 
@@ -52,10 +54,19 @@ def test_a_logger_needs_no_base_class(tmp_path):
     assert rows[-1][1]["val_loss"] == run.history.rows[-1]["val_loss"]
 
 
-def test_a_dataset_needs_no_base_class(tmp_path):
+def test_a_dataset_needs_no_base_class():
     Mine = duck(Points)
     own, theirs = (next(iter(DataLoader(kind(), batch_size=8))) for kind in (Mine, Points))
     assert mx.array_equal(own["x"], theirs["x"])
+
+
+def test_a_dataset_without_base_class_is_batched_and_a_list_is_taken_for_batches():
+    batches = [1, 2, 3]
+    config = TrainingConfig(batch_size=8)
+    trained = ChordTrainer(Classifier(), duck(Points)(), batches, config)
+    assert isinstance(trained.train_loader, DataLoader)
+    assert trained.train_loader.batch_size == 8
+    assert trained.val_loader is batches
 
 
 @pytest.mark.parametrize("name", ["on_log", "teardown", "state_dict"])
