@@ -13,13 +13,13 @@ from audiotrain import create_competition_trainer, create_trainer
 from audiotrain.config import to_plain
 from audiotrain.config.diff import flat
 from audiotrain.config.yaml_files import preset_names
+from audiotrain.train import declarative
 from audiotrain.train.callbacks import (
     Callback,
     EarlyStopping,
     LearningRateScheduler,
     ModelCheckpoint,
 )
-from audiotrain.train import declarative
 from audiotrain.train.declarative.config import (
     PRESETS,
     CompetitionConfig,
