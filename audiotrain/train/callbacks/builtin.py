@@ -178,14 +178,18 @@ class LearningRateMonitor(Callback):
         check_interval("logging_interval", logging_interval)
         self.logging_interval = logging_interval
         self._waiting: list[tuple[int, int, dict[str, mx.array]]] = []  # step, epoch, rates
+        self._noted = 0  # the last step that is or was among them
+
+    def setup(self, trainer, module) -> None:
+        self._noted = 0
 
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx) -> None:
-        logged = trainer.global_step % trainer.log_every_n_steps == 0  # the row has the rates
-        if self.logging_interval == "step" and trainer.group == 0 and not logged:
-            step = trainer.global_step, trainer.current_epoch
-            self._waiting.append((*step, self._rates(trainer)))
+        if trainer.group == 0:
+            self._note(trainer)
 
     def on_log(self, trainer, module) -> None:
+        if trainer.epoch_ending:  # a last step may come after the last batch
+            self._note(trainer)
         self._flush(trainer)
         if trainer.epoch_ending == (self.logging_interval == "epoch"):
             for name, rate in self._rates(trainer).items():
@@ -196,6 +200,13 @@ class LearningRateMonitor(Callback):
 
     def teardown(self, trainer, module) -> None:
         self._flush(trainer)
+
+    def _note(self, trainer) -> None:
+        step = trainer.global_step
+        logged = step % trainer.log_every_n_steps == 0  # the row has the rates
+        if self.logging_interval == "step" and not logged and step != self._noted:
+            self._noted = step
+            self._waiting.append((step, trainer.current_epoch, self._rates(trainer)))
 
     def _flush(self, trainer) -> None:
         waiting, self._waiting = self._waiting, []

@@ -145,9 +145,22 @@ class Rows(Logger):
         self.rows.append({"step": step} | metrics)
 
 
+class Unsized:
+    """Batches without a length."""
+
+    def __init__(self, data):
+        self.data = data
+
+    def __iter__(self):
+        return iter(self.data)
+
+
+@pytest.mark.parametrize("sized", [True, False])
 @pytest.mark.parametrize("accumulate", [1, 2])
 @pytest.mark.parametrize("every", [50, 3])
-def test_loggers_get_the_rate_of_each_step_however_seldom_rows_are(tmp_path, every, accumulate):
+def test_loggers_get_the_rate_of_each_step_however_seldom_rows_are(
+    tmp_path, every, accumulate, sized
+):
     rows = Rows()
     model = Line(lambda: optim.SGD(learning_rate=lambda step: 1 / (1 + step)))
     run = trainer(
@@ -159,7 +172,8 @@ def test_loggers_get_the_rate_of_each_step_however_seldom_rows_are(tmp_path, eve
         val_check_interval=2,
         accumulate_grad_batches=accumulate,
     )
-    run.fit(model, [mx.ones((2, 2))] * 7, [mx.ones((2, 2))])
+    data = [mx.ones((2, 2))] * 7
+    run.fit(model, data if sized else Unsized(data), [mx.ones((2, 2))])
     steps = range(1, run.global_step + 1)
     assert run.global_step == (14 if accumulate == 1 else 8)
     rates = [(row["step"], row["lr-SGD"]) for row in rows.rows if "lr-SGD" in row]
