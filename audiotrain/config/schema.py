@@ -52,7 +52,10 @@ def validated(kind=None, *, kw_only=False):
         if len(args) > len(positional):
             expected = f"expected {len(positional) or 'none'}; the others by name"
             raise TypeError(f"{made.__name__}: {len(args)} positional values, {expected}")
-        values = dict(zip(positional, args, strict=False)) | kwargs
+        values = dict(zip(positional, args, strict=False))
+        if twice := sorted(values.keys() & kwargs):
+            raise TypeError(f"{made.__name__}: {twice[0]} is given by position and by name")
+        values |= kwargs
         values = {k: fit(v, hints[k]) if k in hints else v for k, v in values.items()}
         try:
             check(self, **values)

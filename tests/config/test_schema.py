@@ -115,6 +115,8 @@ def test_values_without_names_where_settings_have_names_alone():
         Run(5)
     with pytest.raises(TypeError, match="Optimizer: 4 positional values, expected 3; the others"):
         Optimizer(1e-2, 0.0, 0.0, 1)
+    with pytest.raises(TypeError, match="Optimizer: rate is given by position and by name"):
+        Optimizer(1e-2, rate=0.1)
 
 
 def test_all_mistakes_of_values_and_of_groups_come_at_once(tmp_path):

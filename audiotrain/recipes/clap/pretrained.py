@@ -61,7 +61,14 @@ class Start:
         """As `of` left it. ValueError when the weights of --pretrained are others by now."""
         if settings.pretrained is not None:
             start = cls.pretrained(settings.pretrained)
-            _check_same(pretrained_folder(settings.pretrained), run / START)
+            if (run / START).is_file():  # not of an older run
+                digest = weights_digest(pretrained_folder(settings.pretrained))
+                expected = read_json_object(run / START).get("weights")
+                if digest != expected:
+                    raise ValueError(
+                        f"{start.folder}: its weights have digest {digest}, but the run in {run} "
+                        f"started from {expected}: they were replaced"
+                    )
             return start
         tokenizer = Tokenizer.read(run / "tokenizer", _length(settings.model))
         text = replace(settings.model.text_config, vocab_size=tokenizer.size)
@@ -91,17 +98,6 @@ class Start:
             self.tokenizer.save(folder)
         if not (folder / SETTINGS_FILE).is_file():
             self.features.save(folder)
-
-
-def _check_same(folder: Path, saved: Path) -> None:
-    if not saved.is_file():  # of an older run
-        return
-    digest, expected = weights_digest(folder), read_json_object(saved).get("weights")
-    if digest != expected:
-        raise ValueError(
-            f"{folder}: its weights have digest {digest}, but the run in {saved.parent} started "
-            f"from {expected}: they were replaced"
-        )
 
 
 def _length(config: CLAPConfig) -> int:

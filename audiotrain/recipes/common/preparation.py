@@ -65,23 +65,22 @@ def share_out(
     """
     hosts = _gather(ranks, socket.gethostname())
     here = [rank for rank, host in enumerate(hosts) if host == hosts[ranks.rank]]
-    share = range(here.index(ranks.rank), count, len(here))
+    share = range(here.index(ranks.rank), count, len(here))  # every n-th item
     results: list[str | None] = []
     error: ValueError | None = None
     try:
         results = compute(share, max(1, available_cores() // len(here)))
     except ValueError as raised:
         error = raised
-    answers = _gather(ranks, [list(share), results, None if error is None else str(error)])
+    answers = _gather(ranks, [results, None if error is None else str(error)])
     if error is not None:
         raise error
     lines: list[str | None] = [None] * count
-    for rank, (numbers, of_rank, failure) in enumerate(answers):
+    for rank, (of_rank, failure) in enumerate(answers):
         if failure is not None:
             raise ValueError(f"rank {rank}: {failure}")
         if rank in here:
-            for number, line in zip(numbers, of_rank, strict=True):
-                lines[number] = line
+            lines[here.index(rank) :: len(here)] = of_rank
     return lines
 
 

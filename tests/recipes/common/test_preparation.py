@@ -132,20 +132,20 @@ class TwoRanks(SingleProcess):
 
 def test_ranks_of_a_host_share_the_items(tmp_path):
     made = []
-    ranks = TwoRanks([[0, 2, 4, 6, 8, 10, 12, 14, 16, 18], ["bad", *[None] * 9], None])
+    ranks = TwoRanks([["bad", *[None] * 9], None])
     problems = run(lambda item: made.append(item), FeatureCache(tmp_path), ranks)
     assert made == list(range(1, 20, 2))
     assert problems == ["bad", *[None] * 19]
 
 
 def test_what_fails_on_one_rank_ends_all(tmp_path):
-    ranks = TwoRanks([[0, 2], [], "/data/a.wav: the worker process died"])
+    ranks = TwoRanks([[], "/data/a.wav: the worker process died"])
     with pytest.raises(ValueError, match="^rank 0: /data/a.wav: the worker process died"):
         run(lambda item: None, FeatureCache(tmp_path), ranks)
-    ranks = TwoRanks([[0], [None], None])
+    ranks = TwoRanks([[None], None])
     with pytest.raises(ValueError, match="^no room"):
         run(fails, FeatureCache(tmp_path), ranks)
-    assert ranks.gathered[1][2] == "no room"  # told before it leaves
+    assert ranks.gathered[1][1] == "no room"  # told before it leaves
 
 
 def test_a_rank_that_is_lost_is_a_line(tmp_path):
