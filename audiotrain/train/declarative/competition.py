@@ -176,7 +176,8 @@ class CompetitionTrainer(ConfiguredTrainer):
         known = oof, (classes[:, None] == np.arange(oof.shape[1])).astype(np.float32)
 
         def label(number: int) -> list[dict[int, int]]:
-            predictions = [_predict(fold, self.loader(unlabelled)) for fold in trainers[-1].folds]
+            loader = self.loader(Subset(unlabelled, range(len(unlabelled))))
+            predictions = [_predict(fold, loader) for fold in trainers[-1].folds]
             selected = [select(_as_classes(one), threshold, known)[0] for one in predictions]
             labels = [{int(row): int(k) for row, k in np.argwhere(one)} for one in selected]
             return labels if any(labels) else []
@@ -282,7 +283,7 @@ class CompetitionTrainer(ConfiguredTrainer):
                 "create_submission: the names of what is predicted are not known: give columns (or "
                 "the setting competition.columns), or a sample_submission"
             )
-        test_data = self._given(test_data)
+        test_data = self.test_data if test_data is None else test_data
         predictions = self.predict(test_data, tta=tta)
         if isinstance(predictions, list):
             predictions = _joined(predictions)
@@ -340,11 +341,9 @@ class CompetitionTrainer(ConfiguredTrainer):
 
     def _ids(self, test_data: Any, count: int) -> Sequence:
         """The ids of the test items: those that the data have, or their numbers."""
-        data = self._test_set(test_data)
-        arrays = getattr(data, "arrays", None)
-        name = self.config.competition.id_column
-        if isinstance(arrays, Mapping) and name in arrays:
-            return arrays[name]
+        data, name = getattr(test_data, "dataset", test_data), self.config.competition.id_column
+        if isinstance(data, Mapping) and name in data:
+            return data[name]
         if hasattr(data, "ids"):
             return data.ids
         if self.trainer.is_global_zero:
@@ -438,6 +437,9 @@ class CompetitionTrainer(ConfiguredTrainer):
         data = self.test_data if data is None else data
         if data is None:
             raise ValueError("no test data: give some, or a test_dataloader when creating it")
+        if isinstance(data, Mapping):  # a model has no use for ids
+            name = self.config.competition.id_column
+            data = {key: array for key, array in data.items() if key != name}
         if isinstance(data, DataLoader):
             for name in ("shuffle", "sampler", "batch_sampler"):
                 if getattr(data, name) not in (None, False):

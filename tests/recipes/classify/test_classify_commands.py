@@ -8,6 +8,7 @@ import pytest
 import tiny_clap
 from tiny_clips import (
     INPUT,
+    KINDS,
     QUICK,
     STATISTICS,
     TOWER,
@@ -21,7 +22,9 @@ from tiny_clips import (
 
 from audiotrain import config
 from audiotrain.__main__ import main as audiotrain
+from audiotrain.datasets.paths import recordings
 from audiotrain.recipes.clap.embedder import Embedder
+from audiotrain.recipes.classify.dataset import window
 from audiotrain.recipes.classify.ensemble import Ensemble
 from audiotrain.recipes.classify.features import ClipFeatures
 from audiotrain.recipes.classify.predictor import Classifier
@@ -229,10 +232,53 @@ def test_a_submission_has_the_samples_columns_and_order(quick, place, tmp_path):
 
 def test_models_are_averaged_over_the_whole_of_long_clips(quick, place, tmp_path):
     run = place / "run"
-    from audiotrain.datasets.paths import recordings
-
     clips = recordings(place / "data", [])
     one = Ensemble.load([run], place / "cache")(clips)[1]
     same = Ensemble.load([run, run], place / "cache")(clips)[1]
     np.testing.assert_allclose(one, same)
     np.testing.assert_allclose(one.sum(axis=1), 1, rtol=1e-5)
+
+
+def test_predictions_are_averaged_over_shifts_and_crops(quick, place, tmp_path, capsys):
+    more = [*QUICK, *INPUT, *TOWER, "--steps", 4]
+    base = ["--data", place / "data", "--cache", place / "cache"]
+    assert command(*base, "--output", tmp_path / "tower", *more) == 0
+    classifier = Classifier.from_run(tmp_path / "tower")
+    features = ClipFeatures(classifier.inputs, place / "cache")
+    clips = recordings(place / "data", [])
+    mels = [np.array(extracted.features) for extracted in features.extract(clips)]
+    short = [mel for mel in mels if len(mel) <= classifier.inputs.features.frames]
+    assert len(short) > 3  # of one window each
+    windows = [window(mel, 0, classifier.inputs.features.frames) for mel in short]
+    kept = 3 * len(windows[0]) // 4
+    moved = {
+        "shift": [
+            [np.concatenate([mel[:, :1], mel[:, :-1]], axis=1) for mel in windows],
+            [np.concatenate([mel[:, 1:], mel[:, -1:]], axis=1) for mel in windows],
+        ],
+        "crop": [
+            [window(mel[:kept], 0, len(mel)) for mel in windows],
+            [window(mel[-kept:], 0, len(mel)) for mel in windows],
+        ],
+    }
+    plain = classifier.probabilities(windows)
+    for names in (["shift"], ["crop"], ["shift", "crop"]):
+        each = [classifier.probabilities(one) for name in names for one in moved[name]]
+        expected = np.mean([plain, *each], axis=0)
+        assert not np.allclose(expected, plain, atol=1e-6)
+        np.testing.assert_allclose(classifier.probabilities(short, names), expected, atol=1e-6)
+
+    # The commands take both.
+    use = ["--checkpoint", tmp_path / "tower", "--cache", place / "cache", "--tta", "shift", "crop"]
+    assert command("predict", place / "data", *use, "--output", tmp_path / "out.csv") == 0
+    found = np.array([[float(row[k]) for k in KINDS] for row in rows(tmp_path / "out.csv")])
+    order = [classifier.task.classes.index(name) for name in KINDS]
+    expected = classifier.probabilities(mels, ["shift", "crop"])[:, order]
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    words = ("evaluate", "--data", place / "data", *use, "--output", tmp_path / "scores")
+    assert command(*words) == 0
+    use[1] = place / "run"
+    assert command("predict", place / "data", *use, "--output", tmp_path / "no.csv") == 2
+    assert "tta=shift crop, but the model's input is input.embeddings=statistics" in (
+        capsys.readouterr().err
+    )
