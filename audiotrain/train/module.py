@@ -133,7 +133,7 @@ class TrainModule(Buffered):
         in a hook with the trainer's next row. Without a trainer it does nothing.
 
         A name that begins with "train_", "val_" or "test_" is logged in that stage only. "loss" may
-        only be the array that the step returns."""
+        only be the number that the step returns."""
         trainer = self.__dict__.get("_attached_trainer")
         if trainer is not None:
             trainer.record(name, value)

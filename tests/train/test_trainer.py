@@ -264,19 +264,69 @@ def test_a_loss_may_be_logged_by_its_name_and_a_stage_by_its_prefix(tmp_path, co
     assert tested == {name.replace("val_", "test_"): row[name] for name in row if "val_" in name}
 
 
+EQUAL = {
+    "same gradient": mx.stop_gradient,
+    "float32": lambda loss: (3.0 * loss) / 3.0,
+    "float16": lambda loss: loss.astype(mx.float16),
+    "bfloat16": lambda loss: loss.astype(mx.bfloat16),
+}
+
+
+class Copied(Mean):
+    """Returns `change(loss)` under the name of the loss."""
+
+    def __init__(self, name, change, logged=False):
+        super().__init__()
+        self.given = {"name": name, "change": change, "logged": logged}
+
+    def compute_loss(self, batch):
+        loss, _ = super().compute_loss(batch)
+        number = {self.given["name"]: self.given["change"](loss)}
+        if self.given["logged"]:
+            self.log_dict(number)
+        return loss, {"loss": loss} if self.given["logged"] else number
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize("change", EQUAL)
+def test_an_equal_number_under_the_losss_name_is_the_loss(tmp_path, change, compiled):
+    data, seen = [mx.array([1.0, 2.0, 3.3]), mx.array([math.pi])], []
+
+    class Keys(Callback):
+        def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+            assert set(outputs) == set(outputs.numbers)
+            seen.append((len(outputs), outputs["loss"]))
+
+    module = Copied("loss", EQUAL[change])
+    run, _ = fit(tmp_path, module, (data, data), compile=compiled, callbacks=[Keys()])
+    row = run.history.rows[0]
+    assert {name for name in row if "loss" in name} == {"train_loss", "val_loss"}
+    assert row["val_loss"] == pytest.approx((6.3 + math.pi) / 4)
+    assert seen == [(6, pytest.approx(2.1)), (6, pytest.approx(math.pi))]
+
+
+@pytest.mark.parametrize("accumulated", [1, 2])
 @pytest.mark.parametrize("name", ["loss", "train_loss"])
 @pytest.mark.parametrize("logged", [True, False])
-def test_another_value_under_the_losss_name_is_refused(tmp_path, name, logged):
-    class Other(Mean):
-        def compute_loss(self, batch):
-            loss, _ = super().compute_loss(batch)
-            if logged:
-                self.log(name, 2 * loss)
-            return loss, {} if logged else {name: 2 * loss}
-
-    message = f"metric '{name}' is not the loss that Other.compute_loss returned, expected"
+def test_another_number_under_the_losss_name_is_refused(tmp_path, name, logged, accumulated):
+    module = Copied(name, lambda loss: 1.001 * loss, logged)
+    message = rf"metric '{name}' is 2\.00\d*, but Copied.compute_loss returned a loss of 2, expect"
+    data = ([2 * mx.ones((2,))] * 2,)
     with pytest.raises(ValueError, match=message):
-        fit(tmp_path, Other(), ([mx.ones((2,))],))
+        fit(tmp_path, module, data, accumulate_grad_batches=accumulated)
+
+
+def test_another_number_under_the_losss_name_is_refused_in_a_validation(tmp_path):
+    module = Copied("val_loss", lambda loss: loss + 1)
+    message = "metric 'val_loss' is 2, but Copied.validation_step returned a loss of 1, expected"
+    with pytest.raises(ValueError, match=message):
+        fit(tmp_path, module, ([mx.ones((2,))], [mx.ones((2,))]))
+
+
+def test_a_loss_that_is_nan_is_reported_for_itself(tmp_path):
+    module = Copied("loss", mx.nan_to_num)
+    with pytest.raises(ValueError, match="loss was NaN or infinite in 2 batches in a row"):
+        fit(tmp_path, module, ([mx.array([math.nan])] * 2,), max_skipped_steps=2)
 
 
 def test_dropout_and_batch_norm_rest_during_validation(tmp_path):

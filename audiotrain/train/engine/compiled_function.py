@@ -4,8 +4,10 @@ State is put back when the function raises inside a trace; one packed vector of 
 """
 
 import functools
+import math
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import mlx.core as mx
@@ -23,6 +25,29 @@ from audiotrain.utils.arrays import arrays_of, put_arrays
 MANY_TRACES = 8
 
 
+@dataclass(frozen=True)
+class LossCopy:
+    """The key of a number that a module gives under the name of the loss that `method` returned;
+    `tolerance` of their difference is relative to the loss."""
+
+    name: str
+    method: str
+    tolerance: float
+
+    def check(self, value: float, loss: float) -> None:
+        """ValueError when the number is not the loss; a loss that is not finite says so itself."""
+        if math.isfinite(loss) and not math.isclose(
+            value, loss, rel_tol=self.tolerance, abs_tol=1e-6
+        ):
+            raise ValueError(
+                f"metric {self.name!r} is {value:.9g}, but {self.method} returned a loss of "
+                f"{loss:.9g}, expected the same number, or another name"
+            )
+
+
+Keys = tuple[str | LossCopy, ...]
+
+
 class StepOutputs(Mapping):
     """The numbers of one step, by name; reading one waits for the step, so read seldom.
 
@@ -30,22 +55,27 @@ class StepOutputs(Mapping):
     "learning_rate", and the module's metrics. `examples` is the length of the batch's first array.
     """
 
-    def __init__(self, names: tuple[str, ...], vector: mx.array, examples: int = 0):
-        self.names, self.vector, self.examples = names, vector, examples
+    def __init__(self, keys: Keys, vector: mx.array, examples: int = 0):
+        self._keys, self.vector, self.examples = keys, vector, examples
 
     @functools.cached_property
     def numbers(self) -> dict[str, float]:
-        """All numbers at once."""
-        return dict(zip(self.names, np.array(self.vector).tolist(), strict=True))
+        """All numbers at once; ValueError when one under the name of the loss is another."""
+        found = dict(zip(self._keys, np.array(self.vector).tolist(), strict=True))
+        numbers = {key: number for key, number in found.items() if isinstance(key, str)}
+        for key, number in found.items():
+            if isinstance(key, LossCopy):
+                key.check(number, numbers["loss"])
+        return numbers
 
     def __getitem__(self, name: str) -> float:
         return self.numbers[name]
 
     def __iter__(self):
-        return iter(self.names)
+        return (key for key in self._keys if isinstance(key, str))
 
     def __len__(self) -> int:
-        return len(self.names)
+        return sum(1 for _ in self)
 
 
 class Compiled:
@@ -60,14 +90,14 @@ class Compiled:
         self.body, self.state, self.compile, self.name = body, state, compile, name
         self.trace_count = 0
         self.functions: dict[Structure, Callable[[list[mx.array]], mx.array]] = {}
-        self.names: dict[tuple, tuple[str, ...]] = {}  # of the numbers, by a batch's signature
+        self.keys: dict[tuple, Keys] = {}  # of the numbers, by a batch's signature
         self.leaves: dict[str, str] = {}  # of the last batch that was traced
         self.changed = ""  # how it differs from the one traced before
 
     def clear(self) -> None:
         """Forget the traces: needed once modes, frozen parameters or state objects changed."""
         self.functions.clear()
-        self.names.clear()
+        self.keys.clear()
         self.leaves = {}
 
     def __call__(self, batch: Any) -> StepOutputs:
@@ -77,8 +107,8 @@ class Compiled:
         if structure not in self.functions:
             self.functions[structure] = self._function(structure)
         function = self.functions[structure]
-        if self.compile and signature in self.names:
-            return StepOutputs(self.names[signature], function(arrays), examples)
+        if self.compile and signature in self.keys:
+            return StepOutputs(self.keys[signature], function(arrays), examples)
         before = [(tree, arrays_of(tree)) for tree in self.state()]
         key = random_key()
         try:
@@ -87,19 +117,19 @@ class Compiled:
             for tree, old in before:
                 put_arrays(tree, old)
             mx.random.seed(key)
-            if self.leaves and signature not in self.names:
+            if self.leaves and signature not in self.keys:
                 changed = difference(self.leaves, leaves(arrays, structure))
                 error.add_note(f"this batch differs from the batches before: {changed}")
             raise
-        self.names[signature] = self.traced_names
+        self.keys[signature] = self.traced_keys
         self._compare(leaves(arrays, structure))
-        return StepOutputs(self.traced_names, vector, examples)
+        return StepOutputs(self.traced_keys, vector, examples)
 
     def _function(self, structure: Structure) -> Callable[[list[mx.array]], mx.array]:
         def traced(arrays: list[mx.array]) -> mx.array:
             self.trace_count += 1
             numbers = self.body(unflatten_batch(arrays, structure))
-            self.traced_names = tuple(numbers)
+            self.traced_keys = tuple(numbers)
             return packed([scalar(name, value) for name, value in numbers.items()])
 
         if not self.compile:
@@ -111,7 +141,7 @@ class Compiled:
         """Remember the leaves that were traced, and warn once when every batch differs."""
         before, self.leaves = self.leaves, now
         self.changed = difference(before, now) if before and before != now else ""
-        if self.compile and len(self.names) == MANY_TRACES:
+        if self.compile and len(self.keys) == MANY_TRACES:
             warnings.warn(
                 f"the {self.name} step was traced {MANY_TRACES} times because batches differ: "
                 f"{difference(before, now)}; pad batches to a few lengths, and pass values that "

@@ -4,7 +4,7 @@ State is listed once, [model, optimizer, random key, extra].
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 
 import mlx.core as mx
@@ -15,7 +15,7 @@ from mlx.utils import tree_map
 from audiotrain.backend.buffers import freeze_buffers
 from audiotrain.backend.ops import contiguous_gradients
 from audiotrain.train.distributed.ranks import SingleProcess
-from audiotrain.train.engine.compiled_function import Compiled, StepOutputs, scalar
+from audiotrain.train.engine.compiled_function import Compiled, LossCopy, StepOutputs, scalar
 from audiotrain.train.engine.precision import Precision
 from audiotrain.train.engine.update import gradient_norm, keep_if
 from audiotrain.train.module import check_trainable
@@ -258,28 +258,34 @@ def losses_of(module, method: str, batch) -> tuple[mx.array | None, dict]:
             f"{type(module).__name__}.{method} gave {type(result).__name__}, "
             f"expected (loss, dict of metrics)"
         )
-    metrics = _of_stage(module, method, loss, {**logged, **metrics})
+    metrics = _of_stage(module, method, loss, [*logged.items(), *metrics.items()])
     return None if loss is None else scalar("loss", loss), metrics
 
 
-def _of_stage(module, method: str, loss: mx.array | None, metrics: dict) -> dict:
-    """Metrics without those named for another stage, and without the step's own loss.
-
-    ValueError for another value under the name of the loss.
-    """
-    prefix, found = PREFIXES[method], {}
+def _of_stage(
+    module, method: str, loss: mx.array | None, metrics: Iterable[tuple[str, mx.array]]
+) -> dict:
+    """Metrics without those named for another stage, and without the step's own loss; another array
+    under the name of the loss gets a LossCopy as its key."""
+    prefix = PREFIXES[method]
+    found: dict[str | LossCopy, mx.array] = {}
     others = tuple(other for other in PREFIXES.values() if other != prefix)
-    for name, value in metrics.items():
+    for name, value in metrics:
         short = name.removeprefix(prefix)
         if loss is not None and short == "loss":
             if value is not loss:
-                raise ValueError(
-                    f"metric {name!r} is not the loss that {type(module).__name__}.{method} "
-                    f"returned, expected the same array, or another name"
-                )
+                number, place = scalar(name, value), f"{type(module).__name__}.{method}"
+                found[LossCopy(name, place, _rounding(loss, value))] = number
         elif not name.startswith(others):
             found[short if method == "compute_loss" else name] = value
     return found
+
+
+def _rounding(*values) -> float:
+    """Relative difference of equal numbers, one rounded to the coarsest type of these, or summed in
+    another order."""
+    types = [value.dtype for value in values if isinstance(value, mx.array)]
+    return max([1e-5, *(mx.finfo(one).eps for one in types if mx.issubdtype(one, mx.floating))])
 
 
 PREFIXES = {"compute_loss": "train_", "validation_step": "val_", "test_step": "test_"}
