@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import inspect
 import io
+import re
 import shutil
 import textwrap
 import typing
@@ -38,8 +39,9 @@ def print_help(
     with contextlib.redirect_stdout(io.StringIO()) as printed, contextlib.suppress(SystemExit):
         tyro.cli(described, args=["--help"], prog=prog, description="\n".join(filter(None, lines)))
     width = shutil.get_terminal_size().columns
-    for line in printed.getvalue().splitlines():  # tyro wraps all but the description
-        print(textwrap.fill(line, width) if len(line) > width else line)
+    for line in re.sub(r"\n{3,}", "\n\n", printed.getvalue()).splitlines():
+        # tyro wraps all but the description.
+        print(textwrap.fill(line, width, break_on_hyphens=False) if len(line) > width else line)
 
 
 def print_commands(prog: str, commands: Mapping[str, str], note: str = "") -> None:
@@ -96,9 +98,11 @@ def _described(settings: type, values: Mapping[str, Any], prefix: str) -> type:
             hint = _described(hints[field.name], values, f"{name}.")
         elif name in values:
             default = dataclasses.field(default_factory=partial(values.__getitem__, name))
-        # Where the sentence says what None stands for, tyro does not add that it is the default.
-        is_said = "default:" in doc and values.get(name, "") is None
-        argument = tyro.conf.arg(help=doc, help_behavior_hint="" if is_said else None)
+        # No "(default: )" of an empty list, nor "(default: None)" where the sentence says what
+        # None stands for.
+        value = values.get(name, "")
+        is_silent = value == () or (value is None and "default:" in doc)
+        argument = tyro.conf.arg(help=doc, help_behavior_hint="" if is_silent else None)
         fields.append((field.name, Annotated[hint, argument], default))
     made = dataclasses.make_dataclass(settings.__name__, fields, kw_only=True)
     made.__doc__ = joined(settings.__doc__ or "")

@@ -152,11 +152,9 @@ class EvaluateSettings(LabelSettings, JoinSettings, common.EvaluateSettings):
 
 
 @validated(kw_only=True)
-class PredictSettings(JoinSettings, common.CheckpointSettings):
+class PredictSettings(JoinSettings, common.PredictSettings):
     """Write the chords of audio files of any length."""
 
-    audio: tuple[Path, ...] = ()
-    """audio files, or folders of them; needed"""
     output: Path | None = None
     """folder for the results; default: beside each audio file"""
     formats: Annotated[
@@ -169,17 +167,6 @@ class PredictSettings(JoinSettings, common.CheckpointSettings):
     """which bass notes a label may show"""
     timeline: bool = True
     """show the first minute of each file on the terminal"""
-
-    def __post_init__(self):
-        # Checkpoints are folders: files that follow them on a command line are recordings.
-        files = tuple(path for path in self.checkpoint if path.is_file())
-        runs = tuple(path for path in self.checkpoint if path not in files)
-        object.__setattr__(self, "audio", self.audio + files)
-        object.__setattr__(self, "checkpoint", runs)
-        if not self.checkpoint:
-            raise ValueError("--checkpoint: nothing follows, expected runs")
-        if not self.audio:
-            raise ValueError("--audio: required, audio files or folders of them")
 
 
 @validated(kw_only=True)

@@ -151,11 +151,9 @@ class EvaluateSettings(ModelsSettings, common.EvaluateSettings):
 
 
 @validated(kw_only=True)
-class PredictSettings(ModelsSettings):
+class PredictSettings(ModelsSettings, common.PredictSettings):
     """Write the probabilities of all classes for audio files."""
 
-    audio: Annotated[tuple[Path, ...], Field(min_length=1)]
-    """audio files, or folders of them"""
     output: Path = Path("predictions.csv")
     """CSV to write: file, label, confidence, and a column for each class; with `submission` a
     competition's file"""

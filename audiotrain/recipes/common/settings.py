@@ -89,6 +89,26 @@ class CheckpointSettings(ResultSettings):
 
 
 @validated(kw_only=True)
+class PredictSettings(CheckpointSettings):
+    """Commands that use trained models on audio files."""
+
+    audio: tuple[Path, ...] = ()
+    """audio files, or folders of them; needed"""
+
+    def __post_init__(self):
+        # Checkpoints are folders: files that follow them on a command line are recordings.
+        files = tuple(path for path in self.checkpoint if path.is_file())
+        runs = tuple(path for path in self.checkpoint if path not in files)
+        object.__setattr__(self, "audio", self.audio + files)
+        object.__setattr__(self, "checkpoint", runs)
+        if not self.checkpoint:
+            raise ValueError("--checkpoint: nothing follows, expected runs")
+        if not self.audio:
+            order = "; folders go before --checkpoint" if len(runs) > 1 else ""
+            raise ValueError(f"--audio: required, audio files or folders of them{order}")
+
+
+@validated(kw_only=True)
 class UseSettings(CheckpointSettings):
     """Commands that use trained models and cache features."""
 

@@ -15,6 +15,7 @@ from audiotrain.recipes.chords import commands as chords
 from audiotrain.recipes.chords.settings import PredictSettings
 from audiotrain.recipes.clap import commands as clap
 from audiotrain.recipes.classify import commands as classify
+from audiotrain.recipes.classify.settings import PredictSettings as ClassifyPredictSettings
 
 RECIPES = {"chords": chords, "clap": clap, "classify": classify}
 
@@ -60,6 +61,8 @@ def test_help_has_every_setting_in_sentences_that_wrap_at_the_width(
     for name, command in RECIPES[recipe].COMMANDS.items():
         text = shown(capsys, RECIPES[recipe].main, name, "--help")
         assert max(map(len, text.splitlines())) <= width
+        assert "(default: )" not in text
+        assert "\n\n\n" not in text
         plain = " ".join(text.replace("│", " ").split())
         types = typing.get_type_hints(command.settings)
         groups = {field for field, kind in types.items() if is_dataclass(kind)}
@@ -74,6 +77,20 @@ def test_words_without_a_flag_may_follow_a_list_of_formats():
     settings = config.load(PredictSettings, words, positional="audio")
     assert settings.formats == ("lab", "jams")
     assert settings.audio == (Path("a.mp3"), Path("b.mp3"))
+
+
+@pytest.mark.parametrize("settings", [PredictSettings, ClassifyPredictSettings])
+def test_files_may_follow_the_checkpoints_and_folders_go_before_them(settings, tmp_path):
+    run, clips, recording = tmp_path / "run", tmp_path / "clips", tmp_path / "a.wav"
+    for folder in (run, clips):
+        folder.mkdir()
+    recording.touch()
+    words = [str(clips), "--checkpoint", str(run), str(recording)]
+    loaded = config.load(settings, words, positional="audio")
+    assert loaded.checkpoint == (run,)
+    assert loaded.audio == (clips, recording)
+    with pytest.raises(ValueError, match="--audio: required.*; folders go before --checkpoint"):
+        config.load(settings, ["--checkpoint", str(run), str(clips)], positional="audio")
 
 
 @pytest.mark.parametrize("words", [[], ["--data", "songs"], ["train"]])
