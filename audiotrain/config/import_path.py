@@ -31,11 +31,19 @@ def imported(path: str, setting: str) -> Any:
 
 
 def called(function: Any, setting: str, *arguments: Any, **options: Any) -> Any:
-    """The function's answer; ValueError naming the setting when it takes no such arguments."""
+    """The function's answer; ValueError naming the setting when it takes no such arguments.
+
+    >>> called(takes, "options", print, word="end")
+    Traceback (most recent call last):
+        ...
+    ValueError: options: takes: missing a required argument: 'name', expected function, name
+    """
+    parameters = signature(function)
     try:
-        signature(function).bind(*arguments, **options)
+        parameters.bind(*arguments, **options)
     except TypeError as error:
-        raise ValueError(f"{setting}: {function.__name__} takes others: {error}") from None
+        expected = ", ".join(parameters.parameters)
+        raise ValueError(f"{setting}: {function.__name__}: {error}, expected {expected}") from None
     return function(*arguments, **options)
 
 

@@ -3,6 +3,7 @@
 import re
 import typing
 from collections.abc import Mapping
+from dataclasses import is_dataclass
 from pathlib import Path
 from types import MappingProxyType, NoneType, UnionType
 from typing import Annotated, Any, Literal, Union
@@ -44,6 +45,8 @@ def describe(hint: Any) -> str:
         return f"{EACH}{describe(inner[0])}"
     if origin is tuple:
         return f"a list of {len(inner)}: {', '.join(map(describe, inner))}"
+    if isinstance(hint, type) and is_dataclass(hint):
+        return hint.__name__
     raise TypeError(f"settings of type {hint} cannot be read from files and flags")
 
 

@@ -59,10 +59,10 @@ def check_protocol(name: str, value: Any, kind: type) -> None:
     expected = kind.__name__.removesuffix("Protocol")
     if isinstance(value, type):
         raise ValueError(f"{name}: the class {value.__name__}, expected an object of it")
-    if isinstance(value, kind):
-        return
     methods = [one for one in vars(kind) if one in ("__len__", "__getitem__") or one[0] != "_"]
     missing = [one for one in methods if not callable(getattr(value, one, None))]
+    if not missing:
+        return
     if len(missing) == len(methods):
         raise ValueError(f"{name}: found {value!r:.60}, expected a {expected}")
     found = type(value).__name__

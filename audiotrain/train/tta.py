@@ -18,6 +18,24 @@ def transformed(items: Iterable, transforms: Sequence[Transform]) -> Iterator:
     return (item if one is None else one(item) for item in items for one in transforms)
 
 
+def check_transforms(transforms: Sequence[Transform]) -> Sequence[Transform]:
+    """The transforms; ValueError for what is no sequence of functions and None.
+
+    >>> check_transforms([None, "flip"])
+    Traceback (most recent call last):
+        ...
+    ValueError: tta: found 'flip', expected a list of functions of a batch, or None for it as it is
+    """
+    is_list = isinstance(transforms, Sequence) and not isinstance(transforms, str)
+    for one in transforms if is_list else [transforms]:
+        if not is_list or not (one is None or callable(one)):
+            raise ValueError(
+                f"tta: found {one!r:.60}, expected a list of functions of a batch, or None for it "
+                f"as it is"
+            )
+    return transforms
+
+
 def means(outputs: Sequence, count: int) -> list:
     """The mean of each `count` arrays: of the predictions for one item of `transformed`.
 

@@ -43,6 +43,17 @@ def test_a_callback_needs_no_base_class(tmp_path):
     assert seen == [0, 1]
 
 
+def test_a_callback_may_pass_its_methods_on(tmp_path):
+    class Forwards:
+        def __init__(self, inner):
+            self.inner = inner
+
+        def __getattr__(self, name):
+            return getattr(self.inner, name)
+
+    trainer(tmp_path, callbacks=[Forwards(Callback())])
+
+
 def test_a_logger_needs_no_base_class(tmp_path):
     rows = []
     Mine = duck(Logger, log_metrics=lambda self, metrics, step: rows.append((step, metrics)))

@@ -10,6 +10,7 @@ from typing import Any
 
 import mlx.nn as nn
 
+from audiotrain.config.import_path import called
 from audiotrain.models.chords import ChordRecognitionModel
 from audiotrain.models.clap import CLAP, CLAPConfig
 from audiotrain.models.clap.config import HTSATConfig, RoBERTaConfig
@@ -39,10 +40,7 @@ def create_model(name: str, **sizes: Any) -> nn.Module:
     if name not in MODELS:
         hint = nearest(name, MODELS)
         raise ValueError(f"create_model: found {name!r}{hint}, expected one of {', '.join(MODELS)}")
-    try:
-        return MODELS[name](**sizes)
-    except TypeError as error:
-        raise ValueError(f"create_model: {name} takes others: {error}") from None
+    return MODELS[name](**sizes)
 
 
 def _with_head(
@@ -59,7 +57,7 @@ def _with_head(
 
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
-    "chords": ChordRecognitionModel,
+    "chords": partial(called, ChordRecognitionModel, "create_model"),
     "clap": lambda **sizes: CLAP(CLAPConfig(**sizes)),
     "bert_with_head": partial(
         _with_head, lambda outputs, **sizes: TextClassifier(RoBERTaConfig(**sizes), outputs)
@@ -68,6 +66,9 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
         _with_head, lambda outputs, **sizes: MelClassifier(HTSATConfig(**sizes), outputs)
     ),
     "table_with_head": partial(
-        _with_head, lambda outputs, width, **sizes: EmbeddingClassifier(width, outputs, **sizes)
+        _with_head,
+        lambda outputs, **sizes: called(
+            EmbeddingClassifier, "create_model", classes=outputs, **sizes
+        ),
     ),
 }

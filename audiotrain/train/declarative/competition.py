@@ -109,7 +109,7 @@ class CompetitionTrainer(ConfiguredTrainer):
             if len(values) != len(data):
                 raise ValueError(f"{len(values)} {name} for {len(data)} items, expected one each")
         settings = self.config.competition
-        if settings.ensemble_method in ("blend", "stack"):
+        if settings.enable_ensemble and settings.ensemble_method in ("blend", "stack"):
             _class_numbers(labels, f"ensemble_method is {settings.ensemble_method!r}")
         if settings.pseudo_rounds:
             _class_numbers(labels, f"pseudo_rounds is {settings.pseudo_rounds}")
@@ -163,6 +163,7 @@ class CompetitionTrainer(ConfiguredTrainer):
         if self._result is None:
             raise ValueError("pseudo_label: no folds are trained, expected train_with_cv before")
         classes = _class_numbers(self._trained_on["labels"], "pseudo_label")
+        get_trainer_config(self.config, pseudo_threshold=threshold, pseudo_rounds=rounds)  # checks
         unlabelled = self._test_set(unlabelled)
         trainers, results, training = [self], [self._result], self.config.training
         score = training.best_metric.replace("val_", "test_", 1)
@@ -265,17 +266,16 @@ class CompetitionTrainer(ConfiguredTrainer):
     ) -> Path:
         """Predict the test data and write submission.csv in the run folder, or `path`.
 
-        ids: of the test items, in their order, by default the sample's, else those that the test
-        data have as `ids` or, as arrays by name, under the setting id_column, else 0, 1, …, which
+        ids: of the test items, in their order, by default those that the test data have as `ids`
+        or, as arrays by name, under the setting id_column, else the sample's, else 0, 1, …, which
         is printed. columns: what the model's outputs are called, by default as in the sample, else
         the setting `columns`. `tta` as in `predict`. `options` are write_submission's, which says
         what is checked. ValueError where the columns' names are not known.
         """
         settings = self.config.competition
-        sample = sample_submission or settings.sample_submission
+        sample, order = sample_submission or settings.sample_submission, None
         if sample is not None:
             header, order = read_sample(sample)
-            ids = order if ids is None else ids
             columns = header[1:] if columns is None else columns
         columns = settings.columns if columns is None else columns
         if not len(columns):
@@ -289,7 +289,7 @@ class CompetitionTrainer(ConfiguredTrainer):
             predictions = _joined(predictions)
         if settings.values == "labels":
             predictions = _as_classes(predictions).argmax(axis=1)
-        ids = self._ids(test_data, len(predictions)) if ids is None else ids
+        ids = self._ids(test_data, order, len(predictions)) if ids is None else ids
         options.setdefault("probabilities", settings.values == "probabilities")
         options.setdefault("id_column", settings.id_column)
         target = Path(path or self.run / "submission.csv")
@@ -321,12 +321,15 @@ class CompetitionTrainer(ConfiguredTrainer):
             "collate_fn": default_collate,
             "cpu_transforms": (),
             "mlx_transforms": (to_mlx,),
+            "drop_last": False,
+            "worker_type": "thread",
         }
         for name, value in usual.items():
-            if getattr(loader, name) != value:
+            if (found := getattr(loader, name)) != value:
+                expected = repr(value) if isinstance(value, bool | str) else "none"
                 raise ValueError(
-                    f"train_with_cv: the DataLoader has {name}, expected none: each fold makes its "
-                    f"own loaders, of its dataset, batch size and workers"
+                    f"train_with_cv: the DataLoader has {name}={found!r:.60}, expected {expected}: "
+                    f"each fold makes its own loaders, of its dataset, batch size and workers"
                 )
         data = replace(
             self.config.data, batch_size=loader.batch_size, num_workers=loader.num_workers
@@ -339,13 +342,16 @@ class CompetitionTrainer(ConfiguredTrainer):
         data = self._given(data)
         return as_dataset(getattr(data, "dataset", data))
 
-    def _ids(self, test_data: Any, count: int) -> Sequence:
-        """The ids of the test items: those that the data have, or their numbers."""
+    def _ids(self, test_data: Any, order: Sequence[str] | None, count: int) -> Sequence:
+        """The ids of the test items: those that the data have, those in the `order` of a sample, or
+        their numbers."""
         data, name = getattr(test_data, "dataset", test_data), self.config.competition.id_column
         if isinstance(data, Mapping) and name in data:
             return data[name]
         if hasattr(data, "ids"):
             return data.ids
+        if order is not None:
+            return order
         if self.trainer.is_global_zero:
             print(f"create_submission: the test data have no ids, so {name} is 0 to {count - 1}")
         return range(count)
@@ -426,6 +432,11 @@ class CompetitionTrainer(ConfiguredTrainer):
         knows_best = self.saver.monitor and self.saver.save_top_k
         if not self.config.competition.enable_ensemble and not knows_best:
             raise ValueError(NO_BEST)
+        if not self.config.competition.enable_ensemble and self.ensemble_with:
+            raise ValueError(
+                f"enable_ensemble is false, but ensemble_with has {len(self.ensemble_with)}, "
+                f"expected none"
+            )
         for one in self.trainer.callbacks:
             if isinstance(one, ModelCheckpoint) and one.dirpath is not None:
                 raise ValueError(

@@ -127,6 +127,8 @@ class EarlyStoppingSettings:
     """whether less is better; default: training's best_mode"""
     patience: PositiveInt = 5
     """validations without improvement"""
+    patience_unit: Literal["validation", "epoch"] = "validation"
+    """what `patience` counts"""
     min_delta: NonNegative = 0.0
     """least difference that is one"""
 
@@ -206,7 +208,7 @@ class CompetitionConfig:
     columns: tuple[str, ...] = ()
     """names of what the model predicts, in their order"""
     values: Literal["probabilities", "labels", "numbers"] = "probabilities"
-    """what a submission has of the predictions; labels: 1 for a probability of 0.5 or more, of
+    """what a submission has of the predictions; labels: 1 for a probability above 0.5, of
     several classes the number of the most probable one"""
 
 

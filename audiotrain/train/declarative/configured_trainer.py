@@ -27,7 +27,7 @@ from audiotrain.train.loggers.build import run_loggers
 from audiotrain.train.protocols import CallbackProtocol, check_protocol, is_dataset
 from audiotrain.train.run_folder import begun
 from audiotrain.train.trainer import Trainer
-from audiotrain.train.tta import Transform, TransformedLoader, means
+from audiotrain.train.tta import Transform, TransformedLoader, check_transforms, means
 from audiotrain.utils.files import write_json
 
 # Settings that a resumed run may change, by how their names begin. LENGTH may not change in a
@@ -75,6 +75,9 @@ class ConfiguredTrainer:
         config = replace(config, training=replace(config.training, output_dir=self.run))
         self.config, self.stated = config, stated
         self.module = as_module(model, config, loss)
+        self._tta = check_transforms(
+            [None if one is None else imported(one, "data.tta") for one in config.data.tta]
+        )
         loggers = run_loggers(config.tracking, self.run, group, parent)
         self.trainer = _trainer(config, self.run, list(callbacks), loggers)
         self.trainer.how_to_continue = "train(..., resume=True)"
@@ -143,11 +146,7 @@ class ConfiguredTrainer:
         """
         path = self._loaded if checkpoint is None else self._checkpoint(checkpoint)
         loader = self.loader(loader)
-        if tta is None:
-            tta = [
-                None if one is None else imported(one, "data.tta") for one in self.config.data.tta
-            ]
-        if not tta:
+        if not (tta := self._tta if tta is None else check_transforms(tta)):
             return self._evaluator().predict(self.module, loader, ckpt_path=path)
         loader = TransformedLoader(loader, tta)
         return means(self._evaluator().predict(self.module, loader, ckpt_path=path), len(tta))
@@ -318,6 +317,7 @@ def _callbacks(config: TrainerConfig, given: list[CallbackProtocol]) -> list[Cal
                 stopping.min_delta,
                 stopping.mode or training.best_mode,
                 verbose=training.progress,
+                patience_unit=stopping.patience_unit,
             )
         )
     if not any(isinstance(one, MetricsLogger) for one in callbacks):

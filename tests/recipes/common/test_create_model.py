@@ -68,7 +68,13 @@ def test_a_bert_with_a_head_learns_its_targets(tmp_path, head_type, labels, targ
             {"head_type": "multiclass_classification", "width": 3},
             "num_labels is None for 'multiclass_classification', expected the number of classes",
         ),
-        ("table_with_head", {}, "create_model: table_with_head takes others: .*'width'"),
+        (
+            "table_with_head",
+            {},
+            "create_model: EmbeddingClassifier: missing .*'width', expected width, classes, hidden",
+        ),
+        ("chords", {"size": 3}, "ChordRecognitionModel: .*argument 'size', expected d_model, num_"),
+        ("clap", {"audio_config": 3}, "audio_config: found .3., expected HTSATConfig"),
         ("bert_with_head", {"hiden_size": 3}, "hiden_size"),
     ],
 )

@@ -49,8 +49,12 @@ def test_a_loaders_dataset_batch_size_and_workers_are_taken(tmp_path):
     assert (data.batch_size, data.num_workers) == (4, 1)
     with pytest.raises(ValueError, match="batch_size is 8, but the loader given has 4"):
         competition(tmp_path).train_with_cv(DataLoader(Points(40), 4))
-    with pytest.raises(ValueError, match="the DataLoader has cpu_transforms, expected none"):
+    with pytest.raises(ValueError, match="the DataLoader has cpu_transforms=.*, expected none"):
         competition(tmp_path).train_with_cv(DataLoader(Points(40), 8, cpu_transforms=[dict]))
+    with pytest.raises(ValueError, match="has drop_last=True, expected False: each fold"):
+        competition(tmp_path).train_with_cv(DataLoader(Points(40), 8, drop_last=True))
+    with pytest.raises(ValueError, match="has worker_type='process', expected 'thread'"):
+        competition(tmp_path).train_with_cv(DataLoader(Points(40), 8, worker_type="process"))
 
 
 # Test-time augmentation
@@ -91,6 +95,10 @@ def test_a_single_trainer_averages_over_transforms_in_any_order(tmp_path):
         np.testing.assert_allclose(both, (one + other) / 2, rtol=1e-5)
     with pytest.raises(ValueError, match="data.tta.0.|tta.*expected an import path"):
         create_trainer(Plain, {"data": {"tta": ["flip"]}})
+    with pytest.raises(ValueError, match="data.tta is 'no.flip': no module 'no', expected"):
+        create_trainer(Plain, {"data": {"tta": ["no.flip"]}})
+    with pytest.raises(ValueError, match="tta: found <function negated .*, expected a list of"):
+        run.predict(Points(10), tta=negated)
 
 
 def _to_mlx(batch):
@@ -126,6 +134,10 @@ def test_what_cannot_be_joined_is_refused_before_training(tmp_path):
         run.train_with_cv(Points(40))
     with pytest.raises(ValueError, match=r"found <U1 \(40,\), expected a class number an item"):
         run.train_with_cv(Points(40), labels=["a"] * 40)
+    alone = competition(tmp_path, enable_ensemble=False)
+    alone.ensemble_with = [run]
+    with pytest.raises(ValueError, match="enable_ensemble is false, but ensemble_with has 1, exp"):
+        alone.train_with_cv(Points(40))
     assert not (tmp_path / "run").exists()
     run = create_kaggle_trainer(
         Plain, "tones", Points(6), {}, ensemble_with=[run], **quiet(tmp_path, cv_folds=2)
@@ -184,6 +196,11 @@ def test_refused_pseudo_labels(tmp_path):
     run.train_with_cv(Points(40))
     with pytest.raises(ValueError, match="pseudo_label: labels of train_with_cv: found none"):
         run.pseudo_label()
+    run._trained_on["labels"] = LABELS
+    with pytest.raises(ValueError, match="pseudo_threshold=90.0, expected more than 0 and"):
+        run.pseudo_label(threshold=90)
+    with pytest.raises(ValueError, match="pseudo_rounds=-1, expected 0 or more"):
+        run.pseudo_label(rounds=-1)
     setting = competition(tmp_path, output_dir=tmp_path / "other", pseudo_rounds=2)
     with pytest.raises(ValueError, match="target is None, expected the label's key among x, y"):
         setting.train_with_cv(Points(40), **ALL)
@@ -266,6 +283,20 @@ def test_ids_are_those_of_the_test_data(tmp_path):
     named = Points(6)
     named.ids = list("fedcba")
     assert written(named) == ["row", *"fedcba"]
+
+
+def test_a_samples_rows_are_found_by_the_ids_of_the_test_data(tmp_path):
+    sample = tmp_path / "sample.csv"
+    sample.write_text("row,a,b,c\n" + "".join(f"{id},0,0,0\n" for id in "abcdef"))
+    test = Points(6)
+    test.ids = list("fedcba")
+    run = competition(tmp_path)
+    run.train_with_cv(Points(40), **ALL)
+    file = run.create_submission(test_data=test, sample_submission=sample)
+    header, *rows = csv.reader(file.read_text().splitlines())
+    assert [row[0] for row in rows] == [*"abcdef"]
+    numbers = np.array([row[1:] for row in rows], float)
+    np.testing.assert_allclose(numbers, run.predict(test)[::-1], rtol=1e-6)
 
 
 def test_clips_by_a_model_of_log_mel(tmp_path):
