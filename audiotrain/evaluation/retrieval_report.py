@@ -83,7 +83,8 @@ class RetrievalReport:
         return "\n".join(lines)
 
     def examples(self, count: int = 5) -> str:
-        """A line for each of a few captions, evenly taken: + or -, and the clip nearest to it."""
+        """A line for each of `count` captions, at even intervals, with the clip nearest to it: +
+        where that clip has a caption of the same meaning, else -."""
         lines = []
         for clip in dict.fromkeys(np.linspace(0, len(self.clips) - 1, count).astype(int)):
             row = self.captions.first[clip]

@@ -70,10 +70,8 @@ def add_lora(
 
 
 def merge_lora(module: nn.Module) -> None:
-    """Add each update to its layer's weight; the module is as before `add_lora`, but changed.
-
-    All of it stays frozen: `unfreeze` it to train on.
-    """
+    """Add each update to its layer's weight, and make the layers plain ones again, as they were
+    before `add_lora`. All parameters stay frozen: `unfreeze` the module to train on."""
     for layer in _adapted_layers(module).values():
         update = layer.lora_scale * (layer.lora_a @ layer.lora_b).T
         layer.weight = (layer.weight.astype(mx.float32) + update).astype(layer.weight.dtype)

@@ -1,7 +1,7 @@
 """Songs and sound scenes by synthesis.
 
 arrangement.py   Notes for instruments
-midi.py          How long a MIDI file sounds, without reading its notes
+midi.py          MIDI files: their notes, and how long one sounds
 progressions.py  Chord progressions
 render.py        Audio from notes
 sound_events.py  Sound events by synthesis

@@ -1,4 +1,4 @@
-"""How long a MIDI file sounds, without reading its notes: 15 times as fast as pretty_midi."""
+"""MIDI files: their notes by pretty_midi, and how long one sounds, 15 times as fast as by it."""
 
 import struct
 from pathlib import Path

@@ -89,7 +89,7 @@ def agreement(reference: Spans, estimate: Spans) -> list[tuple[float, float, boo
 
 
 def share_agreed(parts: Sequence[tuple[float, float, bool]]) -> float:
-    """Share of the time of `agreement` that agrees; NaN of no time."""
+    """Share of the time of the `parts` from `agreement` that agrees; NaN where there are none."""
     total = sum(end - start for start, end, _ in parts)
     return sum(end - start for start, end, same in parts if same) / total if total else float("nan")
 

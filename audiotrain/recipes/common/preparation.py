@@ -91,11 +91,10 @@ def fill_cache(
     compute: Callable[[Sequence[Item]], Iterable[tuple[int, np.ndarray | str]]],
     ranks: SingleProcess,
 ) -> list[np.ndarray | str]:
-    """The entry of each item, whose `key` is (source, settings), or a line with the reason why
-    there is none.
+    """The cached array of each item, or a line that says why there is none.
 
-    `compute(items)` yields (number, array or such a line) for this rank's share of the items whose
-    entries are missing.
+    `key(item)` is (source, settings), the item's key in the cache. The ranks share the items that
+    are not in it: `compute(items)` yields (number, array or such a line) for those of this rank.
     """
     problems: dict[int, str | None] = {}
     missing = []

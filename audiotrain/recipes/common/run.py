@@ -69,7 +69,7 @@ def train_on(recipe: Recipe, parts: Mapping, run: Path, folder: Path | None = No
 
 
 def batch_size(settings, samples: Dataset) -> int:
-    """Samples of a batch of each rank: those of the settings, if there are as many."""
+    """Samples in a batch of each rank: `settings.batch_size`, or all where a rank has fewer."""
     return max(1, min(settings.batch_size, len(samples) // ranks.join().size))
 
 

@@ -92,8 +92,10 @@ def copy_split(chosen: Path, saved: Path) -> Ids:
 def pick(
     items: Mapping[str, Any], ids: Mapping[str, Sequence[str]], source: object, unit: str
 ) -> dict[str, list]:
-    """Items by the part that names them; how many none names is printed. ValueError for an id that
-    is no item's; `source` is where the ids are from."""
+    """The items of each part, from their `ids`; the number of items in no part is printed.
+
+    `source` is the file of the ids. ValueError for an id that no item has.
+    """
     named = {one for part in ids.values() for one in part}
     if missing := sorted(named - set(items)):
         raise ValueError(f"{source}: no {missing[0]} here, which the split names")

@@ -1,7 +1,7 @@
 """A training run from one settings file.
 
 aliases.py             Names that notebooks of other trainers use
-competition.py         Cross-validation, the ensemble of its models and a submission, for a
+competition.py         Cross-validation, ensembles and submissions for competitions
 config.py              A whole training run as one file
 configured_trainer.py  ConfiguredTrainer
 factory.py             create_trainer

@@ -122,7 +122,7 @@ def test_a_full_disk_takes_nothing_that_was_there(tmp_path, capsys):
     assert content(tmp_path) == before
 
 
-def test_runs_share_the_songs_that_both_heard(tmp_path):
+def test_runs_share_the_songs_of_both(tmp_path):
     runs = [read_run(chords_run(tmp_path / name)) for name in "ab"]
     songs, sounds = chord_player.songs_and_sounds(runs, 1_000_000)
     assert [[lane["run"] for lane in song["lanes"]] for song in songs] == [[0, 1], [0, 1]]
@@ -352,7 +352,7 @@ def test_classes_have_their_recall_and_confusions(seen):
     size = seen.run("document.querySelector('canvas').getBoundingClientRect().width")
     assert size > 50
     seen.click("#panel-confusion canvas", 0.98, 0.98)
-    assert text(seen, ".readout") == "plain heard as plain: 4, 100.0% of 4"
+    assert text(seen, ".readout") == "plain recognised as plain: 4, 100.0% of 4"
 
 
 def test_curves_show_their_values_and_can_be_hidden(seen):
@@ -392,8 +392,8 @@ def test_the_player_moves_and_seeks(seen):
         seen.click(".overview", share, 0.5)
         seen.wait(f"Math.abs({time} - {share * SECONDS}) < 0.1")
         assert seen.run(cursor) == pytest.approx(100 * share, abs=2)
-        heard = seen.run("[...document.querySelectorAll('.now b')].map(b => b.textContent)")
-        assert heard == chords
+        labels = seen.run("[...document.querySelectorAll('.now b')].map(b => b.textContent)")
+        assert labels == chords
     # The moving lanes: where a chord stands, its time is.
     seen.click(".lanes", 0.3 + 64 / seen.run("document.querySelector('.lanes').clientWidth"), 0.5)
     seen.wait(f"Math.abs({time} - 6) < 0.1")

@@ -115,7 +115,7 @@ function heatMap(classes, counts, before, values, readout, width) {
     const [c, r] = [event.clientX - box.left, event.clientY - box.top].map((at) => Math.floor((at - room) / cell));
     if (!(counts[r]?.[c] >= 0)) return;
     const was = before ? `, was ${percent(share(before, sumsBefore, r, c))}` : "";
-    readout.textContent = `${classes[r]} heard as ${classes[c]}: ${counts[r][c].toLocaleString("en")}, ${percent(share(counts, sums, r, c))} of ${sums[r].toLocaleString("en")}${was}`;
+    readout.textContent = `${classes[r]} recognised as ${classes[c]}: ${counts[r][c].toLocaleString("en")}, ${percent(share(counts, sums, r, c))} of ${sums[r].toLocaleString("en")}${was}`;
   });
   return canvas;
 }

@@ -1,4 +1,4 @@
-// Listening: a recording, and chords along its time; reference above what each run heard.
+// Listening: a recording, and chords along its time; reference above the predictions of each run.
 
 const NONE = -1; // root of N and X
 const BRIEF = 0.4; // seconds: chords that change a little early or late
@@ -96,7 +96,7 @@ function makePlayer(song) {
   const tracks = all.map((lane) => track(lane));
   const zoomed = element("div", { class: "lanes" }, element("div", { class: "head" }),
     all.map((lane, at) => element("div", { class: "lane" }, element("span", {}, lane.name), tracks[at])));
-  const heard = all.map((lane) => {
+  const labels = all.map((lane) => {
     const label = element("b", {}, "–");
     const box = element("div", {}, element("span", {}, lane.name), label);
     return { lane, label, box: lane.run ? colored(box, lane.run) : box };
@@ -111,7 +111,7 @@ function makePlayer(song) {
     element("div", { class: "controls" }, button, next, time,
       sound ? choice("Speed", [["1", "1×"], ["0.75", "¾×"], ["0.5", "½×"]], (rate) => { audio.playbackRate = +rate; }) : null,
       choice("Zoom", [["64", "near"], ["28", "far"], ["130", "very near"]], (size) => { pixels = +size; placeChords(); draw(); })),
-    element("div", { class: "now" }, heard.map(({ box }) => box)),
+    element("div", { class: "now" }, labels.map(({ box }) => box)),
     whole, zoomed, audio);
 
   function describe() {
@@ -158,7 +158,7 @@ function makePlayer(song) {
     tracks.forEach((one) => { one.style.transform = `translateX(${-at * pixels}px)`; });
     const chord = reference && chordAt(reference, at);
     const wanted = isJudged(chord) && chord[2];
-    heard.forEach(({ lane, label, box }) => {
+    labels.forEach(({ lane, label, box }) => {
       const found = chordAt(lane.chords, at)?.[2] ?? "–";
       if (label.textContent !== found) label.textContent = found;
       box.classList.toggle("wrong", Boolean(wanted) && lane.name !== "reference" && found !== wanted);
