@@ -47,7 +47,7 @@ def vote(
         classes = stacked.shape[-1]
         stacked = stacked >= 0.5 if multilabel else np.eye(classes)[stacked.argmax(axis=-1)]
     if how == "geometric":
-        _check_probabilities(stacked)
+        check_probabilities("geometric: a member", stacked)
         logs = np.tensordot(shares, np.log(np.maximum(stacked, TINIEST)), 1)
         if multilabel:
             against = np.tensordot(shares, np.log(np.maximum(1 - stacked, TINIEST)), 1)
@@ -56,12 +56,11 @@ def vote(
     return np.tensordot(shares, stacked, 1)
 
 
-def _check_probabilities(stacked: np.ndarray) -> None:
+def check_probabilities(source: str, stacked: np.ndarray) -> None:
+    """ValueError, naming their source, for numbers outside 0 to 1."""
     good = (stacked >= -ROUNDING) & (stacked <= 1 + ROUNDING)
     if not good.all():
-        raise ValueError(
-            f"geometric: a member gives {stacked[~good][0]:g}, expected probabilities, 0 to 1"
-        )
+        raise ValueError(f"{source} gives {stacked[~good][0]:g}, expected probabilities, 0 to 1")
 
 
 def member_weights(weights: Sequence[float] | None, members: int) -> np.ndarray:

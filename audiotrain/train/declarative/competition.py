@@ -10,6 +10,7 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from audiotrain.train.data.loader import DataLoader, Dataset
 from audiotrain.train.declarative.config import PRESETS, TrainerConfig, get_trainer_config
 from audiotrain.train.declarative.configured_trainer import ConfiguredTrainer, best_or_last
 from audiotrain.train.declarative.factory import read_settings, trainer_class
-from audiotrain.train.ensembling import Stacked, Vote, fit_join, join_members
+from audiotrain.train.ensembling import Stacked, Vote, check_probabilities, fit_join, join_members
 from audiotrain.train.loggers.build import parent_run, run_loggers
 from audiotrain.train.loggers.mlflow_logger import MLflowLogger
 from audiotrain.train.protocols import CallbackProtocol, DatasetProtocol
@@ -232,7 +233,10 @@ class CompetitionTrainer(ConfiguredTrainer):
         if self.config.competition.ensemble_method == "mean":
             return join_members(runs)
         classes = [[_as_classes(one) for one in member] for member in runs]
-        joined, shape = join_members(classes, vote, weights, stacked), runs[0][0].shape
+        # Each label is decided alone where rows are no shares of classes.
+        multilabel = not all(np.allclose(one.sum(axis=1), 1, atol=0.02) for one in chain(*classes))
+        joined = join_members(classes, vote, weights, stacked, multilabel)
+        shape = runs[0][0].shape
         return joined if joined.shape == shape else joined[:, 1].reshape(shape)
 
     def _fitted(
@@ -288,7 +292,9 @@ class CompetitionTrainer(ConfiguredTrainer):
         if isinstance(predictions, list):
             predictions = _joined(predictions)
         if settings.values == "labels":
-            predictions = _as_classes(predictions).argmax(axis=1)
+            several = predictions.ndim > 1 and predictions.shape[1] > 1
+            classes = predictions if several else _as_classes(predictions)
+            predictions = classes.argmax(axis=1)
         ids = self._ids(test_data, order, len(predictions)) if ids is None else ids
         options.setdefault("probabilities", settings.values == "probabilities")
         options.setdefault("id_column", settings.id_column)
@@ -546,7 +552,8 @@ def _class_numbers(labels: Sequence | None, why: str) -> np.ndarray:
 
 def _as_classes(predictions: np.ndarray) -> np.ndarray:
     """Probabilities (items, classes), from those of the second of two classes where predictions
-    are (items,) or (items, 1)."""
+    are (items,) or (items, 1). ValueError for numbers that are no probabilities."""
+    check_probabilities("predict_step", predictions)
     second = predictions.reshape(len(predictions), -1)
     return second if second.shape[1] > 1 else np.concatenate([1 - second, second], axis=1)
 

@@ -35,9 +35,9 @@ def competition(tmp_path, model=Plain, **settings):
     return create_competition_trainer(model, "tones", Points(6), {}, **settings)
 
 
-def predictions_of(folder, count, k):
+def predictions_of(folder, count, k, kind=Plain):
     """What a fold's best model predicts for the first `count` points."""
-    run = create_trainer(Plain, {}, progress=False)
+    run = create_trainer(kind, {}, progress=False)
     run.load_checkpoint(folder / f"fold-{k}")
     return np.concatenate([np.array(part) for part in run.predict(Points(count))])
 

@@ -147,6 +147,42 @@ def test_what_cannot_be_joined_is_refused_before_training(tmp_path):
         run.predict()
 
 
+class Labels(Plain):
+    """Points with a probability for each of three labels."""
+
+    def predict_step(self, batch):
+        return mx.sigmoid(self(batch["x"]))
+
+
+class Logits(Plain):
+    def predict_step(self, batch):
+        return self(batch["x"])[:, 0]
+
+
+@pytest.mark.parametrize("how", ["geometric", "majority"])
+def test_labels_that_do_not_exclude_each_other_are_decided_alone(tmp_path, how):
+    run = create_competition_trainer(
+        Labels, "tones", Points(6), {}, **quiet(tmp_path, cv_folds=3, ensemble_method=how)
+    )
+    run.train_with_cv(Points(40), groups=GROUPS)
+    each = [predictions_of(tmp_path / "run", 6, k, Labels) for k in range(3)]
+    np.testing.assert_allclose(
+        run.predict(), ensembling.vote(each, how=how, multilabel=True), rtol=1e-4
+    )
+
+
+def test_logits_are_no_probabilities(tmp_path):
+    run = create_competition_trainer(
+        Logits, "tones", Points(6), {}, **quiet(tmp_path, cv_folds=3, columns=["a"])
+    )
+    run.train_with_cv(Points(40), groups=GROUPS)
+    refusal = "predict_step gives -?[0-9.]*, expected probabilities, 0 to 1"
+    for setting in ({"values": "labels"}, {"ensemble_method": "majority"}):
+        run.config = get_trainer_config(run.config, **setting)
+        with pytest.raises(ValueError, match=refusal):
+            run.create_submission()
+
+
 # Pseudo-labels
 
 
