@@ -46,10 +46,12 @@ class Merged:
         self.values = dict(self.defaults)
         self.places: dict[str, str] = {}
         self.problems: list[str] = []
+        self.taken: set[str] = set()  # settings of the file that is read
 
     def take_file(self, file: Path, presets: Path | None = None) -> None:
         """Take the values of a YAML or JSON file, and of those it includes."""
         for document in documents(file, self.problems, presets):
+            self.taken = set()
             self.take(document.keys, is_old=document.is_old)
 
     def take(self, values: Mapping[Any, Any], group: str = "", is_old: bool = False) -> None:
@@ -73,6 +75,9 @@ class Merged:
                     self.values[switch] = True
                 self.take(value, f"{name}.", is_old)
             elif name in self.hints or switch in inner:
+                if place and name in self.taken:  # as `a.b` and inside `a`, or by its old name, too
+                    self.problems.append(f"{place}: key {name!r} is given twice")
+                self.taken.add(name)
                 self.put(name if name in self.hints else switch, value, place)
             else:
                 problem = f"no such setting{nearest(name, known)}"

@@ -13,6 +13,8 @@ import numpy as np
 import scipy.optimize
 from scipy.special import expit, log_softmax, logit, softmax
 
+from audiotrain.utils.text import count
+
 Vote = Literal["mean", "geometric", "majority"]
 Join = Literal["mean", "geometric", "majority", "blend", "stack"]
 TINIEST = 1e-12  # lower bound of a probability before its logarithm
@@ -71,7 +73,7 @@ def member_weights(weights: Sequence[float] | None, members: int) -> np.ndarray:
     shares = np.asarray(weights, np.float64)
     if shares.shape != (members,) or not np.isfinite(shares).all() or shares.min() < 0:
         shown = ", ".join(f"{weight:g}" for weight in shares.ravel())
-        raise ValueError(f"weights {shown}, expected {members} numbers of 0 or more")
+        raise ValueError(f"weights {shown}, expected {count(members, 'number')} of 0 or more")
     if not shares.sum():
         raise ValueError(f"{members} weights are all 0, expected one above")
     return shares / shares.sum()

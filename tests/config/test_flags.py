@@ -98,6 +98,9 @@ def test_old_names_of_flags_and_of_files_of_version_1_are_read(tmp_path, monkeyp
         "warning: --hearing.rate is called --input.rate now",
         "warning: --passes is called --epochs now",
     ]
+    (tmp_path / "both.yaml").write_text("hearing:\n  rate: 8000\ninput:\n  rate: 4000\n")
+    with pytest.raises(ValueError, match=r"both\.yaml:4: key 'input\.rate' is given twice"):
+        load(Run, ["--config", str(tmp_path / "both.yaml")])
     (tmp_path / "new.yaml").write_text("version: 2\nhearing:\n  rate: 8000\n")
     with pytest.raises(ValueError, match=r"new\.yaml:2: hearing: no such setting"):
         load(Run, ["--config", str(tmp_path / "new.yaml")])

@@ -275,6 +275,10 @@ def test_a_wrong_flag_is_one_line(argv, expected):
             "1: optimizer: found '3', expected settings of its own: optimizer.learning_rate, opt",
         ),
         ("epochs: 1\nepochs: 2", "2: key 'epochs' is given twice"),
+        (
+            "optimizer: {learning_rate: 1}\noptimizer.learning_rate: 2",
+            "2: key 'optimizer.learning_rate' is given twice",
+        ),
         ("- 1", "1: expected lines of `key: value`"),
         ("epochs: 1\nname: a: b", "2: not valid YAML: mapping values are not allowed here"),
         ("a: \x00", " not valid YAML: "),

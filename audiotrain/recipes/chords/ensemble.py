@@ -25,6 +25,7 @@ from audiotrain.recipes.common.ensemble import EnsembleSpec, are_cross_validatio
 from audiotrain.recipes.common.split import SPLIT, read_split
 from audiotrain.train import checkpoint, crossval, ensembling, weight_averaging
 from audiotrain.utils.progress import progress
+from audiotrain.utils.text import count
 
 SHIFTS = (-2, -1, 0, 1, 2)  # semitones, of test-time transposition
 Join = Literal["mean", "geometric"]
@@ -149,7 +150,7 @@ def ensemble(settings: EnsembleSettings) -> Path:
     if songs:
         scoring.choose_decoding(model, songs)
     replace(spec, extra={"switching_cost": model.switching_cost}).write(output)
-    print(f"{output}: {len(spec.runs)} runs, cost of a switch {model.switching_cost:g}")
+    print(f"{output}: {count(len(spec.runs), 'run')}, cost of a switch {model.switching_cost:g}")
     return output
 
 
