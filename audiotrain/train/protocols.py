@@ -66,7 +66,10 @@ def check_protocol(name: str, value: Any, kind: type) -> None:
     if len(missing) == len(methods):
         raise ValueError(f"{name}: found {value!r:.60}, expected a {expected}")
     found = type(value).__name__
-    raise ValueError(f"{name}: {found} lacks {', '.join(missing)}, expected a {expected}'s methods")
+    raise ValueError(
+        f"{name}: {found} lacks {', '.join(missing)}, expected a {expected}'s methods, which the "
+        f"base class {expected} has"
+    )
 
 
 def is_dataset(data: Any) -> bool:

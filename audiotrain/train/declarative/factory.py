@@ -6,12 +6,13 @@ model's own. The run folder's config.yaml starts the same run again.
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from typing import Any, TypeVar
 
 import mlx.nn as nn
 
 from audiotrain.config.import_path import imported
-from audiotrain.train.declarative.config import TrainerConfig, get_trainer_config
+from audiotrain.train.declarative.config import CompetitionConfig, TrainerConfig, get_trainer_config
 from audiotrain.train.declarative.configured_trainer import ConfiguredTrainer
 from audiotrain.train.declarative.names import TRAINERS
 from audiotrain.train.protocols import CallbackProtocol, check_protocol
@@ -39,6 +40,12 @@ def create_trainer(
     """
     settings, callbacks = read_settings(config, callbacks, overrides)
     kind = trainer_class(settings.trainer, ConfiguredTrainer)
+    of_folds = {one.name for one in fields(CompetitionConfig)} - {"competition_name"}
+    if settings.trainer == "default" and (unused := sorted(of_folds & set(overrides))):
+        raise ValueError(
+            f"{unused[0]} is a setting of a competition, expected create_competition_trainer or "
+            f"trainer='competition'"
+        )
     return kind(model, settings, callbacks, loss, stated=tuple(overrides))
 
 

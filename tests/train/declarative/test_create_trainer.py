@@ -394,6 +394,15 @@ def test_callbacks_that_are_none(callbacks, message):
         create_trainer(Plain, {}, callbacks)
 
 
+@pytest.mark.parametrize("name", ["pseudo_rounds", "cv_folds"])
+def test_settings_of_a_competition_are_not_ignored(tmp_path, name):
+    message = f"{name} is a setting of a competition, expected create_competition_trainer or"
+    with pytest.raises(ValueError, match=message):
+        create_trainer(Plain, {}, **quiet(tmp_path), **{name: 2})
+    run = create_trainer(Plain, "competition", **quiet(tmp_path), **{name: 2})
+    assert getattr(run.config.competition, name) == 2
+
+
 def test_models_and_loaders_that_cannot_be(tmp_path):
     with pytest.raises(ValueError, match="model is a Unconfigured, expected a TrainModule"):
         create_trainer(Unconfigured())
