@@ -1,6 +1,6 @@
 """Nested settings as flat rows, and the differences of two."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 ABSENT = "-"
@@ -15,6 +15,24 @@ def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str
     names = dict.fromkeys([*first, *second])
     pairs = {name: (first.get(name, ABSENT), second.get(name, ABSENT)) for name in names}
     return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def refused_changes(
+    before: Mapping[str, Any], now: Mapping[str, Any], changeable: Iterable[str]
+) -> list[str]:
+    """A line for each setting of a resumed run that differs and may not; nested settings in, and
+    `changeable` are dotted names of settings or of groups.
+
+    >>> refused_changes({"a": {"b": 1}, "c": 1}, {"a": {"b": 2, "d": 3}, "c": 2}, ["c"])
+    ['a.b is 2, expected 1 as in the run', 'a.d is 3, expected nothing as in the run']
+    """
+    allowed = tuple(f"{name}." for name in changeable)
+    lines = []
+    for name, pair in differences(flat(before), flat(now)).items():
+        if not f"{name}.".startswith(allowed):
+            expected, found = ("nothing" if one is ABSENT else one for one in pair)
+            lines.append(f"{name} is {found}, expected {expected} as in the run")
+    return lines
 
 
 def flat(config: Mapping, prefix: str = "", deepest: int | None = None) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from audiotrain import config
+from audiotrain.config.diff import refused_changes
 from audiotrain.evaluation import plots
 from audiotrain.recipes.common.recipe import Experiment, Recipe
 from audiotrain.recipes.common.settings import LoggerNames, RunSettings
@@ -261,11 +262,8 @@ def settings_of_resumed(
         changeable += RESUME_MAY_EXTEND
     saved = resolved(config.load(kind, ["--config", str(file)]))
     wanted = resolved(config.load(kind, ["--config", str(file), *words], presets=presets))
-    for name in names:
-        before, now = getattr(saved, name), getattr(wanted, name)
-        if before != now and name not in changeable:
-            raise ValueError(
-                f"--resume: {name} is {now}, expected {before} as in the run in "
-                f"{wanted.output}; only {', '.join(changeable[2:])} may change"
-            )
+    before, now = config.to_plain(saved), config.to_plain(wanted)
+    if lines := refused_changes(before, now, changeable):
+        lines = [f"--resume: {line} in {wanted.output}" for line in lines]
+        raise ValueError("\n".join(lines) + f"; only {', '.join(changeable[2:])} may change")
     return wanted

@@ -10,7 +10,7 @@ from typing import Any
 import mlx.nn as nn
 
 from audiotrain.config import to_plain
-from audiotrain.config.diff import ABSENT, differences, flat
+from audiotrain.config.diff import refused_changes
 from audiotrain.config.import_path import called, imported
 from audiotrain.train import checkpoint
 from audiotrain.train.callbacks.builtin import EarlyStopping, MetricsLogger
@@ -30,11 +30,11 @@ from audiotrain.train.trainer import Trainer
 from audiotrain.train.tta import Transform, TransformedLoader, check_transforms, means
 from audiotrain.utils.files import write_json
 
-# Settings that a resumed run may change, by how their names begin. LENGTH may not change in a
+# Settings, and a group of them, that a resumed run may change. LENGTH may not change in a
 # cross-validation, whose folds are trained alike.
 LENGTH = "training.num_epochs", "training.max_steps", "training.max_time"
 CHANGEABLE = tuple(
-    "tracking. data.num_workers training.log_steps training.progress training.output_dir "
+    "tracking data.num_workers training.log_steps training.progress training.output_dir "
     "competition.competition_name competition.enable_ensemble competition.ensemble_method "
     "competition.sample_submission competition.id_column competition.columns competition.values "
     "competition.pseudo_rounds".split()
@@ -189,8 +189,7 @@ class ConfiguredTrainer:
     def open_run(self, resume: bool, changeable: tuple[str, ...] = CHANGEABLE) -> Path | None:
         """Write config.yaml to the run folder, on rank 0; the checkpoint to continue from, if any.
 
-        ValueError where a resumed run differs in settings that are not `changeable`, by how their
-        names begin.
+        ValueError where a resumed run differs in settings that are not `changeable`.
         """
         last = self.trainer.ranks.broadcast_from_rank0(lambda: self._opened(resume, changeable))
         return None if last is None else Path(last)
@@ -206,11 +205,9 @@ class ConfiguredTrainer:
         else:
             if not saved.exists():
                 raise ValueError(f"{self.run}: no config.yaml, so there is no run to resume")
-            before, now = (flat(to_plain(one)) for one in (get_trainer_config(saved), self.config))
-            for name, pair in differences(before, now).items():
-                if not name.startswith(changeable):
-                    was, is_now = ("nothing" if one is ABSENT else repr(one) for one in pair)
-                    raise ValueError(f"resume: {name} is {is_now}, expected {was} as in the run")
+            before, now = (to_plain(one) for one in (get_trainer_config(saved), self.config))
+            if lines := refused_changes(before, now, changeable):
+                raise ValueError("\n".join(f"resume: {line}" for line in lines))
         try:
             self.run.mkdir(parents=True, exist_ok=True)
             self.config.save(saved)

@@ -303,12 +303,12 @@ def test_resume_without_a_run(refused, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--model.width", 48], "model is "),
+        (["--model.width", 48], "model.width is 48, expected "),
         (["--window", 32], "window is 32, expected 16 as in the run in "),
         (["--seed", 5], "seed is 5, expected 0"),
         (["--data", "/elsewhere"], "data is /elsewhere, expected "),
         (["--batch-size", 8], "batch_size is 8, expected 4"),
-        (["--features.hop", 2048], "features is "),
+        (["--features.hop", 2048], "features.hop is 2048, expected "),
     ],
 )
 def test_resume_with_other_settings(refused, run, words, message):

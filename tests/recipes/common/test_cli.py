@@ -124,3 +124,14 @@ def test_all_mistakes_of_a_file_and_of_flags_come_at_once(tmp_path, capsys):
         "--steps=0, expected 1 or more",
         f"{file}:4: model.dropout: found 'high', expected a number, 0 or more and less than 1",
     ]
+
+
+def test_all_settings_that_a_resumed_run_may_not_change_come_at_once(tmp_path, capsys):
+    (tmp_path / "config.yaml").write_text("version: 2\nseed: 0\nmodel:\n  width: 36\n")
+    words = ["--seed", "1", "--model.width", "48", "--steps", "3", "--workers", "2"]
+    assert chords.main(["--output", str(tmp_path), "--resume", *words]) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        f"error: --resume: seed is 1, expected 0 as in the run in {tmp_path}",
+        f"--resume: model.width is 48, expected 36 as in the run in {tmp_path}; only cache, "
+        "workers, loggers, steps, epochs, max_minutes, validations, patience may change",
+    ]
