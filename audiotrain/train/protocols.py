@@ -64,7 +64,8 @@ def check_protocol(name: str, value: Any, kind: type) -> None:
     if not missing:
         return
     if len(missing) == len(methods):
-        raise ValueError(f"{name}: found {value!r:.60}, expected a {expected}")
+        shown = " ".join(repr(value).split())  # of a model it has several lines
+        raise ValueError(f"{name}: found {shown:.60}, expected a {expected}")
     found = type(value).__name__
     raise ValueError(
         f"{name}: {found} lacks {', '.join(missing)}, expected a {expected}'s methods, which the "

@@ -320,7 +320,7 @@ class CompetitionTrainer(ConfiguredTrainer):
     def _taken(self, loader: DataLoader) -> DatasetProtocol:
         """The dataset of a loader, whose batch size and workers the folds' loaders get. ValueError
         for what they could not have."""
-        self.loader(loader)
+        self.check_stated(loader)
         usual = {
             "sampler": None,
             "batch_sampler": None,
@@ -504,6 +504,13 @@ def create_competition_trainer(
     if settings.trainer == "default":
         settings = replace(settings, trainer="competition")
     kind = trainer_class(settings.trainer, CompetitionTrainer)
+    is_list = isinstance(ensemble_with, Sequence)
+    for one in ensemble_with if is_list else [ensemble_with]:
+        if not is_list or not isinstance(one, CompetitionTrainer):
+            raise ValueError(
+                f"ensemble_with: found a {type(one).__name__}, expected a list of "
+                f"CompetitionTrainers"
+            )
     trainer = kind(model, settings, callbacks, loss, stated=tuple(overrides))
     trainer.test_data, trainer.ensemble_with = test_dataloader, ensemble_with
     return trainer

@@ -101,6 +101,7 @@ class ConfiguredTrainer:
                 f"training.eval_strategy is {training.eval_strategy!r}, but train was given no "
                 f"validation data: give some, or eval_strategy='no'"
             )
+        self.check_stated(train_loader)
         train_loader = self.loader(train_loader, shuffle=self.config.data.shuffle)
         val_loader = None if val_loader is None else self.loader(val_loader)
         last = self.open_run(resume, CHANGEABLE + LENGTH)
@@ -162,18 +163,9 @@ class ConfiguredTrainer:
         self.trainer.load_checkpoint(folder)
 
     def loader(self, data: Any, shuffle: bool = False) -> Iterable:
-        """Batches: of a Dataset, or of arrays with a row an item, as `data` says; others as given.
-
-        ValueError for a DataLoader with another batch size or other workers than the overrides say.
-        """
+        """Batches of a Dataset, or of arrays with a row an item, as `data` says, or as given."""
         settings = self.config.data
         if isinstance(data, DataLoader):
-            for name, found in (("batch_size", data.batch_size), ("num_workers", data.num_workers)):
-                if name in self.stated and found != (wanted := getattr(settings, name)):
-                    raise ValueError(
-                        f"{name} is {wanted}, but the loader given has {found}: "
-                        f"give its dataset, and the loader is made"
-                    )
             return data
         data = as_dataset(data)
         if not is_dataset(data):
@@ -185,6 +177,19 @@ class ConfiguredTrainer:
             num_workers=settings.num_workers,
             seed=self.config.training.seed,
         )
+
+    def check_stated(self, data: Any) -> None:
+        """ValueError for a DataLoader to train on with another batch size or other workers than
+        the overrides say."""
+        for name in ("batch_size", "num_workers"):
+            if not isinstance(data, DataLoader) or name not in self.stated:
+                continue
+            found, wanted = getattr(data, name), getattr(self.config.data, name)
+            if found != wanted:
+                raise ValueError(
+                    f"{name} is {wanted}, but the loader given has {found}: give its dataset, and "
+                    f"the loader is made"
+                )
 
     def open_run(self, resume: bool, changeable: tuple[str, ...] = CHANGEABLE) -> Path | None:
         """Write config.yaml to the run folder, on rank 0; the checkpoint to continue from, if any.

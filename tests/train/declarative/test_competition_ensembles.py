@@ -134,6 +134,9 @@ def test_what_cannot_be_joined_is_refused_before_training(tmp_path):
         run.train_with_cv(Points(40))
     with pytest.raises(ValueError, match=r"found <U1 \(40,\), expected a class number an item"):
         run.train_with_cv(Points(40), labels=["a"] * 40)
+    for other in (run, [run, Plain()]):
+        with pytest.raises(ValueError, match="ensemble_with: found .*, expected a list of Compet"):
+            create_competition_trainer(Plain, "tones", ensemble_with=other)
     alone = competition(tmp_path, enable_ensemble=False)
     alone.ensemble_with = [run]
     with pytest.raises(ValueError, match="enable_ensemble is false, but ensemble_with has 1, exp"):

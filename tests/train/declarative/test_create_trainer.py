@@ -415,6 +415,8 @@ def test_models_and_loaders_that_cannot_be(tmp_path):
     run = create_trainer(Plain, {}, **quiet(tmp_path, batch_size=5))
     with pytest.raises(ValueError, match="batch_size is 5, but the loader given has 8"):
         run.train(*loaders())
+    assert {"test_loss"} <= set(run.evaluate(loaders()[1]))  # in batches of any size
+    assert len(run.predict(loaders()[1])) == 3
     with pytest.raises(ValueError, match=r"arrays have \[2, 3\] rows"):
         run.train((np.zeros(2), np.zeros(3)), Points(20))
 
