@@ -54,22 +54,6 @@ def top_k_accuracy(logits, targets, k: int) -> float:
     return float(np.mean(before.sum(axis=1) < k))
 
 
-def frame_accuracy(predictions, targets) -> dict[str, float]:
-    """Share of right frames for each head, and `joint` for all heads at once; 0 without frames.
-
-    Class triples (..., 3) in the order of chord_classes.HEADS. `joint` compares the heads that have
-    a target (no chord has neither root nor bass) and leaves out frames without a type.
-    """
-    predictions = np.asarray(predictions).reshape(-1, len(HEADS))
-    targets = np.asarray(targets).reshape(-1, len(HEADS))
-    known = targets >= 0
-    right = (predictions == targets) & known
-    joint = (right | ~known).all(axis=1) & known[:, 0]
-    correct = np.append(right.sum(axis=0), joint.sum())
-    compared = np.append(known.sum(axis=0), known[:, 0].sum())
-    return dict(zip((*HEADS, "joint"), _ratio(correct, compared).tolist(), strict=True))
-
-
 def confusion_matrix(predictions, targets, classes: int) -> np.ndarray:
     """Numbers of items (classes, classes): row the target, column the prediction.
 

@@ -86,15 +86,13 @@ def test_confusion_refuses_numbers_outside_the_classes():
     )
 
 
-def test_frame_accuracy_judges_each_head_by_its_own_mask():
+def test_the_tracker_judges_each_head_by_its_own_mask():
     targets = np.array([encode(label) for label in ("C:maj", "C:maj/3", "N", "X", "D:min")])
     predicted = np.array([(1, 0, 0), (1, 0, 0), (0, 5, 5), (1, 0, 0), (1, 2, 2)])
-    assert classification.frame_accuracy(predicted, targets) == pytest.approx(
-        {"chord_type": 3 / 4, "root": 1, "bass_note": 2 / 3, "joint": 2 / 4}
-    )
-    boxed = classification.frame_accuracy(predicted[None], targets[None])
-    assert boxed == classification.frame_accuracy(predicted, targets)
-    assert set(classification.frame_accuracy(predicted[3:4], targets[3:4]).values()) == {0.0}
+    logits = [np.eye(size)[classes] for size, classes in zip(HEAD_SIZES, predicted.T, strict=True)]
+    tracker = classification.MetricsTracker()
+    tracker.update({}, logits, dict(zip(HEADS, targets.T, strict=True)), len(targets))
+    assert [tracker.accuracy(head) for head in HEADS] == pytest.approx([3 / 4, 1, 2 / 3])
 
 
 def test_tracker_over_batches_equals_all_at_once(classified):

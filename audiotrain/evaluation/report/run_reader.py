@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from audiotrain.config.diff import flat
+from audiotrain.config.yaml_files import current_name
 from audiotrain.train import checkpoint
 
 MARKS = ("config.yaml", "history.json", "metrics.jsonl", "folds.json")
@@ -92,6 +93,8 @@ def read_run(folder: Path, name: str | None = None) -> Run:
     if not settings and isinstance(meta.get("config"), dict):
         inner = meta["config"].get("settings", meta["config"])
         settings = _flat(inner if isinstance(inner, dict) else {}, "checkpoint", problems)
+    if str(settings.pop("version", 1)) == "1":
+        settings = {current_name(name): value for name, value in settings.items()}
     measured = {
         key: float(value)
         for key, value in _flat(metrics, "metrics.json", problems).items()

@@ -228,6 +228,16 @@ def test_a_setting_that_one_run_lacks_differs(tmp_path):
     assert differing(find_runs(tmp_path)) == {"new": ABSENT}
 
 
+def test_a_run_of_version_1_has_the_names_of_today(tmp_path):
+    floor = {"floor": -60}
+    old, new = {"version": 1, "hearing": floor}, {"version": 2, "input": floor}
+    for name, more in (("a", old), ("b", new)):
+        path = chords_run(tmp_path / name) / "config.yaml"
+        write_json(path, json.loads(path.read_text()) | more)
+    assert read_run(tmp_path / "a").settings["input.floor"] == -60
+    assert differing(find_runs(tmp_path)) == {}
+
+
 @pytest.mark.parametrize("width", [60, 80, 120])
 def test_lines_fit_the_terminal(tmp_path, capsys, monkeypatch, width):
     monkeypatch.setenv("COLUMNS", str(width))
