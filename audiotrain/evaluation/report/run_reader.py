@@ -150,12 +150,17 @@ def differing(runs: Sequence[Run]) -> dict[str, Any]:
     usual = {}
     for name in dict.fromkeys(name for settings in known for name in settings):
         values = [settings.get(name, ABSENT) for settings in known]
-        counts = Counter(map(repr, values))
+        counts = Counter(map(_text, values))
         if name not in SAME and len(counts) > 1:
             text, count = counts.most_common(1)[0]
-            commonest = next(value for value in values if repr(value) == text)
+            commonest = next(value for value in values if _text(value) == text)
             usual[name] = commonest if 2 * count > len(known) else ABSENT
     return usual
+
+
+def _text(value: Any) -> str:
+    """The same for the same values: 50 is 50.0."""
+    return repr(float(value) if type(value) is int else value)
 
 
 def is_lower_better(score: str) -> bool:

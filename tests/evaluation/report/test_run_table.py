@@ -229,8 +229,8 @@ def test_a_setting_that_one_run_lacks_differs(tmp_path):
 
 
 def test_a_run_of_version_1_has_the_names_of_today(tmp_path):
-    floor = {"floor": -60}
-    old, new = {"version": 1, "hearing": floor}, {"version": 2, "input": floor}
+    old = {"version": 1, "hearing": {"floor": -60}}
+    new = {"version": 2, "input": {"floor": -60.0}}
     for name, more in (("a", old), ("b", new)):
         path = chords_run(tmp_path / name) / "config.yaml"
         write_json(path, json.loads(path.read_text()) | more)
