@@ -1,6 +1,7 @@
 import re
 
 import mlx.core as mx
+import numpy as np
 import pytest
 from toy import Classifier, Points, loaders, trainer
 
@@ -95,5 +96,7 @@ def test_a_logger_or_dataset_that_lacks_methods_is_refused_by_their_names(tmp_pa
             DataLoader(duck(Points, name)())
     with pytest.raises(ValueError, match=re.escape("dataset: found 3, expected a Dataset")):
         DataLoader(3)
+    with pytest.raises(ValueError, match="dataset: found a dict, expected a Dataset; .*ArrayDat"):
+        DataLoader({"x": np.zeros((4, 2))})  # its `get` is not a dataset's
     with pytest.raises(ValueError, match=r"logger: found Classifier\(.*, expected a Logger"):
         trainer(tmp_path, logger=[Classifier()])  # in one line

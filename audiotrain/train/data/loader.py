@@ -96,6 +96,11 @@ class DataLoader:
         batch_sampler: Sampler | None = None,
     ):
         check_protocol("dataset", dataset, DatasetProtocol)
+        if isinstance(dataset, Mapping):
+            raise ValueError(
+                f"dataset: found a {type(dataset).__name__}, expected a Dataset; "
+                f"audiotrain.train.data.datasets.ArrayDataset makes one of arrays by name"
+            )
         check_count("batch_size", batch_size, 1)
         check_count("num_workers", num_workers, 0)
         check_count("prefetch_factor", prefetch_factor, 1)
