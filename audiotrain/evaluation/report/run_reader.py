@@ -150,15 +150,15 @@ def differing(runs: Sequence[Run]) -> dict[str, Any]:
     usual = {}
     for name in dict.fromkeys(name for settings in known for name in settings):
         values = [settings.get(name, ABSENT) for settings in known]
-        counts = Counter(map(_text, values))
+        counts = Counter(map(_comparable, values))
         if name not in SAME and len(counts) > 1:
             text, count = counts.most_common(1)[0]
-            commonest = next(value for value in values if _text(value) == text)
+            commonest = next(value for value in values if _comparable(value) == text)
             usual[name] = commonest if 2 * count > len(known) else ABSENT
     return usual
 
 
-def _text(value: Any) -> str:
+def _comparable(value: Any) -> str:
     """The same for the same values: 50 is 50.0."""
     return repr(float(value) if type(value) is int else value)
 
