@@ -2,6 +2,8 @@
 
 A library that is loaded later takes them by those names. Each name is a jump to the function, in a
 small library that `g++`, which MLX needs on a CPU anyway, links in 10 to 30 ms.
+It makes the OpenBLAS of SciPy's wheel one that MLX finds, whose gain is that of blas.py; checked
+with MLX 0.32.
 """
 
 import ctypes

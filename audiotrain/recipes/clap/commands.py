@@ -272,7 +272,7 @@ def read_labels(labels: Sequence[str]) -> list[str]:
         words = ",".join(labels).split(",")
     names = list(dict.fromkeys(" ".join(word.split()) for word in words if word.strip()))
     if len(names) < 2:
-        raise ValueError(f"{source}: found {', '.join(names) or 'none'}, expected two classes")
+        raise ValueError(f"{source}: found {', '.join(names) or 'none'}, expected two or more")
     return names
 
 
