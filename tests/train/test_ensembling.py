@@ -32,6 +32,8 @@ def test_voting_by_hand():
     a, b = np.array([[0.8, 0.2], [0.1, 0.9]]), np.array([[0.2, 0.8], [0.3, 0.7]])
     assert np.allclose(vote([a, b], [3, 1]), [[0.65, 0.35], [0.15, 0.85]])
     assert np.allclose(vote([a, b], how="majority"), [[0.5, 0.5], [0, 1]])
+    three_of_four = vote([a, b], [3, 1], "majority", multilabel=True)
+    assert np.allclose(three_of_four, [[0.75, 0.25], [0, 1]])
     roots = np.sqrt(a * b)
     assert np.allclose(vote([a, b], how="geometric"), roots / roots.sum(axis=1, keepdims=True))
 

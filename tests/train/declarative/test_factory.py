@@ -39,7 +39,7 @@ EVERY_KEY = {
         "num_epochs": 3,
         "eval_strategy": "steps",
         "eval_steps": 2,
-        "early_stopping": {"enabled": True, "patience": 4},
+        "early_stopping": {"enabled": True, "patience": 4, "min_delta": 1e-9},
     },
     "competition": {"competition_name": "titanic", "cv_folds": 3, "enable_ensemble": False},
 }
@@ -70,7 +70,30 @@ def test_each_key_of_a_file_reaches_the_trainer(tmp_path):
     steps = [row["step"] for row in run.trainer.history.log if "val_loss" in row]
     assert steps == [2, 4, 6, 8, 10, 12, 14]
     (stopping,) = [one for one in run.trainer.callbacks if isinstance(one, EarlyStopping)]
-    assert stopping.patience == 4
+    assert (stopping.patience, stopping.min_delta) == (4, 1e-9)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "argument"),
+    [
+        ("max_steps", 7, "max_steps"),
+        ("max_time", 60.0, "max_time"),
+        ("gradient_clip", 0.5, "gradient_clip_val"),
+        ("gradient_accumulation_steps", 3, "accumulate_grad_batches"),
+        ("ema_decay", 0.9, "ema_decay"),
+        ("precision", "bf16-mixed", "precision"),
+        ("limit_train_batches", 2, "limit_train_batches"),
+        ("limit_val_batches", 0.5, "limit_val_batches"),
+        ("log_steps", 4, "log_every_n_steps"),
+        ("seed", 5, "seed"),
+    ],
+)
+def test_each_setting_of_training_is_an_argument_of_the_trainer(tmp_path, setting, value, argument):
+    plain, changed = (
+        create_trainer(Plain, {}, **quiet(tmp_path), **settings).trainer.arguments
+        for settings in ({}, {setting: value})
+    )
+    assert getattr(changed, argument) == value != getattr(plain, argument)
 
 
 class Counts(Callback):
