@@ -18,7 +18,7 @@ HANN_BANDWIDTH = 1.5  # equivalent noise bandwidth of the Hann window, in bins
 
 @dataclass(frozen=True)
 class CQTSettings:
-    """What a constant-Q transform is made of; rates and frequencies in Hz, hop in samples."""
+    """Parameters of a constant-Q transform; rates and frequencies in Hz, hop in samples."""
 
     rate: int = 22050
     hop: int = 2048

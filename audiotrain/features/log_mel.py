@@ -12,7 +12,7 @@ from audiotrain.features.cqt import frame_count
 
 @dataclass(frozen=True)
 class LogMelSettings:
-    """What a log-mel spectrogram is made of; rates and frequencies in Hz, n_fft and hop in samples.
+    """Parameters of a log-mel spectrogram; rates and frequencies in Hz, n_fft and hop in samples.
 
     `slaney_norm` divides every filter by its width. `top_db` (dB) clips below the maximum of each
     example, None clips at `floor_power` only. `pad_mode` is "constant" or "reflect".

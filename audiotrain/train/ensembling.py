@@ -208,7 +208,7 @@ class Stacked:
 
     @classmethod
     def of(cls, saved: Mapping) -> "Stacked":
-        """What `as_dict` gave. KeyError, TypeError or ValueError for anything else."""
+        """The model in a dict of `as_dict`. KeyError, TypeError or ValueError for any other."""
         coefficients, intercepts = (
             np.array(saved[name], np.float64) for name in ("coefficients", "intercepts")
         )

@@ -54,7 +54,7 @@ class History:
         write_json(path, {**self.lists(), "rows": self.rows, "log": self.log})
 
     def state_dict(self) -> dict:
-        """What a checkpoint keeps."""
+        """The rows of steps and of epochs, for a checkpoint."""
         return {"rows": [dict(row) for row in self.rows], "log": [dict(row) for row in self.log]}
 
     def load_state_dict(self, state: dict) -> None:

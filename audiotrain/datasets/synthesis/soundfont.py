@@ -67,7 +67,7 @@ class Sample(NamedTuple):
 
 
 class Zone(NamedTuple):
-    """What sounds for some keys and velocities: its generators and the number of its sample."""
+    """A zone: ranges of keys and velocities, generators, and the number of its sample."""
 
     keys: tuple[int, int]
     velocities: tuple[int, int]

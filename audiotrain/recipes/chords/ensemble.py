@@ -233,7 +233,7 @@ def label_probabilities(heads: np.ndarray, classes: np.ndarray) -> np.ndarray:
 def predictions_of(
     recognizers: Sequence[FrameRecognizer], songs: Sequence[Song]
 ) -> Iterator[Predictions]:
-    """What models predict for songs, with a progress bar."""
+    """Predictions of models for songs, with a progress bar."""
     for song in progress(songs, "blending"):
         yield (
             [heads_of(one.song_log_probabilities(one.inputs(song))) for one in recognizers],
@@ -260,7 +260,8 @@ def _count(folds: Sequence[Sequence[str]]) -> str:
 
 
 def out_of_fold_predictions(paths: Sequence[Path]) -> Iterator[Predictions]:
-    """What each cross-validation has saved of every song. ValueError for other features."""
+    """The saved predictions of each cross-validation for every song. ValueError where their
+    features differ."""
     for songs in zip(*(read_posteriors(path) for path in paths), strict=True):
         shapes = {heads.shape for _, heads, _ in songs}
         if len(shapes) > 1:

@@ -246,7 +246,7 @@ def write_decoding(recognizer: FrameRecognizer, path: Path) -> None:
 
 
 def read_decoding(path: Path) -> dict[str, Any]:
-    """What `write_decoding` saved. ValueError, one line, when the file is damaged."""
+    """The options in a file of `write_decoding`. ValueError, one line, when it is damaged."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         options: dict[str, Any] = {"switching_cost": float(content["switching_cost"])}

@@ -59,7 +59,7 @@ class Index:
 
     @classmethod
     def read(cls, path: Path) -> "Index":
-        """What `write` wrote. ValueError, one line, for any other file."""
+        """The index in a file of `write`. ValueError, one line, for any other file."""
         try:
             index = _read_npz(path) if path.suffix == ".npz" else _read_safetensors(path)
             rows = len(index.embeddings)

@@ -37,7 +37,8 @@ START = "start.json"  # of a run: the name of --pretrained and the digest of its
 
 @dataclass(frozen=True)
 class Start:
-    """What a run starts from; `folder` is that of --pretrained, None from scratch."""
+    """Model, tokenizer and front end that a run starts from; `folder` is that of --pretrained, None
+    from scratch."""
 
     config: CLAPConfig
     tokenizer: Tokenizer

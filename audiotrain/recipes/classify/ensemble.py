@@ -53,7 +53,7 @@ class Ensemble:
         how: Vote | None = None,
         tta: Sequence[str] = (),
     ) -> "Ensemble":
-        """What the paths of `--checkpoint` name, see `EnsembleSpec.of`."""
+        """The ensemble of the paths of `--checkpoint`, see `EnsembleSpec.of`."""
         spec = EnsembleSpec.of(paths, "classify", how, get_args(Vote))
         try:
             stacked = spec.extra.get("stacked")

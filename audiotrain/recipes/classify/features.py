@@ -24,7 +24,7 @@ STATISTICS = "statistics"  # --input.embeddings: of the mels, no network needed
 
 @validated(kw_only=True)
 class InputSettings:
-    """What a classifier gets of a clip."""
+    """The input of a classifier."""
 
     features: ClapFeatureSettings = ClapFeatureSettings(
         rate=24000, hop=480, fmax=12000, seconds=5.1

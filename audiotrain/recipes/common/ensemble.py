@@ -38,7 +38,7 @@ class EnsembleSpec:
     def of(
         cls, paths: Sequence[Path], recipe: str, join: str | None, joins: Sequence[str]
     ) -> "EnsembleSpec":
-        """What the paths of `--checkpoint` name: an ensemble alone, or members of equal weight.
+        """The ensemble of the paths of `--checkpoint`: one ensemble, or members of equal weight.
         ValueError, one line, for a `join` beside an ensemble, which has its own."""
         if len(paths) == 1 and (paths[0] / ENSEMBLE).is_file():
             if join is not None:
@@ -56,8 +56,8 @@ class EnsembleSpec:
 
     @classmethod
     def read(cls, folder: Path, recipe: str, joins: Sequence[str]) -> "EnsembleSpec":
-        """What `write` saved, with one of the recipe's `joins`. A member may be one path instead of
-        a list. ValueError, one line, when it is damaged."""
+        """The ensemble in a folder of `write`, joined by one of the recipe's `joins`. A member may
+        be one path instead of a list. ValueError, one line, when the file is damaged."""
         file = folder / ENSEMBLE
         try:
             content = dict(json.loads(file.read_text("utf-8")))

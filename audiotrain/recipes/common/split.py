@@ -105,8 +105,8 @@ def pick(
 
 
 def load_parts(recipe: "Recipe", parts: Mapping[str, list], log: ProblemLog) -> dict[str, list]:
-    """What the recipe reads of each part; what cannot be read goes into `log`. ValueError when that
-    leaves too few items, or for any when the recipe is strict."""
+    """The loaded items of each part; those that cannot be read go into `log`. ValueError when too
+    few are left, or when one cannot be read and the recipe is strict."""
     results = iter(recipe.load([(name, item) for name, items in parts.items() for item in items]))
     loaded, problems = {}, []
     for name, items in parts.items():
@@ -121,8 +121,8 @@ def load_parts(recipe: "Recipe", parts: Mapping[str, list], log: ProblemLog) -> 
 
 
 def keep_readable(results: Sequence, unit: str, log: ProblemLog, strict: bool = False) -> list:
-    """What was read; the rest goes into `log`. ValueError when nothing was
-    read, or when `strict` and anything was not."""
+    """The items that were read; the reasons of the others go into `log`. ValueError when none was
+    read, or when one was not and `strict` is set."""
     loaded, problems = readable(results)
     if problems and (strict or not loaded):
         log.add_unreadable(problems)
@@ -141,7 +141,7 @@ def print_left_out(problems: Sequence[str], total: int, unit: str) -> None:
 
 
 def readable(results: Sequence) -> tuple[list, list[str]]:
-    """What was read, and the lines on what was not, of the results of `Recipe.load`."""
+    """Of the results of `Recipe.load`, the items that were read and the lines of the others."""
     return (
         [one for one in results if not isinstance(one, str)],
         [one for one in results if isinstance(one, str)],

@@ -45,7 +45,7 @@ NO_BEST = (
 
 @dataclass(frozen=True)
 class CVResult:
-    """What a cross-validation gave."""
+    """Scores and predictions of a cross-validation."""
 
     run: Path
     mean: dict[str, float]

@@ -135,7 +135,7 @@ class EarlyStoppingSettings:
 
 @validated
 class TrainingSettings:
-    """How long, how exactly, what is kept."""
+    """Length and precision of training, validation, checkpoints."""
 
     num_epochs: PositiveInt | None = 10
     max_steps: PositiveInt | None = None
@@ -214,7 +214,7 @@ class CompetitionConfig:
 
 @validated
 class TrackingSettings:
-    """Where numbers, settings and models go besides the run folder."""
+    """Loggers of metrics, settings and models, besides the run folder."""
 
     loggers: tuple[Literal["wandb", "tensorboard", "mlflow"], ...] = ()
     experiment_name: str = "audiotrain"

@@ -43,7 +43,7 @@ CHANGEABLE = tuple(
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a training gave; rows and numbers as in the run folder."""
+    """The result of a training; rows and numbers as in the run folder."""
 
     run: Path
     history: list[Row]
@@ -140,7 +140,7 @@ class ConfiguredTrainer:
         checkpoint: str | Path | None = None,
         tta: Sequence[Transform] | None = None,
     ) -> list:
-        """What the module's `predict_step` gives for each batch; see `evaluate`.
+        """The results of the module's `predict_step`, one for each batch; see `evaluate`.
 
         tta: functions `batch -> batch`, and None for the batch as it is, whose predictions, arrays,
         are averaged: `[None, flipped]`; default: those of the setting `data.tta`.
