@@ -123,7 +123,7 @@ def test_accumulation_has_its_closed_form(tmp_path):
 def test_settings_of_each_recipe_reach_the_trainer(tmp_path, kind):
     for settings, expected in (
         (kind(), (1, "32-true")),
-        (kind(accumulate=2, precision="bf16-mixed"), (2, "bf16-mixed")),
+        (kind(gradient_accumulation_steps=2, precision="bf16-mixed"), (2, "bf16-mixed")),
     ):
         recipe = SimpleNamespace(settings=settings, name="test")
         experiment = Experiment(TrainModule(), [], [])
@@ -135,7 +135,7 @@ def test_settings_of_each_recipe_reach_the_trainer(tmp_path, kind):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"accumulate": 0}, "accumulate=0, expected 1 or more"),
+        ({"gradient_accumulation_steps": 0}, "gradient_accumulation_steps=0, expected 1 or more"),
         ({"precision": "16"}, "precision: found '16', expected one of 32-true, bf16-mixed"),
     ],
 )
@@ -145,7 +145,7 @@ def test_settings_that_cannot_be(kind, settings, message):
 
 
 def test_an_epoch_has_fewer_steps(tmp_path):
-    settings = ClassifySettings(accumulate=3, epochs=2, batch_size=4, workers=0)
+    settings = ClassifySettings(gradient_accumulation_steps=3, epochs=2, batch_size=4, workers=0)
     recipe = SimpleNamespace(settings=settings, name="test")
     experiment = Experiment(TrainModule(), list(range(40)), [])
     made, loaders = run.make_trainer(recipe, experiment, tmp_path)

@@ -92,7 +92,7 @@ class TrainSettings(RunSettings):
     """tokens that a tokenizer learns from the captions, at most, where there is no --pretrained"""
     batch_size: Annotated[int, Field(ge=2)] = 64
     """clips of a batch, for each process under mlx.launch; each is compared with all others"""
-    accumulate: PositiveInt = 1
+    gradient_accumulation_steps: PositiveInt = 1
     """batches whose gradients are averaged for an optimizer step; clips of different batches are
     not compared, which `micro_batch` does"""
     micro_batch: NonNegativeInt = 0

@@ -93,7 +93,7 @@ def make_trainer(recipe: Recipe, experiment: Experiment, run: Path):
             valid_loader, batch, num_workers=settings.workers, collate_fn=experiment.collate
         )
     ranks.join().shard(train_loader)  # how many batches there are depends on it
-    of_epoch = -(-len(train_loader) // settings.accumulate)
+    of_epoch = -(-len(train_loader) // settings.gradient_accumulation_steps)
     steps = settings.steps or experiment.steps or settings.epochs * of_epoch
     return build_trainer(recipe, experiment, run, steps), (train_loader, valid_loader)
 
@@ -187,7 +187,7 @@ def build_trainer(recipe: Recipe, experiment: Experiment, run: Path, steps: int)
         max_time=None if settings.max_minutes is None else settings.max_minutes * 60,
         val_check_interval=max(1, steps // settings.validations),
         gradient_clip_val=settings.optimization.gradient_clip,
-        accumulate_grad_batches=settings.accumulate,
+        accumulate_grad_batches=settings.gradient_accumulation_steps,
         ema_decay=settings.optimization.ema_decay or None,
         default_root_dir=run,
         callbacks=callbacks,

@@ -37,7 +37,7 @@ class RunSettings:
     """column of a table whose equal values stay in one part of the split"""
     batch_size: PositiveInt = 32
     """examples in a batch, for each process under mlx.launch"""
-    accumulate: PositiveInt = 1
+    gradient_accumulation_steps: PositiveInt = 1
     """batches whose gradients are averaged for an optimizer step"""
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     """bf16-mixed computes in bfloat16, for GPUs"""
