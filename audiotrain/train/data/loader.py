@@ -95,7 +95,8 @@ class DataLoader:
         sampler: Sampler | None = None,
         batch_sampler: Sampler | None = None,
     ):
-        check_protocol("dataset", dataset, DatasetProtocol)
+        if not (hasattr(dataset, "get") and hasattr(dataset, "__len__")):  # `get` is enough
+            check_protocol("dataset", dataset, DatasetProtocol)
         if isinstance(dataset, Mapping):
             raise ValueError(
                 f"dataset: found a {type(dataset).__name__}, expected a Dataset; "
