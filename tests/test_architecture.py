@@ -101,7 +101,7 @@ def circle(files: dict[str, Path]) -> list[str]:
 
 
 def test_the_package_holds_ten_packages_and_three_files():
-    entries = {path.name for path in PACKAGE.iterdir()} - {"__pycache__"}
+    entries = {path.name for path in PACKAGE.iterdir()} - {"__pycache__", "pretrained"}
     assert entries == {"__init__.py", "__main__.py", "py.typed", *RANKS}
 
 

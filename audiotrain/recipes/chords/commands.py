@@ -4,8 +4,9 @@
     python -m audiotrain.recipes.chords --data FOLDER            trains on audio and labels
     python -m audiotrain.recipes.chords cv --data FOLDER         trains and tests on each fold
     python -m audiotrain.recipes.chords ensemble RUN RUN         joins runs to one model
-    python -m audiotrain.recipes.chords evaluate --data FOLDER   scores the newest run
+    python -m audiotrain.recipes.chords evaluate --data FOLDER   scores the shipped model
     python -m audiotrain.recipes.chords predict song.mp3         writes song.lab
+    python -m audiotrain.recipes.chords predict song.mp3 --checkpoint latest   by the newest run
 
 Each command explains its settings with --help. Under mlx.launch all processes train; rank 0 alone
 writes, prints and evaluates.
@@ -39,7 +40,7 @@ from audiotrain.recipes.chords.settings import (
     TrainSettings,
 )
 from audiotrain.recipes.chords.songs import FeatureSettings, SongLibrary, discover, load_songs
-from audiotrain.recipes.common import cli, run, split
+from audiotrain.recipes.common import checkpoints, cli, run, split
 from audiotrain.recipes.common.cli import Command
 from audiotrain.recipes.common.ensemble import EnsembleSpec
 from audiotrain.utils.process_pool import map_in_processes
@@ -60,11 +61,13 @@ def train(settings: TrainSettings) -> ChordReport | None:
 
 def evaluate(settings: EvaluateSettings) -> dict:
     """Score a model on a folder; the content of metrics.json."""
-    paths = settings.checkpoint
+    paths = checkpoints.report_model(settings.checkpoint, "chords")
     spec = EnsembleSpec.of(paths, "chords", settings.join, get_args(Join))
     # One run's scores go into it; those of several into the first path that is named.
     home = spec.runs[0] if len(spec.runs) == 1 else paths[0]
     suffix = f"-of-{len(spec.runs)}" if len(paths) > 1 else ""
+    if settings.checkpoint[0] == Path(checkpoints.SHIPPED):
+        home, suffix = checkpoints.RUNS, suffix or f"-of-{checkpoints.SHIPPED}"
     with run.scores_folder(settings, home, suffix) as output:
         recognizer = from_spec(spec, "transpose" in settings.tta)
         log = ProblemLog(output)
@@ -90,7 +93,8 @@ def evaluate(settings: EvaluateSettings) -> dict:
 
 def predict(settings: PredictSettings) -> list[Path]:
     """Write the chords of every file; the files written. Those that cannot be read are reported."""
-    recognizer = load(settings.checkpoint, settings.join, "transpose" in settings.tta)
+    models = checkpoints.report_model(settings.checkpoint, "chords")
+    recognizer = load(models, settings.join, "transpose" in settings.tta)
     targets = results(settings)
     written: list[Path] = []
     problems = []

@@ -20,7 +20,7 @@ from audiotrain.recipes.chords.decoding import by_type, heads_of, log_softmax, s
 from audiotrain.recipes.chords.predictor import FrameRecognizer, Recognizer
 from audiotrain.recipes.chords.settings import EnsembleSettings, TrainSettings
 from audiotrain.recipes.chords.songs import Song, SongLibrary, discover, load_songs
-from audiotrain.recipes.common.checkpoints import best_checkpoint, resolve
+from audiotrain.recipes.common.checkpoints import best_checkpoint, locate, resolve
 from audiotrain.recipes.common.ensemble import EnsembleSpec, are_cross_validations, refuse_used
 from audiotrain.recipes.common.split import SPLIT, read_split
 from audiotrain.train import checkpoint, crossval, ensembling, weight_averaging
@@ -132,7 +132,7 @@ def from_spec(spec: EnsembleSpec, transpose: bool = False) -> FrameRecognizer:
 
 def ensemble(settings: EnsembleSettings) -> Path:
     """Write the folder of an ensemble, or of a soup; where it is."""
-    output, paths = settings.output, settings.checkpoint
+    output, paths = settings.output, locate(settings.checkpoint, "chords")
     refuse_used(output)
     spec = EnsembleSpec(tuple(resolve(paths, "chords")), settings.weights, settings.join)
     if settings.join == "soup":

@@ -13,16 +13,20 @@ from audiotrain.models.chords.model import ChordModelSettings
 from audiotrain.recipes.chords.songs import FeatureSettings, LabelSettings
 from audiotrain.recipes.chords.training import LossSettings, OptimizationSettings
 from audiotrain.recipes.common import settings as common
-from audiotrain.recipes.common.settings import Folds
+from audiotrain.recipes.common.settings import Checkpoints, Folds
 
 CACHE = Path("~/.cache/audiotrain/chords")
 COMPOSED = 120  # songs without data
 
 
 @validated(kw_only=True)
-class JoinSettings:
-    """How the predictions of several models, or of several transpositions, are joined."""
+class ModelSettings(common.CheckpointSettings):
+    """Trained models, and how the predictions of several of them, or of several transpositions, are
+    joined."""
 
+    checkpoint: Checkpoints = (Path("shipped"),)
+    """runs, cross-validations (all folds) or an ensemble; several are joined; of a folder of runs
+    the newest; shipped: the model that audiotrain comes with; latest: the newest below runs"""
     join: Literal["mean", "geometric"] | None = None
     """how several models' probabilities are joined: their mean, or that of their logarithms;
     default: their mean, or that of the ensemble"""
@@ -138,7 +142,7 @@ class CvSettings(TrainSettings):
 
 
 @validated(kw_only=True)
-class EvaluateSettings(LabelSettings, JoinSettings, common.EvaluateSettings):
+class EvaluateSettings(LabelSettings, ModelSettings, common.EvaluateSettings):
     """Score a trained model on a labelled folder."""
 
     data: Path
@@ -152,7 +156,7 @@ class EvaluateSettings(LabelSettings, JoinSettings, common.EvaluateSettings):
 
 
 @validated(kw_only=True)
-class PredictSettings(JoinSettings, common.PredictSettings):
+class PredictSettings(ModelSettings, common.PredictSettings):
     """Write the chords of audio files of any length."""
 
     output: Path | None = None

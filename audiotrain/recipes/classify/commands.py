@@ -36,7 +36,7 @@ from audiotrain.recipes.classify.settings import (
     PseudoSettings,
     TrainSettings,
 )
-from audiotrain.recipes.common import cli, run, split
+from audiotrain.recipes.common import checkpoints, cli, run, split
 from audiotrain.recipes.common.cli import Command
 from audiotrain.train.submission import read_sample, write_submission
 from audiotrain.utils.files import csv_text, refuse_existing, write
@@ -104,7 +104,8 @@ def predict(settings: PredictSettings) -> Path:
 def load(settings: EvaluateSettings | PredictSettings) -> Ensemble:
     """The models that the settings name, as one."""
     cache = settings.cache.expanduser()
-    return Ensemble.load(settings.checkpoint, cache, settings.workers, settings.join, settings.tta)
+    paths = checkpoints.report_model(settings.checkpoint, "classify")
+    return Ensemble.load(paths, cache, settings.workers, settings.join, settings.tta)
 
 
 def distinct(clips: Sequence[Clip]) -> dict[str, Clip]:

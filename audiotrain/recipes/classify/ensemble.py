@@ -19,7 +19,7 @@ from audiotrain.recipes.classify.features import ClipFeatures, InputSettings
 from audiotrain.recipes.classify.predictor import Classifier
 from audiotrain.recipes.classify.settings import EnsembleSettings
 from audiotrain.recipes.common import split
-from audiotrain.recipes.common.checkpoints import ENSEMBLE, resolve
+from audiotrain.recipes.common.checkpoints import ENSEMBLE, locate, resolve
 from audiotrain.recipes.common.ensemble import EnsembleSpec, are_cross_validations, refuse_used
 from audiotrain.train import crossval
 from audiotrain.train.ensembling import Stacked, Vote, cross_entropy, fit_join, join_members
@@ -111,6 +111,7 @@ def join(
 
 def ensemble(settings: EnsembleSettings) -> Path:
     """Write the folder of an ensemble, with its scores where all members are cross-validations."""
+    settings = replace(settings, checkpoint=locate(settings.checkpoint, "classify"))
     output, paths = settings.output, settings.checkpoint
     refuse_used(output)
     members = tuple(resolve(paths, "classify"))

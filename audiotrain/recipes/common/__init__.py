@@ -12,7 +12,8 @@
         return run.train(Loudness(settings))
 
     def predict(settings):                               # RUN, a cross-validation, an ensemble …
-        spec = EnsembleSpec.of(settings.checkpoint, "loudness", settings.join, ("mean",))
+        paths = checkpoints.report_model(settings.checkpoint, "loudness")
+        spec = EnsembleSpec.of(paths, "loudness", settings.join, ("mean",))
         models = [load_model(checkpoints.best_checkpoint(run)) for run in spec.runs]
 
     cli.main("loudness", {"train": Command(TrainSettings, train), …}, argv)
@@ -21,7 +22,7 @@ TrainSettings inherits `settings.RunSettings`, and has a group `optimization` su
 `train.optimizers.WarmupSettings`; tests/recipes/common/test_small_recipe.py is a complete
 recipe.
 
-checkpoints.py   The runs that `--checkpoint` names
+checkpoints.py   The models that `--checkpoint` names
 cli.py           Commands of a recipe
 create_model.py  Untrained models by name and sizes
 crossval.py      A run folder for each fold

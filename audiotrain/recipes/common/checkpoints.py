@@ -1,4 +1,4 @@
-"""The runs that `--checkpoint` names."""
+"""The models that `--checkpoint` names: runs, the newest run, or the shipped one."""
 
 import contextlib
 import json
@@ -6,24 +6,81 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import audiotrain
 from audiotrain.config.yaml_files import current_name
 from audiotrain.train import checkpoint, crossval
 
 FOLDS, ROUNDS, ENSEMBLE = "folds.json", "rounds.json", "ensemble.json"  # what folders are known by
+LATEST, SHIPPED = "latest", "shipped"  # words in place of a folder
+RUNS = Path("runs")  # where runs are written by default
+PRETRAINED = Path(audiotrain.__file__).parent / "pretrained"  # models that are installed, by recipe
+RUN_MARKS = "checkpoints", FOLDS, ROUNDS
+# Key of a checkpoint's config -> the recipe that wrote it; checkpoints of today name their recipe.
+_KEYS = {"recognizer": "chords", "classifier": "classify"}
+
+
+def locate(paths: Sequence[Path], recipe: str) -> tuple[Path, ...]:
+    """The folders that the paths of `--checkpoint` name: those of the words `latest` and `shipped`,
+    and other paths as they are. ValueError, one line, where a word names none."""
+    by_word = {Path(LATEST): latest_run, Path(SHIPPED): shipped}
+    return tuple(by_word[path](recipe) if path in by_word else path for path in paths)
+
+
+def latest_run(recipe: str) -> Path:
+    """The newest run, or run of several, of a recipe below RUNS. ValueError when there is none."""
+    runs = _newest_first(RUNS, RUN_MARKS)
+    found = next((run for run in runs if _recipe_of(run) == recipe), None)
+    if found is None:
+        raise _no_run(f"--checkpoint {LATEST}: no trained run of {recipe} in {RUNS}", recipe)
+    return found
+
+
+def shipped(recipe: str, flag: str = "--checkpoint") -> Path:
+    """The folder of the model that is installed with audiotrain. ValueError where there is none."""
+    folder = PRETRAINED / recipe
+    if not folder.is_dir():
+        raise ValueError(
+            f"{flag} {SHIPPED}: this audiotrain has no {folder}; expected a run, or {LATEST} for "
+            f"the newest below {RUNS}"
+        )
+    return folder
+
+
+def report_model(paths: Sequence[Path], recipe: str) -> tuple[Path, ...]:
+    """Print which model answers, and which run `--checkpoint latest` would take in place of the
+    shipped one; the folders of `locate`."""
+    folders = locate(paths, recipe)
+    words = [
+        f"{SHIPPED} with audiotrain {audiotrain.__version__}" if path == Path(SHIPPED) else folder
+        for path, folder in zip(paths, folders, strict=True)
+    ]
+    note = latest_note(recipe) if Path(SHIPPED) in paths else ""
+    print(f"model: {', '.join(map(str, words))}{note}", flush=True)
+    return folders
+
+
+def latest_note(recipe: str) -> str:
+    """What to print after the name of a model that is no run: the run that `--checkpoint latest`
+    takes; "" when there is none."""
+    try:
+        return f" (--checkpoint {LATEST} takes {latest_run(recipe)})"
+    except ValueError:
+        return ""
 
 
 def resolve(paths: Sequence[Path], recipe: str) -> list[tuple[Path, ...]]:
     """The run folders that each path names: a run or a checkpoint itself, all folds of a
-    cross-validation, the best of rounds, or the newest of these inside a folder.
+    cross-validation, the best of rounds, or the newest of these inside a folder; for the words
+    `latest` and `shipped` see `locate`.
 
     ValueError, one line, where there is none, for a fold that is not done, and for an ensemble:
     `ensemble.EnsembleSpec.of` takes one alone.
     """
-    return [_runs(path, recipe) for path in paths]
+    return [_runs(path, recipe) for path in locate(paths, recipe)]
 
 
 def _runs(path: Path, recipe: str) -> tuple[Path, ...]:
-    if _is_run(path):
+    if _is_run(path) or path == PRETRAINED / recipe:
         return (path,)
     if (path / FOLDS).is_file():
         return _folds(path)
@@ -31,7 +88,7 @@ def _runs(path: Path, recipe: str) -> tuple[Path, ...]:
         return (path / json.loads((path / ROUNDS).read_text("utf-8"))["best"],)
     if (path / ENSEMBLE).is_file():
         raise ValueError(f"--checkpoint {path}: an ensemble, expected it alone or not at all")
-    return _runs(newest(path, recipe, ("checkpoints", FOLDS, ROUNDS)), recipe)
+    return _runs(newest(path, recipe, RUN_MARKS), recipe)
 
 
 def newest_run(path: Path, recipe: str, flag: str = "--checkpoint") -> Path:
@@ -42,13 +99,32 @@ def newest_run(path: Path, recipe: str, flag: str = "--checkpoint") -> Path:
 
 def newest(path: Path, recipe: str, names: Sequence[str], flag: str = "--checkpoint") -> Path:
     """The folder in `path` with the newest file or folder of one of these names."""
-    marks = [mark for name in names for mark in path.glob(f"*/{name}")]
-    if not marks:
-        raise ValueError(
-            f"{flag} {path}: no trained run there; "
-            f"`python -m audiotrain.recipes.{recipe}` trains one"
-        )
-    return max(marks, key=lambda mark: mark.stat().st_mtime).parent
+    runs = _newest_first(path, names)
+    if not runs:
+        raise _no_run(f"{flag} {path}: no trained run there", recipe)
+    return runs[0]
+
+
+def _no_run(found: str, recipe: str) -> ValueError:
+    return ValueError(f"{found}; `python -m audiotrain.recipes.{recipe}` trains one")
+
+
+def _newest_first(folder: Path, names: Sequence[str]) -> list[Path]:
+    """The folders in `folder` with a file or folder of one of these names."""
+    marks = [mark for name in names for mark in folder.glob(f"*/{name}")]
+    marks.sort(key=lambda mark: mark.stat().st_mtime, reverse=True)
+    return list(dict.fromkeys(mark.parent for mark in marks))
+
+
+def _recipe_of(run: Path) -> str | None:
+    """The recipe that trained a run, or the first of several; None without a checkpoint yet."""
+    runs = [run] if _is_run(run) else sorted(mark.parent for mark in run.glob("*/checkpoints"))
+    try:
+        written = checkpoint.load_meta(best_checkpoint(runs[0])).get("config") or {}
+    except (IndexError, checkpoint.CheckpointError):
+        return None
+    older = next((recipe for key, recipe in _KEYS.items() if key in written), "clap")
+    return written.get("recipe", older)
 
 
 def best_checkpoint(run: Path) -> Path:

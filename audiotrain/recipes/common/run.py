@@ -193,7 +193,11 @@ def build_trainer(recipe: Recipe, experiment: Experiment, run: Path, steps: int)
         callbacks=callbacks,
         logger=loggers_of(settings.loggers, f"audiotrain-{recipe.name}", run),
         seed=settings.seed,
-        config={**experiment.description, "settings": config.to_plain(settings)},
+        config={
+            "recipe": recipe.name,
+            **experiment.description,
+            "settings": config.to_plain(settings),
+        },
         precision=settings.precision,
     )
 

@@ -13,6 +13,7 @@ from audiotrain.train.ensembling import member_weights
 LoggerNames = tuple[Literal["wandb", "tensorboard", "mlflow"], ...]
 Part = Literal["train", "valid", "test"]
 Folds = Annotated[int, Field(ge=2)]
+Checkpoints = Annotated[tuple[Path, ...], Field(min_length=1)]
 
 
 @validated(kw_only=True)
@@ -83,9 +84,9 @@ class ResultSettings:
 class CheckpointSettings(ResultSettings):
     """Commands that use trained models."""
 
-    checkpoint: Annotated[tuple[Path, ...], Field(min_length=1)] = (Path("runs"),)
+    checkpoint: Checkpoints = (Path("latest"),)
     """runs, cross-validations (all folds) or an ensemble; several are joined; of a folder of runs
-    the newest"""
+    the newest; latest: the newest of this recipe below runs"""
 
 
 @validated(kw_only=True)
@@ -133,7 +134,7 @@ class EvaluateSettings(UseSettings):
 class EnsembleSettings:
     """Join runs to one model."""
 
-    checkpoint: Annotated[tuple[Path, ...], Field(min_length=1)]
+    checkpoint: Checkpoints
     """two or more runs or cross-validations; the runs of a cross-validation share one weight"""
     output: Path
     """folder for the ensemble, which evaluate and predict take as --checkpoint"""

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import shutil
 from dataclasses import field, replace
 
 import mlx.core as mx
@@ -129,9 +130,10 @@ def predict(paths, clips) -> dict[str, float]:
 
 def evaluate(settings: EvaluateSettings) -> None:
     corpus = Loudness(TrainSettings(data=settings.data)).discover(None)
-    spec = EnsembleSpec.of(settings.checkpoint, "loudness", None, ("mean",))
+    paths = checkpoints.report_model(settings.checkpoint, "loudness")
+    spec = EnsembleSpec.of(paths, "loudness", None, ("mean",))
     split.warn_if_trained_on(spec.runs, corpus, "clips")
-    for name, value in predict(settings.checkpoint, corpus.items).items():
+    for name, value in predict(paths, corpus.items).items():
         print(f"{name} {value:.1f} dB")
 
 
@@ -204,6 +206,18 @@ def test_a_run_is_found_behind_checkpoint(trained, data, capsys):
     told = capsys.readouterr()
     assert "clip00.wav -" in told.out
     assert "16 of 20 clips were in the training of the run; --split test scores others" in told.err
+
+
+def test_without_a_checkpoint_the_newest_run_of_the_recipe_answers(
+    trained, data, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    words = "evaluate", "--data", data, "--output", tmp_path / "scores"
+    assert command(*words) == 2
+    assert "--checkpoint latest: no trained run of loudness in runs" in capsys.readouterr().err
+    shutil.copytree(trained, tmp_path / "runs" / "mine")
+    assert command(*words) == 0
+    assert capsys.readouterr().out.startswith("model: runs/mine\n")
 
 
 def test_an_ensemble_is_found_behind_checkpoint(trained, data, tmp_path, capsys):
