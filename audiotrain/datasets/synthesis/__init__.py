@@ -1,6 +1,7 @@
 """Songs and sound scenes by synthesis.
 
 arrangement.py   Notes for instruments
+guitar.py        Strummed and picked guitar songs: chord shapes, plucked strings
 midi.py          MIDI files: their notes, and how long one sounds
 progressions.py  Chord progressions
 render.py        Audio from notes
