@@ -160,7 +160,7 @@ def test_the_lowest_partial_is_within_two_cents_of_the_frequency(pitch):
 
 def test_a_song_in_tune_has_the_fundamentals_of_its_chord():
     instrument = guitar.random_guitar(np.random.default_rng(0))
-    instrument = instrument._replace(cents=np.zeros_like(instrument.cents), noise=0.0, drive=0.0)
+    instrument = instrument._replace(cents=np.zeros_like(instrument.cents), noise=0.0, knock=0.0)
     note = guitar.Pluck(0.0, 2.0, 2, 7, 1.0)  # A3
     wave = guitar.perform([note], instrument, 2.0, RATE, np.random.default_rng(0))
     cents = np.arange(-20, 20.5, 0.5)
@@ -176,7 +176,7 @@ def test_high_partials_decay_faster_than_low_ones():
     def lost(number):
         return 20 * np.log10(amplitude(early, 110.0 * number) / amplitude(late, 110.0 * number))
 
-    assert lost(1) == pytest.approx(60 / 4.0 * (1 + 0.11**1.5), abs=0.3)  # in one second
+    assert lost(1) == pytest.approx(60 / 4.0 * (1 + 0.11), abs=0.3)  # in one second
     assert lost(1) < lost(4) < lost(8) < lost(12)
 
 
