@@ -7,6 +7,7 @@ sample i is at i / rate seconds for whole files, spans and streams alike.
 import contextlib
 import io
 import math
+import os
 import re
 import warnings
 from collections.abc import Iterator
@@ -17,14 +18,20 @@ import numpy as np
 import soundfile
 import soxr
 
+from audiotrain.features import decoder_messages
 from audiotrain.utils.files import replacing
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".m4a")
 WRITTEN_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 PLATFORM_SUFFIXES = (".m4a", ".mp4", ".aac")  # libsndfile cannot read these
 
+LOWEST_RATE, HIGHEST_RATE = 1000, 1_000_000  # Hz that a file may have
+LOUDEST = 1e12  # of a sample; 1 is full scale, and files of whole numbers as floats reach 2e9
+
 _FILTER_REACH = 512  # samples at the lower of two rates: more than the reach of soxr's HQ filter
-_READ_SECONDS = 30  # native audio decoded at a time
+_READ_SECONDS = 30  # native audio decoded at a time, but not more than
+_READ_SAMPLES = 2**22  # samples of all channels
+_SAMPLES_A_BYTE = 8192  # more than any format holds: digital silence in FLAC has up to 6000
 _LARGEST_PAGE = 65307  # bytes of an Ogg page at most
 _UNKNOWN_LENGTH = 0x7FFF0000  # bytes; in wav headers of a stream, or more
 
@@ -48,8 +55,9 @@ class TarMember(NamedTuple):
         """Its content. AudioError when the tar is gone or ends before."""
         try:
             with open(self.tar, "rb") as file:
+                room = max(0, os.fstat(file.fileno()).st_size - self.offset)
                 file.seek(self.offset)
-                data = file.read(self.size)
+                data = file.read(min(self.size, room))
         except OSError as error:
             raise AudioError(f"{self}: can't be read: {error.strerror}") from None
         if len(data) < self.size:
@@ -81,7 +89,7 @@ def read(
 
     A span equals the same span of the whole file; only it is decoded. It is shorter than `seconds`
     where the file ends before. AudioError for files that are empty, cut short or hold NaN or Inf,
-    and for a span that starts behind the end.
+    whose rate is not in 1 kHz to 1 MHz, and for a span that starts behind the end.
     """
     if start < 0 or (seconds is not None and seconds <= 0):
         raise ValueError(
@@ -166,15 +174,28 @@ def _open(path: AudioPath) -> Iterator["_Source"]:
     else:
         path = Path(path)
         if not path.is_file():
-            raise AudioError(f"{path}: no such audio file")
+            kind = "is a folder, expected" if path.is_dir() else "no such"
+            raise AudioError(f"{path}: {kind} audio file")
         if path.stat().st_size == 0:
             raise AudioError(f"{path}: the file is empty (0 bytes)")
         platform = path.suffix.lower() in PLATFORM_SUFFIXES
         source = _PlatformSource(path) if platform else _SndfileSource(path, path)
     with contextlib.closing(source):
-        if source.frames == 0:
-            raise AudioError(f"{path}: holds no audio samples")
+        size = path.size if isinstance(path, TarMember) else path.stat().st_size
+        _refuse_header(source, size)
         yield source
+
+
+def _refuse_header(source: "_Source", size: int) -> None:
+    """AudioError for a header that cannot be true of a file of `size` bytes."""
+    if source.frames <= 0:
+        raise AudioError(f"{source.path}: holds no audio samples")
+    if not LOWEST_RATE <= source.rate <= HIGHEST_RATE:
+        raise AudioError(
+            f"{source.path}: sample rate {source.rate} Hz, expected {LOWEST_RATE} to {HIGHEST_RATE}"
+        )
+    if source.frames > size * _SAMPLES_A_BYTE:
+        raise AudioError(f"{source.path}: damaged header: {source.frames} samples in {size} bytes")
 
 
 def _source_in_tar(member: TarMember) -> "_Source":
@@ -207,18 +228,25 @@ class _Source:
         return np.concatenate(pieces) if pieces else np.zeros(0, np.float32)
 
     def _mix(self, samples: np.ndarray, first: int) -> np.ndarray:
-        """(samples, channels) -> (samples,). AudioError when one is NaN or Inf."""
+        """(samples, channels) -> (samples,). AudioError when one is NaN, Inf or above LOUDEST."""
         channels = samples.shape[1]
-        # a product, because mean(axis=1) takes 50 times longer
-        mono = samples[:, 0] if channels == 1 else samples @ np.full(channels, 1 / channels, "f")
-        if not np.isfinite(mono @ mono):
-            bad = ~np.isfinite(samples).all(axis=1)
+        with np.errstate(over="ignore", invalid="ignore"):
+            # a product, because mean(axis=1) takes 50 times longer
+            weights = np.full(channels, 1 / channels, "f")
+            mono = samples[:, 0] if channels == 1 else samples @ weights
+            is_sound = mono @ mono < LOUDEST**2
+        if not is_sound:
+            self._refuse_samples(samples, first)
+        return mono
+
+    def _refuse_samples(self, samples: np.ndarray, first: int) -> None:
+        for bad, kind in (
+            (~np.isfinite(samples).all(axis=1), "NaN or Inf samples"),
+            ((np.abs(samples) > LOUDEST).any(axis=1), f"samples above {LOUDEST:g}"),
+        ):
             if bad.any():
                 second = (first + int(bad.argmax())) / self.rate
-                raise AudioError(
-                    f"{self.path}: {bad.sum()} NaN or Inf samples, the first at {second:.3f} s"
-                )
-        return mono
+                raise AudioError(f"{self.path}: {bad.sum()} {kind}, the first at {second:.3f} s")
 
 
 class _SndfileSource(_Source):
@@ -227,7 +255,8 @@ class _SndfileSource(_Source):
     def __init__(self, path: Path | TarMember, file: Path | io.BytesIO):
         self.path = path
         try:
-            self._file = soundfile.SoundFile(file)
+            with decoder_messages.hidden():
+                self._file = soundfile.SoundFile(file)
         except (soundfile.SoundFileError, TypeError) as error:
             raise AudioError(f"{path}: not readable as audio: {_reason(error)}") from None
         self.frames, self.rate = self._file.frames, self._file.samplerate
@@ -237,13 +266,19 @@ class _SndfileSource(_Source):
 
     def blocks(self, first: int = 0, count: int | None = None) -> Iterator[np.ndarray]:
         stop = self.frames if count is None else min(self.frames, first + count)
-        size = _READ_SECONDS * self.rate
+        size = max(1, min(_READ_SECONDS * self.rate, _READ_SAMPLES // self.channels))
+        is_mp3 = self._file.format == "MPEG" or self._file.subtype.startswith("MPEG")
+        quiet = decoder_messages.hidden if is_mp3 else contextlib.nullcontext
         try:
-            if first:
-                self._file.seek(min(first, self.frames))
+            with quiet():
+                if first:
+                    self._file.seek(min(first, self.frames))
             while first < stop:
                 wanted = min(size, stop - first)
-                samples = self._file.read(wanted, dtype="float32", always_2d=True)
+                with quiet():
+                    samples = self._file.read(wanted, dtype="float32", always_2d=True)
+                if not len(samples) and not first:
+                    raise AudioError(f"{self.path}: no audio in it can be decoded")
                 yield self._mix(samples, first)
                 first += len(samples)
                 # The header of an mp3 counts its padding, up to a few frames of 1152 samples.

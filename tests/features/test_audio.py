@@ -1,5 +1,6 @@
 """Audio files: spans and streams equal the whole file, and each bad file is one clear line."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -9,7 +10,7 @@ import pytest
 import soundfile
 import soxr
 
-from audiotrain.features import audio
+from audiotrain.features import audio, decoder_messages
 from audiotrain.features.audio import AudioError
 
 
@@ -127,6 +128,16 @@ def spoilt(path, second, value):
     return wav(path, samples, 8000)
 
 
+def patched(path, position, number):
+    """The file with four bytes of its header, of which FLAC's are big-endian, set to a number."""
+    data = bytearray(path.read_bytes())
+    data[position : position + 4] = number.to_bytes(
+        4, "big" if path.suffix == ".flac" else "little"
+    )
+    path.write_bytes(data)
+    return path
+
+
 BAD_FILES = {
     "missing": (lambda p: p / "x.wav", "x.wav: no such audio file"),
     "empty": (lambda p: cut(wav(p / "x.wav", chirp(1, 8000), 8000), 0), "the file is empty"),
@@ -143,6 +154,34 @@ BAD_FILES = {
     "cut ogg": (
         lambda p: cut(wav(p / "x.ogg", chirp(9, 8000), 8000, subtype="VORBIS"), 0.7),
         r"cut short: \d+ of \d+ bytes of a page",
+    ),
+    "folder": (
+        lambda p: (p / "x.wav").mkdir() or p / "x.wav",
+        "x.wav: is a folder, expected audio",
+    ),
+    "text called mp3": (
+        lambda p: (p / "x.mp3").write_text("hello " * 99) and p / "x.mp3",
+        "not readable as audio",
+    ),
+    "rate of 1 Hz": (
+        lambda p: patched(wav(p / "x.wav", chirp(2, 22050), 22050, subtype="PCM_16"), 24, 1),
+        "x.wav: sample rate 1 Hz, expected 1000 to 1000000",
+    ),
+    "rate of 2 GHz": (
+        lambda p: patched(
+            wav(p / "x.wav", chirp(2, 22050), 22050, subtype="PCM_16"), 24, 2**31 - 1
+        ),
+        "x.wav: sample rate 2147483647 Hz, expected 1000 to 1000000",
+    ),
+    "flac of 2**32 samples": (
+        lambda p: patched(
+            wav(p / "x.flac", chirp(2, 22050), 22050, subtype="PCM_16"), 22, 2**32 - 1
+        ),
+        r"damaged header: \d{10,} samples in \d+ bytes",
+    ),
+    "huge": (
+        lambda p: spoilt(p / "x.wav", 1.25, -1e30),
+        "6000 samples above 1e.12, the first at 1.2",
     ),
     "nan": (
         lambda p: spoilt(p / "x.wav", 1.25, np.nan),
@@ -253,3 +292,66 @@ def test_real_recordings_of_every_format(shared_data):
         first = round(middle * 22050)
         span = audio.read(path, 22050, middle, 0.2)
         np.testing.assert_allclose(span, whole[first : first + len(span)], atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("subtype", "rate", "channels", "atol"),
+    [
+        *(("PCM_U8", 8000, 1, 0.02), ("ULAW", 8000, 1, 0.03), ("DOUBLE", 44100, 1, 1e-6)),
+        *(("PCM_16", 192000, 6, 1e-4), ("PCM_24", 44100, 6, 1e-6), ("FLOAT", 8000, 1, 1e-6)),
+    ],
+)
+def test_all_kinds_of_wav_samples_are_read(tmp_path, subtype, rate, channels, atol):
+    samples = chirp(1.0, rate, channels)
+    path = wav(tmp_path / "x.wav", samples, rate, subtype=subtype)
+    np.testing.assert_allclose(audio.read(path, rate), samples.mean(axis=1), atol=atol)
+    assert len(audio.read(path, 22050)) == 22050
+
+
+def test_one_sample_and_full_scale_are_fine(tmp_path):
+    one = wav(tmp_path / "one.wav", np.ones((1, 1), "f"), 8000)
+    assert len(audio.read(one, 22050)) == len(np.concatenate(list(audio.stream(one, 22050))))
+    square = np.sign(chirp(1.0, 22050)) * 2**31  # whole numbers, written as floats
+    clipped = audio.read(wav(tmp_path / "clipped.wav", square, 22050), 22050)
+    np.testing.assert_array_equal(clipped, square[:, 0])
+
+
+def test_the_messages_of_libmpg123_are_not_printed_and_others_are(tmp_path, capfd):
+    path = tmp_path / "x.mp3"
+    soundfile.write(path, chirp(3.0, 22050), 22050)
+    data = bytearray(path.read_bytes())
+    data[2000:2600] = bytes(600)
+    path.write_bytes(data)
+    for _ in soundfile.SoundFile(path).blocks(4096):
+        pass
+    assert "Illegal Audio-MPEG-Header" in capfd.readouterr().err
+    with pytest.raises(AudioError, match="cut short"):
+        audio.read(path, 22050)
+    with decoder_messages.hidden():
+        os.write(2, b"\rreading: 50%")
+        with decoder_messages.hidden():
+            os.write(2, b"Note: Trying to resync...\n")
+    os.write(2, b"\rreading: 100%")
+    assert capfd.readouterr().err == "\rreading: 50%\rreading: 100%"
+
+
+def test_a_file_of_many_channels_is_read_in_small_blocks(tmp_path, monkeypatch):
+    path = wav(tmp_path / "x.wav", np.zeros((60_000, 512), "i2"), 192000, subtype="PCM_16")
+    sizes = []
+    read = soundfile.SoundFile.read
+
+    def record(self, frames=-1, *args, **options):
+        sizes.append(frames * self.channels)
+        return read(self, frames, *args, **options)
+
+    monkeypatch.setattr(soundfile.SoundFile, "read", record)
+    assert len(audio.read(path, 192000)) == 60_000
+    assert max(sizes) <= 2**22
+    assert len(sizes) > 4
+
+
+def test_a_tar_member_larger_than_its_tar_costs_no_memory(tmp_path):
+    (tmp_path / "x.tar").write_bytes(b"RIFF" * 100)
+    member = audio.TarMember(tmp_path / "x.tar", "x.wav", 100, 2**60)
+    with pytest.raises(AudioError, match="cut short: 300 of 1152921504606846976 bytes"):
+        audio.read(member, 22050)
