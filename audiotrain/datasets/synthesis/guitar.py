@@ -21,7 +21,7 @@ from audiotrain.music.chord_classes import CHORD_TYPES, ChordClass, decode, enco
 from audiotrain.music.chord_classes import chord_pitch_classes as intervals_of
 from audiotrain.music.segments import Segment, merge_equal
 
-VERSION = 2  # raise it when the same seed gives another song
+VERSION = 3  # raise it when the same seed gives another song
 BORROWED = 0.7  # share of songs whose progression is from another song, where there are any
 OPEN_STRINGS = (40, 45, 50, 55, 59, 64)  # MIDI pitches
 LAST_FRET = 14  # highest position of a barre, with a capo; 12 without
@@ -331,7 +331,7 @@ class _Player:
         muted = self.rng.random() < self.mutes
         for number, string in enumerate(strings if down else strings[::-1]):
             time = start + number * spread
-            level = loudness * 0.93**number * float(self.rng.uniform(0.7, 1.0))
+            level = loudness * 0.97**number * float(self.rng.uniform(0.7, 1.0))
             fret = voicing[string] or 0
             self.plucks.append(Pluck(time, end - time, string, fret, level, bool(muted)))
 
@@ -428,12 +428,12 @@ def random_guitar(rng: np.random.Generator) -> Guitar:
     electric = kind == "electric"
     peaks = 0 if electric else int(rng.integers(3, 6))
     body = np.stack(
-        [rng.uniform(90, 400, peaks), rng.uniform(5, 20, peaks), rng.uniform(0.3, 2.5, peaks)], 1
+        [rng.uniform(90, 400, peaks), rng.uniform(5, 20, peaks), rng.uniform(0.2, 1.5, peaks)], 1
     )
     return Guitar(
         strings,
         cents,
-        augment.decibels_to_ratio(rng.normal(0, 2, 6)),
+        augment.decibels_to_ratio(rng.normal(0, 1.5, 6)),
         float(augment.decibels_to_ratio(rng.uniform(-40, -25 if electric else -10))),
         0.0 if electric else float(augment.decibels_to_ratio(rng.uniform(-20, 2))),
         body,
