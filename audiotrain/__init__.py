@@ -57,6 +57,7 @@ _NAMES = {
     "recipes.chords.predictor": "Recognizer",
     "recipes.common.create_model": "create_model",
     "recipes.clap.embedder": "Embedder",
+    "recipes.clap.sound_library": "SoundLibrary",
     "recipes.clap.training": "CLAPTrainModule",
 }
 __all__ = sorted(" ".join(_NAMES.values()).split())  # noqa: PLE0605

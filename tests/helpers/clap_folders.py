@@ -1,5 +1,6 @@
 """A small CLAP as a folder, tokenizer and front end included, and clips: tests share them."""
 
+import hashlib
 import math
 
 import mlx.core as mx
@@ -61,6 +62,23 @@ def save_model(folder, fusion: bool = False, seed: int = 0):
     train_bpe(CAPTIONS, 300).save(folder)
     ClapFeatureSettings(truncation="fusion" if fusion else "rand_trunc").save(folder)
     return folder
+
+
+def cache_model(hub, model, name="laion/clap-htsat-unfused"):
+    """Put the files of a model's folder into the cache of Hugging Face's hub in the folder `hub`;
+    the folder of its snapshot."""
+    repo = hub / f"models--{name.replace('/', '--')}"
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    (repo / "refs").mkdir(parents=True)
+    (repo / "refs/main").write_text(commit)
+    snapshot = repo / "snapshots" / commit
+    for folder in (repo / "blobs", snapshot):
+        folder.mkdir(parents=True)
+    for file in model.iterdir():
+        blob = repo / "blobs" / hashlib.sha256(file.read_bytes()).hexdigest()
+        blob.write_bytes(file.read_bytes())
+        (snapshot / file.name).symlink_to(f"../../blobs/{blob.name}")
+    return snapshot
 
 
 def sound(seconds: float, rate: int = 48000, seed: int = 0) -> np.ndarray:

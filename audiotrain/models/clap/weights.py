@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from audiotrain.utils.arrays import Arrays, arrays_of
 from audiotrain.utils.files import replacing
 from audiotrain.utils.text import listed
 
+RELEASED = "laion/clap-htsat-unfused"  # of Hugging Face's hub: the default model
+HTTP_MODULES = "httpx", "httpx2"  # of the hub's library, by its version
 CONFIG, SAFETENSORS, BIN = "config.json", "model.safetensors", "pytorch_model.bin"
 # What a folder may hold beside the model: the tokenizer and the front end.
 COMPANIONS = (
@@ -163,26 +166,73 @@ def write_folder(folder: Path, config: Mapping, arrays: Arrays, source: Path | N
         raise ValueError(f"{folder}: cannot write the model ({reason})") from None
 
 
+class HubError(ValueError):
+    """A model that is neither a folder nor in the hub's cache, and cannot be fetched; one line."""
+
+
 def pretrained_folder(name: str | Path) -> Path:
     """The folder `name`, or one with the files of the model `owner/name` of Hugging Face's hub.
 
-    The hub needs a connection unless its cache has the model.
-    ValueError when there is no such folder or the model cannot be fetched.
+    The network is used only for a model that the hub's cache lacks, after a line on stderr.
+    ValueError when there is no such folder; HubError when the model cannot be fetched.
     """
     folder = Path(name).expanduser()
     if folder.is_dir():
         return folder
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", str(name)) or str(name).startswith("."):
-        raise ValueError(f"{name}: no such folder, and no hub id such as laion/clap-htsat-unfused")
+    if not is_hub_id(name):
+        raise ValueError(f"{name}: no such folder, and no hub id such as {RELEASED}")
+    return cached_folder(str(name)) or _fetch(str(name))
+
+
+def is_hub_id(name: str | Path) -> bool:
+    """Whether it is `owner/name` and no folder."""
+    is_id = re.fullmatch(r"[\w.-]+/[\w.-]+", str(name)) and not str(name).startswith(".")
+    return bool(is_id) and not Path(name).is_dir()
+
+
+def cached_folder(name: str) -> Path | None:
+    """The folder of the hub's cache with all files of the model `owner/name`, or None."""
     import huggingface_hub
 
+    config = huggingface_hub.try_to_load_from_cache(name, CONFIG)
+    if not isinstance(config, str):  # None, or a mark that the hub has no such file
+        return None
+    folder = Path(config).parent
+    required = ((SAFETENSORS, BIN), ("tokenizer.json", "merges.txt"), ("preprocessor_config.json",))
+    is_whole = all(any((folder / file).is_file() for file in files) for files in required)
+    return folder if is_whole else None
+
+
+def _fetch(name: str) -> Path:
+    """The folder of a model that is fetched from the hub."""
+    import huggingface_hub
+    from huggingface_hub import constants
+
+    if not constants.HF_HUB_OFFLINE:
+        size = ", about 600 MB, once" if name == RELEASED else ""
+        print(f"fetching {name} from Hugging Face's hub{size}", file=sys.stderr, flush=True)
     wanted = [CONFIG, SAFETENSORS, *COMPANIONS]
+    # The hub's own errors are kinds of OSError and ValueError; those of its HTTP library are not.
+    http = [sys.modules[module].HTTPError for module in HTTP_MODULES if module in sys.modules]
     try:
-        folder = Path(huggingface_hub.snapshot_download(str(name), allow_patterns=wanted))
+        folder = Path(huggingface_hub.snapshot_download(name, allow_patterns=wanted))
         if not (folder / SAFETENSORS).is_file():
             wanted.append(BIN)
-            folder = Path(huggingface_hub.snapshot_download(str(name), allow_patterns=wanted))
-    except (OSError, ValueError) as error:  # the hub's own errors are kinds of these
-        reason = str(error).strip().splitlines()[0]
-        raise ValueError(f"{name}: no such folder, and not from the hub: {reason}") from None
+            folder = Path(huggingface_hub.snapshot_download(name, allow_patterns=wanted))
+    except (OSError, ValueError, RuntimeError, *http) as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")
+        raise _not_fetched(name, reason) from None
+    if not any((folder / file).is_file() for file in (SAFETENSORS, BIN)):
+        raise _not_fetched(name, "the hub does not answer, or has no weights of it")
     return folder
+
+
+def _not_fetched(name: str, reason: str) -> HubError:
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        reason = "HF_HUB_OFFLINE is set"
+    return HubError(
+        f"{name}: no such folder, and not from the hub: {reason}; it is not in the cache "
+        f"{constants.HF_HUB_CACHE} either. HF_ENDPOINT names a mirror, HF_HOME another cache"
+    )

@@ -3,12 +3,14 @@
     python -m audiotrain.recipes.clap                            learns from composed scenes
     python -m audiotrain.recipes.clap --data FOLDER --pretrained laion/clap-htsat-unfused
                                                                  fine-tunes on audio and captions
-    python -m audiotrain.recipes.clap evaluate --data FOLDER     scores the newest run
-    python -m audiotrain.recipes.clap embed --data FOLDER --output sounds.safetensors
-    python -m audiotrain.recipes.clap search "rain on a roof" --index sounds.safetensors
+    python -m audiotrain.recipes.clap search "rain on a roof" --data FOLDER
     python -m audiotrain.recipes.clap classify FILES --labels dog,rain
+    python -m audiotrain.recipes.clap embed --data FOLDER --output sounds.safetensors
+    python -m audiotrain.recipes.clap evaluate --data FOLDER --checkpoint latest
+                                                                 scores the newest run
     python -m audiotrain.recipes.clap export --output FOLDER     writes what transformers reads
 
+Without --checkpoint, the model is laion/clap-htsat-unfused of Hugging Face's hub.
 Each command explains its settings with --help, prints its results and returns them. A recording
 that can't be read is named and left out. Under mlx.launch all processes train; rank 0 alone writes
 and prints.
@@ -31,8 +33,10 @@ from audiotrain.datasets.paths import recordings
 from audiotrain.datasets.summary import ProblemLog
 from audiotrain.evaluation import linear_probe, plots
 from audiotrain.models.clap.model import logit_scale
+from audiotrain.models.clap.weights import CONFIG, RELEASED, HubError, is_hub_id
 from audiotrain.recipes.clap.cv import cross_validate
-from audiotrain.recipes.clap.embedder import MODEL, Embedder
+from audiotrain.recipes.clap.embedder import MODEL, EmbeddedClips, Embedder, model_folder
+from audiotrain.recipes.clap.embedding_store import EmbeddingStore
 from audiotrain.recipes.clap.index import Index
 from audiotrain.recipes.clap.pretrained import export
 from audiotrain.recipes.clap.recipe import ClapRecipe, refuse_one_meaning
@@ -45,14 +49,16 @@ from audiotrain.recipes.clap.settings import (
     ExportSettings,
     ScoreSettings,
     SearchSettings,
+    StoreSettings,
     TrainSettings,
     UseSettings,
 )
-from audiotrain.recipes.common import cli, run, split
+from audiotrain.recipes.clap.sound_library import Match, SoundLibrary, nearest, query_vector
+from audiotrain.recipes.common import checkpoints, cli, run, split
 from audiotrain.recipes.common.cli import Command
 from audiotrain.train.run_folder import evaluation_name, refuse_results
 from audiotrain.utils.files import refuse_existing, write_json
-from audiotrain.utils.text import clock
+from audiotrain.utils.text import clock, count
 
 MAX_NAME = 48  # characters of a file's name in a table
 Parts = tuple[Sequence[Clip], Sequence[Clip], Sequence[Clip]]
@@ -83,13 +89,14 @@ def scoring(
 ) -> Iterator[tuple[Embedder, list[Path], Corpus[Clip], Path]]:
     """The model, the run it is from, if any, the clips, after printing what they are, and the
     folder for their scores."""
-    refuse_results(settings.output, settings.overwrite)  # before the model is read
+    refuse_results(settings.output, settings.overwrite)  # before anything is read
+    corpus = discovery.discover(settings.data, settings.templates, settings.group)
     embedder = load_embedder(settings)
     runs = runs_of(embedder)
-    elsewhere = Path("runs"), f"-of-{Path(settings.checkpoint).resolve().name}"
-    home, suffix = (runs[0], "") if runs else elsewhere
+    folder = Path(embedder.checkpoint)
+    model = folder.parent.name if folder.name == MODEL else folder.name
+    home, suffix = (runs[0], "") if runs else (checkpoints.RUNS, f"-of-{model}")
     with run.scores_folder(settings, home, suffix, name) as output:
-        corpus = discovery.discover(settings.data, settings.templates, settings.group)
         corpus = captions_corpus.check(corpus, settings.strict)
         print(captions_corpus.report(corpus, ProblemLog(output)), flush=True)
         yield embedder, runs, corpus, output
@@ -156,57 +163,77 @@ def parts_of(corpus: Corpus[Clip], runs: Sequence[Path], name: str | None) -> Pa
 def embed(settings: EmbedSettings) -> Index:
     """Write the embeddings of all audio in a folder to a file."""
     refuse_existing(settings.output, settings.overwrite)
+    problems: list[str] = []
+    clips = recordings(settings.data, problems)
     embedder = load_embedder(settings)
-    index = index_folder(embedder, settings.data, settings.windows, settings.strict)
+    embedded = embed_clips(settings, embedder, clips)
+    split.print_left_out(problems + embedded.problems, len(clips), "recordings")
+    index = Index.of(embedded, settings.windows, embedder)
     index.write(settings.output)
     rows = f"{len(index.embeddings)} windows of " if settings.windows else ""
-    print(f"{settings.output}: {rows}{len(index.ids)} recordings, {embedder.width} numbers each")
+    recorded = count(len(index.ids), "recording")
+    print(f"{settings.output}: {rows}{recorded}, {embedder.width} numbers each")
     return index
 
 
-def index_folder(embedder: Embedder, folder: Path, windows: bool, strict: bool) -> Index:
-    """The embeddings of all audio in a folder, or of one file."""
-    problems: list[str] = []
-    clips = recordings(folder, problems)
-    embedded = embedder.embed(clips, "embedding", strict)
-    split.print_left_out(problems + embedded.problems, len(clips), "recordings")
-    return Index.of(embedded, windows, embedder.digest)
+def embed_clips(
+    settings: StoreSettings, embedder: Embedder, clips: Sequence[Clip]
+) -> EmbeddedClips:
+    """The embeddings of all clips that can be read, from the cache where it has them."""
+    with contextlib.closing(EmbeddingStore(settings.cache, embedder)) as store:
+        return store.embed(clips, "embedding", settings.strict)
 
 
 def search(settings: SearchSettings) -> list[dict]:
     """The recordings nearest to a text or to a recording, best first."""
     if settings.output is not None:
         refuse_existing(settings.output, settings.overwrite)
-    index = None if settings.index.is_dir() else Index.read(settings.index)
-    embedder = load_embedder(settings)
-    if index is None:
-        index = index_folder(embedder, settings.index, windows=True, strict=settings.strict)
-    if index.model != embedder.digest:
-        raise ValueError(
-            f"--index {settings.index}: made by model {index.model}, but {embedder.name} is "
-            f"{embedder.digest}: name its model by --checkpoint, or embed again"
-        )
-    if settings.audio is not None:
-        query = embedder.audio([settings.audio], "query")[0]
-    else:
-        query = embedder.text([settings.query])[0]
-    cosines = index.embeddings @ query
-    rows = [
-        {
-            "rank": rank,
-            "cosine": float(cosines[row]),
-            "file": index.ids[index.clip[row]],
-            "start": float(index.start[row]),
-            "end": float(index.end[row]),
-        }
-        for rank, row in enumerate(np.argsort(-cosines, kind="stable")[: settings.top], 1)
-    ]
+    rows = [match._asdict() for match in matches(settings)]
     print(f"{'rank':>4}{'cosine':>9}{'start':>10}  file")
     for row in rows:
         print(f"{row['rank']:4}{row['cosine']:9.3f}{clock(round(row['start'])):>10}  {row['file']}")
     if settings.output is not None:
         write_rows(rows, rows, settings.output)
     return rows
+
+
+def matches(settings: SearchSettings) -> list[Match]:
+    """What `search` finds in a folder, after embedding what is new, or in an index."""
+    text = settings.text or None
+    if settings.data is not None:
+        library = SoundLibrary(
+            settings.data, lambda: load_embedder(settings), settings.cache, settings.strict
+        )
+        found = library.search(text, settings.audio, settings.top, settings.per_file)
+        split.print_left_out(library.problems, library.size, "recordings")
+        return found
+    assert settings.index is not None
+    index = Index.read(settings.index)
+    embedder = load_embedder(settings, index_checkpoint(index, settings))
+    if index.model != embedder.digest:
+        raise ValueError(
+            f"--index {settings.index}: made by {index.checkpoint or 'a model'} with weights of "
+            f"digest {index.model}, but those of {embedder.checkpoint} have {embedder.digest}: "
+            "--checkpoint names its model, or embed again"
+        )
+    per_file = settings.per_file or (1 if len(index.ids) > 1 else settings.top)
+    vector = query_vector(embedder, text, settings.audio)
+    return nearest(index.parts(), vector, settings.top, per_file)
+
+
+def index_checkpoint(index: Index, settings: SearchSettings) -> str:
+    """The checkpoint that the settings name, or else the one that made the index. ValueError when
+    it is not known, or gone."""
+    name = settings.checkpoint or index.checkpoint
+    place = f"--index {settings.index}: "
+    if not name:
+        raise ValueError(f"{place}does not say which model made it: --checkpoint names it")
+    if settings.checkpoint is None and not is_hub_id(name) and not (Path(name) / CONFIG).is_file():
+        raise ValueError(
+            f"{place}made by {name}, where there is no model any more: --checkpoint names where "
+            "it is, or embed again"
+        )
+    return name
 
 
 # ---------------------------------------------------------------- classify
@@ -227,7 +254,7 @@ def classify(settings: ClassifySettings) -> list[dict]:
     prompts = embed_prompts(embedder, names, settings.templates)
     files = [replace(clip, id=os.path.realpath(clip.id)) for clip in clips]
     split.warn_if_trained_on(runs_of(embedder), Corpus(Path("/"), files, []), "clips", advice="")
-    embedded = embedder.embed(clips, "clips", settings.strict)
+    embedded = embed_clips(settings, embedder, clips)
     cosines = linear_probe.zero_shot(embedded.embeddings, prompts)
     scale = logit_scale(embedder.model.logit_scale_a).item()
     shares = scipy.special.softmax(scale * cosines, axis=1)
@@ -292,9 +319,25 @@ def print_classes(results: Sequence[dict]) -> None:
 # ---------------------------------------------------------------- shared
 
 
-def load_embedder(settings: UseSettings) -> Embedder:
-    """The model that the settings name."""
-    return Embedder.from_folder(settings.checkpoint, settings.batch_size, settings.workers)
+def load_embedder(settings: UseSettings, checkpoint: str | None = None) -> Embedder:
+    """The model of `checkpoint`, or of the settings, after printing its name."""
+    name = checkpoint or settings.checkpoint or checkpoints.SHIPPED
+    if name == checkpoints.SHIPPED:
+        name = RELEASED
+    elif name == checkpoints.LATEST:
+        name = str(checkpoints.latest_run("clap"))
+    if is_hub_id(name):
+        print(f"model: {name}{checkpoints.latest_note('clap')}", flush=True)
+    else:
+        name = str(model_folder(name))
+        print(f"model: {name.removesuffix(f'/{MODEL}')}", flush=True)
+    try:
+        return Embedder.from_folder(name, settings.batch_size, settings.workers)
+    except HubError as error:
+        raise ValueError(
+            f"{error}, --checkpoint {checkpoints.LATEST} the newest run below {checkpoints.RUNS}, "
+            "--checkpoint FOLDER a model on this machine"
+        ) from None
 
 
 def write_rows(rows: Sequence[dict], nested: Sequence[dict], path: Path) -> None:

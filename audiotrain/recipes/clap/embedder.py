@@ -5,6 +5,7 @@ batches have one shape, the last one is padded, and rows do not depend on each o
 """
 
 import json
+import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -22,7 +23,13 @@ from audiotrain.features.audio import AudioError, AudioPath, TarMember
 from audiotrain.models.clap.feature_extraction import ClapFeatures, ClapFeatureSettings
 from audiotrain.models.clap.model import CLAP
 from audiotrain.models.clap.tokenizer import LENGTH, Tokenizer
-from audiotrain.models.clap.weights import CONFIG, pretrained_folder, values_digest
+from audiotrain.models.clap.weights import (
+    CONFIG,
+    RELEASED,
+    is_hub_id,
+    pretrained_folder,
+    values_digest,
+)
 from audiotrain.recipes.clap.dataset import TOKEN_STEP
 from audiotrain.recipes.clap.windows import Event, read_windows
 from audiotrain.train import checkpoint
@@ -76,10 +83,11 @@ class Embedder:
     models with fusion. `batch_size` windows, or a few more so that all cores have as many, are
     embedded at once, by default as many as suit the device; `workers` threads (None: one for each
     core) decode, which releases Python's lock: two do 1.9 times as much as one. `name`
-    stands for the model in error messages. An embedding does not depend on the other clips of its
+    stands for the model in error messages; `checkpoint` is what `from_folder` takes for the same
+    model, "" where it is from elsewhere. An embedding does not depend on the other clips of its
     batch (but for the last bits, where OpenBLAS has only AVX2).
 
-    >>> embedder = Embedder.from_folder("runs")  # doctest: +SKIP
+    >>> embedder = Embedder.pretrained()  # doctest: +SKIP
     >>> embedder.text(["rain on a roof"]) @ embedder.audio(["rain.wav"], "embedding").T
     ... # doctest: +SKIP
     array([[0.61]], dtype=float32)
@@ -102,7 +110,7 @@ class Embedder:
                 raise ValueError(f"{setting}={value}, expected 1 or more")
         self.batch_size, self._captions = even_batch(batch_size), even_batch(CAPTIONS)
         self.model, self.tokenizer, self.features = model.eval(), tokenizer, features
-        self.name, self.workers = name, workers
+        self.name, self.checkpoint, self.workers = name, "", workers
         self.tokenizer.check(model.config.text_config.vocab_size)
         self.features.settings.check(model.config.audio_config, name)
         self._embed_audio, self._embed_text = model.embed_audio, model.embed_text
@@ -128,7 +136,15 @@ class Embedder:
         model = CLAP.from_pretrained(folder)
         tokenizer = Tokenizer.read(folder, min(LENGTH, model.config.text_config.max_tokens))
         features = ClapFeatures(ClapFeatureSettings.read(folder))
-        return cls(model, tokenizer, features, str(folder), batch_size, workers)
+        embedder = cls(model, tokenizer, features, str(folder), batch_size, workers)
+        embedder.checkpoint = str(name) if is_hub_id(name) else os.path.abspath(folder)
+        return embedder
+
+    @classmethod
+    def pretrained(cls) -> "Embedder":
+        """The CLAP laion/clap-htsat-unfused of Hugging Face's hub, about 600 MB that are fetched
+        once. ValueError, one line, when it cannot be fetched."""
+        return cls.from_folder(RELEASED)
 
     @property
     def width(self) -> int:
@@ -167,7 +183,7 @@ class Embedder:
         problems = [str(result) for _, result in in_order if isinstance(result, AudioError)]
         read = [(clip, result) for clip, result in in_order if isinstance(result, Spans)]
         if not read:
-            raise ValueError(f"none of {len(all_clips)} recordings can be read: {problems[0]}")
+            raise ValueError(none_readable(problems))
         return EmbeddedClips([clip for clip, _ in read], [spans for _, spans in read], problems)
 
     def spans(self, clips: Sequence[Clip], what: str) -> Iterator[tuple[int, Spans | AudioError]]:
@@ -259,6 +275,13 @@ def model_folder(name: str | Path, setting: str = "--checkpoint") -> Path:
             "`python -m audiotrain.recipes.clap` trains one"
         )
     return pretrained_folder(name)
+
+
+def none_readable(problems: Sequence[str]) -> str:
+    """The line for recordings of which none can be read, each with a line of its own."""
+    if len(problems) == 1:
+        return problems[0]
+    return f"none of {len(problems)} recordings can be read: {problems[0]}"
 
 
 def as_clip(clip: Clip | AudioPath) -> Clip:

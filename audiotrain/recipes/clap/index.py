@@ -1,12 +1,14 @@
 """Embeddings of a folder in one file, safetensors or npz, to be searched later.
 
 Both hold `embeddings` (rows, dim) float32 of length 1, `clip` (rows,) int32, `start` and `end`
-(rows,) in seconds, `ids` the names of the clips, and `model`, the digest of the model.
+(rows,) in seconds, `ids` the names of the clips, `model`, the digest of the model, and
+`checkpoint`, where it is: a folder or an id of Hugging Face's hub ("" in files of before).
 """
 
 import io
 import json
 import zipfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from audiotrain.recipes.clap.embedder import EmbeddedClips, Spans
+from audiotrain.recipes.clap.embedder import EmbeddedClips, Embedder, Spans
 from audiotrain.utils.files import write
 
 FORMAT = "audiotrain-clap-index"
@@ -33,16 +35,25 @@ class Index:
     end: np.ndarray
     ids: list[str]
     model: str
+    checkpoint: str = ""
 
     @classmethod
-    def of(cls, embedded: EmbeddedClips, windows: bool, model: str) -> "Index":
-        """A row for each window of the clips, or for each clip; `model` is the digest."""
+    def of(cls, embedded: EmbeddedClips, windows: bool, embedder: Embedder) -> "Index":
+        """A row for each window of the clips, or for each clip, that `embedder` embedded."""
         spans = embedded.spans
         if not windows:
             spans = [Spans(one.mean[None], one.starts[:1], one.ends[-1:]) for one in spans]
         embeddings, starts, ends = (np.concatenate(parts) for parts in zip(*spans, strict=True))
         clip = np.repeat(np.arange(len(spans)), [len(one.starts) for one in spans])
-        return cls(embeddings, clip, starts, ends, [one.id for one in embedded.clips], model)
+        ids = [one.id for one in embedded.clips]
+        return cls(embeddings, clip, starts, ends, ids, embedder.digest, embedder.checkpoint)
+
+    def parts(self) -> Iterator[tuple[str, Spans]]:
+        """The name and the windows of each clip."""
+        order = np.argsort(self.clip, kind="stable")
+        bounds = np.searchsorted(self.clip[order], np.arange(1, len(self.ids)))
+        for name, rows in zip(self.ids, np.split(order, bounds), strict=True):
+            yield name, Spans(self.embeddings[rows], self.start[rows], self.end[rows])
 
     def write(self, path: Path) -> None:
         """Write the file, whole or not at all. ValueError when the file system refuses."""
@@ -51,11 +62,12 @@ class Index:
         }
         if path.suffix == ".npz":
             content = io.BytesIO()
-            np.savez(content, **arrays, ids=np.array(self.ids), model=self.model)
+            arrays |= {"ids": np.array(self.ids), "model": self.model}
+            np.savez(content, **arrays, checkpoint=self.checkpoint)
             write(path, content.getvalue())
         else:
-            meta = {"format": FORMAT, "model": self.model, "ids": json.dumps(self.ids)}
-            write(path, save(arrays, meta))
+            meta = {"format": FORMAT, "model": self.model, "checkpoint": self.checkpoint}
+            write(path, save(arrays, meta | {"ids": json.dumps(self.ids)}))
 
     @classmethod
     def read(cls, path: Path) -> "Index":
@@ -78,7 +90,13 @@ class Index:
 def _read_npz(path: Path) -> Index:
     with open(path, "rb") as file, np.load(file, allow_pickle=False) as content:
         arrays = {name: content[name].astype(kind) for name, kind in ARRAYS.items()}
-        return Index(**arrays, ids=content["ids"].tolist(), model=str(content["model"]))
+        checkpoint = str(content["checkpoint"]) if "checkpoint" in content else ""
+        return Index(
+            **arrays,
+            ids=content["ids"].tolist(),
+            model=str(content["model"]),
+            checkpoint=checkpoint,
+        )
 
 
 def _read_safetensors(path: Path) -> Index:
@@ -87,4 +105,5 @@ def _read_safetensors(path: Path) -> Index:
         if meta.get("format") != FORMAT:
             raise ValueError(f"format is {meta.get('format')!r}, expected {FORMAT!r}")
         arrays = {name: content.get_tensor(name).astype(kind) for name, kind in ARRAYS.items()}
-        return Index(**arrays, ids=json.loads(meta["ids"]), model=meta["model"])
+        ids, checkpoint = json.loads(meta["ids"]), meta.get("checkpoint", "")
+        return Index(**arrays, ids=ids, model=meta["model"], checkpoint=checkpoint)

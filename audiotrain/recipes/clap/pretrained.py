@@ -156,7 +156,8 @@ def export(settings: ExportSettings) -> Path:
     output, share = settings.output, settings.share
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ValueError(f"{output}: exists already, expected a new or empty folder")
-    run = checkpoints.newest_run(settings.checkpoint, "clap")
+    (folder,) = checkpoints.locate([settings.checkpoint], "clap")
+    run = checkpoints.newest_run(folder, "clap")
     trained = config.load(TrainSettings, ["--config", str(run / "config.yaml")])
     if (run / MODEL / SAFETENSORS).is_file():
         start = Start.pretrained(str(run / MODEL))

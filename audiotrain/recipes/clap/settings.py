@@ -16,6 +16,7 @@ from audiotrain.recipes.clap.finetuning import LoraSettings, Mode, OptimizationS
 from audiotrain.recipes.clap.training import LossSettings
 from audiotrain.recipes.common.settings import Folds, Part, ResultSettings, RunSettings
 
+CACHE = Path("~/.cache/audiotrain/clap")
 COMPOSED = 2400  # clips without data
 # 25 frames a second of sounds up to 12 kHz; a model of 1 M parameters that takes 10 s of them as 64
 # patches, each of 640 ms, in one window.
@@ -80,7 +81,7 @@ class TrainSettings(RunSettings):
     cache_towers: bool = True
     """compute the outputs of frozen towers once for each clip or caption and reuse them; clips are
     then cut to their centre and not augmented. Mixed or joined clips are never cached"""
-    cache: Path = Path("~/.cache/audiotrain/clap")
+    cache: Path = CACHE
     """folder of extracted features, reused by later runs"""
     templates: Templates = ("This is a sound of {label}.",)
     """captions of clips that have a class and no caption"""
@@ -155,8 +156,8 @@ class ExportSettings:
 
     output: Path
     """folder for the model, new or empty"""
-    checkpoint: Path = Path("runs")
-    """run folder; of a folder of runs the newest"""
+    checkpoint: Path = Path("latest")
+    """run folder; of a folder of runs the newest; latest: the newest run below runs"""
     share: Share = 1.0
     """position between the starting weights (0) and the trained ones (1); in between the model
     keeps more of what it could before (WiSE-FT)"""
@@ -166,12 +167,21 @@ class ExportSettings:
 class UseSettings(ResultSettings):
     """Commands that use a trained CLAP."""
 
-    checkpoint: str = "runs"
-    """run folder, folder of runs (its newest), folder of a Hugging Face CLAP, or its hub id"""
+    checkpoint: str | None = None
+    """run folder, folder of runs (its newest), folder of a Hugging Face CLAP, or its hub id;
+    latest: the newest run below runs; default: laion/clap-htsat-unfused, from the hub"""
     strict: bool = False
     """stop at a file that can't be read instead of leaving it out"""
     batch_size: PositiveInt | None = None
     """windows embedded at once; default: what suits the device"""
+
+
+@validated(kw_only=True)
+class StoreSettings(UseSettings):
+    """Commands that keep embeddings."""
+
+    cache: Path = CACHE
+    """folder of embeddings, found by the content of recordings, which are embedded once"""
 
 
 @validated(kw_only=True)
@@ -217,7 +227,7 @@ class CvSettings(ScoreSettings):
 
 
 @validated(kw_only=True)
-class EmbedSettings(UseSettings):
+class EmbedSettings(StoreSettings):
     """Write the embeddings of all audio in a folder to one file."""
 
     data: Path
@@ -229,30 +239,48 @@ class EmbedSettings(UseSettings):
 
 
 @validated(kw_only=True)
-class SearchSettings(UseSettings):
+class SearchSettings(StoreSettings):
     """Find the recordings that fit a text, or sound like a recording."""
 
-    index: Path
-    """file that `embed` wrote; or a folder of audio, embedded now in windows"""
-    query: str = ""
+    query: tuple[str, ...] = ()
     """what to look for, in words"""
+    data: Path | None = None
+    """folder of audio, at any depth, in tars too; or one file. What is new is embedded first"""
+    index: Path | None = None
+    """file that `embed` wrote, instead of data; the model that made it is the default of
+    --checkpoint"""
     audio: Path | None = None
-    """recording to look for instead"""
+    """recording to look for instead of words"""
     top: PositiveInt = 10
     """how many to show"""
+    per_file: PositiveInt | None = None
+    """how many windows of one recording are shown at most; default: 1, or all where there is only
+    one recording"""
     output: ResultFile | None = None
     """file for the results: .csv or .json"""
 
     def __post_init__(self):
-        if bool(self.query.strip()) == (self.audio is not None):
+        if self.data is None and self.index is not None and self.index.is_dir():
+            object.__setattr__(self, "data", self.index)
+            object.__setattr__(self, "index", None)
+        if bool(self.text) == (self.audio is not None):
             raise ValueError(
                 "search: expected words to look for, such as search 'rain on a roof', or --audio "
                 "FILE, and not both"
             )
+        if (self.data is None) == (self.index is None):
+            raise ValueError(
+                "search: expected --data FOLDER, or --index FILE that `embed` wrote, and not both"
+            )
+
+    @property
+    def text(self) -> str:
+        """What to look for; "" with --audio."""
+        return " ".join(" ".join(self.query).split())
 
 
 @validated(kw_only=True)
-class ClassifySettings(UseSettings):
+class ClassifySettings(StoreSettings):
     """Predict the class of audio files by the names of the classes, without training."""
 
     audio: Annotated[tuple[Path, ...], Field(min_length=1)]

@@ -7,11 +7,12 @@ import huggingface_hub
 import mlx.core as mx
 import numpy as np
 import pytest
+from clap_folders import cache_model, save_model
 from mlx.utils import tree_flatten
 
 from audiotrain.models.clap import CLAP, CLAPConfig
 from audiotrain.models.clap.config import HTSATConfig, RoBERTaConfig
-from audiotrain.models.clap.weights import hf_name, pretrained_folder
+from audiotrain.models.clap.weights import HubError, hf_name, pretrained_folder
 
 CONFIG = CLAPConfig(
     HTSATConfig(
@@ -251,28 +252,59 @@ def test_what_is_no_folder_and_no_hub_id_is_refused(tmp_path):
             pretrained_folder(name)
 
 
-def test_the_hub_offline(monkeypatch):
+def test_the_hub_offline(monkeypatch, capsys):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(ValueError, match="nobody/nothing: no such folder, and not from") as error:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", "/nowhere")
+    with pytest.raises(HubError, match="nobody/nothing: no such folder, and not from") as error:
         pretrained_folder("nobody/nothing")
-    assert "\n" not in str(error.value)
+    assert str(error.value).endswith(
+        "the hub: HF_HUB_OFFLINE is set; it is not in the cache /nowhere either. HF_ENDPOINT names "
+        "a mirror, HF_HOME another cache"
+    )
+    assert not capsys.readouterr().err
 
 
-def test_the_hub_gives_safetensors_or_else_the_bin(monkeypatch, tmp_path):
+def test_the_hub_gives_safetensors_or_else_the_bin(monkeypatch, tmp_path, capsys):
     asked = []
 
     def download(name, allow_patterns):
         asked.append((name, list(allow_patterns)))
+        if "pytorch_model.bin" in allow_patterns and name != "nobody/nothing":
+            (tmp_path / "pytorch_model.bin").touch()
         return str(tmp_path)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    with pytest.raises(HubError, match=r"nobody/nothing: .* has no weights of it;"):
+        pretrained_folder("nobody/nothing")
+    asked.clear()
+    capsys.readouterr()
     assert pretrained_folder("laion/clap-htsat-unfused") == tmp_path
+    line = "fetching laion/clap-htsat-unfused from Hugging Face's hub, about 600 MB, once\n"
+    assert capsys.readouterr().err == line
     assert ["pytorch_model.bin" in names for _, names in asked] == [False, True]
     (tmp_path / "model.safetensors").write_bytes(b"")
     asked.clear()
     pretrained_folder("laion/clap-htsat-fused")
     assert ["pytorch_model.bin" in names for _, names in asked] == [False]
     assert "tokenizer.json" in asked[0][1]
+    line = "fetching laion/clap-htsat-fused from Hugging Face's hub\n"
+    assert capsys.readouterr().err == line
+
+
+def test_what_the_hubs_cache_has_needs_no_network(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    asked = []
+    monkeypatch.setattr(
+        huggingface_hub, "snapshot_download", lambda *_, **__: asked.append(1) or str(snapshot)
+    )
+    snapshot = cache_model(tmp_path / "hub", save_model(tmp_path / "model"))
+    assert pretrained_folder("laion/clap-htsat-unfused") == snapshot
+    assert not asked
+    assert not capsys.readouterr().err
+    (snapshot / "preprocessor_config.json").unlink()  # of a download that was interrupted
+    assert pretrained_folder("laion/clap-htsat-unfused") == snapshot
+    assert asked
 
 
 def test_a_model_from_a_bin_file(folder):

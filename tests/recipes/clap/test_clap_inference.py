@@ -3,6 +3,7 @@
 import csv
 import json
 import tarfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -214,7 +215,7 @@ def test_embed_reads_tars_and_leaves_out_what_is_broken(place, tmp_path, capsys)
 
 
 def test_embed_refuses_before_it_reads_audio(place, tmp_path, refused, monkeypatch):
-    monkeypatch.setattr(Embedder, "spans", None)
+    monkeypatch.setattr(Embedder, "from_folder", None)
     target = tmp_path / "index.npz"
     target.write_text("mine")
     refusal = refused("embed", "--data", place / "long", "--output", target)
@@ -246,32 +247,46 @@ def test_search_by_sound_and_by_text(place, index, tmp_path, capsys):
     part = tmp_path / "part.wav"
     audio.write(part, audio.read(place / "long/long.flac", 16000, 15, 10), 16000)
     words = ["--index", index, "--checkpoint", place / "model"]
-    found = command("search", "--audio", part, *words, "--output", tmp_path / "found.csv")
+    every = ["--per-file", 9, "--output", tmp_path / "found.csv"]
+    found = command("search", "--audio", part, *words, *every)
     assert (found[0]["file"], found[0]["start"]) == ("long.flac", 15)
     assert found[0]["cosine"] == pytest.approx(1, abs=1e-3)
     assert [row["rank"] for row in found] == [1, 2, 3, 4]
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == ["rank", "cosine", "start", "file"]
-    assert lines[1].split() == ["1", "1.000", "0:15", "long.flac"]
+    model, head, first, *_ = capsys.readouterr().out.splitlines()
+    assert model == f"model: {place}"
+    assert head.split() == ["rank", "cosine", "start", "file"]
+    assert first.split() == ["1", "1.000", "0:15", "long.flac"]
     rows = list(csv.DictReader((tmp_path / "found.csv").read_text().splitlines()))
     assert [row["file"] for row in rows] == [row["file"] for row in found]
     found = command("search", "rain on a roof", *words, "--top", 2, "--output", tmp_path / "f.json")
     assert len(found) == 2
     assert json.loads((tmp_path / "f.json").read_text()) == found
-    by_folder = command(
-        "search", "rain on a roof", "--index", place / "long", "--checkpoint", place / "model"
-    )
-    assert by_folder[:2] == found
+    assert {row["file"] for row in found} == {"long.flac", "short.wav"}
+    model = ["--checkpoint", place / "model"]
+    for folder in (["--data", place / "long"], ["--index", place / "long"]):
+        by_folder = command("search", *"rain on a roof".split(), *folder, *model)
+        assert [list(row.values()) for row in by_folder] == [
+            pytest.approx(list(row.values()), abs=1e-6) for row in found
+        ]
+
+
+def test_a_file_alone_is_searched_for_all_its_windows(place):
+    words = ["--data", place / "long/long.flac", "--checkpoint", place / "model"]
+    found = command("search", "rain", *words)
+    assert sorted(row["start"] for row in found) == [0, 7.5, 15]
+    assert command("search", "rain", *words, "--per-file", 1) == found[:1]
 
 
 def test_search_refuses(place, index, tmp_path, refused):
     refusal = refused(
         "search", "rain", "--index", index, "--checkpoint", place / "other", checkpoint=False
     )
-    assert refusal.startswith(f"--index {index}: made by model ")
-    assert refusal.endswith("name its model by --checkpoint, or embed again")
+    assert refusal.startswith(f"--index {index}: made by {place}/model with weights of digest ")
+    assert refusal.endswith("--checkpoint names its model, or embed again")
     for words in ([], ["rain", "--audio", "x.wav"], ["  "]):
         assert "--audio FILE, and not both" in refused("search", *words, "--index", index)
+    for words in ([], ["--index", index, "--data", place / "long"]):
+        assert "--data FOLDER, or --index FILE" in refused("search", "rain", *words)
     assert "no such audio file" in refused(
         "search", "--audio", tmp_path / "x.wav", "--index", index
     )
@@ -282,6 +297,29 @@ def test_search_refuses(place, index, tmp_path, refused):
     assert "expected .csv or .json" in refused(
         "search", "rain", "--index", index, "--output", "a.txt"
     )
+
+
+@pytest.mark.parametrize("name", ["a.safetensors", "a.npz"])
+def test_an_index_is_searched_by_the_model_that_made_it(place, tmp_path, name, capsys):
+    save_model(tmp_path / "mine/model", seed=2)
+    data = ["--data", place / "long"]
+    command("embed", *data, "--checkpoint", tmp_path / "mine", "--output", tmp_path / name)
+    capsys.readouterr()
+    index = ["--index", tmp_path / name]
+    found = command("search", "rain", *index)
+    assert capsys.readouterr().out.startswith(f"model: {tmp_path}/mine\n")
+    assert command("search", "rain", *index, "--checkpoint", tmp_path / "mine") == found
+    save_model(tmp_path / "mine/model", seed=3)
+    with pytest.raises(ValueError, match=f"made by {tmp_path}/mine/model with weights of digest"):
+        command("search", "rain", *index)
+    (tmp_path / "mine").rename(tmp_path / "moved")
+    with pytest.raises(ValueError, match="/mine/model, where there is no model any more"):
+        command("search", "rain", *index)
+    save_model(tmp_path / "moved/model", seed=2)
+    assert command("search", "rain", *index, "--checkpoint", tmp_path / "moved") == found
+    replace(Index.read(tmp_path / name), checkpoint="").write(tmp_path / name)
+    with pytest.raises(ValueError, match="does not say which model made it: --checkpoint names it"):
+        command("search", "rain", *index)
 
 
 @pytest.mark.parametrize("name", ["a.safetensors", "a.npz"])
@@ -325,7 +363,7 @@ def test_classify(place, tmp_path, capsys):
         assert shares == sorted(shares, reverse=True)
         assert {chosen["class"] for chosen in one["classes"]} == {"dog", "rain", "sea_waves"}
     assert json.loads((tmp_path / "a.json").read_text()) == found
-    lines = capsys.readouterr().out.splitlines()
+    lines = capsys.readouterr().out.splitlines()[1:]  # without the model
     assert len(lines) == 3
     assert len({line.index("%") for line in lines}) == 1
     more = ["--output", tmp_path / "a.csv", "--top", 1]
@@ -357,7 +395,7 @@ def test_classify_refuses(place, tmp_path, refused):
     )
     (tmp_path / "bad.wav").write_text("bad")
     refusal = refused("classify", tmp_path / "bad.wav", "--labels", "a,b")
-    assert refusal.startswith("none of 1 recordings can be read: ")
+    assert refusal.startswith(f"{tmp_path}/bad.wav: not readable as audio")
     assert read_labels(["a, b", "c"]) == ["a", "b", "c"]
 
 

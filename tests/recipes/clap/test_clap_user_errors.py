@@ -3,6 +3,7 @@
 import pickle
 import shutil
 
+import huggingface_hub.constants
 import numpy as np
 import pytest
 import tiny_clap
@@ -95,7 +96,7 @@ def test_words(refused, tmp_path, monkeypatch, words, message):
 
 
 def test_a_hub_id_offline(refused, place, tmp_path, monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     out = ["--data", place / "data", "--output", tmp_path / "run"]
     assert "laion/none-such" in refused(*out, "--pretrained", "laion/none-such")
 
