@@ -1,6 +1,7 @@
 """The words of a command line as settings: flags, their values, and words without a flag.
 
-A flag of one setting takes one word; true and false need none (`--shuffle`, `--no-shuffle`). A flag
+A flag of one setting takes one word; true and false need none (`--shuffle`, `--no-shuffle`), nor
+does a setting that has a value for it (`Alone`). A flag
 of a list takes the words up to the next flag, but where the command takes words without a flag, a
 list of choices or numbers takes only those that are such. What follows `--` are words without
 a flag.
@@ -12,7 +13,7 @@ from itertools import takewhile
 from typing import Any, NamedTuple
 
 from audiotrain.config.refusals import describe
-from audiotrain.config.words import BOOLEANS, Word, element_types, fit, is_sequence
+from audiotrain.config.words import BOOLEANS, Word, alone, element_types, fit, is_sequence
 from audiotrain.config.yaml_files import current_name
 from audiotrain.utils.text import nearest
 
@@ -77,6 +78,8 @@ def parse(
         if taken or hint is bool or is_sequence(hint):
             is_old = flag.replace("_", "-") not in known
             found.append(Given(name, flag, _value(hint, taken, is_on), is_old))
+        elif (default := alone(hint)) is not None:
+            found.append(Given(name, flag, default))
         else:
             problems.append(f"{flag}: nothing follows, expected {describe(hint)}")
     if bare and positional is not None:

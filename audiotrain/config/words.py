@@ -25,6 +25,19 @@ class Word:
     nulls: tuple[str, ...] = ("None", "none", "null")
 
 
+@dataclass(frozen=True)
+class Alone:
+    """In the annotation of a type: the value of a setting whose flag no word follows."""
+
+    text: str
+
+
+def alone(hint: Any) -> Word | None:
+    """The value that a type has where no word follows the flag; None where one is needed."""
+    marks = (mark for mark in getattr(hint, "__metadata__", ()) if isinstance(mark, Alone))
+    return next((Word(mark.text) for mark in marks), None)
+
+
 def fit(value: Any, hint: Any) -> Any:
     """`value` (a Word, a list or dict of these, or Python's) as a type asks for it; what does not
     fit stays a Word, which pydantic refuses."""

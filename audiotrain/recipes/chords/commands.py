@@ -7,6 +7,7 @@
     python -m audiotrain.recipes.chords evaluate --data FOLDER   scores the shipped model
     python -m audiotrain.recipes.chords predict song.mp3         writes song.lab
     python -m audiotrain.recipes.chords predict song.mp3 --checkpoint latest   by the newest run
+    python -m audiotrain.recipes.chords export --output FOLDER   writes the newest run to pass on
 
 Each command explains its settings with --help. Under mlx.launch all processes train; rank 0 alone
 writes, prints and evaluates.
@@ -30,17 +31,19 @@ from audiotrain.features.tuning import tuning_of
 from audiotrain.recipes.chords import scoring
 from audiotrain.recipes.chords.cv import cross_validate
 from audiotrain.recipes.chords.ensemble import Join, ensemble, from_spec, load
+from audiotrain.recipes.chords.export import export
 from audiotrain.recipes.chords.predictor import Analysis, analyse
 from audiotrain.recipes.chords.recipe import ChordRecipe, with_pretrained
 from audiotrain.recipes.chords.settings import (
     CvSettings,
     EnsembleSettings,
     EvaluateSettings,
+    ExportSettings,
     PredictSettings,
     TrainSettings,
 )
 from audiotrain.recipes.chords.songs import FeatureSettings, SongLibrary, discover, load_songs
-from audiotrain.recipes.common import checkpoints, cli, run, split
+from audiotrain.recipes.common import checkpoints, cli, exported, run, split
 from audiotrain.recipes.common.cli import Command
 from audiotrain.recipes.common.ensemble import EnsembleSpec
 from audiotrain.utils.process_pool import map_in_processes
@@ -63,11 +66,13 @@ def evaluate(settings: EvaluateSettings) -> dict:
     """Score a model on a folder; the content of metrics.json."""
     paths = checkpoints.report_model(settings.checkpoint, "chords")
     spec = EnsembleSpec.of(paths, "chords", settings.join, get_args(Join))
-    # One run's scores go into it; those of several into the first path that is named.
+    # One run's scores go into it; those of several into the first path that is named; exported
+    # models are left as they are.
     home = spec.runs[0] if len(spec.runs) == 1 else paths[0]
     suffix = f"-of-{len(spec.runs)}" if len(paths) > 1 else ""
-    if settings.checkpoint[0] == Path(checkpoints.SHIPPED):
-        home, suffix = checkpoints.RUNS, suffix or f"-of-{checkpoints.SHIPPED}"
+    if exported.is_exported(home):
+        name = checkpoints.SHIPPED if home == checkpoints.PRETRAINED / "chords" else home.name
+        home, suffix = checkpoints.RUNS, suffix or f"-of-{name}"
     with run.scores_folder(settings, home, suffix) as output:
         recognizer = from_spec(spec, "transpose" in settings.tta)
         log = ProblemLog(output)
@@ -122,7 +127,9 @@ def predict(settings: PredictSettings) -> list[Path]:
         about = {"title": source.stem, "tool": "audiotrain"}
         for path in paths:
             path.parent.mkdir(parents=True, exist_ok=True)
-            writers.write(path, *prediction, about)
+            writers.write(
+                path, prediction.segments, prediction.confidences, prediction.seconds, about
+            )
         written += paths
         speed = prediction.seconds / max(time.monotonic() - begun, 1e-9)
         names = ", ".join(map(str, paths))
@@ -190,4 +197,5 @@ COMMANDS = {
     "evaluate": Command(EvaluateSettings, evaluate),
     "ensemble": Command(EnsembleSettings, ensemble, "checkpoint"),
     "predict": Command(PredictSettings, predict, "audio"),
+    "export": Command(ExportSettings, export),
 }

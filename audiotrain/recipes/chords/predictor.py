@@ -2,8 +2,8 @@
 
 import itertools
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,32 +15,50 @@ from audiotrain.features import audio as audio_files
 from audiotrain.features import extract
 from audiotrain.features.onsets import Onsets, step_of, to_onsets
 from audiotrain.models.chords.model import ChordModelSettings, FrameChordModel
-from audiotrain.music.chord_classes import HEAD_SIZES, BassRule, decode
+from audiotrain.music.chord_classes import (
+    CHORD_TYPES,
+    HEAD_SIZES,
+    PITCH_NAMES,
+    BassRule,
+    decode,
+)
 from audiotrain.music.segments import Segment, frames_to_segments
 from audiotrain.recipes.chords import decoding
 from audiotrain.recipes.chords.songs import SILENCE, FeatureSettings, Song, decibels
-from audiotrain.recipes.common.checkpoints import best_checkpoint, current_names, described
+from audiotrain.recipes.common import exported
+from audiotrain.recipes.common.checkpoints import (
+    best_checkpoint,
+    current_names,
+    described,
+    of_this_version,
+    shipped,
+)
 from audiotrain.train import checkpoint
 from audiotrain.utils.files import write_json
 
 WINDOWS_AT_ONCE = 16
 
 
-class Prediction(NamedTuple):
-    """Chords of one recording: segments, a confidence in 0..1 for each, and its seconds."""
+@dataclass(frozen=True)
+class Prediction:
+    """Chords of one recording: segments, a confidence in 0..1 for each, its seconds, and the tuning
+    that was assumed, in semitones above A = 440 Hz."""
 
     segments: list[Segment]
     confidences: list[float]
     seconds: float
+    tuning: float = 0.0
 
 
 class Analysis(NamedTuple):
     """A recognizer's input for a recording: features (frames, bins) in dB in consecutive blocks;
-    the onset detector, complete after the last block; the length in seconds."""
+    the onset detector, complete after the last block; the length in seconds; the tuning that the
+    features are computed for, in semitones above A = 440 Hz."""
 
     blocks: Iterable[np.ndarray]
     onsets: Onsets
     seconds: float
+    tuning: float = 0.0
 
 
 def analyse(
@@ -54,7 +72,7 @@ def analyse(
         seconds = len(audio) / settings.rate
     else:
         seconds = audio_files.info(audio).seconds
-    return Analysis(map(decibels, blocks), onsets, seconds)
+    return Analysis(map(decibels, blocks), onsets, seconds, tuning)
 
 
 class FrameRecognizer:
@@ -183,23 +201,54 @@ class Recognizer(FrameRecognizer):
 
     @classmethod
     def from_checkpoint(cls, folder: str | Path) -> "Recognizer":
-        """The model of a checkpoint folder, or of a run folder's best checkpoint.
+        """The model of a checkpoint folder, of a run folder's best checkpoint, or of a folder that
+        `chords export` wrote.
 
         CheckpointError, one line, when it is damaged or no chord model's.
         """
         folder = Path(folder)
+        if exported.is_exported(folder):
+            return cls._from_exported(folder)
         if (folder / "checkpoints").is_dir():
             folder = best_checkpoint(folder)
         with described(folder, "recognizer", "chord") as description:
-            settings = FeatureSettings(**current_names(description["features"], "features"))
-            sizes = ChordModelSettings(**description["model"])
-            model = FrameChordModel(settings.bins, sizes, settings.bins_per_octave)
-            window = description["window"]
+            recognizer = cls._untrained(description)
         holder = nn.Module()
-        holder.model = model  # as in the training module, whose names checkpoints have
+        holder.model = recognizer.model  # as in the training module, whose names checkpoints have
         checkpoint.load_weights(holder, folder)
         file = folder.parent / "decoding.json"
-        return cls(model, settings, window, **(read_decoding(file) if file.is_file() else {}))
+        if file.is_file():
+            recognizer._decode_by(read_decoding(file))
+        return recognizer
+
+    @classmethod
+    def pretrained(cls) -> "Recognizer":
+        """The model that audiotrain comes with. ValueError where it is not installed,
+        CheckpointError, one line, when it is damaged."""
+        return cls.from_checkpoint(shipped("chords"))
+
+    @classmethod
+    def _from_exported(cls, folder: Path) -> "Recognizer":
+        description = exported.read_description(folder, "chords")
+        with of_this_version(f"{folder / exported.DESCRIPTION}: the model"):
+            if description["vocabulary"] != vocabulary():
+                raise ValueError("another vocabulary")
+            recognizer = cls._untrained(description)
+            recognizer._decode_by(decoding_options(description["decoding"]))
+        exported.load_weights(recognizer.model, folder, description)
+        return recognizer
+
+    @classmethod
+    def _untrained(cls, description: Mapping[str, Any]) -> "Recognizer":
+        """The model that `describe` described, without its weights."""
+        settings = FeatureSettings(**current_names(description["features"], "features"))
+        sizes = ChordModelSettings(**description["model"])
+        model = FrameChordModel(settings.bins, sizes, settings.bins_per_octave)
+        return cls(model, settings, description["window"])
+
+    def _decode_by(self, options: Mapping[str, Any]) -> None:
+        self.switching_cost = options["switching_cost"]
+        self.type_offsets = options.get("type_offsets")
 
     def log_probs(self, windows: np.ndarray) -> np.ndarray:
         logits = self.model(mx.array(windows, dtype=mx.float32))
@@ -237,24 +286,44 @@ def describe(model: ChordModelSettings, settings: FeatureSettings, window: int) 
     return {"model": asdict(model), "features": asdict(settings), "window": window}
 
 
-def write_decoding(recognizer: FrameRecognizer, path: Path) -> None:
-    """Save how a recognizer decodes; `from_checkpoint` reads it again."""
+def vocabulary() -> dict[str, list[str]]:
+    """Names of the classes of each head."""
+    return {
+        "chord_type": list(CHORD_TYPES),
+        "root": list(PITCH_NAMES),
+        "bass_note": list(PITCH_NAMES),
+    }
+
+
+def decoding_of(recognizer: FrameRecognizer) -> dict[str, Any]:
+    """How a recognizer decodes, as plain data: the cost of a switch, and offsets of the
+    log-probabilities of chord types where it has them."""
     content: dict[str, Any] = {"switching_cost": recognizer.switching_cost}
     if recognizer.type_offsets is not None:
         content["type_offsets"] = [round(float(offset), 6) for offset in recognizer.type_offsets]
-    write_json(path, content)
+    return content
+
+
+def decoding_options(content: Mapping[str, Any]) -> dict[str, Any]:
+    """What `decoding_of` wrote, as options of a Recognizer. ValueError, KeyError or TypeError for
+    anything else."""
+    options: dict[str, Any] = {"switching_cost": float(content["switching_cost"])}
+    if "type_offsets" in content:
+        offsets = options["type_offsets"] = np.array(content["type_offsets"], np.float32)
+        if offsets.shape != (HEAD_SIZES[0],):
+            raise ValueError(f"{len(offsets)} type_offsets")
+    return options
+
+
+def write_decoding(recognizer: FrameRecognizer, path: Path) -> None:
+    """Save how a recognizer decodes; `from_checkpoint` reads it again."""
+    write_json(path, decoding_of(recognizer))
 
 
 def read_decoding(path: Path) -> dict[str, Any]:
     """The options in a file of `write_decoding`. ValueError, one line, when it is damaged."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        options: dict[str, Any] = {"switching_cost": float(content["switching_cost"])}
-        if "type_offsets" in content:
-            offsets = options["type_offsets"] = np.array(content["type_offsets"], np.float32)
-            if offsets.shape != (HEAD_SIZES[0],):
-                raise ValueError(f"{len(offsets)} type_offsets")
-        return options
+        return decoding_options(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"{path}: expected a switching_cost, and {HEAD_SIZES[0]} type_offsets or none ({error})"

@@ -17,6 +17,7 @@ from audiotrain.evaluation import chord_report, plots
 from audiotrain.features import audio as audio_files
 from audiotrain.recipes.chords import predictor, scoring
 from audiotrain.recipes.chords.dataset import Sequential, Windows
+from audiotrain.recipes.chords.export import read_card, write_export
 from audiotrain.recipes.chords.settings import TrainSettings
 from audiotrain.recipes.chords.songs import (
     Song,
@@ -29,7 +30,7 @@ from audiotrain.recipes.chords.songs import (
     statistics,
 )
 from audiotrain.recipes.chords.training import ChordTraining, count_types, type_weights
-from audiotrain.recipes.common import checkpoints, split
+from audiotrain.recipes.common import checkpoints, exported, split
 from audiotrain.recipes.common.recipe import Experiment, Recipe
 from audiotrain.train.distributed import ranks as distributed
 
@@ -133,6 +134,8 @@ class ChordRecipe(Recipe[TrainSettings]):
         scores.write(run, recordings)
         print(f"\nunseen: {scores.table()}")
         self.predict_example(recognizer, tested[0], run)
+        if self.settings.export:
+            write_export(run, run / "export", self.settings.card)
         return scores
 
     def predict_example(self, recognizer: predictor.Recognizer, song: Song, run: Path) -> None:
@@ -163,9 +166,20 @@ def with_pretrained(settings: Settings) -> Settings:
     others that were set beside it, and for settings of a new run that would do nothing."""
     if not settings.resume and (lines := list(settings.without_effect())):
         raise ValueError("\n".join(lines))
+    if settings.export:
+        read_card(settings.card)  # refused before training, not after it
     if settings.pretrained is None:
         return settings
-    run = checkpoints.newest_run(settings.pretrained, "chords", "--pretrained")
+    (folder,) = checkpoints.locate([settings.pretrained], "chords", "--pretrained")
+    run = checkpoints.newest_run(folder, "chords", "--pretrained")
+    sha256 = None
+    if exported.is_exported(run):
+        sha256 = exported.weights_sha256(run, exported.read_description(run, "chords"))
+    if settings.pretrained_sha256 not in (None, sha256):
+        raise ValueError(
+            f"--pretrained {run}: weights with sha256 {sha256}, expected "
+            f"{settings.pretrained_sha256} as in pretrained_sha256"
+        )
     known, default = predictor.Recognizer.from_checkpoint(run), TrainSettings()
     features, model = known.settings, known.model.trunk.settings
     for name, value in (("features", features), ("model", model)):
@@ -174,7 +188,9 @@ def with_pretrained(settings: Settings) -> Settings:
                 f"--{name}…: other than in {settings.pretrained}, expected no such setting, since "
                 "--pretrained has its own"
             )
-    return replace(settings, pretrained=run, features=features, model=model)
+    return replace(
+        settings, pretrained=run, pretrained_sha256=sha256, features=features, model=model
+    )
 
 
 def make_module(settings: TrainSettings, songs: Songs) -> ChordTraining:

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from audiotrain.config.schema import NonNegativeInt, Positive, PositiveInt, Share, validated
+from audiotrain.config.words import Alone
 from audiotrain.datasets.synthesis.soundfont import SoundFont
 from audiotrain.models.chords.model import ChordModelSettings
 from audiotrain.recipes.chords.songs import FeatureSettings, LabelSettings
@@ -40,9 +41,12 @@ class TrainSettings(LabelSettings, common.RunSettings):
 
     data: Path | None = None
     """folder of audio (or MIDI) and chord labels, or a manifest; default: synthesised songs"""
-    pretrained: Path | None = None
-    """trained run whose weights training starts from, with its features and model; default: from
-    scratch"""
+    pretrained: Annotated[Path | None, Alone("shipped")] = None
+    """trained run or exported model whose weights training starts from, with its features and
+    model; without a value the model that audiotrain comes with; default: from scratch"""
+    pretrained_sha256: str | None = None
+    """hash of the weights of an exported model in `pretrained`; others are refused. Training writes
+    it into config.yaml"""
     cache: Path = CACHE
     """folder of extracted features, reused by later runs"""
     split: Path | None = None
@@ -71,6 +75,10 @@ class TrainSettings(LabelSettings, common.RunSettings):
     """passes over the songs when `steps` is not given"""
     workers: NonNegativeInt = 1
     """threads that load training batches; songs are prepared before, on all cores"""
+    export: bool = False
+    """at the end also write the model as RUN/export, see the command export"""
+    card: Path | None = None
+    """template of the model card in it, see the command export"""
     features: FeatureSettings = field(default_factory=FeatureSettings)
     """front end"""
     model: ChordModelSettings = field(default_factory=ChordModelSettings)
@@ -186,3 +194,18 @@ class EnsembleSettings(LabelSettings, common.EnsembleSettings):
     """folder of audio and labels that the runs were trained on; default: the first run's"""
     cache: Path = CACHE
     """folder of extracted features, reused by later runs"""
+
+
+@validated(kw_only=True)
+class ExportSettings:
+    """Write a trained model as a folder to pass on: float16 weights, model.json, a model card."""
+
+    output: Path
+    """folder for the model, new or empty"""
+    checkpoint: Checkpoints = (Path("latest"),)
+    """run; of a folder of runs the newest; latest: the newest below runs"""
+    card: Path | None = None
+    """template of the model card, with $names as in recipes/chords/model_card.md; default: that
+    file"""
+    overwrite: bool = False
+    """replace a model that `output` holds"""

@@ -27,6 +27,7 @@ cli.py           Commands of a recipe
 create_model.py  Untrained models by name and sizes
 crossval.py      A run folder for each fold
 ensemble.py      Several runs as one model, and the file ensemble.json
+exported.py      Models to pass on: float16 weights, model.json, a model card
 preparation.py   Features of many recordings, on all cores and over all ranks
 recipe.py        The classes of a recipe: Recipe, Experiment
 settings.py      Settings that recipes share

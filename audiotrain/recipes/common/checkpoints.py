@@ -8,6 +8,12 @@ from typing import Any
 
 import audiotrain
 from audiotrain.config.yaml_files import current_name
+from audiotrain.recipes.common.exported import (
+    DESCRIPTION,
+    is_exported,
+    read_description,
+    weights_sha256,
+)
 from audiotrain.train import checkpoint, crossval
 
 FOLDS, ROUNDS, ENSEMBLE = "folds.json", "rounds.json", "ensemble.json"  # what folders are known by
@@ -19,11 +25,14 @@ RUN_MARKS = "checkpoints", FOLDS, ROUNDS
 _KEYS = {"recognizer": "chords", "classifier": "classify"}
 
 
-def locate(paths: Sequence[Path], recipe: str) -> tuple[Path, ...]:
+def locate(paths: Sequence[Path], recipe: str, flag: str = "--checkpoint") -> tuple[Path, ...]:
     """The folders that the paths of `--checkpoint` name: those of the words `latest` and `shipped`,
     and other paths as they are. ValueError, one line, where a word names none."""
     by_word = {Path(LATEST): latest_run, Path(SHIPPED): shipped}
-    return tuple(by_word[path](recipe) if path in by_word else path for path in paths)
+    try:
+        return tuple(by_word[path](recipe) if path in by_word else path for path in paths)
+    except ValueError as error:
+        raise ValueError(f"{flag} {error}") from None
 
 
 def latest_run(recipe: str) -> Path:
@@ -31,17 +40,17 @@ def latest_run(recipe: str) -> Path:
     runs = _newest_first(RUNS, RUN_MARKS)
     found = next((run for run in runs if _recipe_of(run) == recipe), None)
     if found is None:
-        raise _no_run(f"--checkpoint {LATEST}: no trained run of {recipe} in {RUNS}", recipe)
+        raise _no_run(f"{LATEST}: no trained run of {recipe} in {RUNS}", recipe)
     return found
 
 
-def shipped(recipe: str, flag: str = "--checkpoint") -> Path:
+def shipped(recipe: str) -> Path:
     """The folder of the model that is installed with audiotrain. ValueError where there is none."""
     folder = PRETRAINED / recipe
-    if not folder.is_dir():
+    if not is_exported(folder):
         raise ValueError(
-            f"{flag} {SHIPPED}: this audiotrain has no {folder}; expected a run, or {LATEST} for "
-            f"the newest below {RUNS}"
+            f"{SHIPPED}: this audiotrain has no {folder / DESCRIPTION}; expected a run, or "
+            f"{LATEST} for the newest below {RUNS}"
         )
     return folder
 
@@ -50,13 +59,20 @@ def report_model(paths: Sequence[Path], recipe: str) -> tuple[Path, ...]:
     """Print which model answers, and which run `--checkpoint latest` would take in place of the
     shipped one; the folders of `locate`."""
     folders = locate(paths, recipe)
-    words = [
-        f"{SHIPPED} with audiotrain {audiotrain.__version__}" if path == Path(SHIPPED) else folder
-        for path, folder in zip(paths, folders, strict=True)
-    ]
+    names = [_name(path, folder, recipe) for path, folder in zip(paths, folders, strict=True)]
     note = latest_note(recipe) if Path(SHIPPED) in paths else ""
-    print(f"model: {', '.join(map(str, words))}{note}", flush=True)
+    print(f"model: {', '.join(names)}{note}", flush=True)
     return folders
+
+
+def _name(path: Path, folder: Path, recipe: str) -> str:
+    """What to call a model: an exported one by the beginning of its hash, too."""
+    name = str(folder)
+    if path == Path(SHIPPED):
+        name = f"{SHIPPED} with audiotrain {audiotrain.__version__}"
+    if not is_exported(folder):
+        return name
+    return f"{name}, sha256 {weights_sha256(folder, read_description(folder, recipe))[:12]}"
 
 
 def latest_note(recipe: str) -> str:
@@ -69,9 +85,9 @@ def latest_note(recipe: str) -> str:
 
 
 def resolve(paths: Sequence[Path], recipe: str) -> list[tuple[Path, ...]]:
-    """The run folders that each path names: a run or a checkpoint itself, all folds of a
-    cross-validation, the best of rounds, or the newest of these inside a folder; for the words
-    `latest` and `shipped` see `locate`.
+    """The run folders that each path names: a run, a checkpoint or an exported model itself, all
+    folds of a cross-validation, the best of rounds, or the newest of these inside a folder; for the
+    words `latest` and `shipped` see `locate`.
 
     ValueError, one line, where there is none, for a fold that is not done, and for an ensemble:
     `ensemble.EnsembleSpec.of` takes one alone.
@@ -80,7 +96,7 @@ def resolve(paths: Sequence[Path], recipe: str) -> list[tuple[Path, ...]]:
 
 
 def _runs(path: Path, recipe: str) -> tuple[Path, ...]:
-    if _is_run(path) or path == PRETRAINED / recipe:
+    if _is_run(path):
         return (path,)
     if (path / FOLDS).is_file():
         return _folds(path)
@@ -142,12 +158,19 @@ def described(folder: Path, key: str, recipe: str) -> Iterator[Mapping[str, Any]
     description = (checkpoint.load_meta(folder).get("config") or {}).get(key)
     if description is None:
         raise checkpoint.CheckpointError(f"{folder}: not a checkpoint of the {recipe} recipe")
-    try:
+    with of_this_version(f"{folder}: its {key}"):
         yield description
+
+
+@contextlib.contextmanager
+def of_this_version(what: str) -> Iterator[None]:
+    """CheckpointError, one line that begins with `what`, when the block cannot read a
+    description."""
+    try:
+        yield
     except (KeyError, TypeError, ValueError) as error:
-        raise checkpoint.CheckpointError(
-            f"{folder}: its {key} is not one of this version ({error!r})"
-        ) from None
+        message = f"{what} is not one of this version ({error!r})"
+        raise checkpoint.CheckpointError(message) from None
 
 
 def current_names(settings: Mapping[str, Any], group: str) -> dict[str, Any]:
@@ -159,7 +182,8 @@ def current_names(settings: Mapping[str, Any], group: str) -> dict[str, Any]:
 
 
 def _is_run(path: Path) -> bool:
-    return (path / "checkpoints").is_dir() or (path / "state.json").is_file()
+    is_trained = (path / "checkpoints").is_dir() or (path / "state.json").is_file()
+    return is_trained or is_exported(path)
 
 
 def _folds(path: Path) -> tuple[Path, ...]:

@@ -13,6 +13,7 @@ from audiotrain.datasets import splits
 from audiotrain.datasets.items import Corpus
 from audiotrain.datasets.splits import SPLITS
 from audiotrain.datasets.summary import ProblemLog
+from audiotrain.recipes.common.exported import is_exported, read_description
 from audiotrain.train.distributed import ranks as distributed
 from audiotrain.utils.files import write_json
 
@@ -153,7 +154,10 @@ def readable(results: Sequence) -> tuple[list, list[str]]:
 
 def trained_parts(run: Path, corpus: Corpus) -> dict[str, str]:
     """The part of each item in a run's split, by id; only of items of the data that the run was
-    trained on."""
+    trained on. An exported model keeps only their ids, whatever the folder that they are in."""
+    if is_exported(run):
+        known = _parts_by_id(read_description(run)["trained_on"]["songs"])
+        return {item.id: known[item.id] for item in corpus.items if item.id in known}
     if not ((run / SPLIT).is_file() and (run / "config.yaml").is_file()):
         return {}
     data = yaml.safe_load((run / "config.yaml").read_text("utf-8")).get("data")
@@ -161,13 +165,22 @@ def trained_parts(run: Path, corpus: Corpus) -> dict[str, str]:
         return {}
     data = Path(data).expanduser()
     folder = (data if data.is_dir() else data.parent).resolve()
-    parts = {folder / one: part for one, part in _parts_by_id(run).items()}
+    parts = {folder / one: part for one, part in _parts_by_id(read_split(run / SPLIT)).items()}
     paths = {item.id: corpus.folder.resolve() / item.id for item in corpus.items}
     return {one: parts[path] for one, path in paths.items() if path in parts}
 
 
-def _parts_by_id(run: Path) -> dict[str, str]:
-    return {one: part for part, ids in read_split(run / SPLIT).items() for one in ids}
+def _parts_by_id(ids: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """The part of each id."""
+    return {one: part for part in ids for one in ids[part]}
+
+
+def pretrained_of(run: Path) -> Path | None:
+    """The exported model that the training of a run started from; None where there is none."""
+    if not (run / "config.yaml").is_file():
+        return None
+    start = yaml.safe_load((run / "config.yaml").read_text("utf-8")).get("pretrained")
+    return Path(start) if start and is_exported(Path(start)) else None
 
 
 def item_parts(run: Path | None, corpus: Corpus) -> dict[str, str]:
@@ -178,7 +191,7 @@ def item_parts(run: Path | None, corpus: Corpus) -> dict[str, str]:
         return declared
     if parts := trained_parts(run, corpus) or declared:
         return parts
-    ids = _parts_by_id(run) if (run / SPLIT).is_file() else {}
+    ids = _parts_by_id(read_split(run / SPLIT)) if (run / SPLIT).is_file() else {}
     return {item.id: ids[item.id] for item in corpus.items if item.id in ids}
 
 
@@ -202,9 +215,11 @@ def warn_if_trained_on(
     unit: str,
     advice: str = "; --split test scores others",
 ) -> None:
-    """Print how many items were in the training or validation parts of runs."""
+    """Print how many items were in the training or validation parts of runs, or of exported models
+    that their training started from."""
+    known = [*runs, *(start for run in runs if (start := pretrained_of(run)) is not None)]
     seen = {
-        one for run in runs for one, part in trained_parts(run, corpus).items() if part != "test"
+        one for run in known for one, part in trained_parts(run, corpus).items() if part != "test"
     }
     if seen:
         by = "the run" if len(runs) == 1 else "one of the runs or more"

@@ -1,5 +1,6 @@
 """Which model `--checkpoint` names."""
 
+import json
 import os
 import time
 from pathlib import Path
@@ -33,6 +34,8 @@ def shipped(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoints, "PRETRAINED", tmp_path / "installed")
     folder = tmp_path / "installed" / "chords"
     folder.mkdir(parents=True)
+    content = {"format": 1, "recipe": "chords", "weights": {"sha256": "0123456789abcdef"}}
+    (folder / "model.json").write_text(json.dumps(content))
     return folder
 
 
@@ -57,10 +60,10 @@ def test_latest_may_be_a_cross_validation(runs):
 
 
 def test_words_that_name_no_model_are_one_line(shipped):
-    shipped.rmdir()
+    (shipped / "model.json").unlink()
     with pytest.raises(ValueError, match="--checkpoint latest: no trained run of chords in runs"):
         checkpoints.locate([Path("latest")], "chords")
-    with pytest.raises(ValueError, match="--checkpoint shipped: .* has no .*installed/chords"):
+    with pytest.raises(ValueError, match="--checkpoint shipped: .* has no .*model.json"):
         checkpoints.locate([Path("shipped")], "chords")
 
 
@@ -69,7 +72,7 @@ def test_the_first_line_says_which_model_answers(runs, shipped, capsys):
         checkpoints.report_model([Path(word) for word in words], "chords")
         return capsys.readouterr().out
 
-    model = f"model: shipped with audiotrain {audiotrain.__version__}"
+    model = f"model: shipped with audiotrain {audiotrain.__version__}, sha256 0123456789ab"
     assert line("shipped") == f"{model}\n"
     assert checkpoints.resolve([Path("shipped")], "chords") == [(shipped,)]
     run = written(runs / "mine", CHORDS, 0)

@@ -1,0 +1,242 @@
+"""Models to pass on: what is in them, that they answer as the trained ones do, damage."""
+
+import json
+import shutil
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+import pytest
+import yaml
+from tiny_chords import STEPS, TINY, command, make_quick, sung
+
+from audiotrain import config
+from audiotrain.music.chord_classes import CHORD_TYPES
+from audiotrain.recipes.chords.export import PRESETS, command_of
+from audiotrain.recipes.chords.predictor import Recognizer
+from audiotrain.recipes.chords.settings import TrainSettings
+from audiotrain.recipes.common import checkpoints, exported
+from audiotrain.train.checkpoint import CheckpointError
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return tmp_path_factory.mktemp("export")
+
+
+@pytest.fixture(scope="module")
+def run(place):
+    """A finished run on six recordings, trained with `export`."""
+    data = sung(place / "data")
+    with pytest.MonkeyPatch.context() as patch:
+        make_quick(patch)
+        words = ["--data", data, "--cache", place / "cache", "--output", place / "run", "--export"]
+        assert command(*words, *TINY, *STEPS) == 0
+    return place / "run"
+
+
+@pytest.fixture
+def model(run, tmp_path):
+    """A copy of the run's exported model, to be damaged."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for file in (run / "export").iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    return folder
+
+
+def description(folder: Path) -> dict:
+    return json.loads((folder / "model.json").read_text("utf-8"))
+
+
+def change(folder: Path, **changes) -> None:
+    (folder / "model.json").write_text(json.dumps(description(folder) | changes))
+
+
+def features(recognizer: Recognizer) -> np.ndarray:
+    shape = 40, recognizer.window, recognizer.settings.bins
+    return np.random.default_rng(0).uniform(-80, 0, shape).astype(np.float32)
+
+
+def test_half_the_precision_gives_the_same_probabilities(run):
+    trained, passed_on = (Recognizer.from_checkpoint(one) for one in (run, run / "export"))
+    trained.type_offsets = passed_on.type_offsets = None
+    for name in ("settings", "window", "switching_cost"):
+        assert getattr(trained, name) == getattr(passed_on, name)
+    probabilities = [np.exp(one.log_probs(features(one))) for one in (trained, passed_on)]
+    assert probabilities[0].max() > 0.05
+    np.testing.assert_allclose(*probabilities, atol=5e-4)
+
+
+def test_it_says_what_it_was_trained_on_and_how(run, place):
+    found = description(run / "export")
+    split = json.loads((run / "split.json").read_text("utf-8"))["items"]
+    assert found["trained_on"] == {"data": "data", "composed_songs": 0, "songs": split}
+    assert found["vocabulary"]["chord_type"] == list(CHORD_TYPES)
+    assert found["training"]["seconds"] >= 0
+    metrics = json.loads((run / "metrics.json").read_text("utf-8"))["viterbi"]["corpus"]
+    assert found["scores"]["corpus"]["majmin"] == pytest.approx(metrics["majmin"], abs=1e-4)
+    card = (run / "export" / "README.md").read_text("utf-8")
+    assert f"{metrics['majmin']:.3f}" in card
+    assert "$" not in card
+    for file in ("model.json", "README.md"):
+        assert str(place) not in (run / "export" / file).read_text("utf-8")
+
+
+def test_the_command_is_the_shortest_one():
+    assert command_of(TrainSettings(data=Path("/x/songs"), resume=False)) == (
+        "audiotrain chords --data songs"
+    )
+    words = ["--preset", "songs", "--data", "/x/songs", "--soundfonts", "/x/a.sf2", "/x/b.sf2"]
+    settings = config.load(TrainSettings, [*words, "--steps", "9"], presets=PRESETS)
+    assert command_of(settings) == (
+        "audiotrain chords --preset songs --data songs --steps 9 --soundfonts a.sf2 b.sf2"
+    )
+
+
+def test_a_model_is_written_once_and_whole(run, tmp_path, capsys, monkeypatch):
+    words = ["export", "--checkpoint", run, "--output", tmp_path / "model"]
+    card = tmp_path / "card.md"
+    card.write_text("A model of $data, $unknown")
+    assert command(*words, "--card", card) == 0
+    assert (
+        tmp_path / "model" / "README.md"
+    ).read_text() == "A model of data (4 train, 1 valid, 1 test), $unknown"
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["card.md", "model"]
+    assert command(*words) == 2
+    assert "holds a model already; --overwrite replaces it" in capsys.readouterr().err
+    before = (tmp_path / "model" / "model.json").read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(exported, "write_json", lambda *arguments: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            command(*words, "--overwrite")
+    assert (tmp_path / "model" / "model.json").read_bytes() == before
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["card.md", "model"]
+    assert command(*words, "--overwrite") == 0
+    assert command("export", "--checkpoint", run, "--output", tmp_path) == 2
+    assert "holds something else, expected a new folder" in capsys.readouterr().err
+    assert command(*words, "--overwrite", "--card", tmp_path / "none.md") == 2
+    assert "none.md: cannot be read" in capsys.readouterr().err
+
+
+def cut(folder):
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-1])
+
+
+def flip(folder):
+    file = folder / "model.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+
+
+def grow(folder):
+    """Other sizes in model.json than the weights have."""
+    change(folder, model=description(folder)["model"] | {"hidden": 36})
+
+
+def cast(folder):
+    """float32 weights with a right hash."""
+    arrays = mx.load(str(folder / "model.safetensors"))
+    arrays = {name: array.astype(mx.float32) for name, array in arrays.items()}
+    mx.save_safetensors(str(folder / "model.safetensors"), arrays)
+    sha256 = exported._sha256(folder / "model.safetensors")
+    change(folder, weights={"sha256": sha256})
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (cut, "model.safetensors: damaged: sha256"),
+        (flip, "model.safetensors: damaged: sha256"),
+        (lambda folder: (folder / "model.safetensors").unlink(), "model.safetensors: cannot be"),
+        (lambda folder: (folder / "model.json").write_text("{"), "model.json: not JSON"),
+        (lambda folder: change(folder, format=2), "format 2, expected 1; pip install -U"),
+        (lambda folder: change(folder, recipe="clap"), "recipe 'clap', expected one of 'chords'"),
+        (lambda folder: change(folder, weights={}), "no weights.sha256"),
+        (lambda folder: change(folder, vocabulary={}), "not one of this version"),
+        (lambda folder: change(folder, decoding={}), "not one of this version"),
+        (lambda folder: change(folder, window=None), "not one of this version"),
+        (grow, "does not fit the model: .* misshaped"),
+        (cast, "misshaped: .*float32.*float16"),
+    ],
+)
+def test_damage_is_one_line(model, damage, message):
+    damage(model)
+    with pytest.raises(CheckpointError, match=message) as caught:
+        Recognizer.from_checkpoint(model)
+    assert "\n" not in str(caught.value)
+
+
+def test_float16_must_hold_the_weights(tmp_path):
+    with pytest.raises(ValueError, match="a: has values that float16 cannot hold"):
+        exported.write_model(tmp_path / "x", {"a": mx.array(1e5)}, {}, lambda content: "")
+
+
+@pytest.fixture
+def installed(run, tmp_path, monkeypatch):
+    """The run's exported model as the one that audiotrain comes with, where there are no runs."""
+    folder = tmp_path / "installed" / "chords"
+    shutil.copytree(run / "export", folder)
+    monkeypatch.setattr(checkpoints, "PRETRAINED", folder.parent)
+    monkeypatch.chdir(tmp_path)
+    return folder
+
+
+def test_without_a_checkpoint_the_shipped_model_answers(installed, run, place, tmp_path, capsys):
+    sha256 = description(run / "export")["weights"]["sha256"]
+    words = ["predict", place / "data" / "song0.wav", "--output", tmp_path / "out"]
+    assert command(*words) == 0
+    first = capsys.readouterr().out.splitlines()[0]
+    assert first.startswith("model: shipped with audiotrain ")
+    assert first.endswith(f"sha256 {sha256[:12]}")
+    labels = (tmp_path / "out" / "song0.lab").read_text()
+    assert command(*words, "--overwrite", "--checkpoint", run / "export") == 0
+    assert (tmp_path / "out" / "song0.lab").read_text() == labels
+    assert Recognizer.pretrained().window == 16
+
+
+def test_evaluate_warns_of_songs_that_the_shipped_model_was_trained_on(
+    installed, place, tmp_path, capsys
+):
+    words = ["evaluate", "--data", place / "data", "--cache", place / "cache"]
+    assert command(*words) == 0
+    told = capsys.readouterr()
+    assert "5 of 6 songs were in the training" in told.err
+    assert (tmp_path / "runs" / "evaluation-data-of-shipped" / "metrics.json").is_file()
+    assert sorted(file.name for file in installed.iterdir()) == [
+        "README.md",
+        "model.json",
+        "model.safetensors",
+    ]
+    assert command(*words, "--split", "test") == 0
+    assert "1 songs" in capsys.readouterr().out
+
+
+def test_pretrained_without_a_value_is_the_shipped_model(
+    installed, place, tmp_path, capsys, monkeypatch
+):
+    make_quick(monkeypatch)
+    words = ["--data", place / "data", "--cache", place / "cache", "--steps", 2, "--pretrained"]
+    words += ["--output", tmp_path / "run", "--window", 16, "--batch-size", 4]
+    assert command(*words) == 0
+    saved = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    sha256 = description(installed)["weights"]["sha256"]
+    assert saved["pretrained_sha256"] == sha256
+    assert saved["pretrained"] == str(installed)
+    assert saved["model"]["width"] == 36
+    other = ["--pretrained-sha256", "0" * 64, "--output", tmp_path / "other"]
+    assert command(*words, *other) == 2
+    assert f"weights with sha256 {sha256}, expected 000" in capsys.readouterr().err
+    # Its songs may have been seen by the weights that it began with.
+    (tmp_path / "run" / "split.json").unlink()
+    evaluation = ["evaluate", "--data", place / "data", "--cache", place / "cache"]
+    assert command(*evaluation, "--checkpoint", tmp_path / "run") == 0
+    assert "5 of 6 songs were in the training" in capsys.readouterr().err
+
+
+def test_several_models_are_not_exported(run, tmp_path, capsys):
+    words = ["export", "--output", tmp_path / "out", "--checkpoint", run, run]
+    assert command(*words) == 2
+    assert "2 models, expected one run" in capsys.readouterr().err
