@@ -79,7 +79,7 @@ def _read(word: Word, kinds: list) -> Any:
             return None
         if bool in kinds and text.lower() in BOOLEANS:
             return BOOLEANS[text.lower()]
-        if int in kinds and re.fullmatch(r"[+-]?\d+(_\d+)*", text):
+        if int in kinds and len(text) < 4000 and re.fullmatch(r"[+-]?\d+(_\d+)*", text):
             return int(text)
         if float in kinds:
             with contextlib.suppress(ValueError):

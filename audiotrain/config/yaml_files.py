@@ -91,6 +91,8 @@ def _root(file: Path, included_at: str) -> Any:
         raise ValueError(f"{included_at}{file}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise ValueError(f"{file}: not UTF-8 text (byte {error.start})") from None
+    except RecursionError:
+        raise ValueError(f"{file}: lists or dicts nested too deeply") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{file}:{mark.line + 1}" if mark else str(file)

@@ -21,7 +21,7 @@ from audiotrain.datasets.search import Search
 from audiotrain.datasets.summary import BAR_WIDTH, NO_LOG, ProblemLog, leaks, split_lines, splits_of
 from audiotrain.datasets.synthesis import sound_events
 from audiotrain.datasets.synthesis.sound_scenes import Scene
-from audiotrain.utils.text import count
+from audiotrain.utils.text import count, shown
 
 LAYOUTS = (
     "one folder a class, or a table (CSV, TSV, JSON lines) with a column of files and a column "
@@ -53,7 +53,7 @@ def discover(folder: str | os.PathLike, group: str | None = None) -> Corpus[Clip
     search = _Search(path)
     table_names = [name for name in search.files if is_table(search.folder / name)]
     if not table_names and path.is_file():
-        columns = ", ".join(tables.first_record(path)) or "none"
+        columns = shown(", ".join(tables.first_record(path))) or "none"
         raise ValueError(
             f"{path}: found the columns {columns}, expected one of files "
             f"({', '.join(COLUMNS['audio'][:4])}) and one of {', '.join(CLASS_COLUMNS)}"

@@ -72,7 +72,7 @@ class Search(Generic[AnyItem]):
         for row in rows:
             audio = find(row.audio)
             if audio is None:
-                text = f"{table}:{row.line}: found no file {row.audio!r}"
+                text = f"{table}:{row.line}: found no file {row.audio!r:.300}"
                 self.problem(f"{self.kind}s without audio", text)
             else:
                 yield f"{table}:{row.line}", audio, row

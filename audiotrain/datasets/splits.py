@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from audiotrain.datasets.items import AnyItem, Corpus, Problem
-from audiotrain.utils.files import write
+from audiotrain.utils.files import parse_json, write
 
 SPLITS = ("train", "valid", "test")
 
@@ -143,11 +143,13 @@ def _hash(seed: int, group: str) -> float:
 
 def _saved(path: Path, seed: int, fractions: tuple[float, ...]) -> dict[str, str]:
     try:
-        content = json.loads(path.read_text("utf-8"))
+        content = parse_json(path.read_text("utf-8"))
         placed = dict(content["groups"])
         settings = (content["seed"], tuple(content["fractions"]))
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path}: not a saved split: {error!r}; delete it to split anew") from None
+        raise ValueError(
+            f"{path}: not a saved split: {error!r:.200}; delete it to split anew"
+        ) from None
     if settings != (seed, fractions):
         raise ValueError(
             f"{path}: found a split of seed {settings[0]} and fractions {settings[1]}, expected "

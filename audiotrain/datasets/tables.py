@@ -6,7 +6,6 @@ start and end or duration (seconds of the recording), split and group.
 
 import csv
 import io
-import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import NamedTuple
 
 from audiotrain.datasets.items import Problem
 from audiotrain.datasets.paths import SPLIT_NAMES
-from audiotrain.utils.files import read_text
+from audiotrain.utils.files import parse_json, read_text
 
 UNUSED_LINES = "lines of a table not used"
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl")
@@ -87,7 +86,7 @@ def read_rows(
             continue
         split = SPLIT_NAMES.get(cells["split"].lower())
         if cells["split"] and split is None:
-            text = f"{path}:{line}: found {cells['split']!r}, expected train, valid or test"
+            text = f"{path}:{line}: found {cells['split']!r:.60}, expected train, valid or test"
             problems.append(Problem("unknown splits, taken as none", text))
         group = cells["group"] if group_column is None else texts.get(group_column, "")
         label = cells.get("label", "")
@@ -167,7 +166,7 @@ def _json_records(
         if not line.strip():
             continue
         try:
-            record = json.loads(line)
+            record = parse_json(line)
         except ValueError as error:
             problems.append(f"{path}:{number}: not JSON: {error}")
             continue
@@ -203,5 +202,5 @@ def _seconds(cell: str, name: str) -> float | None:
     except ValueError:
         seconds = math.nan
     if not math.isfinite(seconds) or seconds < 0:
-        raise ValueError(f"found {name} {cell!r}, expected seconds")
+        raise ValueError(f"found {name} {cell!r:.60}, expected seconds")
     return seconds

@@ -5,6 +5,7 @@ whose length is not the one in its header, prints lines of C. What is wrong with
 an error by audio.py.
 """
 
+import atexit
 import contextlib
 import os
 import re
@@ -47,7 +48,9 @@ def _redirect() -> bool:
         _stderr = os.dup(2)
     except OSError:
         return False
-    _file = _file or tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 (kept for the next block)
+    if _file is None:  # kept for the next block
+        _file = tempfile.TemporaryFile(buffering=0)
+        atexit.register(_file.close)
     os.dup2(_file.fileno(), 2)
     return True
 

@@ -18,7 +18,8 @@ import mlx.nn as nn
 
 from audiotrain.backend.wrapped_calls import wrap_call
 from audiotrain.models.layers import Linear
-from audiotrain.utils.files import replacing
+from audiotrain.utils.arrays import Arrays
+from audiotrain.utils.files import parse_json, replacing
 from audiotrain.utils.text import listed
 
 PARTS = ("lora_a", "lora_b")
@@ -113,22 +114,19 @@ def load_lora(module: nn.Module, path: str | os.PathLike) -> list[str]:
     ValueError, before anything changes, when the module does not have these layers or they differ
     in size. Updates that the module has already are replaced.
     """
-    loaded = mx.load(str(path), return_metadata=True)
-    assert isinstance(loaded, tuple)
-    arrays, metadata = loaded
-    if "lora" not in metadata:
-        raise ValueError(f"{path}: no LoRA updates, expected a file of save_lora")
-    settings, linear = json.loads(metadata["lora"]), _linear_layers(module)
+    arrays, settings = _read_lora(path)
+    linear = _linear_layers(module)
     for name in settings:
         if name not in linear:
             kind = type(module).__name__
             raise ValueError(f"{path} adapts {name}, which is no linear layer of this {kind}")
         a, b = (arrays[f"{name}.{part}"] for part in PARTS)
         expected = linear[name].weight.shape
+        if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[0]:
+            raise ValueError(f"{path}: {name} has updates of {a.shape} and {b.shape}, no product")
         if (b.shape[1], a.shape[0]) != expected:
             size = (b.shape[1], a.shape[0])
             raise ValueError(f"{path}: {name} is of {size}, expected {expected}")
-    mx.eval(arrays)
     for name, chosen in settings.items():
         layer = linear[name]
         if "lora_a" in layer:
@@ -138,6 +136,29 @@ def load_lora(module: nn.Module, path: str | os.PathLike) -> list[str]:
             layer[part] = arrays[f"{name}.{part}"]
     _train_only_lora(module)
     return list(settings)
+
+
+def _read_lora(path: str | os.PathLike) -> tuple[Arrays, dict[str, dict[str, float]]]:
+    """The arrays in a file of `save_lora`, and scale and dropout by layer; ValueError."""
+    try:
+        loaded = mx.load(str(path), return_metadata=True)
+        assert isinstance(loaded, tuple)
+        arrays, metadata = loaded
+        if "lora" not in metadata:
+            raise ValueError("no LoRA updates, expected a file of save_lora")
+        mx.eval(arrays)  # mx.load is lazy
+        settings = {
+            name: {"scale": float(chosen["scale"]), "dropout": float(chosen["dropout"])}
+            for name, chosen in dict(parse_json(metadata["lora"])).items()
+        }
+        if missing := [f"{n}.{p}" for n in settings for p in PARTS if f"{n}.{p}" not in arrays]:
+            raise ValueError(f"no {missing[0]}")
+        if not all(0 <= chosen["dropout"] < 1 for chosen in settings.values()):
+            raise ValueError("a dropout outside 0..1")
+    except (RuntimeError, ValueError, KeyError, TypeError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{path}: {reason:.300}") from None
+    return arrays, settings
 
 
 def _linear_layers(module: nn.Module) -> dict[str, nn.Linear]:

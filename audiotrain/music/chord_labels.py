@@ -105,7 +105,7 @@ def repair(label: str, pop_spellings: bool = False) -> str:
         if repaired:
             return repaired
     known = "" if pop_spellings else _repair_pop(text)
-    hint = f"; --pop-spellings reads {known}" if known else ""
+    hint = f"; --pop-spellings reads {known:.40}" if known else ""
     raise ValueError(f"{UNREADABLE} {label[:40]!r}, expected root:type(degrees)/bass, N or X{hint}")
 
 

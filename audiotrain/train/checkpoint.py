@@ -14,6 +14,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from audiotrain.utils.arrays import Arrays, arrays_of, put_arrays
+from audiotrain.utils.files import parse_json
 from audiotrain.utils.text import listed
 
 FORMAT = 1
@@ -250,8 +251,8 @@ def _existing(folder: Path) -> Path:
 def _read_state(folder: Path) -> dict:
     file = folder / STATE
     try:
-        state = json.loads(file.read_text(encoding="utf-8"))
-        version, _, _ = state["format"], state["files"], state["meta"]
+        state = parse_json(file.read_text(encoding="utf-8"))
+        version, _, _ = state["format"], dict(state["files"]), dict(state["meta"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{file}: unreadable, checkpoint cut short ({error})") from None
     if version != FORMAT:

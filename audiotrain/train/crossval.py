@@ -11,7 +11,6 @@ FOLDER/metrics.json    mean and deviation of each score over the folds, and the 
 
 import hashlib
 import io
-import json
 import math
 import zipfile
 import zlib
@@ -24,7 +23,7 @@ from typing import Generic, Protocol, TypeVar
 import numpy as np
 
 from audiotrain.train.distributed import ranks as distributed
-from audiotrain.utils.files import write, write_json
+from audiotrain.utils.files import parse_json, write, write_json
 
 
 def make_folds(
@@ -102,7 +101,11 @@ def missing_labels(folds: Sequence[np.ndarray], labels: Sequence) -> list[str]:
     return lines
 
 
-DAMAGED = OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error  # of an .npz
+# Of an .npz or .json.
+DAMAGED = (
+    *(OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile, zlib.error),
+    *(RuntimeError, MemoryError),  # a compression or a size that no file of ours has
+)
 
 
 class FoldItem(Protocol):
@@ -261,7 +264,10 @@ def read_ragged(folder: str | Path) -> Iterator[tuple[str, dict[str, np.ndarray]
         index = Path(folder) / "oof" / f"{k}.json"
         if not index.is_file():
             raise ValueError(f"{folder}: fold {k} is not done; cv --output {folder} --resume")
-        files = json.loads(index.read_text("utf-8"))
+        try:
+            files = dict(parse_json(index.read_text("utf-8")))
+        except DAMAGED as error:
+            raise ValueError(f"{index}: not the files of a fold ({error})") from None
         for name in names:
             try:
                 yield name, _read_npz(index.parent / files[name])
@@ -314,7 +320,7 @@ def read_folds(folder: str | Path) -> list[list[str]]:
     """The ids that each fold of a cross-validation's folder is tested on."""
     file = Path(folder) / "folds.json"
     try:
-        folds = json.loads(file.read_text("utf-8"))["folds"]
+        folds = parse_json(file.read_text("utf-8"))["folds"]
         return [[str(name) for name in names] for names in folds]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{file}: not the folds of a cross-validation ({error})") from None

@@ -79,11 +79,23 @@ def write_json(path: str | Path, data) -> None:
     write(path, json.dumps(finite_or_none(data), indent=1) + "\n")
 
 
+def parse_json(text: str) -> Any:
+    """The content of JSON text. ValueError for anything else, too deep a nesting among it.
+
+    >>> parse_json("[1, 2]")
+    [1, 2]
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("lists or objects nested too deeply") from None
+
+
 def read_json_object(path: Path) -> dict:
     """The keys and values of a JSON file. ValueError when it cannot be read or holds anything
     else."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ValueError(f"{path}: cannot be read: {error.strerror}") from None
     except ValueError as error:

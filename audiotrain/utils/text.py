@@ -31,6 +31,17 @@ def listed(names: Sequence[str], most: int = 12) -> str:
     return ", ".join(list(names)[:most]) + more
 
 
+def shown(text: str, most: int = 200) -> str:
+    """At most so many characters of a text, those that are not printed on one line escaped.
+
+    >>> shown("a\\tb" * 3, 5)
+    'a\\\\tba\\\\t'
+    """
+    return "".join(
+        one if one.isprintable() else one.encode("unicode_escape").decode() for one in text[:most]
+    )
+
+
 def nearest(name: str, known: Sequence[str] | Mapping[str, Any]) -> str:
     """`, did you mean …?` with the known name most like `name`, the last part of it counting."""
     last = {one: one.rpartition(".")[2].removeprefix("--") for one in known}

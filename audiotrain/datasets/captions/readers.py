@@ -4,13 +4,13 @@ A table needs a column for the audio and one for the caption or the class. It ma
 caption columns (caption_1, caption_2), start and end (seconds of the recording), split and group.
 """
 
-import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
 
 from audiotrain.datasets import tables
-from audiotrain.utils.files import read_text
+from audiotrain.utils.files import parse_json, read_text
+from audiotrain.utils.text import shown
 
 SIDECAR_SUFFIXES = (".txt", ".json")
 CAPTION_KEYS = ("caption", "captions", "text", "texts")
@@ -25,7 +25,7 @@ def parse_captions(text: str, name: str) -> tuple[str, ...]:
     if not name.lower().endswith(".json"):
         return _distinct(text.splitlines())
     try:
-        content = json.loads(text)
+        content = parse_json(text)
     except ValueError as error:
         raise ValueError(f"not JSON: {error}") from None
     if not isinstance(content, dict):
@@ -58,7 +58,7 @@ def lacking_columns(path: Path) -> str:
     if not caption_columns(columns) and not tables.find_column(columns, CLASS_COLUMNS):
         names = ", ".join((*CAPTION_COLUMNS, *CLASS_COLUMNS))
         expected.append(f"one for captions or classes ({names})")
-    found = f"columns {', '.join(columns):.200}" if columns else "no rows"
+    found = f"columns {shown(', '.join(columns))}" if columns else "no rows"
     return f"found {found}, expected {' and '.join(expected)}" if expected else ""
 
 

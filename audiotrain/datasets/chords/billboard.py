@@ -6,6 +6,7 @@ Fujinaga, "An expert ground truth set for audio chord recognition and music anal
 """
 
 import itertools
+import math
 import re
 from typing import NamedTuple
 
@@ -13,8 +14,8 @@ from audiotrain.music.chord_labels import repair
 from audiotrain.music.segments import Annotation, Segment, merge_equal
 
 PHRASE = re.compile(r"^(\d+(?:\.\d*)?(?:[eE][-+]?\d+)?)\s+(.*)$")
-METRE = re.compile(r"^\(?(\d+)/(\d+)\)?$")
-REPEATS = re.compile(r"\bx(\d+)\b")
+METRE = re.compile(r"^\(?(\d{1,3})/(\d{1,3})\)?$")
+REPEATS = re.compile(r"\bx(\d{1,3})\b")
 
 
 class Bar(NamedTuple):
@@ -61,7 +62,7 @@ def _phrases(
         if line.startswith("#") or not line.strip():
             continue
         match = PHRASE.match(line)
-        if match is None:
+        if match is None or not math.isfinite(float(match[1])):
             problems.append(f"{name}:{number}: expected 'time<tab>phrase', found {line[:40]!r}")
             continue
         start, body = float(match[1]), match[2].strip()

@@ -133,7 +133,7 @@ class _Search(Search[Item]):
         if not self.names_chords_in(table, rows) and any(
             self.beside(audio) for row in rows if (audio := find(row.audio))
         ):
-            text = f"{table}:{rows[0].line}: found {rows[0].label!r}, expected a chord"
+            text = f"{table}:{rows[0].line}: found {rows[0].label!r:.60}, expected a chord"
             self.problem("tables not used, but the label files beside their audio", text)
             return []
         lines = []
@@ -174,7 +174,7 @@ class _Search(Search[Item]):
         else:
             label = chord_of_name(row.label)
             if label is None:
-                text = f"{where}: found {row.label!r}, expected a chord or a label file"
+                text = f"{where}: found {row.label!r:.60}, expected a chord or a label file"
                 self.problem("unreadable labels", text)
                 return None
             group = audio

@@ -15,7 +15,8 @@ from audiotrain.datasets.chords import billboard
 from audiotrain.datasets.chords.writers import write
 from audiotrain.datasets.tables import DURATION_COLUMNS, csv_rows
 from audiotrain.music.segments import Annotation, parse_lab
-from audiotrain.utils.files import read_text
+from audiotrain.utils.files import parse_json, read_text
+from audiotrain.utils.text import shown
 
 __all__ = ["READ_SUFFIXES", "read", "write"]
 
@@ -104,7 +105,9 @@ def _csv_columns(first: list[str], name: str) -> tuple | None:
 
     start, label = find(START_COLUMNS), find(LABEL_COLUMNS)
     if start is None or label is None:
-        raise ValueError(f"{name}:1: found columns {', '.join(first)}, expected start, end, chord")
+        raise ValueError(
+            f"{name}:1: found columns {shown(', '.join(first))}, expected start, end, chord"
+        )
     return start, find(END_COLUMNS), find(DURATION_COLUMNS), label
 
 
@@ -119,7 +122,7 @@ def _close_open_ends(cells: list[tuple | None], name: str) -> list[str]:
         if row[1] is None:
             cells[index] = None if following is None else (row[0], following, row[2])
             if following is None and row[2] not in ("N", ""):
-                problems.append(f"{name}:{index + 1}: the last chord {row[2]!r} has no end")
+                problems.append(f"{name}:{index + 1}: the last chord {row[2]!r:.60} has no end")
         following = row[0]
     return problems
 
@@ -136,7 +139,7 @@ def _parse_json(
     text: str, name: str, selector: int | str | None, pop_spellings: bool
 ) -> Annotation:
     try:
-        content = json.loads(text)
+        content = parse_json(text)
     except ValueError as error:
         raise ValueError(f"{name}: not JSON: {error}") from None
     if isinstance(content, dict) and isinstance(content.get("annotations"), list):
@@ -168,13 +171,16 @@ def _parse_jams(
     data = _select(chords, name, selector).get("data") or []
     if isinstance(data, dict):  # dense: one list a field
         names = ("time", "duration", "value")
-        columns = zip(*(data.get(field, []) for field in names), strict=False)
+        fields = [data.get(field) for field in names]
+        columns = zip(*(one if isinstance(one, list) else [] for one in fields), strict=False)
         data = [dict(zip(names, row, strict=True)) for row in columns]
+    if not isinstance(data, list):
+        raise ValueError(f"{name}: found data {str(data)[:40]!r}, expected observations")
     rows: list[tuple] = []
     for row in data:
         try:
             rows.append((row["time"], row["time"] + row["duration"], row["value"]))
-        except (TypeError, KeyError):
+        except (TypeError, KeyError, OverflowError):
             rows.append((json.dumps(row),))
     return _from_rows(rows, name, pop_spellings)
 
@@ -199,7 +205,8 @@ def _select(chords: list[dict], name: str, selector: int | str | None) -> dict:
 
 def _jams_names(annotation: dict) -> set[str]:
     """What an annotation can be called, in small letters."""
-    metadata = annotation.get("annotation_metadata") or {}
+    metadata = annotation.get("annotation_metadata")
+    metadata = metadata if isinstance(metadata, dict) else {}
     people = [metadata.get("annotator") or {}, metadata.get("curator") or {}]
     names = [person.get("name") for person in people if isinstance(person, dict)]
     names += [metadata.get("corpus"), metadata.get("data_source"), metadata.get("annotation_tools")]

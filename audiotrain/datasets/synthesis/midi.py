@@ -1,12 +1,14 @@
 """MIDI files: their notes by pretty_midi, and how long one sounds, 15 times as fast as by it."""
 
 import struct
+import warnings
 from pathlib import Path
 
 from audiotrain.datasets.synthesis.arrangement import Note, Part
 
 _DATA_BYTES = {0xC0: 1, 0xD0: 1}  # of a message by its kind, else 2
 _META, _SET_TEMPO, _SYSTEM = 0xFF, 0x51, 0xF0
+_DAMAGED = (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError)
 _MICROSECONDS = 500_000  # of a quarter note where no tempo is set
 
 
@@ -68,14 +70,28 @@ def _number(data: bytes, position: int) -> tuple[int, int]:
             return value, position
 
 
+def _refuse_short_chunks(data: bytes) -> None:
+    """ValueError when a chunk is larger than the file, for which memory would be taken."""
+    position = 0
+    while position + 8 <= len(data):
+        position += 8 + int.from_bytes(data[position + 4 : position + 8], "big")
+    if position > len(data):
+        raise ValueError(f"cut short: {len(data)} of {position} bytes")
+
+
 def read_midi(path: str | Path) -> list[Part]:
     """The parts of a MIDI file. ValueError, one line, when it cannot be read as one."""
+    import mido
     import pretty_midi
 
     try:
-        midi = pretty_midi.PrettyMIDI(str(path))
-    except (OSError, EOFError, ValueError, KeyError, IndexError, TypeError) as error:
-        raise ValueError(f"{path}: not readable as MIDI ({error})") from error
+        _refuse_short_chunks(Path(path).read_bytes())
+        with warnings.catch_warnings():  # of tempo changes outside the first track, which are read
+            warnings.simplefilter("ignore", RuntimeWarning)
+            midi = pretty_midi.PrettyMIDI(str(path))
+    except (*_DAMAGED, mido.KeySignatureError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ValueError(f"{path}: not readable as MIDI ({reason})") from error
     return [
         Part(
             instrument.program,

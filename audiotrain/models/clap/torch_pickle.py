@@ -4,6 +4,7 @@ import math
 import pickle
 import re
 import zipfile
+import zlib
 from collections import OrderedDict
 from pathlib import Path
 from typing import NamedTuple
@@ -85,7 +86,10 @@ def read_bin(file: Path) -> Arrays:
             "with a newer one"
         )
     # A hostile pickle can fail in many ways; each is a damaged file.
-    broken = (pickle.UnpicklingError, zipfile.BadZipFile, LookupError, TypeError, AttributeError)
+    broken = (
+        *(pickle.UnpicklingError, zipfile.BadZipFile, LookupError, TypeError, AttributeError),
+        *(RuntimeError, OverflowError, MemoryError, zlib.error),
+    )
     try:
         with zipfile.ZipFile(file) as archive:
             pickles = [name for name in archive.namelist() if name.endswith("/data.pkl")]

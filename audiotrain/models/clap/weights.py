@@ -117,7 +117,7 @@ def read_weights(folder: Path) -> tuple[Path, Arrays]:
         arrays = mx.load(str(file))
         assert isinstance(arrays, dict)
         mx.eval(arrays)  # lazy otherwise, and the file may be replaced before
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         raise ValueError(f"{file}: damaged ({error})") from None
     return file, arrays
 

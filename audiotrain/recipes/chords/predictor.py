@@ -1,7 +1,6 @@
 """A trained chord model on audio of any length: overlapping windows, averaged, in little memory."""
 
 import itertools
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -34,7 +33,7 @@ from audiotrain.recipes.common.checkpoints import (
     shipped,
 )
 from audiotrain.train import checkpoint
-from audiotrain.utils.files import write_json
+from audiotrain.utils.files import parse_json, write_json
 
 WINDOWS_AT_ONCE = 16
 
@@ -323,7 +322,7 @@ def write_decoding(recognizer: FrameRecognizer, path: Path) -> None:
 def read_decoding(path: Path) -> dict[str, Any]:
     """The options in a file of `write_decoding`. ValueError, one line, when it is damaged."""
     try:
-        return decoding_options(json.loads(path.read_text(encoding="utf-8")))
+        return decoding_options(parse_json(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"{path}: expected a switching_cost, and {HEAD_SIZES[0]} type_offsets or none ({error})"

@@ -8,6 +8,7 @@ Both hold `embeddings` (rows, dim) float32 of length 1, `clip` (rows,) int32, `s
 import io
 import json
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +19,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from audiotrain.recipes.clap.embedder import EmbeddedClips, Embedder, Spans
-from audiotrain.utils.files import write
+from audiotrain.utils.files import parse_json, write
 
 FORMAT = "audiotrain-clap-index"
 ARRAYS = {"embeddings": np.float32, "clip": np.int32, "start": np.float32, "end": np.float32}
-DAMAGED = (SafetensorError, zipfile.BadZipFile, EOFError, KeyError, TypeError, ValueError)
+DAMAGED = (
+    *(SafetensorError, zipfile.BadZipFile, EOFError, KeyError, TypeError, ValueError),
+    *(RuntimeError, MemoryError, zlib.error),  # a compression or a size that no file of ours has
+)
 
 
 @dataclass(frozen=True)
@@ -105,5 +109,5 @@ def _read_safetensors(path: Path) -> Index:
         if meta.get("format") != FORMAT:
             raise ValueError(f"format is {meta.get('format')!r}, expected {FORMAT!r}")
         arrays = {name: content.get_tensor(name).astype(kind) for name, kind in ARRAYS.items()}
-        ids, checkpoint = json.loads(meta["ids"]), meta.get("checkpoint", "")
+        ids, checkpoint = parse_json(meta["ids"]), meta.get("checkpoint", "")
         return Index(**arrays, ids=ids, model=meta["model"], checkpoint=checkpoint)

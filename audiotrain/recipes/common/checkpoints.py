@@ -155,7 +155,8 @@ def best_checkpoint(run: Path) -> Path:
 def described(folder: Path, key: str, recipe: str) -> Iterator[Mapping[str, Any]]:
     """The description of the model in a checkpoint, from which the block builds the model.
     CheckpointError, one line, when there is none or the block cannot read it."""
-    description = (checkpoint.load_meta(folder).get("config") or {}).get(key)
+    config = checkpoint.load_meta(folder).get("config")
+    description = config.get(key) if isinstance(config, dict) else None
     if description is None:
         raise checkpoint.CheckpointError(f"{folder}: not a checkpoint of the {recipe} recipe")
     with of_this_version(f"{folder}: its {key}"):
@@ -168,8 +169,8 @@ def of_this_version(what: str) -> Iterator[None]:
     description."""
     try:
         yield
-    except (KeyError, TypeError, ValueError) as error:
-        message = f"{what} is not one of this version ({error!r})"
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        message = f"{what} is not one of this version ({error!r:.300})"
         raise checkpoint.CheckpointError(message) from None
 
 

@@ -1,6 +1,5 @@
 """Several runs as one model: which ones, with what weights, joined how; the file ensemble.json."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Any
 
 from audiotrain.recipes.common.checkpoints import ENSEMBLE, FOLDS, resolve
 from audiotrain.train.ensembling import member_weights, run_weights
-from audiotrain.utils.files import write_json
+from audiotrain.utils.files import parse_json, write_json
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ class EnsembleSpec:
         be one path instead of a list. ValueError, one line, when the file is damaged."""
         file = folder / ENSEMBLE
         try:
-            content = dict(json.loads(file.read_text("utf-8")))
+            content = dict(parse_json(file.read_text("utf-8")))
             written = [[one] if isinstance(one, str) else one for one in content.pop("members")]
             members = tuple(tuple(Path(run) for run in member) for member in written)
             weights = tuple(float(weight) for weight in content.pop("weights"))

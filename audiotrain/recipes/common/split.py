@@ -1,7 +1,6 @@
 """The parts of a run's data: its file split.json, and what of each part can be read."""
 
 import contextlib
-import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from audiotrain.datasets.splits import SPLITS
 from audiotrain.datasets.summary import ProblemLog
 from audiotrain.recipes.common.exported import is_exported, read_description
 from audiotrain.train.distributed import ranks as distributed
-from audiotrain.utils.files import write_json
+from audiotrain.utils.files import parse_json, write_json
 
 if TYPE_CHECKING:
     from audiotrain.recipes.common.recipe import Recipe
@@ -32,10 +31,10 @@ def problem_log(run: Path) -> ProblemLog:
 def read_split(path: Path) -> Ids:
     """The ids in a split.json. ValueError, one line, when it is missing or damaged."""
     try:
-        names = json.loads(path.read_text("utf-8"))["items"]
+        names = parse_json(path.read_text("utf-8"))["items"]
         return {part: [str(name) for name in names[part]] for part in SPLITS}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path}: not a run's split ({error!r})") from None
+        raise ValueError(f"{path}: not a run's split ({error!r:.200})") from None
 
 
 def write_split(path: Path, ids: Mapping[str, Sequence[str]]) -> None:

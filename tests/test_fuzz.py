@@ -1,0 +1,165 @@
+"""Mutated files of every format: a valid result or one line, whatever is in them.
+
+`python tests/helpers/fuzz.py --cases 5000` runs more; what it found is in the parametrized tests.
+"""
+
+import json
+import struct
+import sys
+
+import fuzz
+import numpy as np
+import pytest
+
+from audiotrain.datasets.captions import discovery
+from audiotrain.datasets.chords import readers
+from audiotrain.datasets.synthesis.midi import read_midi
+from audiotrain.datasets.tables import records
+from audiotrain.recipes.chords.predictor import Recognizer
+from audiotrain.recipes.common.split import read_split
+from audiotrain.train import crossval
+
+CASES = 20
+
+
+@pytest.fixture(scope="module")
+def reader():
+    if sys.platform == "win32":
+        pytest.skip("its limits of memory and time need POSIX")
+    reader = fuzz.Reader()
+    yield reader
+    reader.close()
+
+
+@pytest.mark.parametrize("name", fuzz.FORMATS)
+def test_mutated_files_are_read_or_refused_in_one_line(reader, name):
+    outcomes = {number: reader.outcome(name, number) for number in range(CASES)}
+    wrong = {number: one for number, one in outcomes.items() if one not in ("ok", "refused")}
+    assert wrong == {}
+    assert "refused" in outcomes.values() or name in ("lab", "salami", "run", "sidecars")
+
+
+def test_an_error_a_message_and_a_crash_are_outcomes(tmp_path):
+    path = tmp_path / "x.wav"
+
+    def raising(error):
+        def read(path):
+            raise error
+
+        return fuzz.outcome_of(read, path, tmp_path)
+
+    assert raising(ValueError(f"{path}: no audio")) == "refused"
+    assert "does not name x.wav" in raising(ValueError("no audio"))
+    assert "not one line" in raising(ValueError(f"{path}: no\naudio"))
+    assert "not one line of ours: UnicodeDecodeError" in raising(
+        UnicodeDecodeError("utf-8", b"", 0, 1, f"{path}")
+    )
+    assert raising(KeyError("rate")).startswith("KeyError")
+    assert raising(RuntimeWarning("overflow")).startswith("RuntimeWarning")
+
+
+def test_a_case_is_the_same_each_time(tmp_path):
+    bench = fuzz.Bench("lab", tmp_path)
+    assert bench.case(3) == bench.case(3)
+    assert len({bench.case(number) for number in range(20)}) > 15
+
+
+DEEP = "[" * 100_000
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("x.jams", DEEP, "nested too deeply"),
+        ("x.json", DEEP, "nested too deeply"),
+        ("x.jams", '{"annotations": [{"namespace": "chord", "data": 5}]}', "found data '5'"),
+        ("x.csv", "a\x0bb\x1cd,c\n1,2\n", r"found columns a\\x0bb\\x1cd, c, expected start"),
+    ],
+)
+def test_a_label_file_that_cannot_be_read(tmp_path, name, text, message):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match=message) as caught:
+        readers.read(tmp_path / name)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_jams_metadata_of_another_kind_has_no_names(tmp_path):
+    row = {"namespace": "chord", "annotation_metadata": ["x"], "data": {"time": 3}}
+    (tmp_path / "x.jams").write_text(json.dumps({"annotations": [row]}))
+    assert readers.read(tmp_path / "x.jams").segments == []
+    with pytest.raises(ValueError, match="found no chord annotation by 'x'"):
+        readers.read(tmp_path / "x.jams", "x")
+
+
+def test_billboard_repeats_times_and_metres_without_end(tmp_path):
+    song = "# metre: 4/4\n0.0\t| C:maj | G:maj | x999999999\n2.0\t| (9{0}/4) F:maj |\n1e999\tend\n"
+    (tmp_path / "salami_chords.txt").write_text(song.format("9" * 400))
+    annotation = readers.read(tmp_path / "salami_chords.txt")
+    assert [segment.label for segment in annotation.segments] == ["C:maj", "G:maj"]
+    assert any("found '1e999" in problem for problem in annotation.problems)
+
+
+def test_a_problem_quotes_the_beginning_of_a_long_cell(tmp_path):
+    fuzz.FORMATS["classes"].make(tmp_path)
+    (tmp_path / "x.csv").write_text(f"file,caption,start\na.wav,rain,{'9' * 5000}\nb.wav,dog,0\n")
+    found = discovery.discover(tmp_path / "x.csv")
+    assert [len(one.text) < 200 for one in found.problems if "start" in one.text] == [True]
+
+
+def test_a_deep_line_of_a_table_is_a_problem(tmp_path):
+    (tmp_path / "x.jsonl").write_text(f'{DEEP}\n{{"audio": "a.wav"}}\n')
+    problems = []
+    assert [line for line, _ in records(tmp_path / "x.jsonl", problems)] == [2]
+    assert "x.jsonl:1: not JSON: lists or objects nested too deeply" in problems[0]
+
+
+def midi_file(*track: bytes, size: int | None = None) -> bytes:
+    data = b"".join(track) + b"\0\xff\x2f\0"
+    header = b"MThd" + struct.pack(">IHHH", 6, 1, 1, 220)
+    return header + b"MTrk" + struct.pack(">I", len(data) if size is None else size) + data
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (midi_file(b"\0\xff\x59\x02\xfd\x02"), "Could not decode key"),
+        (midi_file(size=2**32 - 1), "cut short: 26 of 4294967317 bytes"),
+    ],
+)
+def test_a_damaged_midi_file_is_one_line(tmp_path, data, message):
+    (tmp_path / "x.mid").write_bytes(data)
+    with pytest.raises(ValueError, match=f"x.mid: not readable as MIDI .*{message}"):
+        read_midi(tmp_path / "x.mid")
+
+
+@pytest.mark.parametrize("text", [DEEP, "{", '{"a.wav"', "3"])
+def test_damaged_files_of_a_split_and_of_folds_are_one_line(tmp_path, text):
+    (tmp_path / "split.json").write_text(text)
+    with pytest.raises(ValueError, match="split.json: not a run's split"):
+        read_split(tmp_path / "split.json")
+    fuzz.make_folds(tmp_path)
+    (tmp_path / "oof" / "0.json").write_text(text)
+    with pytest.raises(ValueError, match="0.json: not the files of a fold"):
+        list(crossval.read_ragged(tmp_path))
+
+
+@pytest.mark.parametrize("config", [[], "x", {"recognizer": {"features": 3}}, {"recognizer": []}])
+def test_a_checkpoint_with_another_description_is_one_line(tmp_path, config):
+    folder = fuzz.make_chord_checkpoint(tmp_path)[0].parent
+    state = json.loads((folder / "state.json").read_text())
+    state["meta"]["config"] = config
+    (folder / "state.json").write_text(json.dumps(state))
+    with pytest.raises(ValueError, match=str(folder)) as caught:
+        Recognizer.from_checkpoint(folder)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_sound_files_are_read(tmp_path):
+    for number, name in enumerate(("wav", "mp3", "ogg", "flac")):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        paths = fuzz.FORMATS[name].make(folder)
+        assert paths
+        for path in paths:
+            fuzz.read_audio(path)
+    assert np.abs(fuzz.tone()).max() > 0.5
