@@ -9,4 +9,5 @@ plots/                    Figures and tables: scores, curves, confusions, chords
 report/                   Runs compared in a terminal and on an HTML page
 retrieval.py              Ranks and recalls of clips and captions, from their embeddings
 retrieval_report.py       Numbers, tables and pictures of retrieval
+song_page/                The page of a song, to play along with
 """

@@ -5,9 +5,7 @@ A run's `timelines.json` has every song that it was scored on: {"song", "score",
 `example.lab` and `example-reference.lab` is the song that `train` shows.
 """
 
-import base64
 import hashlib
-import io
 import json
 import math
 from collections.abc import Sequence
@@ -15,14 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pydantic
 
 from audiotrain.evaluation.plots.chord_timeline import root_of, short_label
 from audiotrain.evaluation.report.run_reader import Run
+from audiotrain.evaluation.song_page import sound
 from audiotrain.features import audio
 
-RATE = 22050  # Hz of embedded sound
+RATE, KBITS = 22050, 40  # Hz, and kbit/s, of embedded sound
 MOST_SONGS = 24  # the worst ones
 RECORDED = 2  # at least, where so many have a recording
 NO_SOUND = "no recording was kept, chords only"
@@ -64,20 +62,6 @@ def songs_and_sounds(runs: Sequence[Run], most_bytes: int) -> tuple[list[dict], 
     for song in worst:
         most_bytes = _add_sound(song, sounds, most_bytes)
     return worst, sounds
-
-
-def encode(samples: np.ndarray, rate: int) -> tuple[str, bytes]:
-    """Media type and bytes of mono samples (samples,): MP3 of 40 kbit/s, which every browser
-    plays and seeks in, or Ogg Vorbis where libsndfile writes no MP3."""
-    import soundfile
-
-    mp3 = "MP3" in soundfile.available_formats()
-    form = {"format": "MP3", "bitrate_mode": "CONSTANT"} if mp3 else {"format": "OGG"}
-    target = io.BytesIO()
-    with soundfile.SoundFile(target, "w", rate, 1, compression_level=0.8, **form) as file:
-        for first in range(0, len(samples), rate):  # libsndfile crashes on long arrays in Ogg
-            file.write(samples[first : first + rate])
-    return "audio/mpeg" if mp3 else "audio/ogg", target.getvalue()
 
 
 def _score(entry: Entry) -> float:
@@ -146,14 +130,14 @@ def _add_sound(song: dict[str, Any], sounds: dict[str, dict], most_bytes: int) -
         return most_bytes
     path, start, end = source
     seconds = None if end is None else end - start
-    if 5000 * song["seconds"] > most_bytes:  # 40 kbit/s
+    if KBITS * 125 * song["seconds"] > most_bytes:
         song["silence"] = "its sound was left out to keep the page small"
         return most_bytes
     try:
-        kind, content = encode(audio.read(path, RATE, start, seconds), RATE)
+        embedded = sound.embedded([audio.read(path, RATE, start, seconds)], RATE, KBITS)
     except (audio.AudioError, OSError) as error:
         song["silence"] = f"no sound: {error}"
         return most_bytes
     song["sound"] = f"sound {len(sounds)}"
-    sounds[song["sound"]] = {"type": kind, "base64": base64.b64encode(content).decode()}
-    return most_bytes - len(content)
+    sounds[song["sound"]] = embedded
+    return most_bytes - len(embedded["base64"]) * 3 // 4

@@ -4,16 +4,11 @@ The page is `page/page.html` with its style and script in it, and the runs as JS
 draws. It loads nothing over the network: its policy lets the browser run this script only.
 """
 
-import base64
 import csv
-import hashlib
-import json
-import re
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -34,10 +29,13 @@ from audiotrain.evaluation.report.run_reader import (
     written_out,
 )
 from audiotrain.evaluation.report.run_table import date, took
+from audiotrain.evaluation.song_page.document import ASSETS as SHARED
+from audiotrain.evaluation.song_page.document import document
 from audiotrain.utils.errors import exit_code
-from audiotrain.utils.files import finite_or_none, write
+from audiotrain.utils.files import write
 
 PAGE = Path(__file__).parent / "page"
+SHARED_SCRIPTS = ("elements.js", "player.js")  # with a song's page
 SCRIPTS = ("page.js", "tables.js", "curves.js", "confusion.js", "listen.js", "main.js")
 SIGN = '<meta name="generator" content="audiotrain report">'  # of a page that may be replaced
 MOST_POINTS = 800  # of a curve
@@ -107,21 +105,14 @@ def refuse_other_files(path: Path) -> None:
 
 def page(runs: Sequence[Run], title: str | None = None, sound_bytes: int = 6_000_000) -> str:
     """The whole page as text."""
-    style = (PAGE / "page.css").read_text(encoding="utf-8")
-    parts = [(PAGE / name).read_text(encoding="utf-8") for name in SCRIPTS]
-    script = '(() => {\n"use strict";\n' + "\n".join(parts) + "})();\n"
     names = ", ".join(run.name for run in runs[:4]) + (" …" if len(runs) > 4 else "")
-    content = {
-        "policy": f"default-src 'none'; script-src '{_digest(script)}'; "
-        f"style-src '{_digest(style)}'; img-src data:; media-src blob:; base-uri 'none'; "
-        "form-action 'none'",
-        "title": escape(title or names),
-        "style": style,
-        "data": _as_island(describe(runs, sound_bytes)),
-        "script": script,
-    }
-    template = (PAGE / "page.html").read_text(encoding="utf-8")
-    return re.sub(r"\{\{(\w+)\}\}", lambda match: content[match[1]], template)
+    return document(
+        PAGE / "page.html",
+        [SHARED / "player.css", PAGE / "page.css"],
+        [*(SHARED / name for name in SHARED_SCRIPTS), *(PAGE / name for name in SCRIPTS)],
+        title or names,
+        describe(runs, sound_bytes),
+    )
 
 
 def describe(runs: Sequence[Run], sound_bytes: int) -> dict[str, Any]:
@@ -231,14 +222,3 @@ def _cell(text: str) -> str | float | None:
         return float(text) if text else None
     except ValueError:
         return text
-
-
-def _digest(text: str) -> str:
-    """A Content-Security-Policy's name of an inline script."""
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-
-
-def _as_island(data: Any) -> str:
-    """JSON that may stand inside a script element whatever texts are in it."""
-    text = json.dumps(finite_or_none(data), separators=(",", ":"))
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

@@ -9,9 +9,9 @@ function listen(panel) {
   let player = null;
   function load(song) {
     player?.stop();
-    player = makePlayer(song);
+    player = songPlayer(song);
     place.replaceChildren(player.box);
-    player.draw();
+    player.show();
   }
   if (songs.length) {
     const title = (song) => song.name + (song.score == null ? "" : ` · mirex ${number(song.score)}`) + (song.sound ? "" : " · no sound");
@@ -41,11 +41,6 @@ function songTables(panel, firstCell) {
       panel.append(element("h2", {}, dot(run), ` Songs of ${run.name}, worst first`), csvTable(table, run, firstCell));
 }
 
-function bytes(base64) {
-  const text = atob(base64);
-  return Uint8Array.from({ length: text.length }, (_, at) => text.charCodeAt(at));
-}
-
 // Chords are [start, end, label, root], in seconds.
 const chordAt = (chords, time) => chords.find(([start, end]) => start <= time && time < end);
 
@@ -66,22 +61,15 @@ function disagreements(reference, chords, seconds) {
   return spans;
 }
 
-function makePlayer(song) {
-  const sound = song.sound ? report.sounds[song.sound] : null;
-  const audio = element("audio", { preload: "auto" });
-  if (sound) audio.src = URL.createObjectURL(new Blob([bytes(sound.base64)], { type: sound.type }));
+// A song's player: the sound, and lanes of chords that move with it.
+function songPlayer(song) {
   const { seconds, reference } = song;
   const lanes = song.lanes.map((lane) => ({
     ...lane, run: runs[lane.run], wrong: reference ? disagreements(reference, lane.chords, seconds) : [],
   }));
   const all = [...(reference ? [{ name: "reference", chords: reference, wrong: [] }] : []), ...lanes.map((lane) => ({ ...lane, name: lane.run.name }))];
-  let silent = 0; // where we are in a song without sound
-  let frame = 0;
-  let moved = 0; // where the user went before the sound could be moved there
   let pixels = 64; // a second
-  const now = () => (sound ? (audio.readyState ? audio.currentTime : moved) : silent);
 
-  const cursor = element("div", { class: "cursor" });
   const strips = lanes.map((lane) => element("div", { class: `strip ${reference ? "" : "unjudged"}` }, lane.wrong.map(([start, end]) => {
     const mark = element("i");
     if (end - start < BRIEF) mark.style.opacity = 0.45;
@@ -89,10 +77,7 @@ function makePlayer(song) {
     mark.style.width = `${(100 * (end - start)) / seconds}%`;
     return mark;
   })));
-  const whole = element("div", {
-    class: "overview", role: "slider", tabindex: 0, "aria-label": "Place in the song",
-    "aria-valuemin": 0, "aria-valuemax": Math.round(seconds),
-  }, strips, cursor);
+  const player = makePlayer({ sound: song.sound ? report.sounds[song.sound] : null, seconds, over: strips, draw });
   const tracks = all.map((lane) => track(lane));
   const zoomed = element("div", { class: "lanes" }, element("div", { class: "head" }),
     all.map((lane, at) => element("div", { class: "lane" }, element("span", {}, lane.name), tracks[at])));
@@ -101,18 +86,14 @@ function makePlayer(song) {
     const box = element("div", {}, element("span", {}, lane.name), label);
     return { lane, label, box: lane.run ? colored(box, lane.run) : box };
   });
-  const button = element("button", { class: "plain play", type: "button", disabled: !sound, onclick: () => (audio.paused ? play() : audio.pause()) }, "Play");
-  const trouble = element("p", { class: "problem", role: "status" });
-  const time = element("span", { class: "clock" });
   const next = element("button", { class: "plain", type: "button", disabled: !lanes.some((lane) => lane.wrong.length), onclick: nextMistake }, "Next mistake");
   const box = element("div", { class: "player" },
     element("h3", {}, song.name),
-    element("p", { class: "pale" }, describe()), trouble,
-    element("div", { class: "controls" }, button, next, time,
-      sound ? choice("Speed", [["1", "1×"], ["0.75", "¾×"], ["0.5", "½×"]], (rate) => { audio.playbackRate = +rate; }) : null,
-      choice("Zoom", [["64", "near"], ["28", "far"], ["130", "very near"]], (size) => { pixels = +size; placeChords(); draw(); })),
+    element("p", { class: "pale" }, describe()), player.trouble,
+    element("div", { class: "controls" }, player.button, next, player.time, song.sound ? player.speed : null,
+      choice("Zoom", [["64", "near"], ["28", "far"], ["130", "very near"]], (size) => { pixels = +size; placeChords(); player.show(); })),
     element("div", { class: "now" }, labels.map(({ box }) => box)),
-    whole, zoomed, audio);
+    player.slider, zoomed, player.audio);
 
   function describe() {
     const parts = lanes.filter(() => reference).map((lane) => {
@@ -121,14 +102,8 @@ function makePlayer(song) {
       return `${lane.run.name}: ${percent(judged ? 1 - off / judged : 0)} of the time the same chord`;
     });
     if (!reference) parts.push("no reference labels were kept with this run");
-    if (!sound) parts.push(song.silence);
+    if (!song.sound) parts.push(song.silence);
     return parts.join(" · ");
-  }
-
-  function play() {
-    audio.play().catch((error) => {
-      if (error.name !== "AbortError") trouble.textContent = `The browser does not play it: ${error.message}`;
-    });
   }
 
   function track(lane) {
@@ -149,12 +124,7 @@ function makePlayer(song) {
     }));
   }
 
-  function draw() {
-    const at = now();
-    cursor.style.left = `${(100 * at) / seconds}%`;
-    whole.setAttribute("aria-valuenow", Math.round(at));
-    whole.setAttribute("aria-valuetext", clock(at));
-    time.textContent = `${clock(at)} / ${clock(seconds)}`;
+  function draw(at) {
     tracks.forEach((one) => { one.style.transform = `translateX(${-at * pixels}px)`; });
     const chord = reference && chordAt(reference, at);
     const wanted = isJudged(chord) && chord[2];
@@ -165,49 +135,16 @@ function makePlayer(song) {
     });
   }
 
-  function seek(to) {
-    const at = Math.min(Math.max(to, 0), Math.max(0, seconds - 0.05));
-    if (sound && audio.readyState) audio.currentTime = at;
-    else moved = silent = at;
-    draw();
-  }
-
   function nextMistake() {
-    const at = now() + 1.01;
+    const at = player.now() + 1.01;
     const starts = lanes.flatMap((lane) => lane.wrong.filter(([start, end]) => end - start >= BRIEF).map(([start]) => start)).sort((a, b) => a - b);
-    seek((starts.find((start) => start > at) ?? starts[0] ?? 0) - 1);
+    player.seek((starts.find((start) => start > at) ?? starts[0] ?? 0) - 1);
   }
 
-  function move() {
-    draw();
-    frame = audio.paused ? 0 : requestAnimationFrame(move);
-  }
-
-  audio.addEventListener("loadedmetadata", () => { if (moved) audio.currentTime = moved; draw(); });
-  audio.addEventListener("play", () => { button.textContent = "Pause"; cancelAnimationFrame(frame); move(); });
-  audio.addEventListener("pause", () => { button.textContent = "Play"; draw(); });
-  audio.addEventListener("seeked", draw);
-  const jump = (event) => {
-    const edge = whole.getBoundingClientRect();
-    seek(((event.clientX - edge.left) / edge.width) * seconds);
-  };
-  whole.addEventListener("pointerdown", (event) => { whole.setPointerCapture(event.pointerId); jump(event); });
-  whole.addEventListener("pointermove", (event) => { if (event.buttons) jump(event); });
-  whole.addEventListener("keydown", (event) => {
-    const moves = { ArrowRight: 5, ArrowUp: 5, ArrowLeft: -5, ArrowDown: -5, PageUp: 30, PageDown: -30, Home: -seconds, End: seconds };
-    if (event.key === " " && sound) button.click();
-    else if (event.key in moves) seek(now() + moves[event.key]);
-    else return;
-    event.preventDefault();
-  });
   zoomed.addEventListener("click", (event) => {
     const edge = zoomed.getBoundingClientRect();
-    seek(now() + (event.clientX - edge.left - 0.3 * edge.width) / pixels);
+    player.seek(player.now() + (event.clientX - edge.left - 0.3 * edge.width) / pixels);
   });
   placeChords();
-  return {
-    box, draw,
-    pause: () => audio.pause(),
-    stop: () => { audio.pause(); cancelAnimationFrame(frame); URL.revokeObjectURL(audio.src); },
-  };
+  return { box, show: player.show, pause: player.pause, stop: player.stop };
 }

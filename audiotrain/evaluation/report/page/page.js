@@ -1,21 +1,8 @@
-// What all parts of the page share: elements, numbers, tables, tabs. Text from the runs reaches the
-// page as text nodes only, never as markup.
+// What all parts of the page share: numbers, tables, tabs.
 
 const report = JSON.parse(document.getElementById("data").textContent);
 const runs = report.runs;
 const listeners = []; // called when the runs shown change
-
-function element(name, attributes = {}, ...children) {
-  const made = document.createElement(name);
-  for (const [key, value] of Object.entries(attributes)) {
-    if (key.startsWith("on")) made.addEventListener(key.slice(2), value);
-    else if (key.startsWith("aria-")) made.setAttribute(key, value);
-    else if (value === true) made.setAttribute(key, "");
-    else if (value !== false && value != null) made.setAttribute(key, value);
-  }
-  made.append(...children.flat(Infinity).filter((child) => child != null));
-  return made;
-}
 
 function colored(made, run) {
   made.style.setProperty("--run", `var(--run-${runs.indexOf(run) % 8})`);
@@ -36,15 +23,6 @@ function number(value) {
 }
 
 const percent = (share) => `${(100 * share).toFixed(1)}%`;
-const clock = (seconds) =>
-  `${Math.floor(seconds / 60)}:${String(Math.floor(seconds % 60)).padStart(2, "0")}`;
-
-function choice(text, options, changed) {
-  const select = element("select", { onchange: () => changed(select.value) });
-  options.forEach(([value, label]) => select.append(element("option", { value }, label)));
-  return element("label", {}, text, select);
-}
-
 // A table whose columns sort: columns {name, number, cell(row) -> node or text, value(row)}.
 function sortable(columns, rows, caption) {
   const body = element("tbody");
