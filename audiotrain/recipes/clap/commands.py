@@ -136,9 +136,14 @@ def cv(settings: CvSettings) -> dict:
 
 def runs_of(embedder: Embedder) -> list[Path]:
     """The run folder of a model; empty for a model from elsewhere."""
-    folder = Path(embedder.name)
+    run = run_of(Path(embedder.name))
+    return [] if run is None else [run]
+
+
+def run_of(folder: Path) -> Path | None:
+    """The run folder of a model's folder; None for a model from elsewhere."""
     is_run = folder.name == MODEL and (folder.parent / "config.yaml").is_file()
-    return [folder.parent] if is_run else []
+    return folder.parent if is_run else None
 
 
 def parts_of(corpus: Corpus[Clip], runs: Sequence[Path], name: str | None) -> Parts:
@@ -325,12 +330,13 @@ def load_embedder(settings: UseSettings, checkpoint: str | None = None) -> Embed
     if name == checkpoints.SHIPPED:
         name = RELEASED
     elif name == checkpoints.LATEST:
-        name = str(checkpoints.latest_run("clap"))
+        name = str(checkpoints.locate([Path(name)], "clap")[0])
     if is_hub_id(name):
         print(f"model: {name}{checkpoints.latest_note('clap')}", flush=True)
     else:
-        name = str(model_folder(name))
-        print(f"model: {name.removesuffix(f'/{MODEL}')}", flush=True)
+        folder = model_folder(name)
+        print(f"model: {run_of(folder) or folder}", flush=True)
+        name = str(folder)
     try:
         return Embedder.from_folder(name, settings.batch_size, settings.workers)
     except HubError as error:

@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import os
 import sqlite3
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
@@ -21,6 +22,7 @@ from tqdm import tqdm
 from audiotrain.datasets.items import Clip
 from audiotrain.features.audio import PLATFORM_SUFFIXES, AudioError, TarMember
 from audiotrain.recipes.clap.embedder import EmbeddedClips, Embedder, Spans, none_readable
+from audiotrain.utils.text import count
 
 FILE = "embeddings.sqlite"
 VERSION = 1  # raise it when embeddings change for the same model and file
@@ -118,7 +120,7 @@ class EmbeddingStore:
         stamps = [_stamp_or_none(clip) for clip in clips]
         failed: dict[str, AudioError] = {}
         rows: list[Row] = []
-        written = time.monotonic()
+        written, done = time.monotonic(), 0
         try:
             for number, result in self.embedder.spans(clips, what):
                 clip, key = clips[number], keys[number]
@@ -138,7 +140,14 @@ class EmbeddingStore:
                 if time.monotonic() - written > WRITE_SECONDS:
                     self._write("entries", rows)
                     written = time.monotonic()
-        finally:  # also after Ctrl-C
+                done += 1
+        except KeyboardInterrupt:
+            kept = (
+                f"{done} of {count(len(clips), 'recording')} are embedded, and kept for next time"
+            )
+            print(kept, file=sys.stderr)
+            raise
+        finally:
             self._write("entries", rows)
         return failed
 

@@ -13,6 +13,7 @@ from tiny_clap import command
 
 import audiotrain
 from audiotrain import Embedder, SoundLibrary
+from audiotrain.recipes.common import checkpoints
 
 RELEASED = "laion/clap-htsat-unfused"
 
@@ -83,9 +84,7 @@ def test_without_network_one_line_says_what_to_do(place):
 
 def test_commands_say_which_model_and_where_a_run_is(place, hub, monkeypatch, capsys):
     monkeypatch.chdir(place / "work")
-    monkeypatch.setattr(
-        "audiotrain.recipes.common.checkpoints.latest_run", lambda recipe: Path("runs/mine")
-    )
+    monkeypatch.setattr(checkpoints, "latest_run", lambda recipe: Path("runs/mine"))
     note = f"model: {RELEASED} (--checkpoint latest takes runs/mine)"
     output = ["--output", place / "index.npz"]
     for words in (

@@ -253,7 +253,7 @@ def test_search_by_sound_and_by_text(place, index, tmp_path, capsys):
     assert found[0]["cosine"] == pytest.approx(1, abs=1e-3)
     assert [row["rank"] for row in found] == [1, 2, 3, 4]
     model, head, first, *_ = capsys.readouterr().out.splitlines()
-    assert model == f"model: {place}"
+    assert model == f"model: {place}/model"
     assert head.split() == ["rank", "cosine", "start", "file"]
     assert first.split() == ["1", "1.000", "0:15", "long.flac"]
     rows = list(csv.DictReader((tmp_path / "found.csv").read_text().splitlines()))
@@ -307,7 +307,7 @@ def test_an_index_is_searched_by_the_model_that_made_it(place, tmp_path, name, c
     capsys.readouterr()
     index = ["--index", tmp_path / name]
     found = command("search", "rain", *index)
-    assert capsys.readouterr().out.startswith(f"model: {tmp_path}/mine\n")
+    assert capsys.readouterr().out.startswith(f"model: {tmp_path}/mine/model\n")
     assert command("search", "rain", *index, "--checkpoint", tmp_path / "mine") == found
     save_model(tmp_path / "mine/model", seed=3)
     with pytest.raises(ValueError, match=f"made by {tmp_path}/mine/model with weights of digest"):

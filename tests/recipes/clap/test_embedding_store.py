@@ -184,7 +184,9 @@ def test_what_changes_meanwhile_is_not_kept(embed, embedder, embedded, folder, m
     assert embedded == ["a.wav"]
 
 
-def test_what_was_embedded_before_ctrl_c_stays(embed, embedder, embedded, folder, monkeypatch):
+def test_what_was_embedded_before_ctrl_c_stays(
+    embed, embedder, embedded, folder, monkeypatch, capsys
+):
     spans = embedder.spans
 
     def stopped(clips, what):
@@ -197,6 +199,8 @@ def test_what_was_embedded_before_ctrl_c_stays(embed, embedder, embedded, folder
         patch.setattr(embedder, "spans", stopped)
         with pytest.raises(KeyboardInterrupt):
             embed(folder)
+    kept = "2 of 3 recordings are embedded, and kept for next time"
+    assert kept in capsys.readouterr().err.splitlines()
     embedded.clear()
     assert len(embed(folder)) == 3
     assert len(embedded) == 1
