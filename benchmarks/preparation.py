@@ -19,6 +19,7 @@ from audiotrain.datasets.chords import discovery
 from audiotrain.recipes.chords.songs import (
     FeatureSettings,
     SongLibrary,
+    Wanted,
     compose_songs,
     load_renderings,
 )
@@ -28,7 +29,7 @@ from audiotrain.utils.cores import available_cores
 def prepare(settings: argparse.Namespace) -> float:
     """Seconds in this process and its workers."""
     items = [] if settings.data is None else discovery.discover(settings.data).items
-    chosen = [(item, range(settings.renderings)) for item in items[: settings.songs]]
+    chosen = [Wanted(item, range(settings.renderings)) for item in items[: settings.songs]]
     with tempfile.TemporaryDirectory() as cache:
         library = SongLibrary(FeatureSettings(), Path(cache))
         begun = time.perf_counter()

@@ -88,7 +88,7 @@ def compose(
         parts = parts[:1] + [_above_bass(part, parts[0], chords) for part in parts[1:]]
     if rng.random() < 0.5:
         start = next(s.start for s in segments if s.start or s.label != "N")
-        parts.append(_drum_part(rng, start, segments[-1].end, beat))
+        parts.append(drum_part(rng, start, segments[-1].end, beat))
     return parts, fading(merge_equal(segments))
 
 
@@ -340,7 +340,7 @@ def _above_bass(part: Part, stating: Part, chords: list[TimedChord]) -> Part:
     return part._replace(notes=moved)
 
 
-def _drum_part(rng: np.random.Generator, start: float, end: float, beat: float) -> Part:
+def drum_part(rng: np.random.Generator, start: float, end: float, beat: float) -> Part:
     loudness, hat = int(rng.integers(50, 110)), int(rng.choice([CLOSED_HAT, OPEN_HAT, 51]))
     subdivision = float(rng.choice([0.5, 0.5, 1.0, 0.25]))
     notes = [Note(start, 0.2, CRASH, loudness)]
@@ -369,7 +369,7 @@ def reorchestrate(parts: Sequence[Part], rng: np.random.Generator) -> list[Part]
     if parts and rng.random() < 0.4:
         start = min(note.start for part in parts for note in part.notes)
         end = max(note.start + note.duration for part in parts for note in part.notes)
-        changed.append(_drum_part(rng, start, end, 60.0 / float(rng.uniform(70, 140))))
+        changed.append(drum_part(rng, start, end, 60.0 / float(rng.uniform(70, 140))))
     return changed
 
 

@@ -54,6 +54,25 @@ class SongSynthesizer:
         rng = self._rng("rendering", name, rendering)
         return self._perform(arrangement.reorchestrate(parts, rng), rng)
 
+    def play_excerpt(
+        self, path: Path, name: str, copy: int, start: float, seconds: float, cents: float
+    ) -> np.ndarray:
+        """Samples of `seconds` from `start` of a MIDI file: on its own instruments or, half of the
+        copies, on instruments chosen for this `copy` of the song `name`, `cents` above A440."""
+        rng = self._rng("excerpt", name, copy)
+        parts = [
+            part._replace(notes=_within(part.notes, start, seconds))
+            for part in midi.read_midi(path)
+        ]
+        parts = [part for part in parts if part.notes]
+        if rng.random() < 0.5:
+            parts = arrangement.reorchestrate(parts, rng)
+        fonts = render.cast(parts, self.soundfonts, rng)
+        audio = np.zeros(round(seconds * self.rate), np.float32)
+        played = render.render(parts, self.rate, cents, fonts)[: len(audio)]
+        audio[: len(played)] = played
+        return audio
+
     def _composition(self, number: int, seconds: float, borrowed: Sequence[list[Segment]]):
         rng = self._rng("composed", number)
         tempo = float(rng.uniform(60, 180))
@@ -75,6 +94,19 @@ class SongSynthesizer:
 
     def _rng(self, *parts: object) -> np.random.Generator:
         return np.random.default_rng([self.seed, zlib.crc32(repr(parts).encode())])
+
+
+def _within(
+    notes: Sequence[arrangement.Note], start: float, seconds: float
+) -> list[arrangement.Note]:
+    """The notes that sound within `seconds` after `start`, by their time since then."""
+    found = []
+    for note in notes:
+        begin, end = note.start - start, note.start + note.duration - start
+        if begin < seconds and end > 0.05:
+            begin = max(begin, 0.0)
+            found.append(note._replace(start=begin, duration=end - begin))
+    return found
 
 
 def degrade(audio: np.ndarray, rate: int, rng: np.random.Generator) -> np.ndarray:

@@ -22,6 +22,7 @@ from audiotrain.recipes.chords.settings import TrainSettings
 from audiotrain.recipes.chords.songs import (
     Song,
     SongLibrary,
+    Wanted,
     compose_songs,
     discover,
     first_renderings,
@@ -59,7 +60,7 @@ class ChordRecipe(Recipe[TrainSettings]):
         )
         self.items = dict(items or {})  # by name; composed songs have none
         self.save, self.chosen_split = save, settings.split
-        if settings.composed_songs:
+        if settings.composed_songs or settings.strummed:
             self.required["train"] = 0
 
     def discover(self, log: ProblemLog) -> Corpus[Item]:
@@ -67,29 +68,34 @@ class ChordRecipe(Recipe[TrainSettings]):
 
     def load(self, items: Sequence[tuple[str, Item]]) -> list[list[Song] | str]:
         self.items |= {item.id: item for _, item in items}
-        counts = {"train": self.settings.renderings}
-        wanted = [(item, range(counts.get(part, 1))) for part, item in items]
+        settings = self.settings
+        trained = {"train": (range(settings.renderings), settings.degraded)}
+        wanted = [Wanted(item, *trained.get(part, ([0],))) for part, item in items]
         return load_renderings(self.library, wanted, distributed.join())
 
     def compose(self) -> Songs:
         """The synthesised songs of the run."""
         settings, borrowed = self.settings, []
-        if not settings.composed_songs:
-            return []
-        if settings.progressions is not None:
+        counts = {False: settings.composed_songs, True: settings.strummed}
+        if settings.progressions is not None and any(counts.values()):
             borrowed = [
                 segments_of(item)
                 for item in discovery.discover(settings.progressions).items
                 if item.clip_label is None
             ]
-        songs = compose_songs(
-            self.library,
-            settings.composed_songs,
-            settings.composed_seconds,
-            borrowed,
-            distributed.join(),
-        )
-        return [[song] for song in songs]
+        return [
+            songs
+            for strummed, count in counts.items()
+            for songs in compose_songs(
+                self.library,
+                count,
+                settings.composed_seconds,
+                borrowed,
+                distributed.join(),
+                strummed,
+                settings.degraded,
+            )
+        ]
 
     def read(self, run: Path) -> dict[str, Songs]:
         if self.settings.data is not None:

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from audiotrain.config.schema import NonNegativeInt, Positive, PositiveInt, Share, validated
 from audiotrain.config.words import Alone
+from audiotrain.datasets.synthesis import speech
 from audiotrain.datasets.synthesis.soundfont import SoundFont
 from audiotrain.models.chords.model import ChordModelSettings
 from audiotrain.recipes.chords.songs import FeatureSettings, LabelSettings
@@ -53,6 +54,9 @@ class TrainSettings(LabelSettings, common.RunSettings):
     """split.json of another run, whose parts are taken; default: as the data say, or random"""
     renderings: PositiveInt = 2
     """how often a MIDI file is played for training: as written, then on random instruments"""
+    degraded: NonNegativeInt = 0
+    """degraded copies of each training song: speech or singing over it, drums, rooms, noise,
+    clipping, MP3, in another tuning where it is played; needs the program flite"""
     plain: Share = 0.6
     """share of training windows that are only transposed; the others are of any rendering, and
     varied in loudness, tone, noise and length"""
@@ -60,6 +64,8 @@ class TrainSettings(LabelSettings, common.RunSettings):
     """songs synthesised for training; default: 120 without data, none with data"""
     composed_seconds: Positive = 60.0
     """length of a synthesised song in seconds"""
+    strummed: NonNegativeInt = 0
+    """songs of a strummed guitar synthesised for training, in all positions of the neck"""
     progressions: Path | None = None
     """folder of chord labels whose progressions synthesised songs borrow"""
     soundfonts: tuple[Path, ...] = ()
@@ -113,16 +119,26 @@ class TrainSettings(LabelSettings, common.RunSettings):
                     yield f"{name}={getattr(self, name)} without data, expected nothing"
         if self.progressions is not None:
             name = f"progressions={self.progressions}"
-            if not self.composed_songs:
+            if not self.composed_songs and not self.strummed:
                 yield f"{name} without composed songs, expected composed of 1 or more"
             elif not self.progressions.exists():
                 yield f"{name}: no such folder"
+        if self.degraded:
+            try:
+                speech.require_flite()
+            except ValueError as error:
+                yield f"degraded={self.degraded}: {error}"
         for path in self.soundfonts:
             try:
                 SoundFont(path.expanduser())
             except ValueError as error:
                 yield str(error)
-        if self.soundfonts and not self.composed_songs and self.renderings < 2:
+        if (
+            self.soundfonts
+            and not self.composed_songs
+            and self.renderings < 2
+            and not self.degraded
+        ):
             yield (
                 f"soundfonts={self.soundfonts[0]} without composed songs and with renderings=1, "
                 "expected composed of 1 or more, or renderings of 2 or more"

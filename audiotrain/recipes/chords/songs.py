@@ -22,6 +22,7 @@ from audiotrain.datasets.chords.items import segments as segments_of
 from audiotrain.datasets.items import Corpus
 from audiotrain.datasets.splits import SPLITS
 from audiotrain.datasets.summary import ProblemLog
+from audiotrain.datasets.synthesis import degradation, guitar, midi, speech
 from audiotrain.datasets.synthesis.songs import VERSION as SYNTHESIS
 from audiotrain.datasets.synthesis.songs import SongSynthesizer
 from audiotrain.features import audio as audio_files
@@ -35,6 +36,7 @@ from audiotrain.train.distributed.ranks import SingleProcess
 
 FLOOR = 1e-4  # added to magnitudes before the logarithm
 ONSETS = 2  # raise it when onset strengths change
+EXCERPT = 90.0  # seconds of a song that a degraded copy has
 SILENCE = -80.0  # dB of FLOOR: the feature of a silent bin
 NO_ONSETS = np.zeros(0, np.float16)
 T = TypeVar("T")
@@ -123,7 +125,10 @@ class SongLibrary:
         extract.front_end(settings.cqt(margin=True))  # refuses bins that the rate does not reach
         self.cache = FeatureCache(cache, dtype=np.float16)
         self._borrowed: tuple[Sequence[list[Segment]], int] = ((), 0)  # with their checksum
-        self._composed: dict[str, tuple] = {}  # arguments of SongSynthesizer.compose by name
+        self.guitars = guitar.GuitarSynthesizer(settings.rate, seed)
+        self._composed: dict[str, tuple] = {}  # synthesizer and arguments of its compose, by name
+        clips = speech.cached_clips(self.cache, settings.rate)
+        self._degrader = degradation.Degrader(settings.rate, clips, self.synthesizer.soundfonts)
 
     def __reduce__(self):  # for a worker process, which opens the soundfonts itself
         arguments = self.settings, self.cache.folder, self.synthesizer.seed, self.soundfonts
@@ -159,22 +164,88 @@ class SongLibrary:
             key["span"] = [item.start, item.end]
         return self._features(item.audio, key, lambda: self.source(item, rendering), tuned, onsets)
 
-    def composed(self, number: int, seconds: float, borrowed: Sequence[list[Segment]]) -> Song:
-        """The `number`-th song of the seed, see SongSynthesizer.compose."""
-        name, arguments = f"song-{number:04d}", (number, seconds, borrowed)
-        self._composed[name] = arguments
+    def degraded(self, item: Item, copy: int) -> Song:
+        """The `copy`-th degraded copy of EXCERPT seconds of a song, without onsets: a recording as
+        it is, or a MIDI file in a random tuning, half of them on random instruments."""
+        rng = self._rng("degraded", item.id, copy)
+        seconds = self._seconds(item)
+        start = item.start + rng.uniform(0, max(0.0, seconds - EXCERPT))
+        end = min(start + EXCERPT, item.start + seconds)
+        excerpt = replace(item, start=start, end=end)
+        labels = segments_of(excerpt, end - start)
+        cents = float(rng.uniform(-1, 1) * degradation.MAXIMUM_TUNING)
+
+        def audio() -> np.ndarray:
+            if item.midi:
+                assert item.audio is not None
+                length = end - start
+                played = self.synthesizer.play_excerpt(
+                    item.audio, item.id, copy, start, length, cents
+                )
+            else:
+                source = self.source(excerpt)
+                assert isinstance(source, np.ndarray)
+                played = source
+            return self._degrader(played, labels, rng)
+
+        key = self._degraded_key(labels, copy) | {"midi": [SYNTHESIS, item.id, cents]}
+        key |= {"span": [start, end]}
+        assert item.audio is not None
+        values, _ = self._features(item.audio, key, audio, onsets=False)
+        return self._labelled(item.id, values, labels, NO_ONSETS)
+
+    def composed(
+        self,
+        number: int,
+        seconds: float,
+        borrowed: Sequence[list[Segment]],
+        strummed: bool = False,
+        copy: int = 0,
+    ) -> Song:
+        """The `number`-th song of the seed, see SongSynthesizer.compose, or, `strummed`, that of
+        GuitarSynthesizer. `copy` 0 is the song as it is, others are degraded."""
+        synthesizer: SongSynthesizer | guitar.GuitarSynthesizer = self.synthesizer
+        version, kind, key = str(SYNTHESIS), "song", self.synthesizer.cache_key()
+        if strummed:
+            version, kind, synthesizer, key = f"guitar {guitar.VERSION}", "guitar", self.guitars, {}
+        name, arguments = f"{kind}-{number:04d}", (number, seconds, borrowed)
+        self._composed[name] = (synthesizer, arguments)
         seed, checksum = self.synthesizer.seed, self._checksum(borrowed)
-        values, onsets = self._features(
-            f"{SYNTHESIS} {seed} {number} {seconds} {checksum}",
-            self.synthesizer.cache_key(),
-            lambda: self.audio_of(name, None),
-        )
-        return self._labelled(name, values, self.synthesizer.labels(*arguments), onsets)
+        labels = synthesizer.labels(*arguments)
+
+        def audio() -> np.ndarray:
+            samples = self.audio_of(name, None)
+            return self._degrader(samples, labels, self._rng(name, copy)) if copy else samples
+
+        if copy:
+            key = key | self._degraded_key(labels, copy)
+        source = f"{version} {seed} {number} {seconds} {checksum}"
+        values, onsets = self._features(source, key, audio, onsets=not copy)
+        return self._labelled(name, values, labels, onsets)
+
+    def _rng(self, *parts: object) -> np.random.Generator:
+        return np.random.default_rng([self.synthesizer.seed, zlib.crc32(repr(parts).encode())])
+
+    def _degraded_key(self, labels: Sequence[Segment], copy: int) -> dict[str, Any]:
+        """What a degraded copy depends on besides its song."""
+        versions = [degradation.VERSION, speech.VERSION, self.synthesizer.seed, copy]
+        checksum = zlib.crc32(repr(labels).encode())
+        return {"degraded": [*versions, checksum], **self.synthesizer.cache_key()}
+
+    def _seconds(self, item: Item) -> float:
+        """Length of an item's audio by its header, or by its MIDI file."""
+        assert item.audio is not None
+        if item.midi:
+            end = midi.midi_seconds(item.audio) or 0.0
+        else:
+            end = audio_files.info(item.audio).seconds
+        return max(0.0, min(end, item.end or end) - item.start)
 
     def audio_of(self, name: str, item: Item | None, rendering: int = 0) -> np.ndarray:
         """Samples of a composed song, or of a rendering of the item's span of a MIDI file."""
         if item is None:
-            return self.synthesizer.compose(*self._composed[name])[0]
+            synthesizer, arguments = self._composed[name]
+            return synthesizer.compose(*arguments)[0]
         assert item.audio is not None
         audio = self.synthesizer.play_midi(item.audio, item.id, rendering)
         rate = self.settings.rate
@@ -236,42 +307,49 @@ class SongLibrary:
         return values, self.cache.get(source, key, lambda: compute()[1].strengths())
 
 
-Renderings = tuple[Item, Sequence[int]]  # the numbers of an item's renderings, if it is a MIDI file
+class Wanted(NamedTuple):
+    """A song to load: the numbers of its renderings, if it is a MIDI file, and how many degraded
+    copies follow."""
+
+    item: Item
+    renderings: Sequence[int] = (0,)
+    degraded: int = 0
 
 
 def load_renderings(
     library: SongLibrary,
-    wanted: Sequence[Renderings],
+    wanted: Sequence[Wanted],
     ranks: SingleProcess | None = None,
     workers: int | None = None,
     tuned: bool = False,
 ) -> list[list[Song] | str]:
     """The songs of each item, of which the first has onsets, or why it cannot be read. What the
     cache lacks is extracted on all cores, shared out over the `ranks`."""
-    wanted = [(item, numbers if item.midi else (0,)) for item, numbers in wanted]
+    wanted = [one if one.item.midi else one._replace(renderings=(0,)) for one in wanted]
     problems = prepare(
         partial(_extract, library, tuned),
         wanted,
         "reading",
-        name=lambda one: str(one[0].audio),
+        name=lambda one: str(one.item.audio),
         caches=[library.cache],
         workers=workers,
         ranks=ranks,
     )
     pairs = zip(wanted, problems, strict=True)
-    return [problem or _of_each(library.song, tuned, one) for one, problem in pairs]
+    return [problem or _songs(library, tuned, one) for one, problem in pairs]
 
 
-def _extract(library: SongLibrary, tuned: bool, wanted: Renderings) -> str | None:
-    extracted = _of_each(library.extract, tuned, wanted)
+def _extract(library: SongLibrary, tuned: bool, wanted: Wanted) -> str | None:
+    extracted = _songs(library, tuned, wanted)
     return extracted if isinstance(extracted, str) else None
 
 
-def _of_each(function: Callable[..., T], tuned: bool, wanted: Renderings) -> list[T] | str:
-    """`function(item, number, tuned, onsets)` of each rendering, or why one cannot be read."""
-    item, numbers = wanted
+def _songs(library: SongLibrary, tuned: bool, wanted: Wanted) -> list[Song] | str:
+    """The renderings and copies of an item, or why one cannot be read."""
+    item, numbers, degraded = wanted
     try:
-        return [function(item, number, tuned, number == numbers[0]) for number in numbers]
+        songs = [library.song(item, number, tuned, number == numbers[0]) for number in numbers]
+        return songs + [library.degraded(item, copy) for copy in range(1, degraded + 1)]
     except ValueError as error:  # an AudioError, too
         return str(error)
 
@@ -286,7 +364,7 @@ def load_songs(
 ) -> list[Song]:
     """One rendering of each item; those that cannot be read go into `log`. ValueError when none
     can be read."""
-    wanted = [(item, [rendering]) for item in items]
+    wanted = [Wanted(item, [rendering]) for item in items]
     loaded = load_renderings(library, wanted, workers=workers, tuned=tuned)
     return first_renderings(keep_readable(loaded, "songs", log))
 
@@ -302,21 +380,33 @@ def compose_songs(
     seconds: float,
     borrowed: Sequence[list[Segment]],
     ranks: SingleProcess | None = None,
-) -> list[Song]:
-    """The first `count` composed songs, played on all cores, shared out over the `ranks`."""
+    strummed: bool = False,
+    degraded: int = 0,
+) -> list[list[Song]]:
+    """The first `count` composed (or `strummed`) songs, each followed by its degraded copies;
+    played on all cores, shared out over the `ranks`."""
+    compose = partial(_compose, library, seconds, borrowed, strummed, degraded)
     prepare(
-        partial(_compose, library, seconds, borrowed),
+        compose,
         range(count),
         "composing",
         name="composed song {}".format,
         caches=[library.cache],
         ranks=ranks,
     )
-    return [library.composed(number, seconds, borrowed) for number in range(count)]
+    return [compose(number) for number in range(count)]
 
 
-def _compose(library: SongLibrary, seconds: float, borrowed: Sequence[list[Segment]], number: int):
-    library.composed(number, seconds, borrowed)
+def _compose(
+    library: SongLibrary,
+    seconds: float,
+    borrowed: Sequence[list[Segment]],
+    strummed: bool,
+    degraded: int,
+    number: int,
+) -> list[Song]:
+    copies = range(degraded + 1)
+    return [library.composed(number, seconds, borrowed, strummed, copy) for copy in copies]
 
 
 # ---- the songs of a run

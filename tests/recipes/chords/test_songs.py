@@ -21,6 +21,7 @@ from audiotrain.recipes.chords.songs import (
     FeatureSettings,
     Song,
     SongLibrary,
+    Wanted,
     load_renderings,
     split_by_difficulty,
 )
@@ -261,7 +262,7 @@ def test_renderings_are_other_sounds_of_the_same_notes(tmp_path):
 @pytest.mark.parametrize("numbers", [(0, 1), (1,)])
 def test_onsets_are_found_in_what_is_scored_and_not_in_what_is_only_trained_on(tmp_path, numbers):
     item = midi(tmp_path)
-    wanted = [(item, numbers)]
+    wanted = [Wanted(item, numbers)]
     [(first, *others)] = load_renderings(library(tmp_path), wanted)
     assert len(first.onsets) > len(first.features)
     assert all(not len(song.onsets) for song in others)
@@ -346,7 +347,7 @@ def test_unreadable_files_are_left_out_and_reported(tmp_path):
         Item(name, tmp_path / name, (Segment(0, 9, "N"),))
         for name in ("empty.wav", "nan.wav", "short.wav", "x.mid", "gone.wav")
     ]
-    wanted = [(item, (0,)) for item in [*bad, good]]
+    wanted = [Wanted(item) for item in [*bad, good]]
     *problems, songs = chord_data.load_renderings(library(tmp_path), wanted)
     assert [song.name for song in songs] == ["x.wav"]
     assert len(problems) == len(bad)

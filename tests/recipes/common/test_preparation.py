@@ -21,6 +21,7 @@ from audiotrain.music.segments import Segment
 from audiotrain.recipes.chords.songs import (
     FeatureSettings,
     SongLibrary,
+    Wanted,
     compose_songs,
     load_renderings,
 )
@@ -53,9 +54,9 @@ def songs(folder) -> list[Item]:
 
 def prepared(folder, items) -> tuple[list, dict[str, bytes]]:
     library = SongLibrary(FeatureSettings(), folder)
-    loaded = load_renderings(library, [(i, range(2)) for i in items])
+    loaded = load_renderings(library, [Wanted(i, range(2)) for i in items])
     made = compose_songs(library, 3, 8.0, [[Segment(0, 2, "C:maj"), Segment(2, 4, "F:min")]])
-    loaded += [[song] for song in made]
+    loaded += made
     return loaded, contents(folder)
 
 
