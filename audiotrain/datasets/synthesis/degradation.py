@@ -21,6 +21,7 @@ from audiotrain.music.segments import Segment
 VERSION = 1  # raise it when the same seed gives another sound
 MAXIMUM_TUNING = 40.0  # cents
 CONTROL_RATE = 100  # Hz, of a voice's pitch
+MP3_DELAY = 1105  # samples of silence that a decoder adds where the file does not state them
 VOWELS = ((750, 1150, 2500), (500, 1750, 2450), (320, 2200, 2900), (450, 850, 2500))  # Hz
 Clips = Callable[[int], np.ndarray]
 
@@ -34,7 +35,9 @@ class Degrader:
     def __call__(
         self, audio: np.ndarray, segments: Sequence[Segment], rng: np.random.Generator
     ) -> np.ndarray:
-        """A degraded copy of mono samples with these chords: as long, peak 0.5."""
+        """A degraded copy of mono samples with these chords: as long, peak 0.5; silence stays."""
+        if not audio.any():
+            return np.asarray(audio, np.float32)
         chance, rate = iter(rng.random(16)), self.rate
         if next(chance) < 0.3:
             audio = mixed(audio, self.drums(audio, segments, rng), rng.uniform(0, 15))
@@ -61,8 +64,7 @@ class Degrader:
             audio = telephone(audio, rate, rng)
         if next(chance) < 0.1:
             audio = through_mp3(audio, rate, rng.uniform(0.55, 0.75))
-        peak = float(np.abs(audio).max()) if len(audio) else 0.0
-        return np.asarray(audio * (0.5 / peak if peak > 0 else 1.0), np.float32)
+        return np.asarray(audio * (0.5 / np.abs(audio).max()), np.float32)
 
     def drums(
         self, audio: np.ndarray, segments: Sequence[Segment], rng: np.random.Generator
@@ -202,7 +204,9 @@ def through_mp3(audio: np.ndarray, rate: int, compression: float) -> np.ndarray:
     loudest = max(1.0, float(np.abs(audio).max(initial=0.0)))
     sf.write(file, audio / loudest, rate, format="MP3", subtype="MPEG_LAYER_III", **options)
     file.seek(0)
-    decoded = sf.read(file, dtype="float32")[0][: len(audio)]
+    decoded = sf.read(file, dtype="float32")[0]
+    if len(decoded) > len(audio):  # low bit rates have no header that states the delay
+        decoded = decoded[MP3_DELAY:][: len(audio)]
     result = np.zeros(len(audio), np.float32)
     result[: len(decoded)] = decoded * loudest
     return result

@@ -5,7 +5,7 @@ log-magnitude CQT frames with margin bins at both ends.
 """
 
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import cache, partial
 from pathlib import Path
@@ -385,16 +385,19 @@ def compose_songs(
 ) -> list[list[Song]]:
     """The first `count` composed (or `strummed`) songs, each followed by its degraded copies;
     played on all cores, shared out over the `ranks`."""
-    compose = partial(_compose, library, seconds, borrowed, strummed, degraded)
+    numbers, copies = range(count), range(degraded + 1)
     prepare(
-        compose,
-        range(count),
+        partial(_compose, library, seconds, borrowed, strummed, copies),
+        numbers,
         "composing",
         name="composed song {}".format,
         caches=[library.cache],
         ranks=ranks,
     )
-    return [compose(number) for number in range(count)]
+    return [
+        [library.composed(number, seconds, borrowed, strummed, copy) for copy in copies]
+        for number in numbers
+    ]
 
 
 def _compose(
@@ -402,11 +405,11 @@ def _compose(
     seconds: float,
     borrowed: Sequence[list[Segment]],
     strummed: bool,
-    degraded: int,
+    copies: Iterable[int],
     number: int,
-) -> list[Song]:
-    copies = range(degraded + 1)
-    return [library.composed(number, seconds, borrowed, strummed, copy) for copy in copies]
+) -> None:
+    for copy in copies:
+        library.composed(number, seconds, borrowed, strummed, copy)
 
 
 # ---- the songs of a run

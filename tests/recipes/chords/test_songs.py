@@ -268,6 +268,56 @@ def test_onsets_are_found_in_what_is_scored_and_not_in_what_is_only_trained_on(t
     assert all(not len(song.onsets) for song in others)
 
 
+def whole(samples, segments, rng):
+    """A degrader that changes nothing."""
+    return samples
+
+
+def test_a_degraded_copy_is_a_stretch_of_the_recording_with_its_labels(tmp_path, monkeypatch):
+    monkeypatch.setattr(chord_data, "EXCERPT", 2.0)
+    item = replace(
+        recording(tmp_path, seconds=6.0),
+        annotation=tuple(Segment(k, k + 1, f"{'CDEFGA'[k]}:maj") for k in range(6)),
+    )
+    ours = library(tmp_path)
+    ours._degrader = whole
+    copies = [ours.degraded(item, copy) for copy in range(1, 5)]
+    assert len({copy.segments[0] for copy in copies}) > 1
+    for copy in copies:
+        assert copy.segments[-1].end == pytest.approx(2.0)
+        assert len(copy.features) == len(copy.classes)
+        first = "CDEFGA".index(copy.segments[0].label[0])
+        start = first + 1 - copy.segments[0].end  # where in the song the copy begins
+        excerpt = replace(item, start=start, end=start + 2.0)
+        np.testing.assert_array_equal(ours.song(excerpt).features, copy.features)
+
+
+@pytest.mark.parametrize("cents", [-40.0, 25.0])
+def test_a_degraded_midi_file_is_played_in_another_tuning(tmp_path, cents):
+    item = midi(tmp_path)
+    played = library(tmp_path).synthesizer.play_excerpt(item.audio, item.id, 2, 0.1, 1.2, cents)
+    assert len(played) == round(1.2 * SMALL.rate)
+    spectrum = np.abs(np.fft.rfft(played * np.hanning(len(played)), 1 << 18))
+    frequencies = np.fft.rfftfreq(1 << 18, 1 / SMALL.rate)
+    wanted = 440 * 2 ** ((52 - 69) / 12)
+    near = np.abs(12 * np.log2(np.maximum(frequencies, 1) / wanted)) < 0.7
+    found = frequencies[near][spectrum[near].argmax()]
+    assert 1200 * np.log2(found / wanted) == pytest.approx(cents, abs=8)
+
+
+def test_composed_songs_and_their_degraded_copies_have_the_same_labels(tmp_path):
+    ours = library(tmp_path)
+    ours._degrader = lambda samples, segments, rng: samples[::-1].copy()
+    for strummed in (False, True):
+        plain, *copies = chord_data.compose_songs(ours, 1, 4.0, [], strummed=strummed, degraded=1)[
+            0
+        ]
+        for copy in copies:
+            assert copy.segments == plain.segments
+            assert (copy.features != plain.features).any()
+            assert not len(copy.onsets)
+
+
 def test_songs_as_written_are_the_same_entry_for_every_seed(tmp_path, monkeypatch):
     calls, item = extracted(monkeypatch), midi(tmp_path)
     one, other = library(tmp_path), library(tmp_path, seed=1)
