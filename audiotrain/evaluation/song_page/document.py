@@ -21,11 +21,12 @@ ASSETS = Path(__file__).parent / "assets"
 def document(
     template: Path, styles: Sequence[Path], scripts: Sequence[Path], title: str, data: Any,
     media: str = "blob:",
+    body: str = "",
 ) -> str:  # fmt: skip
     """The page of a template with `{{policy}} {{title}} {{style}} {{data}} {{script}}` in it.
 
     `data` is what JSON can hold; NaN and infinities become null. `media` says where the policy
-    allows sound from.
+    allows sound from; `body` is markup for `{{body}}`, escaped by the caller.
     """
     style = "".join(path.read_text(encoding="utf-8") for path in styles)
     parts = [path.read_text(encoding="utf-8") for path in scripts]
@@ -37,6 +38,7 @@ def document(
         "title": escape(title),
         "style": style,
         "data": as_island(data),
+        "body": body,
         "script": script,
     }
     text = template.read_text(encoding="utf-8")

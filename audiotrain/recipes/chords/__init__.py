@@ -7,6 +7,7 @@ dataset.py        Windows of songs, as training and validation take them
 decoding.py       From a model's logits to chords in time
 ensemble.py       Several models as one, one model on several transpositions; the command ensemble
 export.py         A model as a folder to pass on, with its model card; the command export
+pages.py          Pages of recognised songs, and their index
 predictor.py      A trained model on audio of any length
 recipe.py         ChordRecipe: data, module and scores
 scoring.py        Scores of a model

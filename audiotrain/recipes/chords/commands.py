@@ -14,7 +14,7 @@ writes, prints and evaluates.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -32,6 +32,7 @@ from audiotrain.recipes.chords import scoring
 from audiotrain.recipes.chords.cv import cross_validate
 from audiotrain.recipes.chords.ensemble import Join, ensemble, from_spec, load
 from audiotrain.recipes.chords.export import export
+from audiotrain.recipes.chords.pages import SOUND_SUFFIX, PageWriter, index_of
 from audiotrain.recipes.chords.predictor import Analysis, analyse
 from audiotrain.recipes.chords.recipe import ChordRecipe, with_pretrained
 from audiotrain.recipes.chords.settings import (
@@ -101,6 +102,7 @@ def predict(settings: PredictSettings) -> list[Path]:
     models = checkpoints.report_model(settings.checkpoint, "chords")
     recognizer = load(models, settings.join, "transpose" in settings.tta)
     targets = results(settings)
+    pages = PageWriter(index_of(pages_of(targets), settings.output), settings.sound_megabytes)
     written: list[Path] = []
     problems = []
     total = round(sum(map(seconds_of, targets)))
@@ -127,6 +129,9 @@ def predict(settings: PredictSettings) -> list[Path]:
         about = {"title": source.stem, "tool": "audiotrain"}
         for path in paths:
             path.parent.mkdir(parents=True, exist_ok=True)
+            if path.suffix == ".html":
+                pages.add(path, source, prediction)
+                continue
             writers.write(
                 path, prediction.segments, prediction.confidences, prediction.seconds, about
             )
@@ -138,6 +143,7 @@ def predict(settings: PredictSettings) -> list[Path]:
         if settings.timeline:
             print(plots.timeline(prediction.segments, rows=4), flush=True)
     bar.close()
+    written += pages.close()
     if not written:
         raise ValueError(f"none of {len(targets)} files can be read: {problems[0]}")
     split.print_left_out(problems, len(targets), "files")
@@ -182,13 +188,23 @@ def results(settings: PredictSettings) -> dict[Path, list[Path]]:
                     f"{path}: would be written for both {sources[path]} and {source}; predict one "
                     "of them, or each to an --output of its own"
                 )
-    existing = [path for path in sources if path.exists()]
+    pages = pages_of(targets)
+    index = index_of(pages, settings.output)
+    if index is not None and index in sources:
+        raise ValueError(f"{index}: would be both a page and the index; --output names a folder")
+    beside = [path.with_suffix(SOUND_SUFFIX) for path in pages]
+    existing = [path for path in (*sources, *filter(None, [index]), *beside) if path.exists()]
     if existing and not settings.overwrite:
         count = f"and {len(existing) - 1} more exist" if len(existing) > 1 else "exists"
         raise ValueError(
             f"{existing[0]} {count} already: --overwrite replaces, --output FOLDER writes elsewhere"
         )
     return targets
+
+
+def pages_of(targets: Mapping[Path, Sequence[Path]]) -> list[Path]:
+    """The pages among the files to write."""
+    return [path for paths in targets.values() for path in paths if path.suffix == ".html"]
 
 
 COMMANDS = {

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import sys
+import urllib.parse
 
 import mlx.core as mx
 import numpy as np
@@ -699,3 +700,41 @@ def test_labels_of_a_clip_last_as_long_as_it(place, tmp_path):
     song = songs.SongLibrary(songs.FeatureSettings(), place / "cache").song(item)
     assert song.segments == [Segment(0.0, pytest.approx(11 * 2048 / 22050, abs=0.1), "A:min")]
     assert len({tuple(row) for row in song.classes.tolist()}) == 1
+
+
+def test_predict_writes_pages_with_an_index(run, data, tmp_path, capsys):
+    source = tmp_path / "music"
+    source.mkdir()
+    names = ("a & b", "broken", "<img src=x>", "last")
+    for number, name in enumerate(names):
+        shutil.copy(data / f"song{number}.wav", source / f"{name}.wav")
+    (source / "broken.wav").write_bytes(b"RIFF")
+    words = ["predict", source, "--checkpoint", run, "--formats", "html", "lab"]
+    assert command(*words) == 0
+    texts = {name: (source / f"{name}.html").read_text() for name in (*names[::2], "last", "index")}
+    assert not (source / "broken.html").exists()
+    assert not any("<img" in text for text in texts.values())
+    links = re.findall(r'<a href="(.*?)"', texts["index"])
+    assert sorted(links) == ["%3Cimg%20src%3Dx%3E.html", "a%20%26%20b.html", "last.html"]
+    for number, link in enumerate(links):
+        page = (source / urllib.parse.unquote(link)).read_text()
+        content = json.loads(re.search(r'id="data">(.*?)</script>', page, re.DOTALL)[1])
+        neighbours = [*links, ""][number + 1], ["", *links][number]
+        assert content["links"] == {
+            "next": neighbours[0], "previous": neighbours[1], "index": "index.html",
+        }  # fmt: skip
+        assert len(content["sound"]["base64"]) * 3 / 4 == pytest.approx(12000 * 5, rel=0.1)
+        lab = read_lab((source / urllib.parse.unquote(link)).with_suffix(".lab")).segments
+        assert [row[2] for row in content["segments"]] == [segment.label for segment in lab]
+    capsys.readouterr()
+    (source / "last.lab").unlink()
+    assert command("predict", source / "last.wav", *words[2:]) == 2
+    assert "last.html exists already: --overwrite" in capsys.readouterr().err
+
+
+def test_predict_writes_long_sound_beside_its_page(run, data, tmp_path):
+    shutil.copy(data / "song0.wav", tmp_path / "song.wav")
+    words = ["--checkpoint", run, "--formats", "html", "--sound-megabytes", "0"]
+    assert command("predict", tmp_path / "song.wav", *words) == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"song.wav", "song.html", "song.mpga"}
+    assert '"sound":{"file":"song.mpga"}' in (tmp_path / "song.html").read_text()

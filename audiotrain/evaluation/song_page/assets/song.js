@@ -161,13 +161,14 @@ function setLoop(span) {
 const presentBar = () => barAt(beatAt(player.now()));
 const toggleLoop = () => setLoop(loopBars ? null : [presentBar(), presentBar()]);
 
-function typedLoop() {
-  const bar = (id, other) => {
-    const typed = byId(id).value === "" ? byId(other).value : byId(id).value;
-    return Math.min(Math.max(+typed - (hasUpbeat ? 0 : 1), 0), data.bars.length - 1);
-  };
-  if (byId("from").value === "" && byId("to").value === "") setLoop(null);
-  else setLoop([bar("from", "to"), bar("to", "from")]);
+// The number typed last holds; the other one gives way.
+function typedLoop(typed) {
+  const bar = (id) => Math.min(Math.max(+byId(id).value - (hasUpbeat ? 0 : 1), 0), data.bars.length - 1);
+  if (byId(typed).value === "") return setLoop(null);
+  const other = typed === "from" ? "to" : "from";
+  const at = bar(typed);
+  const there = byId(other).value === "" ? at : bar(other);
+  setLoop(typed === "from" ? [at, Math.max(at, there)] : [Math.min(at, there), at]);
 }
 
 const extendLoop = (bar) => setLoop(loopBars ? [Math.min(loopBars[0], bar), Math.max(loopBars[1], bar)] : [presentBar(), bar]);
@@ -244,7 +245,7 @@ chart.addEventListener("keydown", (event) => {
 const SHORTCUTS = [
   [" ", "Space", "play or pause", () => player.toggle()],
   ["ArrowLeft", "←", "a bar back", () => player.seek(barTime(Math.max(0, presentBar() - 1)))],
-  ["ArrowRight", "→", "a bar on", () => player.seek(barTime(presentBar() + 1))],
+  ["ArrowRight", "→", "a bar on", () => player.seek(barTime(Math.min(presentBar() + 1, data.bars.length - 1)))],
   ["Home", "Home", "to the beginning", () => player.seek(0)],
   ["l", "L", "loop the present bar, or end the loop", toggleLoop],
   ["[", "[", "the loop begins here", () => setLoop([presentBar(), Math.max(presentBar(), loopBars?.[1] ?? 0)])],
@@ -284,7 +285,8 @@ for (const [id, address, text] of [["previous", data.links.previous, "‹ Previo
   if (address) byId("links").append(element("a", { id, href: address, rel: id === "previous" ? "prev" : id === "following" ? "next" : null }, text));
 
 byId("loop").onclick = toggleLoop;
-byId("from").onchange = byId("to").onchange = typedLoop;
+byId("from").onchange = () => typedLoop("from");
+byId("to").onchange = () => typedLoop("to");
 byId("from").min = byId("to").min = barName(0);
 byId("from").max = byId("to").max = barName(data.bars.length - 1);
 byId("suggest").onclick = () => { view.capo = +byId("suggest").dataset.capo; refresh(); };

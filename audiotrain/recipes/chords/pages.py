@@ -1,0 +1,87 @@
+"""Pages of recognised songs, each with links to its neighbours, and their index."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import quote
+
+from audiotrain.evaluation.song_page import index, song, sound
+from audiotrain.evaluation.song_page.song import Neighbours, Song
+from audiotrain.recipes.chords.predictor import Prediction
+from audiotrain.utils.files import write
+
+SOUND_SUFFIX = ".mpga"  # MP3 by another name, so that no command takes it for a recording
+
+
+class Page(NamedTuple):
+    """A page to write: its file, the recording's, and the song."""
+
+    path: Path
+    source: Path
+    song: Song
+
+
+class PageWriter:
+    """Writes a page for each song that is added, once its neighbours are known.
+
+    `index` is the file of the list of all songs, or None for pages without one; `megabytes` of
+    sound are embedded in a page, longer sound is a file beside it.
+    """
+
+    def __init__(self, index: Path | None, megabytes: float):
+        self._index, self._megabytes = index, megabytes
+        self._pages: list[Page] = []
+
+    def add(self, path: Path, source: Path, prediction: Prediction) -> None:
+        """The page `path` of a recording; AudioError when its sound cannot be read again."""
+        self._pages.append(Page(path, source, song_of(prediction, source.stem)))
+        if len(self._pages) > 1:
+            self._write(len(self._pages) - 2)
+
+    def close(self) -> list[Path]:
+        """Write the last page and the index; the index's file, if there is one."""
+        if self._pages:
+            self._write(len(self._pages) - 1)
+        if self._index is None or not self._pages:
+            return []
+        addresses = [address(page.path, self._index) for page in self._pages]
+        write(self._index, index.page([page.song for page in self._pages], addresses))
+        return [self._index]
+
+    def _write(self, number: int) -> None:
+        path, source, about = self._pages[number]
+        found = sound.for_page(
+            source, sound.RATE, about.seconds, self._megabytes, path.with_suffix(SOUND_SUFFIX)
+        )
+        write(path, song.page(about, found, self._neighbours(number)))
+
+    def _neighbours(self, number: int) -> Neighbours:
+        path = self._pages[number].path
+        if self._index is None:
+            return song.NOBODY
+        before, after = self._pages[:number][-1:], self._pages[number + 1 :][:1]
+        return Neighbours(
+            previous="".join(address(page.path, path) for page in before),
+            next="".join(address(page.path, path) for page in after),
+            index=address(self._index, path),
+        )
+
+
+def song_of(prediction: Prediction, title: str) -> Song:
+    """A prediction as a page shows it."""
+    return Song(title, prediction.segments, prediction.seconds, prediction.confidences)
+
+
+def index_of(paths: Sequence[Path], output: Path | None) -> Path | None:
+    """The file of the index of several pages, in `output` or the folder that has all of them; None
+    for a single page."""
+    if len(paths) < 2:
+        return None
+    folder = output or Path(os.path.commonpath([path.parent.absolute() for path in paths]))
+    return folder / "index.html"
+
+
+def address(path: Path, seen_from: Path) -> str:
+    """A file as a link in another one."""
+    return quote(Path(os.path.relpath(path, seen_from.parent)).as_posix())
