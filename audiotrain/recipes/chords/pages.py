@@ -1,17 +1,23 @@
 """Pages of recognised songs, each with links to its neighbours, and their index."""
 
+import contextlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote
 
 from audiotrain.evaluation.song_page import index, song, sound
 from audiotrain.evaluation.song_page.song import Neighbours, Song
-from audiotrain.recipes.chords.predictor import Prediction
+from audiotrain.features.audio import AudioError
 from audiotrain.utils.files import write
 
+if TYPE_CHECKING:
+    from audiotrain.recipes.chords.predictor import Prediction
+
 SOUND_SUFFIX = ".mpga"  # MP3 by another name, so that no command takes it for a recording
+
+FRAME_MEGABYTES = 20.0  # of sound in a notebook
 
 
 class Page(NamedTuple):
@@ -33,7 +39,7 @@ class PageWriter:
         self._index, self._megabytes = index, megabytes
         self._pages: list[Page] = []
 
-    def add(self, path: Path, source: Path, prediction: Prediction) -> None:
+    def add(self, path: Path, source: Path, prediction: "Prediction") -> None:
         """The page `path` of a recording; AudioError when its sound cannot be read again."""
         self._pages.append(Page(path, source, song_of(prediction, source.stem)))
         if len(self._pages) > 1:
@@ -68,9 +74,21 @@ class PageWriter:
         )
 
 
-def song_of(prediction: Prediction, title: str) -> Song:
+def song_of(prediction: "Prediction", title: str) -> Song:
     """A prediction as a page shows it."""
     return Song(title, prediction.segments, prediction.seconds, prediction.confidences)
+
+
+def framed(prediction: "Prediction") -> str:
+    """A page inside an element, for notebooks, without sound where the file is gone, or is longer
+    than `FRAME_MEGABYTES`."""
+    source = prediction.source
+    about = song_of(prediction, source.stem if source else "Song")
+    found = None
+    if source is not None and about.seconds * sound.KBITS * 125 <= FRAME_MEGABYTES * 1e6:
+        with contextlib.suppress(AudioError):
+            found = sound.for_page(source, sound.RATE, about.seconds, FRAME_MEGABYTES, source)
+    return song.frame(song.page(about, found))
 
 
 def index_of(paths: Sequence[Path], output: Path | None) -> Path | None:

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,6 +47,13 @@ class Prediction:
     confidences: list[float]
     seconds: float
     tuning: float = 0.0
+    source: Path | None = field(default=None, repr=False, compare=False)  # of a file
+
+    def _repr_html_(self) -> str:
+        """The page of the song inside a notebook, with its sound where it is of a file."""
+        from audiotrain.recipes.chords.pages import framed
+
+        return framed(self)
 
 
 class Analysis(NamedTuple):
@@ -153,7 +160,10 @@ class FrameRecognizer:
             confidences.append(decoding.confidences(posteriors, classes))
         moved = self._snapping(analysis.onsets.strengths())
         sure, frame_seconds = np.concatenate(confidences), self.settings.frame_seconds
-        return to_prediction(labels, sure, frame_seconds, analysis.seconds, moved)
+        prediction = to_prediction(labels, sure, frame_seconds, analysis.seconds, moved)
+        return (
+            prediction if isinstance(audio, np.ndarray) else replace(prediction, source=Path(audio))
+        )
 
     def _reported(
         self, pieces: Iterable[np.ndarray], on_progress: Callable[[float], None] | None

@@ -1,6 +1,8 @@
 """Prediction: frames however they arrive, times that end with the audio, checkpoints refused."""
 
+import html
 import json
+import re
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -12,8 +14,9 @@ from hypothesis import strategies as st
 from audiotrain.features import audio
 from audiotrain.models.chords import ChordModelSettings, FrameChordModel
 from audiotrain.music.chord_classes import HEAD_SIZES, decode, encode
+from audiotrain.music.segments import Segment
 from audiotrain.recipes.chords import decoding, predictor
-from audiotrain.recipes.chords.predictor import Recognizer, describe, write_decoding
+from audiotrain.recipes.chords.predictor import Prediction, Recognizer, describe, write_decoding
 from audiotrain.recipes.chords.songs import SILENCE, FeatureSettings
 from audiotrain.train import checkpoint
 from audiotrain.utils import arrays
@@ -354,3 +357,17 @@ def test_a_damaged_switching_cost_is_refused(tmp_path, content):
     save(tmp_path / "checkpoints" / "best", cost=content)
     with pytest.raises(ValueError, match=r"decoding\.json: expected a switching_cost"):
         Recognizer.from_checkpoint(tmp_path)
+
+
+def test_a_prediction_shows_itself_as_a_page(tmp_path):
+    path = tmp_path / "<b>tune.wav"
+    audio.write(path, np.zeros(22050, np.float32), 22050)
+    prediction = Prediction([Segment(0.0, 1.0, "C:maj")], [0.9], 1.0, source=path)
+    frame = prediction._repr_html_()
+    assert frame.startswith('<iframe srcdoc="')
+    assert "<b>" not in frame
+    page = html.unescape(re.search(r'srcdoc="(.*?)"', frame, re.DOTALL)[1])
+    assert '"base64"' in page
+    assert "allow-same-origin" not in frame
+    path.unlink()
+    assert '"sound":null' in html.unescape(prediction._repr_html_())
