@@ -1,6 +1,7 @@
 // The chart: bars of beats, four bars a line, with each chord at the beat nearest to its beginning.
 
 const LINE = 4; // bars
+const MANY = 400; // bars: more are laid out only where they are seen
 
 // Chords in time: {start, end, label, chord, confidence}; a correction replaces the list.
 let segments = data.segments.map(([start, end, label, type, root, bass, confidence]) => ({
@@ -39,7 +40,7 @@ let begins = []; // of each segment: its first beat; of one shorter than half a 
 let startTimes = [];
 
 function placeSegments() {
-  owners = new Array(beats.length).fill(-1);
+  owners = new Array(beats.length).fill(0);
   startTimes = segments.map((segment) => segment.start);
   begins = segments.map(({ start, end }, number) => {
     const from = number ? nearestBeat(start) : 0;
@@ -49,13 +50,15 @@ function placeSegments() {
   });
 }
 
+const labelAt = (beat) => segments[owners[beat]]?.label;
+
 // Runs of one chord in a bar: {beat in the bar, count, segment, isNew}.
 function runsOf(bar) {
   const found = [];
   for (let beat = firstBeats[bar]; beat < firstBeats[bar + 1]; beat++) {
-    const segment = owners[beat];
-    if (found.length && found.at(-1).segment === segment) found.at(-1).count++;
-    else found.push({ beat: beat - firstBeats[bar], count: 1, segment, isNew: begins[segment] === beat });
+    const isSame = beat > 0 && labelAt(beat) === labelAt(beat - 1);
+    if (found.length && isSame) found.at(-1).count++;
+    else found.push({ beat: beat - firstBeats[bar], count: 1, segment: owners[beat], isNew: !isSame });
   }
   return found;
 }
@@ -116,6 +119,7 @@ function buildChart() {
     }
     return element("div", { class: "line", role: "row" }, boxes);
   });
+  chart.classList.toggle("many", data.bars.length > MANY);
   chart.setAttribute("aria-rowcount", lines.length);
   fillChart();
   chart.append(...lines);
