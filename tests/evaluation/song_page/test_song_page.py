@@ -201,9 +201,11 @@ def test_a_loop_of_bars_plays_again(seen):
     choose(seen, "to", "4")
     marked = "[...document.querySelectorAll('.looped')].map(bar => bar.dataset.bar)"
     assert seen.run(marked) == ["2", "3"]
-    seen.run("document.querySelector('audio').currentTime = 7.7")
     seen.click(".play")
-    seen.wait(f"{TIME} >= 4 && {TIME} < 5")
+    seen.wait("!document.querySelector('audio').paused")
+    seen.run("document.querySelector('audio').currentTime = 7.5")
+    assert seen.run(TIME) >= 7.5
+    seen.wait(f"{TIME} >= 4 && {TIME} < 5", seconds=10)  # before the song itself begins again
     seen.click(".play")
     seen.run("document.getElementById('loop').click()")
     assert seen.run(marked) == []
