@@ -82,7 +82,7 @@ def evaluate(settings: EvaluateSettings) -> dict:
             part = split.part_of(spec.runs, corpus, settings.split, "songs")
             corpus = replace(corpus, items=part)
         library = SongLibrary(recognizer.settings, settings.cache.expanduser(), settings.seed)
-        tuned = "tuning" in settings.tta
+        tuned = settings.estimates_tuning
         songs = load_songs(library, corpus.items, log, settings.rendering, tuned, settings.workers)
         split.warn_if_trained_on(spec.runs, corpus, "songs")
         scores = scoring.score(recognizer, songs, "scoring")
@@ -92,6 +92,8 @@ def evaluate(settings: EvaluateSettings) -> dict:
             "checkpoint": [str(path.resolve()) for path in spec.runs],
             "tta": list(settings.tta),
         }
+        if not tuned:
+            scores.evaluated["tuning"] = False
         scores.write(output, scoring.recordings_of(corpus.items))
         print(f"\n{scores.table()}\n\n{output}")
         return scores.as_dict()
@@ -111,7 +113,7 @@ def predict(settings: PredictSettings) -> list[Path]:
     def advance(seconds: float) -> None:
         bar.update(min(seconds, total - bar.n))  # the last frame may end after its file
 
-    features, find_tuning = recognizer.settings, "tuning" in settings.tta
+    features, find_tuning = recognizer.settings, settings.estimates_tuning
     read = partial(read_analysis, features, recognizer.takes_margin, find_tuning, LONGEST)
     begun = time.monotonic()
     analyses = map_in_processes(read, list(targets), workers=settings.workers)

@@ -13,6 +13,7 @@ import numpy as np
 from audiotrain.features import audio as audio_files
 from audiotrain.features import extract
 from audiotrain.features.onsets import Onsets, step_of, to_onsets
+from audiotrain.features.tuning import tuning_of
 from audiotrain.models.chords.model import ChordModelSettings, FrameChordModel
 from audiotrain.music.chord_classes import (
     CHORD_TYPES,
@@ -133,6 +134,13 @@ class FrameRecognizer:
         """(frames, 385) of one song's features (frames, bins) in dB."""
         return np.concatenate(list(self.log_probabilities([np.asarray(values, np.float32)])))
 
+    def __call__(
+        self, audio: str | Path | np.ndarray, viterbi: bool = True, bass: BassRule = "any"
+    ) -> Prediction:
+        """The chords of a file, or of mono samples at the model's rate, in the tuning that is
+        estimated. AudioError, one line with the file, when it cannot be read."""
+        return self.predict(audio, viterbi, bass, tuning=tuning_of(audio, self.settings.rate))
+
     def predict(
         self,
         audio: str | Path | np.ndarray,
@@ -161,9 +169,8 @@ class FrameRecognizer:
         moved = self._snapping(analysis.onsets.strengths())
         sure, frame_seconds = np.concatenate(confidences), self.settings.frame_seconds
         prediction = to_prediction(labels, sure, frame_seconds, analysis.seconds, moved)
-        return (
-            prediction if isinstance(audio, np.ndarray) else replace(prediction, source=Path(audio))
-        )
+        source = None if isinstance(audio, np.ndarray) else Path(audio)
+        return replace(prediction, tuning=analysis.tuning, source=source)
 
     def _reported(
         self, pieces: Iterable[np.ndarray], on_progress: Callable[[float], None] | None
@@ -188,8 +195,8 @@ class FrameRecognizer:
 class Recognizer(FrameRecognizer):
     """A frame model with the features and window it was trained on.
 
-    >>> recognizer = Recognizer.from_checkpoint("runs/chords/checkpoints/best")  # doctest: +SKIP
-    >>> recognizer.predict("song.mp3").segments  # doctest: +SKIP
+    >>> recognizer = Recognizer.pretrained()  # doctest: +SKIP
+    >>> recognizer("song.mp3").segments  # doctest: +SKIP
     [Segment(start=0.0, end=1.86, label='C:maj'), ...]
     """
 

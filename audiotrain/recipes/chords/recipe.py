@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -69,8 +70,14 @@ class ChordRecipe(Recipe[TrainSettings]):
     def load(self, items: Sequence[tuple[str, Item]]) -> list[list[Song] | str]:
         self.items |= {item.id: item for _, item in items}
         settings = self.settings
-        trained = {"train": (range(settings.renderings), settings.degraded)}
-        wanted = [Wanted(item, *trained.get(part, ([0],))) for part, item in items]
+        # Tested as `evaluate` and `predict` do; training varies the pitch instead.
+        of_part = {
+            "train": partial(
+                Wanted, renderings=range(settings.renderings), degraded=settings.degraded
+            ),
+            "test": partial(Wanted, tuned=True),
+        }
+        wanted = [of_part.get(part, Wanted)(item) for part, item in items]
         return load_renderings(self.library, wanted, distributed.join())
 
     def compose(self) -> Songs:
@@ -154,7 +161,7 @@ class ChordRecipe(Recipe[TrainSettings]):
             audio_files.write(source, audio, self.settings.features.rate)
         else:
             source = self.library.source(item)
-        prediction = recognizer.predict(source)
+        prediction = recognizer(source)
         writers.write(
             run / "example.lab", prediction.segments, prediction.confidences, prediction.seconds
         )

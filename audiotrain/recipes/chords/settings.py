@@ -33,7 +33,14 @@ class ModelSettings(common.CheckpointSettings):
     """how several models' probabilities are joined: their mean, or that of their logarithms;
     default: their mean, or that of the ensemble"""
     tta: tuple[Literal["transpose", "tuning"], ...] = ()
-    """test-time augmentation: average over transpositions; estimate the tuning first"""
+    """test-time augmentation: average over transpositions; tuning: the same as --tuning"""
+    tuning: bool = True
+    """estimate how far a recording is from A = 440 Hz, and analyse it in that tuning"""
+
+    @property
+    def estimates_tuning(self) -> bool:
+        """Whether the tuning is estimated."""
+        return self.tuning or "tuning" in self.tta
 
 
 @validated(kw_only=True)

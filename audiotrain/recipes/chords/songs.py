@@ -155,7 +155,7 @@ class SongLibrary:
             raise ValueError(f"{item.id}: labels without audio")
         if not item.audio.is_file():
             raise ValueError(f"{item.audio}: no such file")
-        key: dict[str, Any] = {"tuned": [tuning.SECONDS, tuning.STEP]} if tuned else {}
+        key: dict[str, Any] = {}
         if item.midi:
             seed = self.synthesizer.seed if rendering else 0  # as written, nothing is random
             key["rendering"] = [SYNTHESIS, seed, rendering]
@@ -289,17 +289,26 @@ class SongLibrary:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Log-magnitude features and onset strengths of a source, computed in one pass; without
         `onsets` no strengths. `key` is what they depend on besides source and settings."""
-        settings = self.settings
+        settings, read = self.settings, cache(audio)
+        semitones = 0.0
+        if tuned:  # kept, so that recordings in tune share their features with training
+            name = {**key, "tuning": tuning.VERSION, "rate": settings.rate}
+            steps = self.cache.get(
+                source,
+                name,
+                lambda: np.array([tuning.tuning_of(read(), settings.rate) / tuning.STEP]),
+            )
+            semitones = round(float(steps[0])) * tuning.STEP
 
         @cache
         def compute() -> tuple[np.ndarray, Onsets]:
-            samples, detector = audio(), Onsets(settings.rate, settings.hop)
-            semitones = tuning.tuning_of(samples, settings.rate) if tuned else 0.0
+            samples, detector = read(), Onsets(settings.rate, settings.hop)
             transform = settings.cqt(margin=True, tuning=semitones)
             on_samples: extract.OnSamples = detector.add if onsets else lambda samples: None
             return decibels(extract.extract(samples, transform, on_samples=on_samples)), detector
 
         key = {"floor": FLOOR, "cqt": asdict(settings.cqt(margin=True)), **key}
+        key |= {"tuned": semitones} if semitones else {}
         values = self.cache.get(source, key, lambda: compute()[0])
         if not onsets:
             return values, NO_ONSETS
@@ -308,45 +317,46 @@ class SongLibrary:
 
 
 class Wanted(NamedTuple):
-    """A song to load: the numbers of its renderings, if it is a MIDI file, and how many degraded
-    copies follow."""
+    """A song to load: the numbers of its renderings, if it is a MIDI file, how many degraded copies
+    follow, and whether the tuning of the renderings is estimated."""
 
     item: Item
     renderings: Sequence[int] = (0,)
     degraded: int = 0
+    tuned: bool = False
 
 
 def load_renderings(
     library: SongLibrary,
-    wanted: Sequence[Wanted],
+    wanted: Sequence[Wanted | tuple[Item, Sequence[int]]],
     ranks: SingleProcess | None = None,
     workers: int | None = None,
-    tuned: bool = False,
 ) -> list[list[Song] | str]:
     """The songs of each item, of which the first has onsets, or why it cannot be read. What the
     cache lacks is extracted on all cores, shared out over the `ranks`."""
-    wanted = [one if one.item.midi else one._replace(renderings=(0,)) for one in wanted]
+    each = [Wanted(*one) for one in wanted]
+    each = [one if one.item.midi else one._replace(renderings=(0,)) for one in each]
     problems = prepare(
-        partial(_extract, library, tuned),
-        wanted,
+        partial(_extract, library),
+        each,
         "reading",
         name=lambda one: str(one.item.audio),
         caches=[library.cache],
         workers=workers,
         ranks=ranks,
     )
-    pairs = zip(wanted, problems, strict=True)
-    return [problem or _songs(library, tuned, one) for one, problem in pairs]
+    pairs = zip(each, problems, strict=True)
+    return [problem or _songs(library, one) for one, problem in pairs]
 
 
-def _extract(library: SongLibrary, tuned: bool, wanted: Wanted) -> str | None:
-    extracted = _songs(library, tuned, wanted)
+def _extract(library: SongLibrary, wanted: Wanted) -> str | None:
+    extracted = _songs(library, wanted)
     return extracted if isinstance(extracted, str) else None
 
 
-def _songs(library: SongLibrary, tuned: bool, wanted: Wanted) -> list[Song] | str:
+def _songs(library: SongLibrary, wanted: Wanted) -> list[Song] | str:
     """The renderings and copies of an item, or why one cannot be read."""
-    item, numbers, degraded = wanted
+    item, numbers, degraded, tuned = wanted
     try:
         songs = [library.song(item, number, tuned, number == numbers[0]) for number in numbers]
         return songs + [library.degraded(item, copy) for copy in range(1, degraded + 1)]
@@ -364,8 +374,8 @@ def load_songs(
 ) -> list[Song]:
     """One rendering of each item; those that cannot be read go into `log`. ValueError when none
     can be read."""
-    wanted = [Wanted(item, [rendering]) for item in items]
-    loaded = load_renderings(library, wanted, workers=workers, tuned=tuned)
+    wanted = [Wanted(item, [rendering], tuned=tuned) for item in items]
+    loaded = load_renderings(library, wanted, workers=workers)
     return first_renderings(keep_readable(loaded, "songs", log))
 
 

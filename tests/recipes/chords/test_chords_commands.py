@@ -498,6 +498,8 @@ def test_evaluate_writes_into_the_run_by_default_and_leaves_its_own_files(
     assert command(*words, begun.parent) == 0
     assert (begun / "evaluation-data" / "songs.csv").exists()
     assert command(*words, begun, "--split", "test", "--tta", "tuning") == 0
+    assert command(*words, begun, "--no-tuning", "--overwrite", "--output", place / "untuned") == 0
+    assert read_json(place / "untuned" / "metrics.json")["evaluated"]["tuning"] is False
     names = ("evaluation-data", "evaluation-data-test")
     scores = [read_json(begun / name / "metrics.json") for name in names]
     assert [one["songs"] for one in scores] == [6, 1]
@@ -552,7 +554,7 @@ def test_predict_writes_every_format_for_every_file_of_a_folder(run, data, tmp_p
         assert bool(played) == bool(chords_played)
 
 
-@pytest.mark.parametrize("tta", [[], ["--tta", "tuning"]])
+@pytest.mark.parametrize("tta", [[], ["--no-tuning"]])
 def test_predict_writes_the_same_labels_on_one_core_and_on_two(
     run, data, tmp_path, monkeypatch, tta
 ):
