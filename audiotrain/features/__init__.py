@@ -2,6 +2,7 @@
 
 audio.py            Audio files as float32 mono arrays
 augment.py          Random changes of features, labels and audio that leave the task the same
+beats.py            Beats and downbeats, from onsets and chords
 cache.py            Features on disk
 cqt.py              Constant-Q transform in MLX, equal to librosa 0.11
 decoder_messages.py Messages of libmpg123, kept from the terminal

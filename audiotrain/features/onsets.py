@@ -12,6 +12,7 @@ from audiotrain.features.log_mel import LogMelSettings, MelFilters
 LONGEST_STEP = 0.012  # seconds between strengths
 WINDOW = 0.0464  # seconds of a window, at least
 MELS, FMAX, FLOOR = 40, 6000.0, 1e-4  # bands, their end in Hz, power of the noise floor
+LOW_MELS = 3  # bands of the low register
 AT_ONCE = 1 << 19  # samples: memory does not grow with a recording
 REACH = 0.12  # seconds that a time moves at most
 SIGMA = 0.084  # seconds: deviation of the bell by which nearer onsets count more
@@ -46,7 +47,7 @@ class Onsets:
         self._window = (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(size) / size)).astype(np.float32)
         self._held = np.zeros(size // 2, np.float32)  # silence before the first step's centre
         self._last: np.ndarray | None = None  # decibels of the last step, (1, MELS)
-        self._rises: list[np.ndarray] = []
+        self._rises: list[np.ndarray] = []  # (steps, 2): of all bands, of the lowest
 
     def add(self, samples: np.ndarray) -> None:
         """The next samples (n,)."""
@@ -64,14 +65,24 @@ class Onsets:
             decibels = 10 * np.log10(self._filters(power) + FLOOR)
             last = decibels[:1] if self._last is None else self._last
             rise = np.maximum(np.diff(decibels, axis=0, prepend=last), 0)
-            self._rises.append(rise.mean(axis=1))
+            low = rise[:, :LOW_MELS].mean(axis=1)
+            self._rises.append(np.column_stack([rise.mean(axis=1), low]))
             self._last = decibels[-1:]
         self._held = held[count * self._hop :]
 
     def strengths(self) -> np.ndarray:
         """Strengths (1 + samples // hop,) in dB of all samples; after it nothing can be added."""
+        return self._finished()[:, 0]
+
+    def low_strengths(self) -> np.ndarray:
+        """The same of the low register alone, up to 270 Hz."""
+        return self._finished()[:, 1]
+
+    def _finished(self) -> np.ndarray:
         self._add(np.zeros(len(self._window) // 2, np.float32))
-        return np.concatenate(self._rises)
+        self._held = self._held[:0]
+        self._rises = [np.concatenate(self._rises)]
+        return self._rises[0]
 
 
 def to_onsets(times: np.ndarray, strengths: np.ndarray, step: float) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Write chord segments: .lab, CSV, JAMS and JSON with confidences, MIDI to listen to.
+"""Write chord segments: .lab, CSV, JAMS and JSON with confidences, MIDI to listen to, ChordPro.
 
 Every writer replaces its file in one step or leaves it untouched.
 """
@@ -11,13 +11,21 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
+import numpy as np
+
+from audiotrain.datasets.chords.chordpro import chordpro_text
+from audiotrain.music.beats import NO_BEATS, Beats
 from audiotrain.music.chord_classes import UNKNOWN, chord_pitch_classes, decode, encode
+from audiotrain.music.keys import Key, key_name
 from audiotrain.music.segments import Segment, write_lab
 from audiotrain.utils import files
 
-WRITE_SUFFIXES = (".lab", ".txt", ".jams", ".csv", ".json", ".mid", ".midi")
+WRITE_SUFFIXES = (".lab", ".txt", ".jams", ".csv", ".json", ".mid", ".midi", ".chordpro")
 JSON_FORMAT = "audiotrain chords"
+TICKS = 960  # of a quarter note in MIDI
+LONGEST_TEMPO = (1 << 24) - 1  # microseconds of a quarter note
 
 
 def write(
@@ -26,11 +34,15 @@ def write(
     confidences: Sequence[float] | None = None,
     duration: float | None = None,
     metadata: Mapping[str, str] = MappingProxyType({}),
+    beats: Beats = NO_BEATS,
+    key: Key | None = None,
 ) -> None:
-    """Write segments as the suffix of `path` says: .lab, .txt, .jams, .csv, .json or .mid.
+    """Write segments as the suffix of `path` says: .lab, .txt, .jams, .csv, .json, .mid or
+    .chordpro.
 
     `confidences` has one number in 0..1 a segment (CSV, JSON and JAMS keep it); `duration` is that
     of the audio in seconds, by default the last end; `metadata` may have title, artist and tool.
+    `beats` and `key` are in JSON, JAMS, MIDI and ChordPro.
     """
     path = Path(path)
     suffix = path.suffix.lower()
@@ -49,11 +61,14 @@ def write(
     elif suffix == ".csv":
         files.write(path, _csv_text(segments, scores))
     elif suffix == ".json":
-        files.write(path, _json_text(segments, scores, seconds, metadata))
+        files.write(path, _json_text(segments, scores, seconds, metadata, beats, key))
     elif suffix == ".jams":
-        files.write(path, _jams_text(segments, scores, seconds, metadata, path.name))
+        files.write(path, _jams_text(segments, scores, seconds, metadata, path.name, beats, key))
+    elif suffix == ".chordpro":
+        metadata = {"title": path.stem, **metadata}
+        files.write(path, chordpro_text(segments, seconds, beats, key, metadata))
     else:
-        files.write(path, midi_bytes(segments))
+        files.write(path, midi_bytes(segments, beats, key))
 
 
 def _csv_text(segments: Sequence[Segment], confidences: list) -> str:
@@ -65,13 +80,28 @@ def _csv_text(segments: Sequence[Segment], confidences: list) -> str:
 
 
 def _json_text(
-    segments: Sequence[Segment], confidences: list, seconds: float, metadata: Mapping[str, str]
+    segments: Sequence[Segment],
+    confidences: list,
+    seconds: float,
+    metadata: Mapping[str, str],
+    beats: Beats,
+    key: Key | None,
 ) -> str:
     rows = [
         {**segment._asdict(), "confidence": confidence}
         for segment, confidence in zip(segments, confidences, strict=True)
     ]
-    content = {"format": JSON_FORMAT, **metadata, "duration": seconds, "segments": rows}
+    content = {
+        "format": JSON_FORMAT,
+        **metadata,
+        "duration": seconds,
+        "key": key and key_name(key),
+        "tempo": beats.tempo,
+        "metre": beats.metre if beats.times else None,
+        "beats": list(beats.times),
+        "downbeats": list(beats.downbeats),
+        "segments": rows,
+    }
     return json.dumps(content, indent=1) + "\n"
 
 
@@ -81,15 +111,19 @@ def _jams_text(
     seconds: float,
     metadata: Mapping[str, str],
     name: str,
+    beats: Beats,
+    key: Key | None,
 ) -> str:
-    """A JAMS file with one `chord_harte` annotation; it has no word for unknown: that is a gap."""
+    """A JAMS file with a `chord_harte` annotation, which has no word for unknown: that is a gap;
+    where they are known, one of `beat` (its values are positions in the bar), `tempo` and
+    `key_mode`."""
     data = [
-        {
-            "time": max(segment.start, 0.0),
-            "duration": segment.end - max(segment.start, 0.0),
-            "value": harte_spelling(segment.label),
-            "confidence": confidence,
-        }
+        _observation(
+            max(segment.start, 0.0),
+            segment.end - max(segment.start, 0.0),
+            harte_spelling(segment.label),
+            confidence,
+        )
         for segment, confidence in zip(segments, confidences, strict=True)
         if segment.end > 0 and encode(segment.label) != UNKNOWN
     ]
@@ -99,18 +133,27 @@ def _jams_text(
         "version": "",
         "corpus": "",
         "annotation_tools": metadata.get("tool", "audiotrain"),
-        "annotation_rules": "Harte et al., ISMIR 2005",
         "validation": "",
         "data_source": "program",
     }
-    annotation = {
-        "namespace": "chord_harte",
-        "annotation_metadata": about,
-        "time": 0.0,
-        "duration": seconds,
-        "data": data,
-        "sandbox": {},
-    }
+    found = {"chord_harte": data}
+    if beats.tempo is not None:
+        pairs = zip(beats.times, beats.positions(), strict=True)
+        found["beat"] = [_observation(time, 0.0, position) for time, position in pairs]
+        found["tempo"] = [_observation(0.0, seconds, beats.tempo, 1.0)]
+    if key is not None:
+        found["key_mode"] = [_observation(0.0, seconds, key_name(key))]
+    annotations = [
+        {
+            "namespace": namespace,
+            "annotation_metadata": {**about, "annotation_rules": _RULES.get(namespace, "")},
+            "time": 0.0,
+            "duration": seconds,
+            "data": observations,
+            "sandbox": {},
+        }
+        for namespace, observations in found.items()
+    ]
     file_metadata = {
         "title": metadata.get("title", Path(name).stem),
         "artist": metadata.get("artist", ""),
@@ -119,8 +162,17 @@ def _jams_text(
         "identifiers": {},
         "jams_version": "0.3.5",
     }
-    content = {"annotations": [annotation], "file_metadata": file_metadata, "sandbox": {}}
+    content = {"annotations": annotations, "file_metadata": file_metadata, "sandbox": {}}
     return json.dumps(content, indent=1) + "\n"
+
+
+_RULES = {"chord_harte": "Harte et al., ISMIR 2005"}
+
+
+def _observation(
+    time: float, duration: float, value: str | float, confidence: float | None = None
+) -> dict[str, Any]:
+    return {"time": time, "duration": duration, "value": value, "confidence": confidence}
 
 
 # Shorthands that the JAMS namespace lacks, by degrees or on the next smaller one.
@@ -159,15 +211,21 @@ def harte_spelling(label: str) -> str:
     return f"{root}:{spelled}{bass}"
 
 
-def midi_bytes(segments: Sequence[Segment]) -> bytes:
+def midi_bytes(
+    segments: Sequence[Segment], beats: Beats = NO_BEATS, key: Key | None = None
+) -> bytes:
     """A MIDI file: each chord in close position around middle C over its bass note, piano; labels
-    are written as lyrics.
+    are written as lyrics. Beats give its tempo map and bars, the key its key signature.
     """
     try:
         import pretty_midi
     except ImportError:
         raise ImportError("writing MIDI needs pretty_midi: pip install pretty_midi") from None
-    song = pretty_midi.PrettyMIDI()
+    song = pretty_midi.PrettyMIDI(_tempo_map(beats))
+    if key is not None:
+        tonic, mode = key
+        number = tonic + (12 if mode == "minor" else 0)
+        song.key_signature_changes.append(pretty_midi.KeySignature(number, 0.0))
     piano = pretty_midi.Instrument(program=0, name="chords")
     for start, end, label in segments:
         song.lyrics.append(pretty_midi.Lyric(label, start))
@@ -177,6 +235,40 @@ def midi_bytes(segments: Sequence[Segment]) -> bytes:
     file = io.BytesIO()
     song.write(file)
     return file.getvalue()
+
+
+def _tempo_map(beats: Beats) -> io.BytesIO | None:
+    """A MIDI file of no notes with a beat of its own length at each of `beats`, and a time
+    signature wherever a bar has another number of beats; None without beats.
+
+    What is before the first beat is beats of about its length in the first bar.
+    """
+    import mido
+
+    if beats.tempo is None:
+        return None
+    times = np.asarray(beats.times)
+    lead = max(1, round(times[0] * beats.tempo / 60)) if times[0] > 0 else 0
+    times = np.concatenate([np.linspace(0.0, times[0], lead, endpoint=False), times])
+    starts = sorted({0, *np.searchsorted(times, beats.downbeats).tolist()})
+    sizes = [*np.diff(starts).tolist(), beats.metre]
+    ticks = TICKS * 4 // beats.unit  # of a beat
+    track, begun, size = mido.MidiTrack(), 0, None
+    for beat, micros in enumerate(np.diff(np.rint(times * 1e6)).tolist()):
+        is_new = beat in starts and sizes[starts.index(beat)] != size
+        if is_new:
+            size = int(sizes[starts.index(beat)])
+            signature = {"numerator": size, "denominator": beats.unit}
+            since = ticks * (beat - begun)
+            track.append(mido.MetaMessage("time_signature", **signature, time=since))
+            begun = beat
+        tempo = min(round(micros * TICKS / ticks), LONGEST_TEMPO)
+        track.append(mido.MetaMessage("set_tempo", tempo=tempo, time=ticks * (beat - begun)))
+        begun = beat
+    file = io.BytesIO()
+    mido.MidiFile(ticks_per_beat=TICKS, tracks=[track]).save(file=file)
+    file.seek(0)
+    return file
 
 
 def voicing(label: str) -> list[int]:

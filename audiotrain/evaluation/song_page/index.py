@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from html import escape
 
 from audiotrain.evaluation.song_page.document import ASSETS, document
-from audiotrain.evaluation.song_page.song import Song, tempo
+from audiotrain.evaluation.song_page.song import Song
 from audiotrain.music.chord_names import pitch_names
 from audiotrain.utils.text import clock
 
@@ -21,7 +21,7 @@ def _row(song: Song, address: str) -> str:
     if song.key is not None:
         tonic, mode = song.key
         about.insert(0, f"{pitch_names(tonic, mode)[tonic]} {mode}")
-    if (beats := tempo(song.beats)) is not None:
+    if (beats := song.beats.tempo) is not None:
         about.append(f"{beats:.0f} bpm")
     return (
         f'<li><a href="{escape(address)}">{escape(song.title)}</a>'

@@ -135,7 +135,13 @@ def predict(settings: PredictSettings) -> list[Path]:
                 pages.add(path, source, prediction)
                 continue
             writers.write(
-                path, prediction.segments, prediction.confidences, prediction.seconds, about
+                path,
+                prediction.segments,
+                prediction.confidences,
+                prediction.seconds,
+                about,
+                prediction.beats,
+                prediction.key,
             )
         written += paths
         speed = prediction.seconds / max(time.monotonic() - begun, 1e-9)

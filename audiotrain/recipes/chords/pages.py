@@ -76,7 +76,14 @@ class PageWriter:
 
 def song_of(prediction: "Prediction", title: str) -> Song:
     """A prediction as a page shows it."""
-    return Song(title, prediction.segments, prediction.seconds, prediction.confidences)
+    return Song(
+        title,
+        prediction.segments,
+        prediction.seconds,
+        prediction.confidences,
+        prediction.beats,
+        prediction.key,
+    )
 
 
 def framed(prediction: "Prediction") -> str:

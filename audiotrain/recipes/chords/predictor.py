@@ -12,9 +12,11 @@ import numpy as np
 
 from audiotrain.features import audio as audio_files
 from audiotrain.features import extract
+from audiotrain.features.beats import find_beats
 from audiotrain.features.onsets import Onsets, step_of, to_onsets
 from audiotrain.features.tuning import tuning_of
 from audiotrain.models.chords.model import ChordModelSettings, FrameChordModel
+from audiotrain.music.beats import NO_BEATS, Beats
 from audiotrain.music.chord_classes import (
     CHORD_TYPES,
     HEAD_SIZES,
@@ -22,6 +24,7 @@ from audiotrain.music.chord_classes import (
     BassRule,
     decode,
 )
+from audiotrain.music.keys import Key, key_of
 from audiotrain.music.segments import Segment, frames_to_segments
 from audiotrain.recipes.chords import decoding
 from audiotrain.recipes.chords.songs import SILENCE, FeatureSettings, Song, decibels
@@ -41,13 +44,16 @@ WINDOWS_AT_ONCE = 16
 
 @dataclass(frozen=True)
 class Prediction:
-    """Chords of one recording: segments, a confidence in 0..1 for each, its seconds, and the tuning
-    that was assumed, in semitones above A = 440 Hz."""
+    """Chords of one recording: segments, a confidence in 0..1 for each, its seconds, the tuning
+    that was assumed, in semitones above A = 440 Hz, its beats, and its key (the tonic's pitch class
+    and the mode; None without chords)."""
 
     segments: list[Segment]
     confidences: list[float]
     seconds: float
     tuning: float = 0.0
+    beats: Beats = NO_BEATS
+    key: Key | None = None
     source: Path | None = field(default=None, repr=False, compare=False)  # of a file
 
     def _repr_html_(self) -> str:
@@ -150,8 +156,8 @@ class FrameRecognizer:
         tuning: float = 0.0,
         analysis: Analysis | None = None,
     ) -> Prediction:
-        """The chords of a file, or of mono samples at the model's rate, of any length; they change
-        where a note begins.
+        """The chords, beats and key of a file, or of mono samples at the model's rate, of any
+        length; chords change where a note begins.
 
         `tuning` is in semitones above A = 440 Hz. `on_progress` is called now and then with the
         seconds analysed since the last call. An `analysis` of the audio is not computed again.
@@ -166,11 +172,18 @@ class FrameRecognizer:
         for posteriors, classes in decoding.decode_stream(pieces, cost):
             labels += [decode(chord, bass) for chord in classes.tolist()]
             confidences.append(decoding.confidences(posteriors, classes))
-        moved = self._snapping(analysis.onsets.strengths())
+        onsets = analysis.onsets
+        moved = self._snapping(onsets.strengths())
         sure, frame_seconds = np.concatenate(confidences), self.settings.frame_seconds
         prediction = to_prediction(labels, sure, frame_seconds, analysis.seconds, moved)
-        source = None if isinstance(audio, np.ndarray) else Path(audio)
-        return replace(prediction, tuning=analysis.tuning, source=source)
+        segments = prediction.segments
+        return replace(
+            prediction,
+            beats=find_beats(onsets.strengths(), onsets.low_strengths(), onsets.step, segments),
+            key=key_of(segments),
+            tuning=analysis.tuning,
+            source=None if isinstance(audio, np.ndarray) else Path(audio),
+        )
 
     def _reported(
         self, pieces: Iterable[np.ndarray], on_progress: Callable[[float], None] | None

@@ -193,9 +193,11 @@ class PredictSettings(ModelSettings, common.PredictSettings):
     output: Path | None = None
     """folder for the results; default: beside each audio file"""
     formats: Annotated[
-        tuple[Literal["lab", "jams", "mid", "csv", "json", "html"], ...], Field(min_length=1)
+        tuple[Literal["lab", "jams", "mid", "csv", "json", "chordpro", "html"], ...],
+        Field(min_length=1),
     ] = ("lab",)
-    """what to write; html: a page to play along with, of several songs also an index.html"""
+    """what to write; chordpro: a grid of bars; html: a page to play along with, of several songs
+    also an index.html"""
     sound_megabytes: Annotated[float, Field(ge=0, le=100)] = 20.0
     """sound inside a page of html; longer sound is written beside it"""
     decoding: Literal["viterbi", "argmax"] = "viterbi"

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import re
+from dataclasses import replace
 
 import mir_eval
 import numpy as np
@@ -13,7 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from audiotrain.datasets.chords import billboard, readers, writers
+from audiotrain.music.beats import Beats
 from audiotrain.music.chord_classes import CHORD_TYPES, HEAD_SIZES, decode, encode
+from audiotrain.music.keys import key_name
 from audiotrain.music.segments import Segment
 
 ALL_LABELS = ["N"] + [
@@ -313,6 +316,113 @@ def test_jams_is_valid_and_keeps_confidences(tmp_path):
         assert row["confidence"] == pytest.approx(confidence)
         assert row["time"] >= 0
         assert row["duration"] == 1.0
+
+
+BEATS = Beats([0.4, 1.0, 1.6, 2.2, 2.8, 3.4, 4.0, 4.5], [1.0, 2.8], metre=3)
+
+
+def test_json_has_beats_and_key(tmp_path):
+    readers.write(tmp_path / "x.json", SEGMENTS, beats=BEATS, key=(3, "minor"))
+    content = json.loads((tmp_path / "x.json").read_text())
+    assert content["beats"] == BEATS.times
+    assert content["downbeats"] == BEATS.downbeats
+    assert (content["key"], content["metre"], content["tempo"]) == ("Eb:minor", 3, 100.0)
+    assert readers.read(tmp_path / "x.json").problems == []
+    readers.write(tmp_path / "y.json", SEGMENTS)
+    bare = json.loads((tmp_path / "y.json").read_text())
+    assert (bare["beats"], bare["key"], bare["metre"], bare["tempo"]) == ([], None, None, None)
+
+
+# What the schemas of JAMS 0.3.5 allow as value and confidence of a namespace's observations.
+JAMS_KEY = re.compile(
+    r"N|[A-G][b#]?(:(major|minor|ionian|dorian|phrygian|lydian|mixolydian|aeolian|locrian))?"
+)
+
+
+def test_jams_has_beats_tempo_and_key(tmp_path):
+    readers.write(tmp_path / "x.jams", SEGMENTS, duration=5.0, beats=BEATS, key=(6, "minor"))
+    content = json.loads((tmp_path / "x.jams").read_text())
+    found = {one["namespace"]: one["data"] for one in content["annotations"]}
+    assert list(found) == ["chord_harte", "beat", "tempo", "key_mode"]
+    assert [row["time"] for row in found["beat"]] == BEATS.times
+    assert [row["value"] for row in found["beat"]] == [3, 1, 2, 3, 1, 2, 3, 4]
+    (tempo,) = found["tempo"]
+    assert (tempo["value"], tempo["duration"]) == (100.0, 5.0)
+    assert 0 <= tempo["confidence"] <= 1
+    (key,) = found["key_mode"]
+    assert key["value"] == "F#:minor"
+    for tonic in range(12):
+        for mode in ("major", "minor"):
+            assert JAMS_KEY.fullmatch(key_name((tonic, mode)))
+    annotation = readers.read(tmp_path / "x.jams")
+    assert [segment.label for segment in annotation.segments] == [s.label for s in SEGMENTS]
+
+
+def test_midi_has_the_beats_as_its_tempo_map_and_the_key(tmp_path):
+    pretty_midi = pytest.importorskip("pretty_midi")
+    for metre in (3, 6):
+        readers.write(
+            tmp_path / "x.mid", SEGMENTS, beats=replace(BEATS, metre=metre), key=(3, "minor")
+        )
+        song = pretty_midi.PrettyMIDI(str(tmp_path / "x.mid"))
+        beats, bars = song.get_beats(), song.get_downbeats()
+        if metre == 3:
+            assert beats[1:7] == pytest.approx(BEATS.times[:6], abs=1e-4)  # to the last note
+            assert bars[1:3] == pytest.approx(BEATS.downbeats, abs=1e-4)
+        signature = song.time_signature_changes[-1]
+        assert signature.denominator == {3: 4, 6: 8}[metre]
+        (key,) = song.key_signature_changes
+        assert pretty_midi.key_number_to_key_name(key.key_number) == "Eb minor"
+        starts = [note.start for note in song.instruments[0].notes]
+        known = [segment.start for segment in SEGMENTS if segment.label not in "NX"]
+        assert sorted(set(starts)) == pytest.approx(known, abs=1e-3)
+
+
+def test_chordpro_is_a_grid_of_bars(tmp_path):
+    segments = [
+        Segment(0.0, 0.9, "N"),
+        Segment(0.9, 2.3, "Eb:maj/3"),
+        Segment(2.3, 2.4, "Ab:min7"),
+        Segment(2.4, 2.8, "X"),
+        Segment(2.8, 5.0, "Bb:hdim7"),
+    ]
+    metadata = {"title": "a {b}\nc"}
+    readers.write(
+        tmp_path / "x.chordpro", segments, metadata=metadata, beats=BEATS, key=(3, "major")
+    )
+    assert (tmp_path / "x.chordpro").read_text().splitlines() == [
+        "{title: a b c}",
+        "{key: Eb}",
+        "{tempo: 100}",
+        "{time: 3/4}",
+        "",
+        '{start_of_grid: shape="4x3"}',
+        "| N.C. | Eb/G . Abm7~N.C. | Bbm7b5 . . | . |.",
+        "{end_of_grid}",
+    ]
+    readers.write(tmp_path / "y.chordpro", SEGMENTS)
+    lines = (tmp_path / "y.chordpro").read_text().splitlines()
+    assert lines[:3] == ["{title: y}", "", '{start_of_grid: shape="4x4"}']
+
+
+# A cell of a grid: `.`, or chords as ChordPro's documentation spells them, joined by `~`.
+CHORDPRO_CHORD = r"N\.C\.|[A-G][b#]?(m|maj|dim|aug|sus|add)*[\d#b()a-z]*(/[A-G][b#]?)?"
+
+
+def test_chordpro_cells_are_chords_dots_and_bar_lines(tmp_path):
+    segments = [Segment(float(n), n + 1.0, label) for n, label in enumerate(ALL_LABELS)]
+    times = np.arange(len(segments)).astype(float).tolist()
+    readers.write(tmp_path / "x.chordpro", segments, beats=Beats(times, times[::4]))
+    lines = (tmp_path / "x.chordpro").read_text().splitlines()
+    grid = lines[lines.index('{start_of_grid: shape="4x4"}') + 1 : lines.index("{end_of_grid}")]
+    tokens = [token for line in grid for token in line.split()]
+    cells = [token for token in tokens if not token.startswith("|")]
+    assert {token for token in tokens if token.startswith("|")} == {"|", "|."}
+    assert len(cells) == len(segments)
+    for cell in cells:
+        for name in cell.split("~"):
+            assert name == "." or re.fullmatch(CHORDPRO_CHORD, name), name
+    assert sum(cell != "." for cell in cells) > 25
 
 
 def test_jams_library_agrees(tmp_path):

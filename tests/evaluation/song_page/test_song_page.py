@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from audiotrain.evaluation.song_page import index, song, sound
-from audiotrain.evaluation.song_page.song import Neighbours, Song, grid
+from audiotrain.evaluation.song_page.song import Neighbours, Song
 from audiotrain.features import audio
+from audiotrain.music.beats import NO_BEATS, Beats, grid
 from audiotrain.music.chord_classes import encode
 from audiotrain.music.chord_names import chord_name
 from audiotrain.music.segments import Segment, read_lab
@@ -36,7 +37,7 @@ def made(labels=LABELS, key=(0, "major"), title=EVIL):
     seconds = segments[-1].end
     sure = [0.35 if number == 1 else 0.9 for number in range(len(segments))]
     beats = np.arange(0, seconds, BEAT).tolist()
-    return Song(title, segments, seconds, sure, beats, beats[::4], 4, key)
+    return Song(title, segments, seconds, sure, Beats(beats, beats[::4]), key)
 
 
 def tone(seconds):
@@ -82,17 +83,17 @@ def test_an_index_lists_songs_as_text(tmp_path):
 
 
 def test_bars_follow_beats_and_go_on_beyond_them():
-    assert grid([1.0, 1.5, 2.0, 2.5], [1.5], 4.0, 4) == (
+    assert grid(Beats([1.0, 1.5, 2.0, 2.5], [1.5]), 4.0) == (
         [[0.0, 0.5, 1.0], [1.5, 2.0, 2.5, 3.0], [3.5]],
         True,
     )
-    bars, counted = grid([], [], 5.0, 4)
+    bars, counted = grid(NO_BEATS, 5.0)
     assert not counted
     assert [bar[0] for bar in bars] == [0.0, 2.0, 4.0]
-    bars, _ = grid(np.arange(0, 60, 0.5).tolist(), [0.0], 60.0, 3)
+    bars, _ = grid(Beats(np.arange(0, 60, 0.5).tolist(), [0.0], metre=3), 60.0)
     assert {len(bar) for bar in bars} == {3}
     for seconds in (0.01, 0.5, 1.0):
-        assert grid([], [], seconds, 4)[0][0][0] == 0.0
+        assert grid(NO_BEATS, seconds)[0][0][0] == 0.0
 
 
 def test_sound_is_embedded_or_written_beside(tmp_path):

@@ -527,7 +527,7 @@ def test_predict_writes_every_format_for_every_file_of_a_folder(run, data, tmp_p
     shutil.copy(data / "song0.wav", source / "one.wav")
     shutil.copy(data / "song1.wav", source / "album" / "02. two.wav")
     (source / "album" / "cover.jpg").write_bytes(b"picture")
-    formats = ["lab", "jams", "mid", "csv", "json"]
+    formats = ["lab", "jams", "mid", "csv", "json", "chordpro"]
     words = ["predict", source, "--checkpoint", run, "--output", tmp_path / "out", "--formats"]
     assert command(*words, *formats) == 0
     found = {p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*.*")}
