@@ -12,8 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [
     "README.md",
     "benchmarks/README.md",
-    "benchmarks/RESULTS.md",
-    *(path.relative_to(ROOT).as_posix() for path in sorted(ROOT.glob("docs/*.md"))),
+    *(path.relative_to(ROOT).as_posix() for path in sorted(ROOT.glob("docs/**/*.md"))),
     *(path.relative_to(ROOT).as_posix() for path in sorted(ROOT.glob("examples/*.py"))),
 ]
 FILE = re.compile(r"(?<![\w/.])(?:audiotrain|tests|benchmarks|examples|docs)/[\w/*.-]*\w")

@@ -5,7 +5,7 @@ become vector code under mx.compile: exp is 11 times as fast, softmax and logsum
 times (24 x 6 x 108 x 108 elements, one core). A compiled kernel also computes anew, for each
 element that it writes, what it broadcasts (the root of a variance), and a comparison there (relu)
 branches: linear, layer_norm and convolve are written around that, which pays inside a compiled
-training step (benchmarks/RESULTS.md). Checked with MLX 0.32 on x86-64.
+training step (docs/figures.md). Checked with MLX 0.32 on x86-64.
 
 Largest difference to float64, for inputs of up to 20 (exp, logsumexp, softmax, gelu) and normal
 ones of 768 inputs (linear, layer_norm) or 5 x 64 (convolve); MLX's own in brackets:

@@ -56,17 +56,17 @@ class SampleError(ValueError):
 class DataLoader:
     """Batches of `dataset`, one pass per `iter`, each pass a new epoch.
 
-    num_workers     0 loads in the calling thread; otherwise `worker_type` "thread" or "process"
-                    (forkserver; dataset, cpu_transforms and collate_fn must then be picklable).
-                    At most prefetch_factor * num_workers batches are in preparation or waiting.
-    cpu_transforms  a callable or a list of them, `item -> item`, in the workers, NumPy only; one
-                    whose second parameter is named `rng` gets the sample's generator too.
-    collate_fn      list of items -> batch, in the workers; None is `default_collate`.
-    mlx_transforms  a callable or a list of them, `batch -> batch`, in the calling thread; None
-                    turns NumPy leaves into mx.array, an empty tuple leaves them alone.
-    sampler         a `samplers.Sampler` of indices, instead of `shuffle`.
-    batch_sampler   one of whole batches, instead of `batch_size`, `shuffle` and `drop_last`.
-    persistent_workers  keeps the workers, and a process's copy of the dataset, between passes.
+    - `num_workers`: 0 loads in the calling thread; otherwise `worker_type` "thread" or "process"
+      (forkserver; dataset, cpu_transforms and collate_fn must then be picklable). At most
+      prefetch_factor * num_workers batches are in preparation or waiting.
+    - `cpu_transforms`: a callable or a list of them, `item -> item`, in the workers, NumPy only;
+      one whose second parameter is named `rng` gets the sample's generator too.
+    - `collate_fn`: list of items -> batch, in the workers; None is `default_collate`.
+    - `mlx_transforms`: a callable or a list of them, `batch -> batch`, in the calling thread; None
+      turns NumPy leaves into mx.array, an empty tuple leaves them alone.
+    - `sampler`: a `samplers.Sampler` of indices, instead of `shuffle`.
+    - `batch_sampler`: one of whole batches, instead of `batch_size`, `shuffle` and `drop_last`.
+    - `persistent_workers`: keeps the workers, and a process's copy of the dataset, between passes.
 
     Under `mlx.launch` the Trainer has each rank load its share: `batch_size` is per rank, and batch
     n of all ranks together has the samples, augmented alike, that batch n of a single process with

@@ -1,0 +1,195 @@
+"""The snippets in docs/ run.
+
+Python blocks of a page run one after the other in a folder of data, YAML blocks that begin with
+`# NAME.yaml` are files there, and JSON blocks are read. Of a shell block each command of audiotrain
+must have such settings, and those marked `<!-- run -->` are run with a small model. A comment
+before a block says why it does not run, `<!-- not run: why -->`, or makes what a reader has,
+`<!-- setup (Python) -->`. docs/functional.md runs as a doctest.
+"""
+
+import functools
+import importlib
+import json
+import re
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import tiny_chords
+import tiny_clap
+import tiny_clips
+
+import audiotrain
+from audiotrain.__main__ import COMMANDS
+from audiotrain.recipes.common import cli
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCTESTS = ROOT / "docs/functional.md"
+PAGES = sorted(page for page in ROOT.glob("docs/**/*.md") if page != DOCTESTS)
+BLOCK = re.compile(
+    r"^<!-- setup\n(?P<setup>.*?)-->|"
+    r"^(?:<!-- (?P<mark>run|not run: [^\n]+) -->\n)?```(?P<language>\w+)\n(?P<code>.*?)^```$",
+    re.MULTILINE | re.DOTALL,
+)
+RECIPES = {"chords": tiny_chords, "clap": tiny_clap, "classify": tiny_clips}
+# A small model in place of the default one, for commands that train.
+SMALL = {
+    "chords": [*tiny_chords.TINY, *tiny_chords.STEPS],
+    "clap": [*tiny_clap.TINY, *tiny_clap.STEPS],
+    "classify": tiny_clips.STATISTICS,
+}
+
+
+@dataclass(frozen=True)
+class Block:
+    """A block of a page: its language ("setup" for hidden Python), its mark, its text."""
+
+    language: str
+    mark: str
+    code: str
+
+    @property
+    def runs(self) -> bool:
+        return not self.mark.startswith("not run")
+
+
+def blocks(page: Path) -> list[Block]:
+    found = [match.groupdict("") for match in BLOCK.finditer(page.read_text(encoding="utf-8"))]
+    return [
+        Block(
+            "setup" if one["setup"] else one["language"], one["mark"], one["setup"] or one["code"]
+        )
+        for one in found
+    ]
+
+
+def commands(block: Block) -> list[list[str]]:
+    """The words of each audiotrain command of a shell block, without what starts it."""
+    found = []
+    for line in block.code.replace("\\\n", " ").splitlines():
+        for part in re.split(r"&&|;", line):
+            words = shlex.split(part, comments=True)
+            if "audiotrain" in words:
+                found.append(words[words.index("audiotrain") + 1 :])
+            elif module := next((w for w in words if w.startswith("audiotrain.recipes.")), None):
+                found.append([module.split(".")[2], *words[words.index(module) + 1 :]])
+    return found
+
+
+def load(words: list[str]) -> None:
+    """Read a command's settings; what is wrong with them is an error."""
+    name, *rest = words
+    module = importlib.import_module(f"audiotrain.{COMMANDS[name][0]}")
+    if rest == ["--help"] or name not in RECIPES:
+        try:
+            code = module.main(["--help"])
+        except SystemExit as done:
+            code = done.code or 0
+        assert code == 0
+        return
+    recipe = importlib.import_module(f"audiotrain.recipes.{name}.commands").COMMANDS
+    command, flags = audiotrain.config.choose_command(rest, tuple(recipe), "train")
+    cli.load_settings(name, recipe, command, flags)
+
+
+PAGES_WITH = {
+    language: [page for page in PAGES if any(b.language == language for b in blocks(page))]
+    for language in ("sh", "python")
+}
+named = functools.partial(pytest.mark.parametrize, ids=lambda page: page.stem)
+
+
+@named("page", PAGES_WITH["sh"])
+def test_commands_have_these_settings(page, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    for block in blocks(page):
+        if block.language == "sh":
+            for words in commands(block):
+                load(words)
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """An empty folder to run in; recipes cache below it, and neither compile nor draw."""
+    monkeypatch.chdir(tmp_path)
+    for recipe in RECIPES.values():
+        recipe.make_quick(monkeypatch)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    return tmp_path
+
+
+def fill(place: Path, page: Path) -> None:
+    """The data that a page speaks of."""
+    if page.stem == "chords":
+        tiny_chords.sung(place / "songs", count=8)
+        (place / "song.wav").write_bytes((place / "songs/song0.wav").read_bytes())
+    elif page.stem == "clap":
+        tiny_clap.captioned(place / "captioned")
+    elif page.stem == "classifying":
+        tiny_clips.class_folders(place / "clips", each=10)
+
+
+def start(words: list[str]) -> None:
+    """Run a command, one that trains with a small model."""
+    recipe, *rest = words
+    trains = not rest or rest[0] in ("cv", "pseudo") or rest[0].startswith("-")
+    if trains and recipe == "clap":
+        rest += ["--model.projection-dim", "12"] if "--pretrained" not in rest else []
+    small = SMALL[recipe] if trains else []
+    assert RECIPES[recipe].command(*rest, *small) == 0, words
+
+
+def in_turn(page: Path) -> list[Block]:
+    """The blocks of a page with those that train first."""
+    found = [block for block in blocks(page) if block.runs]
+    trains = [
+        block for block in found if block.mark == "run" and "--output runs/first" in block.code
+    ]
+    return trains + [block for block in found if block not in trains]
+
+
+@named("page", PAGES_WITH["python"] + [ROOT / "docs/classifying.md"])
+def test_snippets_run(page, place):
+    fill(place, page)
+    names: dict = {"__name__": "snippet"}
+    for block in in_turn(page):
+        if block.mark == "run" and block.language == "sh":
+            for words in commands(block):
+                start(words)
+        elif block.language in ("python", "setup"):
+            exec(compile(block.code, f"{page.name}: {block.code[:40]!r}", "exec"), names)
+        elif block.language == "yaml" and (name := re.match(r"# (\w+\.yaml)\n", block.code)):
+            (place / name[1]).write_text(block.code)
+        elif block.language == "json":
+            json.loads(block.code)
+
+
+def test_marks_are_known_and_blocks_are_found():
+    found = [block for page in PAGES for block in blocks(page)]
+    assert len(found) > 45
+    assert sum(block.mark == "run" for block in found) > 10
+    assert sum(block.language == "python" for block in found) > 15
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        marked = [block for block in blocks(page) if block.mark or block.language == "setup"]
+        assert len(marked) == text.count("<!--"), page
+
+
+def test_every_public_name_is_in_the_reference():
+    text = "\n".join(page.read_text(encoding="utf-8") for page in ROOT.glob("docs/reference/*.md"))
+    aliases = "BaseTrainerConfig KaggleTrainerConfig MLXTrainer create_kaggle_trainer".split()
+    missing = [name for name in audiotrain.__all__ if not re.search(rf"\.{name}\b|`{name}`", text)]
+    assert len(audiotrain.__all__) > 40
+    assert missing == []
+    assert all(name in text for name in aliases)
+
+
+def test_examples_in_docstrings_become_code_blocks():
+    pytest.importorskip("griffe", reason="the extra docs brings it")
+    spec = importlib.util.spec_from_file_location("blocks", ROOT / ".mkdocs/doctest_blocks.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    text = "Adds.\n\n>>> 1 + 1\n2\n\nMore."
+    assert module.fenced(text) == "Adds.\n\n```pycon\n>>> 1 + 1\n2\n```\n\nMore."
+    assert module.fenced("Adds.") == "Adds."
