@@ -3,7 +3,6 @@
 The card is a template whose `$names` are those of `slots`.
 """
 
-import importlib.resources
 import string
 from collections.abc import Mapping
 from pathlib import Path
@@ -81,6 +80,7 @@ def trained_on(run: Path) -> dict[str, Any]:
     return {
         "data": None if settings is None or settings.data is None else settings.data.name,
         "composed_songs": None if settings is None else settings.composed_songs,
+        "strummed_songs": None if settings is None else settings.strummed,
         "songs": parts,
     }
 
@@ -144,12 +144,13 @@ def _command(settings: TrainSettings, preset: str | None) -> str:
 
 
 def read_card(path: Path | None) -> string.Template:
-    """The template in a file, by default the package's. ValueError when it cannot be read."""
+    """The template in a file, or of this name beside the presets; by default the package's.
+    ValueError when it cannot be read."""
     if path is None:
-        name = "model_card.md"
-        return string.Template(
-            importlib.resources.files("audiotrain.recipes.chords").joinpath(name).read_text("utf-8")
-        )
+        path = Path(__file__).with_name("model_card.md")
+    beside = PRESETS / path.name
+    if path.parent == Path() and not path.exists() and beside.is_file():
+        path = beside
     try:
         return string.Template(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError) as error:
@@ -163,6 +164,8 @@ def slots(content: Mapping[str, Any]) -> dict[str, str]:
     composed = trained["composed_songs"]
     sources = [f"{trained['data']} ({parts or UNKNOWN})"] if trained["data"] else []
     sources += [f"{composed} songs composed by audiotrain"] if composed else []
+    strummed = trained.get("strummed_songs")
+    sources += [f"{strummed} songs of a strummed guitar"] if strummed else []
     seconds, metrics = training["seconds"], scores.get("corpus", {})
     rows = [metrics, ["---"] * len(metrics), [f"{value:.3f}" for value in metrics.values()]]
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
