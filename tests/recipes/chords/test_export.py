@@ -71,7 +71,8 @@ def test_half_the_precision_gives_the_same_probabilities(run):
 def test_it_says_what_it_was_trained_on_and_how(run, place):
     found = description(run / "export")
     split = json.loads((run / "split.json").read_text("utf-8"))["items"]
-    assert found["trained_on"] == {"data": "data", "composed_songs": 0, "songs": split}
+    composed = {"composed_songs": 0, "strummed_songs": 0}
+    assert found["trained_on"] == {"data": "data", "songs": split} | composed
     assert found["vocabulary"]["chord_type"] == list(CHORD_TYPES)
     assert found["training"]["seconds"] >= 0
     metrics = json.loads((run / "metrics.json").read_text("utf-8"))["viterbi"]["corpus"]
