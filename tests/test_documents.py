@@ -11,6 +11,7 @@ import audiotrain
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [
     "README.md",
+    "CONTRIBUTING.md",
     "benchmarks/README.md",
     *(path.relative_to(ROOT).as_posix() for path in sorted(ROOT.glob("docs/**/*.md"))),
     *(path.relative_to(ROOT).as_posix() for path in sorted(ROOT.glob("examples/*.py"))),
