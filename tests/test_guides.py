@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import soundfile
 import tiny_chords
 import tiny_clap
 import tiny_clips
@@ -123,7 +124,9 @@ def fill(place: Path, page: Path) -> None:
     """The data that a page speaks of."""
     if page.stem == "chords":
         tiny_chords.sung(place / "songs", count=8)
-        (place / "song.wav").write_bytes((place / "songs/song0.wav").read_bytes())
+        (place / "album").mkdir()
+        for name in ("song.wav", "song.mp3", "album/song.wav"):
+            soundfile.write(place / name, *soundfile.read(place / "songs/song0.wav"))
     elif page.stem == "clap":
         tiny_clap.captioned(place / "captioned")
     elif page.stem == "classifying":
