@@ -28,7 +28,7 @@ METRE_BEATS = {4: BEATS, 6: (BEATS[0], 0.65), 3: (0.6, BEATS[1])}
 SHIFT, RESTART = 8.0, 14.0  # nats: a bar that begins at another beat, or at another pulse
 # A chord's root stays for so many beats, the mean over a song: a tempo is judged by the pace of
 # its chords, so that songs are treated alike at any speed.
-CHORD_BEATS, CHORD_SPREAD, CHORD_WEIGHT = 2.6, 0.35, 0.7
+CHORD_BEATS, CHORD_SPREAD, CHORD_WEIGHT = 2.8, 0.35, 0.5
 TYPICAL_BEAT = 0.6  # seconds, where too few chords change
 FEWEST_CHANGES = 4
 MIN_SCORE = 0.4  # nats a second: less is no beat
