@@ -39,8 +39,12 @@ def chordpro_text(
     bars, _ = grid(beats, seconds)
     cells = iter(_cells(segments, [time for bar in bars for time in bar], key))
     written = [" ".join(next(cells) for _ in bar) for bar in bars]
-    size = beats.metre if beats.times else len(bars[0])
-    lines += ["", f'{{start_of_grid: shape="{BARS_A_LINE}x{size}"}}']
+    cells_a_line = max(
+        sum(map(len, bars[first : first + BARS_A_LINE]))
+        for first in range(0, len(bars), BARS_A_LINE)
+    )
+    size = max(beats.metre if beats.times else len(bars[0]), -(-cells_a_line // BARS_A_LINE))
+    lines += ["", f'{{start_of_grid: shape="{BARS_A_LINE}x{size}"}}']  # room for irregular bars
     for first in range(0, len(written), BARS_A_LINE):
         end = "|" if first + BARS_A_LINE < len(written) else "|."
         lines.append(f"| {' | '.join(written[first : first + BARS_A_LINE])} {end}")

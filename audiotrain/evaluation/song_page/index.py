@@ -17,7 +17,7 @@ def page(songs: Sequence[Song], addresses: Sequence[str], title: str = "Songs") 
 
 
 def _row(song: Song, address: str) -> str:
-    about = [clock(round(song.seconds))]
+    about = [clock(int(song.seconds))]
     if song.key is not None:
         tonic, mode = song.key
         about.insert(0, f"{pitch_names(tonic, mode)[tonic]} {mode}")

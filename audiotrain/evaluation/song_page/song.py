@@ -19,7 +19,6 @@ from audiotrain.music.keys import Key
 from audiotrain.music.segments import Segment
 
 SCRIPTS = ("elements.js", "player.js", "theory.js", "diagrams.js", "chart.js", "edit.js", "song.js")
-SIGN = '<meta name="generator" content="audiotrain song">'  # of a page that may be replaced
 UNSURE = 0.5  # a confidence below it is shown
 
 

@@ -45,6 +45,11 @@ def embedded(blocks: Iterable[np.ndarray], rate: int, kbits: float) -> dict[str,
     return {"type": kind, "base64": base64.b64encode(target.getvalue()).decode()}
 
 
+def fits(seconds: float, megabytes: float, kbits: float = KBITS) -> bool:
+    """Whether that much sound is embedded in a page of at most `megabytes` of sound."""
+    return seconds * kbits * 125 <= megabytes * 1e6
+
+
 def for_page(
     source: str | Path | np.ndarray, rate: int, seconds: float, megabytes: float, beside: Path
 ) -> dict[str, str]:
@@ -61,7 +66,7 @@ def for_page(
         rate = RATE
         blocks = audio.stream(source, rate)
     kbits = KBITS if rate >= 32000 else 64
-    if seconds * kbits * 125 <= megabytes * 1e6:
+    if fits(seconds, megabytes, kbits):
         return embedded(blocks, rate, kbits)
     first = next(iter(blocks), np.zeros(0, np.float32))  # a source that cannot be read leaves none
     with replacing(beside) as partial:

@@ -151,10 +151,13 @@ def predict(settings: PredictSettings) -> list[Path]:
         if settings.timeline:
             print(plots.timeline(prediction.segments, rows=4), flush=True)
     bar.close()
-    written += pages.close()
+    indexes = pages.close()
+    written += indexes
     if not written:
         raise ValueError(f"none of {len(targets)} files can be read: {problems[0]}")
     split.print_left_out(problems, len(targets), "files")
+    for index in indexes:
+        print(f"all songs: {index}")
     return written
 
 

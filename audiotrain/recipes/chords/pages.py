@@ -57,9 +57,10 @@ class PageWriter:
 
     def _write(self, number: int) -> None:
         path, source, about = self._pages[number]
-        found = sound.for_page(
-            source, sound.RATE, about.seconds, self._megabytes, path.with_suffix(SOUND_SUFFIX)
-        )
+        beside = path.with_suffix(SOUND_SUFFIX)
+        if not sound.fits(about.seconds, self._megabytes):
+            print(f"{path}: writing its sound to {beside.name}; keep both files in one folder")
+        found = sound.for_page(source, sound.RATE, about.seconds, self._megabytes, beside)
         write(path, song.page(about, found, self._neighbours(number)))
 
     def _neighbours(self, number: int) -> Neighbours:
@@ -92,7 +93,7 @@ def framed(prediction: "Prediction") -> str:
     source = prediction.source
     about = song_of(prediction, source.stem if source else "Song")
     found = None
-    if source is not None and about.seconds * sound.KBITS * 125 <= FRAME_MEGABYTES * 1e6:
+    if source is not None and sound.fits(about.seconds, FRAME_MEGABYTES):
         with contextlib.suppress(AudioError):
             found = sound.for_page(source, sound.RATE, about.seconds, FRAME_MEGABYTES, source)
     return song.frame(song.page(about, found))

@@ -405,6 +405,15 @@ def test_chordpro_is_a_grid_of_bars(tmp_path):
     assert lines[:3] == ["{title: y}", "", '{start_of_grid: shape="4x4"}']
 
 
+def test_chordpro_grids_have_room_for_irregular_bars(tmp_path):
+    times = np.arange(20).astype(float).tolist()
+    irregular = Beats(times, [0.0, 5.0, 9.0, 13.0, 17.0])  # of 5, 4, 4, 4 and 3 beats
+    readers.write(tmp_path / "x.chordpro", [Segment(0.0, 20.0, "C:maj")], beats=irregular)
+    lines = (tmp_path / "x.chordpro").read_text().splitlines()
+    first = lines.index('{start_of_grid: shape="4x5"}') + 1
+    assert sum(cell in ("C", ".") for cell in lines[first].split()) == 17  # more than 4 x 4
+
+
 # A cell of a grid: `.`, or chords as ChordPro's documentation spells them, joined by `~`.
 CHORDPRO_CHORD = r"N\.C\.|[A-G][b#]?(m|maj|dim|aug|sus|add)*[\d#b()a-z]*(/[A-G][b#]?)?"
 

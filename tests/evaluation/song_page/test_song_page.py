@@ -353,6 +353,35 @@ OVERFLOWING = """
 """
 
 
+# Names that are wider than their beats.
+CROWDED = """
+[...document.querySelectorAll('.chord')].filter(one => {
+  const text = document.createRange();
+  text.selectNodeContents(one);
+  const [box, room] = [text.getBoundingClientRect(), one.getBoundingClientRect()];
+  return box.right > room.right + 0.5;
+}).map(one => one.textContent)
+"""
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("sure", [0.35, 0.9])
+def test_names_fit_into_their_beats(window, tmp_path, width, sure):
+    """A bar with a chord on each beat, and one with a last beat of its own."""
+    labels = "F#:min7 Gb:min B:sus2 Db:min F#:min C:maj Bb:maj7 G:sus2".split()
+    starts = [0.0, 0.5, 1.0, 1.5, 2.0, 4.0, 6.0, 7.5, 8.0]
+    rows = zip(starts[:-1], starts[1:], labels, strict=True)
+    beats = np.arange(0, 8, BEAT).tolist()
+    crowded = Song("x", [Segment(*row) for row in rows], 8.0, [sure] * 8, Beats(beats, beats[::4]))
+    path = tmp_path / "crowded.html"
+    path.write_text(song.page(crowded), encoding="utf-8")
+    window.open(path, width, 844)
+    assert len(window.run(CHART)) == 8
+    assert window.run(CROWDED) == []
+    size = "parseFloat(getComputedStyle(document.querySelectorAll('.chord')[4]).fontSize)"
+    assert window.run(size) > 20  # where there is room
+
+
 def test_no_text_overflows(seen):
     for transpose in ("0", "1", "6"):
         for naming in ("letters", "roman", "german"):

@@ -728,15 +728,16 @@ def test_predict_writes_pages_with_an_index(run, data, tmp_path, capsys):
         assert len(content["sound"]["base64"]) * 3 / 4 == pytest.approx(12000 * 5, rel=0.1)
         lab = read_lab((source / urllib.parse.unquote(link)).with_suffix(".lab")).segments
         assert [row[2] for row in content["segments"]] == [segment.label for segment in lab]
-    capsys.readouterr()
+    assert capsys.readouterr().out.endswith(f"all songs: {source / 'index.html'}\n")
     (source / "last.lab").unlink()
     assert command("predict", source / "last.wav", *words[2:]) == 2
     assert "last.html exists already: --overwrite" in capsys.readouterr().err
 
 
-def test_predict_writes_long_sound_beside_its_page(run, data, tmp_path):
+def test_predict_writes_long_sound_beside_its_page(run, data, tmp_path, capsys):
     shutil.copy(data / "song0.wav", tmp_path / "song.wav")
     words = ["--checkpoint", run, "--formats", "html", "--sound-megabytes", "0"]
     assert command("predict", tmp_path / "song.wav", *words) == 0
     assert {path.name for path in tmp_path.iterdir()} == {"song.wav", "song.html", "song.mpga"}
+    assert "song.html: writing its sound to song.mpga" in capsys.readouterr().out
     assert '"sound":{"file":"song.mpga"}' in (tmp_path / "song.html").read_text()

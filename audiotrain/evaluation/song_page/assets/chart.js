@@ -70,11 +70,27 @@ const barBoxes = [];
 let names = []; // of the chords on the chart: {node, segment, share}
 let focused = 0; // the bar that Tab reaches
 
+const pen = document.createElement("canvas").getContext("2d");
+pen.font = `650 100px ${getComputedStyle(document.body).fontFamily}`;
+const widths = new Map(); // of texts in bold at 1 px
+
+function textWidth(text) {
+  if (!widths.has(text)) widths.set(text, pen.measureText(text).width / 100);
+  return widths.get(text);
+}
+
+// How wide a name is at a font size of 1 px; the suffix is as small as in song.css.
+function widthOf(chord) {
+  const [note, suffix, bass] = nameParts(chord);
+  return textWidth(note) + 0.72 * (textWidth(suffix) + textWidth(bass));
+}
+
 function writeName({ node, segment, share }) {
   const { chord, confidence } = segments[segment];
   node.replaceChildren(element("span", {}, written(chord)));
-  // Font size at which the name fits into its beats, in hundredths of the bar's width.
-  node.style.setProperty("--room", String((92 * share) / (0.64 * Math.max(1, widthOf(chord)))));
+  // What the font size follows from: share of the bar's width, and the name's width at 1 px.
+  node.style.setProperty("--share", share);
+  node.style.setProperty("--wide", widthOf(chord).toFixed(3));
   if (node.classList.contains("unsure")) node.append(element("small", {}, `${Math.round(100 * confidence)} %`));
 }
 

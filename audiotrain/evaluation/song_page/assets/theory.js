@@ -52,12 +52,6 @@ function written(chord, by) {
   return [note, suffix ? element("span", { class: "suffix" }, suffix) : null, bass ? element("span", { class: "suffix" }, bass) : null];
 }
 
-// How wide a name is, in letters of the note's size.
-const widthOf = (chord) => {
-  const [note, suffix, bass] = nameParts(chord);
-  return note.length + 0.72 * (suffix.length + bass.length);
-};
-
 // Label in Harte's grammar, as in .lab files.
 function harte([type, root, bass]) {
   if (type === 0) return "N";
