@@ -316,6 +316,12 @@ def test_everything_is_reached_by_tab(seen):
     assert missed == []
 
 
+def test_targets_have_the_size_of_wcag_aa(seen):
+    small = ".map(one => [one.getBoundingClientRect(), one.outerHTML.slice(0, 60)])"
+    small += ".filter(([box]) => Math.min(box.width, box.height) < 24).map(([_, name]) => name)"
+    assert seen.run(FOCUSABLE + small) == []
+
+
 def test_keys_do_what_buttons_do(seen):
     seen.run("document.activeElement.blur()")
     seen.press("t")
