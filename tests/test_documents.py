@@ -50,10 +50,46 @@ def test_files_and_names_exist(document):
     assert missing((ROOT / document).read_text(encoding="utf-8")) == []
 
 
-def test_the_readme_names_some_of_each_kind():
+def test_documents_name_some_of_each_kind():
+    text = "\n".join((ROOT / name).read_text(encoding="utf-8") for name in DOCUMENTS)
+    assert len(FILE.findall((ROOT / "README.md").read_text(encoding="utf-8"))) > 5
+    assert len(FILE.findall(text)) > 50
+    assert len(DOTTED.findall(text)) > 20
+
+
+LINK = re.compile(r"\]\(([^)#\s]*)(?:#([\w-]+))?\)")
+
+
+def test_links_of_the_readme_lead_somewhere():
+    """Those of docs/ are checked by `mkdocs build --strict`."""
+    links = LINK.findall((ROOT / "README.md").read_text(encoding="utf-8").replace("\n", " "))
+    local = [(file, anchor) for file, anchor in links if not file.startswith("https://")]
+    assert len(local) > 12
+    for file, anchor in local:
+        assert (ROOT / file).is_file(), file
+        if file.endswith(".png"):
+            continue
+        headings = re.findall(r"^#+ (.+)$", (ROOT / file).read_text("utf-8"), re.MULTILINE)
+        assert anchor in ["", *(re.sub(r"\W+", "-", one.lower()) for one in headings)], anchor
+
+
+def test_the_readme_is_short_and_names_each_guide():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert len(FILE.findall(text)) > 5
-    assert len(DOTTED.findall(text)) > 5
+    assert len(text.splitlines()) <= 150
+    guides = {path.relative_to(ROOT).as_posix() for path in ROOT.glob("docs/*.md")}
+    assert guides - {file for file, _ in LINK.findall(text)} == {"docs/index.md"}
+
+
+def test_scores_of_the_readme_are_those_of_the_model_card():
+    text = (ROOT / "README.md").read_text(encoding="utf-8").replace("\n", " ")
+    card = (ROOT / "audiotrain/pretrained/chords/README.md").read_text(encoding="utf-8")
+    stated = re.search(r"root (\.\d{3}), majmin (\.\d{3}) and tetrads (\.\d{3})", text)
+    names, row = re.search(
+        r"^\| (root \|.*) \|\n\|[ -|]+\n\| (.*) \|$", card, re.MULTILINE
+    ).groups()
+    scores = dict(zip(names.split(" | "), row.split(" | "), strict=True))
+    expected = [scores[name].removeprefix("0") for name in ("root", "majmin", "tetrads")]
+    assert list(stated.groups()) == expected
 
 
 def test_a_name_that_is_gone_is_found():

@@ -1,7 +1,7 @@
 """Three ranks, where two can hide what is wrong: each has two neighbours, a last batch leaves
 more than one of them without a sample, and a NaN at one of them is to stop two others.
 
-They are started without mlx.launch, as README shows it.
+They are started without mlx.launch, as docs/distributed.md shows it.
 """
 
 import json
