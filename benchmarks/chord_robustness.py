@@ -3,13 +3,13 @@
 Songs are MIDI files of --data, rendered as written and in every condition; a strummed guitar plays
 songs of its own. Shown are mir_eval's scores, and how far they are above those of the clean songs:
 
-    python benchmarks/chord_robustness.py --checkpoint RUN [RUN ...] --data POP909 \\
+    python benchmarks/chord_robustness.py [--checkpoint RUN ...] --data POP909 \\
         [--split valid|test|FILE] [--songs 10] [--output scores.json] [--recordings DATA]
 
-RUN is a run, an ensemble, a cross-validation or a word, as for `predict`. --split takes the songs
-of a part that the split.json of all runs have in common, or those whose ids FILE lists, one a line.
-`--songs 6` is enough to choose on validation songs. The features of each
-condition are cached, so that a further model takes seconds.
+RUN is a run, an ensemble, a cross-validation or a word, as for `predict`; the default is the
+shipped model. --split takes the songs of a part that the splits of all runs have in common, or
+those whose ids FILE lists, one a line. `--songs 6` is enough to choose on validation songs. The
+features of each condition are cached, so that a further model takes seconds.
 """
 
 import argparse
@@ -38,7 +38,9 @@ from audiotrain.recipes.chords.ensemble import Join, from_spec
 from audiotrain.recipes.chords.predictor import Analysis, FrameRecognizer
 from audiotrain.recipes.chords.settings import CACHE
 from audiotrain.recipes.chords.songs import SongLibrary, load_songs
+from audiotrain.recipes.common.checkpoints import SHIPPED
 from audiotrain.recipes.common.ensemble import EnsembleSpec
+from audiotrain.recipes.common.exported import is_exported
 from audiotrain.recipes.common.split import SPLIT, part_of
 from audiotrain.utils.files import write_json
 from audiotrain.utils.process_pool import map_in_processes
@@ -90,7 +92,7 @@ def score_conditions(recognizer: FrameRecognizer, bench: Bench, pairs: list[tupl
 
 def predicted(recognizer: FrameRecognizer, analysis: Analysis) -> list[Segment]:
     """The chords of an analysis as `predict` writes them."""
-    return recognizer.predict("", analysis=analysis).segments
+    return recognizer.chords(analysis).segments
 
 
 def score_recordings(recognizer: FrameRecognizer, data: Path, cache: Path, tuned: bool) -> Scores:
@@ -139,9 +141,10 @@ def row(scores: Scores, name: str) -> str:
 
 
 def splits_of(specs: list[EnsembleSpec]) -> list[Path]:
-    """The run folders that have a split.json, of runs or of checkpoints inside them."""
+    """The folders that know their songs: exported models, and runs that have a split.json, also of
+    checkpoints inside them."""
     folders = [folder for spec in specs for run in spec.runs for folder in (run, run.parent.parent)]
-    return [folder for folder in folders if (folder / SPLIT).is_file()]
+    return [one for one in folders if is_exported(one) or (one / SPLIT).is_file()]
 
 
 def measure(chosen: argparse.Namespace) -> None:
@@ -176,7 +179,7 @@ def measure(chosen: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--checkpoint", type=Path, nargs="+", required=True, help="models to compare"
+        "--checkpoint", type=Path, nargs="+", default=[Path(SHIPPED)], help="models to compare"
     )
     parser.add_argument("--data", type=Path, default=Path("../shared/data/pop909"))
     parser.add_argument("--split", default="valid", help="valid, test, or a file of song ids")

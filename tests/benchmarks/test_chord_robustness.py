@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import librosa
+import mlx.core as mx
 import numpy as np
 import pytest
 import tiny_soundfont
@@ -11,7 +12,11 @@ from scipy import signal
 
 from audiotrain.datasets import chords
 from audiotrain.datasets.synthesis.arrangement import Part
+from audiotrain.models.chords import ChordModelSettings, FrameChordModel
 from audiotrain.music.chord_classes import parse
+from audiotrain.recipes.chords.predictor import Analysis, Recognizer
+from audiotrain.recipes.chords.songs import FeatureSettings
+from audiotrain.recipes.common.ensemble import EnsembleSpec
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 sys.path.append(str(BENCHMARKS))
@@ -216,6 +221,25 @@ def test_a_missing_soundfont_is_one_line(monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "argv", [*line.split(), "unseen soundfont"])
     with pytest.raises(SystemExit, match=r"^chord_robustness.py: --soundfont no.sf2: .*$"):
         chord_robustness.main()
+
+
+def test_an_exported_model_knows_its_songs(tmp_path):
+    (tmp_path / "model.json").write_text(
+        '{"format": 1, "recipe": "chords", "trained_on": {"songs": {"valid": ["b.mid"]}}}'
+    )
+    items = [chords.Item(f"{one}.mid", tmp_path / f"{one}.mid", ()) for one in "ab"]
+    corpus = chords.Corpus(tmp_path, items, [])
+    folders = chord_robustness.splits_of([EnsembleSpec(((tmp_path,),))])
+    assert chord_robustness.songs_of(corpus, "valid", folders, 10) == items[1:]
+
+
+def test_a_cached_analysis_is_predicted():
+    mx.random.seed(0)
+    sizes = ChordModelSettings(width=24, blocks=1, pools=1, hidden=24, kernel=3)
+    recognizer = Recognizer(FrameChordModel(144, sizes, 24), FeatureSettings(), 16)
+    onsets = chord_conditions.KeptOnsets(np.zeros(100))
+    analysis = Analysis([np.zeros((20, 144), np.float32)], onsets, 1.8)
+    assert chord_robustness.predicted(recognizer, analysis)[-1].end == pytest.approx(1.8, abs=0.1)
 
 
 def test_the_table_has_differences_from_clean():

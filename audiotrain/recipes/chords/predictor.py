@@ -40,6 +40,8 @@ from audiotrain.train import checkpoint
 from audiotrain.utils.files import parse_json, write_json
 
 WINDOWS_AT_ONCE = 16
+# Seconds: longer recordings, of many tempos, have no beats, whose search takes 20 MB an hour.
+LONGEST_WITH_BEATS = 10800.0
 
 
 @dataclass(frozen=True)
@@ -165,24 +167,39 @@ class FrameRecognizer:
         """
         if analysis is None:
             analysis = analyse(self.settings, self.takes_margin, audio, tuning)
-        labels: list[str] = []
-        confidences = []
+        prediction = self.chords(analysis, viterbi, bass, on_progress)
+        return replace(
+            prediction,
+            beats=beats_of(analysis, prediction.segments),
+            key=key_of(prediction.segments),
+            tuning=analysis.tuning,
+            source=None if isinstance(audio, np.ndarray) else Path(audio),
+        )
+
+    def chords(
+        self,
+        analysis: Analysis,
+        viterbi: bool = True,
+        bass: BassRule = "any",
+        on_progress: Callable[[float], None] | None = None,
+    ) -> Prediction:
+        """As `predict`, without beats and key: reads the analysis's blocks once."""
+        numbers: dict[str, int] = {}  # label -> its number
+        labels, confidences = [], []  # of blocks of frames
         pieces = self._reported(self.log_probabilities(analysis.blocks), on_progress)
         cost = self.switching_cost if viterbi else None
         for posteriors, classes in decoding.decode_stream(pieces, cost):
-            labels += [decode(chord, bass) for chord in classes.tolist()]
+            names = (decode(chord, bass) for chord in classes.tolist())
+            found = [numbers.setdefault(name, len(numbers)) for name in names]
+            labels.append(np.array(found, np.int16))
             confidences.append(decoding.confidences(posteriors, classes))
-        onsets = analysis.onsets
-        moved = self._snapping(onsets.strengths())
-        sure, frame_seconds = np.concatenate(confidences), self.settings.frame_seconds
-        prediction = to_prediction(labels, sure, frame_seconds, analysis.seconds, moved)
-        segments = prediction.segments
-        return replace(
-            prediction,
-            beats=find_beats(onsets.strengths(), onsets.low_strengths(), onsets.step, segments),
-            key=key_of(segments),
-            tuning=analysis.tuning,
-            source=None if isinstance(audio, np.ndarray) else Path(audio),
+        return to_prediction(
+            list(numbers),
+            np.concatenate(labels),
+            np.concatenate(confidences),
+            self.settings.frame_seconds,
+            analysis.seconds,
+            self._snapping(analysis.onsets.strengths()),
         )
 
     def _reported(
@@ -290,24 +307,33 @@ class Recognizer(FrameRecognizer):
 
 
 def to_prediction(
-    labels: Sequence[str],
+    names: Sequence[str],
+    labels: np.ndarray,
     confidences: np.ndarray,
     frame_seconds: float,
     seconds: float,
     moved: Callable[[np.ndarray], np.ndarray],
 ) -> Prediction:
-    """The chords of `seconds` of audio: frames of equal label joined, with the mean of their
-    confidences (frames,); `moved` gives better times of the changes."""
+    """The chords of `seconds` of audio: frames of equal label, given by its number (frames,) among
+    `names`, joined, with the mean of their confidences (frames,); `moved` gives better times of the
+    changes."""
     frames = len(labels)
     # The header of an mp3 may be wrong; the audio ends within a hop after the last centre.
     seconds = min(max(seconds, (frames - 1) * frame_seconds), frames * frame_seconds)
-    names = np.array(labels)
-    firsts = np.flatnonzero(np.append(True, names[1:] != names[:-1]))
+    firsts = np.flatnonzero(np.append(True, labels[1:] != labels[:-1]))
     bounds = [0.0, *moved((firsts[1:] - 0.5) * frame_seconds).tolist(), seconds]
-    segments = list(map(Segment, bounds, bounds[1:], names[firsts].tolist()))
+    segments = list(map(Segment, bounds, bounds[1:], [names[label] for label in labels[firsts]]))
     sums = np.add.reduceat(confidences.astype(np.float64), firsts)
     means = np.minimum(1.0, sums / np.diff(firsts, append=frames))
     return Prediction(segments, means.tolist(), seconds)
+
+
+def beats_of(analysis: Analysis, segments: Sequence[Segment]) -> Beats:
+    """The beats of a recording of up to LONGEST_WITH_BEATS, after its analysis."""
+    if analysis.seconds > LONGEST_WITH_BEATS:
+        return NO_BEATS
+    onsets = analysis.onsets
+    return find_beats(onsets.strengths(), onsets.low_strengths(), onsets.step, segments)
 
 
 def describe(model: ChordModelSettings, settings: FeatureSettings, window: int) -> dict:

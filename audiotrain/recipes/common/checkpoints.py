@@ -66,12 +66,15 @@ def report_model(paths: Sequence[Path], recipe: str) -> tuple[Path, ...]:
 
 
 def _name(path: Path, folder: Path, recipe: str) -> str:
-    """What to call a model: an exported one by the beginning of its hash, too."""
+    """What to call a model: an exported one by the beginning of its hash, too, and a folder of runs
+    by its newest."""
+    if not is_exported(folder):
+        joined = any((folder / name).is_file() for name in (FOLDS, ROUNDS, ENSEMBLE))
+        runs = [] if joined or _is_run(folder) else _newest_first(folder, RUN_MARKS)
+        return str(runs[0] if runs else folder)
     name = str(folder)
     if path == Path(SHIPPED):
         name = f"{SHIPPED} with audiotrain {audiotrain.__version__}"
-    if not is_exported(folder):
-        return name
     return f"{name}, sha256 {weights_sha256(folder, read_description(folder, recipe))[:12]}"
 
 

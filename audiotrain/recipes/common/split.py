@@ -153,10 +153,12 @@ def readable(results: Sequence) -> tuple[list, list[str]]:
 
 def trained_parts(run: Path, corpus: Corpus) -> dict[str, str]:
     """The part of each item in a run's split, by id; only of items of the data that the run was
-    trained on. An exported model keeps only their ids, whatever the folder that they are in."""
+    trained on. An exported model keeps only their ids, whatever the folder that they are in, at any
+    depth."""
     if is_exported(run):
         known = _parts_by_id(read_description(run)["trained_on"]["songs"])
-        return {item.id: known[item.id] for item in corpus.items if item.id in known}
+        ids = {item.id: _known_end(item.id, known) for item in corpus.items}
+        return {item: known[one] for item, one in ids.items() if one is not None}
     if not ((run / SPLIT).is_file() and (run / "config.yaml").is_file()):
         return {}
     data = yaml.safe_load((run / "config.yaml").read_text("utf-8")).get("data")
@@ -172,6 +174,17 @@ def trained_parts(run: Path, corpus: Corpus) -> dict[str, str]:
 def _parts_by_id(ids: Mapping[str, Sequence[str]]) -> dict[str, str]:
     """The part of each id."""
     return {one: part for part in ids for one in ids[part]}
+
+
+def _known_end(path: str, known: Mapping[str, str]) -> str | None:
+    """The longest end of a path, in whole names, that is among the known ones.
+
+    >>> _known_end("songs/pop909/001.mid", {"001.mid": "train"})
+    '001.mid'
+    """
+    names = path.split("/")
+    ends = ("/".join(names[first:]) for first in range(len(names)))
+    return next((end for end in ends if end in known), None)
 
 
 def pretrained_of(run: Path) -> Path | None:

@@ -213,6 +213,11 @@ def test_evaluate_warns_of_songs_that_the_shipped_model_was_trained_on(
     ]
     assert command(*words, "--split", "test") == 0
     assert "1 songs" in capsys.readouterr().out
+    # Also in a folder around theirs, where their ids are longer.
+    shutil.copytree(place / "data", tmp_path / "around" / "data")
+    words[2] = tmp_path / "around"
+    assert command(*words) == 0
+    assert "5 of 6 songs were in the training" in capsys.readouterr().err
 
 
 def test_pretrained_without_a_value_is_the_shipped_model(

@@ -3,16 +3,21 @@
 import html
 import json
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 import pytest
+import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from audiotrain.features import audio
 from audiotrain.models.chords import ChordModelSettings, FrameChordModel
+from audiotrain.music.beats import Beats
 from audiotrain.music.chord_classes import HEAD_SIZES, decode, encode
 from audiotrain.music.segments import Segment
 from audiotrain.recipes.chords import decoding, predictor
@@ -231,12 +236,60 @@ def test_joined_chords_have_the_mean_of_their_confidences():
         }
     )
     sure = decoding.confidences(posteriors, classes)
-    labels = [decode(chord, "off") for chord in classes]
-    found = predictor.to_prediction(labels, sure, 0.1, 0.35, moved=lambda times: times - 0.01)
+    names = [decode(chord, "off") for chord in classes[[0, 3]]]
+    labels = np.array([0, 0, 0, 1])
+    found = predictor.to_prediction(
+        names, labels, sure, 0.1, 0.35, moved=lambda times: times - 0.01
+    )
     assert [segment.label for segment in found.segments] == ["C:maj", "C:min"]
     assert found.confidences == pytest.approx([sure[:3].mean(), sure[3]], rel=1e-5)
     assert found.segments[0].end == found.segments[1].start == pytest.approx(0.24)
     assert found.seconds == found.segments[-1].end == pytest.approx(0.35)
+
+
+def test_chords_are_those_of_predict_without_beats(ours):
+    samples = noise(100_000)
+    analysis = predictor.analyse(FEATURES, False, samples)
+    found, whole = ours.chords(analysis), ours.predict(samples)
+    assert (found.segments, found.confidences) == (whole.segments, whole.confidences)
+    assert len(found.segments) > 1
+
+
+@pytest.mark.parametrize(("longest", "times"), [(5.0, (1.0,)), (1.0, ())])
+def test_recordings_of_hours_have_no_beats(ours, monkeypatch, longest, times):
+    monkeypatch.setattr(predictor, "find_beats", lambda *_: Beats((1.0,)))
+    monkeypatch.setattr(predictor, "LONGEST_WITH_BEATS", longest)
+    assert ours.predict(noise(3 * FEATURES.rate)).beats.times == times
+
+
+LONG = """
+import resource, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from test_predictor import recognizer
+seconds = recognizer().predict(Path(sys.argv[2])).seconds
+print(seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in KiB on Linux")
+def test_memory_hardly_grows_with_a_recording(tmp_path):
+    def peak(hours: float) -> float:
+        """MiB that predicting clicks takes."""
+        path, rate = tmp_path / "clicks.wav", 8000
+        clicks = np.zeros(60 * rate, np.int16)
+        clicks[:: rate // 2] = 20000
+        with soundfile.SoundFile(path, "w", rate, 1, "PCM_16") as file:
+            for _ in range(round(hours * 60)):
+                file.write(clicks)
+        words = [sys.executable, "-c", LONG, str(Path(__file__).parent), str(path)]
+        done = subprocess.run(words, capture_output=True, text=True, check=True)
+        seconds, kilobytes = done.stdout.split()
+        assert float(seconds) == pytest.approx(hours * 3600, abs=1)
+        return int(kilobytes) / 1024
+
+    assert peak(2.2) - peak(0.2) < 60
 
 
 def test_a_switching_cost_makes_longer_chords():

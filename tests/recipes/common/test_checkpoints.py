@@ -78,4 +78,6 @@ def test_the_first_line_says_which_model_answers(runs, shipped, capsys):
     run = written(runs / "mine", CHORDS, 0)
     assert line("shipped") == f"{model} (--checkpoint latest takes {run})\n"
     assert line("latest") == f"model: {run}\n"
+    written(runs / "old", CHORDS, 100)
+    assert line("runs") == f"model: {run}\n"
     assert line("elsewhere/a", "elsewhere/b") == "model: elsewhere/a, elsewhere/b\n"
