@@ -39,7 +39,7 @@ from audiotrain.recipes.common.checkpoints import (
 from audiotrain.train import checkpoint
 from audiotrain.utils.files import parse_json, write_json
 
-WINDOWS_AT_ONCE = 16
+WINDOWS_AT_ONCE, LONGEST_WINDOW = 16, 1 << 14
 # Seconds: longer recordings, of many tempos, have no beats, whose search takes 20 MB an hour.
 LONGEST_WITH_BEATS = 10800.0
 
@@ -241,6 +241,8 @@ class Recognizer(FrameRecognizer):
         patch = model.trunk.settings.patch
         if window < 2 or window % 2 or window % patch:
             raise ValueError(f"window={window}, expected an even number that patch={patch} divides")
+        if window > LONGEST_WINDOW:
+            raise ValueError(f"window={window}, expected up to {LONGEST_WINDOW} frames")
         self.model, self.settings, self.window = model, settings, window
         self.switching_cost, self.type_offsets = switching_cost, type_offsets
         model.eval()
@@ -362,7 +364,10 @@ def decoding_of(recognizer: FrameRecognizer) -> dict[str, Any]:
 def decoding_options(content: Mapping[str, Any]) -> dict[str, Any]:
     """What `decoding_of` wrote, as options of a Recognizer. ValueError, KeyError or TypeError for
     anything else."""
-    options: dict[str, Any] = {"switching_cost": float(content["switching_cost"])}
+    cost = float(content["switching_cost"])
+    if not 0 <= cost < float("inf"):
+        raise ValueError(f"switching_cost {cost}, expected 0 or more")
+    options: dict[str, Any] = {"switching_cost": cost}
     if "type_offsets" in content:
         offsets = options["type_offsets"] = np.array(content["type_offsets"], np.float32)
         if offsets.shape != (HEAD_SIZES[0],):

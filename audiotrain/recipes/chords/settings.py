@@ -136,6 +136,12 @@ class TrainSettings(LabelSettings, common.RunSettings):
             except ValueError as error:
                 yield f"degraded={self.degraded}: {error}"
         for path in self.soundfonts:
+            if not path.expanduser().exists():
+                yield (
+                    f"soundfonts={path}: no such file; `apt install fluid-soundfont-gm` installs "
+                    "FluidR3_GM.sf2, --soundfonts names another one"
+                )
+                continue
             try:
                 SoundFont(path.expanduser())
             except ValueError as error:

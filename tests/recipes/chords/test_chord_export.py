@@ -95,6 +95,15 @@ def test_the_command_is_the_shortest_one():
     )
 
 
+def test_the_release_needs_its_data():
+    settings = config.load(TrainSettings, ["--preset", "release"], presets=PRESETS)
+    assert (settings.data, settings.progressions) == (Path("pop909"), Path("billboard"))
+    words = ["--data", "/x/pop909", "--progressions", "/x/billboard"]
+    settings = config.load(TrainSettings, ["--preset", "release", *words], presets=PRESETS)
+    expected = "audiotrain chords --preset release --data pop909 --progressions billboard"
+    assert command_of(settings) == expected
+
+
 def test_a_model_is_written_once_and_whole(run, tmp_path, capsys, monkeypatch):
     words = ["export", "--checkpoint", run, "--output", tmp_path / "model"]
     card = tmp_path / "card.md"

@@ -110,7 +110,10 @@ def refused(capsys, place, monkeypatch):
         (["--progressions", "x"], "progressions=x: no such folder"),
         (["--data", "x", "--progressions", "."], "progressions=. without composed songs, expected"),
         (["cv", "--data", "x", "--progressions", "x"], "progressions=x without composed songs"),
-        (["--soundfonts", "x.sf2"], "x.sf2: soundfont can't be read: No such file"),
+        (
+            ["--soundfonts", "x.sf2"],
+            "soundfonts=x.sf2: no such file; `apt install fluid-soundfont-gm`",
+        ),
         (["--soundfonts", "/dev/null"], "/dev/null: no SoundFont 2 file"),
         (["--resume"], "--resume: needs --output, the run folder to continue"),
         (["--preset", "nosuch"], "--preset: no preset 'nosuch'"),

@@ -129,6 +129,11 @@ def test_windows_without_a_middle_are_refused(window):
         recognizer(window)
 
 
+def test_windows_of_half_an_hour_are_refused():
+    with pytest.raises(ValueError, match="window=1048576, expected up to 16384 frames"):
+        recognizer(1 << 20)
+
+
 # ---- files and arrays
 
 
@@ -403,6 +408,8 @@ def test_no_checkpoint_is_named(tmp_path, folder):
         [],
         {"switching_cost": None},
         {"switching_cost": "much"},
+        {"switching_cost": -1.0},
+        {"switching_cost": float("nan")},
         {"switching_cost": 1.0, "type_offsets": [0.0]},
     ],
 )
