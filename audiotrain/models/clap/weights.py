@@ -206,7 +206,7 @@ def cached_folder(name: str) -> Path | None:
 def _fetch(name: str) -> Path:
     """The folder of a model that is fetched from the hub."""
     import huggingface_hub
-    from huggingface_hub import constants
+    from huggingface_hub import constants, errors
 
     if not constants.HF_HUB_OFFLINE:
         size = ", about 600 MB, once" if name == RELEASED else ""
@@ -219,9 +219,13 @@ def _fetch(name: str) -> Path:
         if not (folder / SAFETENSORS).is_file():
             wanted.append(BIN)
             folder = Path(huggingface_hub.snapshot_download(name, allow_patterns=wanted))
+    except errors.LocalEntryNotFoundError:
+        raise _not_fetched(name, "the hub does not answer") from None
+    except errors.RepositoryNotFoundError:
+        raise _not_fetched(name, "the hub has no such public model") from None
     except (OSError, ValueError, RuntimeError, *http) as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")
-        raise _not_fetched(name, reason) from None
+        raise _not_fetched(name, f"not from the hub: {reason:.120}") from None
     if not any((folder / file).is_file() for file in (SAFETENSORS, BIN)):
         raise _not_fetched(name, "the hub does not answer, or has no weights of it")
     return folder
@@ -230,9 +234,10 @@ def _fetch(name: str) -> Path:
 def _not_fetched(name: str, reason: str) -> HubError:
     from huggingface_hub import constants
 
+    advice = "Connect to the network"
     if constants.HF_HUB_OFFLINE:
-        reason = "HF_HUB_OFFLINE is set"
+        reason, advice = "HF_HUB_OFFLINE is set", "Unset it"
     return HubError(
-        f"{name}: no such folder, and not from the hub: {reason}; it is not in the cache "
-        f"{constants.HF_HUB_CACHE} either. HF_ENDPOINT names a mirror, HF_HOME another cache"
+        f"{name}: no folder, not in the cache {constants.HF_HUB_CACHE}, and {reason}. {advice}, "
+        "set HF_ENDPOINT to a mirror or HF_HOME to another cache"
     )

@@ -135,6 +135,8 @@ def _command(settings: TrainSettings, preset: str | None) -> str:
         if isinstance(value, bool):
             words.append(flag_of(name if value else f"no_{name}"))
             continue
+        if name == "pretrained" and value == checkpoints.SHIPPED:
+            value = []  # the flag alone
         values = value if isinstance(value, list) else [value]
         words += [flag_of(name), *(Path(str(one)).name for one in values)]
     return " ".join(words)

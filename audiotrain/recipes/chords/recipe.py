@@ -1,5 +1,6 @@
 """The chord recipe: its songs, its module, its scores."""
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -183,16 +184,7 @@ def with_pretrained(settings: Settings) -> Settings:
         read_card(settings.card)  # refused before training, not after it
     if settings.pretrained is None:
         return settings
-    (folder,) = checkpoints.locate([settings.pretrained], "chords", "--pretrained")
-    run = checkpoints.newest_run(folder, "chords", "--pretrained")
-    sha256 = None
-    if exported.is_exported(run):
-        sha256 = exported.weights_sha256(run, exported.read_description(run, "chords"))
-    if settings.pretrained_sha256 not in (None, sha256):
-        raise ValueError(
-            f"--pretrained {run}: weights with sha256 {sha256}, expected "
-            f"{settings.pretrained_sha256} as in pretrained_sha256"
-        )
+    run, sha256 = start_of(settings.pretrained, settings.pretrained_sha256)
     known, default = predictor.Recognizer.from_checkpoint(run), TrainSettings()
     features, model = known.settings, known.model.trunk.settings
     for name, value in (("features", features), ("model", model)):
@@ -201,9 +193,43 @@ def with_pretrained(settings: Settings) -> Settings:
                 f"--{name}…: other than in {settings.pretrained}, expected no such setting, since "
                 "--pretrained has its own"
             )
+    by_word = settings.pretrained == Path(checkpoints.SHIPPED)
     return replace(
-        settings, pretrained=run, pretrained_sha256=sha256, features=features, model=model
+        settings,
+        pretrained=settings.pretrained if by_word else run,
+        pretrained_sha256=sha256,
+        features=features,
+        model=model,
     )
+
+
+def start_of(pretrained: Path, expected: str | None) -> tuple[Path, str | None]:
+    """The run or the exported model that `pretrained` names, and the hash of an exported model's
+    weights.
+
+    Where the folder is gone, such as on another machine, the shipped model stands in for it when
+    its weights have the `expected` hash. ValueError, one line, when no model is found or its hash
+    is another one.
+    """
+    flag = "--pretrained"
+    if expected is not None and not pretrained.exists() and pretrained not in checkpoints.WORDS:
+        with contextlib.suppress(ValueError):
+            return start_of(Path(checkpoints.SHIPPED), expected)
+        raise ValueError(
+            f"{flag} {pretrained}: no such folder; expected an exported model whose weights have "
+            f"sha256 {expected} (pretrained_sha256)"
+        )
+    (folder,) = checkpoints.locate([pretrained], "chords", flag)
+    run = checkpoints.newest_run(folder, "chords", flag)
+    sha256 = None
+    if exported.is_exported(run):
+        sha256 = exported.weights_sha256(run, exported.read_description(run, "chords"))
+    if expected not in (None, sha256):
+        raise ValueError(
+            f"{flag} {pretrained}: weights with sha256 {sha256}, expected {expected} as in "
+            "pretrained_sha256; --pretrained-sha256 none takes these"
+        )
+    return run, sha256
 
 
 def make_module(settings: TrainSettings, songs: Songs) -> ChordTraining:
@@ -218,6 +244,7 @@ def make_module(settings: TrainSettings, songs: Songs) -> ChordTraining:
         count_types(songs),
     )
     if settings.pretrained is not None:
-        known = predictor.Recognizer.from_checkpoint(settings.pretrained)
+        run, _ = start_of(settings.pretrained, settings.pretrained_sha256)
+        known = predictor.Recognizer.from_checkpoint(run)
         module.model.update(known.model.parameters())
     return module

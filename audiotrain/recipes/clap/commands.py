@@ -1,7 +1,7 @@
 """Train and use CLAP: sounds and captions in one space.
 
     python -m audiotrain.recipes.clap                            learns from composed scenes
-    python -m audiotrain.recipes.clap --data FOLDER --pretrained laion/clap-htsat-unfused
+    python -m audiotrain.recipes.clap --data FOLDER --pretrained
                                                                  fine-tunes on audio and captions
     python -m audiotrain.recipes.clap search "rain on a roof" --data FOLDER
     python -m audiotrain.recipes.clap classify FILES --labels dog,rain
@@ -341,8 +341,7 @@ def load_embedder(settings: UseSettings, checkpoint: str | None = None) -> Embed
         return Embedder.from_folder(name, settings.batch_size, settings.workers)
     except HubError as error:
         raise ValueError(
-            f"{error}, --checkpoint {checkpoints.LATEST} the newest run below {checkpoints.RUNS}, "
-            "--checkpoint FOLDER a model on this machine"
+            f"{error}, or name a model: --checkpoint {checkpoints.LATEST} or --checkpoint FOLDER"
         ) from None
 
 

@@ -8,9 +8,11 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 from audiotrain.config.schema import NonNegativeInt, PositiveInt, Share, validated
+from audiotrain.config.words import Alone
 from audiotrain.datasets.captions.discovery import TEMPLATES
 from audiotrain.models.clap.config import CLAPConfig, HTSATConfig
 from audiotrain.models.clap.feature_extraction import ClapFeatureSettings
+from audiotrain.models.clap.weights import RELEASED
 from audiotrain.recipes.clap.dataset import ClipAugmentation
 from audiotrain.recipes.clap.finetuning import LoraSettings, Mode, OptimizationSettings
 from audiotrain.recipes.clap.training import LossSettings
@@ -70,9 +72,9 @@ class TrainSettings(RunSettings):
     data: Path | None = None
     """folder of audio and captions, a table or a tar; default: scenes composed of synthesised
     events"""
-    pretrained: str | None = None
-    """model folder, or id of Hugging Face's hub such as laion/clap-htsat-unfused, to start from;
-    default: a small model from scratch"""
+    pretrained: Annotated[str | None, Alone(RELEASED)] = None
+    """model folder, or id of Hugging Face's hub whose weights training starts from; without a
+    value laion/clap-htsat-unfused; default: a small model from scratch"""
     mode: Mode = "full"
     """what trains: all, the two projections alone, a tower with the projections, LoRA updates with
     the projections, or the last blocks of both towers with the projections"""

@@ -18,6 +18,7 @@ from audiotrain.train import checkpoint, crossval
 
 FOLDS, ROUNDS, ENSEMBLE = "folds.json", "rounds.json", "ensemble.json"  # what folders are known by
 LATEST, SHIPPED = "latest", "shipped"  # words in place of a folder
+WORDS = Path(LATEST), Path(SHIPPED)
 RUNS = Path("runs")  # where runs are written by default
 PRETRAINED = Path(audiotrain.__file__).parent / "pretrained"  # models that are installed, by recipe
 RUN_MARKS = "checkpoints", FOLDS, ROUNDS
@@ -38,7 +39,7 @@ def locate(paths: Sequence[Path], recipe: str, flag: str = "--checkpoint") -> tu
 def latest_run(recipe: str) -> Path:
     """The newest run, or run of several, of a recipe below RUNS. ValueError when there is none."""
     runs = _newest_first(RUNS, RUN_MARKS)
-    found = next((run for run in runs if _recipe_of(run) == recipe), None)
+    found = next((run for run in runs if recipe_of(run) == recipe), None)
     if found is None:
         raise _no_run(f"{LATEST}: no trained run of {recipe} in {RUNS}", recipe)
     return found
@@ -135,7 +136,7 @@ def _newest_first(folder: Path, names: Sequence[str]) -> list[Path]:
     return list(dict.fromkeys(mark.parent for mark in marks))
 
 
-def _recipe_of(run: Path) -> str | None:
+def recipe_of(run: Path) -> str | None:
     """The recipe that trained a run, or the first of several; None without a checkpoint yet."""
     runs = [run] if _is_run(run) else sorted(mark.parent for mark in run.glob("*/checkpoints"))
     try:

@@ -4,6 +4,7 @@ import contextlib
 import importlib.util
 import sys
 import time
+import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TypeVar
 
 from audiotrain import config
 from audiotrain.config.diff import refused_changes
+from audiotrain.config.words import alone
 from audiotrain.evaluation import plots
 from audiotrain.recipes.common.recipe import Experiment, Recipe
 from audiotrain.recipes.common.settings import LoggerNames, RunSettings
@@ -158,7 +160,9 @@ class AtTrainStart(Callback):
 
 
 def resolved(settings: Settings) -> Settings:
-    """The settings with absolute paths; those from the home folder (`~`) are left as they are."""
+    """The settings with absolute paths; those from the home folder (`~`), and a word in place of a
+    path, are left as they are."""
+    hints = typing.get_type_hints(type(settings), include_extras=True)
 
     def absolute(value):
         if isinstance(value, tuple):
@@ -166,8 +170,14 @@ def resolved(settings: Settings) -> Settings:
         is_relative = isinstance(value, Path) and not str(value).startswith("~")
         return value.resolve() if is_relative else value
 
-    names = [field.name for field in fields(settings) if field.init]
-    return replace(settings, **{name: absolute(getattr(settings, name)) for name in names})
+    def is_word(name, value):
+        word = alone(hints[name])
+        return word is not None and str(value) == word.text
+
+    values = {field.name: getattr(settings, field.name) for field in fields(settings) if field.init}
+    return replace(
+        settings, **{n: one if is_word(n, one) else absolute(one) for n, one in values.items()}
+    )
 
 
 def build_trainer(recipe: Recipe, experiment: Experiment, run: Path, steps: int) -> Trainer:

@@ -12,6 +12,7 @@ from audiotrain.datasets import splits
 from audiotrain.datasets.items import Corpus
 from audiotrain.datasets.splits import SPLITS
 from audiotrain.datasets.summary import ProblemLog
+from audiotrain.recipes.common import checkpoints
 from audiotrain.recipes.common.exported import is_exported, read_description
 from audiotrain.train.distributed import ranks as distributed
 from audiotrain.utils.files import parse_json, write_json
@@ -191,8 +192,13 @@ def pretrained_of(run: Path) -> Path | None:
     """The exported model that the training of a run started from; None where there is none."""
     if not (run / "config.yaml").is_file():
         return None
-    start = yaml.safe_load((run / "config.yaml").read_text("utf-8")).get("pretrained")
-    return Path(start) if start and is_exported(Path(start)) else None
+    settings = yaml.safe_load((run / "config.yaml").read_text("utf-8"))
+    if settings.get("pretrained") is None:
+        return None
+    start = Path(settings["pretrained"])
+    if start == Path(checkpoints.SHIPPED):
+        start = checkpoints.PRETRAINED / str(checkpoints.recipe_of(run))
+    return start if is_exported(start) else None
 
 
 def item_parts(run: Path | None, corpus: Corpus) -> dict[str, str]:

@@ -8,6 +8,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 import yaml
+from mlx.utils import tree_flatten
 from tiny_chords import STEPS, TINY, command, make_quick, sung
 
 from audiotrain import config
@@ -239,16 +240,51 @@ def test_pretrained_without_a_value_is_the_shipped_model(
     saved = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
     sha256 = description(installed)["weights"]["sha256"]
     assert saved["pretrained_sha256"] == sha256
-    assert saved["pretrained"] == str(installed)
+    assert saved["pretrained"] == "shipped"
     assert saved["model"]["width"] == 36
     other = ["--pretrained-sha256", "0" * 64, "--output", tmp_path / "other"]
     assert command(*words, *other) == 2
-    assert f"weights with sha256 {sha256}, expected 000" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert f"--pretrained shipped: weights with sha256 {sha256}, expected 000" in error
     # Its songs may have been seen by the weights that it began with.
     (tmp_path / "run" / "split.json").unlink()
     evaluation = ["evaluate", "--data", place / "data", "--cache", place / "cache"]
     assert command(*evaluation, "--checkpoint", tmp_path / "run") == 0
     assert "5 of 6 songs were in the training" in capsys.readouterr().err
+
+
+def test_a_run_from_pretrained_weights_is_replayed_elsewhere(
+    installed, place, run, tmp_path, capsys, monkeypatch
+):
+    make_quick(monkeypatch)
+    words = ["--data", place / "data", "--cache", place / "cache", "--steps", 2, "--window", 16]
+    words += ["--batch-size", 4, "--pretrained", "--output", tmp_path / "first", "--export"]
+    assert command(*words) == 0
+    training = description(tmp_path / "first" / "export")["training"]
+    assert " --pretrained --" in training["command"]
+    assert "chords --pretrained chords" not in training["command"]
+    elsewhere = tmp_path / "elsewhere"  # where audiotrain is installed on another machine
+    shutil.move(installed.parent, elsewhere)
+    monkeypatch.setattr(checkpoints, "PRETRAINED", elsewhere)
+    replay = ["--config", tmp_path / "first" / "config.yaml", "--output"]
+    assert command(*replay, tmp_path / "second") == 0
+    # By its path it is found by the hash, as long as the model that is installed is the same.
+    named = ["--config", tmp_path / "first" / "config.yaml", "--pretrained", installed, "--output"]
+    assert command(*named, tmp_path / "third") == 0
+    first, *others = (
+        dict(tree_flatten(Recognizer.from_checkpoint(tmp_path / name).model.parameters()))
+        for name in ("first", "second", "third")
+    )
+    for other in others:
+        for name, array in first.items():
+            np.testing.assert_array_equal(np.array(array), np.array(other[name]))
+    change(elsewhere / "chords", weights={"sha256": "0" * 64})
+    capsys.readouterr()
+    assert command(*replay, tmp_path / "fourth") == 2
+    assert "--pretrained-sha256 none takes these" in capsys.readouterr().err
+    assert command(*named, tmp_path / "fourth") == 2
+    (error,) = capsys.readouterr().err.splitlines()
+    assert f"--pretrained {installed}: no such folder; expected an exported model" in error
 
 
 def test_several_models_are_not_exported(run, tmp_path, capsys):

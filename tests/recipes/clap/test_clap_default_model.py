@@ -73,7 +73,11 @@ def test_without_network_one_line_says_what_to_do(place):
     assert done.stdout == f"model: {RELEASED}\n"
     fetching, error = done.stderr.splitlines()
     assert fetching == f"fetching {RELEASED} from Hugging Face's hub, about 600 MB, once"
-    assert error.startswith(f"error: {RELEASED}: no such folder, and not from the hub: ")
+    start, sentence, more = error.partition(". Connect to the network, ")
+    assert start.startswith(f"error: {RELEASED}: no folder, not in the cache ")
+    assert start.endswith(", and the hub does not answer")
+    assert sentence
+    assert ". " not in more
     for advice in ("HF_ENDPOINT", "HF_HOME", "--checkpoint latest", "--checkpoint FOLDER"):
         assert advice in error
     done = in_process(place, *words, home="empty", HF_HUB_OFFLINE="1")

@@ -99,6 +99,7 @@ def test_a_hub_id_offline(refused, place, tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     out = ["--data", place / "data", "--output", tmp_path / "run"]
     assert "laion/none-such" in refused(*out, "--pretrained", "laion/none-such")
+    assert "laion/clap-htsat-unfused: no folder, not in" in refused(*out, "--pretrained")
 
 
 # ---- data
