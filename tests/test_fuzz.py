@@ -13,7 +13,7 @@ import pytest
 
 from audiotrain.datasets.captions import discovery
 from audiotrain.datasets.chords import readers
-from audiotrain.datasets.synthesis.midi import read_midi
+from audiotrain.datasets.synthesis.midi import midi_seconds, read_midi
 from audiotrain.datasets.tables import records
 from audiotrain.recipes.chords.predictor import Recognizer
 from audiotrain.recipes.common.split import read_split
@@ -130,6 +130,17 @@ def test_a_damaged_midi_file_is_one_line(tmp_path, data, message):
     (tmp_path / "x.mid").write_bytes(data)
     with pytest.raises(ValueError, match=f"x.mid: not readable as MIDI .*{message}"):
         read_midi(tmp_path / "x.mid")
+
+
+def test_the_length_of_a_midi_file_without_a_possible_one_is_unknown(tmp_path):
+    late = b"\0\x90\x40\x40" + b"\xff" * 200 + b"\0\x80\x40\x40"  # a delta of 1401 bits
+    for data, seconds in (
+        (midi_file(b"\0\x90\x40\x40" + b"\x83\x38\x80\x40\x40"), 1.0),
+        (midi_file(late), None),
+        (midi_file().replace(b"\0\xdc", b"\xe8\0"), None),  # no ticks in a frame
+    ):
+        (tmp_path / "x.mid").write_bytes(data)
+        assert midi_seconds(tmp_path / "x.mid") == seconds
 
 
 @pytest.mark.parametrize("text", [DEEP, "{", '{"a.wav"', "3"])

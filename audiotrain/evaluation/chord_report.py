@@ -13,6 +13,7 @@ from audiotrain.evaluation import chords, classification, plots
 from audiotrain.music.chord_classes import CHORD_TYPES, HEADS, PITCH_NAMES, decode, encode
 from audiotrain.music.segments import Segment
 from audiotrain.utils.files import finite_or_none, write, write_json
+from audiotrain.utils.text import count
 
 NAMES = {"chord_type": CHORD_TYPES, "root": PITCH_NAMES, "bass_note": PITCH_NAMES}
 SHOWN = (
@@ -101,7 +102,7 @@ class ChordReport:
     def table(self) -> str:
         """The corpus scores, a column a metric, and the shares of right frames."""
         result = self.as_dict()
-        lines = [f"{result['songs']} songs, {result['seconds'] / 60:.0f} minutes:"]
+        lines = [f"{count(result['songs'], 'song')}, {result['seconds'] / 60:.0f} minutes:"]
         lines.append(f"{'':9}" + "".join(f"{name:>9}" for name in SHOWN))
         for name in reversed(DECODINGS):
             corpus = result[name]["corpus"]
@@ -137,7 +138,9 @@ class ChordReport:
         ]
         plots.table_csv(rows, folder / "root-intervals.csv")
         shown = {name: {key: result[name]["corpus"][key] for key in SHOWN} for name in DECODINGS}
-        plots.scores_picture(shown, folder / "scores.png", f"Scores of {len(self.songs)} songs")
+        plots.scores_picture(
+            shown, folder / "scores.png", f"Scores of {count(len(self.songs), 'song')}"
+        )
 
 
 def spelled_alike(segments: Sequence[Segment]) -> list[Segment]:

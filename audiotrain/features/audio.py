@@ -40,6 +40,24 @@ class AudioError(ValueError):
     """A file that cannot be read as audio; one line that names it."""
 
 
+def mono_samples(audio: np.ndarray) -> np.ndarray:
+    """Samples (samples,) as float32 in -1..1; signed whole numbers are divided by full scale, as
+    those of a file are.
+
+    ValueError, one line, for no samples, several channels, another type of numbers, NaN, Inf, or
+    samples above LOUDEST.
+    """
+    if audio.ndim != 1 or not len(audio):
+        raise ValueError(f"audio of shape {audio.shape}, expected (samples,), at least one")
+    if audio.dtype.kind not in "fi":
+        raise ValueError(f"audio of type {audio.dtype}, expected floats or signed whole numbers")
+    if audio.dtype.kind == "i":
+        return (audio / -float(np.iinfo(audio.dtype).min)).astype(np.float32)
+    if not float(max(-audio.min(), audio.max())) <= LOUDEST:  # NaN is not either
+        raise ValueError(f"audio with NaN, Inf or samples above {LOUDEST:g}, expected -1 to 1")
+    return audio.astype(np.float32, copy=False)
+
+
 class TarMember(NamedTuple):
     """A file inside a tar that is not compressed, read where it lies: `size` bytes at `offset`."""
 

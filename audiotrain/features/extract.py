@@ -35,7 +35,8 @@ def extract(
 
     Works in blocks of about `block_seconds` (None: as is fastest), so memory besides the result
     does not depend on the length. Frames equal those of the whole file at once. `on_samples` is
-    called with all samples once, in order. AudioError as from audio.read.
+    called with all samples once, in order. AudioError as from audio.read, ValueError as from
+    audio.mono_samples.
     """
     return np.concatenate(list(feature_blocks(audio, settings, block_seconds, on_samples)))
 
@@ -59,8 +60,7 @@ def feature_blocks(
     seconds = transform.block_seconds if block_seconds is None else block_seconds
     size = max(1, round(seconds * settings.rate / hop))  # frames
     if isinstance(audio, np.ndarray):
-        if audio.ndim != 1 or not len(audio):
-            raise ValueError(f"audio of shape {audio.shape}, expected (samples,), at least one")
+        audio = audio_files.mono_samples(audio)
         frames = frame_count(len(audio), hop)
         if frames > size:  # an even number of blocks, for machines of two cores
             size = -(-frames // (2 * -(-frames // (2 * size))))

@@ -30,7 +30,8 @@ CERTAIN = 2.5  # least number of notes times the square of the share of peaks th
 
 def tuning_of(audio: str | Path | np.ndarray, rate: int) -> float:
     """Semitones, -0.5 to 0.5, by which a file or mono samples at `rate` are above A = 440 Hz,
-    rounded to STEP; 0 where it is not clear. AudioError for a file that cannot be read."""
+    rounded to STEP; 0 where it is not clear. AudioError for a file that cannot be read, ValueError
+    as from audio.mono_samples."""
     peaks = [(np.zeros(0), np.zeros(0))]
     peaks += [lasting_peaks(samples, rate) for samples in excerpts(audio, rate)]
     pitches, weights = (np.concatenate(parts) for parts in zip(*peaks, strict=True))
@@ -41,6 +42,7 @@ def excerpts(audio: str | Path | np.ndarray, rate: int) -> list[np.ndarray]:
     """Up to PLACES pieces of SECONDS of a file, or of mono samples, evenly spread; all of what is
     shorter. Pieces that cannot be read, as where a header is wrong, are left out."""
     if isinstance(audio, np.ndarray):
+        audio = audio_files.mono_samples(audio)
         spans = [(round(a * rate), round(b * rate)) for a, b in _spans(len(audio) / rate)]
         return [audio[first:last] for first, last in spans]
     pieces = []

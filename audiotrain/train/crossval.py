@@ -38,6 +38,16 @@ def make_folds(
     [[0, 1, 2], [3, 4]]
     """
     groups = [str(group) for group in groups]
+    refuse_too_many_folds(groups, folds)
+    if labels is None:
+        return _even(groups, folds, seed)
+    if len(labels) != len(groups):
+        raise ValueError(f"{len(labels)} labels for {len(groups)} rows, expected one a row")
+    return _stratified(groups, folds, [str(label) for label in labels], seed)
+
+
+def refuse_too_many_folds(groups: Sequence[str], folds: int) -> None:
+    """ValueError when there are fewer groups of items than folds, or fewer than two folds."""
     if folds < 2:
         raise ValueError(f"folds={folds}, expected 2 or more")
     if len(set(groups)) < folds:
@@ -45,11 +55,6 @@ def make_folds(
             f"folds={folds}, but {len(groups)} items are of {len(set(groups))} groups: expected "
             "as many groups as folds or more"
         )
-    if labels is None:
-        return _even(groups, folds, seed)
-    if len(labels) != len(groups):
-        raise ValueError(f"{len(labels)} labels for {len(groups)} rows, expected one a row")
-    return _stratified(groups, folds, [str(label) for label in labels], seed)
 
 
 def _even(groups: Sequence[str], folds: int, seed: int) -> list[np.ndarray]:

@@ -24,8 +24,14 @@ def midi_seconds(path: Path) -> float | None:
                 ends, changes = _track(data, position + 8, position + 8 + size)
                 last, tempi = max(last, ends), tempi + changes
             position += 8 + size
-    except (OSError, IndexError, struct.error):
+        return _to_seconds(last, tempi, division)
+    except (OSError, IndexError, ArithmeticError, struct.error):
         return None
+
+
+def _to_seconds(last: int, tempi: list[tuple[int, int]], division: int) -> float:
+    """The seconds until the tick `last`, by the header's division and the tempi as (tick,
+    microseconds). ArithmeticError for numbers that no MIDI file has."""
     if division < 0:  # frames of a second, parts of a frame
         return last / (-(division >> 8) * (division & 255))
     tempi = sorted((change for change in tempi if change[0] <= last), key=lambda change: change[0])

@@ -15,7 +15,13 @@ from audiotrain.recipes.chords.songs import Song
 from audiotrain.recipes.common import run as runs
 from audiotrain.recipes.common import split
 from audiotrain.recipes.common.crossval import fold_settings, train_folds
-from audiotrain.train.crossval import CrossValidation, RaggedOutOfFold, make_folds, read_ragged
+from audiotrain.train.crossval import (
+    CrossValidation,
+    RaggedOutOfFold,
+    make_folds,
+    read_ragged,
+    refuse_too_many_folds,
+)
 from audiotrain.train.distributed import ranks as distributed
 
 SHOWN = (*chord_report.SHOWN, "argmax_majmin", "argmax_mirex", "argmax_seg", "chord_acc")
@@ -29,7 +35,9 @@ def cross_validate(settings: CvSettings) -> dict:
     recipe = ChordRecipe(settings)
     with ranks.rank0_output_only():
         composed = recipe.compose()
-        gathered = composed if settings.data is None else gather(recipe, split.problem_log(folder))
+        gathered = composed
+        if settings.data is not None:
+            gathered = gather(recipe, settings.folds, split.problem_log(folder))
     songs = {renderings[0].name: renderings for renderings in gathered}
     names = list(songs)
     items = [recipe.items[name] for name in names if name in recipe.items]  # none of composed songs
@@ -72,12 +80,14 @@ def read_posteriors(folder: Path) -> Iterator[tuple[str, np.ndarray, np.ndarray]
         yield name, arrays["log_probabilities"].astype(np.float32), arrays["classes"]
 
 
-def gather(recipe: ChordRecipe, log: ProblemLog) -> Songs:
-    """The songs of the folder; `log` gets every problem."""
+def gather(recipe: ChordRecipe, folds: int, log: ProblemLog) -> Songs:
+    """The songs of the folder; `log` gets every problem. ValueError, before audio is read, when
+    there are fewer groups of songs than folds."""
     items = distributed.join().rank0_first(lambda: recipe.discover(log)).items
     count = recipe.settings.songs
     if count is not None and count < len(items):
         items = [items[n * len(items) // count] for n in range(count)]
+    refuse_too_many_folds([item.group or item.id for item in items], folds)
     return split.keep_readable(recipe.load([("train", item) for item in items]), recipe.unit, log)
 
 

@@ -84,7 +84,7 @@ def analyse(
     onsets = Onsets(settings.rate, settings.hop)
     blocks = extract.feature_blocks(audio, settings.cqt(margin, tuning), on_samples=onsets.add)
     if isinstance(audio, np.ndarray):
-        seconds = len(audio) / settings.rate
+        seconds = audio.size / settings.rate
     else:
         seconds = audio_files.info(audio).seconds
     return Analysis(map(decibels, blocks), onsets, seconds, tuning)
@@ -145,8 +145,9 @@ class FrameRecognizer:
     def __call__(
         self, audio: str | Path | np.ndarray, viterbi: bool = True, bass: BassRule = "any"
     ) -> Prediction:
-        """The chords of a file, or of mono samples at the model's rate, in the tuning that is
-        estimated. AudioError, one line with the file, when it cannot be read."""
+        """The chords of a file, or of mono samples (samples,) at the model's rate, in the tuning
+        that is estimated. AudioError, one line with the file, when it cannot be read; ValueError,
+        one line, for samples that `features.audio.mono_samples` refuses."""
         return self.predict(audio, viterbi, bass, tuning=tuning_of(audio, self.settings.rate))
 
     def predict(
@@ -163,7 +164,8 @@ class FrameRecognizer:
 
         `tuning` is in semitones above A = 440 Hz. `on_progress` is called now and then with the
         seconds analysed since the last call. An `analysis` of the audio is not computed again.
-        AudioError, one line with the file, when it cannot be read.
+        AudioError, one line with the file, when it cannot be read; ValueError, one line, for
+        samples that `features.audio.mono_samples` refuses.
         """
         if analysis is None:
             analysis = analyse(self.settings, self.takes_margin, audio, tuning)

@@ -14,6 +14,7 @@ from audiotrain.evaluation.linear_probe import LabelledEmbeddings, probe_scores,
 from audiotrain.evaluation.retrieval_report import RetrievalReport
 from audiotrain.recipes.clap.embedder import EmbeddedClips, Embedder
 from audiotrain.utils.files import write_json
+from audiotrain.utils.text import count
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,8 @@ class Scores:
     def table(self) -> str:
         """The scores in percent, as text."""
         captions = self.retrieval.captions
-        counts = f"{len(captions.texts)} captions, {len(set(captions.meanings))} of them distinct"
-        lines = [f"{len(self.clips)} clips, {self.seconds / 60:.1f} minutes; {counts}"]
+        counts = f"{count(len(captions.texts), 'caption')}, {len(set(captions.meanings))} of them distinct"
+        lines = [f"{count(len(self.clips), 'clip')}, {self.seconds / 60:.1f} minutes; {counts}"]
         lines += ["", self.retrieval.table()]
         if self.classes:
             lines += ["", self.classes.table()]

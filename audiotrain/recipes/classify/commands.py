@@ -40,6 +40,7 @@ from audiotrain.recipes.common import checkpoints, cli, run, split
 from audiotrain.recipes.common.cli import Command
 from audiotrain.train.submission import read_sample, write_submission
 from audiotrain.utils.files import csv_text, refuse_existing, write
+from audiotrain.utils.text import count
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -72,7 +73,7 @@ def evaluate(settings: EvaluateSettings) -> ClassificationReport:
         scores = joined.task.report(readable, probabilities)
         scores.write(output)
     models = f", by {len(runs)} models" if len(runs) > 1 else ""
-    print(f"\n{len(readable)} clips{models}:\n{scores.table()}\n\n{output}")
+    print(f"\n{count(len(readable), 'clip')}{models}:\n{scores.table()}\n\n{output}")
     return scores
 
 
@@ -96,8 +97,8 @@ def predict(settings: PredictSettings) -> Path:
         )
     else:
         write(settings.output, predictions_csv(joined, ids, probabilities))
-    models = "1 model" if len(joined.runs) == 1 else f"{len(joined.runs)} models"
-    print(f"{len(ids)} clips by {models} -> {settings.output}")
+    models = count(len(joined.runs), "model")
+    print(f"{count(len(ids), 'clip')} by {models} -> {settings.output}")
     return settings.output
 
 

@@ -3,11 +3,14 @@
 A fold is a run of its own, whose config.yaml starts it again; an interrupted one is resumed.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from audiotrain.datasets.classes import FOLD
+from audiotrain.datasets.items import Clip
 from audiotrain.evaluation.classification_report import NAMES, ClassificationReport
 from audiotrain.recipes.classify.recipe import ClassifyRecipe
 from audiotrain.recipes.classify.settings import CrossValidateSettings, TrainSettings
@@ -28,14 +31,12 @@ def cross_validate(settings: CrossValidateSettings) -> ClassificationReport | No
     recipe = ClassifyRecipe(settings)
     with ranks.rank0_output_only():
         corpus = ranks.rank0_first(lambda: recipe.discover(log))
+        make_folds(settings, corpus.items)  # refused before features are extracted
         loaded = recipe.load([("train", clip) for clip in corpus.items])
         clips = [clip for clip, _ in split.keep_readable(loaded, "clips", log, settings.strict)]
-        is_multilabel = any(len(clip.labels) > 1 for clip in clips)
-        labels = None if is_multilabel else ["|".join(clip.labels) for clip in clips]
-        column = FOLD if all(clip.columns.get(FOLD) for clip in clips) else None
-        folds = folds_of(clips, settings.folds, column, labels, settings.seed)
-        if column is not None:
-            names = [clips[rows[0]].columns[column] for rows in folds]
+        folds, labels = make_folds(settings, clips)
+        if has_folds(clips):
+            names = [clips[rows[0]].columns[FOLD] for rows in folds]
             print(f"\nfolds as the data name them: {', '.join(names)}")
     ids = [clip.id for clip in clips]
     cv = CrossValidation(folder, ids, folds, OutOfFold, labels)
@@ -63,3 +64,19 @@ def cross_validate(settings: CrossValidateSettings) -> ClassificationReport | No
     print(f"\n{summary.table()}\n\nall {len(ids)} clips out of fold:\n{scores.table()}")
     print(f"\n{folder}")
     return scores
+
+
+def has_folds(clips: Sequence[Clip]) -> bool:
+    """Whether the data name the fold of every clip."""
+    return all(clip.columns.get(FOLD) for clip in clips)
+
+
+def make_folds(
+    settings: CrossValidateSettings, clips: Sequence[Clip]
+) -> tuple[list[np.ndarray], list[str] | None]:
+    """The rows that each fold is tested on, and the clips' labels where each has one. ValueError
+    when there are too few clips for the folds."""
+    is_multilabel = any(len(clip.labels) > 1 for clip in clips)
+    labels = None if is_multilabel else ["|".join(clip.labels) for clip in clips]
+    column = FOLD if has_folds(clips) else None
+    return folds_of(clips, settings.folds, column, labels, settings.seed), labels

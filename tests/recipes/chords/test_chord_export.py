@@ -222,7 +222,7 @@ def test_evaluate_warns_of_songs_that_the_shipped_model_was_trained_on(
         "model.safetensors",
     ]
     assert command(*words, "--split", "test") == 0
-    assert "1 songs" in capsys.readouterr().out
+    assert "\n1 song, " in capsys.readouterr().out
     # Also in a folder around theirs, where their ids are longer.
     shutil.copytree(place / "data", tmp_path / "around" / "data")
     words[2] = tmp_path / "around"

@@ -8,6 +8,7 @@ import pytest
 from tiny_chords import STEPS, TINY, command, make_quick, sung
 
 from audiotrain.recipes.chords import cv, decoding, predictor
+from audiotrain.recipes.chords.recipe import ChordRecipe
 from audiotrain.recipes.common import run as runs
 from audiotrain.train import checkpoint, crossval
 from audiotrain.train.callbacks import EarlyStopping
@@ -180,10 +181,12 @@ def refused(capsys, *words):
     return lines[0]
 
 
-def test_what_cannot_be_is_refused(quick, done, words, place, tmp_path, capsys):
+def test_what_cannot_be_is_refused(quick, done, words, tmp_path, capsys, monkeypatch):
     new = ["--output", tmp_path / "x"]
     assert "folds=1, expected 2 or more" in refused(capsys, *words, *new, "--folds", 1)
-    many = refused(capsys, *words, *new, "--folds", 8)
+    with monkeypatch.context() as patch:
+        patch.setattr(ChordRecipe, "load", lambda *_: pytest.fail("songs are read"))
+        many = refused(capsys, *words, *new, "--folds", 8)
     assert "folds=8, but 7 items are of 7 groups: expected as many groups as folds" in many
     assert "cv makes its own folds" in refused(capsys, *words, *new, "--split", "split.json")
     assert "--resume continues it" in refused(capsys, *words, "--output", done)

@@ -307,8 +307,37 @@ def test_what_cannot_be_read_is_named(ours, tmp_path):
     (tmp_path / "x.wav").write_bytes(b"")
     with pytest.raises(audio.AudioError, match=r"x\.wav: the file is empty"):
         ours.predict(tmp_path / "x.wav")
-    with pytest.raises(ValueError, match=r"audio of shape \(0,\)"):
-        ours.predict(np.zeros(0, np.float32))
+
+
+@pytest.mark.parametrize("shape", [(0,), (2, 9), (9, 2), (), (1, 1, 9)])
+def test_samples_that_are_not_mono_are_refused(ours, shape):
+    for recognise in (ours, ours.predict):
+        with pytest.raises(ValueError, match=rf"audio of shape {re.escape(str(shape))}, expected"):
+            recognise(np.zeros(shape, np.float32))
+
+
+@pytest.mark.parametrize("sample", [np.nan, np.inf, -np.inf, 1e13])
+def test_samples_that_are_no_sound_are_refused(ours, sample):
+    samples = noise(50_000)
+    samples[300] = sample
+    for recognise in (ours, ours.predict):
+        with pytest.raises(ValueError, match=r"^audio with NaN, Inf or samples above 1e\+12"):
+            recognise(samples)
+
+
+@pytest.mark.parametrize("kind", ["?", "c8", "O", "u1", "U1"])
+def test_samples_of_other_types_are_refused(ours, kind):
+    with pytest.raises(ValueError, match="^audio of type .*, expected floats or signed whole"):
+        ours(np.zeros(9, np.int8).astype(kind))
+
+
+def test_whole_numbers_are_samples_as_in_a_file(ours, tmp_path):
+    samples = (noise(50_000) * 8000).astype(np.int16)
+    soundfile.write(tmp_path / "x.wav", samples, ours.settings.rate, subtype="PCM_16")
+    whole, file = ours.predict(samples), ours.predict(tmp_path / "x.wav")
+    assert whole.segments == file.segments
+    assert whole.confidences == pytest.approx(file.confidences, abs=1e-6)
+    assert len(ours(samples[:1]).segments) == 1
 
 
 # ---- checkpoints

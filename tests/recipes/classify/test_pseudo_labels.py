@@ -13,6 +13,7 @@ from audiotrain.datasets.paths import recordings
 from audiotrain.recipes.classify import cv as classify_cv
 from audiotrain.recipes.classify import ensemble, pseudo_labels
 from audiotrain.recipes.classify.ensemble import Ensemble, join
+from audiotrain.recipes.classify.recipe import ClassifyRecipe
 from audiotrain.recipes.common import run as recipe_runs
 from audiotrain.recipes.common.checkpoints import resolve
 from audiotrain.train.crossval import read_folds
@@ -286,12 +287,15 @@ def test_folds_that_the_data_name(place, tmp_path, capsys):
     assert line.endswith(": 1, 2\n")
 
 
-def test_refused_folds(place, tmp_path, capsys):
+def test_refused_folds(place, tmp_path, capsys, monkeypatch):
     def refused(*more):
         assert command("cv", *words(place, tmp_path / "x", *more)) == 2
         return capsys.readouterr().err.strip().splitlines()[-1]
 
-    assert "folds=19, but 18 items are of 18 groups" in refused("--folds", 19)
+    with monkeypatch.context() as patch:
+        patch.setattr(ClassifyRecipe, "load", lambda *_: pytest.fail("clips are read"))
+        assert "folds=19, but 18 items are of 18 groups" in refused("--folds", 19)
+        assert "but the commonest of 3 labels, " in refused("--folds", 10)
     assert not (tmp_path / "x").exists()
     assert "folds=1, expected 2 or more" in refused("--folds", 1)
     assert "--test-fold=1, expected none" in refused("--test-fold", 1)
