@@ -50,7 +50,8 @@ class Scores:
     def table(self) -> str:
         """The scores in percent, as text."""
         captions = self.retrieval.captions
-        counts = f"{count(len(captions.texts), 'caption')}, {len(set(captions.meanings))} of them distinct"
+        distinct = len(set(captions.meanings))
+        counts = f"{count(len(captions.texts), 'caption')}, {distinct} of them distinct"
         lines = [f"{count(len(self.clips), 'clip')}, {self.seconds / 60:.1f} minutes; {counts}"]
         lines += ["", self.retrieval.table()]
         if self.classes:
