@@ -9,7 +9,8 @@ songs of its own. Shown are mir_eval's scores, and how far they are above those 
 RUN is a run, an ensemble, a cross-validation or a word, as for `predict`; the default is the
 shipped model. --split takes the songs of a part that the splits of all runs have in common, or
 those whose ids FILE lists, one a line. `--songs 6` is enough to choose on validation songs. The
-features of each condition are cached, so that a further model takes seconds.
+features of each condition are cached, so that a further model takes seconds. The tuning is
+estimated as by `predict`; --no-tuning takes A = 440 Hz.
 """
 
 import argparse
@@ -168,7 +169,8 @@ def measure(chosen: argparse.Namespace) -> None:
             scores |= score_recordings(recognizer, chosen.recordings, cache, chosen.tuning)
         by_run[str(path)] = scores
     hours = by_run[str(chosen.checkpoint[0])][names[0]]["seconds"] / 3600
-    print(f"{len(items)} songs of {chosen.split}, {hours:.1f} h each condition")
+    tuned = "their tuning estimated" if chosen.tuning else "tuning not estimated"
+    print(f"{len(items)} songs of {chosen.split}, {hours:.1f} h each condition, {tuned}")
     print(table(by_run))
     if chosen.output is not None:
         about = {"data": str(chosen.data), "split": chosen.split, "seed": chosen.seed}
@@ -187,7 +189,12 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="JSON file of all scores")
     parser.add_argument("--recordings", type=Path, help="folder of real recordings to score, too")
     parser.add_argument("--soundfont", type=Path, default=SOUNDFONT, help="one no training used")
-    parser.add_argument("--tuning", action="store_true", help="estimate the tuning of each song")
+    parser.add_argument(
+        "--tuning",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="estimate the tuning of each song, as predict does",
+    )
     parser.add_argument("--conditions", nargs="+", choices=[*CONDITIONS, GUITAR])
     parser.add_argument("--seed", type=int, default=0, help="of all that is added to songs")
     parser.add_argument("--cache", type=Path, default=CACHE)

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 
 from audiotrain.datasets.captions import discovery
+from audiotrain.datasets.chords import corpus as chord_corpus
+from audiotrain.datasets.chords import discovery as chord_discovery
 from audiotrain.datasets.chords import readers
 from audiotrain.datasets.synthesis.midi import midi_seconds, read_midi
 from audiotrain.datasets.tables import records
@@ -130,6 +132,13 @@ def test_a_damaged_midi_file_is_one_line(tmp_path, data, message):
     (tmp_path / "x.mid").write_bytes(data)
     with pytest.raises(ValueError, match=f"x.mid: not readable as MIDI .*{message}"):
         read_midi(tmp_path / "x.mid")
+
+
+def test_shares_of_a_moment_are_no_overflow(tmp_path):
+    fuzz.FORMATS["chord-table"].make(tmp_path)
+    (tmp_path / "table.csv").write_text("audio,chord,start,end\na.wav,C:maj,0,1e-320\n")
+    found = chord_corpus.check(chord_discovery.discover(tmp_path / "table.csv"))
+    assert "no chord 0.0 %, other bass than root 0.0 %" in chord_corpus.report(found)
 
 
 def test_the_length_of_a_midi_file_without_a_possible_one_is_unknown(tmp_path):

@@ -199,11 +199,13 @@ def _overview(found: Survey) -> list[str]:
             what += f" ({'all' if number == found.items else number} {kind})"
     if found.groups < found.items:
         what += f", in {found.groups} groups"
-    share = 100 / (found.seconds or 1.0)
+
+    def percent(seconds: float) -> str:  # a product with 1 / seconds may overflow
+        return f"{100 * (seconds / (found.seconds or 1.0)):.1f} %"
+
     lines = [
         f"{what}: {duration(found.seconds)}",
-        f"no chord {share * found.types[0]:.1f} %, other bass than root "
-        f"{share * found.inverted:.1f} %, unknown {share * found.unknown:.1f} %, "
-        f"not labelled {share * found.unlabelled:.1f} %",
+        f"no chord {percent(found.types[0])}, other bass than root {percent(found.inverted)}, "
+        f"unknown {percent(found.unknown)}, not labelled {percent(found.unlabelled)}",
     ]
     return lines + summary.split_lines(found.splits)

@@ -22,7 +22,6 @@ from audiotrain.music.chord_classes import chord_pitch_classes as intervals_of
 from audiotrain.music.segments import Segment, merge_equal
 
 VERSION = 3  # raise it when the same seed gives another song
-BORROWED = 0.7  # share of songs whose progression is from another song, where there are any
 OPEN_STRINGS = (40, 45, 50, 55, 59, 64)  # MIDI pitches
 LAST_FRET = 14  # highest position of a barre, with a capo; 12 without
 MAXIMUM_TUNING = 40.0  # cents that a whole guitar may be off
@@ -481,13 +480,7 @@ class GuitarSynthesizer:
 
     def _composition(self, number: int, seconds: float, borrowed: Sequence[list[Segment]]):
         rng = self._rng("composed", number)
-        tempo = float(rng.uniform(60, 180))
-        beats = int(np.ceil(seconds * tempo / 60))
-        if borrowed and rng.random() < BORROWED:
-            source = borrowed[int(rng.integers(len(borrowed)))]
-            progression = progressions.progression_from(source, rng, beats)
-        else:
-            progression = progressions.random_progression(rng, beats)
+        progression, tempo = progressions.progression_of_song(rng, seconds, borrowed)
         return strummed(progression, rng, tempo, seconds)
 
     def _rng(self, *parts: object) -> np.random.Generator:

@@ -9,6 +9,8 @@ from audiotrain.music.chord_classes import CHORD_TYPES, ChordClass, decode, enco
 from audiotrain.music.chord_classes import chord_pitch_classes as intervals_of
 from audiotrain.music.segments import Segment
 
+BORROWED = 0.7  # share of songs whose progression is from another song, where there are any
+
 
 class Beat(NamedTuple):
     """One chord of a progression and how many beats it lasts."""
@@ -38,6 +40,19 @@ _COLOURS = {  # what a triad may become, most usual first
     "dim": "dim hdim7 dim7".split(),
     "dominant": "maj 7 7 sus4(b7) 9 sus4(b7,9) 7(b9) 7(#9) 11 13 sus4".split(),
 }
+
+
+def progression_of_song(
+    rng: np.random.Generator, seconds: float, borrowed: Sequence[Sequence[Segment]]
+) -> tuple[list[Beat], float]:
+    """The progression of a song of `seconds`, in a share BORROWED of them from one of `borrowed`,
+    else a random one, and its tempo in beats a minute, 60 to 180."""
+    tempo = float(rng.uniform(60, 180))
+    beats = int(np.ceil(seconds * tempo / 60))
+    if borrowed and rng.random() < BORROWED:
+        source = borrowed[int(rng.integers(len(borrowed)))]
+        return progression_from(source, rng, beats), tempo
+    return random_progression(rng, beats), tempo
 
 
 def random_progression(rng: np.random.Generator, beats: int) -> list[Beat]:

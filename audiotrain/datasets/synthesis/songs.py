@@ -13,7 +13,6 @@ from audiotrain.music.segments import Segment
 
 VERSION = 3  # raise it when the same seed gives another song
 ACCOMPANIED = 0.25  # share of composed songs that are one instrument's free accompaniment
-BORROWED = 0.7  # share of composed songs whose progression is from another song, where there are
 
 
 class SongSynthesizer:
@@ -75,13 +74,7 @@ class SongSynthesizer:
 
     def _composition(self, number: int, seconds: float, borrowed: Sequence[list[Segment]]):
         rng = self._rng("composed", number)
-        tempo = float(rng.uniform(60, 180))
-        beats = int(np.ceil(seconds * tempo / 60))
-        if borrowed and rng.random() < BORROWED:
-            source = borrowed[int(rng.integers(len(borrowed)))]
-            progression = progressions.progression_from(source, rng, beats)
-        else:
-            progression = progressions.random_progression(rng, beats)
+        progression, tempo = progressions.progression_of_song(rng, seconds, borrowed)
         arrange = arrangement.accompany if rng.random() < ACCOMPANIED else arrangement.compose
         parts, segments = arrange(progression, rng, tempo)
         return parts, segments, rng

@@ -112,6 +112,7 @@ def page(runs: Sequence[Run], title: str | None = None, sound_bytes: int = 6_000
         [*(SHARED / name for name in SHARED_SCRIPTS), *(PAGE / name for name in SCRIPTS)],
         title or names,
         describe(runs, sound_bytes),
+        kind="report",
     )
 
 

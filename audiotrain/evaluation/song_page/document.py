@@ -22,11 +22,13 @@ def document(
     template: Path, styles: Sequence[Path], scripts: Sequence[Path], title: str, data: Any,
     media: str = "blob:",
     body: str = "",
+    kind: str = "song",
 ) -> str:  # fmt: skip
-    """The page of a template with `{{policy}} {{title}} {{style}} {{data}} {{script}}` in it.
+    """The page of a template with `{{head}} {{title}} {{data}} {{script}}` in it.
 
     `data` is what JSON can hold; NaN and infinities become null. `media` says where the policy
-    allows sound from; `body` is markup for `{{body}}`, escaped by the caller.
+    allows sound from; `body` is markup for `{{body}}`, escaped by the caller. The page's generator
+    is "audiotrain" and its `kind`.
     """
     style = "".join(path.read_text(encoding="utf-8") for path in styles)
     parts = [path.read_text(encoding="utf-8") for path in scripts]
@@ -39,9 +41,11 @@ def document(
         "style": style,
         "data": as_island(data),
         "body": body,
+        "kind": kind,
         "script": script,
     }
-    text = template.read_text(encoding="utf-8")
+    head = (ASSETS / "head.html").read_text(encoding="utf-8").rstrip()
+    text = template.read_text(encoding="utf-8").replace("{{head}}", head)
     return re.sub(r"\{\{(\w+)\}\}", lambda match: content[match[1]], text)
 
 
