@@ -9,20 +9,33 @@ import pytest
 
 from audiotrain.backend import (
     blas,
+    kernel_rewriter,
     streams,  # before any test imports MLX: they load the BLAS
 )
+from audiotrain.utils.cores import available_cores
 
-# The same draws everywhere; `--hypothesis-profile explore` looks for others.
-hypothesis.settings.register_profile("same", derandomize=True)
-hypothesis.settings.register_profile("explore")
+# The same draws everywhere; `--hypothesis-profile explore` looks for others. A busy machine may be
+# slow in an example.
+hypothesis.settings.register_profile("same", derandomize=True, deadline=None)
+hypothesis.settings.register_profile("explore", deadline=None)
 hypothesis.settings.load_profile("same")
 os.environ.setdefault("MLX_BFS_MAX_WIDTH", "20")  # MLX's own, whatever recipes run first
+# Kernels are compiled the same way whether or not a command ran before, in less than half the time,
+# and two processes may compile the same one at once.
+kernel_rewriter.install()
 
 # Ctrl-C is sent to commands that tests start; a shell that starts pytest in the background has it
 # ignored, also in what pytest starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """`-n auto`: a process for each core, four at most, since each imports and collects for itself
+    and needs 1 GB."""
+    return min(4, available_cores())
 
 
 @pytest.fixture(scope="session")

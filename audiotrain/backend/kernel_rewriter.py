@@ -55,16 +55,21 @@ def install() -> bool:
     Kernels that MLX compiled before, which it keeps in the folder for temporary files, stay as
     they are.
     """
-    others = [folder for folder in os.get_exec_path() if Path(folder) != FOLDER]
+    others = path_without_ours()
     is_checked = importlib.metadata.version("mlx").startswith(f"{CHECKED}.")
-    compiler = shutil.which("g++", path=os.pathsep.join(others))
+    compiler = shutil.which("g++", path=others)
     if sys.platform != "linux" or not is_checked or not compiler:
         return False
     if not os.access(FOLDER / "g++", os.X_OK):
         return False
-    os.environ["PATH"] = os.pathsep.join([str(FOLDER), *others])
+    os.environ["PATH"] = f"{FOLDER}{os.pathsep}{others}"
     os.environ[PYTHON] = sys.executable
     return True
+
+
+def path_without_ours() -> str:
+    """This process's PATH without the folder of `install`."""
+    return os.pathsep.join(one for one in os.get_exec_path() if Path(one) != FOLDER)
 
 
 def is_installed() -> bool:

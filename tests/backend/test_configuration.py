@@ -21,6 +21,7 @@ def run(code, **variables):
     """Output lines and errors of a new Python with these variables of ours alone."""
     unset = (*VARIABLES, "MLX_BFS_MAX_WIDTH", "OMP_NUM_THREADS")
     environment = {k: v for k, v in os.environ.items() if k not in unset} | variables
+    environment["PATH"] = kernel_rewriter.path_without_ours()
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
     return done.stdout.splitlines(), done.stderr
@@ -33,7 +34,8 @@ def test_an_import_changes_no_environment_variable():
         "assert dict(os.environ) == before, set(os.environ.items()) ^ set(before.items())\n"
         "import shutil; print(shutil.which('g++'))"
     )
-    assert run(code)[0] == [shutil.which("g++") or "None"]
+    compiler = shutil.which("g++", path=kernel_rewriter.path_without_ours())
+    assert run(code)[0] == [compiler or "None"]
 
 
 LEVEL = "from audiotrain import backend; {}print(backend.describe())"
@@ -105,7 +107,7 @@ def test_a_wrong_level_is_refused():
 
 @ON_LINUX_CPU
 def test_with_another_version_of_mlx_kernels_stay(monkeypatch):
-    monkeypatch.setenv("PATH", os.environ["PATH"])
+    monkeypatch.setenv("PATH", kernel_rewriter.path_without_ours())
     monkeypatch.setattr(kernel_rewriter.importlib.metadata, "version", lambda name: "0.33.0")
     assert not kernel_rewriter.install()
     assert not kernel_rewriter.is_installed()

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -12,16 +13,17 @@ from audiotrain.backend import kernel_rewriter
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or shutil.which("g++") is None, reason="needs g++ on Linux"
 )
-CALL = ["-O3", "/tmp/mlx/1.0/cpu/kernel.cpp", "-o", "/tmp/mlx/1.0/cpu/kernel.so"]
 
 
 @pytest.fixture
 def compiler(tmp_path):
-    """A call of ours before a g++ that prints its options, and refuses --param when told to."""
+    """A call of ours before a g++ that prints its options, refuses --param when told to, and else
+    writes the options into its file."""
     file = tmp_path / "g++"
     file.write_text(
         '#!/bin/sh\necho "$@"\ncase "$*" in *" - "*) cat;; esac\n'
-        'case "$*" in *--param*) exit ${REFUSES:-0};; esac\n'
+        'case "$*" in *--param*) [ ! "$REFUSES" ] || exit 1;; esac\n'
+        'for word; do [ "$before" != -o ] || echo "$*" > "$word"; before=$word; done\n'
     )
     file.chmod(0o755)
 
@@ -35,22 +37,30 @@ def compiler(tmp_path):
     return call
 
 
-def test_mlxs_kernels_get_the_options(compiler):
-    (line,) = compiler(*CALL)
+@pytest.fixture
+def call(tmp_path):
+    """MLX's call for a kernel that is not there, so that it is compiled as it is."""
+    folder = tmp_path / "mlx/1.0/cpu"
+    folder.mkdir(parents=True)
+    return ["-O3", str(folder / "kernel.cpp"), "-o", str(folder / "kernel.so")]
+
+
+def test_mlxs_kernels_get_the_options(compiler, call):
+    (line,) = compiler(*call)
     assert line.startswith("-fno-math-errno ")
-    assert line.endswith(" ".join(CALL))
+    assert line.endswith(" ".join(call))
 
 
 def test_what_others_compile_gets_none(compiler):
     assert compiler("-c", "a file.cpp") == ["-c a file.cpp"]
 
 
-def test_a_compiler_that_does_not_know_them_is_called_without(compiler):
-    assert compiler(*CALL, REFUSES="1")[-1] == " ".join(CALL)
+def test_a_compiler_that_does_not_know_them_is_called_without(compiler, call):
+    assert compiler(*call, REFUSES="1")[-1] == " ".join(call)
 
 
 def test_it_is_found_first_once_or_not_at_all(monkeypatch):
-    real = os.pathsep.join(one for one in os.get_exec_path() if one != str(kernel_rewriter.FOLDER))
+    real = kernel_rewriter.path_without_ours()
     monkeypatch.setenv("PATH", real)
     assert kernel_rewriter.install()
     assert kernel_rewriter.install()  # a rank inherits the first one's PATH
@@ -92,10 +102,16 @@ def test_a_kernel_is_compiled_by_rows(compiler, tmp_path):
     known = folder / "headers/mlx/backend/cpu/compiled_preamble.h.gch"
     header = "/include/mlx/backend/cpu/compiled_preamble.h"
     assert headers.partition(f" -O3 -I /include -x c++-header {header} -o {known}.")[1]
+    options, partial = options.rsplit(".", 1)
+    assert partial.isdecimal(), "a name of its own until it is complete"
     assert options.endswith(f" -I {folder / 'headers'} -O3 -I /include -x c++ - -o {library}")
     assert "\n".join(text) == kernel_rewriter.by_rows(KERNEL).rstrip()
-    known.touch()
-    assert compiler(*call) == [options, *text], "the headers are read once"
+    assert Path(library).read_text().startswith(options)
+    assert known.read_text().startswith(headers)
+    again, *text = compiler(*call)
+    assert again.startswith(options), "the headers are read once"
+    assert "\n".join(text) == kernel_rewriter.by_rows(KERNEL).rstrip()
+    assert sorted(path.name for path in folder.glob("kernel*")) == ["kernel.cpp", "kernel.so"]
 
     assert compiler(*call, REFUSES="1")[-1] == " ".join(call)
     plain = compiler(*call, **{kernel_rewriter.PYTHON: str(tmp_path / "missing")})
@@ -185,6 +201,7 @@ def test_results_are_the_same_to_the_bit(tmp_path, code):
         (tmp_path / choice).mkdir()
         environment = os.environ | {
             "AUDIOTRAIN_CPU": {"on": "full", "off": "blas"}[choice],
+            "PATH": kernel_rewriter.path_without_ours(),
             "TMPDIR": str(tmp_path / choice),
         }
         command = [sys.executable, "-c", code]

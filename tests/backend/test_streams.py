@@ -15,7 +15,10 @@ from audiotrain.backend import blas, cpu_ops, streams
 from audiotrain.backend.ops import gelu, linear, map_batch
 from audiotrain.models.chords import ChordModelSettings, FrameChordModel
 from audiotrain.models.clap import CLAP, CLAPConfig
+from audiotrain.recipes import chords, clap, classify
 from audiotrain.train.engine.memory import checkpoint_layers
+
+RECIPES = {"chords": chords, "clap": clap, "classify": classify}
 
 
 @pytest.fixture(autouse=True)
@@ -299,16 +302,20 @@ def test_as_many_streams_as_asked_for(call):
         ("classify", False),
     ],
 )
-def test_recipes_that_ask_for_it(tmp_path, words, asks):
+def test_recipes_that_ask_for_it(tmp_path, monkeypatch, words, asks):
     recipe, *words = words.split()
     words += ["--data", str(tmp_path / "nowhere")]
-    code = (
-        f"import os; from audiotrain.recipes import {recipe}; assert {recipe}.main({words}) == 2\n"
-        "print(os.environ.get('MLX_BFS_MAX_WIDTH'))"
-    )
-    asks = asks and blas.cores() > 1
-    assert of_process(code)[-1] == (str(streams.WIDE) if asks else "None")  # after other lines
-    assert of_process(code, MLX_BFS_MAX_WIDTH="30")[-1] == "30"
+    monkeypatch.delenv("AUDIOTRAIN_CPU", raising=False)
+    monkeypatch.setattr(streams, "_count", None)
+
+    def width_after_main():
+        assert RECIPES[recipe].main(words) == 2
+        return os.environ.get(streams.WIDTH)
+
+    monkeypatch.delenv(streams.WIDTH)
+    assert width_after_main() == (str(streams.WIDE) if asks and blas.cores() > 1 else None)
+    monkeypatch.setenv(streams.WIDTH, "30")
+    assert width_after_main() == "30"
 
 
 def of_process(code, **variables):

@@ -342,12 +342,13 @@ def test_a_signal_without_a_validation_loader_saves_too(tmp_path):
 
 
 def test_a_second_ctrl_c_stops_now(tmp_path):
-    process = start(tmp_path, pause=30)
+    process = start(tmp_path, pause=600)
     wait_for_step(process, 1)
     process.send_signal(signal.SIGINT)
-    time.sleep(0.3)
+    while "once more to stop now" not in (told := process.stderr.readline()):
+        assert told, "ended by the first"
     process.send_signal(signal.SIGINT)
-    _, told = process.communicate(timeout=10)
+    _, told = process.communicate(timeout=120)
     assert "KeyboardInterrupt" in told
     assert "saved" not in told
 

@@ -189,7 +189,7 @@ def composing(tmp_path):
         text=True,
         start_new_session=True,
     )
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while len(workers := workers_of(process.pid)) < 2:
         assert process.poll() is None
         assert time.monotonic() < deadline
@@ -204,9 +204,9 @@ def composing(tmp_path):
 
 def ended(process: subprocess.Popen, workers: list[int]) -> tuple[int, list[str]]:
     """Exit status and errors but for bars of progress, once no worker is left."""
-    begun = time.monotonic()
-    _, errors = process.communicate(timeout=60)
-    while any(map(state_of, workers)) and time.monotonic() < begun + 20:
+    _, errors = process.communicate(timeout=300)
+    deadline = time.monotonic() + 120
+    while any(map(state_of, workers)) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not any(map(state_of, workers))
     lines = errors.replace("\r", "\n").splitlines()
