@@ -2,27 +2,32 @@
 
     python benchmarks/beats.py --checkpoint RUN [--data POP909] [--split valid|test]
 
-The songs of a part of the run's split are played as written, a fifth faster, a fifth slower, and
-with a tempo that falls by a tenth from beginning to end; --warps chooses. F-measures are
-mir_eval.beat's, within 70 ms and after the first 5 s; keys are compared with the longest one of a
-song. The last columns are mir_eval's scores of the chords as they are recognised, and with their
-changes moved to the nearest beat.
+The songs of a part of the run's split are played as written, a fifth faster, a fifth slower, with a
+tempo that falls by a tenth from beginning to end, and on randomly chosen instruments, with drums of
+another tempo over two in five; waltzes are composed, of 80 to 190 beats a minute. --conditions
+chooses. F-measures are mir_eval.beat's, within 70 ms and after the first 5 s; keys are compared
+with the longest one of a song. The last columns are mir_eval's scores of the chords as they are
+recognised, and with their changes moved to the nearest beat.
 """
 
 import argparse
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import librosa
 import mir_eval
 import numpy as np
+from waltzes import waltz
 
 from audiotrain.datasets import chords
 from audiotrain.datasets.synthesis import midi, render
+from audiotrain.datasets.synthesis.songs import SongSynthesizer
 from audiotrain.evaluation.chords import aggregate_scores, chord_scores
 from audiotrain.features.beats import find_beats
 from audiotrain.features.onsets import Onsets
+from audiotrain.music.beats import Beats
 from audiotrain.music.keys import key_name
 from audiotrain.music.segments import Segment, read_lab
 from audiotrain.recipes.chords.predictor import Recognizer
@@ -31,7 +36,20 @@ from audiotrain.utils.progress import progress
 
 DRIFT = 0.1
 COLUMNS = {"beats": 5, "downbeats": 9, "metre": 5, "key": 5, "librosa": 7, "seconds": 7}
+SEED = 1  # of instruments and waltzes
+INSTRUMENTS, WALTZES = "other instruments", "waltzes"
 Warp = Callable[[np.ndarray], np.ndarray]  # of seconds as written, in a song of known length
+
+
+class Song(NamedTuple):
+    """Samples (samples,), times of beats (beats,), which of them begin a bar, the chords, and the
+    key as mir_eval has it."""
+
+    audio: np.ndarray
+    beats: np.ndarray
+    is_downbeat: np.ndarray
+    segments: list[Segment]
+    key: str | None
 
 
 def warps(length: float) -> dict[str, Warp]:
@@ -85,66 +103,93 @@ def snapped(segments: list[Segment], beats: np.ndarray) -> list[Segment]:
     return [Segment(start, end, segment.label) for start, end, segment in rows if end > start]
 
 
-def measured(recognizer: Recognizer, source: Path, name: str) -> tuple[dict, dict, dict]:
-    """Figures of a song's beats, and the scores of its chords as they are and at beats."""
+def pop_song(source: Path, condition: str, rate: int) -> Song:
+    """A song of POP909 in a condition."""
     parts = midi.read_midi(source)
     length = max(note.start + note.duration for part in parts for note in part.notes)
-    warp = warps(length)[name]
-    rate = recognizer.settings.rate
-    audio = render.render(warped(parts, warp), rate)
+    warp = warps(length).get(condition, lambda t: t)
+    if condition == INSTRUMENTS:
+        audio = SongSynthesizer(rate, SEED).play_midi(source, source.stem, rendering=1)
+    else:
+        audio = render.render(warped(parts, warp), rate)
     known = np.loadtxt(source.with_suffix(".beats"))
-    times, is_down = warp(known[:, 0]), known[:, 2] > 0
-    found = recognizer.predict(audio)
-    onsets = Onsets(rate, recognizer.settings.hop)
-    onsets.add(audio)
-    strengths = onsets.strengths(), onsets.low_strengths(), onsets.step
-    begun = time.perf_counter()
-    find_beats(*strengths, found.segments)
-    seconds = time.perf_counter() - begun
-    theirs = librosa.beat.beat_track(y=audio, sr=rate, units="time", sparse=True)[1]
-    score = {
-        "beats": f_measure(times, found.beats.times),
-        "downbeats": f_measure(times[is_down], found.beats.downbeats),
-        "metre": float(found.beats.metre == np.median(np.diff(np.flatnonzero(is_down)))),
-        "key": mir_eval.key.weighted_score(
-            annotated_key(source.with_suffix(".key")),
-            "X" if found.key is None else key_name(found.key).replace(":", " "),
-        ),
-        "librosa": f_measure(times, theirs),
-        "seconds": seconds,
-    }
     labels = [
         Segment(float(warp(np.float64(start))), float(warp(np.float64(end))), label)
         for start, end, label in read_lab(source.with_suffix(".lab")).segments
     ]
+    key = annotated_key(source.with_suffix(".key"))
+    return Song(audio, warp(known[:, 0]), known[:, 2] > 0, labels, key)
+
+
+def waltz_song(number: int, count: int, rate: int) -> Song:
+    parts, beats, labels = waltz(number, count, SEED)
+    is_downbeat = np.arange(len(beats)) % 3 == 0
+    return Song(render.render(parts, rate), beats, is_downbeat, labels, None)
+
+
+def measured(recognizer: Recognizer, song: Song) -> tuple[dict, dict, dict]:
+    """Figures of a song's beats, and the scores of its chords as they are and at beats."""
+    rate = recognizer.settings.rate
+    found = recognizer.predict(song.audio)
+    onsets = Onsets(rate, recognizer.settings.hop)
+    onsets.add(song.audio)
+    strengths = onsets.strengths(), onsets.low_strengths(), onsets.step
+    begun = time.perf_counter()
+    find_beats(*strengths, found.segments)
+    seconds = time.perf_counter() - begun
+    theirs = librosa.beat.beat_track(y=song.audio, sr=rate, units="time", sparse=True)[1]
+    score = beat_scores(song, found.beats) | {
+        "librosa": f_measure(song.beats, theirs),
+        "seconds": seconds,
+        "key": float("nan"),
+    }
+    if song.key is not None:
+        key = "X" if found.key is None else key_name(found.key).replace(":", " ")
+        score["key"] = mir_eval.key.weighted_score(song.key, key)
     at_beats = snapped(found.segments, np.asarray(found.beats.times))
-    return score, chord_scores(labels, found.segments), chord_scores(labels, at_beats)
+    return score, chord_scores(song.segments, found.segments), chord_scores(song.segments, at_beats)
+
+
+def beat_scores(song: Song, found: Beats) -> dict[str, float]:
+    metre = np.median(np.diff(np.flatnonzero(song.is_downbeat)))
+    return {
+        "beats": f_measure(song.beats, found.times),
+        "downbeats": f_measure(song.beats[song.is_downbeat], found.downbeats),
+        "metre": float(found.metre == metre),
+    }
 
 
 def main() -> None:
+    conditions = [*warps(1.0), INSTRUMENTS, WALTZES]
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--checkpoint", type=Path, required=True, help="a trained run")
     parser.add_argument("--data", type=Path, default=Path("../shared/data/pop909"))
     parser.add_argument("--split", choices=["valid", "test"], default="valid")
-    parser.add_argument("--warps", nargs="+", choices=list(warps(1.0)), default=list(warps(1.0)))
+    parser.add_argument("--conditions", nargs="+", choices=conditions, default=conditions)
+    parser.add_argument("--waltzes", type=int, default=24)
     arguments = parser.parse_args()
     recognizer = Recognizer.from_checkpoint(arguments.checkpoint)
     corpus = chords.discover(arguments.data)
     items = part_of([arguments.checkpoint], corpus, arguments.split, "songs")
+    rate = recognizer.settings.rate
     print(f"{len(items)} songs; F-measures, and majmin and seg of chords as found and at beats")
     names = [f"{key:>{width}}" for key, width in COLUMNS.items()]
-    print(" " * 12, "  ".join([*names, "majmin", "at beats", "seg", "at beats"]))
-    for name in arguments.warps:
-        rows = [
-            measured(recognizer, item.audio, name) for item in progress(items, name, len(items))
-        ]
+    print(" " * 17, "  ".join([*names, "majmin", "at beats", "seg", "at beats"]))
+    for condition in arguments.conditions:
+        if condition == WALTZES:
+            count = arguments.waltzes
+            songs = (waltz_song(number, count, rate) for number in range(count))
+        else:
+            count = len(items)
+            songs = (pop_song(item.audio, condition, rate) for item in items)
+        rows = [measured(recognizer, song) for song in progress(songs, condition, count)]
         figures, found, moved = zip(*rows, strict=True)
         means = {key: np.mean([row[key] for row in figures]) for key in figures[0]}
         means["seconds"] = np.median([row["seconds"] for row in figures])
         pairs = [aggregate_scores(scores)["corpus"] for scores in (found, moved)]
         shown = [f"{means[key]:>{width}.3f}" for key, width in COLUMNS.items()]
         shown += [f"{pair[key]:.4f}" for key in ("majmin", "seg") for pair in pairs]
-        print(f"{name:<12}", "  ".join(shown), flush=True)
+        print(f"{condition:<17}", "  ".join(shown), flush=True)
 
 
 if __name__ == "__main__":

@@ -103,10 +103,13 @@ def refusals(
             flag = f"--{name.replace('_', '-')}"
             found[name] = name, f"{flag}: required, expected {describe(hints[name])}"
         elif name not in found or kind.startswith(RANGES):
-            hint, value = hints[name], values[name]
+            hint, value, place = hints[name], values[name], places.get(name, "")
+            line = ""
             if is_element and describe(hint).startswith(EACH):
                 hint, value = (element_types(hint, 1) or [hint])[0], one["input"]
-            found[name] = name, _refusal(kind, name, hint, value, places.get(name, ""))
+                if place.startswith("-") and "," in getattr(value, "text", ""):
+                    line = ", separated by spaces"
+            found[name] = name, _refusal(kind, name, hint, value, place) + line
     return list(found.values())
 
 

@@ -132,7 +132,7 @@ class ChordReport:
             plots.confusion_csv(matrix, names, stem.with_suffix(".csv"))
         rows = [
             {"chord type": CHORD_TYPES[number]}
-            | {f"root +{interval}": int(count) for interval, count in enumerate(counts)}
+            | {f"root +{interval}": int(frames) for interval, frames in enumerate(counts)}
             for number, counts in enumerate(self.intervals)
             if counts.sum()
         ]

@@ -7,7 +7,7 @@ bass. Accidentals are ♯ and ♭. Pitch classes count from C = 0.
 from collections.abc import Sequence
 from typing import Literal
 
-from audiotrain.music.chord_classes import CHORD_TYPES, chord_pitch_classes
+from audiotrain.music.chord_classes import CHORD_TYPES, chord_pitch_classes, encode
 
 Mode = Literal["major", "minor"]
 Naming = Literal["letters", "german", "roman"]
@@ -155,6 +155,21 @@ def simplified(chord: Sequence[int], level: Level) -> tuple[int, int, int]:
     if level == "sevenths":
         return SEVENTHS[chord_type], root, bass
     return TRIADS[chord_type], root, root
+
+
+def spelled(label: str, key: tuple[int, Mode]) -> str:
+    """A label in Harte's grammar with its root as `pitch_names` spells it; `N` and `X` as they are.
+
+    >>> [spelled(label, (8, "major")) for label in ("C#:min7/b3", "F:min", "N")]
+    ['Db:min7/b3', 'F:min', 'N']
+    """
+    root = encode(label).root
+    return label if root < 0 else plain_names(*key)[root] + label.lstrip("ABCDEFG#b")
+
+
+def plain_names(tonic: int, mode: Mode = "major") -> tuple[str, ...]:
+    """As `pitch_names`, with # and b."""
+    return tuple(name.replace("♯", "#").replace("♭", "b") for name in pitch_names(tonic, mode))
 
 
 def tables() -> dict:

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from audiotrain.music.chord_classes import chord_pitch_classes, encode
-from audiotrain.music.chord_names import Mode, pitch_names
+from audiotrain.music.chord_names import Mode, plain_names
 from audiotrain.music.segments import Segment
 
 Key = tuple[int, Mode]  # the tonic's pitch class, C = 0, and the mode
@@ -67,5 +67,4 @@ def key_name(key: Key) -> str:
     ('Eb:major', 'F#:minor')
     """
     tonic, mode = key
-    name = pitch_names(tonic, mode)[tonic].replace("♯", "#").replace("♭", "b")
-    return f"{name}:{mode}"
+    return f"{plain_names(tonic, mode)[tonic]}:{mode}"

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from tqdm import tqdm
 
-_BARS: list[tqdm] = []  # the last one
+_BARS: list[tqdm] = []  # that are not closed
 
 
 def progress(
@@ -20,17 +20,18 @@ def progress(
         desc=text,
         total=total,
         unit=unit,
+        position=0,
         mininterval=0.1 if terminal else 20,
         ascii=not terminal,
         dynamic_ncols=terminal,
         ncols=None if terminal else 80,
         bar_format=shape if total or hasattr(things, "__len__") else None,
     )
-    _BARS[:] = [bar]
+    _BARS[:] = [*(one for one in _BARS if not one.disable), bar]
     return bar
 
 
 def end_progress() -> None:
-    """Finish the line of a bar that was left by an error."""
-    for bar in _BARS:
+    """Finish the lines of bars that were left by an error."""
+    for bar in reversed(_BARS):
         bar.close()

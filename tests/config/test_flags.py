@@ -61,6 +61,10 @@ def test_a_list_has_the_words_that_are_its_own():
             ["--formats", "labb", "a.mp3"],
             "--formats: found 'labb', expected one of lab, csv (did you mean lab?)",
         ),
+        (
+            ["--formats", "lab,csv", "a.mp3"],
+            "--formats: found 'lab,csv', expected one of lab, csv, separated by spaces",
+        ),
         (["--gains", "loud"], "--gains: found 'loud', expected a number"),
         (["--top", "--plot"], "--top: nothing follows, expected a whole number"),
     ],

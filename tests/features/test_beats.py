@@ -23,8 +23,9 @@ def tone(pitch, seconds, loudness):
 
 
 def song(beats, metre, parts=2, pickup=0):
-    """Samples, chords and downbeats: a bass note a bar, a softer one in the middle of four, a note
-    a beat, softer ones between, and a chord that changes with the bar; in bars of six twice."""
+    """Samples, chords and downbeats: a bass note a bar, a softer one in the middle of four and six,
+    a note a beat, softer ones between, and a chord that changes with the bar, in every second bar
+    of six also in its middle."""
     samples = np.zeros(int((beats[-1] + 3) * RATE), np.float32)
     roots, segments, downbeats = (48, 45, 41, 43), [], []
 
@@ -35,16 +36,15 @@ def song(beats, metre, parts=2, pickup=0):
 
     for number, (time, after) in enumerate(zip(beats, beats[1:], strict=False)):
         bar, place = divmod(number - pickup, metre)
-        chord = (2 * bar + place // 3 if metre == 6 else bar) % 4
-        root = roots[chord]
-        if place == 0 or (metre == 6 and place == 3):
-            segments.append(Segment(time, time, PROGRESSION[chord]))
+        if place == 0 or (metre == 6 and place == 3 and bar % 2):
+            segments.append(Segment(time, time, PROGRESSION[len(segments) % 4]))
+        root = roots[(len(segments) - 1) % 4]
         if place == 0:
             downbeats.append(time)
             add(root - 12, time, 0.3)
-        elif metre == 4 and place == 2:
+        elif metre != 3 and place == metre // 2:
             add(root - 12, time, 0.15)
-        add(root + 12, time, 0.15)
+        add(root + 12, time, 0.05 if metre == 6 and place % 3 else 0.15)
         for part in range(1, parts):
             add(root + 19, time + part * (after - time) / parts, 0.06)
     ends = [*(one.start for one in segments[1:]), len(samples) / RATE]
@@ -65,7 +65,10 @@ def agreement(known, found):
     return mir_eval.beat.f_measure(np.asarray(known), np.asarray(found), 0.05)
 
 
-@pytest.mark.parametrize(("metre", "interval"), [(4, 0.5), (4, 0.8), (4, 1.0), (3, 0.7), (6, 0.45)])
+@pytest.mark.parametrize(
+    ("metre", "interval"),
+    [(4, 0.5), (4, 0.8), (4, 1.0), (3, 0.32), (3, 0.45), (3, 0.7), (6, 0.45)],
+)
 def test_beats_bars_and_metre_of_songs_in_several_tempi(metre, interval):
     beats = 0.3 + interval * np.arange(16 * metre)
     samples, segments, downbeats = song(beats, metre, parts=1 if metre == 6 else 2)

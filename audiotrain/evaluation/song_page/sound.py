@@ -3,14 +3,16 @@
 import base64
 import io
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
 import numpy as np
+from tqdm import tqdm
 
 from audiotrain.features import audio
 from audiotrain.utils.files import replacing
+from audiotrain.utils.progress import progress
 
 RATE = 44100  # Hz of a song's page
 KBITS = 96  # a second of a song's page
@@ -56,8 +58,8 @@ def for_page(
     """The sound of a song's page as plain data.
 
     `source` is a file, or mono samples (samples,) at `rate` Hz. Within `megabytes` it is embedded;
-    a longer one is written to the file `beside`, and the data have its name alone. AudioError when
-    the source cannot be read.
+    a longer one is written to the file `beside`, with a progress bar, and the data have its name
+    alone. AudioError when the source cannot be read.
     """
     if isinstance(source, np.ndarray):
         samples, rate = source.astype(np.float32, copy=False), max(rate, 8000)
@@ -69,7 +71,15 @@ def for_page(
     if fits(seconds, megabytes, kbits):
         return embedded(blocks, rate, kbits)
     first = next(iter(blocks), np.zeros(0, np.float32))  # a source that cannot be read leaves none
-    with replacing(beside) as partial:
+    blocks = itertools.chain([first], blocks)
+    with replacing(beside) as partial, progress(None, beside.name, round(seconds), " s") as bar:
         with open(partial, "wb") as file:
-            encode(itertools.chain([first], blocks), rate, kbits, file)
+            encode(_counted(blocks, rate, bar), rate, kbits, file)
     return {"file": beside.name}
+
+
+def _counted(blocks: Iterable[np.ndarray], rate: int, bar: tqdm) -> Iterator[np.ndarray]:
+    """The blocks, whose seconds move the bar once they are taken."""
+    for block in blocks:
+        yield block
+        bar.update(min(len(block) / rate, (bar.total or 0) - bar.n))  # a header may be wrong

@@ -28,12 +28,14 @@ from audiotrain.evaluation.chord_report import ChordReport
 from audiotrain.features import audio as audio_files
 from audiotrain.features.audio import AudioError
 from audiotrain.features.tuning import tuning_of
+from audiotrain.music.chord_names import spelled
+from audiotrain.music.segments import Segment
 from audiotrain.recipes.chords import scoring
 from audiotrain.recipes.chords.cv import cross_validate
 from audiotrain.recipes.chords.ensemble import Join, ensemble, from_spec, load
 from audiotrain.recipes.chords.export import export
 from audiotrain.recipes.chords.pages import SOUND_SUFFIX, PageWriter, index_of
-from audiotrain.recipes.chords.predictor import Analysis, analyse
+from audiotrain.recipes.chords.predictor import Analysis, Prediction, analyse
 from audiotrain.recipes.chords.recipe import ChordRecipe, with_pretrained
 from audiotrain.recipes.chords.settings import (
     CvSettings,
@@ -49,6 +51,7 @@ from audiotrain.recipes.common.cli import Command
 from audiotrain.recipes.common.ensemble import EnsembleSpec
 from audiotrain.utils.process_pool import map_in_processes
 from audiotrain.utils.progress import progress
+from audiotrain.utils.text import clock
 
 LONGEST = 1200.0  # seconds of a recording that a worker reads; a longer one streams through
 
@@ -146,10 +149,11 @@ def predict(settings: PredictSettings) -> list[Path]:
         written += paths
         speed = prediction.seconds / max(time.monotonic() - begun, 1e-9)
         names = ", ".join(map(str, paths))
-        print(f"\n{source}: {prediction.seconds:.0f} s, {speed:.0f}x real time -> {names}")
+        about_song = ", ".join([*described(prediction), f"{speed:.0f}x real time"])
+        print(f"\n{source}: {about_song} -> {names}")
         begun = time.monotonic()
         if settings.timeline:
-            print(plots.timeline(prediction.segments, rows=4), flush=True)
+            print(plots.timeline(as_spelled(prediction), rows=4), flush=True)
     bar.close()
     indexes = pages.close()
     written += indexes
@@ -159,6 +163,21 @@ def predict(settings: PredictSettings) -> list[Path]:
     for index in indexes:
         print(f"all songs: {index}")
     return written
+
+
+def described(prediction: Prediction) -> list[str]:
+    """A recording's length, and its tuning where it is not A = 440 Hz."""
+    seconds = prediction.seconds
+    found = [clock(round(seconds)) if seconds >= 3600 else f"{seconds:.0f} s"]
+    cents = round(100 * prediction.tuning)
+    return found + ([f"tuned {cents:+} cents from A = 440 Hz"] if cents else [])
+
+
+def as_spelled(prediction: Prediction) -> list[Segment]:
+    """The chords as the song's key spells them."""
+    if (key := prediction.key) is None:
+        return prediction.segments
+    return [one._replace(label=spelled(one.label, key)) for one in prediction.segments]
 
 
 def read_analysis(

@@ -96,7 +96,7 @@ def test_bars_follow_beats_and_go_on_beyond_them():
         assert grid(NO_BEATS, seconds)[0][0][0] == 0.0
 
 
-def test_sound_is_embedded_or_written_beside(tmp_path):
+def test_sound_is_embedded_or_written_beside(tmp_path, capsys):
     source = tmp_path / "a.wav"
     audio.write(source, tone(4.0).astype(np.float32), RATE)
     inside = sound.for_page(source, sound.RATE, 4.0, 1, tmp_path / "b.mpga")
@@ -105,6 +105,7 @@ def test_sound_is_embedded_or_written_beside(tmp_path):
     assert list(tmp_path.iterdir()) == [source]
     beside = sound.for_page(source, sound.RATE, 4.0, 0, tmp_path / "b.mpga")
     assert beside == {"file": "b.mpga"}
+    assert "b.mpga: 100%" in capsys.readouterr().err
     assert (tmp_path / "b.mpga").stat().st_size == pytest.approx(size, abs=10)
     (tmp_path / "b.mp3").write_bytes((tmp_path / "b.mpga").read_bytes())
     read = audio.read(tmp_path / "b.mp3", RATE)
@@ -488,6 +489,8 @@ def test_two_hours_of_bars_play_with_the_sound_beside(window, tmp_path):
     window.open(path, 1280, 844)
     window.wait("document.querySelector('audio').readyState >= 2")
     assert window.run("document.querySelectorAll('.bar').length") == 3600
+    assert text(window, "#about").endswith("2:00:00")
+    assert text(window, ".clock") == "0:00 / 2:00:00"
     window.click(".play")
     window.wait(f"{TIME} > 2")
     assert text(window, "#present b") in ("C", "Am7")

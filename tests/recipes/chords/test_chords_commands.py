@@ -25,7 +25,7 @@ from audiotrain.music.chord_classes import encode
 from audiotrain.music.segments import Segment, read_lab
 from audiotrain.recipes.chords import commands as recipe
 from audiotrain.recipes.chords import songs
-from audiotrain.recipes.chords.predictor import Recognizer
+from audiotrain.recipes.chords.predictor import Prediction, Recognizer
 from audiotrain.recipes.chords.recipe import ChordRecipe
 from audiotrain.recipes.chords.settings import TrainSettings
 from audiotrain.recipes.common import run as runs
@@ -519,6 +519,30 @@ def test_evaluate_the_split_of_other_data_is_refused(begun, place, tmp_path, cap
 
 
 # ---- predict
+
+
+@pytest.mark.parametrize(
+    ("seconds", "tuning", "parts"),
+    [
+        (61.4, 0.0, ["61 s"]),
+        (7200.2, 0.0, ["2:00:00"]),
+        (61.4, -0.15, ["61 s", "tuned -15 cents from A = 440 Hz"]),
+    ],
+)
+def test_a_prediction_is_described_by_its_length_and_tuning(seconds, tuning, parts):
+    assert recipe.described(Prediction([], [], seconds, tuning)) == parts
+
+
+def test_the_terminal_spells_chords_by_the_key():
+    labels = ("C#:min", "Eb:maj/3", "N", "G:7")
+    segments = [Segment(n, n + 1, label) for n, label in enumerate(labels)]
+
+    def spelled(key):
+        return [one.label for one in recipe.as_spelled(Prediction(segments, [], 4.0, key=key))]
+
+    assert spelled((8, "major")) == ["Db:min", "Eb:maj/3", "N", "G:7"]
+    assert spelled((4, "major")) == ["C#:min", "D#:maj/3", "N", "G:7"]
+    assert spelled(None) == list(labels)
 
 
 def test_predict_writes_every_format_for_every_file_of_a_folder(run, data, tmp_path, capsys):
