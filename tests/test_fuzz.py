@@ -17,6 +17,7 @@ from audiotrain.datasets.chords import discovery as chord_discovery
 from audiotrain.datasets.chords import readers
 from audiotrain.datasets.synthesis.midi import midi_seconds, read_midi
 from audiotrain.datasets.tables import records
+from audiotrain.music.segments import parse_lab
 from audiotrain.recipes.chords.predictor import Recognizer
 from audiotrain.recipes.common.split import read_split
 from audiotrain.train import crossval
@@ -132,6 +133,20 @@ def test_a_damaged_midi_file_is_one_line(tmp_path, data, message):
     (tmp_path / "x.mid").write_bytes(data)
     with pytest.raises(ValueError, match=f"x.mid: not readable as MIDI .*{message}"):
         read_midi(tmp_path / "x.mid")
+
+
+def test_a_line_of_digits_is_refused_without_backtracking():
+    """With `\\d+\\.?\\d*` as the pattern of a number this line took seven minutes."""
+    line = f"{'1' * 1500} {'1' * 1500}x"
+    assert parse_lab(line, "x.lab").problems[0].startswith("x.lab:1: found '111")
+
+
+def test_a_name_that_no_file_can_have_is_of_no_file(tmp_path):
+    fuzz.FORMATS["chord-table"].make(tmp_path)
+    rows = f"audio,chord,start,end\na.wav,C:maj,0,0.2\n{'x' * 3000}.wav,Am,0,0.2\n"
+    (tmp_path / "table.csv").write_text(rows)
+    found = chord_discovery.discover(tmp_path / "table.csv")
+    assert [item.audio.name for item in found.items] == ["a.wav"]
 
 
 def test_shares_of_a_moment_are_no_overflow(tmp_path):

@@ -100,7 +100,8 @@ class Finder:
             if found in self.songs:
                 return found
             path = self.folder / base / name
-            if path.suffix.lower() in self.suffixes and path.is_file():
+            # Not by Path.is_file, which raises for a name that is too long.
+            if path.suffix.lower() in self.suffixes and os.path.isfile(path):
                 return relative(path, self.folder)
         matching = self.by_name.get(PurePosixPath(name).name, ())
         return matching[0] if len(matching) == 1 else None

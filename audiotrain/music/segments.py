@@ -89,7 +89,7 @@ def frames_to_segments(
     return segments
 
 
-_NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
+_NUMBER = r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?"
 _ROW = re.compile(rf"({_NUMBER})[\s,;]+({_NUMBER})[\s,;]+(.+)")
 # Where a further column begins after a label: at a tab, or before a number that is not in brackets.
 _COLUMN = re.compile(rf"\t|[\s,;]+(?={_NUMBER}(?:[\s,;]|$))(?![^(]*\))")
