@@ -47,6 +47,8 @@ if not BLOCKS:
 PYTHON = [block for block in BLOCKS.values() if block.language == "python"]
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MLflow's database
 
+SLOW = ("003-02", "003-06")  # presets of competitions
+
 # Block -> those that run before it, in the same namespace.
 MNIST = ["001-01", "001-02", "001-03", "001-04", "001-05"]
 CLAP_TUNING = ["001-06", "001-07", "001-08", "001-09"]
@@ -69,6 +71,10 @@ BETWEEN = {
     "model, trainer = MNISTClassifier(), Trainer(max_epochs=done + 1)",
     "004-03": "opt, start = optim.SGD(0.1), params",
 }
+
+
+def marked(block):
+    return pytest.param(block, marks=[pytest.mark.slow] if block.key in SLOW else [])
 
 
 # What fragments leave undefined
@@ -880,7 +886,7 @@ def names(tmp_path, monkeypatch):
     wandb.teardown()  # or the next run would be in this folder
 
 
-@pytest.mark.parametrize("block", PYTHON, ids=lambda block: block.id)
+@pytest.mark.parametrize("block", [marked(block) for block in PYTHON], ids=lambda block: block.id)
 def test_block(block, names, capsys):
     space = names(block.key)
     block.run(block.right(), space)

@@ -194,6 +194,7 @@ print(digest.hexdigest())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", [UPDATES, VIEWS], ids=["updates", "views"])
 def test_results_are_the_same_to_the_bit(tmp_path, code):
     found = set()

@@ -81,7 +81,7 @@ def test_a_stream_equals_the_whole_without_drift(tmp_path, native, rate, block_s
 def test_a_span_of_a_long_file_is_read_without_decoding_the_rest(tmp_path, monkeypatch, suffix):
     path = tmp_path / f"long{suffix}"
     with soundfile.SoundFile(path, "w", 8000, 1) as file:
-        for _ in range(60):
+        for _ in range(10):
             file.write(np.zeros(8000 * 60, np.float32))
     decoded = []
     read = soundfile.SoundFile.read
@@ -91,7 +91,7 @@ def test_a_span_of_a_long_file_is_read_without_decoding_the_rest(tmp_path, monke
         return read(self, frames, *args, **options)
 
     monkeypatch.setattr(soundfile.SoundFile, "read", count)
-    assert len(audio.read(path, 16000, start=3000, seconds=5)) == 80_000
+    assert len(audio.read(path, 16000, start=500, seconds=5)) == 80_000
     assert sum(decoded) < 8000 * 6
 
 

@@ -360,6 +360,7 @@ WORKERS = [(0, "thread")] * 6 + [(2, "thread")] * 5 + [(4, "thread")] * 5
 WORKERS += [(2, "process")] * 2 + [(4, "process")] * 2
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments(tmp_path):
     """SIGKILL, continued in a new process, killed again, … ends as a run that nothing befell."""
     finish(start(tmp_path / "whole", epochs=LONG))

@@ -174,6 +174,7 @@ def test_clips_that_cannot_be_read_are_named_and_left_out(quick, tmp_path, capsy
     assert (tmp_path / "scores" / "problems.txt").read_text() == kept
 
 
+@pytest.mark.slow
 def test_recorded_sounds_of_an_unseen_fold(quick, shared_data, tmp_path):
     more = ["--preset", "quick", "--steps", 200, "--test-fold", 5, "--cache", tmp_path / "cache"]
     words = ["--data", shared_data / "esc10", "--output", tmp_path / "run"]

@@ -259,6 +259,7 @@ def table_model(head_type):
     return lambda: create_model("table_with_head", width=5, hidden=16, head_type=head_type)
 
 
+@pytest.mark.slow
 def test_a_table_by_the_titanics_preset(tmp_path, capsys):
     x, survived = passengers(80, 0)
     test, truth = passengers(30, 1)
@@ -284,6 +285,7 @@ def test_a_table_by_the_titanics_preset(tmp_path, capsys):
     assert "have no ids, so PassengerId is 0 to 29" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_table_by_the_preset_of_house_prices(tmp_path):
     x, _ = passengers(80, 0)
     test, _ = passengers(30, 1)

@@ -91,6 +91,7 @@ def together(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EQUAL)
 def test_two_ranks_equal_one_process_with_the_doubled_batch(together, tmp_path, name):
     scenarios.run(getattr(scenarios, name), tmp_path)
@@ -102,6 +103,7 @@ def test_two_ranks_equal_one_process_with_the_doubled_batch(together, tmp_path, 
     assert ranks["skipped"] == (3 if "spoiled" in name else 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EQUAL + OTHERS)
 def test_ranks_end_with_the_same_weights_and_numbers(together, name):
     first, second = read(together, name), read(together, name, rank=1)
@@ -110,6 +112,7 @@ def test_ranks_end_with_the_same_weights_and_numbers(together, name):
         np.testing.assert_array_equal(first[key], second[key], err_msg=key)
 
 
+@pytest.mark.slow
 def test_a_cross_validation_on_two_ranks_is_that_of_one_process(together, tmp_path):
     scenarios.run(scenarios.competition, tmp_path)
     alone, ranks = read(tmp_path, "competition"), read(together, "competition")
@@ -123,6 +126,7 @@ def test_a_cross_validation_on_two_ranks_is_that_of_one_process(together, tmp_pa
     assert left[0] == left[1]
 
 
+@pytest.mark.slow
 def test_a_signal_at_one_rank_stops_all_after_one_step_and_a_new_run_continues_exactly(together):
     whole, resumed = read(together, "whole"), read(together, "interrupted")
     assert resumed.pop("stopped") == 128 + signal.SIGTERM
@@ -133,17 +137,20 @@ def test_a_signal_at_one_rank_stops_all_after_one_step_and_a_new_run_continues_e
         np.testing.assert_array_equal(whole[key], resumed[key], err_msg=key)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["asked", "timed"])
 def test_what_one_rank_wants_ends_all_at_one_step(together, name):
     assert 3 <= read(together, name)["step"] <= 5
 
 
+@pytest.mark.slow
 def test_early_stopping_and_best_checkpoints_agree(together):
     assert read(together, "early")["step"] == 2 * 6  # epochs of 24 / 4 steps
     found = sorted(path.name for path in (together / "early" / "checkpoints").iterdir())
     assert found == ["epoch-001-step-000012", "last"]  # the first epoch's was removed
 
 
+@pytest.mark.slow
 def test_only_rank_0_writes_and_speaks(together):
     chords, said = together / "chords", (together / "said.txt").read_text()
     assert (chords / "runs.txt").read_text() == "run\n"
@@ -153,6 +160,7 @@ def test_only_rank_0_writes_and_speaks(together):
     assert said.count("stopping early") == 1
 
 
+@pytest.mark.slow
 def test_the_chord_recipe_trains_on_ranks_and_rank_0_alone_writes_and_evaluates(together, tmp_path):
     scenarios.run(scenarios.recipe, tmp_path)
     alone, ranks = tmp_path / "recipe" / "run", together / "recipe" / "run"
@@ -174,6 +182,7 @@ def test_the_chord_recipe_trains_on_ranks_and_rank_0_alone_writes_and_evaluates(
     assert losses[1] == pytest.approx(losses[0], abs=1e-2)
 
 
+@pytest.mark.slow
 def test_the_clap_recipe_on_ranks_learns_what_one_process_learns(together, tmp_path):
     """Its norm of the input and the negatives of its loss are those of all ranks."""
     scenarios.run(scenarios.clap, tmp_path)
@@ -201,6 +210,7 @@ def test_the_clap_recipe_on_ranks_learns_what_one_process_learns(together, tmp_p
     assert files[0] == files[1]
 
 
+@pytest.mark.slow
 def test_a_killed_rank_ends_the_run_with_one_line_and_a_checkpoint(tmp_path):
     said = launch(tmp_path, "killed")
     last = tmp_path / "killed" / "checkpoints" / "last"

@@ -18,6 +18,8 @@ from test_ranks import free_ports, read
 
 from audiotrain.train import checkpoint
 
+pytestmark = pytest.mark.slow
+
 EQUAL = ["chords", "norm_accumulated", "contrastive", "spoiled_at_one"]
 EQUAL += ["spoiled_at_one_accumulated"]
 
