@@ -158,7 +158,7 @@ def predict(settings: PredictSettings) -> list[Path]:
     indexes = pages.close()
     written += indexes
     if not written:
-        raise ValueError(f"none of {len(targets)} files can be read: {problems[0]}")
+        raise ValueError(split.none_readable(problems, "files"))
     split.print_left_out(problems, len(targets), "files")
     for index in indexes:
         print(f"all songs: {index}")

@@ -32,6 +32,7 @@ from audiotrain.models.clap.weights import (
 )
 from audiotrain.recipes.clap.dataset import TOKEN_STEP
 from audiotrain.recipes.clap.windows import Event, read_windows
+from audiotrain.recipes.common.split import none_readable
 from audiotrain.train import checkpoint
 from audiotrain.utils.arrays import l2_normalize
 from audiotrain.utils.cores import available_cores
@@ -183,7 +184,7 @@ class Embedder:
         problems = [str(result) for _, result in in_order if isinstance(result, AudioError)]
         read = [(clip, result) for clip, result in in_order if isinstance(result, Spans)]
         if not read:
-            raise ValueError(none_readable(problems))
+            raise ValueError(none_readable(problems, "recordings"))
         return EmbeddedClips([clip for clip, _ in read], [spans for _, spans in read], problems)
 
     def spans(self, clips: Sequence[Clip], what: str) -> Iterator[tuple[int, Spans | AudioError]]:
@@ -275,13 +276,6 @@ def model_folder(name: str | Path, setting: str = "--checkpoint") -> Path:
             "`python -m audiotrain.recipes.clap` trains one"
         )
     return pretrained_folder(name)
-
-
-def none_readable(problems: Sequence[str]) -> str:
-    """The line for recordings of which none can be read, each with a line of its own."""
-    if len(problems) == 1:
-        return problems[0]
-    return f"none of {len(problems)} recordings can be read: {problems[0]}"
 
 
 def as_clip(clip: Clip | AudioPath) -> Clip:

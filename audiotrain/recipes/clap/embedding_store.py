@@ -21,7 +21,8 @@ from tqdm import tqdm
 
 from audiotrain.datasets.items import Clip
 from audiotrain.features.audio import PLATFORM_SUFFIXES, AudioError, TarMember
-from audiotrain.recipes.clap.embedder import EmbeddedClips, Embedder, Spans, none_readable
+from audiotrain.recipes.clap.embedder import EmbeddedClips, Embedder, Spans
+from audiotrain.recipes.common.split import none_readable
 from audiotrain.utils.text import count
 
 FILE = "embeddings.sqlite"
@@ -88,7 +89,7 @@ class EmbeddingStore:
                 raise AudioError(line)
             problems.append(line)
         if not found:
-            raise ValueError(none_readable(problems))
+            raise ValueError(none_readable(problems, "recordings"))
         return found, problems
 
     def spans(self, key: str) -> Spans:

@@ -48,7 +48,7 @@ def windows(clip: Clip, features: ClapFeatures) -> Iterator[Window]:
     blocks = clip.stream(settings.rate, settings.seconds)
     for start, samples in cut(blocks, expected, settings.samples, MARGIN_SECONDS * settings.rate):
         if not len(samples):
-            raise AudioError(f"{clip.audio}: holds no audio samples")
+            raise AudioError(f"{clip.audio}: too short for a sample at {settings.rate} Hz")
         mel = features.log_mel(features.fit(samples))[None]
         yield Window(mel, start / settings.rate, (start + len(samples)) / settings.rate)
 

@@ -75,7 +75,7 @@ class Ensemble:
             features[inputs] = {clip.id: array for clip, array in extracted}
             readable = [clip for clip, _ in extracted]
         if not readable:
-            raise ValueError(f"none of {len(clips)} clips can be read: {problems[0]}")
+            raise ValueError(split.none_readable(problems, "clips"))
         probabilities = iter(
             classifier.probabilities(
                 [features[classifier.inputs][clip.id] for clip in readable], self.tta

@@ -93,9 +93,10 @@ class ClipFeatures:
         return self._mels.get(source, spec | span, lambda: self._compute(clip))
 
     def _compute(self, clip: Clip) -> np.ndarray:
-        samples = clip.read(self.settings.features.rate, 0.0, self.settings.longest)
+        rate = self.settings.features.rate
+        samples = clip.read(rate, 0.0, self.settings.longest)
         if not len(samples):
-            raise AudioError(f"{clip.audio}: holds no audio samples")
+            raise AudioError(f"{clip.audio}: too short for a sample at {rate} Hz")
         shortest = self.settings.features.n_fft
         return self.features.log_mel(np.resize(samples, max(shortest, len(samples))))
 

@@ -133,6 +133,13 @@ def keep_readable(results: Sequence, unit: str, log: ProblemLog, strict: bool = 
     return loaded
 
 
+def none_readable(problems: Sequence[str], unit: str) -> str:
+    """The line for items of which none can be read, from the lines of all of them."""
+    if len(problems) == 1:
+        return problems[0]
+    return f"none of {len(problems)} {unit} can be read: {problems[0]}"
+
+
 def print_left_out(problems: Sequence[str], total: int, unit: str) -> None:
     """Print what could not be read of `total` items, on stderr."""
     for problem in problems:

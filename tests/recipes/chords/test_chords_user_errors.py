@@ -393,7 +393,7 @@ def test_predict(refused, run, place, tmp_path):
     assert "empty: no audio in it, expected " in refused("predict", tmp_path / "empty", *words)
     (tmp_path / "text.wav").write_text("no audio")
     line = refused("predict", tmp_path / "text.wav", *words, alone=False)
-    assert "text.wav: not readable as audio" in line
+    assert f"error: {tmp_path / 'text.wav'}: not readable as audio" in line
     (tmp_path / "zero.wav").write_bytes(b"")
     line = refused("predict", tmp_path / "zero.wav", tmp_path / "text.wav", *words, alone=False)
     assert "none of 2 files can be read" in line
