@@ -47,7 +47,8 @@ class Onsets:
         self._window = (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(size) / size)).astype(np.float32)
         self._held = np.zeros(size // 2, np.float32)  # silence before the first step's centre
         self._last: np.ndarray | None = None  # decibels of the last step, (1, MELS)
-        self._rises: list[np.ndarray] = []  # (steps, 2): of all bands, of the lowest
+        self._all: list[np.ndarray] = []  # rises (steps,), the mean over all bands
+        self._low: list[np.ndarray] = []  # over the lowest
 
     def add(self, samples: np.ndarray) -> None:
         """The next samples (n,)."""
@@ -65,24 +66,24 @@ class Onsets:
             decibels = 10 * np.log10(self._filters(power) + FLOOR)
             last = decibels[:1] if self._last is None else self._last
             rise = np.maximum(np.diff(decibels, axis=0, prepend=last), 0)
-            low = rise[:, :LOW_MELS].mean(axis=1)
-            self._rises.append(np.column_stack([rise.mean(axis=1), low]))
+            for kept, bands in ((self._all, rise), (self._low, rise[:, :LOW_MELS])):
+                kept.append(bands.mean(axis=1))
             self._last = decibels[-1:]
         self._held = held[count * self._hop :]
 
     def strengths(self) -> np.ndarray:
         """Strengths (1 + samples // hop,) in dB of all samples; after it nothing can be added."""
-        return self._finished()[:, 0]
+        return self._finished(self._all)
 
     def low_strengths(self) -> np.ndarray:
         """The same of the low register alone, up to 270 Hz."""
-        return self._finished()[:, 1]
+        return self._finished(self._low)
 
-    def _finished(self) -> np.ndarray:
+    def _finished(self, kept: list[np.ndarray]) -> np.ndarray:
         self._add(np.zeros(len(self._window) // 2, np.float32))
         self._held = self._held[:0]
-        self._rises = [np.concatenate(self._rises)]
-        return self._rises[0]
+        kept[:] = [np.concatenate(kept)]
+        return kept[0]
 
 
 def to_onsets(times: np.ndarray, strengths: np.ndarray, step: float) -> np.ndarray:
@@ -124,8 +125,13 @@ def beside(strengths: np.ndarray, steps: np.ndarray) -> np.ndarray:
     >>> beside(np.array([0, 3.0, 4, 1, 0]), np.array([2, 3]))
     array([-0.25,  0.  ])
     """
-    around = np.pad(np.asarray(strengths, np.float64), 1)
-    before, at, after = (around[steps + offset] for offset in (0, 1, 2))
+    last = len(strengths) - 1
+
+    def values(at: np.ndarray) -> np.ndarray:
+        is_inside = (at >= 0) & (at <= last)
+        return np.where(is_inside, strengths[np.clip(at, 0, last)], 0).astype(np.float64)
+
+    before, at, after = (values(steps + offset) for offset in (-1, 0, 1))
     bend = before - 2 * at + after
     peak = (at >= before) & (at >= after) & (bend < 0)
     return np.where(peak, 0.5 * (before - after) / np.where(peak, bend, 1), 0.0)
