@@ -25,7 +25,7 @@ TIGHTNESS = 400.0  # of pulses: cost of the squared logarithm of an interval ove
 METRE_COSTS = {4: 0.0, 6: 0.2, 3: 0.27}  # nats a second that a metre has to be likelier by
 # Seconds of a beat. Slower bars of six are written as two of three; waltzes have up to 200 bpm.
 METRE_BEATS = {4: BEATS, 6: (BEATS[0], 0.65), 3: (0.3, BEATS[1])}
-SHIFT, RESTART = 8.0, 14.0  # nats: a bar that begins at another beat, or at another pulse
+SHIFT, RESTART = 5.0, 14.0  # nats: a bar that begins at another beat, or at another pulse
 # A chord's root stays for so many beats, the mean over a song: a tempo is judged by the pace of
 # its chords, so that songs are treated alike at any speed.
 CHORD_BEATS, CHORD_SPREAD, CHORD_WEIGHT = 2.8, 0.35, 0.5

@@ -34,6 +34,8 @@ def test_the_longest_key_counts_and_silence_has_none():
     assert key_of([*low, *high]) == (0, "major")
     assert key_of(chords("N", "X")) is None
     assert key_of([]) is None
+    assert key_of([Segment(0, 1, "C:maj"), Segment(1, 30, "N")]) == (0, "major")
+    assert key_of([Segment(0, 1, "C:maj"), Segment(1, 100, "N")]) is None
 
 
 def test_labels_of_pop909_are_in_the_annotated_key():

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
+import numpy as np
+
 from audiotrain.evaluation.song_page.document import ASSETS, document
 from audiotrain.music import chord_names, fingerings
 from audiotrain.music.beats import NO_BEATS, Beats, grid
@@ -20,6 +22,9 @@ from audiotrain.music.segments import Segment
 
 SCRIPTS = ("elements.js", "player.js", "theory.js", "diagrams.js", "chart.js", "edit.js", "song.js")
 UNSURE = 0.5  # a confidence below it is shown
+# Mean confidence of chords below which a recording has little music: speech, noise, rain and dogs
+# have .02 to .20, one of them .28; songs .34 and more, chords in no key at least .22.
+LITTLE_MUSIC = 0.2
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,20 @@ def frame(text: str, height: int = 640) -> str:
     )
 
 
+def has_little_music(segments: Sequence[Segment], confidences: Sequence[float]) -> bool:
+    """Whether chords are so unsure, the mean over their time, that a recording is speech or noise
+    rather than music, or there are none. False without confidences.
+
+    >>> has_little_music([Segment(0, 3, "C:maj"), Segment(3, 4, "N")], [0.1, 0.9])
+    True
+    """
+    if not confidences:
+        return False
+    is_chord = [encode(one.label).chord_type > 0 for one in segments]
+    lengths = [(end - start) * one for (start, end, _), one in zip(segments, is_chord, strict=True)]
+    return float(np.dot(lengths, confidences)) <= LITTLE_MUSIC * sum(lengths)
+
+
 def describe(song: Song) -> dict[str, Any]:
     """The data of the page's scripts, but for its sound."""
     bars, is_counted = grid(song.beats, song.seconds)
@@ -96,6 +115,7 @@ def describe(song: Song) -> dict[str, Any]:
         "tempo": song.beats.tempo,
         "key": None if song.key is None else [song.key[0], int(song.key[1] == "minor")],
         "unsure": UNSURE,
+        "littleMusic": has_little_music(song.segments, song.confidences),
         "theory": theory(),
     }
 

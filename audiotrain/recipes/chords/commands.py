@@ -25,6 +25,7 @@ from audiotrain.datasets.paths import recordings
 from audiotrain.datasets.summary import ProblemLog
 from audiotrain.evaluation import plots
 from audiotrain.evaluation.chord_report import ChordReport
+from audiotrain.evaluation.song_page.song import has_little_music
 from audiotrain.features import audio as audio_files
 from audiotrain.features.audio import AudioError
 from audiotrain.features.tuning import tuning_of
@@ -166,11 +167,14 @@ def predict(settings: PredictSettings) -> list[Path]:
 
 
 def described(prediction: Prediction) -> list[str]:
-    """A recording's length, and its tuning where it is not A = 440 Hz."""
+    """A recording's length, its tuning where it is not A = 440 Hz, and whether it has little
+    music."""
     seconds = prediction.seconds
     found = [clock(round(seconds)) if seconds >= 3600 else f"{seconds:.0f} s"]
     cents = round(100 * prediction.tuning)
-    return found + ([f"tuned {cents:+} cents from A = 440 Hz"] if cents else [])
+    found += [f"tuned {cents:+} cents from A = 440 Hz"] if cents else []
+    is_little = has_little_music(prediction.segments, prediction.confidences)
+    return found + (["little music found"] if is_little else [])
 
 
 def as_spelled(prediction: Prediction) -> list[Segment]:

@@ -96,6 +96,15 @@ def test_bars_follow_beats_and_go_on_beyond_them():
         assert grid(NO_BEATS, seconds)[0][0][0] == 0.0
 
 
+def test_speech_and_noise_have_little_music():
+    segments = segments_of(LABELS) + [Segment(24.0, 100.0, "N")]
+    chords = len(segments) - 1
+    assert not song.has_little_music(segments, [*[0.5] * chords, 0.01])
+    assert song.has_little_music(segments, [*[0.1] * chords, 0.99])
+    assert song.has_little_music([Segment(0.0, 9.0, "N")], [1.0])
+    assert not song.has_little_music(segments, ())
+
+
 def test_sound_is_embedded_or_written_beside(tmp_path, capsys):
     source = tmp_path / "a.wav"
     audio.write(source, tone(4.0).astype(np.float32), RATE)
@@ -490,6 +499,7 @@ def test_two_hours_of_bars_play_with_the_sound_beside(window, tmp_path):
     window.wait("document.querySelector('audio').readyState >= 2")
     assert window.run("document.querySelectorAll('.bar').length") == 3600
     assert text(window, "#about").endswith("2:00:00")
+    assert "little music" not in text(window, "#about")
     assert text(window, ".clock") == "0:00 / 2:00:00"
     window.click(".play")
     window.wait(f"{TIME} > 2")

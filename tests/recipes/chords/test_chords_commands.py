@@ -522,15 +522,19 @@ def test_evaluate_the_split_of_other_data_is_refused(begun, place, tmp_path, cap
 
 
 @pytest.mark.parametrize(
-    ("seconds", "tuning", "parts"),
+    ("seconds", "tuning", "sure", "parts"),
     [
-        (61.4, 0.0, ["61 s"]),
-        (7200.2, 0.0, ["2:00:00"]),
-        (61.4, -0.15, ["61 s", "tuned -15 cents from A = 440 Hz"]),
+        (61.4, 0.0, 0.9, ["61 s"]),
+        (7200.2, 0.0, 0.9, ["2:00:00"]),
+        (61.4, -0.15, 0.9, ["61 s", "tuned -15 cents from A = 440 Hz"]),
+        (61.4, 0.0, 0.1, ["61 s", "little music found"]),
     ],
 )
-def test_a_prediction_is_described_by_its_length_and_tuning(seconds, tuning, parts):
-    assert recipe.described(Prediction([], [], seconds, tuning)) == parts
+def test_a_prediction_is_described_by_length_tuning_and_whether_it_is_music(
+    seconds, tuning, sure, parts
+):
+    segments = [Segment(0.0, seconds / 2, "C:maj"), Segment(seconds / 2, seconds, "N")]
+    assert recipe.described(Prediction(segments, [sure, 0.9], seconds, tuning)) == parts
 
 
 def test_the_terminal_spells_chords_by_the_key():

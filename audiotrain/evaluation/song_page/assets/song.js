@@ -124,6 +124,7 @@ function drawAbout() {
     data.counted && data.tempo ? `${Math.round(data.tempo)} bpm` : null,
     data.counted ? `${data.metre} beats a bar` : "no beat found, a bar is two seconds",
     clock(data.seconds),
+    data.littleMusic ? "little music was found, so chords, key and beats are guesses" : null,
   ];
   byId("about").textContent = parts.filter(Boolean).join(" · ");
 }
