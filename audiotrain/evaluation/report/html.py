@@ -33,6 +33,7 @@ from audiotrain.evaluation.song_page.document import ASSETS as SHARED
 from audiotrain.evaluation.song_page.document import document
 from audiotrain.utils.errors import exit_code
 from audiotrain.utils.files import write
+from audiotrain.utils.text import count
 
 PAGE = Path(__file__).parent / "page"
 SHARED_SCRIPTS = ("elements.js", "player.js")  # with a song's page
@@ -67,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         content = page(runs, settings.title, round(settings.sound_megabytes * 1e6))
         refuse_other_files(settings.output)
         write(settings.output, content)
-        print(f"{settings.output}: {len(runs)} runs, {len(content) / 1e6:.1f} MB")
+        print(f"{settings.output}: {count(len(runs), 'run')}, {len(content) / 1e6:.1f} MB")
 
     return exit_code(run)
 
