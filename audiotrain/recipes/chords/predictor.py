@@ -40,6 +40,7 @@ from audiotrain.train import checkpoint
 from audiotrain.utils.files import parse_json, write_json
 
 WINDOWS_AT_ONCE, LONGEST_WINDOW = 16, 1 << 14
+LARGEST_COST, LARGEST_OFFSET = 1e9, 1e4  # of a switch; of a chord type's log-probability
 # Seconds: longer recordings, of many tempos, have no beats, whose search takes 20 MB an hour.
 LONGEST_WITH_BEATS = 10800.0
 
@@ -367,13 +368,16 @@ def decoding_options(content: Mapping[str, Any]) -> dict[str, Any]:
     """What `decoding_of` wrote, as options of a Recognizer. ValueError, KeyError or TypeError for
     anything else."""
     cost = float(content["switching_cost"])
-    if not 0 <= cost < float("inf"):
-        raise ValueError(f"switching_cost {cost}, expected 0 or more")
+    if not 0 <= cost <= LARGEST_COST:
+        raise ValueError(f"switching_cost {cost}, expected 0 to {LARGEST_COST:g}")
     options: dict[str, Any] = {"switching_cost": cost}
     if "type_offsets" in content:
-        offsets = options["type_offsets"] = np.array(content["type_offsets"], np.float32)
+        offsets = np.array(content["type_offsets"], np.float64)
         if offsets.shape != (HEAD_SIZES[0],):
-            raise ValueError(f"{len(offsets)} type_offsets")
+            raise ValueError(f"type_offsets of shape {offsets.shape}")
+        if not (np.abs(offsets) <= LARGEST_OFFSET).all():  # nor NaN
+            raise ValueError(f"type_offsets beyond {LARGEST_OFFSET:g}")
+        options["type_offsets"] = offsets.astype(np.float32)
     return options
 
 
@@ -386,7 +390,7 @@ def read_decoding(path: Path) -> dict[str, Any]:
     """The options in a file of `write_decoding`. ValueError, one line, when it is damaged."""
     try:
         return decoding_options(parse_json(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, ArithmeticError) as error:
         raise ValueError(
             f"{path}: expected a switching_cost, and {HEAD_SIZES[0]} type_offsets or none ({error})"
         ) from None

@@ -173,7 +173,7 @@ def of_this_version(what: str) -> Iterator[None]:
     description."""
     try:
         yield
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
         message = f"{what} is not one of this version ({error!r:.300})"
         raise checkpoint.CheckpointError(message) from None
 

@@ -378,6 +378,15 @@ def test_offsets_of_chord_types_are_saved_and_used(tmp_path):
     assert {encode(segment.label).chord_type for segment in segments} == {5}
 
 
+@pytest.mark.parametrize("offset", [None, float("nan"), 1e308, -1e5])
+def test_offsets_that_no_probability_has_are_refused(tmp_path, offset):
+    save(tmp_path / "checkpoints" / "best")
+    content = {"switching_cost": 2.0, "type_offsets": [offset] + [0.0] * (HEAD_SIZES[0] - 1)}
+    (tmp_path / "checkpoints" / "decoding.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"decoding\.json: expected a switching_cost, and 32 type"):
+        Recognizer.from_checkpoint(tmp_path)
+
+
 def test_the_last_checkpoint_stands_in_for_the_best(tmp_path):
     save(tmp_path / "checkpoints" / "last")
     assert Recognizer.from_checkpoint(tmp_path).switching_cost == 2.0
