@@ -149,6 +149,26 @@ def test_a_name_that_no_file_can_have_is_of_no_file(tmp_path):
     assert [item.audio.name for item in found.items] == ["a.wav"]
 
 
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("preprocessor_config.json", {"max_length_s": 1e308}, "max_length_s=1e\\+308, expected"),
+        ("preprocessor_config.json", {"hop_length": None, "sampling_rate": None}, "; "),
+        ("config.json", {"audio_config": {"mlp_ratio": 2**31}}, "mlp_ratio=2147483648"),
+    ],
+)
+def test_numbers_that_no_clap_has_are_one_line(tmp_path, name, changes, message):
+    fuzz.make_clap(tmp_path)
+    content = json.loads((tmp_path / name).read_text())
+    for key, value in changes.items():
+        content[key] = content[key] | value if isinstance(value, dict) else value
+    (tmp_path / name).write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=message) as caught:
+        fuzz.read_clap(tmp_path / name)
+    assert len(str(caught.value).splitlines()) == 1
+    assert str(caught.value).startswith(f"{tmp_path / name}: ")
+
+
 def test_shares_of_a_moment_are_no_overflow(tmp_path):
     fuzz.FORMATS["chord-table"].make(tmp_path)
     (tmp_path / "table.csv").write_text("audio,chord,start,end\na.wav,C:maj,0,1e-320\n")

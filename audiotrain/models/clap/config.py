@@ -45,7 +45,7 @@ class HTSATConfig:
     """blocks of each stage"""
     num_attention_heads: tuple[Size, ...] = (4, 8, 16, 32)
     """heads of each stage"""
-    mlp_ratio: Positive = 4.0
+    mlp_ratio: Annotated[float, Field(gt=0, le=64)] = 4.0
     """width inside a feed-forward over the stage's"""
     qkv_bias: bool = True
     """whether query, key and value have a bias"""
@@ -231,13 +231,12 @@ def _section(values: Mapping, name: str, place: str) -> Mapping:
 
 
 def _made(kind: type[Config], values: Mapping[str, Any], prefix: str) -> Config:
-    """A config of the values that it has fields for; `prefix` begins each line of a ValueError."""
+    """A config of the values that it has fields for; `prefix` begins a ValueError, one line."""
     known = {name: value for name, value in values.items() if name in kind.__annotations__}
     try:
         return kind(**known)
     except ValueError as error:
-        lines = [prefix + line for line in str(error).splitlines()]
-        raise ValueError("\n".join(lines)) from None
+        raise ValueError(prefix + "; ".join(str(error).splitlines())) from None
 
 
 def _one_side(size):

@@ -8,13 +8,14 @@ the truncation: `rand_trunc` has Slaney filters and one channel, `fusion` HTK fi
 import json
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
+from pydantic import Field
 from scipy import fft
 
-from audiotrain.config.schema import NonNegative, Positive, PositiveInt, validated
+from audiotrain.config.schema import NonNegative, PositiveInt, validated
 from audiotrain.features.log_mel import LogMelSettings, MelFilters
 from audiotrain.models.clap.config import HTSATConfig
 from audiotrain.utils import files
@@ -53,7 +54,7 @@ class ClapFeatureSettings:
     mels: PositiveInt = 64
     fmin: NonNegative = 50
     fmax: NonNegative = 14000
-    seconds: Positive = 10
+    seconds: Annotated[float, Field(gt=0, le=3600)] = 10
     truncation: Truncation = "rand_trunc"
     padding: Literal["repeatpad", "repeat", "pad"] = "repeatpad"
 
@@ -134,7 +135,7 @@ class ClapFeatureSettings:
             return cls(**values)
         except ValueError as error:
             named = re.sub(r"(?m)^\w+", lambda ours: _IN_FILE[ours[0]][0], str(error))
-            raise ValueError(re.sub(r"(?m)^", f"{path}: ", named)) from None
+            raise ValueError(f"{path}: {'; '.join(named.splitlines())}") from None
 
     def save(self, folder: str | Path) -> None:
         """Write preprocessor_config.json, which Hugging Face reads too, into a folder."""
