@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import browser as chromium
 import numpy as np
@@ -53,6 +54,7 @@ def files(tmp_path_factory):
     links = Neighbours("a%20b.html", "c.html", "index.html")
     flat = made("Eb:maj Ab:maj Bb:maj C:min Eb:maj Ab:maj Bb:maj Eb:maj".split(), (3, "major"))
     texts = {"song": song.page(one, found, links), "flat": song.page(flat)}
+    texts["noise"] = song.page(replace(one, confidences=[0.1] * len(one.segments)))
     texts["frame"] = f"<!doctype html><title>x</title>{song.frame(texts['song'])}"
     paths = {name: folder / f"{name}.html" for name in texts}
     for name, path in paths.items():
@@ -173,6 +175,15 @@ def test_it_shows_the_chords_as_text(seen):
     assert seen.run(style) == "dashed"
     links = "[...document.querySelectorAll('#links a')].map(a => a.getAttribute('href'))"
     assert seen.run(links) == ["a%20b.html", "index.html", "c.html"]
+
+
+def test_it_says_when_little_music_was_found(window, files):
+    window.open(files["noise"], 390, 844)
+    about = text(window, "#about")
+    assert about.endswith("little music was found, so chords, key and beats are guesses")
+    assert window.run("document.documentElement.scrollWidth") == 390
+    window.open(files["song"], 390, 844)
+    assert "little music" not in text(window, "#about")
 
 
 def test_it_plays_seeks_and_follows(seen):
