@@ -20,6 +20,7 @@ from safetensors.numpy import save
 
 from audiotrain.recipes.clap.embedder import EmbeddedClips, Embedder, Spans
 from audiotrain.utils.files import parse_json, write
+from audiotrain.utils.text import shown
 
 FORMAT = "audiotrain-clap-index"
 ARRAYS = {"embeddings": np.float32, "clip": np.int32, "start": np.float32, "end": np.float32}
@@ -87,7 +88,8 @@ class Index:
             why = error.strerror or error
             raise ValueError(f"--index {path}: {why}; `embed --output` writes one") from None
         except DAMAGED as error:
-            raise ValueError(f"{path}: not an index that `embed` wrote: {error}") from None
+            reason = shown(str(error))
+            raise ValueError(f"{path}: not an index that `embed` wrote: {reason}") from None
         return index
 
 
