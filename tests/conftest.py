@@ -5,6 +5,7 @@ import signal
 from pathlib import Path
 
 import hypothesis
+import matplotlib
 import pytest
 
 from audiotrain.backend import (
@@ -13,6 +14,9 @@ from audiotrain.backend import (
     streams,  # before any test imports MLX: they load the BLAS
 )
 from audiotrain.utils.cores import available_cores
+
+# isort: split
+import mlx.core as mx
 
 # The same draws everywhere; `--hypothesis-profile explore` looks for others. A busy machine may be
 # slow in an example.
@@ -36,6 +40,32 @@ def pytest_xdist_auto_num_workers() -> int:
     """`-n auto`: a process for each core, four at most, since each imports and collects for itself
     and needs 1 GB."""
     return min(4, available_cores())
+
+
+def pytest_terminal_summary(terminalreporter, config) -> None:
+    """Name the seed of pytest-randomly's order, which gives the same one again."""
+    seed = getattr(config.option, "randomly_seed", None)
+    if isinstance(seed, int):
+        terminalreporter.write_line(f"tests in random order, again by --randomly-seed={seed}")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def home(tmp_path_factory):
+    """An empty home folder, where commands keep what they cache; matplotlib keeps its fonts."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MPLCONFIGDIR", matplotlib.get_cachedir())
+        patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def same_in_any_order(monkeypatch):
+    """What a test computes does not depend on those before it: MLX's random numbers, and what a
+    command set for this process. Processes of pytest-xdist share the cores."""
+    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
+    mx.random.seed(0)
+    monkeypatch.setattr(streams, "_count", None)
+    blas.use_threads(max(1, blas.cores() // processes))
 
 
 @pytest.fixture(scope="session")

@@ -20,17 +20,23 @@ TINY = (
 STEPS = ["--steps", "6"]
 
 
+@functools.cache
+def song(number, seconds):
+    """Samples at 22050 Hz and chords, made by the project's own synthesis."""
+    rng = np.random.default_rng(number)
+    progression = progressions.random_progression(rng, round(seconds * 2))
+    parts, segments = arrangement.compose(progression, rng, tempo=120)
+    samples = render.render(parts, 22050)[: round(seconds * 22050)]
+    return samples, [segment for segment in segments if segment.start < seconds]
+
+
 def sung(folder, count=6, seconds=5.0):
-    """A folder of recordings and labels, made by the project's own synthesis."""
+    """A folder of recordings and labels."""
     folder.mkdir(parents=True, exist_ok=True)
     for number in range(count):
-        rng = np.random.default_rng(number)
-        beats = round(seconds * 2)
-        progression = progressions.random_progression(rng, beats)
-        parts, segments = arrangement.compose(progression, rng, tempo=120)
-        samples = render.render(parts, 22050)[: round(seconds * 22050)]
+        samples, segments = song(number, seconds)
         audio.write(folder / f"song{number}.wav", samples, 22050)
-        write_lab(folder / f"song{number}.lab", [s for s in segments if s.start < seconds])
+        write_lab(folder / f"song{number}.lab", segments)
     return folder
 
 

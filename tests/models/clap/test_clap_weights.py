@@ -3,7 +3,7 @@
 import json
 import os
 
-import huggingface_hub
+import huggingface_hub.constants
 import mlx.core as mx
 import numpy as np
 import pytest

@@ -5,6 +5,7 @@ import os
 import pickle
 import zipfile
 
+import huggingface_hub.constants
 import mlx.core as mx
 import numpy as np
 import pytest
@@ -89,8 +90,8 @@ def test_other_folders_and_names(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert refusal("runs").startswith(f"--checkpoint runs: {message}")
     assert "no such folder" in refusal(tmp_path / "none")
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    assert refusal("nobody/no-such-model").startswith("nobody/no-such-model: no such folder")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    assert refusal("nobody/no-such-model").startswith("nobody/no-such-model: no folder, not in")
 
 
 def test_weights_must_be_whole_and_run_nothing(folder, tmp_path):
