@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Union
 from pydantic import ValidationError
 
 from audiotrain.config.words import Word, alternatives, element_types
+from audiotrain.utils import text
 from audiotrain.utils.text import nearest
 
 NAMES = {
@@ -117,7 +118,7 @@ def _refusal(kind: str, name: str, hint: Any, value: Any, place: str) -> str:
     """The line for a value that pydantic refuses with an error of this kind."""
     label = _label(name, place)
     if kind.startswith(RANGES):
-        return f"{label}={value}, expected {allowed(hint)}"
+        return f"{label}={text.shown(str(value))}, expected {allowed(hint)}"
     if kind == "too_short":
         return f"{label}: nothing follows, expected {describe(hint)}"
     literals = [one for one in alternatives(hint) if typing.get_origin(one) is Literal]
@@ -142,9 +143,9 @@ def _label(name: str, place: str) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value as messages quote it."""
+    """A value as messages quote it, on one line and not too long."""
     if isinstance(value, Mapping):
         return "keys and values"
     if isinstance(value, list | tuple):
-        return f"[{', '.join(str(getattr(part, 'text', part)) for part in value)}]"
-    return repr(getattr(value, "text", value))
+        return text.shown(f"[{', '.join(str(getattr(part, 'text', part)) for part in value)}]")
+    return text.shown(repr(getattr(value, "text", value)))

@@ -290,6 +290,15 @@ def test_a_wrong_line_is_named(tmp_path, text, expected):
     assert line.startswith(f"{file}:{expected}")
 
 
+def test_a_long_value_is_quoted_in_part(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text(f"epochs: x{'9' * 5000}")
+    (line,) = problems(["--config", str(path)])
+    assert "epochs: found 'x999" in line
+    assert line.endswith("expected a whole number")
+    assert len(line) < 300 + len(str(path))
+
+
 def test_all_mistakes_come_at_once(tmp_path):
     file = write(tmp_path / "run.yaml", "epoch: 3\nname: [1]\nlimit: 2\nnote: [2]\n")
     lines = problems(["--config", file, "--epochs", "x", "--limmit", "3", "--note", "ok"])
