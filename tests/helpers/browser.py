@@ -120,7 +120,7 @@ class Browser:
             raise RuntimeError(json.dumps(found["exceptionDetails"])[:800])
         return found["result"].get("value")
 
-    def wait(self, code: str, seconds: float = 20.0) -> None:
+    def wait(self, code: str, seconds: float = LONGEST) -> None:
         """Until an expression is true."""
         until = time.monotonic() + seconds
         while not self.run(code):

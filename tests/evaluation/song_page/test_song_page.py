@@ -312,6 +312,8 @@ def test_a_correction_is_saved_and_can_be_undone(seen, files, tmp_path):
         *whole[2:],
     ]
     seen.open(files["song"])
+    seen.wait("localStorage.length")  # may come from another process of the browser, and later
+    seen.open(files["song"])
     assert len(seen.run(CHART)) == len(whole) + 1  # kept by the browser
     seen.run("document.getElementById('revert').click()")
     assert len(seen.run(CHART)) == len(whole)
