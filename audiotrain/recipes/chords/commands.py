@@ -225,7 +225,10 @@ def results(settings: PredictSettings) -> dict[Path, list[Path]]:
     pages = pages_of(targets)
     index = index_of(pages, settings.output)
     if index is not None and index in sources:
-        raise ValueError(f"{index}: would be both a page and the index; --output names a folder")
+        raise ValueError(
+            f"{index}: would be both the page of {sources[index]} and the list of all songs; "
+            "rename that recording, or predict it alone"
+        )
     beside = [path.with_suffix(SOUND_SUFFIX) for path in pages]
     existing = [path for path in (*sources, *filter(None, [index]), *beside) if path.exists()]
     if existing and not settings.overwrite:

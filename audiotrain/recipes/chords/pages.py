@@ -2,7 +2,9 @@
 
 import contextlib
 import os
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote
@@ -52,8 +54,19 @@ class PageWriter:
         if self._index is None or not self._pages:
             return []
         addresses = [address(page.path, self._index) for page in self._pages]
-        write(self._index, index.page([page.song for page in self._pages], addresses))
+        songs = [replace(page.song, title=title) for page, title in self._titles(self._index)]
+        write(self._index, index.page(songs, addresses))
         return [self._index]
+
+    def _titles(self, index: Path) -> Iterator[tuple[Page, str]]:
+        """Each page with its title in the index: the song's, or its path from there where several
+        songs have that title."""
+        counts = Counter(page.song.title for page in self._pages)
+        for page in self._pages:
+            title = page.song.title
+            if counts[title] > 1:
+                title = Path(os.path.relpath(page.path, index.parent)).with_suffix("").as_posix()
+            yield page, title
 
     def _write(self, number: int) -> None:
         path, source, about = self._pages[number]

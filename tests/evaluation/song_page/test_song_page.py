@@ -283,8 +283,18 @@ def test_a_capo_is_suggested_for_a_song_in_e_flat(window, files, width):
     assert window.complaints == []
 
 
+def saved_lab(window, folder):
+    """The file that a click on "Save .lab" writes into an empty folder."""
+    window.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(folder))
+    window.click("#save")
+    for _ in range(100):
+        if found := list(folder.glob("*.lab")):
+            return found[0]
+        window.run("new Promise(done => setTimeout(done, 100))")
+    raise AssertionError("nothing was saved")
+
+
 def test_a_correction_is_saved_and_can_be_undone(seen, files, tmp_path):
-    seen.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
     choose(seen, "transpose", "2")  # what is read is transposed, what is saved is not
     seen.click("#correcting")
     seen.click("[data-bar='1']", 0.6, 0.5)  # the third beat of the second bar
@@ -297,12 +307,7 @@ def test_a_correction_is_saved_and_can_be_undone(seen, files, tmp_path):
     seen.click("#set")
     assert seen.run(CHART)[1:3] == ["Bm7", "E7/G♯"]
     assert text(seen, "#status") == "Corrected."
-    seen.click("#save")
-    for _ in range(100):
-        if found := list(tmp_path.glob("*.lab")):
-            break
-        seen.run("new Promise(done => setTimeout(done, 100))")
-    annotation = read_lab(found[0])
+    annotation = read_lab(saved_lab(seen, tmp_path))
     assert annotation.problems == []
     whole = segments_of(LABELS)
     assert annotation.segments == [
@@ -319,6 +324,43 @@ def test_a_correction_is_saved_and_can_be_undone(seen, files, tmp_path):
     assert len(seen.run(CHART)) == len(whole)
     seen.press("u")
     assert len(seen.run(CHART)) == len(whole) + 1
+
+
+@pytest.mark.parametrize(
+    ("title", "name"),
+    [
+        ("No. 1 [live] 50% #2 – Don’t; stop!", "No. 1 [live] 50% #2 – Don’t; stop!"),
+        ("U\u0308bung हिन्दी", "U\u0308bung हिन्दी"),  # marks that combine, as macOS has them
+        ('a/b\\c:d*e?"<f>|g', "a_b_c_d_e___f__g"),
+    ],
+)
+def test_a_saved_file_has_the_name_of_its_recording(window, tmp_path, title, name):
+    path = tmp_path / "page.html"
+    path.write_text(song.page(made(title=title)), encoding="utf-8")
+    window.open(path, 1280, 844)
+    assert saved_lab(window, tmp_path).name == f"{name}.lab"
+    assert window.complaints == []
+
+
+def test_no_change_lets_the_chord_on_the_chart_go_on(window, tmp_path):
+    """The chord before a change may be too short for a beat, so that nobody saw it."""
+    rows = [(0.0, 1.9, "C:maj"), (1.9, 2.05, "F#:dim"), (2.05, 4.0, "G:maj"), (4.0, 8.0, "A:min")]
+    beats = np.arange(0, 8, BEAT).tolist()
+    short = Song("x", [Segment(*row) for row in rows], 8.0, [0.9] * 4, Beats(beats, beats[::4]))
+    path = tmp_path / "page.html"
+    path.write_text(song.page(short), encoding="utf-8")
+    window.open(path, 1280, 844)
+    assert window.run(CHART) == ["C", "G", "Am"]
+    window.run("document.querySelector('.bar').focus()")
+    window.press("ArrowRight")
+    window.press("e")
+    window.run(
+        "[...document.querySelectorAll('#correct button')]"
+        ".find(one => one.textContent === 'No change here').click()"
+    )
+    assert window.run(CHART) == ["C", "Am"]
+    saved = read_lab(saved_lab(window, tmp_path)).segments
+    assert saved == [Segment(0.0, 4.0, "C:maj"), Segment(4.0, 8.0, "A:min")]
 
 
 FOCUSABLE = (

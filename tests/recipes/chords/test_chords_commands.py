@@ -762,6 +762,21 @@ def test_predict_writes_pages_with_an_index(run, data, tmp_path, capsys):
     assert "last.html exists already: --overwrite" in capsys.readouterr().err
 
 
+def test_an_index_tells_songs_of_one_name_apart(run, data, tmp_path, capsys):
+    source = tmp_path / "music"
+    for number, name in enumerate(("a/same", "b/same", "index")):
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(data / f"song{number}.wav", source / f"{name}.wav")
+    words = ["predict", source, "--checkpoint", run, "--formats", "html"]
+    assert command(*words) == 2
+    assert f"page of {source / 'index.wav'} and the list of all songs" in capsys.readouterr().err
+    (source / "index.wav").rename(source / "other.wav")
+    assert command(*words) == 0
+    titles = re.findall(r'<a href=".*?">(.*?)</a>', (source / "index.html").read_text())
+    assert titles == ["a/same", "b/same", "other"]
+    assert "<h1>same</h1>" in (source / "a" / "same.html").read_text()
+
+
 def test_predict_writes_long_sound_beside_its_page(run, data, tmp_path, capsys):
     shutil.copy(data / "song0.wav", tmp_path / "song.wav")
     words = ["--checkpoint", run, "--formats", "html", "--sound-megabytes", "0"]

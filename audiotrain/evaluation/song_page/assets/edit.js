@@ -49,12 +49,13 @@ function setChord(beat, chord) {
   replaceSegments(list);
 }
 
-// No change at a beat: the chord before goes on.
+// No change at a beat: the chord of the beat before goes on, over chords too short for a beat, too.
 function removeChange(beat) {
   const number = owners[beat];
-  if (number < 1 || begins[number] !== beat) return false;
+  if (beat < 1 || begins[number] !== beat) return false;
+  const before = owners[beat - 1];
   const list = [...segments];
-  list.splice(number - 1, 2, { ...list[number - 1], end: list[number].end, isCorrected: true });
+  list.splice(before, number - before + 1, { ...list[before], end: list[number].end, isCorrected: true });
   history.push(segments);
   replaceSegments(list);
   return true;
@@ -76,10 +77,14 @@ function labText() {
   return rows.map(([start, end, label]) => `${start.toFixed(6)}\t${end.toFixed(6)}\t${label}\n`).join("");
 }
 
+// The title without what file systems refuse: the recording's own name wherever it can be, so that
+// the annotation is found beside it.
+const fileName = (title) => [...title.replace(/[\\/:*?"<>|\p{Cc}]/gu, "_")].slice(0, 120).join("") || "song";
+
 function saveLab() {
   const link = element("a", {
     href: URL.createObjectURL(new Blob([labText()], { type: "text/plain" })),
-    download: `${data.title.replace(/[^\p{L}\p{N} ._()'&+,-]/gu, "_").slice(0, 120) || "song"}.lab`,
+    download: `${fileName(data.title)}.lab`,
   });
   document.body.append(link);
   link.click();
