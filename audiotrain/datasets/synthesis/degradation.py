@@ -18,8 +18,9 @@ from audiotrain.features import augment
 from audiotrain.music.chord_classes import chord_pitch_classes, encode
 from audiotrain.music.segments import Segment
 
-VERSION = 1  # raise it when the same seed gives another sound
+VERSION = 2  # raise it when the same seed gives another sound
 MAXIMUM_TUNING = 40.0  # cents
+TOGETHER = 0.3  # share of copies with drums, speech and a room at once
 CONTROL_RATE = 100  # Hz, of a voice's pitch
 MP3_DELAY = 1105  # samples of silence that a decoder adds where the file does not state them
 VOWELS = ((750, 1150, 2500), (500, 1750, 2450), (320, 2200, 2900), (450, 850, 2500))  # Hz
@@ -38,31 +39,35 @@ class Degrader:
         """A degraded copy of mono samples with these chords: as long, peak 0.5; silence stays."""
         if not audio.any():
             return np.asarray(audio, np.float32)
-        chance, rate = iter(rng.random(16)), self.rate
-        if next(chance) < 0.3:
+        rate, together = self.rate, rng.random() < TOGETHER
+
+        def some(share: float, shared: float = 0.0) -> bool:
+            """Whether this copy has something: of all copies, of those with much together."""
+            return bool(rng.random() < (shared if together else share))
+
+        room_is_last, has_room = rng.random() < (0.9 if together else 0.5), some(0.35, 0.9)
+        if some(0.3, 0.9):
             audio = mixed(audio, self.drums(audio, segments, rng), rng.uniform(0, 15))
-        if next(chance) < 0.25:
+        if some(0.25, 0.3):
             audio = mixed(audio, sung(len(audio), rate, segments, rng), rng.uniform(-3, 9))
-        room_is_last = next(chance) < 0.5
-        has_room, has_speech = next(chance) < 0.35, next(chance) < 0.45
         if has_room and not room_is_last:
             audio = augment.reverberate(audio, rng, rate, 2.0, 3.0)
-        if has_speech:
-            snr = rng.uniform(-7, 1) if next(chance) < 0.6 else rng.uniform(1, 10)
-            audio = mixed(audio, self.speech(len(audio), segments, rng), snr)
-        if next(chance) < 0.5:
+        if some(0.45, 0.9):
+            loud = rng.uniform(-7, 1) if some(0.6, 0.3) else rng.uniform(1, 10)
+            audio = mixed(audio, self.speech(len(audio), segments, rng), loud)
+        if some(0.5, 0.8):
             audio = augment.equalise(audio, rng, rate, decibels=8.0)
         if has_room and room_is_last:
             audio = augment.reverberate(audio, rng, rate, 2.0, 3.0)
-        if next(chance) < 0.15:
+        if some(0.15, 0.2):
             audio = augment.saturate(audio, rng, drive_decibels=24.0)
-        if next(chance) < 0.4:
+        if some(0.4, 0.5):
             audio = augment.add_noise(audio, rng, lowest_snr=4.0, highest_snr=25.0)
-        if next(chance) < 0.15:
+        if some(0.15, 0.15):
             audio = clipped(audio, rng.uniform(0.9, 0.995))
-        if next(chance) < 0.12:
+        if some(0.12, 0.1):
             audio = telephone(audio, rate, rng)
-        if next(chance) < 0.1:
+        if some(0.1, 0.2):
             audio = through_mp3(audio, rate, rng.uniform(0.55, 0.75))
         return np.asarray(audio * (0.5 / np.abs(audio).max()), np.float32)
 
@@ -162,7 +167,7 @@ def _melody(
         while time < segment.end:
             length = beat * float(rng.choice([0.5, 0.5, 1, 1, 2]))
             near = 0.6 * last + 0.4 * centre + rng.uniform(-5, 5)
-            tone = int(rng.choice(tones)) + int(rng.choice([0, 0, 0, 0, -2, -1, 1, 2]))
+            tone = int(rng.choice(tones)) + int(rng.choice([0, 0, 0, 0, 0, 0, -2, -1, 1, 2]))
             last = near + (tone - near + 6) % 12 - 6 + rng.uniform(-0.3, 0.3)
             begin, end = (int(t * CONTROL_RATE) for t in (time, min(time + length, segment.end)))
             pitch[begin:] = last
