@@ -294,6 +294,14 @@ def saved_lab(window, folder):
     raise AssertionError("nothing was saved")
 
 
+def reopen(window, path, state):
+    """The page again, once the storage, which another process of the browser may have, is in a
+    state."""
+    window.open(path)
+    window.wait(state)
+    window.open(path)
+
+
 def test_a_correction_is_saved_and_can_be_undone(seen, files, tmp_path):
     choose(seen, "transpose", "2")  # what is read is transposed, what is saved is not
     seen.click("#correcting")
@@ -316,14 +324,24 @@ def test_a_correction_is_saved_and_can_be_undone(seen, files, tmp_path):
         Segment(3.0, 4.0, "D:7/3"),
         *whole[2:],
     ]
-    seen.open(files["song"])
-    seen.wait("localStorage.length")  # may come from another process of the browser, and later
-    seen.open(files["song"])
+    reopen(seen, files["song"], "localStorage.length")
     assert len(seen.run(CHART)) == len(whole) + 1  # kept by the browser
     seen.run("document.getElementById('revert').click()")
     assert len(seen.run(CHART)) == len(whole)
+    assert seen.run("document.getElementById('revert').hidden")
     seen.press("u")
     assert len(seen.run(CHART)) == len(whole) + 1
+    reopen(seen, files["song"], "localStorage.length")
+    assert len(seen.run(CHART)) == len(whole) + 1  # an undone "Revert all" is kept, too
+    seen.run("document.querySelector('.bar').focus()")
+    seen.press("e")
+    seen.click("#set")
+    seen.press("u")
+    assert not seen.run("document.getElementById('revert').hidden")
+    seen.run("document.getElementById('revert').click()")
+    reopen(seen, files["song"], "!localStorage.length")
+    assert seen.run("document.getElementById('revert').hidden")
+    assert len(seen.run(CHART)) == len(whole)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 // Corrections by hand: a chord at a beat, kept in this browser, saved as a .lab file.
 
 const STORE = `audiotrain song ${data.id}`;
+const recognised = segments; // as they are without corrections
 const history = []; // lists of segments before each correction
 let isCorrecting = false;
 
@@ -14,17 +15,10 @@ function kept() {
 
 function keep() {
   try {
-    if (history.length || kept()) localStorage.setItem(STORE, JSON.stringify(segments));
+    if (segments === recognised) localStorage.removeItem(STORE);
+    else localStorage.setItem(STORE, JSON.stringify(segments));
   } catch {
     // nothing is kept
-  }
-}
-
-function forget() {
-  try {
-    localStorage.removeItem(STORE);
-  } catch {
-    // nothing was kept
   }
 }
 

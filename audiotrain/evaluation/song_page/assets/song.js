@@ -144,7 +144,7 @@ function corrected(text) {
   drawChoices();
   drawUsed();
   byId("undo").hidden = !history.length;
-  byId("revert").hidden = !(history.length || kept());
+  byId("revert").hidden = segments === recognised;
   player.show();
 }
 
@@ -295,16 +295,14 @@ byId("correcting").onclick = () => setCorrecting(!isCorrecting);
 byId("undo").onclick = () => { if (undo()) corrected("Undone."); };
 byId("revert").onclick = () => {
   history.push(segments);
-  replaceSegments(data.segments.map(([start, end, label, type, root, bass, confidence]) => ({ start, end, label, chord: [type, root, bass], confidence })));
-  forget();
+  replaceSegments(recognised);
   corrected("All is as it was recognised.");
-  byId("revert").hidden = true;
 };
 byId("save").onclick = saveLab;
 byId("print").onclick = () => print();
 byId("theme").onclick = nextTheme;
 byId("helping").onclick = () => byId("help").showModal();
-byId("revert").hidden = !saved;
+byId("revert").hidden = segments === recognised;
 if (matchMedia("(min-width: 900px)").matches) byId("choices").open = true;
 drawChoices();
 drawUsed();
