@@ -275,6 +275,8 @@ class _SndfileSource(_Source):
         try:
             with decoder_messages.hidden():
                 self._file = soundfile.SoundFile(file)
+        except UnicodeEncodeError:
+            raise AudioError(f"{ascii(str(path))}: the name is not in UTF-8: rename it") from None
         except (soundfile.SoundFileError, TypeError) as error:
             raise AudioError(f"{path}: not readable as audio: {_reason(error)}") from None
         self.frames, self.rate = self._file.frames, self._file.samplerate

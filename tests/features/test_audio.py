@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -201,6 +202,15 @@ def test_a_bad_file_is_one_line_that_names_it(tmp_path, case):
     assert "\n" not in str(caught.value)
     with pytest.raises(AudioError, match=message):
         list(audio.stream(path, 22050))
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="macOS has names in UTF-8 alone")
+def test_a_name_that_is_not_utf_8_is_named(tmp_path):
+    path = tmp_path / "x.wav"
+    audio.write(path, np.zeros(800, np.float32), 8000)
+    path = path.rename(tmp_path / os.fsdecode(b"caf\xe9.wav"))
+    with pytest.raises(AudioError, match=r"caf\\udce9\.wav': the name is not in UTF-8: rename it"):
+        audio.info(path)
 
 
 def test_only_the_span_that_is_read_must_be_sound(tmp_path):
