@@ -23,7 +23,7 @@ from audiotrain.recipes.chords.predictor import (
 from audiotrain.recipes.chords.settings import ExportSettings, TrainSettings
 from audiotrain.recipes.common import checkpoints, exported
 from audiotrain.recipes.common.run import RECIPES, RESUME_MAY_CHANGE
-from audiotrain.recipes.common.split import SPLIT, read_split
+from audiotrain.recipes.common.split import SPLIT, pretrained_of, read_split
 from audiotrain.train import checkpoint
 from audiotrain.utils.arrays import arrays_of
 from audiotrain.utils.files import read_json_object
@@ -74,15 +74,34 @@ def write_export(run: Path, output: Path, card: Path | None = None) -> None:
 
 
 def trained_on(run: Path) -> dict[str, Any]:
-    """The name of the data, and the songs of each part, by id; songs composed for training."""
+    """The name of the data, and the songs of each part, by id; songs composed for training; the
+    same of the model that training started from."""
     settings = settings_of(run)
     parts = read_split(run / SPLIT) if (run / SPLIT).is_file() else {}
+    start = None if settings is None else started_from(run, settings)
     return {
         "data": None if settings is None or settings.data is None else settings.data.name,
         "composed_songs": None if settings is None else settings.composed_songs,
         "strummed_songs": None if settings is None else settings.strummed,
         "songs": parts,
+        **({} if start is None else {"pretrained": start}),
     }
+
+
+def started_from(run: Path, settings: TrainSettings) -> dict[str, Any] | None:
+    """The name, the hash and the `trained_on` of the model that training started from; that is None
+    where the model is gone or has other weights by now. None for training from scratch."""
+    if settings.pretrained is None:
+        return None
+    start, known = pretrained_of(run), None
+    if start is not None and exported.is_exported(start):
+        content = exported.read_description(start, "chords")
+        if exported.weights_sha256(start, content) == settings.pretrained_sha256:
+            known = content["trained_on"]
+    elif start is not None:
+        known = trained_on(start)
+    name, sha256 = settings.pretrained.name, settings.pretrained_sha256
+    return {"name": name, "sha256": sha256, "trained_on": known}
 
 
 def training_of(run: Path) -> dict[str, Any]:
@@ -162,12 +181,6 @@ def read_card(path: Path | None) -> string.Template:
 def slots(content: Mapping[str, Any]) -> dict[str, str]:
     """What the names in a card's template stand for, by the content of model.json."""
     trained, training, scores = content["trained_on"], content["training"], content["scores"]
-    parts = ", ".join(f"{len(ids)} {part}" for part, ids in trained["songs"].items())
-    composed = trained["composed_songs"]
-    sources = [f"{trained['data']} ({parts or UNKNOWN})"] if trained["data"] else []
-    sources += [f"{composed} songs composed by audiotrain"] if composed else []
-    strummed = trained.get("strummed_songs")
-    sources += [f"{strummed} songs of a strummed guitar"] if strummed else []
     seconds, metrics = training["seconds"], scores.get("corpus", {})
     rows = [metrics, ["---"] * len(metrics), [f"{value:.3f}" for value in metrics.values()]]
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
@@ -178,9 +191,27 @@ def slots(content: Mapping[str, Any]) -> dict[str, str]:
         "sha256": content["weights"]["sha256"],
         "chord_types": ", ".join(content["vocabulary"]["chord_type"]),
         "features": ", ".join(f"{name} {value}" for name, value in content["features"].items()),
-        "data": "; ".join(sources) or UNKNOWN,
+        "data": sources(trained),
         "command": training["command"] or UNKNOWN,
         "minutes": UNKNOWN if seconds is None else f"{seconds / 60:.0f}",
         "test_songs": str(scores.get("songs") or UNKNOWN),
         "scores": table if metrics else UNKNOWN,
     }
+
+
+def sources(trained: Mapping[str, Any] | None) -> str:
+    """What a model was trained on, in words, by `trained_on`."""
+    if trained is None:
+        return UNKNOWN
+    parts = ", ".join(f"{len(ids)} {part}" for part, ids in trained["songs"].items())
+    words = [f"{trained['data']} ({parts or UNKNOWN})"] if trained["data"] else []
+    if composed := trained["composed_songs"]:
+        words.append(f"{composed} songs composed by audiotrain")
+    if strummed := trained.get("strummed_songs"):
+        words.append(f"{strummed} songs of a strummed guitar")
+    if start := trained.get("pretrained"):
+        sha256 = "" if start["sha256"] is None else f", sha256 {start['sha256'][:12]}"
+        model = "the model of audiotrain" if start["name"] == checkpoints.SHIPPED else start["name"]
+        before = sources(start["trained_on"])
+        words.append(f"starting from the weights of {model}{sha256}, trained on: {before}")
+    return "; ".join(words) or UNKNOWN

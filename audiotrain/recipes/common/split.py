@@ -164,9 +164,7 @@ def trained_parts(run: Path, corpus: Corpus) -> dict[str, str]:
     trained on. An exported model keeps only their ids, whatever the folder that they are in, at any
     depth."""
     if is_exported(run):
-        known = _parts_by_id(read_description(run)["trained_on"]["songs"])
-        ids = {item.id: _known_end(item.id, known) for item in corpus.items}
-        return {item: known[one] for item, one in ids.items() if one is not None}
+        return _parts_of_ids(read_description(run)["trained_on"]["songs"], corpus)
     if not ((run / SPLIT).is_file() and (run / "config.yaml").is_file()):
         return {}
     data = yaml.safe_load((run / "config.yaml").read_text("utf-8")).get("data")
@@ -177,6 +175,13 @@ def trained_parts(run: Path, corpus: Corpus) -> dict[str, str]:
     parts = {folder / one: part for one, part in _parts_by_id(read_split(run / SPLIT)).items()}
     paths = {item.id: corpus.folder.resolve() / item.id for item in corpus.items}
     return {one: parts[path] for one, path in paths.items() if path in parts}
+
+
+def _parts_of_ids(ids: Mapping[str, Sequence[str]], corpus: Corpus) -> dict[str, str]:
+    """The part of each item whose path ends with an id of a part."""
+    known = _parts_by_id(ids)
+    ends = {item.id: _known_end(item.id, known) for item in corpus.items}
+    return {item: known[end] for item, end in ends.items() if end is not None}
 
 
 def _parts_by_id(ids: Mapping[str, Sequence[str]]) -> dict[str, str]:
@@ -196,16 +201,31 @@ def _known_end(path: str, known: Mapping[str, str]) -> str | None:
 
 
 def pretrained_of(run: Path) -> Path | None:
-    """The exported model that the training of a run started from; None where there is none."""
+    """The run or the exported model that the training of a run started from; None where there is
+    none any more."""
     if not (run / "config.yaml").is_file():
         return None
     settings = yaml.safe_load((run / "config.yaml").read_text("utf-8"))
     if settings.get("pretrained") is None:
         return None
-    start = Path(settings["pretrained"])
+    start = Path(settings["pretrained"]).expanduser()
     if start == Path(checkpoints.SHIPPED):
         start = checkpoints.PRETRAINED / str(checkpoints.recipe_of(run))
-    return start if is_exported(start) else None
+    is_model = is_exported(start) or (start / SPLIT).is_file()
+    return start if is_model and start.resolve() != run.resolve() else None
+
+
+def all_trained_parts(run: Path, corpus: Corpus) -> Iterator[dict[str, str]]:
+    """`trained_parts` of a run, of the model that its training started from, and so on."""
+    if not is_exported(run):
+        yield trained_parts(run, corpus)
+        if (start := pretrained_of(run)) is not None:
+            yield from all_trained_parts(start, corpus)
+        return
+    trained_on = read_description(run)["trained_on"]
+    while trained_on is not None:
+        yield _parts_of_ids(trained_on["songs"], corpus)
+        trained_on = (trained_on.get("pretrained") or {}).get("trained_on")
 
 
 def item_parts(run: Path | None, corpus: Corpus) -> dict[str, str]:
@@ -240,11 +260,14 @@ def warn_if_trained_on(
     unit: str,
     advice: str = "; --split test scores others",
 ) -> None:
-    """Print how many items were in the training or validation parts of runs, or of exported models
-    that their training started from."""
-    known = [*runs, *(start for run in runs if (start := pretrained_of(run)) is not None)]
+    """Print how many items were in the training or validation parts of runs, or of the models that
+    their training started from."""
     seen = {
-        one for run in known for one, part in trained_parts(run, corpus).items() if part != "test"
+        one
+        for run in runs
+        for parts in all_trained_parts(run, corpus)
+        for one, part in parts.items()
+        if part != "test"
     }
     if seen:
         by = "the run" if len(runs) == 1 else "one of the runs or more"

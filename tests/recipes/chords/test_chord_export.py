@@ -253,6 +253,53 @@ def test_pretrained_without_a_value_is_the_shipped_model(
     assert "5 of 6 songs were in the training" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("start", ["shipped", "run"])
+def test_a_fine_tuned_model_keeps_what_its_start_was_trained_on(
+    start, installed, run, place, tmp_path, capsys, monkeypatch
+):
+    make_quick(monkeypatch)
+    other = sung(tmp_path / "other")
+    for file in other.glob("song*.*"):
+        file.rename(file.with_name(f"other-{file.name}"))
+    words = ["--data", other, "--cache", place / "cache", "--steps", 2, "--window", 16]
+    words += ["--batch-size", 4, "--output", tmp_path / "tuned", "--export"]
+    assert command(*words, "--pretrained", *([] if start == "shipped" else [run])) == 0
+
+    passed_on = tmp_path / "tuned" / "export"
+    before = description(run / "export")
+    sha256 = before["weights"]["sha256"] if start == "shipped" else None
+    found = description(passed_on)["trained_on"]["pretrained"]
+    assert found == {"name": start, "sha256": sha256, "trained_on": before["trained_on"]}
+    card = (passed_on / "README.md").read_text("utf-8")
+    assert "Trained on: other (4 train, 1 valid, 1 test); starting from the weights of" in card
+    assert "trained on: data (4 train, 1 valid, 1 test)" in card
+
+    evaluation = ["evaluate", "--data", place / "data", "--cache", place / "cache"]
+    for model in (tmp_path / "tuned", passed_on):
+        capsys.readouterr()
+        output = tmp_path / f"scores-{model.name}"
+        assert command(*evaluation, "--checkpoint", model, "--output", output) == 0
+        assert "5 of 6 songs were in the training" in capsys.readouterr().err
+
+
+def test_a_start_with_other_weights_by_now_is_not_described(
+    installed, place, tmp_path, monkeypatch
+):
+    make_quick(monkeypatch)
+    words = ["--data", place / "data", "--cache", place / "cache", "--steps", 2, "--window", 16]
+    words += ["--batch-size", 4, "--output", tmp_path / "tuned", "--pretrained"]
+    assert command(*words) == 0
+    sha256 = description(installed)["weights"]["sha256"]
+    change(installed, weights=description(installed)["weights"] | {"sha256": "0" * 64})
+    model = tmp_path / "passed-on"
+    assert command("export", "--checkpoint", tmp_path / "tuned", "--output", model) == 0
+    expected = {"name": "shipped", "sha256": sha256, "trained_on": None}
+    assert description(model)["trained_on"]["pretrained"] == expected
+    assert f"sha256 {sha256[:12]}, trained on: not known" in (
+        (model / "README.md").read_text("utf-8")
+    )
+
+
 def test_a_run_from_pretrained_weights_is_replayed_elsewhere(
     installed, place, run, tmp_path, capsys, monkeypatch
 ):
