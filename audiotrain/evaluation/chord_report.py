@@ -106,13 +106,21 @@ class ChordReport:
         lines.append(f"{'':9}" + "".join(f"{name:>9}" for name in SHOWN))
         for name in reversed(DECODINGS):
             corpus = result[name]["corpus"]
-            lines.append(f"{name:9}" + "".join(f"{corpus[key]:9.3f}" for key in SHOWN))
+            cells = (f"{corpus[key]:.3f}" if self._is_scored(name, key) else "–" for key in SHOWN)
+            lines.append(f"{name:9}" + "".join(f"{cell:>9}" for cell in cells))
         frames = result["frames"]
         shares = ", ".join(
             f"{head.replace('_', ' ')} {frames[f'{head}_acc']:.3f}" for head in HEADS
         )
         lines.append(f"frames right: {shares}, whole chord {frames['chord_acc']:.3f}")
         return "\n".join(lines)
+
+    def _is_scored(self, decoding: str, key: str) -> bool:
+        """Whether a comparison covers any time of the songs: power chords are neither major nor
+        minor."""
+        return key not in chords.COMPARISONS or any(
+            row[f"{key}_seconds"] for row in self.scores[decoding]
+        )
 
     def write(self, folder: Path, recordings: Mapping[str, dict] | None = None) -> None:
         """metrics.json, songs.csv, timelines.json, and the confusion matrices as PNG and CSV, in

@@ -137,6 +137,18 @@ def test_the_frames_of_a_chord_report_are_tracked():
         np.testing.assert_array_equal(report.tracker.confusions[head], tracker.confusions[head])
 
 
+def test_a_comparison_that_covers_nothing_has_no_score_in_the_table():
+    report, power_chords = ChordReport(2.0), [Segment(0.0, 1.0, "C:5")]
+    report.add_song("song", 1.0, power_chords, dict.fromkeys(DECODINGS, power_chords))
+    classes = np.tile(np.array([[7, 0, 0]]), (10, 1))
+    report.add_frames(classes, [np.zeros((10, size)) for size in HEAD_SIZES], classes)
+    names, *rows = (line.split() for line in report.table().splitlines()[1:4])
+    for _, *cells in rows:
+        scores = dict(zip(names, cells, strict=True))
+        assert scores["root"] == "1.000"
+        assert scores["majmin"] == "–"
+
+
 @pytest.mark.parametrize("dtype", [mx.float32, mx.bfloat16, mx.float16])
 def test_logits_of_any_precision_are_judged_where_they_are(classified, dtype):
     logits, targets, _ = classified

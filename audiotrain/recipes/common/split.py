@@ -261,7 +261,7 @@ def warn_if_trained_on(
     advice: str = "; --split test scores others",
 ) -> None:
     """Print how many items were in the training or validation parts of runs, or of the models that
-    their training started from."""
+    their training started from; `advice` follows where the runs have test items of the data."""
     seen = {
         one
         for run in runs
@@ -271,6 +271,9 @@ def warn_if_trained_on(
     }
     if seen:
         by = "the run" if len(runs) == 1 else "one of the runs or more"
+        parts = [item_parts(run, corpus) for run in runs]
+        if not any(all(one.get(item.id) == "test" for one in parts) for item in corpus.items):
+            advice = ""
         print(
             f"{len(seen)} of {len(corpus.items)} {unit} were in the training of {by}{advice}",
             file=sys.stderr,

@@ -208,6 +208,13 @@ def test_a_run_is_found_behind_checkpoint(trained, data, capsys):
     assert "16 of 20 clips were in the training of the run; --split test scores others" in told.err
 
 
+def test_a_part_that_the_run_lacks_is_not_advised(trained, data, capsys):
+    known = split.read_split(trained / split.SPLIT)["train"]
+    clips = [Clip(name, data / name, (), group=name) for name in known[:3]]
+    split.warn_if_trained_on([trained], Corpus(data, clips, []), "clips")
+    assert capsys.readouterr().err == "3 of 3 clips were in the training of the run\n"
+
+
 def test_without_a_checkpoint_the_newest_run_of_the_recipe_answers(
     trained, data, tmp_path, monkeypatch, capsys
 ):
