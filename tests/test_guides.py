@@ -171,6 +171,7 @@ def in_turn(page: Path) -> list[Block]:
     return trains + [block for block in found if block not in trains]
 
 
+@pytest.mark.slow
 @named("page", PAGES_WITH["python"] + [ROOT / "docs/classifying.md"])
 def test_snippets_run(page, place):
     fill(place, page)

@@ -103,6 +103,7 @@ def test_continued_from_any_step(tmp_path, settings, group, workers):
     assert tried == whole.global_step >= 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "workers"), [("thread", 2), ("thread", 4), ("process", 2), ("process", 4)]
 )

@@ -203,6 +203,7 @@ def environment():
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["file", "-c", "stdin"])
 def test_script_without_a_guard(tmp_path, way):
     script = SCRIPT.format(function="whereabouts", count=10)
@@ -228,6 +229,7 @@ def gone(pid: int) -> bool:
         return True
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "whole_group"),
     [(signal.SIGINT, True), (signal.SIGINT, False), (signal.SIGKILL, False)],

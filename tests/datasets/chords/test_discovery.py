@@ -411,6 +411,7 @@ def test_label_files_alone_are_songs_to_synthesise(tmp_path):
 # ---- the real folders
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("folder", "items", "hours"),
     [

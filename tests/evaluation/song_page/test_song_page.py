@@ -559,6 +559,7 @@ def test_a_page_inside_a_notebook_draws_and_reaches_nothing(window, files):
     assert window.complaints == []
 
 
+@pytest.mark.slow
 def test_two_hours_of_bars_play_with_the_sound_beside(window, tmp_path):
     """Two hours of bars, the sound beside the page."""
     labels = (LABELS * 300)[:3600]

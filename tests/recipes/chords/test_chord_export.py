@@ -208,6 +208,7 @@ def test_without_a_checkpoint_the_shipped_model_answers(installed, run, place, t
     assert Recognizer.pretrained().window == 16
 
 
+@pytest.mark.slow
 def test_evaluate_warns_of_songs_that_the_shipped_model_was_trained_on(
     installed, place, tmp_path, capsys
 ):

@@ -224,6 +224,7 @@ def test_without_data_songs_are_composed(place, capsys):
     assert prediction[-1].end == pytest.approx(seconds, abs=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ["transformer", "conv", "conformer", "btc"])
 def test_every_architecture_trains(quick, place, data, architecture):
     output = place / architecture
@@ -582,6 +583,7 @@ def test_predict_writes_every_format_for_every_file_of_a_folder(run, data, tmp_p
         assert bool(played) == bool(chords_played)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tta", [[], ["--no-tuning"]])
 def test_predict_writes_the_same_labels_on_one_core_and_on_two(
     run, data, tmp_path, monkeypatch, tta

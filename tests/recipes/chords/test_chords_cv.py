@@ -139,6 +139,7 @@ def test_a_folds_settings_start_the_same_run_again(quick, done, tmp_path):
     assert splits(done)[1] == read_json(tmp_path / "again" / "split.json")["items"]
 
 
+@pytest.mark.slow
 def test_composed_songs_are_cross_validated_too(quick, place, tmp_path):
     small = ["--composed", 5, "--composed-seconds", 4, "--cache", place / "cache", *TINY, *STEPS]
     assert command("cv", "--folds", 2, "--output", tmp_path / "cv", *small) == 0

@@ -309,6 +309,7 @@ class StopAt(Callback):
         trainer.should_stop = trainer.global_step == self.step
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("streams", [1, 2])
 @pytest.mark.parametrize(
     "options",

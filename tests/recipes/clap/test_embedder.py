@@ -210,6 +210,7 @@ def test_embeddings_are_those_of_transformers(shared_data, tmp_path, fusion):
     assert np.ptp(found, axis=0).max() > 0.1
 
 
+@pytest.mark.slow
 def test_memory_does_not_depend_on_the_length(folder, tmp_path):
     script = textwrap.dedent("""
         import re, resource, sys

@@ -203,6 +203,7 @@ def test_clips_of_a_tar_that_is_gone_are_left_out(tmp_path):
     assert problem == f"{member}: can't be read: No such file or directory"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("embeddings", [None, STATISTICS])
 def test_two_workers_extract_the_bytes_of_one_core(tmp_path, monkeypatch, embeddings):
     (tmp_path / "bad.wav").write_bytes(b"RIFF")

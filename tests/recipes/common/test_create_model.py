@@ -22,6 +22,7 @@ def test_models_by_name():
     assert mel.predict_step((mx.zeros((2, 1, 64, 16)), None)).shape == (2,)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("head_type", "labels", "targets"),
     [

@@ -60,6 +60,7 @@ def prepared(folder, items) -> tuple[list, dict[str, bytes]]:
     return loaded, contents(folder)
 
 
+@pytest.mark.slow
 def test_workers_leave_the_bytes_of_one_core(tmp_path, monkeypatch):
     items = songs(tmp_path / "songs")
     on_cores(monkeypatch, 1)
@@ -217,6 +218,7 @@ def partial_entries(cache: Path) -> list[str]:
     return [path.name for path in cache.iterdir() if path.suffix != ".npy"]
 
 
+@pytest.mark.slow
 def test_a_command_of_which_a_worker_is_killed_refuses_in_one_line(composing, tmp_path):
     process, workers = composing
     os.kill(workers[0], signal.SIGKILL)
@@ -228,6 +230,7 @@ def test_a_command_of_which_a_worker_is_killed_refuses_in_one_line(composing, tm
     assert partial_entries(tmp_path / "cache") == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_no_worker_is_left_by_a_command_that_is_stopped(composing, tmp_path, number):
     process, workers = composing

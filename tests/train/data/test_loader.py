@@ -296,6 +296,7 @@ def open_files() -> int:
     return len(os.listdir("/dev/fd"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "each"), [("thread", 1), ("process", 20)])
 def test_200_abandoned_passes_leave_nothing_behind(kind, each):
     """`each` of them are over one loader where that keeps its workers."""

@@ -213,6 +213,7 @@ def test_limits_are_whole_numbers_of_bytes(tmp_path, name):
         trainer(tmp_path, **{name: 1.5})
 
 
+@pytest.mark.slow
 def test_training_leaves_nothing_behind(tmp_path):
     class Measures(Callback):
         """Bytes in use after 20 steps and after 200."""

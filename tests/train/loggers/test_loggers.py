@@ -303,6 +303,7 @@ def wandb_fit(folder, resume="") -> tuple[str, dict, list[dict]]:
     return run.run_id, axes, rows
 
 
+@pytest.mark.slow
 def test_wandb_offline_is_resumed_under_its_id(tmp_path):
     pytest.importorskip("wandb")
     first, axes, rows = wandb_fit(tmp_path)
