@@ -42,7 +42,7 @@ class Degrader:
         rate, together = self.rate, rng.random() < TOGETHER
 
         def some(share: float, shared: float = 0.0) -> bool:
-            """Whether this copy has something: of all copies, of those with much together."""
+            """Whether this copy has something: `shared` is the chance where much is together."""
             return bool(rng.random() < (shared if together else share))
 
         room_is_last, has_room = rng.random() < (0.9 if together else 0.5), some(0.35, 0.9)
@@ -53,8 +53,8 @@ class Degrader:
         if has_room and not room_is_last:
             audio = augment.reverberate(audio, rng, rate, 2.0, 3.0)
         if some(0.45, 0.9):
-            loud = rng.uniform(-7, 1) if some(0.6, 0.3) else rng.uniform(1, 10)
-            audio = mixed(audio, self.speech(len(audio), segments, rng), loud)
+            snr = rng.uniform(-7, 1) if some(0.6, 0.3) else rng.uniform(1, 10)
+            audio = mixed(audio, self.speech(len(audio), segments, rng), snr)
         if some(0.5, 0.8):
             audio = augment.equalise(audio, rng, rate, decibels=8.0)
         if has_room and room_is_last:
