@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from functools import partial
 from pathlib import Path
 
@@ -98,8 +99,22 @@ def assert_same(one, other):
             np.testing.assert_array_equal(left[key], right[key])
 
 
+OTHERS: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
+
+
+@pytest.fixture(autouse=True)
+def others_threads():
+    """Threads of loaders that tests before have left to the garbage collector are not counted."""
+    OTHERS.clear()
+    OTHERS.update(loader_threads())
+
+
 def loader_threads():
-    return [thread for thread in threading.enumerate() if thread.name.startswith("loader-")]
+    return [
+        thread
+        for thread in threading.enumerate()
+        if thread.name.startswith("loader-") and thread not in OTHERS
+    ]
 
 
 def wait_until(condition, seconds=120.0):
