@@ -11,6 +11,7 @@ import pickle
 import queue
 import signal
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -108,8 +109,8 @@ class Threads:
         ]
         for thread in threads:
             thread.start()
-        _threads.update(threads)
         self.close = weakref.finalize(self, _dismiss, self._tasks, threads)
+        _threads.update(dict.fromkeys(threads, self.close))
 
     def submit(self, epoch: int, rows: np.ndarray, stop: threading.Event) -> Future:
         future: Future = Future()
@@ -138,14 +139,24 @@ def _dismiss(tasks: queue.SimpleQueue, threads: list[threading.Thread]) -> None:
         tasks.put(None)
 
 
-_threads: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
+# Threads of loaders, and what dismisses those of the same loader.
+_threads: weakref.WeakKeyDictionary[threading.Thread, Callable[[], object]]
+_threads = weakref.WeakKeyDictionary()
 
 
 @atexit.register
 def _join_threads() -> None:
-    """A daemon thread still inside C++ code would abort a process that ends: give it time."""
-    for thread in list(_threads):
-        thread.join(timeout=10)
+    """A daemon thread still inside C++ code would abort a process that ends: give it time.
+
+    Dismissed here, because `weakref.finalize` does so at exit only after this function where
+    another library made a finalizer before this module was imported.
+    """
+    threads = list(_threads.items())
+    for _, dismiss in threads:
+        dismiss()
+    deadline = time.monotonic() + 10
+    for thread, _ in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
 
 
 class Processes:

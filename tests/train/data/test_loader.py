@@ -392,7 +392,13 @@ def test_two_passes_at_once_do_not_mix():
 
 
 SCRIPT = """
-import os, signal, sys, time
+import atexit, os, signal, sys, threading, time, weakref
+def tell():
+    print(*(t.name for t in threading.enumerate() if t.name.startswith("loader-")),
+          file=sys.stderr, end="")
+
+weakref.finalize(tell, int)  # as libraries do that are imported before; what it ends, it ends last
+atexit.register(tell)  # after the loader's own end, before the finalizers
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background ignores it
 import numpy as np
 from audiotrain.train.data.loader import DataLoader, Dataset
