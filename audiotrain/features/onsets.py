@@ -4,6 +4,8 @@ The strength is the rise of a log-mel spectrogram from one step to the next, the
 (spectral flux, as librosa.onset.onset_strength).
 """
 
+from array import array
+
 import numpy as np
 import scipy.fft
 
@@ -14,6 +16,7 @@ WINDOW = 0.0464  # seconds of a window, at least
 MELS, FMAX, FLOOR = 40, 6000.0, 1e-4  # bands, their end in Hz, power of the noise floor
 LOW_MELS = 3  # bands of the low register
 AT_ONCE = 1 << 19  # samples: memory does not grow with a recording
+TIMES_AT_ONCE = 1024  # that are moved
 REACH = 0.12  # seconds that a time moves at most
 SIGMA = 0.084  # seconds: deviation of the bell by which nearer onsets count more
 MIN_RATIO, MIN_DB = 2.0, 0.3  # of an onset: to the median, and in dB
@@ -47,8 +50,8 @@ class Onsets:
         self._window = (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(size) / size)).astype(np.float32)
         self._held = np.zeros(size // 2, np.float32)  # silence before the first step's centre
         self._last: np.ndarray | None = None  # decibels of the last step, (1, MELS)
-        self._all: list[np.ndarray] = []  # rises (steps,), the mean over all bands
-        self._low: list[np.ndarray] = []  # over the lowest
+        # Rises (steps,), the mean over all bands and over the lowest; arrays grow in place.
+        self._all, self._low = array("f"), array("f")
 
     def add(self, samples: np.ndarray) -> None:
         """The next samples (n,)."""
@@ -67,7 +70,7 @@ class Onsets:
             last = decibels[:1] if self._last is None else self._last
             rise = np.maximum(np.diff(decibels, axis=0, prepend=last), 0)
             for kept, bands in ((self._all, rise), (self._low, rise[:, :LOW_MELS])):
-                kept.append(bands.mean(axis=1))
+                kept.frombytes(bands.mean(axis=1, dtype=np.float32).tobytes())
             self._last = decibels[-1:]
         self._held = held[count * self._hop :]
 
@@ -79,11 +82,10 @@ class Onsets:
         """The same of the low register alone, up to 270 Hz."""
         return self._finished(self._low)
 
-    def _finished(self, kept: list[np.ndarray]) -> np.ndarray:
+    def _finished(self, kept: "array[float]") -> np.ndarray:
         self._add(np.zeros(len(self._window) // 2, np.float32))
         self._held = self._held[:0]
-        kept[:] = [np.concatenate(kept)]
-        return kept[0]
+        return np.frombuffer(kept, np.float32)
 
 
 def to_onsets(times: np.ndarray, strengths: np.ndarray, step: float) -> np.ndarray:
@@ -101,14 +103,30 @@ def to_onsets(times: np.ndarray, strengths: np.ndarray, step: float) -> np.ndarr
     lowest = np.maximum(times - REACH, np.concatenate([[0.0], middles]))
     end = (len(strengths) - 1) * step
     highest = np.minimum(times + REACH, np.append(middles, (times[-1] + end) / 2))
+    clear = max(MIN_DB, MIN_RATIO * float(np.median(strengths)))
+    parts = [slice(first, first + TIMES_AT_ONCE) for first in range(0, len(times), TIMES_AT_ONCE)]
+    return np.concatenate(
+        [_moved(times[p], lowest[p], highest[p], strengths, step, clear) for p in parts]
+    )
+
+
+def _moved(
+    times: np.ndarray,
+    lowest: np.ndarray,
+    highest: np.ndarray,
+    strengths: np.ndarray,
+    step: float,
+    clear: float,
+) -> np.ndarray:
+    """Times (n,), each moved to an onset above `clear` between its `lowest` and `highest`."""
     around = np.arange(-int(REACH / step) - 1, int(REACH / step) + 2)
     steps = np.rint(times / step).astype(int)[:, None] + around
     at = steps * step
     known = (steps >= 0) & (steps < len(strengths))
     nearby = strengths[np.clip(steps, 0, len(strengths) - 1)]
-    clear = known & (at > lowest[:, None]) & (at < highest[:, None])
-    clear &= nearby > max(MIN_DB, MIN_RATIO * np.median(strengths))
-    weighed = np.where(clear, nearby * np.exp(-0.5 * np.square((at - times[:, None]) / SIGMA)), 0)
+    is_clear = known & (at > lowest[:, None]) & (at < highest[:, None]) & (nearby > clear)
+    bell = np.exp(-0.5 * np.square((at - times[:, None]) / SIGMA))
+    weighed = np.where(is_clear, nearby * bell, 0)
     best = weighed.argmax(axis=1)
     rows = np.arange(len(times))
     chosen = np.clip(steps[rows, best], 0, len(strengths) - 1)
