@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from itertools import takewhile
 from typing import Any, NamedTuple
 
-from audiotrain.config.refusals import describe
+from audiotrain.config.refusals import nothing_follows
 from audiotrain.config.words import BOOLEANS, Word, alone, element_types, fit, is_sequence
 from audiotrain.config.yaml_files import current_name
 from audiotrain.utils.text import nearest
@@ -81,7 +81,7 @@ def parse(
         elif (default := alone(hint)) is not None:
             found.append(Given(name, flag, default))
         else:
-            problems.append(f"{flag}: nothing follows, expected {describe(hint)}")
+            problems.append(nothing_follows(flag, hint))
     if bare and positional is not None:
         count = len(bare) if is_sequence(hints[positional]) else 1
         value = _value(hints[positional], bare[:count], True)

@@ -114,13 +114,19 @@ def refusals(
     return list(found.values())
 
 
+def nothing_follows(label: str, hint: Any) -> str:
+    """The line for a flag without its value; None, which no word means, is not offered."""
+    kinds = describe(hint).removesuffix(" or null")
+    return f"{label}: nothing follows, expected {kinds}"
+
+
 def _refusal(kind: str, name: str, hint: Any, value: Any, place: str) -> str:
     """The line for a value that pydantic refuses with an error of this kind."""
     label = _label(name, place)
     if kind.startswith(RANGES):
         return f"{label}={text.shown(str(value))}, expected {allowed(hint)}"
     if kind == "too_short":
-        return f"{label}: nothing follows, expected {describe(hint)}"
+        return nothing_follows(label, hint)
     literals = [one for one in alternatives(hint) if typing.get_origin(one) is Literal]
     choices = [str(choice) for one in literals for choice in typing.get_args(one)]
     hinted = nearest(value.text, choices) if isinstance(value, Word) else ""
