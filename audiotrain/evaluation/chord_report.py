@@ -55,7 +55,8 @@ class ChordReport:
             self.scores[decoding].append(scores)
             self.quality[decoding] += chords.quality_seconds(reference, estimates[decoding])
         shown = self.scores["viterbi"][-1]
-        self.songs.append(row | {key: shown[key] for key in SHOWN if key in shown})
+        covered = [key for key in SHOWN if shown.get(f"{key}_seconds", shown["seconds"])]
+        self.songs.append(row | {key: shown[key] for key in covered if key in shown})
         end = max(seconds, reference[-1].end if reference else 0.0)
         labels = {"reference": spelled_alike(reference), "prediction": estimates["viterbi"]}
         self.timelines.append(
@@ -106,7 +107,8 @@ class ChordReport:
         lines.append(f"{'':9}" + "".join(f"{name:>9}" for name in SHOWN))
         for name in reversed(DECODINGS):
             corpus = result[name]["corpus"]
-            cells = (f"{corpus[key]:.3f}" if self._is_scored(name, key) else "–" for key in SHOWN)
+            # Power chords are neither major nor minor: songs of them have no such scores.
+            cells = ("–" if math.isnan(corpus[key]) else f"{corpus[key]:.3f}" for key in SHOWN)
             lines.append(f"{name:9}" + "".join(f"{cell:>9}" for cell in cells))
         frames = result["frames"]
         shares = ", ".join(
@@ -114,13 +116,6 @@ class ChordReport:
         )
         lines.append(f"frames right: {shares}, whole chord {frames['chord_acc']:.3f}")
         return "\n".join(lines)
-
-    def _is_scored(self, decoding: str, key: str) -> bool:
-        """Whether a comparison covers any time of the songs: power chords are neither major nor
-        minor."""
-        return key not in chords.COMPARISONS or any(
-            row[f"{key}_seconds"] for row in self.scores[decoding]
-        )
 
     def write(self, folder: Path, recordings: Mapping[str, dict] | None = None) -> None:
         """metrics.json, songs.csv, timelines.json, and the confusion matrices as PNG and CSV, in
@@ -132,7 +127,8 @@ class ChordReport:
             for line in self.timelines
         ]
         write(folder / "timelines.json", "[\n" + ",\n".join(lines) + "\n]\n")
-        plots.table_csv(sorted(self.songs, key=lambda row: row["mirex"]), folder / "songs.csv")
+        worst_first = sorted(self.songs, key=lambda row: row.get("mirex", 1.0))
+        plots.table_csv(worst_first, folder / "songs.csv")
         for head, names in NAMES.items():
             stem, title = folder / f"confusion-{head}", head.replace("_", " ").capitalize()
             matrix = self.tracker.confusions[head]

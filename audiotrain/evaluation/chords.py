@@ -1,5 +1,6 @@
 """Scores of chords along time by mir_eval. Segments are (start, end, label), times in seconds."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 import mir_eval.chord
@@ -65,7 +66,8 @@ def aggregate_scores(songs: Sequence[Mapping[str, float]]) -> dict[str, dict[str
 
     The corpus is one long song: each comparison is weighted by the seconds that it covers in a
     song, segmentation by the song's span; `seconds` adds up. Mean and median count songs alike, but
-    leave out those of which a comparison covers 0 seconds. ValueError without songs.
+    leave out those of which a comparison covers 0 seconds; where it covers none of any song, the
+    score is NaN. ValueError without songs.
     """
     if not songs:
         raise ValueError("no songs to aggregate, expected one or more")
@@ -76,9 +78,9 @@ def aggregate_scores(songs: Sequence[Mapping[str, float]]) -> dict[str, dict[str
         values = np.array([song[name] for song in songs])[weights > 0]
         weights = weights[weights > 0]
         occurs = len(values) > 0
-        summary["corpus"][name] = float(np.average(values, weights=weights)) if occurs else 0.0
-        summary["mean"][name] = float(values.mean()) if occurs else 0.0
-        summary["median"][name] = float(np.median(values)) if occurs else 0.0
+        summary["corpus"][name] = float(np.average(values, weights=weights)) if occurs else math.nan
+        summary["mean"][name] = float(values.mean()) if occurs else math.nan
+        summary["median"][name] = float(np.median(values)) if occurs else math.nan
     summary["corpus"]["seconds"] = float(sum(song["seconds"] for song in songs))
     return summary
 
@@ -103,14 +105,14 @@ def acqa(by_quality: np.ndarray) -> float:
     """Class-wise accuracy: the mean over chord qualities of the share of seconds estimated right.
 
     by_quality (qualities, 2) as `quality_seconds` returns it; a quality that does not occur is left
-    out, a rare one counts as much as major. Jiang et al., "Large-vocabulary chord transcription
-    via chord structure decomposition", ISMIR 2019.
+    out, a rare one counts as much as major; NaN without any. Jiang et al., "Large-vocabulary chord
+    transcription via chord structure decomposition", ISMIR 2019.
 
     >>> acqa(np.array([[90.0, 100], [0, 10], [0, 0]]))
     0.45
     """
     occurring = by_quality[by_quality[:, 1] > 0]
-    return float(np.mean(occurring[:, 0] / occurring[:, 1])) if len(occurring) else 0.0
+    return float(np.mean(occurring[:, 0] / occurring[:, 1])) if len(occurring) else math.nan
 
 
 Cover = tuple[np.ndarray, list[str]]  # bounds (n + 1) in seconds, labels [n] of the spans between

@@ -74,7 +74,7 @@ def choose_decoding(
             estimate = recognizer.segments(classes, song.onsets, song.seconds(settings))
             scores.append(chord_scores(song.segments, estimate))
         corpus = aggregate_scores(scores)["corpus"]
-        return sum(corpus[name] for name in CHOSEN_BY)
+        return float(np.nansum([corpus[name] for name in CHOSEN_BY]))
 
     offsets = np.zeros(decoding.TYPES, np.float32)
     if type_weights is not None:
