@@ -47,7 +47,8 @@ if not BLOCKS:
 PYTHON = [block for block in BLOCKS.values() if block.language == "python"]
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MLflow's database
 
-SLOW = ("003-02", "003-06")  # a competition, and what MLflow keeps of a model
+# A full example, CLAP, a competition, and what MLflow keeps of a model.
+SLOW = ("000-24", "001-09", "003-02", "003-06")
 
 # Block -> those that run before it, in the same namespace.
 MNIST = ["001-01", "001-02", "001-03", "001-04", "001-05"]

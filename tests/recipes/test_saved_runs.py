@@ -49,6 +49,7 @@ def test_a_chord_run_predicts_the_same_chords(root):
         assert is_now.end == pytest.approx(was.end, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_a_chord_run_is_resumed(root):
     assert tiny_chords.command("--output", root / "chords", "--resume", "--steps", 904) == 0
     history = json.loads((root / "chords" / "history.json").read_text("utf-8"))

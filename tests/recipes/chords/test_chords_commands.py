@@ -208,6 +208,7 @@ def test_a_second_run_is_the_same_and_extracts_nothing(
     assert "chord type" in printed.out
 
 
+@pytest.mark.slow
 def test_without_data_songs_are_composed(place, capsys):
     run = place / "composed"
     words = ["--output", run, "--cache", place / "cache", "--composed", 5, "--composed-seconds", 3]

@@ -66,6 +66,7 @@ def test_one_command_searches_a_folder(place):
     assert "fetching" not in done.stderr
 
 
+@pytest.mark.slow
 def test_without_network_one_line_says_what_to_do(place):
     words = ["search", "rain", "--data", place / "data", "--cache", place / "cache"]
     done = in_process(place, *words, home="empty")

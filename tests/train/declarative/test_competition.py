@@ -254,6 +254,7 @@ def test_one_model_begins_each_fold_with_its_first_weights(tmp_path):
     assert run.predict().shape == (30, 1)
 
 
+@pytest.mark.slow
 def test_folds_are_child_runs_in_mlflow(tmp_path, monkeypatch):
     pytest.importorskip("mlflow")
     monkeypatch.chdir(tmp_path)

@@ -151,6 +151,7 @@ def peak(model, data, compiled: bool) -> int:
 
 
 @pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.slow
 def test_memory_is_that_of_the_micro_batch(compiled):
     data = batch(rows=256)
     peaks = {}

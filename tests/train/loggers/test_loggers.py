@@ -362,6 +362,7 @@ def test_tensorboard_read_back(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MLflow's own, with its database
+@pytest.mark.slow
 def test_mlflow_read_back(tmp_path, monkeypatch):
     pytest.importorskip("mlflow")
     monkeypatch.chdir(tmp_path)  # where MLflow puts pictures
