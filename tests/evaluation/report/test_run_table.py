@@ -94,7 +94,7 @@ def test_a_checkpoint_says_how_long_it_took(tmp_path):
     made = trainer(tmp_path, max_epochs=1, config={"settings": {"width": 4}})
     made.fit(Classifier(), *loaders())
     (run,) = find_runs(tmp_path)
-    assert run.seconds == pytest.approx(made.elapsed(), abs=5)
+    assert 0 < run.seconds <= made.elapsed()
     assert run.settings == {"width": 4}
 
 
