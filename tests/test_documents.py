@@ -1,5 +1,6 @@
 """What README, docs, benchmarks' README and the examples name exists: files, modules, names."""
 
+import dataclasses
 import importlib
 import re
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import audiotrain
+from audiotrain.config.help import field_docs
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [
@@ -140,3 +142,22 @@ def test_every_public_name_is_found_where_it_is_listed():
         assert getattr(audiotrain, name) is not None
     with pytest.raises(ImportError, match="cannot import name 'Trainr'"):
         from audiotrain import Trainr  # noqa: F401
+
+
+LISTED = re.compile(r"^::: (\S+)$((?:\n    .+)*)", re.MULTILINE)
+
+
+def test_the_reference_shows_every_field_of_settings():
+    """Fields without a sentence, and those of a base class, need an option of mkdocstrings."""
+    pages = sorted(ROOT.glob("docs/reference/*.md"))
+    text = "\n".join(page.read_text(encoding="utf-8") for page in pages)
+    listed = [(resolve(name), options) for name, options in LISTED.findall(text)]
+    settings = [one for one in listed if hasattr(one[0], "__pydantic_fields__")]
+    assert len(settings) > 15
+    for kind, options in settings:
+        fields = {field.name for field in dataclasses.fields(kind)}
+        for needed, some in (
+            ("show_if_no_docstring: true", fields - set(field_docs(kind))),
+            ("inherited_members: true", fields - set(kind.__annotations__)),
+        ):
+            assert not some or needed in options, (kind, some)
