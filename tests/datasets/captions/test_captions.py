@@ -13,7 +13,7 @@ import soundfile
 from audiotrain.datasets import captions
 from audiotrain.datasets.captions import check, composed, discover, report, survey
 from audiotrain.datasets.items import Clip
-from audiotrain.datasets.splits import split
+from audiotrain.datasets.splits import join_groups, split
 from audiotrain.datasets.summary import ProblemLog
 from audiotrain.features import audio
 
@@ -481,6 +481,15 @@ def test_equal_files_share_a_group(tmp_path):
         "b.wav: equal to a.wav",
         "d.wav: equal to a.wav",
     ]
+
+
+def test_groups_that_are_joined_one_after_the_other_are_one():
+    """2 joins 1, then 1 joins 3: 2 is of 3, too."""
+    clips = [Clip(str(n), Path("x.wav"), (), group=group) for n, group in enumerate("123132")]
+    joined = join_groups(clips, ["a", "a", "b", "b", None, None])
+    assert [clip.group for clip in joined] == ["3"] * 6
+    apart = join_groups(clips, [None] * 6)
+    assert [clip.group for clip in apart] == list("123132")
 
 
 # ---- report and split

@@ -787,3 +787,6 @@ def test_predict_writes_long_sound_beside_its_page(run, data, tmp_path, capsys):
     assert {path.name for path in tmp_path.iterdir()} == {"song.wav", "song.html", "song.mpga"}
     assert "song.html: writing its sound to song.mpga" in capsys.readouterr().out
     assert '"sound":{"file":"song.mpga"}' in (tmp_path / "song.html").read_text()
+    (tmp_path / "song.html").unlink()
+    assert command("predict", tmp_path / "song.wav", *words) == 2
+    assert "song.mpga exists already: --overwrite" in capsys.readouterr().err
