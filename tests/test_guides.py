@@ -2,10 +2,11 @@
 
 Python blocks of a page run one after the other in a folder of data, YAML blocks that begin with
 `# NAME.yaml` are files there, and JSON blocks are read. Of a shell block each command of audiotrain
-must have such settings, and those marked `<!-- run -->` are run with a small model. A comment
-before a block says why it does not run, `<!-- not run: why -->`, or makes what a reader has,
-`<!-- setup (Python) -->`. Indented lines of README are shell blocks, too, and run. CLAP's released
-model is a small one in the hub's cache. docs/functional.md runs as a doctest.
+must have such settings, and blocks marked `<!-- run -->` are run with a small model; the others
+only print help. A comment before a block says why it does not run, `<!-- not run: why -->`, or
+makes what a reader has, `<!-- setup (Python) -->`. Indented lines of README are shell blocks, too,
+and run. CLAP's released model is a small one in the hub's cache. docs/functional.md runs as a
+doctest.
 """
 
 import functools
@@ -23,6 +24,7 @@ import tiny_chords
 import tiny_clap
 import tiny_clips
 from clap_folders import cache_model, save_model, write_clip
+from run_folders import chords_run
 
 import audiotrain
 from audiotrain.__main__ import COMMANDS
@@ -133,11 +135,17 @@ def place(tmp_path, monkeypatch):
 
 def fill(place: Path, page: Path) -> None:
     """The data that a page speaks of."""
-    if page == README:
+    if page.stem in ("clap", "README"):
         cache_model(place / "home/hub", save_model(place / "home/clap"))
-        for number in range(2):
+        for number in range(4):
             write_clip(place / f"sounds/{number}.wav", seed=number)
-    if page.stem in ("chords", "README"):
+        write_clip(place / "door.wav", seed=9)
+        rows = [
+            (f"{number}.wav", "rain" if number % 2 else "dog", str(number // 2))
+            for number in range(4)
+        ]
+        tiny_clips.table(place / "sounds", [("file_name", "label", "fold"), *rows], "metadata.csv")
+    if page.stem in ("chords", "getting-started", "README"):
         tiny_chords.sung(place / "songs", count=8)
         (place / "album").mkdir()
         for name in ("song.wav", "song.mp3", "album/song.wav"):
@@ -146,6 +154,15 @@ def fill(place: Path, page: Path) -> None:
         tiny_clap.captioned(place / "captioned")
     if page.stem in ("classifying", "README"):
         tiny_clips.class_folders(place / "clips", each=10)
+        for number in range(3):
+            tiny_clips.tone(place / f"TEST/{number}.wav", 150, seed=number)
+            tiny_clips.tone(place / f"others/{number}.wav", 500, seed=number)
+        header = ("fname", *tiny_clips.KINDS)
+        rows = [(f"{number}.wav", "0", "0", "0") for number in range(3)]
+        tiny_clips.table(place, [header, *rows], "sample_submission.csv")
+    if page.stem == "comparing":
+        for name in ("first", "second"):
+            chords_run(place / "runs" / name)
 
 
 def start(words: list[str]) -> None:
@@ -153,13 +170,22 @@ def start(words: list[str]) -> None:
     if words == ["chords"]:  # tests/recipes/chords/test_chords_commands.py runs it without data
         return
     recipe, *rest = words
+    if recipe not in RECIPES:
+        module = importlib.import_module(f"audiotrain.{COMMANDS[recipe][0]}")
+        assert module.main(rest) == (rest[0] == "diff"), words  # 1 where runs differ, as diff's
+        return
     trains = not rest or rest[0] in ("cv", "pseudo") or rest[0].startswith("-")
+    trains &= words[:2] != ["clap", "cv"]  # scores a model fold by fold
     if trains and recipe == "clap":
         rest += ["--model.projection-dim", "12"] if "--pretrained" not in rest else []
     small = SMALL[recipe] if trains else []
     if recipe == "chords" and "--pretrained --" in " ".join(rest):  # without a value
         small = SHIPPED
     assert RECIPES[recipe].command(*rest, *small) == 0, words
+
+
+def executes(block: Block) -> bool:
+    return block.mark == "run" or (block.language == "python" and block.runs)
 
 
 def in_turn(page: Path) -> list[Block]:
@@ -172,7 +198,7 @@ def in_turn(page: Path) -> list[Block]:
 
 
 @pytest.mark.slow
-@named("page", PAGES_WITH["python"] + [ROOT / "docs/classifying.md"])
+@named("page", [page for page in PAGES if any(map(executes, blocks(page)))])
 def test_snippets_run(page, place):
     fill(place, page)
     names: dict = {"__name__": "snippet"}
@@ -195,6 +221,9 @@ def test_marks_are_known_and_blocks_are_found():
     assert sum(block.language == "python" for block in found) > 15
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
+        for block in blocks(page):
+            words = commands(block) if block.language == "sh" and not block.mark else []
+            assert all(last == "--help" for *_, last in words), f"{page}: mark {block.code!r}"
         marked = [block for block in blocks(page) if block.mark or block.language == "setup"]
         indented = INDENTED.findall(text) if page == README else []
         assert len(marked) == text.count("<!--") + len(indented), page
