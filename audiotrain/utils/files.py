@@ -25,7 +25,8 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
     ['settings.json']
     """
     path = Path(path)
-    handle, name = tempfile.mkstemp(path.suffix, f".{path.stem}.partial-", path.parent)
+    start = path.stem[:40]  # of a name that may be as long as the file system takes
+    handle, name = tempfile.mkstemp(path.suffix, f".{start}.partial-", path.parent)
     os.close(handle)
     try:
         yield Path(name)

@@ -19,6 +19,12 @@ def test_text_and_bytes_replace_a_file_in_a_new_folder(tmp_path):
     assert os.listdir(path.parent) == ["a.txt"]
 
 
+def test_names_may_be_as_long_as_the_file_system_takes(tmp_path):
+    path = tmp_path / ("é" * 125 + ".lab")  # 254 bytes
+    write(path, "0 1 N\n")
+    assert path.read_text() == "0 1 N\n"
+
+
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 def test_an_error_leaves_the_file_as_it_was_and_nothing_beside_it(tmp_path, error):
     path = tmp_path / "a.json"
