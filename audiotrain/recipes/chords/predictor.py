@@ -1,6 +1,7 @@
 """A trained chord model on audio of any length: overlapping windows, averaged, in little memory."""
 
 import itertools
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -188,18 +189,19 @@ class FrameRecognizer:
     ) -> Prediction:
         """As `predict`, without beats and key: reads the analysis's blocks once."""
         numbers: dict[str, int] = {}  # label -> its number
-        labels, confidences = [], []  # of blocks of frames
+        # Of all frames, in memory that grows in place.
+        labels, confidences = array("h"), array("f")
         pieces = self._reported(self.log_probabilities(analysis.blocks), on_progress)
         cost = self.switching_cost if viterbi else None
         for posteriors, classes in decoding.decode_stream(pieces, cost):
             names = (decode(chord, bass) for chord in classes.tolist())
-            found = [numbers.setdefault(name, len(numbers)) for name in names]
-            labels.append(np.array(found, np.int16))
-            confidences.append(decoding.confidences(posteriors, classes))
+            labels.extend(numbers.setdefault(name, len(numbers)) for name in names)
+            found = decoding.confidences(posteriors, classes)
+            confidences.frombytes(found.astype(np.float32).tobytes())
         return to_prediction(
             list(numbers),
-            np.concatenate(labels),
-            np.concatenate(confidences),
+            np.frombuffer(labels, np.int16),
+            np.frombuffer(confidences, np.float32),
             self.settings.frame_seconds,
             analysis.seconds,
             self._snapping(analysis.onsets.strengths()),
