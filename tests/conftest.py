@@ -1,5 +1,6 @@
 """Fixtures that several test files share."""
 
+import builtins
 import os
 import signal
 from pathlib import Path
@@ -61,8 +62,10 @@ def home(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def same_in_any_order(monkeypatch):
     """What a test computes does not depend on those before it: MLX's random numbers, and what a
-    command set for this process. Processes of pytest-xdist share the cores."""
+    command set for this process. Processes of pytest-xdist share the cores. A doctest leaves its
+    last value as `_` of builtins, whose values tyro hashes when it is imported."""
     processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
+    vars(builtins).pop("_", None)
     mx.random.seed(0)
     monkeypatch.setattr(streams, "_count", None)
     blas.use_threads(max(1, blas.cores() // processes))
