@@ -59,6 +59,17 @@ def test_documents_name_some_of_each_kind():
     assert len(DOTTED.findall(text)) > 20
 
 
+PYTEST = re.compile(r"`pytest (tests/[\w/]+\.py) -k (\w+)`")
+
+
+def test_a_choice_of_tests_chooses_some():
+    texts = [(ROOT / name).read_text(encoding="utf-8") for name in DOCUMENTS]
+    choices = [choice for text in texts for choice in PYTEST.findall(text)]
+    assert len(choices) > 1
+    for file, word in choices:
+        assert re.search(rf"def test_\w*{word}", (ROOT / file).read_text(encoding="utf-8")), word
+
+
 LINK = re.compile(r"\]\(([^)#\s]*)(?:#([\w-]+))?\)")
 
 

@@ -197,7 +197,10 @@ def lwlrap(targets: np.ndarray, scores: np.ndarray) -> float:
 
 
 def average_precisions(targets: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Average precision (classes,) of each class; NaN of one that no clip has."""
+    """Average precision (classes,) of each class; NaN of one that no clip has.
+
+    targets and scores (clips, classes).
+    """
     from sklearn.metrics import average_precision_score
 
     pairs = zip(targets.T > 0, scores.T, strict=True)
@@ -205,6 +208,9 @@ def average_precisions(targets: np.ndarray, scores: np.ndarray) -> np.ndarray:
 
 
 def mean_average_precision(targets: np.ndarray, scores: np.ndarray) -> float:
-    """Mean of `average_precisions` over the classes that occur; 0 when none does."""
+    """Mean of `average_precisions` over the classes that occur; 0 when none does.
+
+    targets and scores (clips, classes).
+    """
     precisions = average_precisions(targets, scores)
     return float(np.nanmean(precisions)) if np.isfinite(precisions).any() else 0.0
