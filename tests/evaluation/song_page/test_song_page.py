@@ -413,6 +413,9 @@ def test_keys_do_what_buttons_do(seen):
     assert seen.run("document.getElementById('transpose').value") == "0"
     seen.press("c")
     assert seen.run("document.getElementById('capo').value") == "1"
+    for _ in range(10):
+        seen.press("c")
+    assert seen.run("document.getElementById('capo').value") == "9"  # the last that there is
     seen.press("-")
     assert seen.run("document.querySelector('audio').playbackRate") == 0.9
     seen.press("ArrowRight")
