@@ -1,6 +1,7 @@
 """Mutated files of every format: a valid result or one line, whatever is in them.
 
-`python tests/helpers/fuzz.py --cases 5000` runs more; what it found is in the parametrized tests.
+20 cases a format, and 100 more, thousands in all, in the slow tests. `python tests/helpers/fuzz.py
+--cases 5000` runs more; what it found is in the parametrized tests.
 """
 
 import json
@@ -22,7 +23,7 @@ from audiotrain.recipes.chords.predictor import Recognizer
 from audiotrain.recipes.common.split import read_split
 from audiotrain.train import crossval
 
-CASES = 20
+CASES, SLOW_CASES = 20, 120
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +36,13 @@ def reader():
 
 
 @pytest.mark.parametrize("name", fuzz.FORMATS)
-def test_mutated_files_are_read_or_refused_in_one_line(reader, name):
-    outcomes = {number: reader.outcome(name, number) for number in range(CASES)}
+@pytest.mark.parametrize(
+    "cases",
+    [range(CASES), pytest.param(range(CASES, SLOW_CASES), marks=pytest.mark.slow)],
+    ids=["few", "more"],
+)
+def test_mutated_files_are_read_or_refused_in_one_line(reader, cases, name):
+    outcomes = {number: reader.outcome(name, number) for number in cases}
     wrong = {number: one for number, one in outcomes.items() if one not in ("ok", "refused")}
     assert wrong == {}
     assert "refused" in outcomes.values() or name in ("lab", "salami", "run", "sidecars")

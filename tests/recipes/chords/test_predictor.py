@@ -269,17 +269,24 @@ def test_recordings_of_hours_have_no_beats(ours, monkeypatch, longest, times):
 
 LONG = """
 import resource, sys
+from dataclasses import replace
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from test_predictor import recognizer
-seconds = recognizer().predict(Path(sys.argv[2])).seconds
+found = recognizer()
+found.settings = replace(found.settings, rate=int(sys.argv[3]), hop=int(sys.argv[4]))
+seconds = found.predict(Path(sys.argv[2])).seconds
 print(seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in KiB on Linux")
-def test_memory_hardly_grows_with_a_recording(tmp_path):
+@pytest.mark.parametrize(
+    ("hours", "features", "megabytes"),
+    [(2.2, (22050, 4096), 60), (20.0, (4000, 2976), 100)],  # (rate, hop): 20 h in frames of .7 s
+)
+def test_memory_hardly_grows_with_a_recording(tmp_path, hours, features, megabytes):
     def peak(hours: float) -> float:
         """MiB that predicting clicks takes."""
         path, rate = tmp_path / "clicks.wav", 8000
@@ -288,13 +295,13 @@ def test_memory_hardly_grows_with_a_recording(tmp_path):
         with soundfile.SoundFile(path, "w", rate, 1, "PCM_16") as file:
             for _ in range(round(hours * 60)):
                 file.write(clicks)
-        words = [sys.executable, "-c", LONG, str(Path(__file__).parent), str(path)]
+        words = [sys.executable, "-c", LONG, Path(__file__).parent, path, *map(str, features)]
         done = subprocess.run(words, capture_output=True, text=True, check=True)
         seconds, kilobytes = done.stdout.split()
         assert float(seconds) == pytest.approx(hours * 3600, abs=1)
         return int(kilobytes) / 1024
 
-    assert peak(2.2) - peak(0.2) < 60
+    assert peak(hours) - peak(0.2) < megabytes
 
 
 def test_a_switching_cost_makes_longer_chords():
