@@ -6,8 +6,8 @@ Settings and scores are flat, by dotted name.
 """
 
 import json
-import math
 import os
+import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -98,7 +98,7 @@ def read_run(folder: Path, name: str | None = None) -> Run:
     measured = {
         key: float(value)
         for key, value in _flat(metrics, "metrics.json", problems).items()
-        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        if is_number(value) and not isinstance(value, bool)
     }
     if isinstance(best_metric := metrics.get("best_metric"), str):
         measured = _of_training(measured, best_metric, rows)
@@ -109,7 +109,7 @@ def read_run(folder: Path, name: str | None = None) -> Run:
         name=name or folder.resolve().name,
         kind=_kind(settings, measured, folder),
         written=max(written, default=0.0),
-        seconds=seconds if isinstance(seconds, int | float) else None,
+        seconds=seconds if is_number(seconds) else None,
         settings=settings,
         scores=measured | best_and_last(rows) | measured,  # as measured, where both have it
         rows=rows,
@@ -160,7 +160,16 @@ def differing(runs: Sequence[Run]) -> dict[str, Any]:
 
 def _comparable(value: Any) -> str:
     """The same for the same values: 50 is 50.0."""
-    return repr(float(value) if type(value) is int else value)
+    return repr(float(value) if type(value) is int and is_number(value) else value)
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is a finite number that a float can hold, which a whole one of 400 digits is not.
+
+    >>> [is_number(value) for value in (1, 0.5, "1", float("nan"), 10**400)]
+    [True, True, False, False, False]
+    """
+    return isinstance(value, int | float) and abs(value) <= sys.float_info.max
 
 
 def is_lower_better(score: str) -> bool:
@@ -299,8 +308,7 @@ def _numbers(rows: Sequence[Any]) -> list[dict[str, float]]:
     """The finite numbers of rows that have a step, by step."""
     kept = []
     for row in (row for row in rows if isinstance(row, dict)):
-        numbers = [(str(name), v) for name, v in row.items() if isinstance(v, int | float)]
-        kept.append({name: value for name, value in numbers if math.isfinite(value)})
+        kept.append({str(name): value for name, value in row.items() if is_number(value)})
     return sorted((row for row in kept if "step" in row), key=lambda row: row["step"])
 
 

@@ -137,6 +137,22 @@ def test_odd_rows_and_settings_are_left_out(tmp_path):
     assert (run.problems, run.settings) == ((), {"when": "2024-01-01", "1": "one"})
 
 
+def test_a_whole_number_that_no_float_holds_is_left_out(tmp_path, capsys):
+    large = 10**400
+    chords_run(tmp_path / "other")
+    run = chords_run(tmp_path / "run")
+    (run / "config.yaml").write_text(f"data: plain\nseed: {large}\n")
+    write_json(run / "metrics.json", {"songs": large, "viterbi": {"corpus": {"root": 0.5}}})
+    rows = [{"step": large, "val_loss": 1.0}, {"step": 1, "val_loss": large, "val_root": 0.5}]
+    write_json(run / "history.json", {"rows": rows, "log": []})
+    found = read_run(run)
+    assert found.rows == [{"step": 1, "val_root": 0.5}]
+    assert "songs" not in found.scores
+    assert found.settings["seed"] == large  # a setting is shown as it is
+    assert differing(find_runs(tmp_path))["seed"] is ABSENT
+    assert table(capsys, tmp_path).count("finished") == 2
+
+
 def test_folds_are_told_by_their_means(tmp_path, capsys):
     folder = tmp_path / "cv"
     for k in range(2):
