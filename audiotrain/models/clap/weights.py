@@ -8,7 +8,7 @@ import json
 import math
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import mlx.core as mx
@@ -26,7 +26,14 @@ CONFIG, SAFETENSORS, BIN = "config.json", "model.safetensors", "pytorch_model.bi
 # What a folder may hold beside the model: the tokenizer and the front end.
 COMPANIONS = (
     *("tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json"),
-    *("special_tokens_map.json", "added_tokens.json", "preprocessor_config.json"),
+    *("special_tokens_map.json", "added_tokens.json"),
+    *("preprocessor_config.json", "processor_config.json"),
+)
+# One file of each tuple is needed: for the model itself, and for its tokenizer and front end.
+MODEL_FILES = (CONFIG,), (SAFETENSORS, BIN)
+COMPANION_FILES = (
+    ("tokenizer.json", "merges.txt"),
+    ("preprocessor_config.json", "processor_config.json"),
 )
 # Our names to Hugging Face's, one rule after the other.
 RULES = (
@@ -198,9 +205,22 @@ def cached_folder(name: str) -> Path | None:
     if not isinstance(config, str):  # None, or a mark that the hub has no such file
         return None
     folder = Path(config).parent
-    required = ((SAFETENSORS, BIN), ("tokenizer.json", "merges.txt"), ("preprocessor_config.json",))
-    is_whole = all(any((folder / file).is_file() for file in files) for files in required)
-    return folder if is_whole else None
+    return None if _lacks(folder, MODEL_FILES + COMPANION_FILES) else folder
+
+
+def refuse_partial(name: str | Path, folder: Path) -> None:
+    """HubError when `folder`, of the hub's model `name`, has no tokenizer or front end; where
+    `name` is a folder, those who read them say so."""
+    if is_hub_id(name) and (lacked := _lacks(folder, COMPANION_FILES)):
+        raise _not_fetched(str(name), f"the hub does not answer, or has no {lacked} of it")
+
+
+def _lacks(folder: Path, needed: Sequence[Sequence[str]]) -> str:
+    """The first needed file that a folder has in none of its forms; "" where it has all."""
+    for files in needed:
+        if not any((folder / file).is_file() for file in files):
+            return " and no ".join(files)
+    return ""
 
 
 def _fetch(name: str) -> Path:
@@ -226,8 +246,8 @@ def _fetch(name: str) -> Path:
     except (OSError, ValueError, RuntimeError, *http) as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")
         raise _not_fetched(name, f"not from the hub: {reason:.120}") from None
-    if not any((folder / file).is_file() for file in (SAFETENSORS, BIN)):
-        raise _not_fetched(name, "the hub does not answer, or has no weights of it")
+    if lacked := _lacks(folder, MODEL_FILES):
+        raise _not_fetched(name, f"the hub does not answer, or has no {lacked} of it")
     return folder
 
 

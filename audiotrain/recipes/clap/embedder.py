@@ -28,6 +28,7 @@ from audiotrain.models.clap.weights import (
     RELEASED,
     is_hub_id,
     pretrained_folder,
+    refuse_partial,
     values_digest,
 )
 from audiotrain.recipes.clap.dataset import TOKEN_STEP
@@ -134,6 +135,7 @@ class Embedder:
         or damaged.
         """
         folder = model_folder(name, setting)
+        refuse_partial(name, folder)
         model = CLAP.from_pretrained(folder)
         tokenizer = Tokenizer.read(folder, min(LENGTH, model.config.text_config.max_tokens))
         features = ClapFeatures(ClapFeatureSettings.read(folder))

@@ -21,7 +21,13 @@ from audiotrain.models.clap.tokenizer import (
     Tokenizer,
     train_bpe,
 )
-from audiotrain.models.clap.weights import CONFIG, SAFETENSORS, pretrained_folder, weights_digest
+from audiotrain.models.clap.weights import (
+    CONFIG,
+    SAFETENSORS,
+    pretrained_folder,
+    refuse_partial,
+    weights_digest,
+)
 from audiotrain.models.lora import lora_parameters, merge_lora
 from audiotrain.recipes.clap.embedder import MODEL
 from audiotrain.recipes.clap.settings import ExportSettings, TrainSettings
@@ -79,6 +85,7 @@ class Start:
     def pretrained(cls, name: str) -> "Start":
         """The files of a model folder or hub id. ValueError when they do not fit each other."""
         folder = pretrained_folder(name)
+        refuse_partial(name, folder)
         file = folder / CONFIG
         config = CLAPConfig.from_dict(read_json_object(file), str(file))
         tokenizer = Tokenizer.read(folder, _length(config))

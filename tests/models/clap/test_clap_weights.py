@@ -269,13 +269,17 @@ def test_the_hub_gives_safetensors_or_else_the_bin(monkeypatch, tmp_path, capsys
 
     def download(name, allow_patterns):
         asked.append((name, list(allow_patterns)))
-        if "pytorch_model.bin" in allow_patterns and name != "nobody/nothing":
+        if name != "nobody/empty":
+            (tmp_path / "config.json").touch()
+        if "pytorch_model.bin" in allow_patterns and name.startswith("laion"):
             (tmp_path / "pytorch_model.bin").touch()
         return str(tmp_path)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    with pytest.raises(HubError, match=r"nobody/nothing: .* has no weights of it. "):
+    with pytest.raises(HubError, match=r"nobody/empty: .* has no config\.json of it\. Connect"):
+        pretrained_folder("nobody/empty")
+    with pytest.raises(HubError, match=r" no model\.safetensors and no pytorch_model\.bin of it"):
         pretrained_folder("nobody/nothing")
     asked.clear()
     capsys.readouterr()
@@ -287,7 +291,7 @@ def test_the_hub_gives_safetensors_or_else_the_bin(monkeypatch, tmp_path, capsys
     asked.clear()
     pretrained_folder("laion/clap-htsat-fused")
     assert ["pytorch_model.bin" in names for _, names in asked] == [False]
-    assert "tokenizer.json" in asked[0][1]
+    assert {"tokenizer.json", "processor_config.json"} <= set(asked[0][1])
     line = "fetching laion/clap-htsat-fused from Hugging Face's hub\n"
     assert capsys.readouterr().err == line
 
@@ -305,6 +309,10 @@ def test_what_the_hubs_cache_has_needs_no_network(monkeypatch, tmp_path, capsys)
     (snapshot / "preprocessor_config.json").unlink()  # of a download that was interrupted
     assert pretrained_folder("laion/clap-htsat-unfused") == snapshot
     assert asked
+    (snapshot / "processor_config.json").touch()  # as transformers 5 writes it
+    asked.clear()
+    assert pretrained_folder("laion/clap-htsat-unfused") == snapshot
+    assert not asked
 
 
 def test_a_model_from_a_bin_file(folder):

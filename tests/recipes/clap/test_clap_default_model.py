@@ -13,6 +13,8 @@ from tiny_clap import command
 
 import audiotrain
 from audiotrain import Embedder, SoundLibrary
+from audiotrain.models.clap.weights import HubError
+from audiotrain.recipes.clap.pretrained import Start
 from audiotrain.recipes.common import checkpoints
 
 RELEASED = "laion/clap-htsat-unfused"
@@ -85,6 +87,29 @@ def test_without_network_one_line_says_what_to_do(place):
     assert done.returncode == 2
     (error,) = done.stderr.splitlines()
     assert "HF_HUB_OFFLINE is set" in error
+
+
+@pytest.mark.parametrize(
+    ("gone", "lacked"),
+    [
+        (["preprocessor_config.json"], "preprocessor_config.json and no processor_config.json"),
+        (["tokenizer.json", "merges.txt"], "tokenizer.json and no merges.txt"),
+        (["config.json"], "config.json"),
+    ],
+)
+def test_a_part_of_the_model_in_the_cache_is_as_none(place, monkeypatch, tmp_path, gone, lacked):
+    """Without a network, huggingface_hub gives the folder of an earlier download, whatever it
+    lacks: transformers' ClapModel fetches neither tokenizer nor front end."""
+    snapshot = cache_model(tmp_path / "hub", place / "released")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: str(snapshot))
+    for name in gone:
+        (snapshot / name).unlink()
+    with pytest.raises(HubError, match=rf"has no {lacked} of it\. Connect to the network") as error:
+        Embedder.pretrained()
+    with pytest.raises(HubError):
+        Start.pretrained(RELEASED)
+    assert len(str(error.value).splitlines()) == 1
 
 
 def test_commands_say_which_model_and_where_a_run_is(place, hub, monkeypatch, capsys):
