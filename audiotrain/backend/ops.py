@@ -46,7 +46,7 @@ ROW = 2**12  # elements of a large array whose squares one product sums
 
 
 def exp(x: mx.array) -> mx.array:
-    """e to the power of `x`, up to 88; on a CPU 1e-24 is the least that it gives."""
+    """e to the power of `x`, of any shape, up to 88; on a CPU 1e-24 is the least that it gives."""
     return cpu_ops.exponential(x) if _by_polynomials(x) else mx.exp(x)
 
 
@@ -63,7 +63,7 @@ def softmax(x: mx.array) -> mx.array:
 
 
 def gelu(x: mx.array) -> mx.array:
-    """x times the normal distribution's share below x, exact (not the tanh approximation)."""
+    """x, of any shape, times the normal distribution's share below x; exact, no tanh."""
     if _by_polynomials(x):
         return cpu_ops.gelu(x)
     if is_on_cpu():  # nn.gelu is compiled, which takes a compiler there
@@ -72,7 +72,8 @@ def gelu(x: mx.array) -> mx.array:
 
 
 def relu(x: mx.array) -> mx.array:
-    """max(x, 0); on a CPU without the branch that MLX's has where a bias is added in one go."""
+    """max(x, 0), x of any shape; on a CPU without the branch that MLX's has where a bias is added
+    in one go."""
     return cpu_ops.relu(x) if _by_cpu_ops(x) else nn.relu(x)
 
 
@@ -128,7 +129,7 @@ def convolve(x: mx.array, weight: mx.array) -> mx.array:
 
 
 def square_sum(array: mx.array) -> mx.array:
-    """Sum of squares as an array of one number; kept axes save an operation each time."""
+    """Sum of squares, one number in as many axes as `array` has: kept axes save an operation."""
     if not is_on_cpu():
         # Columns first: 2.6 times as fast as one sum, and nearer to the float64 result.
         return mx.sum(mx.sum(mx.square(array), axis=0, keepdims=True), keepdims=True)

@@ -170,7 +170,13 @@ def _block(settings: ChordModelSettings) -> nn.Module:
 
 
 class FrameChordModel(Buffered):
-    """A chord for every frame: Trunk, then Heads."""
+    """A chord for every frame: Trunk, then Heads.
+
+    Called with features (batch, frames, bins) in dB, frames a multiple of `settings.patch`, it
+    gives logits (batch, frames, classes) by head: "chord_type" (32), "root" (12), "bass_note" (12);
+    "equivariant" also "chord_type_of_root" (batch, frames, 12, 32); models with pools also "change"
+    (batch, steps, pools), of a chord that begins at a step.
+    """
 
     def __init__(
         self, bins: int, settings: ChordModelSettings | None = None, bins_per_octave: int = 24
