@@ -33,6 +33,7 @@ from audiotrain.models.clap.weights import (
 )
 from audiotrain.recipes.clap.dataset import TOKEN_STEP
 from audiotrain.recipes.clap.windows import Event, read_windows
+from audiotrain.recipes.common.checkpoints import recipe_of
 from audiotrain.recipes.common.split import none_readable
 from audiotrain.train import checkpoint
 from audiotrain.utils.arrays import l2_normalize
@@ -268,6 +269,8 @@ def model_folder(name: str | Path, setting: str = "--checkpoint") -> Path:
     if runs:
         return runs[-1].parent
     if checkpoint.exists(folder / "checkpoints" / "best"):
+        if (recipe := recipe_of(folder)) not in ("clap", None):
+            raise ValueError(f"{setting} {name}: a run of {recipe}, expected one of clap")
         raise ValueError(
             f"{setting} {name}: a run that was stopped, without a model yet: --output {name} "
             f"--resume finishes it, `export --checkpoint {name} --output FOLDER` writes its best"

@@ -16,6 +16,7 @@ from audiotrain import Embedder, SoundLibrary
 from audiotrain.models.clap.weights import HubError
 from audiotrain.recipes.clap.pretrained import Start
 from audiotrain.recipes.common import checkpoints
+from audiotrain.train import checkpoint
 
 RELEASED = "laion/clap-htsat-unfused"
 
@@ -136,6 +137,14 @@ def test_commands_say_which_model_and_where_a_run_is(place, hub, monkeypatch, ca
                 (place / "index.npz").rename(place / "kept.npz")
         if "embed" in words:
             (place / "kept.npz").replace(place / "index.npz")
+
+
+def test_a_run_of_another_recipe_is_one_line(tmp_path):
+    for recipe, key in (("chords", "recognizer"), ("classify", "classifier")):
+        best = tmp_path / recipe / "checkpoints" / "best"
+        checkpoint.save(best, {}, {"config": {key: {}}})
+        with pytest.raises(ValueError, match=rf"{recipe}: a run of {recipe}, expected one of clap"):
+            Embedder.from_folder(tmp_path / recipe)
 
 
 def test_latest_without_a_run_is_one_line(place, monkeypatch, tmp_path, capsys):
