@@ -208,7 +208,10 @@ def seconds_of(path: Path) -> float:
 
 
 def results(settings: PredictSettings) -> dict[Path, list[Path]]:
-    """The files to write for each recording. ValueError when one would replace another."""
+    """The files to write for each recording. ValueError when one would replace another, or
+    `output` is a file."""
+    if settings.output is not None and settings.output.is_file():
+        raise ValueError(f"--output {settings.output}: is a file, expected a folder")
     targets: dict[Path, list[Path]] = {}
     sources: dict[Path, Path] = {}
     for clip in (clip for path in settings.audio for clip in recordings(path, [])):

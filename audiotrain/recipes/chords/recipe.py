@@ -94,6 +94,7 @@ class ChordRecipe(Recipe[TrainSettings]):
         return [
             songs
             for strummed, count in counts.items()
+            if count
             for songs in compose_songs(
                 self.library,
                 count,

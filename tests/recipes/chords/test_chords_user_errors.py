@@ -386,7 +386,7 @@ def test_evaluate(refused, run, place, tmp_path, monkeypatch):
     assert (tmp_path / "file").read_text() == "mine"
 
 
-def test_predict(refused, run, place, tmp_path):
+def test_predict(refused, run, place, tmp_path, monkeypatch):
     words = ["--checkpoint", run, "--output", tmp_path / "out"]
     assert "gone.wav: no such file or folder" in refused("predict", tmp_path / "gone.wav", *words)
     (tmp_path / "empty").mkdir()
@@ -398,6 +398,12 @@ def test_predict(refused, run, place, tmp_path):
     line = refused("predict", tmp_path / "zero.wav", tmp_path / "text.wav", *words, alone=False)
     assert "none of 2 files can be read" in line
     assert not (tmp_path / "out").exists()
+    (tmp_path / "file").write_text("mine")
+    monkeypatch.setattr(recipe, "map_in_processes", None)  # it is refused before that
+    words = ["--checkpoint", run, "--output", tmp_path / "file", "--overwrite"]
+    line = refused("predict", place / "data" / "song0.wav", *words, alone=False)
+    assert f"--output {tmp_path / 'file'}: is a file, expected a folder" in line
+    assert (tmp_path / "file").read_text() == "mine"
 
 
 def test_predict_into_a_full_or_forbidden_folder(refused, run, place, tmp_path):
@@ -464,3 +470,9 @@ def test_songs_are_read_with_a_bar(place, capsys):
     library = songs.SongLibrary(songs.FeatureSettings(hop=4096), place / "cache")
     assert songs.load_renderings(library, []) == []
     assert "reading" in capsys.readouterr().err
+
+
+def test_nothing_is_composed_without_a_word_of_it(place, capsys):
+    settings = recipe.TrainSettings(data=place / "data", cache=place / "cache")
+    assert recipe.ChordRecipe(settings).compose() == []
+    assert capsys.readouterr().err == ""
