@@ -41,6 +41,7 @@ from audiotrain.train import checkpoint
 from audiotrain.utils.files import parse_json, write_json
 
 WINDOWS_AT_ONCE, LONGEST_WINDOW = 16, 1 << 14
+MOST_BLOCKS, LARGEST_SIZE = 1000, 1 << 14  # of a model that is read; others take all memory
 LARGEST_COST, LARGEST_OFFSET = 1e9, 1e4  # of a switch; of a chord type's log-probability
 # Seconds: longer recordings, of many tempos, have no beats, whose search takes 20 MB an hour.
 LONGEST_WITH_BEATS = 10800.0
@@ -296,6 +297,7 @@ class Recognizer(FrameRecognizer):
         """The model that `describe` described, without its weights."""
         settings = FeatureSettings(**current_names(description["features"], "features"))
         sizes = ChordModelSettings(**description["model"])
+        refuse_large(sizes, settings)
         model = FrameChordModel(settings.bins, sizes, settings.bins_per_octave)
         return cls(model, settings, description["window"])
 
@@ -311,6 +313,15 @@ class Recognizer(FrameRecognizer):
         if self.type_offsets is not None:
             posteriors = decoding.offset_types(posteriors, self.type_offsets)
         return posteriors
+
+
+def refuse_large(model: ChordModelSettings, settings: FeatureSettings) -> None:
+    """ValueError for sizes that no model has: building it would take all memory, or overflow."""
+    sizes = {name: size for name, size in asdict(model).items() if isinstance(size, int)}
+    for name, size in (sizes | {"bins": settings.bins}).items():
+        most = MOST_BLOCKS if name in ("blocks", "pools") else LARGEST_SIZE
+        if size > most:
+            raise ValueError(f"{name}={size}, expected up to {most}")
 
 
 def to_prediction(

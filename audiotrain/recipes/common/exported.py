@@ -40,14 +40,19 @@ def refuse_other_content(folder: Path, overwrite: bool, setting: str = "--output
 
 def half_precision(arrays: Arrays) -> Arrays:
     """The arrays in float16, whole numbers as they are. ValueError for what float16 cannot hold."""
-    halves = {
-        name: array.astype(mx.float16) if mx.issubdtype(array.dtype, mx.floating) else array
-        for name, array in arrays.items()
-    }
+    halves = _halves(arrays)
     for name, array in halves.items():
         if mx.issubdtype(array.dtype, mx.floating) and not mx.isfinite(array).all().item():
             raise ValueError(f"{name}: has values that float16 cannot hold")
     return halves
+
+
+def _halves(arrays: Arrays) -> Arrays:
+    """As `half_precision`, without a look at the values, which may not be computed yet."""
+    return {
+        name: array.astype(mx.float16) if mx.issubdtype(array.dtype, mx.floating) else array
+        for name, array in arrays.items()
+    }
 
 
 def write_model(
@@ -128,7 +133,7 @@ def load_weights(module: nn.Module, folder: Path, description: Mapping[str, Any]
     except (RuntimeError, ValueError) as error:
         raise CheckpointError(f"{file}: damaged ({error})") from None
     ours = arrays_of(module)
-    match(arrays, half_precision(ours), str(file))
+    match(arrays, _halves(ours), str(file))
     put_arrays(module, {name: array.astype(ours[name].dtype) for name, array in arrays.items()})
 
 

@@ -13,7 +13,7 @@ from audiotrain.datasets.items import Corpus
 from audiotrain.datasets.splits import SPLITS
 from audiotrain.datasets.summary import ProblemLog
 from audiotrain.recipes.common import checkpoints
-from audiotrain.recipes.common.exported import is_exported, read_description
+from audiotrain.recipes.common.exported import DESCRIPTION, is_exported, read_description
 from audiotrain.train.distributed import ranks as distributed
 from audiotrain.utils.files import parse_json, write_json
 
@@ -164,7 +164,7 @@ def trained_parts(run: Path, corpus: Corpus) -> dict[str, str]:
     trained on. An exported model keeps only their ids, whatever the folder that they are in, at any
     depth."""
     if is_exported(run):
-        return _parts_of_ids(read_description(run)["trained_on"]["songs"], corpus)
+        return next(all_trained_parts(run, corpus), {})
     if not ((run / SPLIT).is_file() and (run / "config.yaml").is_file()):
         return {}
     data = yaml.safe_load((run / "config.yaml").read_text("utf-8")).get("data")
@@ -216,16 +216,18 @@ def pretrained_of(run: Path) -> Path | None:
 
 
 def all_trained_parts(run: Path, corpus: Corpus) -> Iterator[dict[str, str]]:
-    """`trained_parts` of a run, of the model that its training started from, and so on."""
+    """`trained_parts` of a run, of the model that its training started from, and so on.
+    CheckpointError, one line, where the description of an exported model does not say."""
     if not is_exported(run):
         yield trained_parts(run, corpus)
         if (start := pretrained_of(run)) is not None:
             yield from all_trained_parts(start, corpus)
         return
-    trained_on = read_description(run)["trained_on"]
-    while trained_on is not None:
-        yield _parts_of_ids(trained_on["songs"], corpus)
-        trained_on = (trained_on.get("pretrained") or {}).get("trained_on")
+    with checkpoints.of_this_version(f"{run / DESCRIPTION}: trained_on"):
+        trained_on = read_description(run)["trained_on"]
+        while trained_on is not None:
+            yield _parts_of_ids(trained_on["songs"], corpus)
+            trained_on = (trained_on.get("pretrained") or {}).get("trained_on")
 
 
 def item_parts(run: Path | None, corpus: Corpus) -> dict[str, str]:

@@ -12,11 +12,13 @@ from mlx.utils import tree_flatten
 from tiny_chords import STEPS, TINY, command, make_quick, sung
 
 from audiotrain import config
+from audiotrain.datasets.items import Corpus
 from audiotrain.music.chord_classes import CHORD_TYPES
 from audiotrain.recipes.chords.export import PRESETS, command_of
 from audiotrain.recipes.chords.predictor import Recognizer
 from audiotrain.recipes.chords.settings import TrainSettings
 from audiotrain.recipes.common import checkpoints, exported
+from audiotrain.recipes.common.split import warn_if_trained_on
 from audiotrain.train.checkpoint import CheckpointError
 
 
@@ -142,9 +144,9 @@ def flip(folder):
     file.write_bytes(data)
 
 
-def grow(folder):
+def resize(group="model", **sizes):
     """Other sizes in model.json than the weights have."""
-    change(folder, model=description(folder)["model"] | {"hidden": 36})
+    return lambda folder: change(folder, **{group: description(folder)[group] | sizes})
 
 
 def cast(folder):
@@ -169,7 +171,12 @@ def cast(folder):
         (lambda folder: change(folder, vocabulary={}), "not one of this version"),
         (lambda folder: change(folder, decoding={}), "not one of this version"),
         (lambda folder: change(folder, window=None), "not one of this version"),
-        (grow, "does not fit the model: .* misshaped"),
+        (resize(hidden=36), "does not fit the model: .* misshaped"),
+        # As large as that is no more than a shape: 16 TB if it were computed.
+        (resize(width=12000, blocks=300, pools=0), "does not fit the model: .* misshaped"),
+        (resize(blocks=10**9), "blocks=1000000000, expected up to 1000"),
+        (resize(width=12 * 10**8), "width=1200000000, expected up to 16384"),
+        (resize("features", bins=10**6), "bins=1000000, expected up to 16384"),
         (cast, "misshaped: .*float32.*float16"),
     ],
 )
@@ -177,6 +184,27 @@ def test_damage_is_one_line(model, damage, message):
     damage(model)
     with pytest.raises(CheckpointError, match=message) as caught:
         Recognizer.from_checkpoint(model)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "known",
+    [
+        {},
+        {"trained_on": 3},
+        {"trained_on": {"songs": 5}},
+        {"trained_on": {"songs": {"train": 1}}},
+        {"trained_on": {"songs": {}, "pretrained": "x"}},
+    ],
+)
+def test_damage_in_what_a_model_was_trained_on_is_one_line(model, known):
+    content = description(model)
+    del content["trained_on"]
+    (model / "model.json").write_text(json.dumps(content | known))
+    with pytest.raises(
+        CheckpointError, match="model.json: trained_on is not one of this"
+    ) as caught:
+        warn_if_trained_on([model], Corpus(model, [], []), "songs")
     assert "\n" not in str(caught.value)
 
 
