@@ -1,7 +1,8 @@
 """What rewriting MLX's CPU kernels gains: seconds to compile those of a chord step, with nothing
 compiled before, and nanoseconds a parameter of clipping and AdamW, beside PyTorch's fused AdamW.
 
-Each side has new processes, which take turns. Run: python benchmarks/kernels.py [--rounds 3]
+Each side has new processes, which take turns.
+Run: python benchmarks/kernels.py [--rounds 3] [--what compile|update]
 """
 
 import argparse
@@ -24,6 +25,7 @@ from audiotrain.train.engine.update import gradient_norm
 SIDES = {"audiotrain": "full", "MLX": "blas", "PyTorch": "off"}
 SHAPES = [(768, 3072)] * 30 + [(768,)] * 100  # 71 M parameters
 STEPS = 8
+MEASURED = {"compile": "kernels of a chord step", "update": "clipping and AdamW"}
 
 
 def first_step() -> float:
@@ -113,17 +115,19 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--side", help=argparse.SUPPRESS)
-    parser.add_argument("--what", help=argparse.SUPPRESS)
+    parser.add_argument("--what", choices=MEASURED, help="one of both measurements")
     chosen = parser.parse_args()
     if chosen.side is not None:
         return serve(chosen.side, chosen.what)
     count = sum(mx.zeros(shape).size for shape in SHAPES)
-    for what, unit, scale in (("compile", "s", 1.0), ("update", "ns a parameter", 1e9 / count)):
+    scales = {"compile": ("s", 1.0), "update": ("ns a parameter", 1e9 / count)}
+    for what in [chosen.what] if chosen.what else MEASURED:
+        unit, scale = scales[what]
         sides = [side for side in SIDES if (side, what) != ("PyTorch", "compile")]
         rounds = [
             [measured(side, what, chosen.threads) for side in sides] for _ in range(chosen.rounds)
         ]
-        print({"compile": "kernels of a chord step", "update": "clipping and AdamW"}[what])
+        print(MEASURED[what])
         medians = dict(zip(sides, map(statistics.median, zip(*rounds, strict=True)), strict=True))
         for side, seconds in medians.items():
             ratio = seconds / medians["audiotrain"]
