@@ -55,8 +55,10 @@ class ChordReport:
             self.scores[decoding].append(scores)
             self.quality[decoding] += chords.quality_seconds(reference, estimates[decoding])
         shown = self.scores["viterbi"][-1]
-        covered = [key for key in SHOWN if shown.get(f"{key}_seconds", shown["seconds"])]
-        self.songs.append(row | {key: shown[key] for key in covered if key in shown})
+        covered = {key: shown.get(f"{key}_seconds", shown["seconds"]) for key in SHOWN}
+        self.songs.append(
+            row | {key: shown[key] if covered[key] else math.nan for key in SHOWN if key in shown}
+        )
         end = max(seconds, reference[-1].end if reference else 0.0)
         labels = {"reference": spelled_alike(reference), "prediction": estimates["viterbi"]}
         self.timelines.append(
@@ -127,7 +129,7 @@ class ChordReport:
             for line in self.timelines
         ]
         write(folder / "timelines.json", "[\n" + ",\n".join(lines) + "\n]\n")
-        worst_first = sorted(self.songs, key=lambda row: row.get("mirex", 1.0))
+        worst_first = sorted(self.songs, key=lambda row: (math.isnan(row["mirex"]), row["mirex"]))
         plots.table_csv(worst_first, folder / "songs.csv")
         for head, names in NAMES.items():
             stem, title = folder / f"confusion-{head}", head.replace("_", " ").capitalize()

@@ -216,6 +216,9 @@ def test_songs_without_chords_are_no_accident(segments, tmp_path):
     shown = scores.table().splitlines()[2].split()
     written = json.loads((tmp_path / "metrics.json").read_text())["viterbi"]["corpus"]
     assert (shown[1] != "–") == (written["root"] is not None) == is_scored
+    (row,) = csv.DictReader((tmp_path / "songs.csv").read_text().splitlines())
+    assert list(row)[2:5] == ["root", "thirds", "triads"]  # in the same order, scored or not
+    assert bool(row["root"]) == is_scored
 
 
 def test_what_is_written(tmp_path):
