@@ -43,6 +43,13 @@ def pytest_xdist_auto_num_workers() -> int:
     return min(4, available_cores())
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """A cache of Numba's for each process of pytest-xdist. Two processes that compile one function
+    of librosa for different types at once leave a cache that crashes whoever loads it."""
+    process = os.environ.get("PYTEST_XDIST_WORKER", "main")
+    os.environ["NUMBA_CACHE_DIR"] = str(config.rootpath / ".pytest_cache" / f"numba-{process}")
+
+
 def pytest_terminal_summary(terminalreporter, config) -> None:
     """Name the seed of pytest-randomly's order, which gives the same one again."""
     seed = getattr(config.option, "randomly_seed", None)
