@@ -132,6 +132,7 @@ def test_gelu_is_the_same_in_every_part(cut):
         np.testing.assert_array_equal(mx.compile(whole)(x), mx.compile(parts)(x))
 
 
+@pytest.mark.slow
 def test_compiled_steps_are_the_same_bit_for_bit_each_time(cut):
     cut(2)
 

@@ -189,6 +189,7 @@ def test_strings_are_in_tune(hertz):
     assert cents(found, hertz) == pytest.approx(0, abs=3)
 
 
+@pytest.mark.slow
 def test_a_guitar_song_plays_the_chord_of_its_label():
     audio, segments = strummed_guitar.song(0, RATE, seed=0)
     assert {parse(segment.label).root for segment in segments} == set(range(12))

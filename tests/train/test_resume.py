@@ -86,7 +86,7 @@ def assert_equal_runs(first, second):
         ({}, 0, 2),
         ({"accumulate_grad_batches": 3}, 0, 0),
         ({"accumulate_grad_batches": 3}, 1, 0),
-        ({"val_check_interval": 0.4}, 0, 0),
+        pytest.param({"val_check_interval": 0.4}, 0, 0, marks=pytest.mark.slow),
         ({"val_check_interval": 5}, 0, 0),
     ],
 )

@@ -90,6 +90,7 @@ def test_the_saved_settings_give_the_same_weights(quick, place, monkeypatch):
         assert mx.allclose(one[name], other[name], atol=1e-5), name
 
 
+@pytest.mark.slow
 def test_a_tower_learns_from_augmented_log_mel(quick, place, tmp_path):
     more = [*QUICK, *INPUT, *TOWER, "--steps", 30, "--optimization.ema-decay", 0.5]
     rate = ["--optimization.learning-rate", 0.01]
