@@ -8,10 +8,8 @@ number at a time again, and each address anew: 3 to 4 times as long. Nothing her
 Checked with MLX 0.32; with another version nothing is done.
 """
 
-import importlib.metadata
 import os
 import re
-import shutil
 import sys
 from pathlib import Path
 
@@ -55,6 +53,9 @@ def install() -> bool:
     Kernels that MLX compiled before, which it keeps in the folder for temporary files, stay as
     they are.
     """
+    import importlib.metadata  # here, since this file also runs once for each kernel
+    import shutil
+
     others = path_without_ours()
     is_checked = importlib.metadata.version("mlx").startswith(f"{CHECKED}.")
     compiler = shutil.which("g++", path=others)

@@ -1,5 +1,6 @@
 """The switch: what each level does, what an import leaves alone, variables of earlier versions."""
 
+import importlib.metadata
 import os
 import shutil
 import subprocess
@@ -108,6 +109,6 @@ def test_a_wrong_level_is_refused():
 @ON_LINUX_CPU
 def test_with_another_version_of_mlx_kernels_stay(monkeypatch):
     monkeypatch.setenv("PATH", kernel_rewriter.path_without_ours())
-    monkeypatch.setattr(kernel_rewriter.importlib.metadata, "version", lambda name: "0.33.0")
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "0.33.0")
     assert not kernel_rewriter.install()
     assert not kernel_rewriter.is_installed()
