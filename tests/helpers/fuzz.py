@@ -437,25 +437,36 @@ def read_split(path: Path) -> None:
         assert sorted(item.id for part in parts.values() for item in part) == list("abcd")
 
 
-def make_chord_checkpoint(folder: Path) -> list[Path]:
-    import mlx.nn as nn
-
+def small_recognizer():
     from audiotrain.models.chords.model import ChordModelSettings, FrameChordModel
-    from audiotrain.recipes.chords import predictor
+    from audiotrain.recipes.chords.predictor import Recognizer
     from audiotrain.recipes.chords.songs import FeatureSettings
-    from audiotrain.train import checkpoint
-    from audiotrain.utils.arrays import arrays_of
 
     sizes = ChordModelSettings(width=36, blocks=1, pools=1, hidden=24)
     features = FeatureSettings(hop=4096, bins=72, bins_per_octave=12)
-    holder = nn.Module()
-    holder.model = FrameChordModel(features.bins, sizes, features.bins_per_octave)
-    config = {"recognizer": predictor.describe(sizes, features, 16)}
+    model = FrameChordModel(features.bins, sizes, features.bins_per_octave)
+    return Recognizer(model, features, 16, 2.0, np.zeros(32))
+
+
+def description(recognizer) -> dict:
+    from audiotrain.recipes.chords import predictor
+
+    sizes = recognizer.model.trunk.settings
+    return predictor.describe(sizes, recognizer.settings, recognizer.window)
+
+
+def make_chord_checkpoint(folder: Path) -> list[Path]:
+    import mlx.nn as nn
+
+    from audiotrain.recipes.chords import predictor
+    from audiotrain.train import checkpoint
+    from audiotrain.utils.arrays import arrays_of
+
+    recognizer, holder = small_recognizer(), nn.Module()
+    holder.model = recognizer.model
+    config = {"recognizer": description(recognizer)}
     last = checkpoint.save(folder / "run", {"model": arrays_of(holder)}, {"config": config})
-    predictor.write_decoding(
-        predictor.Recognizer(holder.model, features, 16, 2.0, np.zeros(32)),
-        folder / "decoding.json",
-    )
+    predictor.write_decoding(recognizer, folder / "decoding.json")
     return [last / "state.json", last / "model.safetensors", folder / "decoding.json"]
 
 
@@ -466,6 +477,33 @@ def read_chord_checkpoint(path: Path) -> None:
     recognizer = Recognizer.from_checkpoint(folder / "run")
     prediction = recognizer.predict(tone(1.0, recognizer.settings.rate)[:, 0])
     assert all(np.isfinite(prediction.confidences)) or path.suffix == ".safetensors"
+
+
+def make_model(folder: Path) -> list[Path]:
+    from audiotrain.recipes.chords import predictor
+    from audiotrain.recipes.common import exported
+    from audiotrain.utils.arrays import arrays_of
+
+    recognizer = small_recognizer()
+    content = {
+        "recipe": "chords",
+        **description(recognizer),
+        "vocabulary": predictor.vocabulary(),
+        "decoding": predictor.decoding_of(recognizer),
+        "trained_on": {"data": "songs", "songs": {"train": ["a", "b"], "test": ["c"]}},
+    }
+    exported.write_model(folder / "x", arrays_of(recognizer.model), content, lambda found: "")
+    return [folder / "x" / "model.json", folder / "x" / "model.safetensors"]
+
+
+def read_model(path: Path) -> None:
+    from audiotrain.recipes.chords.predictor import Recognizer
+    from audiotrain.recipes.common import split
+
+    recognizer = Recognizer.from_checkpoint(path.parent)
+    recognizer.predict(tone(1.0, recognizer.settings.rate)[:, 0])
+    with contextlib.redirect_stderr(io.StringIO()):
+        split.warn_if_trained_on([path.parent], corpus_of_two(), "songs")
 
 
 def make_clap(folder: Path) -> list[Path]:
@@ -485,6 +523,30 @@ def read_clap(path: Path) -> None:
     tokenizer.check(model.config.text_config.vocab_size)
     tokenizer(["rain on a roof"])
     ClapFeatureSettings.read(path.parent).check(model.config.audio_config, str(path))
+
+
+def make_embeddings(folder: Path) -> list[Path]:
+    import clap_folders
+
+    clap_folders.save_model(folder / "clap")
+    for number, name in enumerate(("a", "b", "c")):
+        clap_folders.write_clip(folder / "sounds" / f"{name}.wav", 1, 16000, number)
+    (folder / "sounds" / "c.wav").write_bytes(b"RIFF")  # its error is kept
+    read_embeddings(folder / "embeddings.sqlite")
+    return [folder / "embeddings.sqlite"]
+
+
+def read_embeddings(path: Path) -> None:
+    from audiotrain.datasets.paths import recordings
+    from audiotrain.recipes.clap.embedder import Embedder
+    from audiotrain.recipes.clap.embedding_store import EmbeddingStore
+
+    embedder = Embedder.from_folder(path.parent / "clap")
+    store, bar = EmbeddingStore(path.parent, embedder), io.StringIO()
+    with contextlib.closing(store), contextlib.redirect_stderr(bar):
+        found = store.embed(recordings(path.parent / "sounds", []), "embedding")
+    assert len(found.clips) == 2
+    assert all(spans.embeddings.shape == (1, embedder.width) for spans in found.spans)
 
 
 class Storage:
@@ -701,7 +763,9 @@ FORMATS = {
     "tar": Format(make_tar, read_tar),
     "split": Format(make_split, read_split),
     "checkpoint": Format(make_chord_checkpoint, read_chord_checkpoint),
+    "model": Format(make_model, read_model),
     "clap": Format(make_clap, read_clap),
+    "embeddings": Format(make_embeddings, read_embeddings),
     "bin": Format(make_bin, read_bin),
     "index": Format(make_index, read_index),
     "lora": Format(make_lora, read_lora),

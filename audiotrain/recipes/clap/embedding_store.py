@@ -23,11 +23,12 @@ from audiotrain.datasets.items import Clip
 from audiotrain.features.audio import PLATFORM_SUFFIXES, AudioError, TarMember
 from audiotrain.recipes.clap.embedder import EmbeddedClips, Embedder, Spans
 from audiotrain.recipes.common.split import none_readable
-from audiotrain.utils.text import count
+from audiotrain.utils.text import count, shown
 
 FILE = "embeddings.sqlite"
 VERSION = 1  # raise it when embeddings change for the same model and file
 WRITE_SECONDS = 2.0  # what is embedded is written about as often
+OTHER_FOLDER = "; --cache names another folder"
 LOCK_SECONDS = 60.0  # to wait for another process that writes
 TABLES = """
 CREATE TABLE IF NOT EXISTS files (path BLOB PRIMARY KEY, stamp TEXT, content TEXT) WITHOUT ROWID;
@@ -204,12 +205,10 @@ class EmbeddingStore:
             yield
         except OSError as error:
             raise ValueError(f"cache {self.path}: {error.strerror or error}") from None
-        except sqlite3.OperationalError as error:
-            raise ValueError(f"cache {self.path}: {error}; --cache names another folder") from None
-        except sqlite3.DatabaseError as error:
-            raise ValueError(
-                f"cache {self.path}: {error}: delete it, and it is made again"
-            ) from None
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+            is_damaged = "decode" in str(error) or not isinstance(error, sqlite3.OperationalError)
+            advice = ": delete it, and it is made again" if is_damaged else OTHER_FOLDER
+            raise ValueError(f"cache {self.path}: {shown(str(error))}{advice}") from None
 
 
 def _decoder() -> str:

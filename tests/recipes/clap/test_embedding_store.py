@@ -226,11 +226,24 @@ def test_two_at_once(embed, embedder, folder, monkeypatch):
         assert_equal(found["deep/b.flac"], outer["deep/b.flac"])
 
 
-@pytest.mark.parametrize("content", [b"no database " * 100, "cut"])
-def test_a_damaged_database_is_one_line(embed, folder, tmp_path, content):
+def stamp_without_text(file):
+    with contextlib.closing(sqlite3.connect(file)) as database, database:
+        database.execute("UPDATE files SET stamp = CAST(X'B0C60A' AS TEXT)")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda file: file.write_bytes(b"no database " * 100),
+        lambda file: file.write_bytes(file.read_bytes()[:5000]),
+        lambda file: file.write_bytes(file.read_bytes().replace(b"TABLE files", b"T\xb0BLE files")),
+        stamp_without_text,
+    ],
+)
+def test_a_damaged_database_is_one_line(embed, folder, tmp_path, damage):
     file = tmp_path / "cache" / embedding_store.FILE
     embed(folder)
-    file.write_bytes(content if isinstance(content, bytes) else file.read_bytes()[:5000])
+    damage(file)
     with pytest.raises(ValueError, match=r"^cache .*embeddings\.sqlite: .*delete it, and") as error:
         embed(folder)
     assert "\n" not in str(error.value)
