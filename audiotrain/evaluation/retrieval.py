@@ -10,6 +10,7 @@ import numpy as np
 import scipy.sparse
 
 from audiotrain.utils.arrays import l2_normalize
+from audiotrain.utils.text import count
 
 DEPTH = 10  # of mAP@10
 RECALLS = (1, 5, 10)
@@ -60,7 +61,7 @@ def retrieve(
         raise ValueError(f"clips {owners.min()} to {owners.max()}, expected 0 to {len(audio) - 1}")
     bare = np.setdiff1d(np.arange(len(audio)), owners)
     if len(bare):
-        raise ValueError(f"{len(bare)} clips have no caption, the first is clip {bare[0]}")
+        raise ValueError(f"no caption of {count(len(bare), 'clip')}, the first is clip {bare[0]}")
     texts, of_clips = _relevance(owners, captions, len(text), len(audio))
     return {
         "text_to_audio": _search(text, audio, texts, of_clips.T.tocsr(), chunk),

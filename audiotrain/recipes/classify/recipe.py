@@ -23,6 +23,7 @@ from audiotrain.train.data.datasets import ArrayDataset
 from audiotrain.train.data.loader import Dataset
 from audiotrain.train.distributed import ranks as distributed
 from audiotrain.utils.files import write_json
+from audiotrain.utils.text import count
 
 MONITOR = "val_ranking"  # finer than the accuracy where few clips are there to validate on
 
@@ -124,7 +125,7 @@ def task_of(settings: TrainSettings, corpus: Corpus[Clip]) -> Task:
     multilabel = [clip for clip in corpus.items if len(clip.labels) > 1]
     if multilabel and settings.task == "single":
         raise ValueError(
-            f"task=single, but {len(multilabel)} clips have several classes, such as "
+            f"task=single, but found several classes in {count(len(multilabel), 'clip')}, such as "
             f"{multilabel[0].id}: {'|'.join(multilabel[0].labels)}"
         )
     return Task(classes, settings.task == "multi" or bool(multilabel))

@@ -16,6 +16,7 @@ from audiotrain.recipes.common import checkpoints
 from audiotrain.recipes.common.exported import DESCRIPTION, is_exported, read_description
 from audiotrain.train.distributed import ranks as distributed
 from audiotrain.utils.files import parse_json, write_json
+from audiotrain.utils.text import count
 
 if TYPE_CHECKING:
     from audiotrain.recipes.common.recipe import Recipe
@@ -75,8 +76,9 @@ def divide(recipe: "Recipe", corpus: Corpus, run: Path) -> dict[str, list]:
     parts = pick(known, chosen, recipe.chosen_split or corpus.folder, recipe.unit)
     for name, items in parts.items():
         if len(items) < recipe.required[name]:
+            items_in_all = count(len(known), recipe.unit.removesuffix("s"))
             raise ValueError(
-                f"{corpus.folder}: the split of {len(known)} {recipe.unit} leaves "
+                f"{corpus.folder}: the split of {items_in_all} leaves "
                 f"{len(items) or 'none'} for {name}, expected {recipe.required[name]} or more"
             )
     return parts
@@ -115,8 +117,8 @@ def load_parts(recipe: "Recipe", parts: Mapping[str, list], log: ProblemLog) -> 
         problems += lines
         if lines and (recipe.strict or len(loaded[name]) < recipe.required[name]):
             log.add_unreadable(problems)
-            count = f"{len(lines)} of {len(items)}"
-            raise ValueError(f"{count} {name} {recipe.unit} can't be read: {lines[0]}")
+            unreadable = f"{len(lines)} of {len(items)}"
+            raise ValueError(f"{unreadable} {name} {recipe.unit} can't be read: {lines[0]}")
     log.report_unreadable(problems, sum(map(len, parts.values())), recipe.unit)
     return loaded
 
@@ -127,8 +129,8 @@ def keep_readable(results: Sequence, unit: str, log: ProblemLog, strict: bool = 
     loaded, problems = readable(results)
     if problems and (strict or not loaded):
         log.add_unreadable(problems)
-        count = f"{len(problems)} of {len(results)}"
-        raise ValueError(f"{count} {unit} can't be read: {problems[0]}")
+        unreadable = f"{len(problems)} of {len(results)}"
+        raise ValueError(f"{unreadable} {unit} can't be read: {problems[0]}")
     log.report_unreadable(problems, len(results), unit)
     return loaded
 

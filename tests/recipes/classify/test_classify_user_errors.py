@@ -100,7 +100,7 @@ def test_data_that_cannot_be_learnt_from(refused, place, tmp_path):
     tone(tmp_path / "b.wav", 200)
     assert "all 2 clips are x, expected two classes or more" in line(one)
     table(tmp_path, [["file", "labels"], ["a.wav", "x|y"], ["b.wav", "x"]])
-    assert "task=single, but 1 clips have several classes, such as a.wav" in line(
+    assert "task=single, but found several classes in 1 clip, such as a.wav" in line(
         one, "--task", "single"
     )
     table(tmp_path, [["file", "label"], ["a.wav", "x"], ["b.wav", "y"]])
