@@ -8,6 +8,7 @@ cqt.py              Constant-Q transform in MLX, equal to librosa 0.11
 decoder_messages.py Messages of libmpg123, kept from the terminal
 extract.py          Features of recordings in MLX, equal to librosa 0.11
 log_mel.py          Log-mel spectrograms in MLX
+mp3_header.py       What the header of an MP3 states of its length
 onsets.py           Onsets of notes
 tuning.py           How far a recording is from A = 440 Hz
 """

@@ -18,7 +18,7 @@ import numpy as np
 import soundfile
 import soxr
 
-from audiotrain.features import decoder_messages
+from audiotrain.features import decoder_messages, mp3_header
 from audiotrain.utils.files import replacing
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".m4a")
@@ -283,12 +283,12 @@ class _SndfileSource(_Source):
         self.channels = self._file.channels
         self._refuse_short_data()
         self._refuse_short_page(file)
+        self._refuse_audio_after_header(file)
 
     def blocks(self, first: int = 0, count: int | None = None) -> Iterator[np.ndarray]:
         stop = self.frames if count is None else min(self.frames, first + count)
         size = max(1, min(_READ_SECONDS * self.rate, _READ_SAMPLES // self.channels))
-        is_mp3 = self._file.format == "MPEG" or self._file.subtype.startswith("MPEG")
-        quiet = decoder_messages.hidden if is_mp3 else contextlib.nullcontext
+        quiet = decoder_messages.hidden if self._is_mp3() else contextlib.nullcontext
         try:
             with quiet():
                 if first:
@@ -315,6 +315,9 @@ class _SndfileSource(_Source):
                 f"{self.frames / self.rate:.3f} s: {_reason(error)}"
             ) from None
 
+    def _is_mp3(self) -> bool:
+        return self._file.format == "MPEG" or self._file.subtype.startswith("MPEG")
+
     def _refuse_short_data(self) -> None:
         """AudioError for a wav whose header promises more data than the file has."""
         sizes = re.search(r"^data : (\d+) \(should be (\d+)\)", self._file.extra_info, re.MULTILINE)
@@ -333,6 +336,20 @@ class _SndfileSource(_Source):
         if mark and len(page) < promised:
             self._file.close()
             raise AudioError(f"{self.path}: cut short: {len(page)} of {promised} bytes of a page")
+
+    def _refuse_audio_after_header(self, file: Path | io.BytesIO) -> None:
+        """AudioError for an MP3 that goes on after the end that its header states."""
+        if not self._is_mp3():
+            return
+        with open(file, "rb") if isinstance(file, Path) else io.BytesIO(file.getvalue()) as opened:
+            unread = mp3_header.audio_after_the_stated(opened)
+        if unread:
+            self._file.close()
+            raise AudioError(
+                f"{self.path}: wrong header: {unread.after} bytes of audio follow the "
+                f"{self.frames / self.rate:.3f} s that it states; `ffmpeg -i FILE -c copy NEW.mp3` "
+                "writes the right one"
+            )
 
 
 class _PlatformSource(_Source):
