@@ -118,7 +118,7 @@ def test_folders_without_pairs(refused, place, tmp_path):
 
 def test_too_few_clips_or_captions_of_one_meaning(refused, place, tmp_path):
     one = captioned(tmp_path / "one", 1)
-    assert "of 1 clips leaves" in refused(*words(place, one, tmp_path / "a"))
+    assert "of 1 clip leaves" in refused(*words(place, one, tmp_path / "a"))
     assert not (tmp_path / "a" / "split.json").exists()
     equal = captioned(tmp_path / "equal", 6)
     for path in equal.glob("*.txt"):
