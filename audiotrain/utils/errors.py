@@ -1,5 +1,7 @@
 """A user's mistakes as one line each, and the exit code for them."""
 
+import contextlib
+import os
 import sys
 from collections.abc import Callable
 
@@ -8,9 +10,14 @@ from audiotrain.utils.progress import end_progress
 
 def exit_code(command: Callable[[], object]) -> int:
     """Run a command: 0, or 2 and one line a mistake on stderr when the user has to change
-    something, or 130 after Ctrl-C."""
+    something, 130 after Ctrl-C, or 1, without a word, when what reads the output has ended."""
     try:
         command()
+        sys.stdout.flush()
+    except BrokenPipeError:  # `| head` has its lines; the interpreter would write the rest at exit
+        with contextlib.suppress(OSError), open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        return 1
     except (ValueError, ImportError) as error:
         return refuse(str(error))
     except OSError as error:  # of the file system: a folder that is full or may not be written

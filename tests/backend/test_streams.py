@@ -263,6 +263,13 @@ def test_nothing_is_cut_unless_asked_for(cut, monkeypatch):
     assert not streams.is_enabled()
 
 
+def test_there_are_up_to_four_streams(monkeypatch):
+    monkeypatch.setattr(streams, "_count", None)
+    for cores, expected in ((1, 1), (3, 3), (16, 4)):
+        monkeypatch.setattr(streams.blas, "cores", lambda cores=cores: cores)
+        assert streams.stream_count() == expected
+
+
 @pytest.mark.parametrize("why", ["GPU", "one core", "one stream"])
 def test_mlx_queues_as_ever_where_nothing_can_be_split(monkeypatch, why):
     monkeypatch.delenv(streams.WIDTH)

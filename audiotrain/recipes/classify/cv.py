@@ -37,7 +37,8 @@ def cross_validate(settings: CrossValidateSettings) -> ClassificationReport | No
         folds, labels = make_folds(settings, clips)
         if has_folds(clips):
             names = [clips[rows[0]].columns[FOLD] for rows in folds]
-            print(f"\nfolds as the data name them: {', '.join(names)}")
+            unused = "" if len(names) == settings.folds else ", so --folds does not apply"
+            print(f"\n{len(names)} folds as the data name them: {', '.join(names)}{unused}")
     ids = [clip.id for clip in clips]
     cv = CrossValidation(folder, ids, folds, OutOfFold, labels)
     corpus = replace(corpus, items=clips)

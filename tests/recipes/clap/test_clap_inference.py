@@ -13,6 +13,7 @@ from audiotrain import config
 from audiotrain.evaluation import plots
 from audiotrain.evaluation.plots import retrieval as retrieval_plots
 from audiotrain.features import audio
+from audiotrain.recipes.clap import scoring
 from audiotrain.recipes.clap.commands import COMMANDS, read_labels
 from audiotrain.recipes.clap.embedder import Embedder
 from audiotrain.recipes.clap.index import Index
@@ -86,6 +87,19 @@ def test_evaluate(place, tmp_path, capsys, no_pictures):
     assert part["classes"]["zero_shot"]["how"].endswith("2 templates")
     bare = command("evaluate", *words, "--no-linear-probe")
     assert "linear_probe" not in bare["classes"]
+
+
+def test_the_probe_of_evaluate_keeps_groups_together(place, tmp_path, monkeypatch, no_pictures):
+    rows = ["file_name,caption,label,group"]
+    for number in range(3):
+        write_clip(tmp_path / f"data/{number}.wav", 1, 16000, number)
+        rows.append(f"{number}.wav,{number} drops,{'ab'[number % 2]},g{number // 2}")
+    (tmp_path / "data/metadata.csv").write_text("\n".join(rows))
+    groups = []
+    monkeypatch.setattr(scoring, "probe_scores", lambda tested, *_: groups.extend(tested.groups))
+    words = ["--checkpoint", place / "model", "--output", tmp_path / "scores"]
+    command("evaluate", "--data", tmp_path / "data", *words)
+    assert groups == ["g0", "g0", "g1"]
 
 
 def test_evaluate_takes_the_runs_split_and_folder(place, tmp_path, no_pictures, capsys):

@@ -4,6 +4,7 @@ import contextlib
 import os
 import sqlite3
 import tarfile
+import threading
 
 import numpy as np
 import pytest
@@ -224,6 +225,18 @@ def test_two_at_once(embed, embedder, folder, monkeypatch):
     assert len(inner) == 3
     for found in inner:
         assert_equal(found["deep/b.flac"], outer["deep/b.flac"])
+
+
+def test_another_process_that_writes_is_waited_for(embed, folder, tmp_path):
+    file = tmp_path / "cache" / embedding_store.FILE
+    file.parent.mkdir()
+    other = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
+    with contextlib.closing(other):
+        other.execute("BEGIN EXCLUSIVE")
+        timer = threading.Timer(0.3, other.rollback)
+        timer.start()
+        assert len(embed(folder)) == 3
+        timer.join()
 
 
 def stamp_without_text(file):
