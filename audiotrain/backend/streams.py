@@ -71,8 +71,9 @@ def cpu_streams() -> list[mx.Stream]:
 def computed_on_cpu(
     function: Callable[..., mx.array], arguments: Iterable[tuple]
 ) -> Iterator[np.ndarray]:
-    """`function` of each of the arguments, on the CPU whatever the default device is, one on each
-    stream at a time and by one thread: the same bytes for any number of streams."""
+    """`function(*each)` for each tuple in `arguments`, in their order, as NumPy arrays of the same
+    axes: on the CPU whatever the default device is, one on each stream at a time and by one thread,
+    so the same bytes for any number of streams."""
     chosen, rest = cpu_streams(), iter(arguments)
     ready: list[mx.array] = []
     with blas.shared_by(blas.cores()):  # one thread for each stream

@@ -97,18 +97,24 @@ def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
 
 
 def compute_topk_accuracy(logits, targets, k: int = 3) -> float:
-    """`top_k_accuracy` in percent."""
+    """Percent of items, 0 to 100, whose target class is among the `k` largest logits.
+
+    logits (..., classes), targets (...) class numbers; all else as `top_k_accuracy`. ValueError
+    when k is not in 1..classes, or a target is not below `classes`.
+    """
     return 100 * top_k_accuracy(logits, targets, k)
 
 
 def compute_confusion_matrix(logits, targets) -> np.ndarray:
-    """`confusion_matrix` (classes, classes) of the largest logits (..., classes)."""
+    """`confusion_matrix` (classes, classes) of the largest logits (..., classes) and targets (...).
+    ValueError when a target is not below `classes`."""
     logits = _numpy(logits)
     return confusion_matrix(logits.argmax(axis=-1), targets, logits.shape[-1])
 
 
 def compute_per_class_metrics(logits, targets) -> dict[str, np.ndarray]:
-    """`per_class` of the largest logits (..., classes), as shares of 1."""
+    """`per_class` of the largest logits (..., classes) and targets (...), as shares of 1.
+    ValueError when a target is not below `classes`."""
     return per_class(compute_confusion_matrix(logits, targets))
 
 
@@ -129,6 +135,8 @@ class MetricsTracker:
         """Add a batch: losses by name; logits (..., classes) and targets (...) of each head.
 
         `outputs` is a mapping from the names in chord_classes.HEADS or a sequence in their order.
+        ValueError for a sequence of another length, and, naming the head, for a target that is not
+        below `classes`.
         """
         if not isinstance(outputs, Mapping):
             outputs = dict(zip(HEADS, outputs, strict=True))
@@ -165,7 +173,7 @@ def class_accuracies(scores: np.ndarray, targets: np.ndarray) -> dict[str, float
     the mean of that share over the classes that occur.
 
     scores (items, classes), targets (items,). An item is wrong when another class has the same
-    score. ValueError without items.
+    score. ValueError without items, and for more or fewer scores than targets.
     """
     scores, targets = np.asarray(scores), np.asarray(targets)
     if len(scores) != len(targets) or not len(targets):

@@ -107,7 +107,8 @@ def read(
 
     A span equals the same span of the whole file; only it is decoded. It is shorter than `seconds`
     where the file ends before. AudioError for files that are empty, cut short or hold NaN or Inf,
-    whose rate is not in 1 kHz to 1 MHz, and for a span that starts behind the end.
+    whose rate is not in 1 kHz to 1 MHz, and for a span that starts behind the end. ValueError for
+    a negative `start`, and for `seconds` that are not positive.
     """
     if start < 0 or (seconds is not None and seconds <= 0):
         raise ValueError(
@@ -127,7 +128,8 @@ def read(
 def stream(path: AudioPath, rate: int, block_seconds: float = 30.0) -> Iterator[np.ndarray]:
     """The samples of `read(path, rate)` as blocks of `block_seconds`, the last one shorter.
 
-    Memory does not depend on the length of the file.
+    Memory does not depend on the length of the file. AudioError as from `read`, from the first
+    block on.
     """
     size = max(1, round(block_seconds * rate))
     held: list[np.ndarray] = []
@@ -146,7 +148,12 @@ def stream(path: AudioPath, rate: int, block_seconds: float = 30.0) -> Iterator[
 
 
 def write(path: str | Path, audio: np.ndarray, rate: int) -> None:
-    """Write mono samples (samples,) in the format of the suffix, atomically; wav holds float32."""
+    """Write mono samples (samples,) in the format of the suffix, atomically; wav holds float32.
+
+    ValueError for a suffix that is not in WRITTEN_SUFFIXES, and for several channels;
+    soundfile.SoundFileError for a rate that the format does not have; OSError when the file cannot
+    be written.
+    """
     path = Path(path)
     if path.suffix.lower() not in WRITTEN_SUFFIXES:
         raise ValueError(f"{path}: cannot write {path.suffix}, expected {WRITTEN_SUFFIXES}")

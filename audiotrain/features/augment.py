@@ -46,7 +46,11 @@ def transpose(
     bins_per_semitone: int,
     margin: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Features and class triples (frames, 3) moved by lowest..highest semitones, both included."""
+    """Features and class triples (frames, 3) moved by lowest..highest semitones, both included.
+
+    Features are (frames, bins + 2 * margin) before and (frames, bins) after, see `transpose_bins`.
+    ValueError when the margin is too small.
+    """
     semitones = int(rng.integers(lowest, highest + 1))
     moved = transpose_bins(features, semitones, bins_per_semitone, margin)
     return moved, chord_classes.transpose(classes, semitones)

@@ -36,7 +36,8 @@ class CQT:
     """Constant-Q magnitudes: np.abs(librosa.cqt(...)) for a batch of waveforms.
 
     Called with (batch, samples) float32 at `settings.rate`, it gives (batch, frames, bins); it can
-    be used inside mx.compile.
+    be used inside mx.compile. ValueError for settings that are not above 0, and for bins that reach
+    beyond rate / 2.
 
     >>> tone = np.sin(2 * np.pi * 440 * np.arange(22050) / 22050).astype(np.float32)
     >>> magnitudes = CQT(CQTSettings())(mx.array(tone)[None])

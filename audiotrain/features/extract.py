@@ -36,7 +36,7 @@ def extract(
     Works in blocks of about `block_seconds` (None: as is fastest), so memory besides the result
     does not depend on the length. Frames equal those of the whole file at once. `on_samples` is
     called with all samples once, in order. AudioError as from audio.read, ValueError as from
-    audio.mono_samples.
+    audio.mono_samples, and for settings with a `top_db`.
     """
     return np.concatenate(list(feature_blocks(audio, settings, block_seconds, on_samples)))
 
@@ -51,7 +51,7 @@ def feature_blocks(
 
     They are computed on the CPU, each block by one thread, and blocks do not depend on the number
     of cores: a cache gets the same bytes from any process on a machine, also where MLX computes on
-    a GPU.
+    a GPU. Errors as those of `extract`, from the first block on.
     """
     if getattr(settings, "top_db", None) is not None:
         raise ValueError("top_db depends on the whole recording: extract needs top_db=None")

@@ -35,6 +35,8 @@ class LogMel:
     """Log-mel spectrogram in dB, as librosa's melspectrogram and power_to_db(ref=1).
 
     Called with (batch, samples) float32 at `settings.rate`, it gives (batch, frames, mels).
+    ValueError unless 0 <= fmin < fmax <= rate / 2; when called for another `pad_mode`, and with
+    "reflect" for no more than n_fft / 2 samples.
     """
 
     block_seconds = 10.0  # of audio at a time in `extract`: more does not fit the caches

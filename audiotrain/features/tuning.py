@@ -29,9 +29,9 @@ CERTAIN = 2.5  # least number of notes times the square of the share of peaks th
 
 
 def tuning_of(audio: str | Path | np.ndarray, rate: int) -> float:
-    """Semitones, -0.5 to 0.5, by which a file or mono samples at `rate` are above A = 440 Hz,
-    rounded to STEP; 0 where it is not clear. AudioError for a file that cannot be read, ValueError
-    as from audio.mono_samples."""
+    """Semitones, -0.5 to 0.5, by which a file or mono samples (samples,) at `rate` are above
+    A = 440 Hz, rounded to STEP; 0 where it is not clear. AudioError for a file that cannot be read,
+    ValueError as from audio.mono_samples."""
     peaks = [(np.zeros(0), np.zeros(0))]
     peaks += [lasting_peaks(samples, rate) for samples in excerpts(audio, rate)]
     pitches, weights = (np.concatenate(parts) for parts in zip(*peaks, strict=True))

@@ -17,6 +17,7 @@ class Dropout(nn.Module):
 
     Sampling every element took a tenth of a training step on a CPU; neighbouring frames are
     alike, so dropping them apart regularises little (Tompson et al. 2015, arXiv:1411.4280).
+    ValueError unless 0 <= rate < 1.
     """
 
     def __init__(self, rate: float):
@@ -52,7 +53,8 @@ class Attention(nn.Module):
 
     `weighting` is "softmax", or "relu": weights max(0, q k) over their sum plus one (as in Wortsman
     et al. 2023, arXiv:2309.08586), which needs no exp and is twice as fast on a CPU. `bias`
-    (heads, frames, frames), added to the scores, masks or favours positions.
+    (heads, frames, frames), added to the scores, masks or favours positions. ValueError where
+    `heads` do not divide `width`, and for another `weighting`.
     """
 
     def __init__(self, width: int, heads: int, weighting: str = "softmax"):
@@ -82,7 +84,8 @@ class Attention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Convolution over `kernel` frames to `hidden`, relu, back to `width`; kernel 1 is a Linear."""
+    """Convolution over `kernel` frames to `hidden`, relu, back to `width`; kernel 1 is a Linear.
+    ValueError for an even kernel."""
 
     def __init__(self, width: int, hidden: int, kernel: int = 1):
         super().__init__()
@@ -100,7 +103,8 @@ class FeedForward(nn.Module):
 
 
 class EncoderBlock(nn.Module):
-    """Pre-norm block: attention (none when `heads` is 0), then feed-forward, both residual."""
+    """Pre-norm block: attention (none when `heads` is 0), then feed-forward, both residual.
+    ValueError as Attention, FeedForward and Dropout."""
 
     def __init__(
         self, width: int, heads: int, hidden: int, kernel: int, dropout: float, weighting: str
@@ -140,7 +144,8 @@ class ConvolutionModule(nn.Module):
 
 
 class ConformerBlock(nn.Module):
-    """Half feed-forward, attention, convolution, half feed-forward, norm (arXiv:2005.08100)."""
+    """Half feed-forward, attention, convolution, half feed-forward, norm (arXiv:2005.08100).
+    ValueError as Attention and Dropout."""
 
     def __init__(self, width: int, heads: int, hidden: int, kernel: int, dropout: float):
         super().__init__()

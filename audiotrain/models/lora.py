@@ -39,7 +39,8 @@ def add_lora(
     W x + alpha / rank * B A dropout(x), with B zero at first: outputs do not change yet. It has to
     be called; a module that reads a layer's weight itself misses the update. Batch
     normalisation keeps to its statistics from now on, so that all of the base stays bit-identical.
-    ValueError when a target fits no nn.Linear, or a layer is adapted already.
+    ValueError when a target fits no nn.Linear, or a layer is adapted already; for a `rank` below 1,
+    and unless 0 <= dropout < 1.
 
     >>> model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))
     >>> add_lora(model, rank=2, targets="layers.0")
@@ -86,13 +87,18 @@ def merge_lora(module: nn.Module) -> None:
 
 
 def lora_parameters(module: nn.Module) -> dict[str, mx.array]:
-    """The updates' arrays by name; nothing of the base."""
+    """The updates' arrays by name, `lora_a` (inputs, rank) and `lora_b` (rank, outputs) of each
+    layer; nothing of the base."""
     layers = _adapted_layers(module)
     return {f"{name}.{part}": layer[part] for name, layer in layers.items() for part in PARTS}
 
 
 def save_lora(module: nn.Module, path: str | os.PathLike) -> None:
-    """Write the updates alone to a safetensors file, which appears whole or not at all."""
+    """Write the updates alone to a safetensors file, which appears whole or not at all.
+
+    ValueError for another suffix than .safetensors, and for a module without updates; OSError when
+    the file cannot be written.
+    """
     path = Path(path)
     if path.suffix != ".safetensors":
         raise ValueError(f"{path}: expected a name that ends in .safetensors")
@@ -111,8 +117,8 @@ def save_lora(module: nn.Module, path: str | os.PathLike) -> None:
 def load_lora(module: nn.Module, path: str | os.PathLike) -> list[str]:
     """Add the updates in a file of `save_lora` to a module; returns the names of the layers.
 
-    ValueError, before anything changes, when the module does not have these layers or they differ
-    in size. Updates that the module has already are replaced.
+    ValueError, before anything changes, when the file cannot be read, or the module does not have
+    these layers, or they differ in size. Updates that the module has already are replaced.
     """
     arrays, settings = _read_lora(path)
     linear = _linear_layers(module)

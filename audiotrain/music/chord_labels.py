@@ -73,7 +73,8 @@ def degree_semitones(degree: str) -> int:
 
 
 def split(label: str) -> tuple[str, str, tuple[str, ...], str]:
-    """Parts (root, shorthand, degrees, bass) of a label that `repair` gave; not for `N` and `X`."""
+    """Parts (root, shorthand, degrees, bass) of a label that `repair` gave. ValueError for `N`, `X`
+    and what is not in Harte's grammar."""
     match = _HARTE.fullmatch(label)
     if match is None:
         raise ValueError(f"chord label {label!r} is not in Harte's grammar")

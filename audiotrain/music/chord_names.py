@@ -159,6 +159,7 @@ def simplified(chord: Sequence[int], level: Level) -> tuple[int, int, int]:
 
 def spelled(label: str, key: tuple[int, Mode]) -> str:
     """A label in Harte's grammar with its root as `pitch_names` spells it; `N` and `X` as they are.
+    ValueError for a label that can't be read.
 
     >>> [spelled(label, (8, "major")) for label in ("C#:min7/b3", "F:min", "N")]
     ['Db:min7/b3', 'F:min', 'N']

@@ -32,7 +32,8 @@ _SHARES: dict[Mode, tuple[tuple[float, ...], ...]] = {
 
 def key_of(segments: Iterable[Segment]) -> Key | None:
     """The key in which the chords of a song are most likely, each weighted by its duration; None
-    where there are no chords, or for less than LEAST of the time.
+    where there are no chords, or for less than LEAST of the time. ValueError for a label that can't
+    be read.
 
     >>> chords = [Segment(0, 2, "C:maj"), Segment(2, 4, "F:maj"), Segment(4, 6, "G:7")]
     >>> key_of(chords)

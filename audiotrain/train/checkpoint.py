@@ -145,7 +145,8 @@ def load_meta(folder: str | Path) -> dict:
 def load_weights(module: nn.Module, folder: str | Path, averaged: bool = True) -> dict:
     """Put a checkpoint's weights into `module`, strictly, and give the checkpoint's meta.
 
-    `averaged` takes the running average (EMA) where the checkpoint has one.
+    `averaged` takes the running average (EMA) where the checkpoint has one. CheckpointError when it
+    is missing, damaged or of another model.
     """
     arrays, meta = load(folder)
     weights = arrays.get("model", {})

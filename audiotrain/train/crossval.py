@@ -32,7 +32,9 @@ def make_folds(
     """Rows (ascending) that each fold is tested on: all rows once, a group never in two folds.
 
     Folds are about equally large; with `labels`, one a row, each has about the same share of each
-    label (scikit-learn's StratifiedGroupKFold). ValueError, one line, for fewer groups than folds.
+    label (scikit-learn's StratifiedGroupKFold). ValueError, one line, for fewer groups than folds,
+    fewer than 2 folds, and labels that are not one a row, or none of which has as many items as
+    there are folds.
 
     >>> [rows.tolist() for rows in make_folds(["a", "a", "a", "b", "c"], 2)]
     [[0, 1, 2], [3, 4]]

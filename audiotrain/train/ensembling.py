@@ -33,7 +33,9 @@ def vote(
     weighted geometric mean, normalised over classes; "majority" the weighted share of votes, each
     member voting for its most probable class. With `multilabel` each label is decided alone: the
     geometric mean is normalised over the label and its opposite, and members vote for labels of
-    probability 0.5 or more. ValueError for a geometric mean of values that are no probabilities.
+    probability 0.5 or more. ValueError for no members or members of different shapes, for weights
+    that are not one a member, of 0 or more and not all 0, and for a geometric mean of values that
+    are no probabilities.
 
     >>> members = [np.array([[0.9, 0.1]]), np.array([[0.4, 0.6]])]
     >>> vote(members).round(2).tolist()
@@ -86,7 +88,8 @@ def blend_weights(
 
     oof: (items, classes) of each member; targets: class numbers (items,), or 0 and 1
     (items, classes) in a multilabel task. The problem is convex; it is solved by
-    expectation maximisation as for the shares of a mixture, which never makes it worse.
+    expectation maximisation as for the shares of a mixture, which never makes it worse. ValueError
+    for no members, members of different shapes, and targets that do not fit them.
 
     >>> good, bad = np.array([[0.9, 0.1], [0.2, 0.8]]), np.array([[0.5, 0.5], [0.5, 0.5]])
     >>> blend_weights([good, bad], np.array([0, 1])).round(3).tolist()
@@ -226,7 +229,7 @@ def stack(oof: Sequence[np.ndarray], targets: np.ndarray, C: float = 1.0) -> Sta
     """Fit a model of the members' probabilities oof (items, classes) for items that none was
     trained on: logistic regression (scikit-learn) of all classes, or of each label in a multilabel
     task, whose targets are 0 and 1 (items, classes). A class or label that does not occur in
-    `targets` is never predicted.
+    `targets` is never predicted. ValueError as `blend_weights`.
     """
     stacked, targets = _stacked(oof), np.asarray(targets)
     members, _, classes = stacked.shape

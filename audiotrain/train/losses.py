@@ -29,7 +29,7 @@ def masked_cross_entropy(
     logits (..., classes), targets (...) integers. The smoothed share of a target goes to all
     classes evenly, or as the rows of `similarity` (classes, classes) say (each sums to 1).
     `class_weights` (classes,) weigh each target, and the mean is over the weights (as PyTorch's).
-    Computed in float32.
+    Computed in float32. ValueError unless 0 <= label_smoothing < 1.
 
     >>> logits = mx.array([[0.0, 0.0], [9.0, 0.0]])
     >>> round(masked_cross_entropy(logits, mx.array([1, -100])).item(), 4)
@@ -56,9 +56,10 @@ def masked_cross_entropy(
 class ChordRecognitionLoss:
     """Weighted sum of the three heads' smoothed, masked cross entropies.
 
-    Called with logits and targets by head it gives (loss, {"chord_type_loss", "root_loss",
-    "bass_note_loss"}), all scalars. `class_weights` and `similarity` by head are those of
-    `masked_cross_entropy`.
+    Called with logits (..., classes) and targets (...) by head it gives (loss, {"chord_type_loss",
+    "root_loss", "bass_note_loss"}), all scalars. `class_weights` (classes,) and `similarity`
+    (classes, classes) by head are those of `masked_cross_entropy`. ValueError for a negative
+    weight of a head, and, when called, unless 0 <= label_smoothing < 1.
     """
 
     def __init__(
@@ -101,7 +102,7 @@ class ChordRecognitionLoss:
 
 def inverse_power_weights(counts: mx.array, power: float, largest: float) -> mx.array:
     """Class weights (counts / mean count) ** -power, at most `largest`, then scaled to a mean of 1
-    over the data.
+    over the data: (classes,), as `counts` is.
 
     Classes without data get the largest weight. Power 0 is no weighting, 1 gives every class the
     same total weight.
@@ -127,6 +128,9 @@ class ContrastiveLoss:
     the rows of all ranks. The loss is then that of the whole batch on each rank. Where gradients
     are averaged over ranks, as the training step does, the gradient of `gather` must be that of a
     rank's own rows times the number of ranks; that of the logit scale is right as it is.
+
+    ValueError unless both embeddings have one shape (pairs, width), for `groups` without a row for
+    each pair, and for `blended` without `groups`.
 
     >>> pairs = mx.eye(4)
     >>> loss, metrics = ContrastiveLoss()(pairs, pairs, mx.array(0.0))
@@ -161,7 +165,7 @@ class SigLIPLoss:
 
     Called as ContrastiveLoss, with `logit_bias`, a scalar array that is added to the scaled
     cosines (-10 at first, for most pairs do not match). The sum over a batch's comparisons is
-    divided by its pairs. Zhai et al. 2023, arXiv:2303.15343.
+    divided by its pairs. ValueError as ContrastiveLoss. Zhai et al. 2023, arXiv:2303.15343.
     """
 
     def __init__(self, gather: Gather | None = None):

@@ -87,7 +87,8 @@ class TrainModule(Buffered):
         """The weight of one batch in averages of losses and gradients over batches.
 
         The length of the batch's first array, unless a module with masked losses overrides it
-        with the number of items that its mean runs over (an int or a scalar array).
+        with the number of items that its mean runs over (an int or a scalar array). ValueError for
+        a batch that holds anything but arrays, numbers and text.
         """
         arrays, _ = flatten_batch(batch)
         return next((array.shape[0] for array in arrays if array.ndim), 1)
@@ -133,13 +134,14 @@ class TrainModule(Buffered):
         in a hook with the trainer's next row. Without a trainer it does nothing.
 
         A name that begins with "train_", "val_" or "test_" is logged in that stage only. "loss" may
-        only be the number that the step returns."""
+        only be the number that the step returns. ValueError for what is not one number, and for the
+        names epoch and step."""
         trainer = self.__dict__.get("_attached_trainer")
         if trainer is not None:
             trainer.record(name, value)
 
     def log_dict(self, metrics: dict[str, mx.array | float]) -> None:
-        """`log` every entry."""
+        """`log` every entry. Errors as those of `log`."""
         for name, value in metrics.items():
             self.log(name, value)
 

@@ -65,7 +65,7 @@ def parameter_groups(module: nn.Module, rules: Mapping[str, Rule]) -> GroupedOpt
     rules: by the group's name a pattern, or several, and an optimizer with a rate, a schedule and
     a weight decay of its own. The first rule that fits a parameter takes it. The first group's rate
     is the run's `learning_rate`; LearningRateMonitor logs all, as "lr-schedule/group". ValueError
-    when a trainable parameter has no group, or a group no parameter.
+    when a trainable parameter has no group, a group no parameter or no optimizer of its own.
 
     >>> model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
     >>> heads, rest = optim.SGD(learning_rate=1e-4), optim.SGD(learning_rate=1e-5)
@@ -93,7 +93,8 @@ def parameter_groups(module: nn.Module, rules: Mapping[str, Rule]) -> GroupedOpt
 
 def layer_decay(layers: Sequence[str], decay: float) -> dict[str, float]:
     """The share of the learning rate of each layer, from the input to the output: 1 for the last,
-    times `decay` for each layer before it. Clark et al. 2020, ELECTRA, arXiv:2003.10555.
+    times `decay` for each layer before it. ValueError unless 0 < decay <= 1. Clark et al. 2020,
+    ELECTRA, arXiv:2003.10555.
 
     >>> layer_decay(["embeddings.*", "layers.0.*", "layers.1.*"], decay=0.5)
     {'embeddings.*': 0.25, 'layers.0.*': 0.5, 'layers.1.*': 1.0}

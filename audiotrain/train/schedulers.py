@@ -47,6 +47,8 @@ class _Warmup:
 class WarmupCosineScheduler(_Warmup):
     """Linear warm-up, then half a cosine down to `min_lr` at `total_steps`.
 
+    ValueError unless peak_lr > 0, 0 <= min_lr <= peak_lr and 0 <= warmup_steps < total_steps.
+
     >>> schedule = WarmupCosineScheduler(peak_lr=1.0, warmup_steps=3, total_steps=13)
     >>> [round(schedule(step).item(), 3) for step in (0, 3, 8, 13, 99)]
     [0.25, 1.0, 0.5, 0.0, 0.0]
@@ -59,6 +61,8 @@ class WarmupCosineScheduler(_Warmup):
 class WarmupLinearScheduler(_Warmup):
     """Linear warm-up, then a straight line down to `min_lr` (0) at `total_steps`.
 
+    ValueError as WarmupCosineScheduler.
+
     >>> schedule = WarmupLinearScheduler(peak_lr=1.0, warmup_steps=3, total_steps=13)
     >>> [round(schedule(step).item(), 3) for step in (1, 3, 8, 13)]
     [0.5, 1.0, 0.5, 0.0]
@@ -70,6 +74,8 @@ class WarmupLinearScheduler(_Warmup):
 
 class StepLRScheduler:
     """`initial_lr` multiplied by `gamma` after every `step_size` steps.
+
+    ValueError for a `step_size` below 1, and a rate or `gamma` that is not above 0.
 
     >>> [round(StepLRScheduler(1.0, 10, 0.5)(step).item(), 3) for step in (0, 9, 10, 20)]
     [1.0, 1.0, 0.5, 0.25]
@@ -88,7 +94,7 @@ class StepLRScheduler:
 
 
 class ExponentialLRScheduler:
-    """`initial_lr * decay_rate ** step`.
+    """`initial_lr * decay_rate ** step`. ValueError unless initial_lr > 0 and 0 < decay_rate <= 1.
 
     >>> [round(ExponentialLRScheduler(1.0, 0.5)(step).item(), 3) for step in (0, 1, 3)]
     [1.0, 0.5, 0.125]
@@ -110,6 +116,9 @@ class OneCycleLRScheduler:
     It begins at `peak_lr / div_factor` and ends at that by `final_div_factor`, as PyTorch's
     OneCycleLR with linear annealing. `momentum(step)` goes the other way, `max_momentum` to
     `base_momentum` and back.
+
+    ValueError unless peak_lr > 0, 0 <= warmup_steps < total_steps, both factors are 1 or more, and
+    0 <= base_momentum <= max_momentum < 1.
 
     >>> cycle = OneCycleLRScheduler(peak_lr=1.0, warmup_steps=4, total_steps=9)
     >>> [round(cycle(step).item(), 3) for step in (0, 2, 4, 6, 8)]

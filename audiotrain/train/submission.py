@@ -36,8 +36,9 @@ def write_submission(
     gets the names of the `top` most probable classes, with spaces between. `probabilities=False`
     allows numbers outside 0..1.
 
-    ValueError, one line, for an id given twice, or that only one side has, a column that only one
-    side has, and a value that is no probability; nothing is written then.
+    ValueError, one line, for an id or a column given twice or that only one side has, values of
+    another shape, a value that is no probability, a `top` beyond the classes, and a sample that
+    cannot be read; nothing is written then.
 
     >>> import tempfile
     >>> folder = Path(tempfile.mkdtemp())

@@ -71,6 +71,9 @@ class Trainer:
     `default_root_dir` is this run's folder, of one run at a time: metrics.csv, metrics.jsonl,
     checkpoints/. `config` is plain data about the run, stored in checkpoints and given to loggers.
     `configure_optimizers` gives the OptimizerConfig of a module in place of the module's own.
+
+    ValueError, a line for each setting that cannot be; also for a callback or logger that lacks
+    methods, and for a ModelCheckpoint beside `enable_checkpointing=False`.
     """
 
     def __init__(
@@ -188,7 +191,8 @@ class Trainer:
 
     @property
     def num_training_batches(self) -> int | None:
-        """Batches in an epoch, limits applied; None when the loader has no length."""
+        """Batches in an epoch, limits applied; None when the loader has no length. ValueError where
+        the limit is a share of a loader without length."""
         name = "overfit_batches" if self.arguments.overfit_batches else "limit_train_batches"
         return self.count_batches(self.train_loader, name)
 
@@ -207,12 +211,14 @@ class Trainer:
         return epochs * -(-batches // self.arguments.accumulate_grad_batches)
 
     def count_batches(self, loader: Iterable | None, limit: str) -> int | None:
-        """Batches of a pass over `loader` under the setting `limit`; None when it has no length."""
+        """Batches of a pass over `loader` under the setting `limit`; None when it has no length.
+        ValueError where the limit is a share of a loader without length."""
         return count_batches(loader, vars(self.arguments)[limit], limit)
 
     def record(self, name: str, value: mx.array | float) -> None:
         """Keep a scalar for the step being traced, or for the next row (TrainModule.log); in a
-        hook it is among `callback_metrics` at once."""
+        hook it is among `callback_metrics` at once. ValueError for what is not one number, and for
+        the names epoch and step."""
         number = self.records.add(name, value)
         if not self.records.in_step:
             self.callback_metrics[name] = as_float(number)
@@ -251,7 +257,13 @@ class Trainer:
         val_loader: Iterable | None = None,
         ckpt_path: str | Path | None = None,
     ) -> None:
-        """Train; `ckpt_path` (a checkpoint, "last" or "best") continues exactly where it stood."""
+        """Train; `ckpt_path` (a checkpoint, "last" or "best") continues exactly where it stood.
+
+        ValueError for a model that is no TrainModule, loaders without batches or without a length
+        that a setting needs, and a run folder that cannot be written or is in use; NonFiniteError,
+        a ValueError, after `max_skipped_steps`. CheckpointError for a checkpoint that is missing,
+        damaged or of another model.
+        """
         if val_loader is train_loader and hasattr(val_loader, "state_after"):
             val_loader = copy.copy(val_loader)  # with passes of its own
         self.train_loader, self.val_loader = train_loader, val_loader
@@ -279,24 +291,30 @@ class Trainer:
             FitLoop(self).run()
 
     def validate(self, model: TrainModule, val_loader: Iterable, ckpt_path=None) -> dict:
-        """Metrics over `val_loader`, named "val_…", weighted by batch; `ckpt_path`: its weights."""
+        """Metrics over `val_loader`, named "val_…", weighted by batch; `ckpt_path`: its weights.
+
+        ValueError for a model that is no TrainModule and a loader without batches; CheckpointError
+        for a checkpoint that is missing, damaged or of another model.
+        """
         self._attach(model, self._to_evaluate(ckpt_path))
         return self._evaluate(val_loader, "validation_step", "val_")
 
     def test(self, model: TrainModule, test_loader: Iterable, ckpt_path=None) -> dict:
-        """Metrics over `test_loader`, named "test_…", weighted by batch."""
+        """Metrics over `test_loader`, named "test_…", weighted by batch. Errors as those of
+        `validate`."""
         self._attach(model, self._to_evaluate(ckpt_path))
         return self._evaluate(test_loader, "test_step", "test_")
 
     def predict(self, model: TrainModule, loader: Iterable, ckpt_path=None) -> list:
         """What `predict_step` gives for each batch (each rank: of its share), evaluated, in eval
-        mode."""
+        mode. ValueError for a model that is no TrainModule; CheckpointError as `validate`."""
         self._attach(model, self._to_evaluate(ckpt_path))
         self.ranks.shard(loader)
         return predict(self, loader)
 
     def export_history(self, path: str | Path) -> None:
-        """Write the history as JSON (rank 0): lists by metric, one value an epoch; all rows."""
+        """Write the history as JSON (rank 0): lists by metric, one value an epoch; all rows.
+        ValueError when the file cannot be written."""
         if self.is_global_zero:
             self.history.export(path)
 
@@ -304,7 +322,11 @@ class Trainer:
 
     def save_checkpoint(self, path: str | Path) -> None:
         """Write everything needed to continue to the folder `path`, atomically (rank 0); that is a
-        folder, too, where the name ends in .pt."""
+        folder, too, where the name ends in .pt.
+
+        ValueError before a fit, and on several ranks between accumulated batches; CheckpointError
+        when it cannot be written.
+        """
         if self.step is None:
             raise ValueError("save_checkpoint: nothing to save, fit a model first")
         if self.loop is not None:
@@ -315,7 +337,8 @@ class Trainer:
 
     def load_checkpoint(self, path: str | Path) -> None:
         """Load weights, averaged ones where it has them, into the attached module or the next one
-        that is evaluated; the next fit continues from `path`."""
+        that is evaluated; the next fit continues from `path`. CheckpointError when it is missing,
+        damaged or of another model; ValueError for "best" before there is one."""
         self._resume_from = path = resolve(self, path)
         if self.module is not None:
             load_weights(self, path)

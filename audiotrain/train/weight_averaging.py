@@ -17,7 +17,8 @@ def interpolate(before: Arrays, after: Arrays, share: float) -> Arrays:
 
     Arrays by name, as `checkpoint.arrays_of(module)` gives them. Computed in float32, given in the
     arrays' type; whole numbers are those of `after`. CheckpointError, a ValueError, naming arrays
-    that one of them does not have, or that differ in shape or type.
+    that one of them does not have, or that differ in shape or type; ValueError unless
+    0 <= share <= 1.
 
     >>> interpolate({"w": mx.array([0.0, 4.0])}, {"w": mx.array([1.0, 0.0])}, share=0.25)
     {'w': array([0.25, 3], dtype=float32)}
@@ -42,7 +43,8 @@ def soup(checkpoints: Sequence[str | Path], weights: Sequence[float] | None = No
 
     Computed in float32, given in the arrays' type; whole numbers are those of the first. It serves
     runs that began from the same weights; of others the mean is no model. CheckpointError, a
-    ValueError, one line, naming the checkpoint whose arrays are others than the first's.
+    ValueError, one line, naming the checkpoint that is damaged or whose arrays are others than the
+    first's; ValueError for no checkpoints, and unless each has a weight, not all 0.
     """
     if not checkpoints:
         raise ValueError("a soup of no checkpoints, expected one or more")

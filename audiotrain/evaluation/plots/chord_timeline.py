@@ -245,7 +245,8 @@ def chords_picture(
     estimate's, a thin strip between them green where the labels agree and red where not.
 
     Colour is the root, by the circle of fifths; minor chords are darker. `start` and `seconds`
-    choose a part; a long one gets longer rows. ValueError where there are no chords.
+    choose a part; a long one gets longer rows. ValueError where there are no chords, and for a file
+    that cannot be written.
     """
     bands = _bands(estimate, reference, alone="estimate")
     last = max((span[1] for band in bands.values() for span in band), default=start)

@@ -25,7 +25,8 @@ def confusion_picture(
 
     matrix (classes, classes): row the reference, column the prediction, counts of `unit`. The
     colours' `scale` is "sqrt", which shows rare confusions, or "linear". Of more than MANY classes
-    those that do not occur are left out. ValueError when the matrix does not fit the names.
+    those that do not occur are left out. ValueError when the matrix does not fit the names, for
+    another `scale`, and for a file that cannot be written.
     """
     from matplotlib.colors import PowerNorm
 

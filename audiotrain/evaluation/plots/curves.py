@@ -31,7 +31,8 @@ def curves_picture(
     `rows` are the history's, one per epoch, `log` has the validations inside epochs; a panel
     without numbers is left out. A mark shows the epoch with the best `monitor` by `mode` (of
     several equal ones, that with the lowest `tie`); without `monitor` that with the lowest
-    validation loss. ValueError for a history without numbers.
+    validation loss. ValueError for a history without numbers, another `mode`, and a file that
+    cannot be written.
     """
     if mode not in ("min", "max"):
         raise ValueError(f"mode is {mode!r}, expected 'min' or 'max'")

@@ -14,7 +14,8 @@ from audiotrain.utils.files import csv_text, write
 def scores_picture(
     scores: Mapping[str, Any], path: str | os.PathLike, title: str = "Scores"
 ) -> None:
-    """Write a PNG of bars: `scores` {comparison: share of 1}, or {system: {comparison: share}}."""
+    """Write a PNG of bars: `scores` {comparison: share of 1}, or {system: {comparison: share}}.
+    ValueError for a file that cannot be written."""
     if not all(isinstance(part, Mapping) for part in scores.values()):
         scores = {"": scores}
     names = list(dict.fromkeys(name for part in scores.values() for name in part))

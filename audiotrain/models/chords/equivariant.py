@@ -145,6 +145,7 @@ class PitchStem(nn.Linear):
     class sees the bins from its own lowest one on, `patch` frames at a time.
 
     The map is linear; a layer of `hidden` units, with relu, is added to it where there are any.
+    ValueError unless 12 divides `bins_per_octave`, and for bins of less than two octaves.
     """
 
     def __init__(self, bins: int, bins_per_octave: int, channels: int, patch: int, hidden: int = 0):
@@ -208,7 +209,8 @@ class PitchNorm(nn.LayerNorm):
 
 
 class PitchBlock(nn.Module):
-    """Pre-norm residual block: convolution over frames, relu, back."""
+    """Pre-norm residual block: convolution over frames, relu, back; (batch, frames, 12 * channels).
+    ValueError unless 0 <= dropout < 1."""
 
     def __init__(self, channels: int, hidden: int, kernel: int, dropout: float):
         super().__init__()
@@ -227,7 +229,8 @@ class ChordPool(nn.Module):
     It learns how likely the chord changes at each step, which is all it takes: with chances p of a
     change, two steps are part of one chord with the product of (1 - p) over the steps from one to
     the other, and that is their weight in the average. So the notes of an arpeggio are
-    averaged over the whole chord, and its neighbours do not blur it.
+    averaged over the whole chord, and its neighbours do not blur it. ValueError unless
+    0 <= dropout < 1.
     """
 
     def __init__(self, channels: int, hidden: int, dropout: float):

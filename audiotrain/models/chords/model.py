@@ -34,7 +34,8 @@ ARCHITECTURES: tuple[Architecture, ...] = get_args(Architecture)
 
 @validated
 class ChordModelSettings:
-    """Size and kind of a frame model; the defaults are the fastest way to a good model on a CPU."""
+    """Size and kind of a frame model; the defaults are the fastest way to a good model on a CPU.
+    ValueError, a line for each value that cannot be, and for sizes that do not fit each other."""
 
     architecture: Architecture = "equivariant"
     """kind of the blocks"""
@@ -175,7 +176,8 @@ class FrameChordModel(Buffered):
     Called with features (batch, frames, bins) in dB, frames a multiple of `settings.patch`, it
     gives logits (batch, frames, classes) by head: "chord_type" (32), "root" (12), "bass_note" (12);
     "equivariant" also "chord_type_of_root" (batch, frames, 12, 32); models with pools also "change"
-    (batch, steps, pools), of a chord that begins at a step.
+    (batch, steps, pools), of a chord that begins at a step. ValueError for other numbers of frames;
+    of "equivariant" unless 12 divides `bins_per_octave` and `bins` are two octaves or more.
     """
 
     def __init__(
@@ -203,7 +205,8 @@ class ChordRecognitionModel(Buffered):
     """One chord for each example, from raw waveforms: the front end, a Trunk, the mean over time.
 
     Called with audio (batch, samples) at `rate` Hz, it gives logits (batch, classes) by head. The
-    constant-Q transform runs inside, in MLX.
+    constant-Q transform runs inside, in MLX. ValueError for a `d_model` that its heads, one for 32,
+    do not divide, a `rate` too low for the bins, and audio of another shape.
 
     >>> model = ChordRecognitionModel(d_model=32, num_blocks=1)
     >>> logits = model(mx.zeros((2, 44100)))

@@ -29,7 +29,8 @@ Config = TypeVar("Config")
 
 @validated
 class HTSATConfig:
-    """The audio tower; the defaults are HTSAT-tiny without fusion."""
+    """The audio tower; the defaults are HTSAT-tiny without fusion. ValueError, a line for each
+    value that cannot be, and for sizes that do not fit each other."""
 
     num_mel_bins: Size = 64
     """mel bins of a frame"""
@@ -104,7 +105,8 @@ class HTSATConfig:
 
 @validated
 class RoBERTaConfig:
-    """The text tower; the defaults are RoBERTa-base."""
+    """The text tower; the defaults are RoBERTa-base. ValueError, a line for each value that cannot
+    be, and for a width that its heads do not divide."""
 
     vocab_size: Size = 50265
     """number of tokens"""

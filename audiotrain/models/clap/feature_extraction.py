@@ -45,7 +45,8 @@ class ClapFeatureSettings:
     `rate`, `fmin`, `fmax` in Hz, `n_fft` and `hop` in samples, `seconds` the length of the input.
     `padding` extends shorter audio: "repeatpad" by whole repetitions, then silence, "repeat" by
     repetitions to the end, "pad" by silence. `truncation` shortens longer audio: "rand_trunc" to
-    one crop, "fusion" to the whole, squeezed, and three crops.
+    one crop, "fusion" to the whole, squeezed, and three crops. ValueError, a line for each value
+    that cannot be, and for an input of no more than half of `n_fft`.
     """
 
     rate: PositiveInt = 48000
@@ -138,7 +139,8 @@ class ClapFeatureSettings:
             raise ValueError(f"{path}: {'; '.join(named.splitlines())}") from None
 
     def save(self, folder: str | Path) -> None:
-        """Write preprocessor_config.json, which Hugging Face reads too, into a folder."""
+        """Write preprocessor_config.json, which Hugging Face reads too, into a folder. ValueError
+        when it cannot be written."""
         content = {
             "feature_extractor_type": "ClapFeatureExtractor",
             "processor_class": "ClapProcessor",
@@ -164,7 +166,8 @@ class ClapFeatures:
 
     A generator chooses the crops at random; without one the crop is the centre, and those of fusion
     are the middles of their thirds: the same input at every call.
-    ValueError for audio without samples.
+    ValueError unless 0 <= fmin < fmax <= rate / 2; when called for audio without samples or of
+    several channels.
     """
 
     def __init__(self, settings: ClapFeatureSettings | None = None):
@@ -176,7 +179,8 @@ class ClapFeatures:
     def __call__(
         self, audio: np.ndarray, rng: np.random.Generator | None = None
     ) -> tuple[np.ndarray, bool]:
-        """The input, and whether the audio is longer than it (`is_longer` of a fused model)."""
+        """The input (channels, frames, mels) of audio (samples,), and whether the audio is longer
+        than it (`is_longer` of a fused model)."""
         if not self.settings.fused or len(audio) <= self.settings.samples:
             longer = len(audio) > self.settings.samples
             return self._channels(self.fit(audio, rng)), longer
@@ -196,7 +200,7 @@ class ClapFeatures:
         return np.stack([self._channels(audio[start : start + size]) for start in starts])
 
     def fit(self, audio: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
-        """Audio of exactly `settings.samples`: padded, or one crop of it."""
+        """Audio (samples,) of exactly `settings.samples`: padded, or one crop of it."""
         _check(audio)
         size = self.settings.samples
         excess = len(audio) - size
@@ -210,7 +214,8 @@ class ClapFeatures:
         return np.pad(audio, (0, size - len(audio)))
 
     def log_mel(self, audio: np.ndarray) -> np.ndarray:
-        """(frames, mels) in dB of the audio as it is, more than n_fft / 2 samples of it."""
+        """(frames, mels) in dB of the audio (samples,) as it is. ValueError unless it has more than
+        n_fft / 2 samples."""
         _check(audio)
         settings, half = self.settings, self.settings.n_fft // 2
         if len(audio) <= half:

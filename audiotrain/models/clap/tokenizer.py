@@ -26,6 +26,9 @@ TOKENIZER_FILE, VOCABULARY_FILE, MERGES_FILE = "tokenizer.json", "vocab.json", "
 class Tokenizer:
     """Captions of any text to ids (captions, length), cut or padded to `length` tokens.
 
+    ValueError for a length below 2, and for a vocabulary without <s> and </s>, or with another id
+    of <pad> than RoBERTa's.
+
     >>> tokenizer = train_bpe(["rain on a roof", "a dog barks"], size=300)
     >>> ids, mask = tokenizer(["rain", ""])
     >>> ids.shape, ids.dtype, mask.sum(axis=1).tolist(), ids[1, :3].tolist()
@@ -106,7 +109,8 @@ class Tokenizer:
             )
 
     def save(self, folder: str | Path) -> None:
-        """Write what Hugging Face reads: tokenizer.json, vocab.json, merges.txt and two configs."""
+        """Write what Hugging Face reads: tokenizer.json, vocab.json, merges.txt and two configs.
+        ValueError when a file cannot be written."""
         folder = Path(folder)
         backend = json.loads(self._backend.to_str())
         model = backend["model"]

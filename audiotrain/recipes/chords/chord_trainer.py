@@ -152,7 +152,8 @@ class ChordTrainer:
     `criterion(logits, targets)` gives (loss, losses by name), as ChordRecognitionLoss does, whose
     smoothing is the config's when none is given. The best model by validation loss is kept in
     `checkpoint_dir`/best_model.pt; that of an earlier run is set aside as best_model-1.pt.
-    examples/chord_trainer.py shows it.
+    examples/chord_trainer.py shows it. ValueError for a `config.device` that is not here; in
+    training for a class number that the model does not have, and as `Trainer.fit`.
     """
 
     def __init__(
@@ -254,14 +255,15 @@ class ChordTrainer:
         self.trainer.save_checkpoint(path)
 
     def load_checkpoint(self, path: str | Path) -> None:
-        """Take model and history from `path`; training will go on from there."""
+        """Take model and history from `path`; training will go on from there. CheckpointError when
+        it is missing, damaged or of another model."""
         meta = checkpoint.load_weights(self.module, path, averaged=False)
         self.trainer.history.load_state_dict(meta["history"])
         self.trainer.current_epoch, self.trainer.global_step = meta["epoch"], meta["global_step"]
         self._continued = Path(path)
 
     def export_history(self, path: str | Path) -> None:
-        """Write `history` as JSON, NaN as null (rank 0)."""
+        """Write `history` as JSON, NaN as null (rank 0). ValueError when it cannot be written."""
         if self.trainer.is_global_zero:
             write_json(path, self.history)
 

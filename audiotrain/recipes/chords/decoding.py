@@ -78,20 +78,21 @@ def heads_of(posteriors: np.ndarray) -> np.ndarray:
 
 
 def split_heads(heads: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The three heads of `heads_of`."""
+    """The three heads of log-probabilities (…, 56) by `heads_of`: types (…, 32), roots (…, 12) and
+    bass notes (…, 12)."""
     chord_type, root, bass = np.split(heads, [TYPES, TYPES + ROOTS], axis=-1)
     return chord_type, root, bass
 
 
 def offset_types(posteriors: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """Log-probabilities after adding offsets (32,) to those of the chords of each type."""
+    """Log-probabilities (…, 385) after adding offsets (32,) to those of the chords of each type."""
     chords, bass = split(posteriors)
     return np.concatenate([log_softmax(chords + offsets[CHORDS[:, 0]]), bass], axis=-1)
 
 
 def argmax(posteriors: np.ndarray) -> np.ndarray:
-    """The most likely chord and bass note, (frames, 3) int16; N, without root and bass, where it is
-    more likely than all chords together."""
+    """The most likely chord and bass note, (frames, 3) int16, of log-probabilities (frames, 385);
+    N, without root and bass, where it is more likely than all chords together."""
     chords, bass = split(posteriors)
     is_none = chords[:, 0] > logsumexp(chords[:, 1:], -1)
     best = CHORDS[np.where(is_none, 0, 1 + chords[:, 1:].argmax(-1))]
@@ -115,7 +116,7 @@ def utility_matrix() -> np.ndarray:
 
 def state_scores(posteriors: np.ndarray) -> np.ndarray:
     """Logarithm (frames, states) of the expected utility of each chord times the probability of its
-    bass note.
+    bass note, from log-probabilities (frames, 385).
 
     The score of N relates to the best chord's as the probability of N relates to that of all chords
     together: so N is not chosen merely because it is unclear which chord sounds, as one dies away.
@@ -164,7 +165,8 @@ def decode_stream(
     log-probabilities, in constant memory.
 
     `cost` None decodes by argmax; a number is the Viterbi decoder's cost of a switch. It decides
-    BLOCK frames once it has received AHEAD more, which is far longer than a chord.
+    BLOCK frames once it has received AHEAD more, which is far longer than a chord. ValueError for a
+    negative cost, from the first piece on.
     """
     if cost is None:
         yield from ((piece, argmax(piece)) for piece in pieces)
@@ -185,13 +187,15 @@ def decode_stream(
 
 
 def decode(posteriors: np.ndarray, cost: float | None) -> np.ndarray:
-    """Classes (frames, 3) of a whole song's log-probabilities (frames, 385)."""
+    """Classes (frames, 3) of a whole song's log-probabilities (frames, 385). ValueError for a
+    negative cost."""
     decoded = [classes for _, classes in decode_stream([posteriors], cost)]
     return np.concatenate([np.zeros((0, 3), np.int16), *decoded])
 
 
 def confidences(posteriors: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    """Probability (frames,) of the decoded chord."""
+    """Probability (frames,) of the decoded chords, classes (frames, 3), by log-probabilities
+    (frames, 385)."""
     chords, bass = split(posteriors)
     frames = np.arange(len(posteriors))
     chord_type, root, note = classes.T.astype(int)

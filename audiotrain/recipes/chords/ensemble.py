@@ -111,7 +111,9 @@ def _input_settings(member: Recognizer) -> dict[str, object]:
 def load(
     paths: Sequence[Path], how: Join | None = None, transpose: bool = False
 ) -> FrameRecognizer:
-    """The model that `--checkpoint` names."""
+    """The model that `--checkpoint` names. CheckpointError or ValueError, one line, for one that is
+    missing, damaged or no chord model's, members of other features or another window than the
+    first's, and `how` beside an ensemble, which has its own."""
     return from_spec(EnsembleSpec.of(paths, "chords", how, get_args(Join)), transpose)
 
 

@@ -162,8 +162,8 @@ class FrameRecognizer:
         tuning: float = 0.0,
         analysis: Analysis | None = None,
     ) -> Prediction:
-        """The chords, beats and key of a file, or of mono samples at the model's rate, of any
-        length; chords change where a note begins.
+        """The chords, beats and key of a file, or of mono samples (samples,) at the model's rate,
+        of any length; chords change where a note begins.
 
         `tuning` is in semitones above A = 440 Hz. `on_progress` is called now and then with the
         seconds analysed since the last call. An `analysis` of the audio is not computed again.
@@ -188,7 +188,8 @@ class FrameRecognizer:
         bass: BassRule = "any",
         on_progress: Callable[[float], None] | None = None,
     ) -> Prediction:
-        """As `predict`, without beats and key: reads the analysis's blocks once."""
+        """As `predict`, without beats and key: reads the analysis's blocks once. ValueError for a
+        negative `switching_cost`."""
         numbers: dict[str, int] = {}  # label -> its number
         # Of all frames, in memory that grows in place.
         labels, confidences = array("h"), array("f")
@@ -231,6 +232,9 @@ class FrameRecognizer:
 class Recognizer(FrameRecognizer):
     """A frame model with the features and window it was trained on.
 
+    `window` is in frames, `type_offsets` (32,). ValueError for a window that is odd, that the
+    model's patch does not divide, or above LONGEST_WINDOW.
+
     >>> recognizer = Recognizer.pretrained()  # doctest: +SKIP
     >>> recognizer("song.mp3").segments  # doctest: +SKIP
     [Segment(start=0.0, end=1.86, label='C:maj'), ...]
@@ -258,7 +262,8 @@ class Recognizer(FrameRecognizer):
         """The model of a checkpoint folder, of a run folder's best checkpoint, or of a folder that
         `chords export` wrote.
 
-        CheckpointError, one line, when it is damaged or no chord model's.
+        CheckpointError, one line, when it is damaged or no chord model's; ValueError, one line, for
+        a damaged decoding.json.
         """
         folder = Path(folder)
         if exported.is_exported(folder):

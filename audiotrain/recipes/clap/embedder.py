@@ -88,7 +88,8 @@ class Embedder:
     core) decode, which releases Python's lock: two do 1.9 times as much as one. `name`
     stands for the model in error messages; `checkpoint` is what `from_folder` takes for the same
     model, "" where it is from elsewhere. An embedding does not depend on the other clips of its
-    batch (but for the last bits, where OpenBLAS has only AVX2).
+    batch (but for the last bits, where OpenBLAS has only AVX2). ValueError for a `batch_size` or
+    `workers` below 1, and where tokenizer or front end do not fit the model.
 
     >>> embedder = Embedder.pretrained()  # doctest: +SKIP
     >>> embedder.text(["rain on a roof"]) @ embedder.audio(["rain.wav"], "embedding").T
@@ -165,7 +166,8 @@ class Embedder:
     def audio(self, clips: Iterable[Clip | AudioPath], what: str) -> np.ndarray:
         """Embeddings (clips, dim) float32 of length 1, with a progress bar titled `what`.
 
-        AudioError, one line, for a clip that cannot be read.
+        AudioError, one line, for a clip that cannot be read; ValueError for no clips, and for an
+        embedding that is not finite.
         """
         return self.embed(clips, what, strict=True).embeddings
 
@@ -174,7 +176,7 @@ class Embedder:
     ) -> EmbeddedClips:
         """Embed all clips that can be read. Memory does not depend on their lengths, but for the
         embeddings of their windows. ValueError when none can be read, or when `strict` and one
-        cannot."""
+        cannot, and for an embedding that is not finite."""
         all_clips = [as_clip(clip) for clip in clips]
         if not all_clips:
             raise ValueError(f"{what}: no clips")
@@ -192,7 +194,8 @@ class Embedder:
 
     def spans(self, clips: Sequence[Clip], what: str) -> Iterator[tuple[int, Spans | AudioError]]:
         """The number of a clip with its windows, or with the error of a clip that cannot be read,
-        in the order in which they are done; with a progress bar titled `what`."""
+        in the order in which they are done; with a progress bar titled `what`. ValueError for an
+        embedding that is not finite."""
         done: dict[int, list[tuple[np.ndarray, float, float]]] = defaultdict(list)
         waiting: list[Event] = []  # whose windows are not embedded yet
 
@@ -226,7 +229,8 @@ class Embedder:
             yield from flush()
 
     def text(self, captions: Sequence[str]) -> np.ndarray:
-        """Embeddings (captions, dim) float32 of length 1. ValueError for an empty caption.
+        """Embeddings (captions, dim) float32 of length 1. ValueError for an empty caption, and for
+        an embedding that is not finite.
 
         Captions are cut to the tokenizer's number of tokens.
         """

@@ -65,7 +65,8 @@ class SoundLibrary:
         """The `top` windows nearest to words, or to a recording, best first.
 
         At most `per_file` windows of one recording, by default 1, or any number where there is only
-        one recording. ValueError when no recording can be read.
+        one recording. ValueError when no recording can be read, and unless either words or audio
+        are given.
         """
         vector = query_vector(self.embedder, query, audio)
         with contextlib.closing(EmbeddingStore(self.cache, self.embedder)) as store:

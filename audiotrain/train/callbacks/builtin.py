@@ -27,6 +27,10 @@ class EarlyStopping(Monitor):
     A check is a validation for the metrics of validation, an epoch for others and with
     `patience_unit` "epoch". NaN or infinity stops at once with `check_finite`. A lower value of the
     metric `tie` counts where `monitor` stays the same.
+
+    ValueError for another `mode` or `patience_unit`, a `patience` below 1 and a negative
+    `min_delta`; in fit for a metric that does not exist, and for one of validation without
+    a validation loader.
     """
 
     def __init__(
@@ -124,6 +128,7 @@ class Timer(Callback):
 
     With `interval` "step" it ends after the step under way, with "epoch" after the epoch. None
     only measures. As with `Trainer(max_time=...)`, the time before a continued run's stop counts.
+    ValueError for a duration that is not above 0 or is written otherwise, and another `interval`.
     """
 
     def __init__(
@@ -171,7 +176,7 @@ class LearningRateMonitor(Callback):
 
     Loggers get the rates of the steps between two rows just before the second one.
     A MultiOptimizer has a rate for each of its optimizers: "lr-name/1", "lr-name/2"…; those of
-    `parameter_groups` have the names of the groups.
+    `parameter_groups` have the names of the groups. ValueError for another `logging_interval`.
     """
 
     def __init__(self, logging_interval: str = "step"):
@@ -235,6 +240,9 @@ class LearningRateScheduler(Callback):
 
     `schedule` is any Python function of a whole number. What is in `audiotrain.train.schedulers`
     can go to the optimizer itself, as its learning_rate, and then needs no callback.
+
+    ValueError for a `schedule` that is no function and another `interval`; in fit for a rate that
+    is negative or not finite, and for an optimizer with a schedule of its own or several rates.
     """
 
     def __init__(self, schedule: Callable[[int], float], interval: str = "epoch"):
@@ -273,7 +281,8 @@ class LearningRateScheduler(Callback):
 class MetricsLogger(Callback):
     """Writes the history as JSON after every epoch, history.json in the run folder by default.
 
-    `metrics` are the lists by metric, one value an epoch, also while training goes on.
+    `metrics` are the lists by metric, one value an epoch, also while training goes on. ValueError
+    when the file cannot be written.
     """
 
     def __init__(self, path: str | Path | None = None):
@@ -286,7 +295,9 @@ class MetricsLogger(Callback):
 
 
 class GradientClipper(Callback):
-    """The same as `Trainer(gradient_clip_val=max_norm)`: clipping is part of the compiled step."""
+    """The same as `Trainer(gradient_clip_val=max_norm)`: clipping is part of the compiled step.
+    ValueError for a `max_norm` that is not above 0, and in fit where the Trainer clips otherwise.
+    """
 
     def __init__(self, max_norm: float = 1.0):
         if not max_norm > 0:
@@ -307,7 +318,8 @@ class GradientClipper(Callback):
 
 class EMA(Callback):
     """The same as `Trainer(ema_decay=decay)`: a running average of the weights, kept by the
-    compiled step, used for validation and stored in every checkpoint."""
+    compiled step, used for validation and stored in every checkpoint. ValueError unless
+    0 <= decay < 1, and in fit where the Trainer has another `ema_decay`."""
 
     def __init__(self, decay: float = 0.999):
         if not 0 <= decay < 1:

@@ -33,6 +33,10 @@ class ModelCheckpoint(Monitor):
     epoch; `every_n_steps` writes in between. Of equal ones the first counts as better; with `tie`,
     a metric, the one of its lower value, then the last. Only what it wrote is ever deleted, and an
     older run's `last` becomes `last-v1`.
+
+    ValueError for another `mode`, a `save_top_k` below -1, an interval below 1 and a `filename`
+    with wrong braces; in fit for a metric that does not exist. CheckpointError when one cannot be
+    written.
     """
 
     def __init__(
@@ -120,7 +124,7 @@ class ModelCheckpoint(Monitor):
             self.write_last(trainer)
 
     def write_last(self, trainer) -> Path:
-        """Write `last`, a directory of its own."""
+        """Write `last`, a directory of its own. CheckpointError when it cannot be written."""
         path = self.folder(trainer) / "last"
         if self.written is None and not trainer.resumed and trainer.is_global_zero:
             self._step_aside(path)

@@ -36,7 +36,8 @@ class ProgressBar(Callback):
     """A bar for each epoch, drawn every `refresh_rate` batches and at most 10 times a second.
 
     When the output is no terminal: a line every `line_seconds`. At an epoch's end a line with the
-    losses, what callbacks monitor, the learning rate and as many accuracies as fit.
+    losses, what callbacks monitor, the learning rate and as many accuracies as fit. ValueError for
+    a `refresh_rate` below 1.
     """
 
     rank_zero_only = True

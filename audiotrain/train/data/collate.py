@@ -12,7 +12,7 @@ def default_collate(items: list) -> Any:
     """Stacks samples of one structure: dicts, tuples and lists go deep, arrays and numbers get a
     leading batch axis, whatever else (strings, None) becomes a list. Floats are float32.
 
-    ValueError names the place where samples differ.
+    ValueError names the place where samples differ, or hold an mx.array.
 
     >>> default_collate([{"x": np.zeros(3), "y": 1}, {"x": np.ones(3), "y": 0}])["x"].shape
     (2, 3)
@@ -34,7 +34,8 @@ def pad_collate(
     limits padding to these dict entries; `value` fills, per key if a dict (0 for others).
 
     Few shapes keep compiled code fast: the longest is rounded up to a `multiple`, or to one of
-    `lengths` (per key if a dict); ValueError when a sample is longer than these.
+    `lengths` (per key if a dict). ValueError when a sample is longer than these, for a `multiple`
+    below 1, and where samples differ in more than the first axis.
 
     >>> pad_collate([{"x": np.ones(2)}, {"x": np.ones(3)}])["x_mask"].tolist()
     [[True, True, False], [True, True, True]]

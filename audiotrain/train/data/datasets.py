@@ -11,7 +11,8 @@ from audiotrain.train.data.loader import Dataset
 
 class ArrayDataset(Dataset):
     """The rows of an array, of a tuple of arrays, or of a dict of arrays, as items; MLX's become
-    NumPy's, bfloat16 in float32.
+    NumPy's, bfloat16 in float32. ValueError for no array, an array without axes, and arrays of
+    different numbers of rows.
 
     >>> ArrayDataset((np.zeros((2, 3)), np.array([5, 6])))[1]
     (array([0., 0., 0.]), 6)

@@ -72,6 +72,11 @@ class DataLoader:
     n of all ranks together has the samples, augmented alike, that batch n of a single process with
     batch_size * ranks has. No sample is repeated to make the last batch even.
 
+    ValueError for an object that is no dataset, sampler or function where one is expected, numbers
+    that cannot be, and options that exclude each other; in a pass for indices beyond the dataset,
+    and for what cannot be pickled for a process. In a pass also SampleError for a sample that
+    cannot be loaded, and RuntimeError when a worker process dies.
+
     Example:
     >>> loader = DataLoader([3, 1, 2], batch_size=2, mlx_transforms=())
     >>> [batch.tolist() for batch in loader]
@@ -141,7 +146,8 @@ class DataLoader:
 
         Single samples are shared out, or the whole batches of a batch_sampler; a
         DistributedSampler does it itself. The length is the same on all ranks: a rank without a
-        share of the last batch gets a sample of another rank to fill in.
+        share of the last batch gets a sample of another rank to fill in. ValueError unless
+        0 <= rank < world_size.
         """
         if not 0 <= rank < world_size:
             raise ValueError(f"rank={rank!r}: expected 0..{world_size - 1}")
@@ -168,7 +174,8 @@ class DataLoader:
 
     def set_epoch(self, epoch: int) -> None:
         """Make the next pass that of `epoch`, from its start or, after load_state_dict of that
-        epoch, from the saved batch. Without this call every pass is the next epoch."""
+        epoch, from the saved batch. Without this call every pass is the next epoch. ValueError for
+        an epoch that is no whole number from 0."""
         check_count("epoch", epoch, 0)
         if epoch != self.epoch or not self._resuming:
             self._consumed, self._resuming = 0, False
@@ -195,7 +202,8 @@ class DataLoader:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from a `state_dict`: the next pass gives the rest of that epoch's batches.
 
-        ValueError when the state is inside an epoch whose batches differ from this loader's.
+        ValueError when the state lacks an entry, or is inside an epoch whose batches differ from
+        this loader's.
         """
         expected = self.state_dict()
         newer = ("samples", "shuffle", "sampler")  # older states lack these

@@ -16,7 +16,8 @@ class Sampler:
 
     Given to a DataLoader as `sampler` it gives indices one by one, as `batch_sampler` a list of
     indices for each batch. The loader calls `set_epoch(epoch)` before each pass; whatever is
-    random comes from `rng()`, so that two iterations of one epoch are equal.
+    random comes from `rng()`, so that two iterations of one epoch are equal. ValueError for a
+    `seed` that is no whole number from 0, of all samplers.
 
     >>> class Backwards(Sampler):
     ...     def __iter__(self):
@@ -48,7 +49,9 @@ class WeightedRandomSampler(Sampler):
     """`num_samples` indices an epoch, sampled in proportion to `weights` (items,); a `sampler`.
 
     Without `replacement` no index comes twice, and `num_samples` of the weights must be above 0.
-    `num_samples` is the number of weights by default.
+    `num_samples` is the number of weights by default. ValueError for fewer weights above 0 than
+    that, a weight that is negative or not finite, weights that are all 0, and a `num_samples`
+    below 1.
     """
 
     def __init__(
@@ -91,7 +94,8 @@ class GroupSampler(Sampler):
     two captions of one recording would be each other's wrong answers. Every sample comes once an
     epoch, in as many batches as the largest group needs; their sizes differ by at most one and are
     at most `batch_size`. With `drop_last` all have exactly `batch_size` samples, so that a
-    compiled step is traced once, and each epoch leaves others out.
+    compiled step is traced once, and each epoch leaves others out. ValueError for no samples, a
+    `batch_size` below 1, and with `drop_last` for fewer groups than `batch_size`.
 
     >>> batches = list(GroupSampler(["a", "a", "b", "b"], batch_size=2))
     >>> [len({index // 2 for index in batch}) for batch in batches]
@@ -159,7 +163,9 @@ class BucketSampler(Sampler):
     batch of the longest bucket can be short, and `drop_last` leaves it out. Together with
     `collate_fn=partial(pad_collate, lengths=sampler.boundaries)` a compiled step sees a shape for
     each bucket, and one more. `buckets` is a number of buckets, of about as many samples each, or
-    the boundaries themselves, in the unit of `lengths` (items,).
+    the boundaries themselves, in the unit of `lengths` (items,). ValueError for lengths that are no
+    whole numbers (items,), a `batch_size` or number of buckets below 1, and boundaries that are all
+    below the longest sample.
 
     >>> sampler = BucketSampler([3, 9, 4, 10], batch_size=2, buckets=2, shuffle=False)
     >>> sampler.boundaries, list(sampler)
@@ -221,6 +227,7 @@ class DistributedSampler(Sampler):
     All ranks get equally many: the first samples of the epoch come twice to make it even, or with
     `drop_last` the last ones are left out. `rank` and `world_size` are those of the launched
     processes by default. A DataLoader in a Trainer needs none, and then repeats no sample.
+    ValueError unless 0 <= rank < world_size.
 
     >>> [list(DistributedSampler(5, shuffle=False, rank=r, world_size=2)) for r in (0, 1)]
     [[0, 2, 4], [1, 3, 0]]

@@ -94,6 +94,10 @@ class CompetitionTrainer(ConfiguredTrainer):
         ensemble_method is blend or stack, and for pseudo-labels. ids: names of the items, by
         default 0, 1, …. A part of each fold's training groups is held out to choose its best
         checkpoint by. `resume` continues an interrupted cross-validation: finished folds are kept.
+
+        ValueError for data without a length, a loader with a sampler or transforms of its own,
+        groups, ids or labels that do not fit the items, fewer groups than folds need, settings that
+        folds cannot have, and a run folder that holds another run.
         """
         self._check_folds()
         if isinstance(data, DataLoader):
@@ -158,8 +162,9 @@ class CompetitionTrainer(ConfiguredTrainer):
         calibrated probability reaches `threshold`, so no fold is scored on labels that it was
         trained on. It ends early when `training.best_metric` of the labelled items gets worse.
         Rounds are the folders round-1, … of the run. target: the label's key, for items that are
-        dicts; not needed where unlabelled items lack it. ValueError before `train_with_cv`, or when
-        that was given no class numbers as `labels`.
+        dicts; not needed where unlabelled items lack it. ValueError before `train_with_cv`, when
+        that was given no class numbers as `labels`, and where no score has the name of
+        `training.best_metric`.
         """
         if self._result is None:
             raise ValueError("pseudo_label: no folds are trained, expected train_with_cv before")
@@ -274,7 +279,7 @@ class CompetitionTrainer(ConfiguredTrainer):
         or, as arrays by name, under the setting id_column, else the sample's, else 0, 1, …, which
         is printed. columns: what the model's outputs are called, by default as in the sample, else
         the setting `columns`. `tta` as in `predict`. `options` are write_submission's, which says
-        what is checked. ValueError where the columns' names are not known.
+        what is checked. ValueError where the columns' names are not known, and as `predict`.
         """
         settings = self.config.competition
         sample, order = sample_submission or settings.sample_submission, None
@@ -494,6 +499,9 @@ def create_competition_trainer(
     else the preset competition. test_dataloader: batches, a Dataset or arrays, in the order of the
     submission's ids. ensemble_with: trainers of other models, whose predictions `predict` joins
     with this one's once all are cross-validated on the same items.
+
+    Errors as those of create_trainer; ValueError also where `ensemble_with` is no list of
+    CompetitionTrainers, or the settings' `trainer` is no CompetitionTrainer.
     """
     if config is None and competition in preset_names(PRESETS):
         config = competition

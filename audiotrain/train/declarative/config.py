@@ -63,7 +63,8 @@ CallbackSettings = Annotated[dict[str, Any], AfterValidator(_callback)]
 
 @validated
 class OptimizerSettings:
-    """The optimizer, and rates and weight decay by groups of parameters."""
+    """The optimizer, and rates and weight decay by groups of parameters. ValueError, a line for
+    each value that cannot be, and for `layer_decay` without `layers`."""
 
     type: Annotated[str, _known([*OPTIMIZERS, "module"])] = "adamw"
     """one of MLX's in small letters, an import path, or `module`: its own configure_optimizers"""
@@ -135,7 +136,9 @@ class EarlyStoppingSettings:
 
 @validated
 class TrainingSettings:
-    """Length and precision of training, validation, checkpoints."""
+    """Length and precision of training, validation, checkpoints. ValueError, a line for each value
+    that cannot be, without a length, and unless `eval_steps` is given for eval_strategy "steps"
+    alone."""
 
     num_epochs: PositiveInt | None = 10
     max_steps: PositiveInt | None = None
@@ -214,7 +217,8 @@ class CompetitionConfig:
 
 @validated
 class TrackingSettings:
-    """Loggers of metrics, settings and models, besides the run folder."""
+    """Loggers of metrics, settings and models, besides the run folder. ValueError, a line for each
+    value that cannot be, for models to log without mlflow, and to register without a name."""
 
     loggers: tuple[Literal["wandb", "tensorboard", "mlflow"], ...] = ()
     experiment_name: str = "audiotrain"

@@ -57,7 +57,11 @@ class TrainResult:
 
 
 class ConfiguredTrainer:
-    """A Trainer with all it needs from settings; `trainer` is the Trainer itself."""
+    """A Trainer with all it needs from settings; `trainer` is the Trainer itself.
+
+    ValueError without a model, for one without a loss, and for what settings name and is not there;
+    ImportError for a logger of the settings that is not installed.
+    """
 
     def __init__(
         self,
@@ -91,7 +95,8 @@ class ConfiguredTrainer:
         """Train on batches, or on a Dataset or arrays, of which `data` makes batches.
 
         With `resume` the run in `output_dir` goes on where it stopped. ValueError when the run
-        folder holds a run already, or when a validation is asked for without data.
+        folder holds a run already, or with `resume` none or one of other settings, or when a
+        validation is asked for without data; all else as `Trainer.fit`.
         """
         training, trainer = self.config.training, self.trainer
         if training.eval_strategy == "no":
@@ -130,7 +135,8 @@ class ConfiguredTrainer:
 
     def evaluate(self, loader: Any, checkpoint: str | Path | None = None) -> dict[str, float]:
         """Metrics over data, named "test_…"; of a checkpoint's weights ("best", "last" or a
-        folder), else of those in memory."""
+        folder), else of those in memory. ValueError for data without batches, CheckpointError for
+        a checkpoint that is missing, damaged or of another model."""
         path = self._loaded if checkpoint is None else self._checkpoint(checkpoint)
         return self._evaluator().test(self.module, self.loader(loader), ckpt_path=path)
 
@@ -143,7 +149,8 @@ class ConfiguredTrainer:
         """The results of the module's `predict_step`, one for each batch; see `evaluate`.
 
         tta: functions `batch -> batch`, and None for the batch as it is, whose predictions, arrays,
-        are averaged: `[None, flipped]`; default: those of the setting `data.tta`.
+        are averaged: `[None, flipped]`; default: those of the setting `data.tta`. ValueError for
+        `tta` that is no such list, and with it for predictions that are no arrays.
         """
         path = self._loaded if checkpoint is None else self._checkpoint(checkpoint)
         loader = self.loader(loader)
@@ -157,13 +164,15 @@ class ConfiguredTrainer:
         self.trainer.save_checkpoint(path)
 
     def load_checkpoint(self, path: str | Path) -> None:
-        """Take the weights of a checkpoint, of a run folder its best; `train` continues from it."""
+        """Take the weights of a checkpoint, of a run folder its best; `train` continues from it.
+        CheckpointError when it is missing, damaged or of another model."""
         self._loaded = folder = self._checkpoint(path)
         checkpoint.load_weights(self.module, folder)
         self.trainer.load_checkpoint(folder)
 
     def loader(self, data: Any, shuffle: bool = False) -> Iterable:
-        """Batches of a Dataset, or of arrays with a row an item, as `data` says, or as given."""
+        """Batches of a Dataset, or of arrays with a row an item, as `data` says, or as given.
+        ValueError for arrays of different numbers of rows."""
         settings = self.config.data
         if isinstance(data, DataLoader):
             return data

@@ -36,7 +36,8 @@ def create_trainer(
     their `type` and arguments as in a file, which go into config.yaml. `overrides` are settings
     by name.
 
-    ValueError lists every mistake in the settings, one line each.
+    ValueError lists every mistake in the settings, one line each; also without a model, or for one
+    without a loss. ImportError for a logger of the settings that is not installed.
     """
     settings, callbacks = read_settings(config, callbacks, overrides)
     kind = trainer_class(settings.trainer, ConfiguredTrainer)
@@ -79,7 +80,8 @@ def trainer_class(name: str, base: type[Kind]) -> type[Kind]:
 
 
 def register_trainer(name: str, kind: type[ConfiguredTrainer]) -> None:
-    """Make `trainer: name` in settings mean this class, a ConfiguredTrainer of one's own."""
+    """Make `trainer: name` in settings mean this class, a ConfiguredTrainer of one's own.
+    ValueError for the names default and competition, which are audiotrain's."""
     if name in ("default", "competition"):
         raise ValueError(f"register_trainer: {name!r} is audiotrain's own, take another name")
     TRAINERS[name] = kind

@@ -38,7 +38,8 @@ def checkpoint_layers(layers: Iterable[nn.Module]) -> None:
     Saves the memory of activations for about a third more computation (gradient checkpointing,
     Chen et al. 2016, arXiv:1604.06174). Gradients stay the same, dropout included, and so do names
     and number of parameters. Choose layers that repeat, such as the blocks of a transformer: one
-    input a block is kept. Each must return arrays in dicts, lists or tuples.
+    input a block is kept. Each must return arrays in dicts, lists or tuples. ValueError for a
+    layer that is no nn.Module.
 
     >>> model = nn.Sequential(*[nn.Linear(8, 8) for _ in range(4)])
     >>> checkpoint_layers(model.layers)

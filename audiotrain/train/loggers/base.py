@@ -29,7 +29,7 @@ class Logger:
     def log_image(self, name: str, image, step: int) -> None:
         """A picture, such as a confusion matrix: a matplotlib figure, an array (height, width),
         (height, width, 3) or (height, width, 4) of uint8 or of floats 0..1, or the path of a
-        file. Loggers that take none ignore it."""
+        file. Loggers that take none ignore it; the others raise ValueError for another array."""
 
     def log_model(self, folder: Path) -> None:
         """A checkpoint to keep. Loggers that keep none ignore it."""

@@ -31,13 +31,13 @@ class MLflowConfig:
     """id of the run that this one is a part of, such as a cross-validation's"""
 
     def logger(self) -> MLflowLogger:
-        """The logger with these arguments."""
+        """The logger with these arguments. ValueError for `register_model` without `model_name`."""
         return MLflowLogger(**vars(self))
 
 
 class MLflowCallback(Callback):
     """Sends a Trainer's numbers to MLflow, as `Trainer(logger=MLflowLogger(...))` does, and at the
-    end of training the best checkpoint."""
+    end of training the best checkpoint. Errors as those of MLflowLogger."""
 
     rank_zero_only = True
 

@@ -14,7 +14,8 @@ class MLflowLogger(Logger):
     A run continued from a checkpoint continues its MLflow run; `run_id` names another one. The
     run is shown inside that with the id `parent`. With `log_models` a run keeps the checkpoints
     that `log_model` is given, as its artifact "model"; `register_model` also makes each a version
-    of `model_name` in the model registry.
+    of `model_name` in the model registry. ValueError for `register_model` without a `model_name`;
+    ImportError without mlflow, at first use.
     """
 
     def __init__(

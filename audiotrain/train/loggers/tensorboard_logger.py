@@ -8,7 +8,7 @@ from audiotrain.train.loggers.base import Logger, encode, opened
 
 
 class TensorBoardLogger(Logger):
-    """TensorBoard event files in log_dir/name."""
+    """TensorBoard event files in log_dir/name. ImportError without tensorboard, at first use."""
 
     def __init__(self, log_dir: str | Path = "./tb_logs", name: str = "default"):
         self.folder = Path(log_dir) / name

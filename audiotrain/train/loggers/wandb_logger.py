@@ -9,7 +9,8 @@ class WandbLogger(Logger):
     """Weights & Biases; the axis is the optimizer step.
 
     A run continued from a checkpoint continues its W&B run; `id` names another one to continue.
-    Runs with the same `group`, such as the folds of a cross-validation, are shown together.
+    Runs with the same `group`, such as the folds of a cross-validation, are shown together. At
+    first use ImportError without wandb, and ValueError, one line, where W&B starts no run.
     """
 
     def __init__(
