@@ -48,7 +48,7 @@ PYTHON = [block for block in BLOCKS.values() if block.language == "python"]
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MLflow's database
 
 # A full example, CLAP, a competition, and what MLflow keeps of a model.
-SLOW = ("000-24", "001-09", "003-02", "003-06")
+SLOW = ("000-16", "000-24", "001-09", "003-02", "003-06")
 
 # Block -> those that run before it, in the same namespace.
 MNIST = ["001-01", "001-02", "001-03", "001-04", "001-05"]
@@ -895,7 +895,9 @@ def test_block(block, names, capsys):
         check(space, capsys)
 
 
-@pytest.mark.parametrize("key", WRONG)
+@pytest.mark.parametrize(
+    "key", [pytest.param(key, marks=[pytest.mark.slow] if key in SLOW else []) for key in WRONG]
+)
 def test_a_wrong_block_fails_as_it_stands(key, names):
     space = names(key)
     with pytest.raises(WRONG[key].error):  # noqa: PT012

@@ -135,6 +135,7 @@ def test_no_chord_occurs():
     assert labels.count("N") > 20
 
 
+@pytest.mark.slow
 def test_no_chord_begins_when_the_last_one_is_heard_no_more():
     """Until then it is X: with N there, models took the end of a piano's chord for none."""
     faded = 0

@@ -443,6 +443,7 @@ def test_chords_picture_covers_the_time_of_each_chord(tmp_path, figures):
     assert red == [(2.0, 2.5), (4.0, 5.5), (5.5, 8.0)]
 
 
+@pytest.mark.slow
 def test_chords_picture_breaks_rows_and_takes_a_part(tmp_path, figures):
     chords_picture(SONG, tmp_path / "a.png", row_seconds=3)
     assert [axis.get_xlim() for axis in figures[0].axes] == [(0, 3), (3, 6), (6, 9)]

@@ -218,6 +218,7 @@ def interrupt(monkeypatch, number):
     monkeypatch.setattr(recipe_runs, "Trainer", functools.partial(Stopping, compile=False))
 
 
+@pytest.mark.slow
 def test_what_is_said_when_it_is_interrupted_continues_it(place, tmp_path, capsys):
     with pytest.MonkeyPatch.context() as patch:
         interrupt(patch, 1)
@@ -287,6 +288,7 @@ def test_folds_that_the_data_name(place, tmp_path, capsys):
     assert line.endswith(": 1, 2\n")
 
 
+@pytest.mark.slow
 def test_refused_folds(place, tmp_path, capsys, monkeypatch):
     def refused(*more):
         assert command("cv", *words(place, tmp_path / "x", *more)) == 2
@@ -370,6 +372,7 @@ def test_it_ends_when_the_validation_score_falls(place, unlabelled, tmp_path, mo
     assert "the validation score fell: 0.600 after 0.700" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_thresholds_by_class(place, unlabelled, tmp_path, capsys):
     more = ["--unlabelled", unlabelled, "--threshold", 1, "--rounds", 1]
     each = ["--thresholds", "low=3e-1", "middle_one=1"]
