@@ -4,6 +4,7 @@ import base64
 import json
 import math
 import re
+import time
 from pathlib import Path
 
 import browser as chromium
@@ -434,6 +435,14 @@ def test_a_song_of_the_table_is_played(seen):
     assert "one: 66.7% of the time" in text(seen, ".player")  # 4 of 6 s, X is not judged
     seen.click(".overview", 0.5, 0.5)
     assert text(seen, ".clock").startswith("0:04")
+
+
+def test_songs_may_be_changed_while_their_sound_is_loading(seen):
+    seen.click("#tab-listen")
+    songs = "document.querySelectorAll('#panel-listen tbody button.link')"
+    for _ in range(5):
+        seen.run(f"{songs}.forEach(e => e.click())")
+        time.sleep(0.05)
 
 
 @pytest.mark.parametrize("width", [360, 768, 1280])

@@ -127,6 +127,13 @@ function makePlayer({ sound, seconds, over = [], draw = () => {} }) {
     audio, button, time, slider, speed, trouble, now, show, seek, play, toggle, setLoop, changeSpeed,
     loop: () => loop,
     pause: () => audio.pause(),
-    stop: () => { audio.pause(); cancelAnimationFrame(frame); URL.revokeObjectURL(audio.src); },
+    stop: () => {
+      const address = audio.src;
+      audio.pause();
+      cancelAnimationFrame(frame);
+      audio.removeAttribute("src"); // what is still loading ends before its address does
+      audio.load();
+      URL.revokeObjectURL(address);
+    },
   };
 }
