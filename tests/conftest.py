@@ -45,8 +45,8 @@ def pytest_xdist_auto_num_workers() -> int:
 
 def pytest_configure(config: pytest.Config) -> None:
     """A cache of Numba's for each process of pytest-xdist. Two processes that compile one function
-    of librosa for different types at once leave a cache that crashes whoever loads it. Compiling
-    for speed takes longer than what is compiled."""
+    of librosa for different types at once leave a cache that crashes whoever loads it. Few
+    optimisations, since compiling takes longer than the functions do."""
     process = os.environ.get("PYTEST_XDIST_WORKER", "main")
     os.environ.setdefault("NUMBA_OPT", "1")
     os.environ["NUMBA_CACHE_DIR"] = str(config.rootpath / ".pytest_cache" / f"numba-{process}")

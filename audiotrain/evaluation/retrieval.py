@@ -61,7 +61,7 @@ def retrieve(
         raise ValueError(f"clips {owners.min()} to {owners.max()}, expected 0 to {len(audio) - 1}")
     bare = np.setdiff1d(np.arange(len(audio)), owners)
     if len(bare):
-        raise ValueError(f"no caption of {count(len(bare), 'clip')}, the first is clip {bare[0]}")
+        raise ValueError(f"{count(len(bare), 'clip')} without a caption, first clip {bare[0]}")
     texts, of_clips = _relevance(owners, captions, len(text), len(audio))
     return {
         "text_to_audio": _search(text, audio, texts, of_clips.T.tocsr(), chunk),

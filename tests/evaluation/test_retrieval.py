@@ -151,7 +151,7 @@ def test_chunks_change_nothing():
         ({"text": np.full((3, 5), np.nan)}, "text has 3 rows that are not finite, first row 0"),
         ({"clips": [0, 1]}, r"clips \(2,\) int64, expected \(3,\) whole numbers"),
         ({"clips": [0, 1, 3]}, "clips 0 to 3, expected 0 to 2"),
-        ({"clips": [0, 0, 2]}, "no caption of 1 clip, the first is clip 1"),
+        ({"clips": [0, 0, 2]}, "1 clip without a caption, first clip 1"),
         ({"captions": ["a"]}, "1 captions, expected 3, one for each row of text"),
     ],
 )

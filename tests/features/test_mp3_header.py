@@ -39,11 +39,11 @@ def id3(size: int) -> bytes:
 def test_frames_follow_one_another_to_the_end_of_a_file(kind):
     data, position = mp3(*kind), 0
     while position < len(data):
-        length = mp3_header._frame_length(data[position:])
+        length = mp3_header._frame_length(data[position : position + 4])
         assert length
         position += length
     assert position == len(data)
-    assert mp3_header._stated_bytes(data) in (0, len(data))
+    assert mp3_header._stated_bytes(data[:200]) == len(data)
     assert mp3_header.audio_after_the_stated(io.BytesIO(data)) is None
 
 
@@ -52,8 +52,6 @@ def test_frames_follow_one_another_to_the_end_of_a_file(kind):
 @pytest.mark.parametrize("between", [b"", id3(50_000), b"TAG" + bytes(125) + id3(70_000)])
 def test_joined_files_are_refused(tmp_path, kind, begin, between):
     first, second = mp3(*kind), mp3(*kind, seconds=8.0, seed=1)
-    if not mp3_header._stated_bytes(first):
-        pytest.skip("libsndfile writes no Xing header here")
     path = tmp_path / "x.mp3"
     path.write_bytes(begin + first + between + second)
     after = len(between + second)

@@ -28,7 +28,6 @@ from audiotrain.utils.text import count, shown
 FILE = "embeddings.sqlite"
 VERSION = 1  # raise it when embeddings change for the same model and file
 WRITE_SECONDS = 2.0  # what is embedded is written about as often
-OTHER_FOLDER = "; --cache names another folder"
 LOCK_SECONDS = 60.0  # to wait for another process that writes
 TABLES = """
 CREATE TABLE IF NOT EXISTS files (path BLOB PRIMARY KEY, stamp TEXT, content TEXT) WITHOUT ROWID;
@@ -207,8 +206,10 @@ class EmbeddingStore:
             raise ValueError(f"cache {self.path}: {error.strerror or error}") from None
         except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
             is_damaged = "decode" in str(error) or not isinstance(error, sqlite3.OperationalError)
-            advice = ": delete it, and it is made again" if is_damaged else OTHER_FOLDER
-            raise ValueError(f"cache {self.path}: {shown(str(error))}{advice}") from None
+            advice = "delete it, and it is made again"
+            if not is_damaged:
+                advice = "--cache names another folder"
+            raise ValueError(f"cache {self.path}: {shown(str(error))}; {advice}") from None
 
 
 def _decoder() -> str:
