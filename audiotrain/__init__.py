@@ -22,6 +22,7 @@ __version__ = "0.1.0"
 
 # Module below this package -> the names that it gives to `from audiotrain import ...`.
 _NAMES = {
+    "utils.errors": "UserError",
     "train.module": "TrainModule OptimizerConfig",
     "train.trainer": "Trainer",
     "train.data.loader": "DataLoader Dataset",

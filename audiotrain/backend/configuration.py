@@ -6,6 +6,7 @@ import warnings
 
 from audiotrain.backend import blas, kernel_rewriter
 from audiotrain.utils.cores import available_cores
+from audiotrain.utils.errors import UserError
 
 VARIABLE = "AUDIOTRAIN_CPU"
 LEVELS = ("off", "blas", "full")
@@ -79,7 +80,7 @@ def _level(level: str, kernels: bool) -> str:
     """The level of the environment, or this one; ValueError for an unknown level."""
     for name, value in ((VARIABLE, os.environ.get(VARIABLE)), ("level", level)):
         if value and value not in LEVELS:
-            raise ValueError(f"{name}={value}, expected {', '.join(LEVELS[:-1])} or {LEVELS[-1]}")
+            raise UserError(f"{name}={value}, expected {', '.join(LEVELS[:-1])} or {LEVELS[-1]}")
     if not kernels:
         _warn(f"{OLD_KERNELS}=off", f"{VARIABLE}=blas")
     if os.environ.get(blas.VARIABLE) == "off":
@@ -90,7 +91,7 @@ def _level(level: str, kernels: bool) -> str:
 
 def _number_of_streams(text: str) -> int:
     if not text.isdecimal() or not int(text):
-        raise ValueError(f"{OLD_STREAMS}={text}, expected a number of streams, 1 or more")
+        raise UserError(f"{OLD_STREAMS}={text}, expected a number of streams, 1 or more")
     cores = available_cores()
     _warn(f"{OLD_STREAMS}={text}", f"OMP_NUM_THREADS (now {cores}) or configure('full', streams=…)")
     return int(text)

@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from audiotrain.utils.errors import UserError
+
 ABSENT = "-"
 
 
@@ -48,7 +50,7 @@ def flat(config: Mapping, prefix: str = "", deepest: int | None = None) -> dict[
         if not isinstance(value, Mapping):
             leaves[name] = value
         elif deepest is not None and name.count(".") >= deepest:
-            raise ValueError(f"{name[:60]}… is nested more than {deepest} deep")
+            raise UserError(f"{name[:60]}… is nested more than {deepest} deep")
         else:
             leaves |= flat(value, f"{name}.", deepest)
     return leaves

@@ -4,6 +4,7 @@ from importlib import import_module
 from inspect import signature
 from typing import Any
 
+from audiotrain.utils.errors import UserError
 from audiotrain.utils.text import nearest
 
 
@@ -20,14 +21,14 @@ def imported(path: str, setting: str) -> Any:
         missing = error.name if isinstance(error, ModuleNotFoundError) else place
         if not f"{place}.".startswith(f"{missing}."):
             raise  # a library that this module imports
-        raise ValueError(
+        raise UserError(
             f"{setting} is {path!r}: no module {place!r}, expected package.module.Name"
         ) from None
     try:
         return getattr(module, name)
     except AttributeError:
         hint = nearest(name, dir(module))
-        raise ValueError(f"{setting} is {path!r}: {place} has no {name!r}{hint}") from None
+        raise UserError(f"{setting} is {path!r}: {place} has no {name!r}{hint}") from None
 
 
 def called(function: Any, setting: str, *arguments: Any, **options: Any) -> Any:
@@ -43,7 +44,7 @@ def called(function: Any, setting: str, *arguments: Any, **options: Any) -> Any:
         parameters.bind(*arguments, **options)
     except TypeError as error:
         expected = ", ".join(parameters.parameters)
-        raise ValueError(f"{setting}: {function.__name__}: {error}, expected {expected}") from None
+        raise UserError(f"{setting}: {function.__name__}: {error}, expected {expected}") from None
     return function(*arguments, **options)
 
 

@@ -19,6 +19,7 @@ from audiotrain.config import flags
 from audiotrain.config.help import print_help
 from audiotrain.config.merge import REQUIRED, Merged
 from audiotrain.config.yaml_files import VERSION, preset_file
+from audiotrain.utils.errors import UserError
 from audiotrain.utils.files import write
 from audiotrain.utils.text import nearest
 
@@ -155,7 +156,7 @@ def choose_command(
     if not argv or argv[0].startswith("-"):
         return default, list(argv)
     if argv[0] not in commands:
-        raise ValueError(
+        raise UserError(
             f"unknown command {argv[0]!r}{nearest(argv[0], commands)},"
             f" expected one of {', '.join(commands)}"
         )

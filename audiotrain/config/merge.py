@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from audiotrain.config.refusals import describe, refusals, shown
 from audiotrain.config.words import fit
 from audiotrain.config.yaml_files import Key, current_name, documents
+from audiotrain.utils.errors import UserError
 from audiotrain.utils.text import nearest
 
 REQUIRED = dataclasses.MISSING
@@ -115,7 +116,7 @@ class Merged:
         """The instance; ValueError with every mistake, a line each."""
         instance, _, lines = self.checked()
         if lines:
-            raise ValueError("\n".join(lines))
+            raise UserError("\n".join(lines))
         return instance
 
 

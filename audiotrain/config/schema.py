@@ -10,6 +10,7 @@ from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from audiotrain.config.refusals import refusals
 from audiotrain.config.words import fit
+from audiotrain.utils.errors import UserError
 
 PositiveInt = Annotated[int, Field(ge=1)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
@@ -61,7 +62,7 @@ def validated(kind=None, *, kw_only=False):
             check(self, **values)
         except ValidationError as error:
             lines = [line for _, line in refusals(error, hints, values)]
-            raise ValueError("\n".join(lines)) from None
+            raise UserError("\n".join(lines)) from None
 
     made.__init__ = __init__
     return made

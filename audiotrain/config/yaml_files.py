@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from audiotrain.config.words import Word
+from audiotrain.utils.errors import UserError
 from audiotrain.utils.text import nearest
 
 VERSION = 2  # of the files that config.save writes; a change that older readers misread raises it
@@ -88,18 +89,18 @@ def _root(file: Path, included_at: str) -> Any:
         # YAML contains JSON, but for tabs between the tokens.
         root = yaml.compose(text.expandtabs() if file.suffix == ".json" else text)
     except OSError as error:
-        raise ValueError(f"{included_at}{file}: cannot be read: {error.strerror}") from None
+        raise UserError(f"{included_at}{file}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
-        raise ValueError(f"{file}: not UTF-8 text (byte {error.start})") from None
+        raise UserError(f"{file}: not UTF-8 text (byte {error.start})") from None
     except RecursionError:
-        raise ValueError(f"{file}: lists or dicts nested too deeply") from None
+        raise UserError(f"{file}: lists or dicts nested too deeply") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{file}:{mark.line + 1}" if mark else str(file)
         reason = getattr(error, "problem", None) or " ".join(str(error).split())
-        raise ValueError(f"{place}: not valid YAML: {reason}") from None
+        raise UserError(f"{place}: not valid YAML: {reason}") from None
     if root is not None and not isinstance(root, yaml.MappingNode):
-        raise ValueError(f"{file}:1: expected lines of `key: value`")
+        raise UserError(f"{file}:1: expected lines of `key: value`")
     return root
 
 
@@ -115,14 +116,14 @@ def _convert(node: Any, file: Path, problems: list[str], group: str = "", above:
         text = node.value.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
         return Word(text, node.style is not None, ("null", "Null", "NULL", "~", ""))
     if any(node is outer for outer in above):
-        raise ValueError(f"{line_of(node)}: an anchor's alias is inside it, so it has no end")
+        raise UserError(f"{line_of(node)}: an anchor's alias is inside it, so it has no end")
     above = (*above, node)
     if isinstance(node, yaml.SequenceNode):
         return [_convert(part, file, problems, group, above) for part in node.value]
     keys: dict[Key, Any] = {}
     for name, part in node.value:
         if not isinstance(name, yaml.ScalarNode):
-            raise ValueError(f"{line_of(name)}: a list or dict as a key, expected text")
+            raise UserError(f"{line_of(name)}: a list or dict as a key, expected text")
         key = Key(name.value)
         key.place = line_of(name)
         if key in keys:
@@ -135,7 +136,7 @@ def _convert(node: Any, file: Path, problems: list[str], group: str = "", above:
 def _included(name: Any, file: Path, presets: Path | None) -> Path:
     """The file that another one includes by a path or the name of a preset."""
     if not isinstance(name, Word) or not name.text:
-        raise ValueError("expected a file's name, or a list of these")
+        raise UserError("expected a file's name, or a list of these")
     if Path(name.text).suffix or presets is None:
         return file.parent / name.text
     return preset_file(name.text, presets)
@@ -151,5 +152,5 @@ def preset_file(name: str, presets: Path) -> Path:
     known = preset_names(presets)
     if name not in known:
         expected = f"expected one of {', '.join(known)}"
-        raise ValueError(f"no preset {name!r}{nearest(name, known)}, {expected}")
+        raise UserError(f"no preset {name!r}{nearest(name, known)}, {expected}")
     return Path(presets) / f"{name}.yaml"

@@ -21,6 +21,7 @@ from audiotrain.datasets.search import Search
 from audiotrain.datasets.summary import BAR_WIDTH, NO_LOG, ProblemLog, leaks, split_lines, splits_of
 from audiotrain.datasets.synthesis import sound_events
 from audiotrain.datasets.synthesis.sound_scenes import Scene
+from audiotrain.utils.errors import UserError
 from audiotrain.utils.text import count, shown
 
 LAYOUTS = (
@@ -54,7 +55,7 @@ def discover(folder: str | os.PathLike, group: str | None = None) -> Corpus[Clip
     table_names = [name for name in search.files if is_table(search.folder / name)]
     if not table_names and path.is_file():
         columns = shown(", ".join(tables.first_record(path))) or "none"
-        raise ValueError(
+        raise UserError(
             f"{path}: found the columns {columns}, expected one of files "
             f"({', '.join(COLUMNS['audio'][:4])}) and one of {', '.join(CLASS_COLUMNS)}"
         )
@@ -133,7 +134,7 @@ def synthesised(number: int, seed: int = 0) -> Corpus[Clip]:
     [('bell',), ('rising siren',)]
     """
     if not 1 <= number <= _SEEDS:
-        raise ValueError(f"{number} synthesised clips, expected 1 to {_SEEDS}")
+        raise UserError(f"{number} synthesised clips, expected 1 to {_SEEDS}")
     kinds, clips = list(sound_events.KINDS), []
     for index in range(number):
         event_seed = seed * _SEEDS + index

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from audiotrain.datasets import webdataset
 from audiotrain.datasets.items import Clip
 from audiotrain.features.audio import AUDIO_SUFFIXES
+from audiotrain.utils.errors import UserError
 
 SPLIT_NAMES = {
     **dict.fromkeys(("train", "training", "train_set", "training_set", "development"), "train"),
@@ -112,7 +113,7 @@ def recordings(path: Path, problems: list[str]) -> list[Clip]:
     the folder. `problems` gets what can't be read of tars; ValueError when there is no clip.
     """
     if not path.exists():
-        raise ValueError(f"{path}: no such file or folder")
+        raise UserError(f"{path}: no such file or folder")
     folder = path if path.is_dir() else path.parent
     clips = []
     for name in sorted(walk(path)) if path.is_dir() else [path.name]:
@@ -126,7 +127,7 @@ def recordings(path: Path, problems: list[str]) -> list[Clip]:
             clips.append(Clip(_text(name), folder / name, ()))
     if not clips:
         first = f" ({problems[0]})" if problems else ""
-        raise ValueError(f"{path}: no audio in it, expected {', '.join(AUDIO_SUFFIXES)}{first}")
+        raise UserError(f"{path}: no audio in it, expected {', '.join(AUDIO_SUFFIXES)}{first}")
     return clips
 
 

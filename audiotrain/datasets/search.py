@@ -14,6 +14,7 @@ from audiotrain.datasets import pairing, tables
 from audiotrain.datasets.items import AnyItem, Corpus, Problem
 from audiotrain.datasets.paths import OTHER_AUDIO_SUFFIXES, SPLIT_NAMES, Finder, split_folders, walk
 from audiotrain.features.audio import AUDIO_SUFFIXES
+from audiotrain.utils.errors import UserError
 
 
 class Search(Generic[AnyItem]):
@@ -27,7 +28,7 @@ class Search(Generic[AnyItem]):
 
     def __init__(self, path: Path):
         if not path.exists():
-            raise ValueError(f"{path}: no such folder")
+            raise UserError(f"{path}: no such folder")
         self.folder = path if path.is_dir() else path.parent
         nearby = sorted(walk(self.folder))  # where a table that is given alone may find its audio
         self.files = nearby if path.is_dir() else [path.name]
@@ -112,7 +113,7 @@ class Search(Generic[AnyItem]):
         if not self.items:
             known = sorted(self.problems, key=lambda problem: problem.kind.startswith("audio"))
             first = f" ({known[0].kind}: {known[0].text})" if known else ""
-            raise ValueError(
+            raise UserError(
                 f"{self.folder}: found {counts}, but no pair{first}; known layouts: {layouts}"
             )
         splits = split_folders(self.items)

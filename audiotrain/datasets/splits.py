@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from audiotrain.datasets.items import AnyItem, Corpus, Problem
+from audiotrain.utils.errors import UserError
 from audiotrain.utils.files import parse_json, write
 
 SPLITS = ("train", "valid", "test")
@@ -97,7 +98,7 @@ def join_spans(items: Sequence[AnyItem]) -> tuple[list[AnyItem], list[Problem]]:
 def _checked(fractions: Sequence[float]) -> tuple[float, ...]:
     fractions = tuple(float(fraction) for fraction in fractions)
     if len(fractions) != 3 or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
-        raise ValueError(
+        raise UserError(
             f"split fractions: found {fractions}, expected three for {', '.join(SPLITS)} that add "
             "up to 1"
         )
@@ -147,16 +148,16 @@ def _saved(path: Path, seed: int, fractions: tuple[float, ...]) -> dict[str, str
         placed = dict(content["groups"])
         settings = (content["seed"], tuple(content["fractions"]))
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
+        raise UserError(
             f"{path}: not a saved split: {error!r:.200}; delete it to split anew"
         ) from None
     if settings != (seed, fractions):
-        raise ValueError(
+        raise UserError(
             f"{path}: found a split of seed {settings[0]} and fractions {settings[1]}, expected "
             f"{seed} and {fractions}; delete it to split anew"
         )
     if unknown := sorted(set(placed.values()) - set(SPLITS)):
-        raise ValueError(f"{path}: found split {unknown[0]!r}, expected one of {', '.join(SPLITS)}")
+        raise UserError(f"{path}: found split {unknown[0]!r}, expected one of {', '.join(SPLITS)}")
     return placed
 
 

@@ -10,6 +10,7 @@ from tqdm import tqdm
 from audiotrain.datasets.items import LabelledItem, Problem
 from audiotrain.datasets.splits import SPLITS
 from audiotrain.utils import files
+from audiotrain.utils.errors import UserError
 from audiotrain.utils.text import _unit
 
 UNREADABLE = "audio that can't be read, left out"
@@ -79,7 +80,7 @@ class ProblemLog:
             try:
                 self.path.unlink(missing_ok=True)
             except OSError as error:
-                raise ValueError(f"{self.path}: cannot be replaced ({error.strerror})") from None
+                raise UserError(f"{self.path}: cannot be replaced ({error.strerror})") from None
             self._append(problems)
         lines = ["  problems" if by_kind else "  no problems found"]
         for kind, texts in sorted(by_kind.items(), key=lambda pair: -len(pair[1])):

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from audiotrain.datasets.items import Problem
 from audiotrain.datasets.paths import SPLIT_NAMES
+from audiotrain.utils.errors import UserError
 from audiotrain.utils.files import parse_json, read_text
 
 UNUSED_LINES = "lines of a table not used"
@@ -63,7 +64,7 @@ def read_rows(
     lines = list(records(path, faults))
     names = list(dict.fromkeys(name for _, record in lines for name in record))
     if group_column is not None and group_column not in names:
-        raise ValueError(
+        raise UserError(
             f"{path}:1: found no column {group_column!r} to group by, expected one of "
             f"{', '.join(names)}"
         )
@@ -156,7 +157,7 @@ def csv_rows(text: str, name: str) -> Iterator[tuple[int, list[str]]]:
             cells = [cell.strip() for cell in row]
             yield reader.line_num, [] if cells and cells[0].startswith("#") else cells
     except csv.Error as error:
-        raise ValueError(f"{name}:{reader.line_num}: not CSV: {error}") from None
+        raise UserError(f"{name}:{reader.line_num}: not CSV: {error}") from None
 
 
 def _json_records(
@@ -190,7 +191,7 @@ def span(
     if start is not None and end is None and duration_cell:
         end = start + (_seconds(duration_cell, "duration") or 0.0)
     if end is not None and end <= (start or 0.0):
-        raise ValueError(f"end {end:g} is not after start {start or 0.0:g}")
+        raise UserError(f"end {end:g} is not after start {start or 0.0:g}")
     return start, end
 
 
@@ -202,5 +203,5 @@ def _seconds(cell: str, name: str) -> float | None:
     except ValueError:
         seconds = math.nan
     if not math.isfinite(seconds) or seconds < 0:
-        raise ValueError(f"found {name} {cell!r:.60}, expected seconds")
+        raise UserError(f"found {name} {cell!r:.60}, expected seconds")
     return seconds

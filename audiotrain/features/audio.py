@@ -19,6 +19,7 @@ import soundfile
 import soxr
 
 from audiotrain.features import decoder_messages, mp3_header
+from audiotrain.utils.errors import UserError
 from audiotrain.utils.files import replacing
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".m4a")
@@ -36,7 +37,7 @@ _LARGEST_PAGE = 65307  # bytes of an Ogg page at most
 _UNKNOWN_LENGTH = 0x7FFF0000  # bytes; in wav headers of a stream, or more
 
 
-class AudioError(ValueError):
+class AudioError(UserError):
     """A file that cannot be read as audio; one line that names it."""
 
 
@@ -48,13 +49,13 @@ def mono_samples(audio: np.ndarray) -> np.ndarray:
     samples above LOUDEST.
     """
     if audio.ndim != 1 or not len(audio):
-        raise ValueError(f"audio of shape {audio.shape}, expected (samples,), at least one")
+        raise UserError(f"audio of shape {audio.shape}, expected (samples,), at least one")
     if audio.dtype.kind not in "fi":
-        raise ValueError(f"audio of type {audio.dtype}, expected floats or signed whole numbers")
+        raise UserError(f"audio of type {audio.dtype}, expected floats or signed whole numbers")
     if audio.dtype.kind == "i":
         return (audio / -float(np.iinfo(audio.dtype).min)).astype(np.float32)
     if not float(max(-audio.min(), audio.max())) <= LOUDEST:  # NaN is not either
-        raise ValueError(f"audio with NaN, Inf or samples above {LOUDEST:g}, expected -1 to 1")
+        raise UserError(f"audio with NaN, Inf or samples above {LOUDEST:g}, expected -1 to 1")
     return audio.astype(np.float32, copy=False)
 
 
@@ -111,7 +112,7 @@ def read(
     a negative `start`, and for `seconds` that are not positive.
     """
     if start < 0 or (seconds is not None and seconds <= 0):
-        raise ValueError(
+        raise UserError(
             f"{path}: span of {seconds} s from {start} s, expected start >= 0, length > 0"
         )
     with _open(path) as source:
@@ -156,7 +157,7 @@ def write(path: str | Path, audio: np.ndarray, rate: int) -> None:
     """
     path = Path(path)
     if path.suffix.lower() not in WRITTEN_SUFFIXES:
-        raise ValueError(f"{path}: cannot write {path.suffix}, expected {WRITTEN_SUFFIXES}")
+        raise UserError(f"{path}: cannot write {path.suffix}, expected {WRITTEN_SUFFIXES}")
     subtype = "FLOAT" if path.suffix.lower() == ".wav" else None
     with replacing(path) as partial:
         with soundfile.SoundFile(partial, "w", rate, 1, subtype=subtype) as target:

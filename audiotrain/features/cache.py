@@ -18,6 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
+from audiotrain.utils.errors import UserError
+
 _HOST = f"{zlib.crc32(platform.node().encode()):08x}"
 
 VERSION = 1  # raise it when a transform's numbers change for the same settings
@@ -67,7 +69,7 @@ class FeatureCache:
             self._store(path, make(), source)
             entry = self._load(path)
             if entry is None:
-                raise ValueError(f"{path}: the entry changed while it was read")
+                raise UserError(f"{path}: the entry changed while it was read")
         return entry
 
     def remove_partial(self) -> None:
@@ -100,7 +102,7 @@ class FeatureCache:
                     self._digests[stamp] = hashlib.file_digest(file, "blake2b").hexdigest()
             return self._digests[stamp]
         except OSError as error:
-            raise ValueError(f"{source}: can't be read: {error.strerror}") from None
+            raise UserError(f"{source}: can't be read: {error.strerror}") from None
 
     def _load(self, path: Path) -> np.ndarray | None:
         """The entry memory-mapped; None when it is missing, cut short or damaged."""
@@ -123,7 +125,7 @@ class FeatureCache:
             stored = np.ascontiguousarray(values, self.dtype)
         if not np.isfinite(stored).all():
             largest = np.abs(values).max()
-            raise ValueError(f"{source}: features up to {largest:g} do not fit {self.dtype.name}")
+            raise UserError(f"{source}: features up to {largest:g} do not fit {self.dtype.name}")
         with _reported(self.folder):
             handle, partial = tempfile.mkstemp("", f"{_PARTIAL}{os.getpid()}@{_HOST}-", self.folder)
             try:
@@ -169,7 +171,7 @@ def _plain(value: object) -> object:
         return value.item()
     if value is None or isinstance(value, (str, int, float, bool)):
         return value
-    raise ValueError(f"cannot key a cache by a {type(value).__name__}: {value!r}")
+    raise UserError(f"cannot key a cache by a {type(value).__name__}: {value!r}")
 
 
 def _is_alive(process: int) -> bool:
@@ -188,4 +190,4 @@ def _reported(folder: Path):
     try:
         yield
     except OSError as error:
-        raise ValueError(f"cache folder {folder}: {error.strerror or error}") from error
+        raise UserError(f"cache folder {folder}: {error.strerror or error}") from error

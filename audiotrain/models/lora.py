@@ -19,6 +19,7 @@ import mlx.nn as nn
 from audiotrain.backend.wrapped_calls import wrap_call
 from audiotrain.models.layers import Linear
 from audiotrain.utils.arrays import Arrays
+from audiotrain.utils.errors import UserError
 from audiotrain.utils.files import parse_json, replacing
 from audiotrain.utils.text import listed
 
@@ -49,20 +50,20 @@ def add_lora(
     ['layers.0.lora_a', 'layers.0.lora_b']
     """
     if rank < 1:
-        raise ValueError(f"rank is {rank!r}, expected 1 or more")
+        raise UserError(f"rank is {rank!r}, expected 1 or more")
     if not 0 <= dropout < 1:
-        raise ValueError(f"dropout is {dropout!r}, expected 0 <= dropout < 1")
+        raise UserError(f"dropout is {dropout!r}, expected 0 <= dropout < 1")
     linear = _linear_layers(module)
     chosen: dict[str, nn.Linear] = {}
     for target in [targets] if isinstance(targets, str) else targets:
         fitting = {name: layer for name, layer in linear.items() if fnmatchcase(name, target)}
         if not fitting:
             names = listed(list(linear)) or "none"
-            raise ValueError(f"LoRA target {target!r} fits no linear layer; there are: {names}")
+            raise UserError(f"LoRA target {target!r} fits no linear layer; there are: {names}")
         chosen |= fitting
     for name, layer in chosen.items():
         if "lora_a" in layer:
-            raise ValueError(f"{name} has a LoRA update already: merge_lora makes it a plain layer")
+            raise UserError(f"{name} has a LoRA update already: merge_lora makes it a plain layer")
         outputs, inputs = layer.weight.shape
         _adapt(layer, alpha / rank, dropout)
         layer.lora_a = mx.random.uniform(-1, 1, (inputs, rank)) / math.sqrt(inputs)
@@ -101,10 +102,10 @@ def save_lora(module: nn.Module, path: str | os.PathLike) -> None:
     """
     path = Path(path)
     if path.suffix != ".safetensors":
-        raise ValueError(f"{path}: expected a name that ends in .safetensors")
+        raise UserError(f"{path}: expected a name that ends in .safetensors")
     layers = _adapted_layers(module)
     if not layers:
-        raise ValueError(f"{path}: {type(module).__name__} has no LoRA updates to save")
+        raise UserError(f"{path}: {type(module).__name__} has no LoRA updates to save")
     settings = {
         name: {"scale": layer.lora_scale, "dropout": layer.lora_rate}
         for name, layer in layers.items()
@@ -125,14 +126,14 @@ def load_lora(module: nn.Module, path: str | os.PathLike) -> list[str]:
     for name in settings:
         if name not in linear:
             kind = type(module).__name__
-            raise ValueError(f"{path} adapts {name}, which is no linear layer of this {kind}")
+            raise UserError(f"{path} adapts {name}, which is no linear layer of this {kind}")
         a, b = (arrays[f"{name}.{part}"] for part in PARTS)
         expected = linear[name].weight.shape
         if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[0]:
-            raise ValueError(f"{path}: {name} has updates of {a.shape} and {b.shape}, no product")
+            raise UserError(f"{path}: {name} has updates of {a.shape} and {b.shape}, no product")
         if (b.shape[1], a.shape[0]) != expected:
             size = (b.shape[1], a.shape[0])
-            raise ValueError(f"{path}: {name} is of {size}, expected {expected}")
+            raise UserError(f"{path}: {name} is of {size}, expected {expected}")
     for name, chosen in settings.items():
         layer = linear[name]
         if "lora_a" in layer:
@@ -151,19 +152,19 @@ def _read_lora(path: str | os.PathLike) -> tuple[Arrays, dict[str, dict[str, flo
         assert isinstance(loaded, tuple)
         arrays, metadata = loaded
         if "lora" not in metadata:
-            raise ValueError("no LoRA updates, expected a file of save_lora")
+            raise UserError("no LoRA updates, expected a file of save_lora")
         mx.eval(arrays)  # mx.load is lazy
         settings = {
             name: {"scale": float(chosen["scale"]), "dropout": float(chosen["dropout"])}
             for name, chosen in dict(parse_json(metadata["lora"])).items()
         }
         if missing := [f"{n}.{p}" for n in settings for p in PARTS if f"{n}.{p}" not in arrays]:
-            raise ValueError(f"no {missing[0]}")
+            raise UserError(f"no {missing[0]}")
         if not all(0 <= chosen["dropout"] < 1 for chosen in settings.values()):
-            raise ValueError("a dropout outside 0..1")
+            raise UserError("a dropout outside 0..1")
     except (RuntimeError, ValueError, KeyError, TypeError) as error:
         reason = " ".join(str(error).split())
-        raise ValueError(f"{path}: {reason:.300}") from None
+        raise UserError(f"{path}: {reason:.300}") from None
     return arrays, settings
 
 

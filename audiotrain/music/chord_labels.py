@@ -7,6 +7,8 @@ scale of the root: `b7` is 10 semitones, `9` is 14; `*3` is a third left out.
 import re
 from functools import lru_cache
 
+from audiotrain.utils.errors import UserError
+
 NATURALS = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
 MAJOR_SCALE = (0, 2, 4, 5, 7, 9, 11)
 DEGREE_NAMES = ("1", "b2", "2", "b3", "3", "4", "b5", "5", "b6", "6", "b7", "7")  # by semitone
@@ -77,7 +79,7 @@ def split(label: str) -> tuple[str, str, tuple[str, ...], str]:
     and what is not in Harte's grammar."""
     match = _HARTE.fullmatch(label)
     if match is None:
-        raise ValueError(f"chord label {label!r} is not in Harte's grammar")
+        raise UserError(f"chord label {label!r} is not in Harte's grammar")
     degrees = tuple(match["degrees"].split(",")) if match["degrees"] else ()
     shorthand = match["shorthand"] or ("" if degrees else "maj")
     return match["root"], shorthand, degrees, match["bass"] or "1"
@@ -107,7 +109,7 @@ def repair(label: str, pop_spellings: bool = False) -> str:
             return repaired
     known = "" if pop_spellings else _repair_pop(text)
     hint = f"; --pop-spellings reads {known:.40}" if known else ""
-    raise ValueError(f"{UNREADABLE} {label[:40]!r}, expected root:type(degrees)/bass, N or X{hint}")
+    raise UserError(f"{UNREADABLE} {label[:40]!r}, expected root:type(degrees)/bass, N or X{hint}")
 
 
 def _repair_harte(text: str) -> str:

@@ -19,6 +19,7 @@ from audiotrain.config.schema import (
 )
 from audiotrain.train.checkpoint import not_plain
 from audiotrain.train.protocols import check_protocol
+from audiotrain.utils.errors import UserError
 
 
 def seconds(time_limit: float | str | timedelta | None, name: str = "max_time") -> float | None:
@@ -32,11 +33,11 @@ def seconds(time_limit: float | str | timedelta | None, name: str = "max_time") 
     if isinstance(time_limit, str):
         parts = time_limit.split(":")
         if len(parts) != 4 or not all(part.isdigit() for part in parts):
-            raise ValueError(f"{name} is {time_limit!r}, expected days:hours:minutes:seconds")
+            raise UserError(f"{name} is {time_limit!r}, expected days:hours:minutes:seconds")
         days, hours, minutes, rest = map(int, parts)
         time_limit = ((days * 24 + hours) * 60 + minutes) * 60 + rest
     if time_limit is not None and not time_limit > 0:
-        raise ValueError(f"{name} is {time_limit!r}, expected more than 0 seconds")
+        raise UserError(f"{name} is {time_limit!r}, expected more than 0 seconds")
     return None if time_limit is None else float(time_limit)
 
 
@@ -108,17 +109,17 @@ class TrainerArguments:
     def __post_init__(self):
         lengths = self.max_epochs, self.max_steps, self.max_time
         if lengths == (None, None, None) and not self.fast_dev_run:
-            raise ValueError(
+            raise UserError(
                 "max_epochs, max_steps and max_time are None, expected one of them or more"
             )
         every, interval = self.check_val_every_n_epoch, self.val_check_interval
         if not isinstance(interval, float) and every != 1:
-            raise ValueError(
+            raise UserError(
                 f"check_val_every_n_epoch is {every}, but val_check_interval={interval} counts "
                 f"steps, expected one of them"
             )
         if problem := not_plain(self.config, "config"):
-            raise ValueError(f"{problem}: it is saved with every checkpoint")
+            raise UserError(f"{problem}: it is saved with every checkpoint")
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> "TrainerArguments":
@@ -161,12 +162,12 @@ def check_loaders(trainer) -> None:
         iterable = isinstance(loader, Iterable) or hasattr(loader, "__getitem__")
         if not iterable and (name == "train" or loader is not None):
             kind = type(loader).__name__
-            raise ValueError(f"{name}_loader is a {kind}, expected a DataLoader or other batches")
+            raise UserError(f"{name}_loader is a {kind}, expected a DataLoader or other batches")
     if trainer.num_training_batches == 0:
-        raise ValueError(
+        raise UserError(
             "nothing to train on: train_loader has no batch (drop_last leaves out a last one that "
             "is too small), or limit_train_batches is 0"
         )
     sized = hasattr(trainer.val_loader, "__len__") and trainer.limit_val_batches != 0
     if sized and len(trainer.val_loader) == 0:
-        raise ValueError("val_loader has no batch: give None to train without validation")
+        raise UserError("val_loader has no batch: give None to train without validation")

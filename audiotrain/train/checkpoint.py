@@ -14,6 +14,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from audiotrain.utils.arrays import Arrays, arrays_of, put_arrays
+from audiotrain.utils.errors import UserError
 from audiotrain.utils.files import parse_json
 from audiotrain.utils.text import listed
 
@@ -21,7 +22,7 @@ FORMAT = 1
 STATE = "state.json"
 
 
-class CheckpointError(ValueError):
+class CheckpointError(UserError):
     """A checkpoint that cannot be written, read, or matched; one line with its path."""
 
 

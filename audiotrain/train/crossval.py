@@ -23,6 +23,7 @@ from typing import Generic, Protocol, TypeVar
 import numpy as np
 
 from audiotrain.train.distributed import ranks as distributed
+from audiotrain.utils.errors import UserError
 from audiotrain.utils.files import parse_json, write, write_json
 
 
@@ -44,16 +45,16 @@ def make_folds(
     if labels is None:
         return _even(groups, folds, seed)
     if len(labels) != len(groups):
-        raise ValueError(f"{len(labels)} labels for {len(groups)} rows, expected one a row")
+        raise UserError(f"{len(labels)} labels for {len(groups)} rows, expected one a row")
     return _stratified(groups, folds, [str(label) for label in labels], seed)
 
 
 def refuse_too_many_folds(groups: Sequence[str], folds: int) -> None:
     """ValueError when there are fewer groups of items than folds, or fewer than two folds."""
     if folds < 2:
-        raise ValueError(f"folds={folds}, expected 2 or more")
+        raise UserError(f"folds={folds}, expected 2 or more")
     if len(set(groups)) < folds:
-        raise ValueError(
+        raise UserError(
             f"folds={folds}, but {len(groups)} items are of {len(set(groups))} groups: expected "
             "as many groups as folds or more"
         )
@@ -82,7 +83,7 @@ def _stratified(
 
     names, counts = np.unique(labels, return_counts=True)
     if counts.max() < folds:
-        raise ValueError(
+        raise UserError(
             f"folds={folds}, but the commonest of {len(names)} labels, {names[counts.argmax()]}, "
             f"has {counts.max()} items: expected as many as folds, or folds without labels"
         )
@@ -143,14 +144,14 @@ def folds_of(
     without = [item for item in items if not item.columns.get(column)]
     if without:
         columns = ", ".join(sorted({name for item in items for name in item.columns})) or "none"
-        raise ValueError(
+        raise UserError(
             f"fold column {column}: {len(without)} of {len(items)} items have none, such as "
             f"{without[0].id}; columns are {columns}"
         )
     values = np.array([item.columns[column] for item in items])
     names = sorted(set(values.tolist()), key=lambda name: (len(name), name))
     if len(names) < 2:
-        raise ValueError(f"fold column {column}: {names[0]} everywhere, expected two folds or more")
+        raise UserError(f"fold column {column}: {names[0]} everywhere, expected two folds or more")
     return [np.flatnonzero(values == name) for name in names]
 
 
@@ -162,12 +163,12 @@ class _FoldStore:
         self.folds = [np.asarray(rows) for rows in folds]
         joined = np.sort(np.concatenate(self.folds))
         if not np.array_equal(joined, np.arange(len(self.ids))):
-            raise ValueError(
+            raise UserError(
                 f"{len(joined)} rows in {len(folds)} folds, expected each of {len(self.ids)} once"
             )
         if len(set(self.ids)) < len(self.ids):
             twice = next(one for one in self.ids if self.ids.count(one) > 1)
-            raise ValueError(f"{self.folder}: id {twice!r} occurs twice, expected one row each")
+            raise UserError(f"{self.folder}: id {twice!r} occurs twice, expected one row each")
         _keep_folds(self.folder, [self.fold_ids(k) for k in range(len(self.folds))])
 
     def fold_ids(self, k: int) -> list[str]:
@@ -209,13 +210,13 @@ class OutOfFold(_FoldStore):
         missing or its file is damaged."""
         missing = [str(k) for k in range(len(self.folds)) if not self.done(k)]
         if missing:
-            raise ValueError(
+            raise UserError(
                 f"{self.folder}: no predictions yet of fold {', '.join(missing)}, expected all "
                 f"{len(self.folds)} folds"
             )
         parts = [self.load_fold(k) for k in range(len(self.folds))]
         if any(set(part) != set(parts[0]) for part in parts):
-            raise ValueError(f"{self.folder}: folds do not have the same arrays")
+            raise UserError(f"{self.folder}: folds do not have the same arrays")
         back = np.argsort(np.concatenate(self.folds))
         return {name: np.concatenate([part[name] for part in parts])[back] for name in parts[0]}
 
@@ -224,7 +225,7 @@ class OutOfFold(_FoldStore):
         try:
             arrays = _read_npz(self.file(k))
         except DAMAGED as error:
-            raise ValueError(f"{self.file(k)}: damaged ({error}); delete it to redo it") from None
+            raise UserError(f"{self.file(k)}: damaged ({error}); delete it to redo it") from None
         self._check_rows(k, arrays, str(self.file(k)))
         return arrays
 
@@ -232,7 +233,7 @@ class OutOfFold(_FoldStore):
         rows = len(self.folds[k])
         for name, values in arrays.items():
             if len(values) != rows:
-                raise ValueError(f"{place}: {len(values)} rows of {name}, expected {rows}")
+                raise UserError(f"{place}: {len(values)} rows of {name}, expected {rows}")
 
 
 class RaggedOutOfFold(_FoldStore):
@@ -260,7 +261,7 @@ class RaggedOutOfFold(_FoldStore):
         """Write the index of fold `k`, which is done then. ValueError when an item is missing."""
         missing = [name for name in self.fold_ids(k) if name not in self._files[k]]
         if missing:
-            raise ValueError(f"fold {k}: no predictions of {len(missing)} items, {missing[0]}")
+            raise UserError(f"fold {k}: no predictions of {len(missing)} items, {missing[0]}")
         write_json(self.file(k), self._files[k])
 
 
@@ -270,16 +271,16 @@ def read_ragged(folder: str | Path) -> Iterator[tuple[str, dict[str, np.ndarray]
     for k, names in enumerate(read_folds(folder)):
         index = Path(folder) / "oof" / f"{k}.json"
         if not index.is_file():
-            raise ValueError(f"{folder}: fold {k} is not done; cv --output {folder} --resume")
+            raise UserError(f"{folder}: fold {k} is not done; cv --output {folder} --resume")
         try:
             files = dict(parse_json(index.read_text("utf-8")))
         except DAMAGED as error:
-            raise ValueError(f"{index}: not the files of a fold ({error})") from None
+            raise UserError(f"{index}: not the files of a fold ({error})") from None
         for name in names:
             try:
                 yield name, _read_npz(index.parent / files[name])
             except (KeyError, *DAMAGED) as error:
-                raise ValueError(f"{index}: {name}: no predictions ({error})") from None
+                raise UserError(f"{index}: {name}: no predictions ({error})") from None
 
 
 def _read_npz(file: Path) -> dict[str, np.ndarray]:
@@ -317,7 +318,7 @@ def _keep_folds(folder: Path, folds: Sequence[list[str]]) -> None:
     old, new = ({name: k for k, ids in enumerate(all_) for name in ids} for all_ in (saved, folds))
     changed = sorted(name for name in old | new if old.get(name) != new.get(name))
     example = f"such as {changed[0]}" if changed else "in another order"
-    raise ValueError(
+    raise UserError(
         f"{file}: folds of other data: {len(saved)} folds of {len(old)} items, expected "
         f"{len(folds)} of {len(new)}; {len(changed)} differ, {example}; another folder starts anew"
     )
@@ -330,7 +331,7 @@ def read_folds(folder: str | Path) -> list[list[str]]:
         folds = parse_json(file.read_text("utf-8"))["folds"]
         return [[str(name) for name in names] for names in folds]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{file}: not the folds of a cross-validation ({error})") from None
+        raise UserError(f"{file}: not the folds of a cross-validation ({error})") from None
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import numpy as np
 import scipy.optimize
 from scipy.special import expit, log_softmax, logit, softmax
 
+from audiotrain.utils.errors import UserError
 from audiotrain.utils.text import count
 
 Vote = Literal["mean", "geometric", "majority"]
@@ -64,7 +65,7 @@ def check_probabilities(source: str, stacked: np.ndarray) -> None:
     """ValueError, naming their source, for numbers outside 0 to 1."""
     good = (stacked >= -ROUNDING) & (stacked <= 1 + ROUNDING)
     if not good.all():
-        raise ValueError(f"{source} gives {stacked[~good][0]:g}, expected probabilities, 0 to 1")
+        raise UserError(f"{source} gives {stacked[~good][0]:g}, expected probabilities, 0 to 1")
 
 
 def member_weights(weights: Sequence[float] | None, members: int) -> np.ndarray:
@@ -75,9 +76,9 @@ def member_weights(weights: Sequence[float] | None, members: int) -> np.ndarray:
     shares = np.asarray(weights, np.float64)
     if shares.shape != (members,) or not np.isfinite(shares).all() or shares.min() < 0:
         shown = ", ".join(f"{weight:g}" for weight in shares.ravel())
-        raise ValueError(f"weights {shown}, expected {count(members, 'number')} of 0 or more")
+        raise UserError(f"weights {shown}, expected {count(members, 'number')} of 0 or more")
     if not shares.sum():
-        raise ValueError(f"{members} weights are all 0, expected one above")
+        raise UserError(f"{members} weights are all 0, expected one above")
     return shares / shares.sum()
 
 
@@ -195,7 +196,7 @@ class Stacked:
     def __call__(self, probabilities: Sequence[np.ndarray]) -> np.ndarray:
         new, classes = _stacked(probabilities), len(self.intercepts)
         if (len(new), new.shape[-1]) != (self.members, classes):
-            raise ValueError(
+            raise UserError(
                 f"{len(new)} members of {new.shape[-1]} classes, expected {self.members} of "
                 f"{classes}, as stacked"
             )
@@ -218,7 +219,7 @@ class Stacked:
         members, classes = int(saved["members"]), len(intercepts)
         columns = members if saved["several"] else members * classes
         if coefficients.shape != (classes, columns):
-            raise ValueError(
+            raise UserError(
                 f"coefficients {coefficients.shape}, expected {(classes, columns)} for {members} "
                 f"members and {classes} classes"
             )
@@ -314,10 +315,10 @@ def _stacked(probabilities: Sequence[np.ndarray]) -> np.ndarray:
     """(members, ...) float64. ValueError for none, or for other shapes than the first's."""
     arrays = [np.asarray(values, np.float64) for values in probabilities]
     if not arrays:
-        raise ValueError("an ensemble of no members, expected one or more")
+        raise UserError("an ensemble of no members, expected one or more")
     for number, values in enumerate(arrays):
         if values.shape != arrays[0].shape:
-            raise ValueError(
+            raise UserError(
                 f"member {number} gives {values.shape}, expected {arrays[0].shape} as member 0: "
                 "the same items and classes"
             )
@@ -327,11 +328,11 @@ def _stacked(probabilities: Sequence[np.ndarray]) -> np.ndarray:
 def _check_classes(stacked: np.ndarray, targets: np.ndarray) -> None:
     items, classes = stacked.shape[1:]
     if targets.shape != (items,) or not np.issubdtype(targets.dtype, np.integer):
-        raise ValueError(
+        raise UserError(
             f"targets {targets.shape} {targets.dtype}, expected class numbers ({items},) "
             f"or 0 and 1 ({items}, {classes})"
         )
     if items and not (0 <= targets.min() and targets.max() < classes):
-        raise ValueError(
+        raise UserError(
             f"targets from {targets.min()} to {targets.max()}, expected 0 to {classes - 1}"
         )

@@ -13,6 +13,7 @@ import mlx.optimizers as optim
 from audiotrain.backend.buffers import Buffered, freeze_buffers
 from audiotrain.train.engine.batch_tree import flatten_batch
 from audiotrain.utils.arrays import arrays_of
+from audiotrain.utils.errors import UserError
 
 if TYPE_CHECKING:
     from audiotrain.train.trainer import Trainer
@@ -165,7 +166,7 @@ def optimizer_config(
     check_trainable(module)
     config = module.configure_optimizers() if configure is None else configure(module)
     if not isinstance(config, OptimizerConfig):
-        raise ValueError(
+        raise UserError(
             f"{type(module).__name__}.configure_optimizers gave a {type(config).__name__}, "
             f"expected an OptimizerConfig"
         )
@@ -177,7 +178,7 @@ def check_trainable(module: TrainModule) -> None:
     total, trainable = module.parameter_counts()
     if not trainable:
         way = "unfreeze() some" if total else "give it layers or arrays as attributes"
-        raise ValueError(
+        raise UserError(
             f"{type(module).__name__} has no trainable parameters ({total} in all, "
             f"{total - trainable} frozen): {way}"
         )

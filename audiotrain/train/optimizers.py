@@ -14,6 +14,7 @@ from mlx.utils import tree_unflatten
 from audiotrain.config.schema import NonNegative, NonNegativeInt, Positive, ShareBelowOne, validated
 from audiotrain.train.schedulers import WarmupCosineScheduler
 from audiotrain.utils.arrays import Arrays, arrays_of
+from audiotrain.utils.errors import UserError
 from audiotrain.utils.text import listed
 
 Rule = tuple[str | Sequence[str], optim.Optimizer]
@@ -38,7 +39,7 @@ class GroupedOptimizer(optim.MultiOptimizer):
         unmatched = [path for path in arrays_of(parameters) if self.group(path) is None]
         if unmatched:
             names = ", ".join(self.names)
-            raise ValueError(f"no group ({names}) has a pattern for {listed(unmatched, 3)}")
+            raise UserError(f"no group ({names}) has a pattern for {listed(unmatched, 3)}")
         for name, optimizer in zip(self.names, self.optimizers, strict=True):
             optimizer.init(self._part(name, parameters))
 
@@ -74,7 +75,7 @@ def parameter_groups(module: nn.Module, rules: Mapping[str, Rule]) -> GroupedOpt
     ('tower', 'head')
     """
     if len({id(optimizer) for _, optimizer in rules.values()}) < max(len(rules), 1):
-        raise ValueError(
+        raise UserError(
             f"parameter_groups got the groups {list(rules)}, expected one or more, "
             f"each with an optimizer of its own"
         )
@@ -84,7 +85,7 @@ def parameter_groups(module: nn.Module, rules: Mapping[str, Rule]) -> GroupedOpt
     taken = {optimizer.group(path) for path in arrays_of(parameters)}
     for name, (patterns, _) in rules.items():
         if name not in taken:
-            raise ValueError(
+            raise UserError(
                 f"group {name!r}: no trainable parameter of {type(module).__name__} fits "
                 f"{patterns!r} that an earlier group has not taken"
             )
@@ -100,7 +101,7 @@ def layer_decay(layers: Sequence[str], decay: float) -> dict[str, float]:
     {'embeddings.*': 0.25, 'layers.0.*': 0.5, 'layers.1.*': 1.0}
     """
     if not 0 < decay <= 1:
-        raise ValueError(f"decay is {decay!r}, expected above 0 and at most 1")
+        raise UserError(f"decay is {decay!r}, expected above 0 and at most 1")
     return {layer: decay ** (len(layers) - 1 - place) for place, layer in enumerate(layers)}
 
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from audiotrain.utils.errors import UserError
+
 
 @runtime_checkable
 class CallbackProtocol(Protocol):
@@ -58,16 +60,16 @@ def check_protocol(name: str, value: Any, kind: type) -> None:
     """ValueError, naming the methods that lack, unless `value` has those of the protocol `kind`."""
     expected = kind.__name__.removesuffix("Protocol")
     if isinstance(value, type):
-        raise ValueError(f"{name}: the class {value.__name__}, expected an object of it")
+        raise UserError(f"{name}: the class {value.__name__}, expected an object of it")
     methods = [one for one in vars(kind) if one in ("__len__", "__getitem__") or one[0] != "_"]
     missing = [one for one in methods if not callable(getattr(value, one, None))]
     if not missing:
         return
     if len(missing) == len(methods):
         shown = " ".join(repr(value).split())  # of a model it has several lines
-        raise ValueError(f"{name}: found {shown:.60}, expected a {expected}")
+        raise UserError(f"{name}: found {shown:.60}, expected a {expected}")
     found = type(value).__name__
-    raise ValueError(
+    raise UserError(
         f"{name}: {found} lacks {', '.join(missing)}, expected a {expected}'s methods, which the "
         f"base class {expected} has"
     )

@@ -7,6 +7,7 @@ import numpy as np
 
 from audiotrain.train.calibration import apply_temperature, fit_temperature
 from audiotrain.train.data.loader import Dataset
+from audiotrain.utils.errors import UserError
 
 Labels = TypeVar("Labels")
 
@@ -44,13 +45,13 @@ class LabelledItems(Dataset):
             if target is None and len(lacking) == 1:
                 (target,) = lacking
             if target not in example or not lacking <= {target}:
-                raise ValueError(
+                raise UserError(
                     f"pseudo_label: target is {target!r}, expected the label's key among "
                     f"{', '.join(example)}, the only one that unlabelled items may lack"
                 )
         elif not isinstance(example, tuple | list) or len(example) != 2:
             kind = type(example).__name__
-            raise ValueError(f"pseudo_label: an item is a {kind}, expected (x, class) or a dict")
+            raise UserError(f"pseudo_label: an item is a {kind}, expected (x, class) or a dict")
         self.example, self.target = example, target
 
     def __len__(self) -> int:

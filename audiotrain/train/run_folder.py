@@ -7,6 +7,8 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from audiotrain.utils.errors import UserError
+
 # What a run folder, or a folder of folds or rounds, holds once it began.
 BEGUN = ("checkpoints", "metrics.csv", "metrics.json", "folds.json", "rounds.json")
 
@@ -27,9 +29,9 @@ def refuse_results(folder: Path | None, overwrite: bool) -> None:
     if folder is None:
         return
     if holds(folder / "checkpoints"):
-        raise ValueError(f"--output {folder}: holds a run, expected a folder for scores alone")
+        raise UserError(f"--output {folder}: holds a run, expected a folder for scores alone")
     if (folder / "metrics.json").exists() and not overwrite:
-        raise ValueError(f"--output {folder}: holds metrics.json already; --overwrite replaces it")
+        raise UserError(f"--output {folder}: holds metrics.json already; --overwrite replaces it")
 
 
 def evaluation_name(data: Path, split: str | None) -> str:
@@ -73,14 +75,14 @@ def _locked(folder: Path, setting: str) -> int:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         handle = os.open(folder, os.O_RDONLY)
     except FileExistsError:
-        raise ValueError(f"{setting} {folder}: is a file, expected a folder") from None
+        raise UserError(f"{setting} {folder}: is a file, expected a folder") from None
     except OSError as error:
-        raise ValueError(f"{setting} {folder}: cannot write ({error.strerror})") from None
+        raise UserError(f"{setting} {folder}: cannot write ({error.strerror})") from None
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(handle)
-        raise ValueError(
+        raise UserError(
             f"{setting} {folder}: another run is writing here, give each a folder of its own"
         ) from None
     except OSError:  # a file system without locks

@@ -8,10 +8,12 @@ import math
 
 import mlx.core as mx
 
+from audiotrain.utils.errors import UserError
+
 
 def _check(name: str, value: float, condition: bool, expected: str) -> None:
     if not condition:
-        raise ValueError(f"{name} is {value!r}, expected {expected}")
+        raise UserError(f"{name} is {value!r}, expected {expected}")
 
 
 def _as_float(step: mx.array | int) -> mx.array:

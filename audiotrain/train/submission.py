@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from audiotrain.utils.errors import UserError
 from audiotrain.utils.files import csv_text, write
 from audiotrain.utils.text import nearest
 
@@ -73,22 +74,22 @@ def read_sample(sample: str | os.PathLike) -> tuple[list[str], list[str]]:
     try:
         lines = list(csv.reader(io.StringIO(sample.read_text(encoding="utf-8-sig"))))
     except OSError as error:
-        raise ValueError(f"{sample}: cannot be read: {error.strerror}") from None
+        raise UserError(f"{sample}: cannot be read: {error.strerror}") from None
     except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{sample}: not a CSV in UTF-8 ({error})") from None
+        raise UserError(f"{sample}: not a CSV in UTF-8 ({error})") from None
     if not lines or len(lines[0]) < 2:
-        raise ValueError(f"{sample}:1: expected a header: the id's column, then one or more others")
+        raise UserError(f"{sample}:1: expected a header: the id's column, then one or more others")
     header, rows = lines[0], [(number, row) for number, row in enumerate(lines, 1) if row][1:]
     if twice := _twice(header):
-        raise ValueError(f"{sample}:1: column {twice!r} is there twice")
+        raise UserError(f"{sample}:1: column {twice!r} is there twice")
     for number, row in rows:
         if len(row) != len(header):
-            raise ValueError(f"{sample}:{number}: {len(row)} fields, expected {len(header)}")
+            raise UserError(f"{sample}:{number}: {len(row)} fields, expected {len(header)}")
     if not rows:
-        raise ValueError(f"{sample}: no rows after the header")
+        raise UserError(f"{sample}: no rows after the header")
     ids = [row[0] for _, row in rows]
     if twice := _twice(ids):
-        raise ValueError(f"{sample}: id {twice!r} is there twice")
+        raise UserError(f"{sample}: id {twice!r} is there twice")
     return header, ids
 
 
@@ -98,21 +99,21 @@ def _checked(ids, columns, values, probabilities: bool) -> np.ndarray:
     if values.ndim == 1 and len(columns) == 1:
         values = values[:, None]
     if values.shape != (len(ids), len(columns)):
-        raise ValueError(
+        raise UserError(
             f"submission: values have the shape {values.shape}, "
             f"expected {len(ids)} ids by {len(columns)} columns"
         )
     if twice := _twice(ids):
-        raise ValueError(f"submission: id {twice!r} is predicted twice")
+        raise UserError(f"submission: id {twice!r} is predicted twice")
     if twice := _twice(columns):
-        raise ValueError(f"submission: column {twice!r} is given twice")
+        raise UserError(f"submission: column {twice!r} is given twice")
     if values.dtype.kind in "biuf":
         good = np.isfinite(values)
         if probabilities:
             good &= (values >= -ROUNDING) & (values <= 1 + ROUNDING)
         if not good.all():
             row, column = np.argwhere(~good)[0]
-            raise ValueError(
+            raise UserError(
                 f"submission: {columns[column]} of {ids[row]!r} is {values[row, column]}, expected "
                 + ("a probability, 0 to 1" if probabilities else "a finite number")
             )
@@ -133,7 +134,7 @@ def _match_ids(ids: list[str], order: list[str], sample: str | os.PathLike) -> N
         if some
     ]
     if parts:
-        raise ValueError(f"{sample}: ids: {'; '.join(parts)}")
+        raise UserError(f"{sample}: ids: {'; '.join(parts)}")
 
 
 def _column_indices(
@@ -143,15 +144,15 @@ def _column_indices(
     unknown = [name for name in names if name not in columns]
     if unknown:
         hint = nearest(unknown[0], columns)
-        raise ValueError(f"{sample}:1: column {unknown[0]!r} is no class of the model{hint}")
+        raise UserError(f"{sample}:1: column {unknown[0]!r} is no class of the model{hint}")
     if left := [name for name in columns if name not in names]:
-        raise ValueError(f"{sample}:1: no column for class {left[0]!r}{nearest(left[0], names)}")
+        raise UserError(f"{sample}:1: no column for class {left[0]!r}{nearest(left[0], names)}")
     return [columns.index(name) for name in names]
 
 
 def _names(columns: list[str], values: np.ndarray, top: int) -> list[str]:
     if not 1 <= top <= len(columns):
-        raise ValueError(f"submission: top is {top!r}, expected 1 to {len(columns)} classes")
+        raise UserError(f"submission: top is {top!r}, expected 1 to {len(columns)} classes")
     order = np.argsort(-values.astype(np.float64), axis=1, kind="stable")[:, :top]
     return [" ".join(columns[index] for index in row) for row in order]
 

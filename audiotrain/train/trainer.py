@@ -38,6 +38,7 @@ from audiotrain.train.module import OptimizerConfig, TrainModule, optimizer_conf
 from audiotrain.train.protocols import CallbackProtocol, LoggerProtocol
 from audiotrain.train.run_folder import only_run_in
 from audiotrain.train.trainer_state import load_weights, resolve, restore, save
+from audiotrain.utils.errors import UserError
 
 SETTINGS = {field.name for field in fields(TrainerArguments)}
 
@@ -203,11 +204,9 @@ class Trainer:
         if steps is not None:
             return steps
         if epochs is None:
-            raise ValueError(
-                "max_time alone fixes no number of steps: give max_epochs or max_steps"
-            )
+            raise UserError("max_time alone fixes no number of steps: give max_epochs or max_steps")
         if (batches := self.num_training_batches) is None:
-            raise ValueError("the training loader has no length: give max_steps")
+            raise UserError("the training loader has no length: give max_steps")
         return epochs * -(-batches // self.arguments.accumulate_grad_batches)
 
     def count_batches(self, loader: Iterable | None, limit: str) -> int | None:
@@ -328,7 +327,7 @@ class Trainer:
         when it cannot be written.
         """
         if self.step is None:
-            raise ValueError("save_checkpoint: nothing to save, fit a model first")
+            raise UserError("save_checkpoint: nothing to save, fit a model first")
         if self.loop is not None:
             self.loop.drain()
             if self.epoch_ending:
@@ -373,7 +372,7 @@ class Trainer:
 
     def _attach(self, model: TrainModule, ckpt_path=None) -> None:
         if not isinstance(model, TrainModule):
-            raise ValueError(f"model is a {type(model).__name__}, expected a TrainModule")
+            raise UserError(f"model is a {type(model).__name__}, expected a TrainModule")
         if model is not self.module:
             self._evaluation_steps.clear()
             self.step = None

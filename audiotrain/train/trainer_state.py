@@ -12,6 +12,7 @@ from audiotrain.train import checkpoint
 from audiotrain.train.engine.compiled_function import random_key
 from audiotrain.train.engine.evaluation_loop import Averages
 from audiotrain.utils.arrays import arrays_of, put_arrays
+from audiotrain.utils.errors import UserError
 
 # Where a run stands: attributes of the Trainer that a checkpoint holds under the same names.
 COUNTERS = (
@@ -33,7 +34,7 @@ def trees(trainer) -> dict[str, dict]:
 def save(trainer, path: str | Path) -> None:
     """Write a checkpoint of the whole run: rank 0, once all ranks are between steps."""
     if trainer.group and trainer.world_size > 1:
-        raise ValueError(
+        raise UserError(
             f"save_checkpoint: called after {trainer.group} of {trainer.accumulate_grad_batches} "
             f"accumulated batches; several ranks can save only between optimizer steps"
         )
@@ -51,7 +52,7 @@ def resolve(trainer, path: str | Path) -> Path:
     if path == "last":
         return saver.folder(trainer) / "last"
     if saver.best_model_path is None:
-        raise ValueError("ckpt_path 'best': no best checkpoint was written yet")
+        raise UserError("ckpt_path 'best': no best checkpoint was written yet")
     return saver.best_model_path
 
 

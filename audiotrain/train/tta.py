@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from audiotrain.train.distributed.ranks import join
+from audiotrain.utils.errors import UserError
 
 Transform = Callable[[Any], Any] | None
 """None: the data as they are"""
@@ -29,7 +30,7 @@ def check_transforms(transforms: Sequence[Transform]) -> Sequence[Transform]:
     is_list = isinstance(transforms, Sequence) and not isinstance(transforms, str)
     for one in transforms if is_list else [transforms]:
         if not is_list or not (one is None or callable(one)):
-            raise ValueError(
+            raise UserError(
                 f"tta: found {one!r:.60}, expected a list of functions of a batch, or None for it "
                 f"as it is"
             )
@@ -43,7 +44,7 @@ def means(outputs: Sequence, count: int) -> list:
     """
     for output in outputs:
         if not hasattr(output, "shape"):
-            raise ValueError(f"tta: predict_step gave a {type(output).__name__}, expected an array")
+            raise UserError(f"tta: predict_step gave a {type(output).__name__}, expected an array")
     return [sum(outputs[i : i + count]) / count for i in range(0, len(outputs), count)]
 
 

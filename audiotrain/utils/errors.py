@@ -8,6 +8,14 @@ from collections.abc import Callable
 from audiotrain.utils.progress import end_progress
 
 
+class UserError(ValueError):
+    """Raised for what a person can mend: a file, a setting, a folder.
+
+    The message names the file and line or the setting, what was found and what was expected.
+    Commands print it as one line; any other exception is a bug and ends in a traceback.
+    """
+
+
 def exit_code(command: Callable[[], object]) -> int:
     """Run a command: 0, or 2 and one line a mistake on stderr when the user has to change
     something, 130 after Ctrl-C, or 1, without a word, when what reads the output has ended."""

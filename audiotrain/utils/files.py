@@ -11,6 +11,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from audiotrain.utils.errors import UserError
+
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[Path]:
@@ -48,7 +50,7 @@ def write(path: str | os.PathLike, content: str | bytes) -> None:
         with replacing(path) as partial:
             partial.write_bytes(content.encode() if isinstance(content, str) else content)
     except OSError as error:
-        raise ValueError(f"{path}: cannot write: {error.strerror or error}") from None
+        raise UserError(f"{path}: cannot write: {error.strerror or error}") from None
 
 
 def read_text(path: Path) -> tuple[str, list[str]]:
@@ -57,7 +59,7 @@ def read_text(path: Path) -> tuple[str, list[str]]:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise ValueError(f"{path}: can't be read: {error.strerror}") from None
+        raise UserError(f"{path}: can't be read: {error.strerror}") from None
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return data.decode("utf-16", errors="replace"), []
     try:
@@ -89,7 +91,7 @@ def parse_json(text: str) -> Any:
     try:
         return json.loads(text)
     except RecursionError:
-        raise ValueError("lists or objects nested too deeply") from None
+        raise UserError("lists or objects nested too deeply") from None
 
 
 def read_json_object(path: Path) -> dict:
@@ -98,11 +100,11 @@ def read_json_object(path: Path) -> dict:
     try:
         content = parse_json(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ValueError(f"{path}: cannot be read: {error.strerror}") from None
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
     except ValueError as error:
-        raise ValueError(f"{path}: not JSON: {error}") from None
+        raise UserError(f"{path}: not JSON: {error}") from None
     if not isinstance(content, dict):
-        raise ValueError(f"{path}: found {str(content)[:40]!r}, expected a JSON object")
+        raise UserError(f"{path}: found {str(content)[:40]!r}, expected a JSON object")
     return content
 
 
@@ -117,13 +119,13 @@ def refuse_existing(path: Path, overwrite: bool) -> None:
     """ValueError when a file for `--output` exists and may not be replaced, or cannot be
     written."""
     if path.is_dir():
-        raise ValueError(f"--output {path}: is a folder, expected a file")
+        raise UserError(f"--output {path}: is a folder, expected a file")
     if path.exists() and not overwrite:
-        raise ValueError(f"--output {path}: exists already; --overwrite replaces it")
+        raise UserError(f"--output {path}: exists already; --overwrite replaces it")
     above = next(folder for folder in path.absolute().parents if folder.exists())
     if not above.is_dir():
-        raise ValueError(f"--output {path}: {above} is a file, expected a folder")
+        raise UserError(f"--output {path}: {above} is a file, expected a folder")
     try:
         tempfile.TemporaryFile(dir=above).close()
     except OSError as error:
-        raise ValueError(f"--output {path}: cannot write: {error.strerror}") from None
+        raise UserError(f"--output {path}: cannot write: {error.strerror}") from None

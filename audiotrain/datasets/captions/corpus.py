@@ -16,6 +16,7 @@ from audiotrain.datasets.splits import join_groups, join_spans
 from audiotrain.datasets.summary import NO_LOG, ProblemLog
 from audiotrain.datasets.synthesis.sound_scenes import Scene, random_scene
 from audiotrain.features import audio
+from audiotrain.utils.errors import UserError
 from audiotrain.utils.text import count, duration
 
 CLASSES = 8  # that a report names
@@ -52,7 +53,7 @@ def composed(number: int, seed: int = 0) -> Corpus[Clip]:
     ('scene-0-000000', True)
     """
     if not 1 <= number <= _SEEDS:
-        raise ValueError(f"{number} composed clips, expected 1 to {_SEEDS}")
+        raise UserError(f"{number} composed clips, expected 1 to {_SEEDS}")
     clips = []
     for index in range(number):
         scene = random_scene(seed * _SEEDS + index)
@@ -70,7 +71,7 @@ def check(corpus: Corpus[Clip], strict: bool = False) -> Corpus[Clip]:
     clips, _, problems = readable(corpus, "checking audio")
     broken = len(corpus.items) - len(clips)
     if broken and (strict or not clips):
-        raise ValueError(
+        raise UserError(
             f"{corpus.folder}: {broken} of {len(corpus.items)} clips can't be read, first "
             f"{problems[0].text}"
         )

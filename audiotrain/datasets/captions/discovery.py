@@ -12,6 +12,7 @@ from audiotrain.datasets.paths import split_files, without_suffix
 from audiotrain.datasets.search import Search
 from audiotrain.datasets.summary import progress
 from audiotrain.features.audio import AudioPath, TarMember
+from audiotrain.utils.errors import UserError
 
 LAYOUTS = (
     "x.wav beside x.txt (a caption a line) or x.json, audio/x.wav and captions/x.txt, metadata.csv "
@@ -32,7 +33,7 @@ def discover(
     """
     for template in templates:
         if "{label}" not in template:
-            raise ValueError(f"template {template!r}: expected {{label}} in it")
+            raise UserError(f"template {template!r}: expected {{label}} in it")
     search = _Search(Path(folder), templates)
     search.use_tars()
     search.use_tables(group)

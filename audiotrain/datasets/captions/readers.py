@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from audiotrain.datasets import tables
+from audiotrain.utils.errors import UserError
 from audiotrain.utils.files import parse_json, read_text
 from audiotrain.utils.text import shown
 
@@ -27,12 +28,12 @@ def parse_captions(text: str, name: str) -> tuple[str, ...]:
     try:
         content = parse_json(text)
     except ValueError as error:
-        raise ValueError(f"not JSON: {error}") from None
+        raise UserError(f"not JSON: {error}") from None
     if not isinstance(content, dict):
-        raise ValueError(f"found {text.strip()[:40]!r}, expected an object")
+        raise UserError(f"found {text.strip()[:40]!r}, expected an object")
     key = tables.find_column(content, CAPTION_KEYS)
     if key is None:
-        raise ValueError(f"found no {', '.join(CAPTION_KEYS)}")
+        raise UserError(f"found no {', '.join(CAPTION_KEYS)}")
     return _cell_captions(content[key])
 
 
@@ -42,9 +43,9 @@ def read_captions(path: Path) -> tuple[tuple[str, ...], list[str]]:
     try:
         captions = parse_captions(text, path.name)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+        raise UserError(f"{path}: {error}") from None
     if not captions:
-        raise ValueError(f"{path}: found no caption")
+        raise UserError(f"{path}: found no caption")
     return captions, problems
 
 
@@ -75,7 +76,7 @@ def row_captions(row: tables.Row) -> tuple[str, ...]:
     cells = [row.record[name] for name in caption_columns(row.record)]
     captions = _distinct(caption for cell in cells for caption in _cell_captions(cell))
     if not captions and not row.label:
-        raise ValueError("found no caption")
+        raise UserError("found no caption")
     return captions
 
 
@@ -83,7 +84,7 @@ def _cell_captions(cell: object) -> tuple[str, ...]:
     texts: list[str] = []
     for one in cell if isinstance(cell, list) else [cell]:
         if one is not None and not isinstance(one, str):
-            raise ValueError(f"found caption {str(one)[:40]!r}, expected text")
+            raise UserError(f"found caption {str(one)[:40]!r}, expected text")
         texts += [one] if one else []
     return _distinct(texts)
 

@@ -19,6 +19,7 @@ from audiotrain.features import audio
 from audiotrain.music.chord_classes import CHORD_TYPES, PITCH_NAMES, encode_labels
 from audiotrain.music.chord_labels import UNREADABLE
 from audiotrain.music.segments import Annotation
+from audiotrain.utils.errors import UserError
 from audiotrain.utils.text import count, duration
 
 PAST_SECONDS = 0.5  # a last label longer past the audio's end than this is reported
@@ -122,7 +123,7 @@ def check(corpus: Corpus[Item]) -> Corpus[Item]:
         problems += faults
         items += [] if faults else [item]
     if not items:
-        raise ValueError(
+        raise UserError(
             f"{corpus.folder}: found no audio that can be read, first {problems[-1].text}"
         )
     return replace(corpus, items=items, problems=problems)

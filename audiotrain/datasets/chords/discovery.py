@@ -16,6 +16,7 @@ from audiotrain.datasets.summary import progress
 from audiotrain.features.audio import AUDIO_SUFFIXES
 from audiotrain.music.chord_labels import UNREADABLE
 from audiotrain.music.segments import Segment
+from audiotrain.utils.errors import UserError
 
 LAYOUTS = (
     "x.wav beside x.lab (or .jams, .csv, .txt), audio/x.wav and annotations/x.lab, a table with "
@@ -59,10 +60,10 @@ def discover(
     counts = f"{len(search.audio)} audio, {len(search.midi)} MIDI and {found} label files or tables"
     corpus = search.corpus(counts, LAYOUTS)
     if group is not None and not search.tables:
-        raise ValueError(f"{folder}: found no table with a column {group!r} to group by")
+        raise UserError(f"{folder}: found no table with a column {group!r} to group by")
     paths = [item.annotation for item in corpus.items if isinstance(item.annotation, Path)]
     if selector is not None and not any(p.suffix.lower() in JAMS_SUFFIXES for p in paths):
-        raise ValueError(f"{folder}: found no JAMS file to select annotation {selector!r} of")
+        raise UserError(f"{folder}: found no JAMS file to select annotation {selector!r} of")
     return corpus
 
 

@@ -15,6 +15,7 @@ from audiotrain.datasets.chords import billboard
 from audiotrain.datasets.chords.writers import write
 from audiotrain.datasets.tables import DURATION_COLUMNS, csv_rows
 from audiotrain.music.segments import Annotation, parse_lab
+from audiotrain.utils.errors import UserError
 from audiotrain.utils.files import parse_json, read_text
 from audiotrain.utils.text import shown
 
@@ -39,7 +40,7 @@ def read(
     path = Path(path)
     suffix = path.suffix.lower()
     if suffix not in READ_SUFFIXES:
-        raise ValueError(f"{path}: found suffix {suffix!r}, expected {', '.join(READ_SUFFIXES)}")
+        raise UserError(f"{path}: found suffix {suffix!r}, expected {', '.join(READ_SUFFIXES)}")
     text, problems = read_text(path)
     name = str(path)
     if suffix in (".csv", ".tsv"):
@@ -105,7 +106,7 @@ def _csv_columns(first: list[str], name: str) -> tuple | None:
 
     start, label = find(START_COLUMNS), find(LABEL_COLUMNS)
     if start is None or label is None:
-        raise ValueError(
+        raise UserError(
             f"{name}:1: found columns {shown(', '.join(first))}, expected start, end, chord"
         )
     return start, find(END_COLUMNS), find(DURATION_COLUMNS), label
@@ -141,7 +142,7 @@ def _parse_json(
     try:
         content = parse_json(text)
     except ValueError as error:
-        raise ValueError(f"{name}: not JSON: {error}") from None
+        raise UserError(f"{name}: not JSON: {error}") from None
     if isinstance(content, dict) and isinstance(content.get("annotations"), list):
         return _parse_jams(content["annotations"], name, selector, pop_spellings)
     if isinstance(content, dict) and isinstance(content.get("segments"), list):
@@ -152,7 +153,7 @@ def _parse_json(
             for row in content["segments"]
         ]
         return _from_rows(rows, name, pop_spellings)
-    raise ValueError(f"{name}: found no 'annotations' (JAMS) and no 'segments' (ours)")
+    raise UserError(f"{name}: found no 'annotations' (JAMS) and no 'segments' (ours)")
 
 
 def _parse_jams(
@@ -165,9 +166,7 @@ def _parse_jams(
         if isinstance(annotation, dict) and annotation.get("namespace") in CHORD_NAMESPACES
     ]
     if not chords:
-        raise ValueError(
-            f"{name}: found no annotation of namespace {' or '.join(CHORD_NAMESPACES)}"
-        )
+        raise UserError(f"{name}: found no annotation of namespace {' or '.join(CHORD_NAMESPACES)}")
     data = _select(chords, name, selector).get("data") or []
     if isinstance(data, dict):  # dense: one list a field
         names = ("time", "duration", "value")
@@ -175,7 +174,7 @@ def _parse_jams(
         columns = zip(*(one if isinstance(one, list) else [] for one in fields), strict=False)
         data = [dict(zip(names, row, strict=True)) for row in columns]
     if not isinstance(data, list):
-        raise ValueError(f"{name}: found data {str(data)[:40]!r}, expected observations")
+        raise UserError(f"{name}: found data {str(data)[:40]!r}, expected observations")
     rows: list[tuple] = []
     for row in data:
         try:
@@ -190,14 +189,14 @@ def _select(chords: list[dict], name: str, selector: int | str | None) -> dict:
         matching = [each for each in chords if selector.casefold() in _jams_names(each)]
         if not matching:
             known = sorted(set().union(*map(_jams_names, chords)))
-            raise ValueError(
+            raise UserError(
                 f"{name}: found no chord annotation by {selector!r}, expected 0 to "
                 f"{len(chords) - 1} or one of {', '.join(map(repr, known)) or 'no names'}"
             )
         return matching[0]
     index = int(selector or 0)
     if not 0 <= index < len(chords):
-        raise ValueError(
+        raise UserError(
             f"{name}: found {len(chords)} chord annotations, expected one numbered {index} (from 0)"
         )
     return chords[index]

@@ -21,6 +21,7 @@ from audiotrain.music.chord_classes import UNKNOWN, chord_pitch_classes, decode,
 from audiotrain.music.keys import Key, key_name
 from audiotrain.music.segments import Segment, write_lab
 from audiotrain.utils import files
+from audiotrain.utils.errors import UserError
 
 WRITE_SUFFIXES = (".lab", ".txt", ".jams", ".csv", ".json", ".mid", ".midi", ".chordpro")
 JSON_FORMAT = "audiotrain chords"
@@ -47,14 +48,14 @@ def write(
     path = Path(path)
     suffix = path.suffix.lower()
     if suffix not in WRITE_SUFFIXES:
-        raise ValueError(f"{path}: found suffix {suffix!r}, expected {', '.join(WRITE_SUFFIXES)}")
+        raise UserError(f"{path}: found suffix {suffix!r}, expected {', '.join(WRITE_SUFFIXES)}")
     if confidences is not None and len(confidences) != len(segments):
-        raise ValueError(
+        raise UserError(
             f"{path}: found {len(confidences)} confidences, expected {len(segments)}, one a segment"
         )
     scores = [None] * len(segments) if confidences is None else [float(c) for c in confidences]
     if not all(score is None or math.isfinite(score) for score in scores):
-        raise ValueError(f"{path}: found a confidence that is no number, expected 0 to 1")
+        raise UserError(f"{path}: found a confidence that is no number, expected 0 to 1")
     seconds = float(duration) if duration else max((s.end for s in segments), default=0.0)
     if suffix in (".lab", ".txt"):
         write_lab(path, segments)

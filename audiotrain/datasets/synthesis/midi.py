@@ -5,6 +5,7 @@ import warnings
 from pathlib import Path
 
 from audiotrain.datasets.synthesis.arrangement import Note, Part
+from audiotrain.utils.errors import UserError
 
 _DATA_BYTES = {0xC0: 1, 0xD0: 1}  # of a message by its kind, else 2
 _META, _SET_TEMPO, _SYSTEM = 0xFF, 0x51, 0xF0
@@ -82,7 +83,7 @@ def _refuse_short_chunks(data: bytes) -> None:
     while position + 8 <= len(data):
         position += 8 + int.from_bytes(data[position + 4 : position + 8], "big")
     if position > len(data):
-        raise ValueError(f"cut short: {len(data)} of {position} bytes")
+        raise UserError(f"cut short: {len(data)} of {position} bytes")
 
 
 def read_midi(path: str | Path) -> list[Part]:
@@ -97,7 +98,7 @@ def read_midi(path: str | Path) -> list[Part]:
             midi = pretty_midi.PrettyMIDI(str(path))
     except (*_DAMAGED, mido.KeySignatureError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise ValueError(f"{path}: not readable as MIDI ({reason})") from error
+        raise UserError(f"{path}: not readable as MIDI ({reason})") from error
     return [
         Part(
             instrument.program,

@@ -12,6 +12,7 @@ import numpy as np
 
 from audiotrain.datasets.synthesis import sound_events as events
 from audiotrain.datasets.synthesis.sound_events import Event
+from audiotrain.utils.errors import UserError
 
 RELATIONS = ("then", "while")
 CAPTIONS = 5  # phrasings of a scene
@@ -197,10 +198,10 @@ def compose_clips(
     take 5 dB, and repeated or cut to the longer one's length. `relation` None is one at random.
     """
     if len(clips) != 2:
-        raise ValueError(f"{len(clips)} clips to join, expected 2")
+        raise UserError(f"{len(clips)} clips to join, expected 2")
     relation = str(rng.choice(RELATIONS)) if relation is None else relation
     if relation not in RELATIONS:
-        raise ValueError(f"relation={relation!r}, expected one of {', '.join(RELATIONS)}")
+        raise UserError(f"relation={relation!r}, expected one of {', '.join(RELATIONS)}")
     captions = [_inside(caption) for _, caption in clips]
     if relation == "then":
         gap = round(rng.uniform(*_GAP_SECONDS) * rate)

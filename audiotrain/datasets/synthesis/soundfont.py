@@ -18,6 +18,8 @@ import numpy as np
 import soxr
 from scipy.signal import butter, lfilter
 
+from audiotrain.utils.errors import UserError
+
 LONGEST_NOTE = 12.0  # seconds that a key is held at most
 SILENT_RELEASE = 1.5  # seconds of a release that are played at most
 VOICE_SECONDS = (2.0, 3.0, 5.0, 8.0, LONGEST_NOTE + SILENT_RELEASE)  # lengths kept ready to be cut
@@ -87,18 +89,18 @@ class SoundFont:
         try:
             data = np.memmap(self.path, np.uint8, "r") if self.path.stat().st_size else np.zeros(0)
         except OSError as error:
-            raise ValueError(f"{path}: soundfont can't be read: {error.strerror}") from None
+            raise UserError(f"{path}: soundfont can't be read: {error.strerror}") from None
         if bytes(data[:4]) != b"RIFF" or bytes(data[8:12]) != b"sfbk":
-            raise ValueError(f"{path}: no SoundFont 2 file")
+            raise UserError(f"{path}: no SoundFont 2 file")
         if (wanted := 8 + int(data[4:8].view("<u4")[0])) > len(data):
-            raise ValueError(f"{path}: cut short, {len(data)} of {wanted} bytes")
+            raise UserError(f"{path}: cut short, {len(data)} of {wanted} bytes")
         try:
             chunks = _chunks(data, 12, wanted)
             if b"ifil" in chunks and (version := int(chunks[b"ifil"][0])) != 2:
-                raise ValueError(f"{path}: SoundFont version {version}, expected 2 (.sf2)")
+                raise UserError(f"{path}: SoundFont version {version}, expected 2 (.sf2)")
             self._read({name: chunks[name] for name in CHUNKS})
         except (KeyError, IndexError, struct.error) as error:
-            raise ValueError(f"{path}: SoundFont 2 file is damaged ({error})") from None
+            raise UserError(f"{path}: SoundFont 2 file is damaged ({error})") from None
         self._voice = lru_cache(maxsize=512)(self._make_voice)
 
     def _read(self, chunks: dict[bytes, np.ndarray]) -> None:

@@ -11,6 +11,7 @@ import soundfile as sf
 import soxr
 
 from audiotrain.features.cache import FeatureCache
+from audiotrain.utils.errors import UserError
 
 VERSION = 1  # raise it when the same number gives another clip
 VOICES = ("slt", "rms", "awb", "kal16", "kal")
@@ -43,7 +44,7 @@ def require_flite() -> str:
     """The path of the program. ValueError, one line, where it is not installed."""
     program = shutil.which("flite")
     if program is None:
-        raise ValueError(
+        raise UserError(
             "speech over the music is made by the program flite, which is not installed; "
             "`apt install flite` or `brew install flite` does"
         )

@@ -10,6 +10,7 @@ from audiotrain.config.diff import differences, flat
 from audiotrain.config.words import plain
 from audiotrain.config.yaml_files import current_name, documents
 from audiotrain.train.declarative.config import ALSO, PRESETS
+from audiotrain.utils.errors import UserError
 
 USAGE = "usage: audiotrain config diff A B [--json]   (run folders, or files of settings)"
 
@@ -50,7 +51,7 @@ def read_settings(path: str | Path) -> dict[str, Any]:
             name = ALSO.get(top, top) + dot + rest
             settings[current_name(name) if document.is_old else name] = value
     if problems:
-        raise ValueError("\n".join(problems))
+        raise UserError("\n".join(problems))
     return settings
 
 

@@ -31,7 +31,7 @@ from audiotrain.evaluation.report.run_reader import (
 from audiotrain.evaluation.report.run_table import date, took
 from audiotrain.evaluation.song_page.document import ASSETS as SHARED
 from audiotrain.evaluation.song_page.document import document
-from audiotrain.utils.errors import exit_code
+from audiotrain.utils.errors import UserError, exit_code
 from audiotrain.utils.files import write
 from audiotrain.utils.text import count
 
@@ -84,7 +84,7 @@ def chosen_runs(folders: Sequence[Path]) -> list[Run]:
             inside = [run for run in find_runs(folder) if run.folder.resolve() != folder.resolve()]
             runs += sorted(inside, key=lambda run: run.name)
         if not runs:
-            raise ValueError(f"{folder}: no run in it, expected a run folder or a folder of runs")
+            raise UserError(f"{folder}: no run in it, expected a run folder or a folder of runs")
         for run in runs:
             by_folder.setdefault(run.folder.resolve(), run)
     return distinct(list(by_folder.values()))
@@ -99,9 +99,9 @@ def distinct(runs: Sequence[Run]) -> list[Run]:
 def refuse_other_files(path: Path) -> None:
     """ValueError when `path` holds something that this did not write."""
     if path.is_dir():
-        raise ValueError(f"{path}: a folder, expected the name of a page, such as report.html")
+        raise UserError(f"{path}: a folder, expected the name of a page, such as report.html")
     if path.exists() and SIGN not in path.read_bytes()[:2000].decode("utf-8", "replace"):
-        raise ValueError(f"{path}: holds something else than a report; --output names another")
+        raise UserError(f"{path}: holds something else than a report; --output names another")
 
 
 def page(runs: Sequence[Run], title: str | None = None, sound_bytes: int = 6_000_000) -> str:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from audiotrain.config.diff import flat
 from audiotrain.config.yaml_files import current_name
 from audiotrain.train import checkpoint
+from audiotrain.utils.errors import UserError
 
 MARKS = ("config.yaml", "history.json", "metrics.jsonl", "folds.json")
 WRITTEN = (*MARKS, "metrics.json", "metrics.csv")
@@ -77,7 +78,7 @@ class Run(NamedTuple):
 def find_runs(folder: Path) -> list[Run]:
     """All runs in and below `folder`, newest first. ValueError when there is no such folder."""
     if not folder.is_dir():
-        raise ValueError(f"{folder}: no such folder, expected one that holds runs")
+        raise UserError(f"{folder}: no such folder, expected one that holds runs")
     runs = [read_run(path, _name(path, folder)) for path in _run_folders(folder)]
     return sorted(runs, key=lambda run: run.written, reverse=True)
 

@@ -22,7 +22,7 @@ from audiotrain.evaluation.report.run_reader import (
     is_lower_better,
     written_out,
 )
-from audiotrain.utils.errors import exit_code
+from audiotrain.utils.errors import UserError, exit_code
 from audiotrain.utils.files import csv_text, finite_or_none
 from audiotrain.utils.text import nearest
 
@@ -45,7 +45,7 @@ class RunsSettings:
 
     def __post_init__(self):
         if self.json and self.csv:
-            raise ValueError("--json and --csv: expected one of them")
+            raise UserError("--json and --csv: expected one of them")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = config.load(RunsSettings, argv, prog="audiotrain runs", positional="folder")
         runs = find_runs(settings.folder)
         if not runs:
-            raise ValueError(f"{settings.folder}: no runs in it or below it")
+            raise UserError(f"{settings.folder}: no runs in it or below it")
         if settings.sort is not None:
             runs = sorted_by(runs, settings.sort)
         if settings.json:
@@ -77,7 +77,7 @@ def sorted_by(runs: Sequence[Run], score: str) -> list[Run]:
     values = {run.folder: _find(run, score) for run in runs}
     if all(value is None for value in values.values()):
         known = list(dict.fromkeys(name for run in runs for name in (*run.scores, *headlines(run))))
-        raise ValueError(f"--sort: no run has the score {score!r}{nearest(score, known)}")
+        raise UserError(f"--sort: no run has the score {score!r}{nearest(score, known)}")
     worst = math.inf if is_lower_better(score) else -math.inf
     ordered = {folder: worst if value is None else value for folder, value in values.items()}
     return sorted(runs, key=lambda run: ordered[run.folder], reverse=worst < 0)

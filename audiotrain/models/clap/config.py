@@ -10,6 +10,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import Field
 
 from audiotrain.config.schema import Positive, ShareBelowOne, validated
+from audiotrain.utils.errors import UserError
 
 # What every model here is, and what other values in a config.json would be: another model.
 FIXED_AUDIO = {
@@ -65,25 +66,25 @@ class HTSATConfig:
 
     def __post_init__(self):
         if len(self.depths) != len(self.num_attention_heads):
-            raise ValueError(
+            raise UserError(
                 f"depths={self.depths} and num_attention_heads={self.num_attention_heads}, "
                 "expected as many heads as stages"
             )
         if self.spec_size % self.num_mel_bins or self.num_mel_bins % self.patch_size:
-            raise ValueError(
+            raise UserError(
                 f"spec_size={self.spec_size}, num_mel_bins={self.num_mel_bins}, "
                 f"patch_size={self.patch_size}, expected each to be a multiple of the next"
             )
         smallest, rest = divmod(self.spec_size, self.patch_size << (len(self.depths) - 1))
         if rest or smallest % self.window_size:
             side, halvings = self.spec_size // self.patch_size, len(self.depths) - 1
-            raise ValueError(
+            raise UserError(
                 f"{side} patches a side, halved {halvings} times, "
                 f"expected multiples of window_size={self.window_size}"
             )
         for width, heads in zip(self.widths, self.num_attention_heads, strict=True):
             if width % heads:
-                raise ValueError(
+                raise UserError(
                     f"a stage of width {width} and {heads} heads, expected a multiple of its heads"
                 )
 
@@ -132,9 +133,7 @@ class RoBERTaConfig:
     def __post_init__(self):
         width, heads = self.hidden_size, self.num_attention_heads
         if width % heads:
-            raise ValueError(
-                f"hidden_size={width} is not a multiple of num_attention_heads={heads}"
-            )
+            raise UserError(f"hidden_size={width} is not a multiple of num_attention_heads={heads}")
 
     @property
     def max_tokens(self) -> int:
@@ -181,13 +180,13 @@ class CLAPConfig:
         """
         kind = values.get("model_type", "clap")
         if kind != "clap":
-            raise ValueError(f"{place}: model_type={kind!r}, expected 'clap'")
+            raise UserError(f"{place}: model_type={kind!r}, expected 'clap'")
         audio, text = (_section(values, name, place) for name in ("audio_config", "text_config"))
         sides = {name: _one_side(audio[name]) for name in SQUARES if name in audio}
         audio = {**audio, **sides}
         fusion = audio.get("fusion_type")
         if audio.get("enable_fusion") and fusion not in (None, "aff_2d"):
-            raise ValueError(f"{place}: fusion_type={fusion!r}, expected 'aff_2d'")
+            raise UserError(f"{place}: fusion_type={fusion!r}, expected 'aff_2d'")
         _refuse_other(values, {"projection_hidden_act": "relu"}, place)
         _refuse_other(audio, FIXED_AUDIO, place)
         _refuse_other(text, FIXED_TEXT, place)
@@ -228,7 +227,7 @@ class CLAPConfig:
 def _section(values: Mapping, name: str, place: str) -> Mapping:
     section = values.get(name) or {}
     if not isinstance(section, Mapping):
-        raise ValueError(f"{place}: {name}={section!r:.40}, expected an object")
+        raise UserError(f"{place}: {name}={section!r:.40}, expected an object")
     return section
 
 
@@ -238,7 +237,7 @@ def _made(kind: type[Config], values: Mapping[str, Any], prefix: str) -> Config:
     try:
         return kind(**known)
     except ValueError as error:
-        raise ValueError(prefix + "; ".join(str(error).splitlines())) from None
+        raise UserError(prefix + "; ".join(str(error).splitlines())) from None
 
 
 def _one_side(size):
@@ -250,4 +249,4 @@ def _one_side(size):
 def _refuse_other(values: Mapping, expected: Mapping, place: str) -> None:
     for name, value in expected.items():
         if values.get(name, value) != value:
-            raise ValueError(f"{place}: {name}={values[name]!r}, expected {value!r}")
+            raise UserError(f"{place}: {name}={values[name]!r}, expected {value!r}")

@@ -19,6 +19,7 @@ from audiotrain.config.schema import NonNegative, PositiveInt, validated
 from audiotrain.features.log_mel import LogMelSettings, MelFilters
 from audiotrain.models.clap.config import HTSATConfig
 from audiotrain.utils import files
+from audiotrain.utils.errors import UserError
 
 Truncation = Literal["rand_trunc", "fusion"]
 SETTINGS_FILE = "preprocessor_config.json"
@@ -61,7 +62,7 @@ class ClapFeatureSettings:
 
     def __post_init__(self):
         if self.samples <= self.n_fft // 2:
-            raise ValueError(
+            raise UserError(
                 f"seconds={self.seconds}: {self.samples} samples, expected more than half of "
                 f"n_fft={self.n_fft}"
             )
@@ -106,7 +107,7 @@ class ClapFeatureSettings:
         """ValueError naming `place` when the audio tower takes other inputs."""
         mels, frames, fused = model.num_mel_bins, model.frames, model.enable_fusion
         if self.mels != mels or self.frames > frames or self.fused != fused:
-            raise ValueError(
+            raise UserError(
                 f"{place}: the front end gives {self.frames} frames of {self.mels} mels, fusion "
                 f"{self.fused}; the model takes up to {frames} of {mels}, fusion {fused}"
             )
@@ -122,13 +123,13 @@ class ClapFeatureSettings:
         if path.is_dir():
             names = [name for name in (SETTINGS_FILE, PROCESSOR_FILE) if (path / name).is_file()]
             if not names:
-                raise ValueError(f"{path}: found no {SETTINGS_FILE} and no {PROCESSOR_FILE}")
+                raise UserError(f"{path}: found no {SETTINGS_FILE} and no {PROCESSOR_FILE}")
             path = path / names[0]
         content = files.read_json_object(path)
         content = content.get("feature_extractor", content)
         kind = content.get("feature_extractor_type", "ClapFeatureExtractor")
         if kind != "ClapFeatureExtractor":
-            raise ValueError(f"{path}: found {kind}, expected a ClapFeatureExtractor")
+            raise UserError(f"{path}: found {kind}, expected a ClapFeatureExtractor")
         values = {
             ours: _whole(content.get(name, default)) for ours, (name, default) in _IN_FILE.items()
         }
@@ -136,7 +137,7 @@ class ClapFeatureSettings:
             return cls(**values)
         except ValueError as error:
             named = re.sub(r"(?m)^\w+", lambda ours: _IN_FILE[ours[0]][0], str(error))
-            raise ValueError(f"{path}: {'; '.join(named.splitlines())}") from None
+            raise UserError(f"{path}: {'; '.join(named.splitlines())}") from None
 
     def save(self, folder: str | Path) -> None:
         """Write preprocessor_config.json, which Hugging Face reads too, into a folder. ValueError
@@ -219,7 +220,7 @@ class ClapFeatures:
         _check(audio)
         settings, half = self.settings, self.settings.n_fft // 2
         if len(audio) <= half:
-            raise ValueError(f"{len(audio)} samples cannot be reflected, expected more than {half}")
+            raise UserError(f"{len(audio)} samples cannot be reflected, expected more than {half}")
         padded = np.pad(audio, half, mode="reflect")
         frames = sliding_window_view(padded, settings.n_fft)[:: settings.hop]
         mel = np.empty((len(frames), settings.mels), np.float32)
@@ -262,4 +263,4 @@ def squeeze(mel: np.ndarray, frames: int) -> np.ndarray:
 
 def _check(audio: np.ndarray) -> None:
     if audio.ndim != 1 or not len(audio):
-        raise ValueError(f"audio of shape {audio.shape}, expected (samples,), at least one")
+        raise UserError(f"audio of shape {audio.shape}, expected (samples,), at least one")

@@ -13,6 +13,7 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 
 from audiotrain.utils import files
+from audiotrain.utils.errors import UserError
 
 LENGTH = 77  # tokens of a caption, as CLAP's checkpoints were trained
 PADDING = 128  # vocabularies are padded to a multiple of it at most
@@ -37,12 +38,12 @@ class Tokenizer:
 
     def __init__(self, backend: tokenizers.Tokenizer, length: int = LENGTH, source: str = ""):
         if length < 2:
-            raise ValueError(f"length={length} tokens, expected 2 or more")
+            raise UserError(f"length={length} tokens, expected 2 or more")
         self.length = length
         self.source = source or "tokenizer"
         ids = [backend.token_to_id(token) for token in ("<s>", "<pad>", "</s>")]
         if ids[1] != PAD_ID or None in ids:
-            raise ValueError(
+            raise UserError(
                 f"{self.source}: found ids {ids} of <s>, <pad>, </s>, expected {PAD_ID} for <pad>"
             )
         self.size = 1 + max(backend.get_vocab(with_added_tokens=True).values())
@@ -62,18 +63,18 @@ class Tokenizer:
             try:
                 backend = tokenizers.Tokenizer.from_file(str(path))
             except Exception as error:  # the library raises nothing narrower
-                raise ValueError(f"{path}: not a tokenizer: {error}") from None
+                raise UserError(f"{path}: not a tokenizer: {error}") from None
             return cls(backend, length, str(path))
         vocabulary, merges = folder / VOCABULARY_FILE, folder / MERGES_FILE
         missing = [file.name for file in (vocabulary, merges) if not file.is_file()]
         if missing:
-            raise ValueError(
+            raise UserError(
                 f"{folder}: found no {TOKENIZER_FILE} and no {' and no '.join(missing)}"
             )
         try:
             model = models.BPE.from_file(str(vocabulary), str(merges), unk_token="<unk>")
         except Exception as error:  # the library raises nothing narrower
-            raise ValueError(f"{vocabulary}, {merges.name}: not a vocabulary: {error}") from None
+            raise UserError(f"{vocabulary}, {merges.name}: not a vocabulary: {error}") from None
         return cls(_with_bytes(tokenizers.Tokenizer(model), str(vocabulary)), length, str(folder))
 
     def __call__(self, captions: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -97,7 +98,7 @@ class Tokenizer:
         """ValueError unless a text encoder with that many embeddings knows every id; a warning
         where it knows more than a vocabulary that is padded."""
         if self.size > vocabulary:
-            raise ValueError(
+            raise UserError(
                 f"{self.source}: found {self.size} tokens, but the text encoder has a "
                 f"vocabulary of {vocabulary}: it belongs to another checkpoint"
             )
@@ -141,7 +142,7 @@ def train_bpe(captions: Iterable[str], size: int, length: int = LENGTH) -> Token
     ValueError when `size` does not even hold all bytes.
     """
     if size < SMALLEST_VOCABULARY:
-        raise ValueError(f"vocabulary size {size}, expected {SMALLEST_VOCABULARY} or more")
+        raise UserError(f"vocabulary size {size}, expected {SMALLEST_VOCABULARY} or more")
     backend = tokenizers.Tokenizer(models.BPE(unk_token="<unk>"))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     trainer = trainers.BpeTrainer(
@@ -158,7 +159,7 @@ def _with_bytes(backend: tokenizers.Tokenizer, source: str) -> tokenizers.Tokeni
     """A bare BPE with RoBERTa's way of splitting text into words, and `<s>` and `</s>` around."""
     start, end = backend.token_to_id("<s>"), backend.token_to_id("</s>")
     if start is None or end is None:
-        raise ValueError(f"{source}: found no <s> and </s> among its tokens")
+        raise UserError(f"{source}: found no <s> and </s> among its tokens")
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
     backend.post_processor = processors.RobertaProcessing(

@@ -13,6 +13,7 @@ import mlx.core as mx
 import numpy as np
 
 from audiotrain.utils.arrays import Arrays
+from audiotrain.utils.errors import UserError
 
 # Entries of their files that follow from the config.
 REBUILT = re.compile(r"(relative_position_index|position_ids|token_type_ids|num_batches_tracked)$")
@@ -81,7 +82,7 @@ def read_bin(file: Path) -> Arrays:
     naming the file for anything else, the formats from before PyTorch 1.6 among it.
     """
     if not zipfile.is_zipfile(file):
-        raise ValueError(
+        raise UserError(
             f"{file}: no zip file: damaged, or saved by PyTorch before 1.6; load and save it again "
             "with a newer one"
         )
@@ -94,26 +95,26 @@ def read_bin(file: Path) -> Arrays:
         with zipfile.ZipFile(file) as archive:
             pickles = [name for name in archive.namelist() if name.endswith("/data.pkl")]
             if len(pickles) != 1:
-                raise ValueError(f"{len(pickles)} data.pkl in it, expected 1")
+                raise UserError(f"{len(pickles)} data.pkl in it, expected 1")
             root = pickles[0].removesuffix("data.pkl")
             if f"{root}byteorder" in archive.namelist():
                 order = archive.read(f"{root}byteorder")
                 if order != b"little":
-                    raise ValueError(f"byte order {order!r}, expected little")
+                    raise UserError(f"byte order {order!r}, expected little")
             with archive.open(pickles[0]) as stream:
                 tensors = _TensorsOnly(stream).load()
             if not isinstance(tensors, dict):
-                raise ValueError(f"it holds a {type(tensors).__name__}, expected a dict of tensors")
+                raise UserError(f"it holds a {type(tensors).__name__}, expected a dict of tensors")
             arrays = {name: _array(archive, root, name, t) for name, t in tensors.items()}
     except (*broken, ValueError, EOFError, OSError) as error:
-        raise ValueError(f"{file}: not read: {error}") from None
+        raise UserError(f"{file}: not read: {error}") from None
     mx.eval(arrays)
     return arrays
 
 
 def _array(archive: zipfile.ZipFile, root: str, name: str, tensor: _Tensor) -> mx.array:
     if not isinstance(tensor, _Tensor) or not isinstance(tensor.storage, _Storage):
-        raise ValueError(f"{name!r} is a {type(tensor).__name__}, expected a tensor")
+        raise UserError(f"{name!r} is a {type(tensor).__name__}, expected a tensor")
     half = tensor.storage.dtype == "bfloat16"
     dtype = np.dtype("<u2" if half else tensor.storage.dtype)
     content = archive.read(f"{root}data/{tensor.storage.record}")
@@ -123,9 +124,9 @@ def _array(archive: zipfile.ZipFile, root: str, name: str, tensor: _Tensor) -> m
     )
     whole = all(type(n) is int and n >= 0 for n in (tensor.offset, *tensor.shape, *tensor.strides))
     if not whole or 0 not in tensor.shape and tensor.offset + reach >= len(numbers):
-        raise ValueError(f"{name!r} reaches beyond its {len(numbers)} numbers")
+        raise UserError(f"{name!r} reaches beyond its {len(numbers)} numbers")
     if math.prod(tensor.shape) > len(numbers):  # by a stride of 0: a few bytes would fill memory
-        raise ValueError(f"{name!r} has shape {tensor.shape}, but {len(numbers)} numbers")
+        raise UserError(f"{name!r} has shape {tensor.shape}, but {len(numbers)} numbers")
     strides = [stride * dtype.itemsize for stride in tensor.strides]
     view = np.lib.stride_tricks.as_strided(numbers[tensor.offset :], tensor.shape, strides)
     array = mx.array(np.ascontiguousarray(view).reshape(tensor.shape))

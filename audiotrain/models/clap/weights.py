@@ -17,6 +17,7 @@ import numpy as np
 
 from audiotrain.models.clap.torch_pickle import REBUILT, read_bin
 from audiotrain.utils.arrays import Arrays, arrays_of
+from audiotrain.utils.errors import UserError
 from audiotrain.utils.files import replacing
 from audiotrain.utils.text import listed
 
@@ -105,7 +106,7 @@ def from_hf(weights: Arrays, expected: Arrays, place: str) -> Arrays:
     }
     mismatches = [f"{len(keys)} {kind}: {listed(keys)}" for kind, keys in problems.items() if keys]
     if mismatches:
-        raise ValueError(f"{place} does not fit the model: {'; '.join(mismatches)}")
+        raise UserError(f"{place} does not fit the model: {'; '.join(mismatches)}")
     return {
         ours: weights[name].reshape(expected[ours].shape).astype(expected[ours].dtype)
         for name, ours in names.items()
@@ -125,7 +126,7 @@ def read_weights(folder: Path) -> tuple[Path, Arrays]:
         assert isinstance(arrays, dict)
         mx.eval(arrays)  # lazy otherwise, and the file may be replaced before
     except (RuntimeError, ValueError) as error:
-        raise ValueError(f"{file}: damaged ({error})") from None
+        raise UserError(f"{file}: damaged ({error})") from None
     return file, arrays
 
 
@@ -148,7 +149,7 @@ def _weights_file(folder: Path) -> Path:
     for name in (SAFETENSORS, BIN):
         if (folder / name).is_file():
             return folder / name
-    raise ValueError(f"{folder}: neither {SAFETENSORS} nor {BIN} in it")
+    raise UserError(f"{folder}: neither {SAFETENSORS} nor {BIN} in it")
 
 
 def write_folder(folder: Path, config: Mapping, arrays: Arrays, source: Path | None) -> None:
@@ -170,10 +171,10 @@ def write_folder(folder: Path, config: Mapping, arrays: Arrays, source: Path | N
                 partial.write_bytes(content)
     except (OSError, RuntimeError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise ValueError(f"{folder}: cannot write the model ({reason})") from None
+        raise UserError(f"{folder}: cannot write the model ({reason})") from None
 
 
-class HubError(ValueError):
+class HubError(UserError):
     """A model that is neither a folder nor in the hub's cache, and cannot be fetched; one line."""
 
 
@@ -187,7 +188,7 @@ def pretrained_folder(name: str | Path) -> Path:
     if folder.is_dir():
         return folder
     if not is_hub_id(name):
-        raise ValueError(f"{name}: no such folder, and no hub id such as {RELEASED}")
+        raise UserError(f"{name}: no such folder, and no hub id such as {RELEASED}")
     return cached_folder(str(name)) or _fetch(str(name))
 
 

@@ -37,6 +37,7 @@ from audiotrain.train.optimizers import CycledAdamW
 from audiotrain.train.protocols import DatasetProtocol, is_dataset
 from audiotrain.train.schedulers import OneCycleLRScheduler, WarmupCosineScheduler
 from audiotrain.train.trainer import Trainer
+from audiotrain.utils.errors import UserError
 from audiotrain.utils.files import write_json
 
 HISTORY = """
@@ -111,7 +112,7 @@ class ChordModule(TrainModule):
     def configure_optimizers(self) -> OptimizerConfig:
         config, batches = self._config, self.trainer.num_training_batches
         if batches is None:
-            raise ValueError("train_loader has no length, expected one with len()")
+            raise UserError("train_loader has no length, expected one with len()")
         steps = -(-batches // config.gradient_accumulation_steps)  # of an epoch
         peak, warmup = config.learning_rate, config.warmup_epochs
         epochs = max(config.num_epochs, warmup + 1)  # a shorter run ends while the rate rises
@@ -139,7 +140,7 @@ class LabelCheck(Callback):
         for head, classes in module.classes.items():
             largest = int(np.asarray(batch[1][head]).max())
             if largest >= classes:
-                raise ValueError(
+                raise UserError(
                     f"{place}: {head} {largest}, expected 0 to {classes - 1}, or below 0 to ignore"
                 )
 
@@ -228,7 +229,7 @@ class ChordTrainer:
         finally:
             trainer.arguments = whole
         if trainer.current_epoch == done:
-            raise ValueError(
+            raise UserError(
                 f"train_epoch: training was stopped early at epoch {done} by "
                 f"patience={self.config.patience}"
             )
@@ -285,7 +286,7 @@ def _device(name: str) -> mx.Device | mx.DeviceType:
     if name == "cpu":
         return mx.cpu
     if not mx.is_available(mx.gpu):
-        raise ValueError(f"device={name!r}, but MLX has no GPU here, expected 'auto' or 'cpu'")
+        raise UserError(f"device={name!r}, but MLX has no GPU here, expected 'auto' or 'cpu'")
     return mx.gpu
 
 

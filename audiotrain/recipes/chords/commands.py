@@ -50,6 +50,7 @@ from audiotrain.recipes.chords.songs import FeatureSettings, SongLibrary, discov
 from audiotrain.recipes.common import checkpoints, cli, exported, run, split
 from audiotrain.recipes.common.cli import Command
 from audiotrain.recipes.common.ensemble import EnsembleSpec
+from audiotrain.utils.errors import UserError
 from audiotrain.utils.process_pool import map_in_processes
 from audiotrain.utils.progress import progress
 from audiotrain.utils.text import clock
@@ -159,7 +160,7 @@ def predict(settings: PredictSettings) -> list[Path]:
     indexes = pages.close()
     written += indexes
     if not written:
-        raise ValueError(split.none_readable(problems, "files"))
+        raise UserError(split.none_readable(problems, "files"))
     split.print_left_out(problems, len(targets), "files")
     for index in indexes:
         print(f"all songs: {index}")
@@ -211,7 +212,7 @@ def results(settings: PredictSettings) -> dict[Path, list[Path]]:
     """The files to write for each recording. ValueError when one would replace another, or
     `output` is a file."""
     if settings.output is not None and settings.output.is_file():
-        raise ValueError(f"--output {settings.output}: is a file, expected a folder")
+        raise UserError(f"--output {settings.output}: is a file, expected a folder")
     targets: dict[Path, list[Path]] = {}
     sources: dict[Path, Path] = {}
     for clip in (clip for path in settings.audio for clip in recordings(path, [])):
@@ -221,14 +222,14 @@ def results(settings: PredictSettings) -> dict[Path, list[Path]]:
         targets[source] = [target.with_suffix(f".{suffix}") for suffix in settings.formats]
         for path in targets[source]:
             if sources.setdefault(path, source) != source:
-                raise ValueError(
+                raise UserError(
                     f"{path}: would be written for both {sources[path]} and {source}; predict one "
                     "of them, or each to an --output of its own"
                 )
     pages = pages_of(targets)
     index = index_of(pages, settings.output)
     if index is not None and index in sources:
-        raise ValueError(
+        raise UserError(
             f"{index}: would be both the page of {sources[index]} and the list of all songs; "
             "rename that recording, or predict it alone"
         )
@@ -236,7 +237,7 @@ def results(settings: PredictSettings) -> dict[Path, list[Path]]:
     existing = [path for path in (*sources, *filter(None, [index]), *beside) if path.exists()]
     if existing and not settings.overwrite:
         count = f"and {len(existing) - 1} more exist" if len(existing) > 1 else "exists"
-        raise ValueError(
+        raise UserError(
             f"{existing[0]} {count} already: --overwrite replaces, --output FOLDER writes elsewhere"
         )
     return targets

@@ -23,6 +23,7 @@ from audiotrain.train.crossval import (
     refuse_too_many_folds,
 )
 from audiotrain.train.distributed import ranks as distributed
+from audiotrain.utils.errors import UserError
 
 SHOWN = (*chord_report.SHOWN, "argmax_majmin", "argmax_mirex", "argmax_seg", "chord_acc")
 
@@ -100,7 +101,7 @@ def split_of(
     rest_groups = [groups[row] for row in rest]
     count = len(set(rest_groups))
     if count < 2:
-        raise ValueError(
+        raise UserError(
             f"fold {k}: {count} group of songs left to train on, expected 2 or more, "
             f"one to validate on; there are {len(set(groups))} in all"
         )

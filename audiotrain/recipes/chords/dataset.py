@@ -11,6 +11,7 @@ from audiotrain.features import augment
 from audiotrain.music import chord_classes
 from audiotrain.recipes.chords.songs import SILENCE, FeatureSettings, Song
 from audiotrain.train.data.loader import Dataset
+from audiotrain.utils.errors import UserError
 
 ISOLATED = 0.2  # share of varied training windows that are a short clip in silence
 
@@ -32,7 +33,7 @@ class Windows(Dataset):
         plain: float = 0.0,
     ):
         if not songs:
-            raise ValueError("no songs to train on")
+            raise UserError("no songs to train on")
         self.songs, self.frames, self.settings = songs, frames, settings
         self.plain = plain
         lengths = np.array([len(renderings[0].features) for renderings in songs])

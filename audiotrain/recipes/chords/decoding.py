@@ -22,6 +22,7 @@ from scipy.special import logsumexp
 
 from audiotrain.music.chord_classes import HEAD_SIZES, IGNORE
 from audiotrain.music.chord_classes import decode as label_of
+from audiotrain.utils.errors import UserError
 
 BLOCK = 1024  # frames that Viterbi decides at once; it looks AHEAD further frames before it does
 AHEAD = 128
@@ -172,7 +173,7 @@ def decode_stream(
         yield from ((piece, argmax(piece)) for piece in pieces)
         return
     if cost < 0:
-        raise ValueError(f"switching cost {cost}, expected 0 or more")
+        raise UserError(f"switching cost {cost}, expected 0 or more")
     waiting, before = np.zeros((0, WIDTH), np.float32), None
     for piece in itertools.chain(pieces, [None]):
         if piece is not None:

@@ -24,6 +24,7 @@ from audiotrain.recipes.common.checkpoints import best_checkpoint, locate, resol
 from audiotrain.recipes.common.ensemble import EnsembleSpec, are_cross_validations, refuse_used
 from audiotrain.recipes.common.split import SPLIT, read_split
 from audiotrain.train import checkpoint, crossval, ensembling, weight_averaging
+from audiotrain.utils.errors import UserError
 from audiotrain.utils.progress import progress
 from audiotrain.utils.text import count
 
@@ -76,7 +77,7 @@ class Ensemble(FrameRecognizer):
         for name, member in zip(names, members, strict=True):
             for key, value in _input_settings(member).items():
                 if value != expected[key]:
-                    raise ValueError(
+                    raise UserError(
                         f"{name}: {key} is {value}, expected {expected[key]} as in {names[0]}: "
                         "members of an ensemble take the same input"
                     )
@@ -163,7 +164,7 @@ def soup(settings: EnsembleSettings, spec: EnsembleSpec) -> Path:
     architectures = [(one.model.trunk.settings, one.settings, one.window) for one in members]
     for run, architecture in zip(runs, architectures, strict=True):
         if architecture != architectures[0]:
-            raise ValueError(f"{run}: another architecture or features than {runs[0]}: no soup")
+            raise UserError(f"{run}: another architecture or features than {runs[0]}: no soup")
     arrays = weight_averaging.soup(folders, spec.run_weights)
     best = settings.output / "checkpoints" / "best"
     checkpoint.save(best, {"model": arrays}, {"config": checkpoint.load_meta(folders[0])["config"]})
@@ -250,7 +251,7 @@ def same_folds(paths: Sequence[Path]) -> bool:
     first, *others = (crossval.read_folds(path) for path in paths)
     for path, folds in zip(paths[1:], others, strict=True):
         if folds != first:
-            raise ValueError(
+            raise UserError(
                 f"{path}: {_count(folds)}, others than the {_count(first)} of {paths[0]}; "
                 "expected cross-validations of the same folds, or --weights"
             )
@@ -267,7 +268,7 @@ def out_of_fold_predictions(paths: Sequence[Path]) -> Iterator[Predictions]:
     for songs in zip(*(read_posteriors(path) for path in paths), strict=True):
         shapes = {heads.shape for _, heads, _ in songs}
         if len(shapes) > 1:
-            raise ValueError(
+            raise UserError(
                 f"{songs[0][0]}: {' and '.join(str(shape[0]) for shape in sorted(shapes))} frames, "
                 "expected the same features in all cross-validations"
             )
@@ -279,7 +280,7 @@ def validation_songs(settings: EnsembleSettings, runs: Sequence[Path]) -> list[S
     `settings.output`. ValueError when there are none."""
     for run in runs:
         if not (run / SPLIT).is_file():
-            raise ValueError(
+            raise UserError(
                 f"{run}: no {SPLIT}, as of composed songs alone: no songs that all runs validated "
                 "on; or give --weights"
             )
@@ -287,7 +288,7 @@ def validation_songs(settings: EnsembleSettings, runs: Sequence[Path]) -> list[S
     trained = config.load(TrainSettings, ["--config", str(runs[0] / "config.yaml")])
     data = settings.data or trained.data
     if data is None or not names:
-        raise ValueError(
+        raise UserError(
             f"{len(names)} songs that all {len(runs)} runs validated on, expected some in --data; "
             "or give --weights"
         )
@@ -296,5 +297,5 @@ def validation_songs(settings: EnsembleSettings, runs: Sequence[Path]) -> list[S
     items = [item for item in corpus.items if item.id in names]
     library = SongLibrary(trained.features, settings.cache.expanduser(), trained.seed)
     if not items:
-        raise ValueError(f"{data}: none of the {len(names)} songs that all runs validated on")
+        raise UserError(f"{data}: none of the {len(names)} songs that all runs validated on")
     return load_songs(library, items, log)

@@ -26,6 +26,7 @@ from audiotrain.recipes.common.run import RECIPES, RESUME_MAY_CHANGE
 from audiotrain.recipes.common.split import SPLIT, pretrained_of, read_split
 from audiotrain.train import checkpoint
 from audiotrain.utils.arrays import arrays_of
+from audiotrain.utils.errors import UserError
 from audiotrain.utils.files import read_json_object
 
 PRESETS = RECIPES / "chords" / "presets"
@@ -40,7 +41,7 @@ def export(settings: ExportSettings) -> Path:
     paths = checkpoints.report_model(settings.checkpoint, "chords")
     runs = [run for one in checkpoints.resolve(paths, "chords") for run in one]
     if len(runs) > 1:
-        raise ValueError(
+        raise UserError(
             f"--checkpoint {paths[0]}: {len(runs)} models, expected one run; "
             "`ensemble --join soup` makes one of several"
         )
@@ -175,7 +176,7 @@ def read_card(path: Path | None) -> string.Template:
     try:
         return string.Template(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"--card {path}: cannot be read: {error}") from None
+        raise UserError(f"--card {path}: cannot be read: {error}") from None
 
 
 def slots(content: Mapping[str, Any]) -> dict[str, str]:

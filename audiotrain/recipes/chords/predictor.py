@@ -38,6 +38,7 @@ from audiotrain.recipes.common.checkpoints import (
     shipped,
 )
 from audiotrain.train import checkpoint
+from audiotrain.utils.errors import UserError
 from audiotrain.utils.files import parse_json, write_json
 
 WINDOWS_AT_ONCE, LONGEST_WINDOW = 16, 1 << 14
@@ -250,9 +251,9 @@ class Recognizer(FrameRecognizer):
     ):
         patch = model.trunk.settings.patch
         if window < 2 or window % 2 or window % patch:
-            raise ValueError(f"window={window}, expected an even number that patch={patch} divides")
+            raise UserError(f"window={window}, expected an even number that patch={patch} divides")
         if window > LONGEST_WINDOW:
-            raise ValueError(f"window={window}, expected up to {LONGEST_WINDOW} frames")
+            raise UserError(f"window={window}, expected up to {LONGEST_WINDOW} frames")
         self.model, self.settings, self.window = model, settings, window
         self.switching_cost, self.type_offsets = switching_cost, type_offsets
         model.eval()
@@ -291,7 +292,7 @@ class Recognizer(FrameRecognizer):
         description = exported.read_description(folder, "chords")
         with of_this_version(f"{folder / exported.DESCRIPTION}: the model"):
             if description["vocabulary"] != vocabulary():
-                raise ValueError("another vocabulary")
+                raise UserError("another vocabulary")
             recognizer = cls._untrained(description)
             recognizer._decode_by(decoding_options(description["decoding"]))
         exported.load_weights(recognizer.model, folder, description)
@@ -326,7 +327,7 @@ def refuse_large(model: ChordModelSettings, settings: FeatureSettings) -> None:
     for name, size in (sizes | {"bins": settings.bins}).items():
         most = MOST_BLOCKS if name in ("blocks", "pools") else LARGEST_SIZE
         if size > most:
-            raise ValueError(f"{name}={size}, expected up to {most}")
+            raise UserError(f"{name}={size}, expected up to {most}")
 
 
 def to_prediction(
@@ -387,14 +388,14 @@ def decoding_options(content: Mapping[str, Any]) -> dict[str, Any]:
     anything else."""
     cost = float(content["switching_cost"])
     if not 0 <= cost <= LARGEST_COST:
-        raise ValueError(f"switching_cost {cost}, expected 0 to {LARGEST_COST:g}")
+        raise UserError(f"switching_cost {cost}, expected 0 to {LARGEST_COST:g}")
     options: dict[str, Any] = {"switching_cost": cost}
     if "type_offsets" in content:
         offsets = np.array(content["type_offsets"], np.float64)
         if offsets.shape != (HEAD_SIZES[0],):
-            raise ValueError(f"type_offsets of shape {offsets.shape}")
+            raise UserError(f"type_offsets of shape {offsets.shape}")
         if not (np.abs(offsets) <= LARGEST_OFFSET).all():  # nor NaN
-            raise ValueError(f"type_offsets beyond {LARGEST_OFFSET:g}")
+            raise UserError(f"type_offsets beyond {LARGEST_OFFSET:g}")
         options["type_offsets"] = offsets.astype(np.float32)
     return options
 
@@ -409,6 +410,6 @@ def read_decoding(path: Path) -> dict[str, Any]:
     try:
         return decoding_options(parse_json(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError, ArithmeticError) as error:
-        raise ValueError(
+        raise UserError(
             f"{path}: expected a switching_cost, and {HEAD_SIZES[0]} type_offsets or none ({error})"
         ) from None

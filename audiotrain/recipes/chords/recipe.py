@@ -36,6 +36,7 @@ from audiotrain.recipes.chords.training import ChordTraining, count_types, type_
 from audiotrain.recipes.common import checkpoints, exported, split
 from audiotrain.recipes.common.recipe import Experiment, Recipe
 from audiotrain.train.distributed import ranks as distributed
+from audiotrain.utils.errors import UserError
 
 STEPS = 700  # without data
 Songs = list[list[Song]]  # each song in its renderings
@@ -180,7 +181,7 @@ def with_pretrained(settings: Settings) -> Settings:
     """The settings with the features and the model of `pretrained`. ValueError, a line each, for
     others that were set beside it, and for settings of a new run that would do nothing."""
     if not settings.resume and (lines := list(settings.without_effect())):
-        raise ValueError("\n".join(lines))
+        raise UserError("\n".join(lines))
     if settings.export:
         read_card(settings.card)  # refused before training, not after it
     if settings.pretrained is None:
@@ -190,7 +191,7 @@ def with_pretrained(settings: Settings) -> Settings:
     features, model = known.settings, known.model.trunk.settings
     for name, value in (("features", features), ("model", model)):
         if getattr(settings, name) not in (getattr(default, name), value):
-            raise ValueError(
+            raise UserError(
                 f"--{name}…: other than in {settings.pretrained}, expected no such setting, since "
                 "--pretrained has its own"
             )
@@ -216,7 +217,7 @@ def start_of(pretrained: Path, expected: str | None) -> tuple[Path, str | None]:
     if expected is not None and not pretrained.exists() and pretrained not in checkpoints.WORDS:
         with contextlib.suppress(ValueError):
             return start_of(Path(checkpoints.SHIPPED), expected)
-        raise ValueError(
+        raise UserError(
             f"{flag} {pretrained}: no such folder; expected an exported model whose weights have "
             f"sha256 {expected} (pretrained_sha256)"
         )
@@ -226,7 +227,7 @@ def start_of(pretrained: Path, expected: str | None) -> tuple[Path, str | None]:
     if exported.is_exported(run):
         sha256 = exported.weights_sha256(run, exported.read_description(run, "chords"))
     if expected not in (None, sha256):
-        raise ValueError(
+        raise UserError(
             f"{flag} {pretrained}: weights with sha256 {sha256}, expected {expected} as in "
             "pretrained_sha256; --pretrained-sha256 none takes these"
         )

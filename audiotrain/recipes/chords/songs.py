@@ -33,6 +33,7 @@ from audiotrain.music.segments import Segment, segments_to_frames
 from audiotrain.recipes.common.preparation import prepare
 from audiotrain.recipes.common.split import keep_readable
 from audiotrain.train.distributed.ranks import SingleProcess
+from audiotrain.utils.errors import UserError
 
 FLOOR = 1e-4  # added to magnitudes before the logarithm
 ONSETS = 2  # raise it when onset strengths change
@@ -152,9 +153,9 @@ class SongLibrary:
     ) -> tuple[np.ndarray, np.ndarray]:
         """The features and onset strengths of a `song`."""
         if item.audio is None:
-            raise ValueError(f"{item.id}: labels without audio")
+            raise UserError(f"{item.id}: labels without audio")
         if not item.audio.is_file():
-            raise ValueError(f"{item.audio}: no such file")
+            raise UserError(f"{item.audio}: no such file")
         key: dict[str, Any] = {}
         if item.midi:
             seed = self.synthesizer.seed if rendering else 0  # as written, nothing is random
@@ -250,7 +251,7 @@ class SongLibrary:
         audio = self.synthesizer.play_midi(item.audio, item.id, rendering)
         rate = self.settings.rate
         if item.start >= len(audio) / rate:
-            raise ValueError(
+            raise UserError(
                 f"{item.audio}: span starts at {item.start:g} s, but the MIDI ends at "
                 f"{len(audio) / rate:.3f} s"
             )
@@ -437,7 +438,7 @@ def discover(
     print(chords_corpus.report(corpus, log), flush=True)
     if not any(item.audio is not None for item in corpus.items):
         songs = len(corpus.items)
-        raise ValueError(f"{corpus.folder}: labels of {songs} songs but no audio to train on")
+        raise UserError(f"{corpus.folder}: labels of {songs} songs but no audio to train on")
     return corpus
 
 

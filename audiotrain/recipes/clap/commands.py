@@ -57,6 +57,7 @@ from audiotrain.recipes.clap.sound_library import Match, SoundLibrary, nearest, 
 from audiotrain.recipes.common import checkpoints, cli, run, split
 from audiotrain.recipes.common.cli import Command
 from audiotrain.train.run_folder import evaluation_name, refuse_results
+from audiotrain.utils.errors import UserError
 from audiotrain.utils.files import refuse_existing, write_json
 from audiotrain.utils.text import clock, count
 
@@ -216,7 +217,7 @@ def matches(settings: SearchSettings) -> list[Match]:
     index = Index.read(settings.index)
     embedder = load_embedder(settings, index_checkpoint(index, settings))
     if index.model != embedder.digest:
-        raise ValueError(
+        raise UserError(
             f"--index {settings.index}: made by {index.checkpoint or 'a model'} with weights of "
             f"digest {index.model}, but those of {embedder.checkpoint} have {embedder.digest}: "
             "--checkpoint names its model, or embed again"
@@ -232,9 +233,9 @@ def index_checkpoint(index: Index, settings: SearchSettings) -> str:
     name = settings.checkpoint or index.checkpoint
     place = f"--index {settings.index}: "
     if not name:
-        raise ValueError(f"{place}does not say which model made it: --checkpoint names it")
+        raise UserError(f"{place}does not say which model made it: --checkpoint names it")
     if settings.checkpoint is None and not is_hub_id(name) and not (Path(name) / CONFIG).is_file():
-        raise ValueError(
+        raise UserError(
             f"{place}made by {name}, where there is no model any more: --checkpoint names where "
             "it is, or embed again"
         )
@@ -297,14 +298,14 @@ def read_labels(labels: Sequence[str]) -> list[str]:
         try:
             words = Path(labels[0]).read_text("utf-8-sig").splitlines()
         except OSError as error:
-            raise ValueError(f"{source}: can't be read: {error.strerror}") from None
+            raise UserError(f"{source}: can't be read: {error.strerror}") from None
         except UnicodeDecodeError as error:
-            raise ValueError(f"{source}: not UTF-8 text (byte {error.start})") from None
+            raise UserError(f"{source}: not UTF-8 text (byte {error.start})") from None
     else:
         words = ",".join(labels).split(",")
     names = list(dict.fromkeys(" ".join(word.split()) for word in words if word.strip()))
     if len(names) < 2:
-        raise ValueError(f"{source}: found {', '.join(names) or 'none'}, expected two or more")
+        raise UserError(f"{source}: found {', '.join(names) or 'none'}, expected two or more")
     return names
 
 
@@ -340,7 +341,7 @@ def load_embedder(settings: UseSettings, checkpoint: str | None = None) -> Embed
     try:
         return Embedder.from_folder(name, settings.batch_size, settings.workers)
     except HubError as error:
-        raise ValueError(
+        raise UserError(
             f"{error}, or name a model: --checkpoint {checkpoints.LATEST} or --checkpoint FOLDER"
         ) from None
 

@@ -17,6 +17,7 @@ from audiotrain.recipes.clap.embedder import Embedder
 from audiotrain.recipes.clap.scoring import embed_prompts, labelled
 from audiotrain.recipes.clap.settings import CvSettings
 from audiotrain.train import crossval
+from audiotrain.utils.errors import UserError
 
 
 def cross_validate(
@@ -29,7 +30,7 @@ def cross_validate(
     """
     names = sorted({clip.label for clip in clips if clip.label})
     if len(names) < 2:
-        raise ValueError(f"{settings.data}: {len(names)} classes, expected two labels or more")
+        raise UserError(f"{settings.data}: {len(names)} classes, expected two labels or more")
     make_folds(settings, clips)  # refused before the clips are embedded
     embedded = embedder.embed(clips, "embedding clips", settings.strict)
     clips, known = embedded.clips, labelled(embedded, names)
@@ -53,7 +54,7 @@ def cross_validate(
         probe = linear_probe.tune_probe(training, None, len(names))
         if probe is None:
             count = len(training.targets)
-            raise ValueError(f"fold {k}: its {count} training clips are of one class, expected two")
+            raise UserError(f"fold {k}: its {count} training clips are of one class, expected two")
         scores["linear_probe"][tested] = probe(known.embeddings[tested])
         targets = known.targets[tested]
         predictions = {method: values[tested] for method, values in scores.items()}

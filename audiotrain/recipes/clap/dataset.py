@@ -27,6 +27,7 @@ from audiotrain.train.data.collate import default_collate
 from audiotrain.train.data.datasets import ArrayDataset
 from audiotrain.train.data.loader import DataLoader, Dataset
 from audiotrain.train.distributed.ranks import SingleProcess
+from audiotrain.utils.errors import UserError
 
 BLEND_RANGE = 8.0  # dB by which one of two blended clips is louder, at most
 TOKEN_STEP = 16  # captions of a batch are padded to a multiple of it
@@ -59,7 +60,7 @@ class ClipAugmentation:
 
     def __post_init__(self):
         if self.mix + self.join > 1:
-            raise ValueError(f"mix={self.mix} and join={self.join}, expected at most 1 together")
+            raise UserError(f"mix={self.mix} and join={self.join}, expected at most 1 together")
 
     @property
     def changes_mels(self) -> bool:
@@ -104,7 +105,7 @@ class CaptionedClips(Dataset):
 
     def __post_init__(self):
         if not self.clips:
-            raise ValueError("no captioned clips")
+            raise UserError("no captioned clips")
 
     def __len__(self) -> int:
         return len(self.clips)

@@ -38,6 +38,7 @@ from audiotrain.recipes.common.split import none_readable
 from audiotrain.train import checkpoint
 from audiotrain.utils.arrays import l2_normalize
 from audiotrain.utils.cores import available_cores
+from audiotrain.utils.errors import UserError
 from audiotrain.utils.progress import progress
 
 MODEL = "model"  # folder in a run, with its best weights
@@ -111,7 +112,7 @@ class Embedder:
         workers = available_cores() if workers is None else workers
         for setting, value in (("batch_size", batch_size), ("workers", workers)):
             if value < 1:
-                raise ValueError(f"{setting}={value}, expected 1 or more")
+                raise UserError(f"{setting}={value}, expected 1 or more")
         self.batch_size, self._captions = even_batch(batch_size), even_batch(CAPTIONS)
         self.model, self.tokenizer, self.features = model.eval(), tokenizer, features
         self.name, self.checkpoint, self.workers = name, "", workers
@@ -179,7 +180,7 @@ class Embedder:
         cannot, and for an embedding that is not finite."""
         all_clips = [as_clip(clip) for clip in clips]
         if not all_clips:
-            raise ValueError(f"{what}: no clips")
+            raise UserError(f"{what}: no clips")
         results: dict[int, Spans | AudioError] = {}
         for number, result in self.spans(all_clips, what):
             if strict and isinstance(result, AudioError):
@@ -189,7 +190,7 @@ class Embedder:
         problems = [str(result) for _, result in in_order if isinstance(result, AudioError)]
         read = [(clip, result) for clip, result in in_order if isinstance(result, Spans)]
         if not read:
-            raise ValueError(none_readable(problems, "recordings"))
+            raise UserError(none_readable(problems, "recordings"))
         return EmbeddedClips([clip for clip, _ in read], [spans for _, spans in read], problems)
 
     def spans(self, clips: Sequence[Clip], what: str) -> Iterator[tuple[int, Spans | AudioError]]:
@@ -206,7 +207,7 @@ class Embedder:
                 if window is not None:
                     row = next(rows)
                     if not np.isfinite(row).all():
-                        raise ValueError(
+                        raise UserError(
                             f"{self.name}: the embedding of {clips[number].id} is not finite"
                         )
                     done[number].append((row, window.start, window.end))
@@ -236,7 +237,7 @@ class Embedder:
         """
         for number, caption in enumerate(captions):
             if not caption.strip():
-                raise ValueError(f"caption {number + 1} of {len(captions)} is empty, expected text")
+                raise UserError(f"caption {number + 1} of {len(captions)} is empty, expected text")
         ids, mask = self.tokenizer(captions)
         lengths = -(-mask.sum(axis=1) // TOKEN_STEP) * TOKEN_STEP
         lengths = np.minimum(lengths, ids.shape[1])
@@ -253,7 +254,7 @@ class Embedder:
                     embeddings[rows] = np.array(self._embed_text(*tokens))[: len(rows)]
                     bar.update(len(rows))
         if not np.isfinite(embeddings).all():
-            raise ValueError(f"{self.name}: gives embeddings of text that are not finite")
+            raise UserError(f"{self.name}: gives embeddings of text that are not finite")
         return embeddings
 
     def _batch(self, mels: list[np.ndarray]) -> np.ndarray:
@@ -274,13 +275,13 @@ def model_folder(name: str | Path, setting: str = "--checkpoint") -> Path:
         return runs[-1].parent
     if checkpoint.exists(folder / "checkpoints" / "best"):
         if (recipe := recipe_of(folder)) not in ("clap", None):
-            raise ValueError(f"{setting} {name}: a run of {recipe}, expected one of clap")
-        raise ValueError(
+            raise UserError(f"{setting} {name}: a run of {recipe}, expected one of clap")
+        raise UserError(
             f"{setting} {name}: a run that was stopped, without a model yet: --output {name} "
             f"--resume finishes it, `export --checkpoint {name} --output FOLDER` writes its best"
         )
     if folder.is_dir() or "/" not in str(name):
-        raise ValueError(
+        raise UserError(
             f"{setting} {name}: found no {CONFIG} of a model and no trained run there; "
             "`python -m audiotrain.recipes.clap` trains one"
         )

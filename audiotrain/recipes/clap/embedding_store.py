@@ -23,6 +23,7 @@ from audiotrain.datasets.items import Clip
 from audiotrain.features.audio import PLATFORM_SUFFIXES, AudioError, TarMember
 from audiotrain.recipes.clap.embedder import EmbeddedClips, Embedder, Spans
 from audiotrain.recipes.common.split import none_readable
+from audiotrain.utils.errors import UserError
 from audiotrain.utils.text import count, shown
 
 FILE = "embeddings.sqlite"
@@ -89,7 +90,7 @@ class EmbeddingStore:
                 raise AudioError(line)
             problems.append(line)
         if not found:
-            raise ValueError(none_readable(problems, "recordings"))
+            raise UserError(none_readable(problems, "recordings"))
         return found, problems
 
     def spans(self, key: str) -> Spans:
@@ -203,13 +204,13 @@ class EmbeddingStore:
         try:
             yield
         except OSError as error:
-            raise ValueError(f"cache {self.path}: {error.strerror or error}") from None
+            raise UserError(f"cache {self.path}: {error.strerror or error}") from None
         except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
             is_damaged = "decode" in str(error) or not isinstance(error, sqlite3.OperationalError)
             advice = "delete it, and it is made again"
             if not is_damaged:
                 advice = "--cache names another folder"
-            raise ValueError(f"cache {self.path}: {shown(str(error))}; {advice}") from None
+            raise UserError(f"cache {self.path}: {shown(str(error))}; {advice}") from None
 
 
 def _decoder() -> str:

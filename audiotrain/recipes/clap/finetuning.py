@@ -18,6 +18,7 @@ from audiotrain.train.optimizers import (
     parameter_groups,
 )
 from audiotrain.utils.arrays import arrays_of
+from audiotrain.utils.errors import UserError
 
 Mode = Literal["full", "projection", "audio", "text", "lora", "last-n"]
 
@@ -68,7 +69,7 @@ def choose_trained(clap: CLAP, mode: Mode, last: int, lora: LoraSettings) -> Non
     elif mode == "last-n":
         for kind, layers in tower_layers(clap).items():
             if last >= len(layers):
-                raise ValueError(
+                raise UserError(
                     f"last={last}, expected at most {len(layers) - 1}, the {kind} tower's blocks"
                 )
             parts = dict(clap[f"{kind}_encoder"].named_modules())

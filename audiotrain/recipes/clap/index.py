@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from audiotrain.recipes.clap.embedder import EmbeddedClips, Embedder, Spans
+from audiotrain.utils.errors import UserError
 from audiotrain.utils.files import parse_json, write
 from audiotrain.utils.text import shown
 
@@ -83,13 +84,13 @@ class Index:
             shapes = {name: getattr(index, name).shape for name in ("clip", "start", "end")}
             whole = index.embeddings.ndim == 2 and rows and set(shapes.values()) == {(rows,)}
             if not whole or not 0 <= index.clip.min() <= index.clip.max() < len(index.ids):
-                raise ValueError(f"{index.embeddings.shape} embeddings for {shapes}")
+                raise UserError(f"{index.embeddings.shape} embeddings for {shapes}")
         except OSError as error:
             why = error.strerror or error
-            raise ValueError(f"--index {path}: {why}; `embed --output` writes one") from None
+            raise UserError(f"--index {path}: {why}; `embed --output` writes one") from None
         except DAMAGED as error:
             reason = shown(str(error))
-            raise ValueError(f"{path}: not an index that `embed` wrote: {reason}") from None
+            raise UserError(f"{path}: not an index that `embed` wrote: {reason}") from None
         return index
 
 
@@ -109,7 +110,7 @@ def _read_safetensors(path: Path) -> Index:
     with safe_open(str(path), "numpy") as content:
         meta = content.metadata() or {}
         if meta.get("format") != FORMAT:
-            raise ValueError(f"format is {meta.get('format')!r}, expected {FORMAT!r}")
+            raise UserError(f"format is {meta.get('format')!r}, expected {FORMAT!r}")
         arrays = {name: content.get_tensor(name).astype(kind) for name, kind in ARRAYS.items()}
         ids, checkpoint = parse_json(meta["ids"]), meta.get("checkpoint", "")
         return Index(**arrays, ids=ids, model=meta["model"], checkpoint=checkpoint)

@@ -36,6 +36,7 @@ from audiotrain.recipes.common import checkpoints
 from audiotrain.train import checkpoint
 from audiotrain.train.weight_averaging import interpolate
 from audiotrain.utils.arrays import arrays_of, put_arrays
+from audiotrain.utils.errors import UserError
 from audiotrain.utils.files import read_json_object, write_json
 
 START = "start.json"  # of a run: the name of --pretrained and the digest of its weights
@@ -72,7 +73,7 @@ class Start:
                 digest = weights_digest(pretrained_folder(settings.pretrained))
                 expected = read_json_object(run / START).get("weights")
                 if digest != expected:
-                    raise ValueError(
+                    raise UserError(
                         f"{start.folder}: its weights have digest {digest}, but the run in {run} "
                         f"started from {expected}: they were replaced"
                     )
@@ -162,7 +163,7 @@ def export(settings: ExportSettings) -> Path:
     """Write the model of a run, or one between it and its start, to `settings.output`."""
     output, share = settings.output, settings.share
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise ValueError(f"{output}: exists already, expected a new or empty folder")
+        raise UserError(f"{output}: exists already, expected a new or empty folder")
     (folder,) = checkpoints.locate([settings.checkpoint], "clap")
     run = checkpoints.newest_run(folder, "clap")
     trained = config.load(TrainSettings, ["--config", str(run / "config.yaml")])
@@ -174,7 +175,7 @@ def export(settings: ExportSettings) -> Path:
         clap = best_of(make_module(trained, start), run)
     if share < 1:
         if trained.pretrained is None:
-            raise ValueError(
+            raise UserError(
                 f"share={share}: the run in {run} began from scratch, expected one with "
                 "--pretrained, since a share is between its weights and the run's"
             )

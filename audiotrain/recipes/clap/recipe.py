@@ -30,6 +30,7 @@ from audiotrain.recipes.clap.training import MONITOR, CLAPTraining, Retrieval
 from audiotrain.recipes.common import run as runs
 from audiotrain.recipes.common.recipe import Experiment, Recipe
 from audiotrain.train.distributed import ranks as distributed
+from audiotrain.utils.errors import UserError
 
 STEPS = 600  # without data
 STATISTICS_CLIPS = 200  # whose log-mel gives the statistics of the input
@@ -109,7 +110,7 @@ class ClapRecipe(Recipe[TrainSettings]):
         pairs = library.pairs(parts["train"], settings.augmentation, vectors)
         batch = runs.batch_size(settings, pairs)
         if len(pairs) < max(2, ranks.size):
-            raise ValueError(
+            raise UserError(
                 f"{len(pairs)} clips to train on, expected one or more for each process"
             )
         if batch < settings.batch_size:
@@ -166,6 +167,6 @@ def refuse_one_meaning(clips: Sequence[Clip], source: Path) -> None:
     if len(meanings) < 2:
         count = "1 clip" if len(clips) == 1 else f"{len(clips)} clips that mean the same"
         example = next(iter(meanings), "")
-        raise ValueError(
+        raise UserError(
             f"{source}: {count} ({example!r:.60}), expected captions of two meanings or more"
         )

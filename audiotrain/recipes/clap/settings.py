@@ -17,6 +17,7 @@ from audiotrain.recipes.clap.dataset import ClipAugmentation
 from audiotrain.recipes.clap.finetuning import LoraSettings, Mode, OptimizationSettings
 from audiotrain.recipes.clap.training import LossSettings
 from audiotrain.recipes.common.settings import Folds, Part, ResultSettings, RunSettings
+from audiotrain.utils.errors import UserError
 
 CACHE = Path("~/.cache/audiotrain/clap")
 COMPOSED = 2400  # clips without data
@@ -46,14 +47,14 @@ def _check_templates(templates: tuple[str, ...]) -> tuple[str, ...]:
         except (LookupError, ValueError):
             names_the_class = False
         if not names_the_class:
-            raise ValueError(f"found {template!r}, expected {{label}} and no other {{}}")
+            raise UserError(f"found {template!r}, expected {{label}} and no other {{}}")
     return templates
 
 
 def _suffix(*suffixes: str) -> AfterValidator:
     def check(path: Path) -> Path:
         if path.suffix not in suffixes:
-            raise ValueError(f"found {path.suffix!r}, expected {' or '.join(suffixes)}")
+            raise UserError(f"found {path.suffix!r}, expected {' or '.join(suffixes)}")
         return path
 
     return AfterValidator(check)
@@ -123,15 +124,15 @@ class TrainSettings(RunSettings):
     def __post_init__(self):
         super().__post_init__()
         if self.data is None and self.composed_clips < 10:
-            raise ValueError(f"composed={self.composed} without data, expected 10 or more")
+            raise UserError(f"composed={self.composed} without data, expected 10 or more")
         if self.pretrained is None:
             if self.mode != "full":
-                raise ValueError(f"mode={self.mode}, expected --pretrained, a model to start from")
+                raise UserError(f"mode={self.mode}, expected --pretrained, a model to start from")
             self.features.check(self.model.audio_config, "features")
             return
         for name, default in (("features", SMALL_FEATURES), ("model", SMALL_MODEL)):
             if getattr(self, name) != default:
-                raise ValueError(
+                raise UserError(
                     f"--{name}…: expected no such setting, since --pretrained has its own"
                 )
         # A folder or a hub's id, so no Path, which `run.save_settings` would make absolute.
@@ -266,12 +267,12 @@ class SearchSettings(StoreSettings):
             object.__setattr__(self, "data", self.index)
             object.__setattr__(self, "index", None)
         if bool(self.text) == (self.audio is not None):
-            raise ValueError(
+            raise UserError(
                 "search: expected words to look for, such as search 'rain on a roof', or --audio "
                 "FILE, and not both"
             )
         if (self.data is None) == (self.index is None):
-            raise ValueError(
+            raise UserError(
                 "search: expected --data FOLDER, or --index FILE that `embed` wrote, and not both"
             )
 

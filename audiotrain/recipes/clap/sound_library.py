@@ -13,6 +13,7 @@ from audiotrain.features.audio import AudioPath
 from audiotrain.recipes.clap.embedder import Embedder, Spans
 from audiotrain.recipes.clap.embedding_store import EmbeddingStore
 from audiotrain.recipes.clap.settings import CACHE
+from audiotrain.utils.errors import UserError
 
 
 class Match(NamedTuple):
@@ -81,7 +82,7 @@ class SoundLibrary:
 def query_vector(embedder: Embedder, query: str | None, audio: AudioPath | None) -> np.ndarray:
     """Embedding (dim,) of words or of a recording. ValueError unless it is one of them."""
     if (query is None) == (audio is None):
-        raise ValueError("expected words to search for, or audio, and not both")
+        raise UserError("expected words to search for, or audio, and not both")
     if audio is not None:
         return embedder.audio([audio], "query")[0]
     return embedder.text([str(query)])[0]

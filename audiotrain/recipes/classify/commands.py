@@ -39,6 +39,7 @@ from audiotrain.recipes.classify.settings import (
 from audiotrain.recipes.common import checkpoints, cli, run, split
 from audiotrain.recipes.common.cli import Command
 from audiotrain.train.submission import read_sample, write_submission
+from audiotrain.utils.errors import UserError
 from audiotrain.utils.files import csv_text, refuse_existing, write
 from audiotrain.utils.text import count
 
@@ -130,10 +131,10 @@ def by_sample_id(clips: Sequence[Clip], ids: Sequence[str]) -> dict[str, Clip]:
     for id in ids:
         if len(known.get(id, ())) > 1:
             first, second = known[id][:2]
-            raise ValueError(f"id {id!r} of the sample fits {first.id} and {second.id}")
+            raise UserError(f"id {id!r} of the sample fits {first.id} and {second.id}")
     matches = {id: known[id][0] for id in ids if id in known}
     if not matches:
-        raise ValueError(
+        raise UserError(
             f"none of the sample's {len(ids)} ids, such as {ids[0]!r}, is among "
             f"{len(clips)} clips, such as {clips[0].id}"
         )

@@ -15,6 +15,7 @@ from audiotrain.evaluation.classification_report import ClassificationReport
 from audiotrain.features import augment
 from audiotrain.recipes.classify.features import ExtractedClip
 from audiotrain.train.data.loader import Dataset
+from audiotrain.utils.errors import UserError
 
 
 class Task(NamedTuple):
@@ -31,7 +32,7 @@ class Task(NamedTuple):
         for row, clip in enumerate(clips):
             for label in clip.labels:
                 if label not in numbers:
-                    raise ValueError(
+                    raise UserError(
                         f"{clip.id}: class {label!r} is none of the model's {len(numbers)} "
                         f"({', '.join(self.classes[:8])}{', …' if len(numbers) > 8 else ''})"
                     )

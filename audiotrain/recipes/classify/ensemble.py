@@ -23,6 +23,7 @@ from audiotrain.recipes.common.checkpoints import ENSEMBLE, locate, resolve
 from audiotrain.recipes.common.ensemble import EnsembleSpec, are_cross_validations, refuse_used
 from audiotrain.train import crossval
 from audiotrain.train.ensembling import Stacked, Vote, cross_entropy, fit_join, join_members
+from audiotrain.utils.errors import UserError
 
 
 class Ensemble:
@@ -58,10 +59,10 @@ class Ensemble:
         try:
             stacked = spec.extra.get("stacked")
             if stacked and Stacked.of(stacked).members != len(spec.members):
-                raise ValueError(f"{len(spec.members)} members, {stacked['members']} stacked")
+                raise UserError(f"{len(spec.members)} members, {stacked['members']} stacked")
         except (ValueError, KeyError, TypeError) as error:
             file = paths[0] / ENSEMBLE
-            raise ValueError(f"{file}: not an ensemble of the classify recipe ({error})") from None
+            raise UserError(f"{file}: not an ensemble of the classify recipe ({error})") from None
         return cls(spec, cache, workers, tta)
 
     def __call__(self, clips: Sequence[Clip]) -> tuple[list[Clip], np.ndarray, list[str]]:
@@ -75,7 +76,7 @@ class Ensemble:
             features[inputs] = {clip.id: array for clip, array in extracted}
             readable = [clip for clip, _ in extracted]
         if not readable:
-            raise ValueError(split.none_readable(problems, "clips"))
+            raise UserError(split.none_readable(problems, "clips"))
         probabilities = iter(
             classifier.probabilities(
                 [features[classifier.inputs][clip.id] for clip in readable], self.tta
@@ -92,7 +93,7 @@ def load_classifiers(runs: Sequence[Path]) -> list[Classifier]:
     task = classifiers[0].task
     for run, classifier in zip(runs, classifiers, strict=True):
         if classifier.task != task:
-            raise ValueError(
+            raise UserError(
                 f"{run}: its {len(classifier.task.classes)} classes are not the "
                 f"{len(task.classes)} of {runs[0]}; expected models of one task"
             )
@@ -120,7 +121,7 @@ def ensemble(settings: EnsembleSettings) -> Path:
         spec = replace(_fit_and_score(settings, task), members=members)
     elif settings.join in ("blend", "stack"):
         other = next(path for path in paths if not are_cross_validations([path]))
-        raise ValueError(
+        raise UserError(
             f"{other}: --join {settings.join} is fitted on out-of-fold predictions, expected "
             "cross-validations; or --join mean, geometric or majority"
         )
@@ -175,9 +176,9 @@ def out_of_fold(
     ids, probabilities = stores[0][0], []
     for path, (other_ids, arrays) in zip(paths, stores, strict=True):
         if "targets" not in arrays:
-            raise ValueError(f"{path}: no targets with its predictions, expected those of cv")
+            raise UserError(f"{path}: no targets with its predictions, expected those of cv")
         if different := sorted(set(ids) ^ set(other_ids)):
-            raise ValueError(
+            raise UserError(
                 f"{path}: {len(other_ids)} clips, {len(different)} of which differ from those of "
                 f"{paths[0]}, such as {different[0]}; expected cross-validations of the same"
             )

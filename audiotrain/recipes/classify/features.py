@@ -17,6 +17,7 @@ from audiotrain.models.clap.feature_extraction import ClapFeatures, ClapFeatureS
 from audiotrain.recipes.clap.embedder import Embedder
 from audiotrain.recipes.common.preparation import fill_cache, prepare
 from audiotrain.train.distributed.ranks import SingleProcess
+from audiotrain.utils.errors import UserError
 from audiotrain.utils.text import nearest
 
 STATISTICS = "statistics"  # --input.embeddings: of the mels, no network needed
@@ -137,7 +138,7 @@ def load_embedder(name: str, workers: int | None) -> Embedder:
     setting = "--input.embeddings"
     suggestion = nearest(name, [STATISTICS])
     if suggestion and "/" not in name and not Path(name).exists():
-        raise ValueError(f"{setting}: found {name!r}{suggestion}, expected {STATISTICS} or a CLAP")
+        raise UserError(f"{setting}: found {name!r}{suggestion}, expected {STATISTICS} or a CLAP")
     return Embedder.from_folder(name, workers=workers, setting=setting)
 
 

@@ -17,6 +17,7 @@ from audiotrain.recipes.classify.training import ClassifyTraining, OptimizationS
 from audiotrain.recipes.common.checkpoints import best_checkpoint, described
 from audiotrain.train import checkpoint
 from audiotrain.train.tta import transformed
+from audiotrain.utils.errors import UserError
 
 BATCH = 16  # windows at once
 MULTILABEL = "multilabel", "several"  # in a checkpoint's description; its name before version 2
@@ -57,7 +58,7 @@ class Classifier:
         as it is and by the transforms of each name in `tta`. ValueError where the input is an
         embedding, which has no transforms."""
         if tta and self.inputs.embeddings is not None:
-            raise ValueError(
+            raise UserError(
                 f"tta={' '.join(tta)}, but the model's input is input.embeddings="
                 f"{self.inputs.embeddings}, expected log-mel spectrograms"
             )

@@ -28,6 +28,7 @@ from audiotrain.recipes.common.ensemble import EnsembleSpec
 from audiotrain.recipes.common.split import SPLIT, read_split
 from audiotrain.train.distributed import ranks as distributed
 from audiotrain.train.pseudo_labels import select, train_in_rounds
+from audiotrain.utils.errors import UserError
 from audiotrain.utils.files import csv_text, write, write_json
 
 # An unlabelled clip with its predicted classes as labels, and the smallest of their probabilities.
@@ -42,7 +43,7 @@ def pseudo(settings: PseudoSettings) -> dict:
     there are no unlabelled clips, or a threshold is of no class.
     """
     if (size := distributed.join().size) > 1:
-        raise ValueError(f"pseudo: expected one process, found {size}")
+        raise UserError(f"pseudo: expected one process, found {size}")
     unlabelled = recordings(settings.unlabelled, [])
     corpus = find(settings)
     task = task_of(settings, corpus)
@@ -115,7 +116,7 @@ def without_labelled(unlabelled: Sequence[Clip], corpus: Corpus[Clip]) -> list[C
     checked = classes.check(Corpus(corpus.folder, [*corpus.items, *others], [])).items
     others = [clip for clip in checked if clip.id in ids and clip.group not in groups]
     if not others:
-        raise ValueError(
+        raise UserError(
             f"--unlabelled: all {len(unlabelled)} recordings are among the labelled ones or can't "
             "be read, expected others"
         )
@@ -134,7 +135,7 @@ def thresholds_of(settings: PseudoSettings, task: Task) -> np.ndarray:
     for text in settings.thresholds:
         name, _, share = text.rpartition("=")
         if name not in task.classes:
-            raise ValueError(
+            raise UserError(
                 f"--thresholds {text}: found {name!r}, expected one of {', '.join(task.classes)}"
             )
         thresholds[task.classes.index(name)] = float(share)

@@ -22,6 +22,7 @@ from audiotrain.train.crossval import read_folds
 from audiotrain.train.data.datasets import ArrayDataset
 from audiotrain.train.data.loader import Dataset
 from audiotrain.train.distributed import ranks as distributed
+from audiotrain.utils.errors import UserError
 from audiotrain.utils.files import write_json
 from audiotrain.utils.text import count
 
@@ -118,13 +119,13 @@ def task_of(settings: TrainSettings, corpus: Corpus[Clip]) -> Task:
     clips of two or more where the settings say that they have one."""
     classes = labelled.classes_of(corpus.items)
     if len(classes) < 2:
-        raise ValueError(
+        raise UserError(
             f"{corpus.folder}: all {len(corpus.items)} clips are {', '.join(classes)}, expected "
             "two classes or more"
         )
     multilabel = [clip for clip in corpus.items if len(clip.labels) > 1]
     if multilabel and settings.task == "single":
-        raise ValueError(
+        raise UserError(
             f"task=single, but found several classes in {count(len(multilabel), 'clip')}, such as "
             f"{multilabel[0].id}: {'|'.join(multilabel[0].labels)}"
         )
@@ -143,7 +144,7 @@ def with_fold(settings: TrainSettings, corpus: Corpus[Clip]) -> Corpus[Clip]:
     known = sorted(set(folds.values()) - {""})
     if settings.test_fold not in known:
         folds_known = f"folds of {corpus.folder}: {', '.join(known) or 'none'}"
-        raise ValueError(f"test_fold={settings.test_fold}, expected one of the {folds_known}")
+        raise UserError(f"test_fold={settings.test_fold}, expected one of the {folds_known}")
     clips = [
         replace(clip, split="test" if folds[clip.id] == settings.test_fold else "train")
         for clip in corpus.items

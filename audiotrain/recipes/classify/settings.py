@@ -16,6 +16,7 @@ from audiotrain.recipes.classify.training import HeadSettings, OptimizationSetti
 from audiotrain.recipes.common import settings as common
 from audiotrain.recipes.common.settings import Folds
 from audiotrain.train.ensembling import Vote
+from audiotrain.utils.errors import UserError
 
 CACHE = Path("~/.cache/audiotrain/classify")
 STEPS, STEPS_WITHOUT_DATA = 1000, 240
@@ -36,7 +37,7 @@ def _check_threshold(text: str) -> str:
     with contextlib.suppress(ValueError):
         if name and 0 < float(share) <= 1:
             return text
-    raise ValueError(f"found {text!r}, expected CLASS=SHARE, the share above 0 and at most 1")
+    raise UserError(f"found {text!r}, expected CLASS=SHARE, the share above 0 and at most 1")
 
 
 @validated(kw_only=True)
@@ -177,6 +178,6 @@ class EnsembleSettings(common.EnsembleSettings):
     def __post_init__(self):
         super().__post_init__()
         if len(self.checkpoint) < 2:
-            raise ValueError(f"checkpoint: {len(self.checkpoint)} named, expected two or more")
+            raise UserError(f"checkpoint: {len(self.checkpoint)} named, expected two or more")
         if self.weights and self.join in ("blend", "stack"):
-            raise ValueError(f"weights: join={self.join} fits them, expected none")
+            raise UserError(f"weights: join={self.join} fits them, expected none")

@@ -15,6 +15,7 @@ from audiotrain.recipes.common.exported import (
     weights_sha256,
 )
 from audiotrain.train import checkpoint, crossval
+from audiotrain.utils.errors import UserError
 
 FOLDS, ROUNDS, ENSEMBLE = "folds.json", "rounds.json", "ensemble.json"  # what folders are known by
 LATEST, SHIPPED = "latest", "shipped"  # words in place of a folder
@@ -33,7 +34,7 @@ def locate(paths: Sequence[Path], recipe: str, flag: str = "--checkpoint") -> tu
     try:
         return tuple(by_word[path](recipe) if path in by_word else path for path in paths)
     except ValueError as error:
-        raise ValueError(f"{flag} {error}") from None
+        raise UserError(f"{flag} {error}") from None
 
 
 def latest_run(recipe: str) -> Path:
@@ -49,7 +50,7 @@ def shipped(recipe: str) -> Path:
     """The folder of the model that is installed with audiotrain. ValueError where there is none."""
     folder = PRETRAINED / recipe
     if not is_exported(folder):
-        raise ValueError(
+        raise UserError(
             f"{SHIPPED}: this audiotrain has no {folder / DESCRIPTION}; expected a run, or "
             f"{LATEST} for the newest below {RUNS}"
         )
@@ -107,7 +108,7 @@ def _runs(path: Path, recipe: str) -> tuple[Path, ...]:
     if (path / ROUNDS).is_file():
         return (path / json.loads((path / ROUNDS).read_text("utf-8"))["best"],)
     if (path / ENSEMBLE).is_file():
-        raise ValueError(f"--checkpoint {path}: an ensemble, expected it alone or not at all")
+        raise UserError(f"--checkpoint {path}: an ensemble, expected it alone or not at all")
     return _runs(newest(path, recipe, RUN_MARKS), recipe)
 
 
@@ -195,7 +196,7 @@ def _folds(path: Path) -> tuple[Path, ...]:
     runs = [path / f"fold-{k}" for k in range(len(crossval.read_folds(path)))]
     for k, run in enumerate(runs):
         if not any((path / "oof" / name).is_file() for name in (f"{k}.json", f"fold-{k}.npz")):
-            raise ValueError(
+            raise UserError(
                 f"{path}: fold {k} of {len(runs)} is not done: cv --output {path} --resume, or "
                 f"name runs inside it, such as {run}"
             )

@@ -16,6 +16,7 @@ from audiotrain.models.clap import CLAP, CLAPConfig
 from audiotrain.models.clap.config import HTSATConfig, RoBERTaConfig
 from audiotrain.models.classifiers import EmbeddingClassifier, MelClassifier, TextClassifier
 from audiotrain.train.declarative.modules import HeadModule
+from audiotrain.utils.errors import UserError
 from audiotrain.utils.text import nearest
 
 
@@ -39,7 +40,7 @@ def create_model(name: str, **sizes: Any) -> nn.Module:
     """
     if name not in MODELS:
         hint = nearest(name, MODELS)
-        raise ValueError(f"create_model: found {name!r}{hint}, expected one of {', '.join(MODELS)}")
+        raise UserError(f"create_model: found {name!r}{hint}, expected one of {', '.join(MODELS)}")
     return MODELS[name](**sizes)
 
 
@@ -52,7 +53,7 @@ def _with_head(
     has_classes = head_type in ("multiclass_classification", "multilabel_classification")
     if has_classes != (num_labels is not None):
         expected = "the number of classes or labels" if has_classes else "none"
-        raise ValueError(f"num_labels is {num_labels} for {head_type!r}, expected {expected}")
+        raise UserError(f"num_labels is {num_labels} for {head_type!r}, expected {expected}")
     return HeadModule(tower(num_labels or 1, **sizes), head_type)
 
 

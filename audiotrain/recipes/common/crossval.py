@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from audiotrain.recipes.common.run import save_settings
 from audiotrain.train.crossval import CrossValidation, CVSummary
+from audiotrain.utils.errors import UserError
 
 Settings = TypeVar("Settings")
 
@@ -38,6 +39,6 @@ def train_folds(
         try:
             return numbers(json.loads((run / "metrics.json").read_text("utf-8")))
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{run}: no metrics.json of a finished run ({error})") from None
+            raise UserError(f"{run}: no metrics.json of a finished run ({error})") from None
 
     return cv.run(lambda k: train_fold(k, cv.run_folder(k)), read_scores)

@@ -7,6 +7,7 @@ from typing import Any
 
 from audiotrain.recipes.common.checkpoints import ENSEMBLE, FOLDS, resolve
 from audiotrain.train.ensembling import member_weights, run_weights
+from audiotrain.utils.errors import UserError
 from audiotrain.utils.files import parse_json, write_json
 
 
@@ -41,7 +42,7 @@ class EnsembleSpec:
         ValueError, one line, for a `join` beside an ensemble, which has its own."""
         if len(paths) == 1 and (paths[0] / ENSEMBLE).is_file():
             if join is not None:
-                raise ValueError(
+                raise UserError(
                     f"--join {join}: {paths[0]} is an ensemble with a join; expected none"
                 )
             return cls.read(paths[0], recipe, joins)
@@ -65,10 +66,10 @@ class EnsembleSpec:
             weights = tuple(float(weight) for weight in content.pop("weights"))
             join = content.pop("join")
             if join not in joins or not members or not all(members):
-                raise ValueError(f"{len(members)} members, join {join}")
+                raise UserError(f"{len(members)} members, join {join}")
             member_weights(weights or None, len(members))
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{file}: not an ensemble of the {recipe} recipe ({error})") from None
+            raise UserError(f"{file}: not an ensemble of the {recipe} recipe ({error})") from None
         return cls(members, weights, join, content)
 
 
@@ -76,7 +77,7 @@ def refuse_used(output: Path) -> None:
     """ValueError when a folder for an ensemble holds a run, a cross-validation or results."""
     for name in (ENSEMBLE, "checkpoints", FOLDS, "metrics.json"):
         if (output / name).exists():
-            raise ValueError(f"{output}: holds {name} already; --output names another folder")
+            raise UserError(f"{output}: holds {name} already; --output names another folder")
 
 
 def are_cross_validations(paths: Sequence[Path]) -> bool:

@@ -17,6 +17,7 @@ import mlx.nn as nn
 from audiotrain.train.checkpoint import CheckpointError, match
 from audiotrain.train.run_folder import holds
 from audiotrain.utils.arrays import Arrays, arrays_of, put_arrays
+from audiotrain.utils.errors import UserError
 from audiotrain.utils.files import read_json_object, write, write_json
 
 FORMAT = 1
@@ -31,11 +32,11 @@ def is_exported(folder: Path) -> bool:
 def refuse_other_content(folder: Path, overwrite: bool, setting: str = "--output") -> None:
     """ValueError when a model may not be written to `folder`: it is a file, or holds something."""
     if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{setting} {folder}: is a file, expected a new folder")
+        raise UserError(f"{setting} {folder}: is a file, expected a new folder")
     if holds(folder) and not is_exported(folder):
-        raise ValueError(f"{setting} {folder}: holds something else, expected a new folder")
+        raise UserError(f"{setting} {folder}: holds something else, expected a new folder")
     if is_exported(folder) and not overwrite:
-        raise ValueError(f"{setting} {folder}: holds a model already; --overwrite replaces it")
+        raise UserError(f"{setting} {folder}: holds a model already; --overwrite replaces it")
 
 
 def half_precision(arrays: Arrays) -> Arrays:
@@ -43,7 +44,7 @@ def half_precision(arrays: Arrays) -> Arrays:
     halves = _halves(arrays)
     for name, array in halves.items():
         if mx.issubdtype(array.dtype, mx.floating) and not mx.isfinite(array).all().item():
-            raise ValueError(f"{name}: has values that float16 cannot hold")
+            raise UserError(f"{name}: has values that float16 cannot hold")
     return halves
 
 
@@ -71,7 +72,7 @@ def write_model(
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.partial-", dir=folder.parent))
     except OSError as error:
-        raise ValueError(f"{folder}: cannot write: {error.strerror}") from None
+        raise UserError(f"{folder}: cannot write: {error.strerror}") from None
     try:
         new, old = temporary / "new", temporary / "old"
         new.mkdir()
@@ -89,7 +90,7 @@ def write_model(
         os.replace(new, folder)
     except (OSError, RuntimeError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise ValueError(f"{folder}: cannot write: {reason}") from None
+        raise UserError(f"{folder}: cannot write: {reason}") from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return content

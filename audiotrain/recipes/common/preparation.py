@@ -16,6 +16,7 @@ from audiotrain.features.cache import FeatureCache
 from audiotrain.train.distributed.ranks import SingleProcess
 from audiotrain.train.distributed.watchdog import lost_connection
 from audiotrain.utils.cores import available_cores
+from audiotrain.utils.errors import UserError
 from audiotrain.utils.process_pool import map_in_processes
 from audiotrain.utils.progress import progress
 
@@ -78,7 +79,7 @@ def share_out(
     lines: list[str | None] = [None] * count
     for rank, (of_rank, failure) in enumerate(answers):
         if failure is not None:
-            raise ValueError(f"rank {rank}: {failure}")
+            raise UserError(f"rank {rank}: {failure}")
         if rank in here:
             lines[here.index(rank) :: len(here)] = of_rank
     return lines
@@ -126,4 +127,4 @@ def _gather(ranks: SingleProcess, value: Any) -> list:
         reason = lost_connection(error)
         if reason is None:
             raise
-        raise ValueError(f"a rank ended while recordings were prepared: {reason}") from None
+        raise UserError(f"a rank ended while recordings were prepared: {reason}") from None

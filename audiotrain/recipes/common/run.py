@@ -28,6 +28,7 @@ from audiotrain.train.loggers.build import fold_group, parent_run, run_loggers
 from audiotrain.train.loggers.mlflow_logger import MLflowLogger
 from audiotrain.train.run_folder import begun, evaluation_name, holds, only_run_in, refuse_results
 from audiotrain.train.trainer import Trainer
+from audiotrain.utils.errors import UserError
 
 RECIPES = Path(__file__).parents[1]
 # Settings of a resumed run that change nothing of what was learned.
@@ -123,7 +124,7 @@ def open_run(settings: RunSettings, kind: str) -> Path:
     run = settings.output or Path("runs") / time.strftime(f"{kind}-%Y%m%d-%H%M%S")
     existing = begun(run) or next((name for name in RUN_FILES if holds(run / name)), None)
     if existing and not settings.resume:
-        raise ValueError(
+        raise UserError(
             f"{run}: holds a run already ({existing}); --resume continues it, "
             "--output names another"
         )
@@ -266,10 +267,10 @@ def settings_of_resumed(
     learned, or would train some folds of a cross-validation (rounds of pseudo-labels) otherwise
     than others."""
     if output is None:
-        raise ValueError("--resume: needs --output, the run folder to continue")
+        raise UserError("--resume: needs --output, the run folder to continue")
     file = output / "config.yaml"
     if not file.exists():
-        raise ValueError(f"{output}: no config.yaml, so there is no run to resume")
+        raise UserError(f"{output}: no config.yaml, so there is no run to resume")
     names = [field.name for field in fields(kind)]
     changeable: tuple[str, ...] = RESUME_MAY_CHANGE
     if not fold_group(output) and not set(names) & set(MULTI_RUN_SETTINGS):
@@ -279,5 +280,5 @@ def settings_of_resumed(
     before, now = config.to_plain(saved), config.to_plain(wanted)
     if lines := refused_changes(before, now, changeable):
         lines = [f"--resume: {line} in {wanted.output}" for line in lines]
-        raise ValueError("\n".join(lines) + f"; only {', '.join(changeable[2:])} may change")
+        raise UserError("\n".join(lines) + f"; only {', '.join(changeable[2:])} may change")
     return wanted

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from audiotrain.config.schema import InnerShare, NonNegativeInt, Positive, PositiveInt, validated
 from audiotrain.train.ensembling import member_weights
+from audiotrain.utils.errors import UserError
 
 LoggerNames = tuple[Literal["wandb", "tensorboard", "mlflow"], ...]
 Part = Literal["train", "valid", "test"]
@@ -59,7 +60,7 @@ class RunSettings:
 
     def __post_init__(self):
         if lines := list(self.conflicts()):
-            raise ValueError("\n".join(lines))
+            raise UserError("\n".join(lines))
 
     def conflicts(self) -> Iterator[str]:
         """What is wrong with settings together, a line for each mistake."""
@@ -103,10 +104,10 @@ class PredictSettings(CheckpointSettings):
         object.__setattr__(self, "audio", self.audio + files)
         object.__setattr__(self, "checkpoint", runs)
         if not self.checkpoint:
-            raise ValueError("--checkpoint: nothing follows, expected runs")
+            raise UserError("--checkpoint: nothing follows, expected runs")
         if not self.audio:
             order = "; folders go before --checkpoint" if len(runs) > 1 else ""
-            raise ValueError(f"--audio: required, audio files or folders of them{order}")
+            raise UserError(f"--audio: required, audio files or folders of them{order}")
 
 
 @validated(kw_only=True)

@@ -15,6 +15,7 @@ from audiotrain.datasets.summary import ProblemLog
 from audiotrain.recipes.common import checkpoints
 from audiotrain.recipes.common.exported import DESCRIPTION, is_exported, read_description
 from audiotrain.train.distributed import ranks as distributed
+from audiotrain.utils.errors import UserError
 from audiotrain.utils.files import parse_json, write_json
 from audiotrain.utils.text import count
 
@@ -36,7 +37,7 @@ def read_split(path: Path) -> Ids:
         names = parse_json(path.read_text("utf-8"))["items"]
         return {part: [str(name) for name in names[part]] for part in SPLITS}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path}: not a run's split ({error!r:.200})") from None
+        raise UserError(f"{path}: not a run's split ({error!r:.200})") from None
 
 
 def write_split(path: Path, ids: Mapping[str, Sequence[str]]) -> None:
@@ -77,7 +78,7 @@ def divide(recipe: "Recipe", corpus: Corpus, run: Path) -> dict[str, list]:
     for name, items in parts.items():
         if len(items) < recipe.required[name]:
             items_in_all = count(len(known), recipe.unit.removesuffix("s"))
-            raise ValueError(
+            raise UserError(
                 f"{corpus.folder}: the split of {items_in_all} leaves "
                 f"{len(items) or 'none'} for {name}, expected {recipe.required[name]} or more"
             )
@@ -101,7 +102,7 @@ def pick(
     """
     named = {one for part in ids.values() for one in part}
     if missing := sorted(named - set(items)):
-        raise ValueError(f"{source}: no {missing[0]} here, which the split names")
+        raise UserError(f"{source}: no {missing[0]} here, which the split names")
     if unnamed := len(items) - len(named):
         print(f"left out {unnamed} of {len(items)} {unit} that --split {source} does not name")
     return {part: [items[one] for one in part_ids] for part, part_ids in ids.items()}
@@ -118,7 +119,7 @@ def load_parts(recipe: "Recipe", parts: Mapping[str, list], log: ProblemLog) -> 
         if lines and (recipe.strict or len(loaded[name]) < recipe.required[name]):
             log.add_unreadable(problems)
             unreadable = f"{len(lines)} of {len(items)}"
-            raise ValueError(f"{unreadable} {name} {recipe.unit} can't be read: {lines[0]}")
+            raise UserError(f"{unreadable} {name} {recipe.unit} can't be read: {lines[0]}")
     log.report_unreadable(problems, sum(map(len, parts.values())), recipe.unit)
     return loaded
 
@@ -130,7 +131,7 @@ def keep_readable(results: Sequence, unit: str, log: ProblemLog, strict: bool = 
     if problems and (strict or not loaded):
         log.add_unreadable(problems)
         unreadable = f"{len(problems)} of {len(results)}"
-        raise ValueError(f"{unreadable} {unit} can't be read: {problems[0]}")
+        raise UserError(f"{unreadable} {unit} can't be read: {problems[0]}")
     log.report_unreadable(problems, len(results), unit)
     return loaded
 
@@ -252,7 +253,7 @@ def part_of(runs: Sequence[Path], corpus: Corpus, part: str, unit: str) -> list:
     if not items:
         whose = "the run's split" if len(runs) == 1 else f"the splits of all {len(runs)} runs"
         where = f"neither {whose} nor the data" if runs else "the data do not"
-        raise ValueError(
+        raise UserError(
             f"--split {part}: {where} name any of the {len(corpus.items)} {unit} in {corpus.folder}"
         )
     return items

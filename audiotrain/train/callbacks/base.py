@@ -6,6 +6,8 @@ A metric is a key of `trainer.callback_metrics`: val_loss, val_…, train_loss, 
 import math
 from typing import Any
 
+from audiotrain.utils.errors import UserError
+
 Score = tuple[float, float]  # a monitored value, and the number that decides between equal ones
 
 
@@ -80,9 +82,9 @@ class Monitor(Callback):
 
     def __init__(self, monitor: str | None, mode: str, tie: str | None = None):
         if mode not in ("min", "max"):
-            raise ValueError(f"mode is {mode!r}, expected 'min' or 'max'")
+            raise UserError(f"mode is {mode!r}, expected 'min' or 'max'")
         if monitor is not None and not isinstance(monitor, str):
-            raise ValueError(f"monitor is {monitor!r}, expected the name of a metric")
+            raise UserError(f"monitor is {monitor!r}, expected the name of a metric")
         self.monitor, self.mode, self.tie = monitor, mode, tie
 
     @property
@@ -101,7 +103,7 @@ class Monitor(Callback):
     def _metric(self, trainer, name: str | None) -> float:
         metrics = trainer.callback_metrics
         if name not in metrics:
-            raise ValueError(
+            raise UserError(
                 f"{type(self).__name__}: no metric {name!r}, there are {', '.join(sorted(metrics))}"
             )
         return metrics[name]

@@ -19,6 +19,7 @@ from audiotrain.train.callbacks.progress import ModelSummary, ProgressBar
 from audiotrain.train.engine.compiled_function import as_float
 from audiotrain.train.optimizers import GroupedOptimizer
 from audiotrain.train.protocols import CallbackProtocol
+from audiotrain.utils.errors import UserError
 
 
 class EarlyStopping(Monitor):
@@ -46,11 +47,9 @@ class EarlyStopping(Monitor):
     ):
         super().__init__(monitor, mode, tie)
         if patience_unit not in ("validation", "epoch"):
-            raise ValueError(
-                f"patience_unit is {patience_unit!r}, expected 'validation' or 'epoch'"
-            )
+            raise UserError(f"patience_unit is {patience_unit!r}, expected 'validation' or 'epoch'")
         if patience < 1 or min_delta < 0:
-            raise ValueError(
+            raise UserError(
                 f"patience is {patience!r} and min_delta {min_delta!r}, expected 1 and 0, or more"
             )
         self.patience, self.min_delta = patience, min_delta
@@ -67,7 +66,7 @@ class EarlyStopping(Monitor):
     def setup(self, trainer, module) -> None:
         self._forget()
         if self.by_validation and trainer.val_loader is None:
-            raise ValueError(
+            raise UserError(
                 f"EarlyStopping: monitor {self.monitor!r} needs a validation loader, none was given"
             )
 
@@ -248,14 +247,14 @@ class LearningRateScheduler(Callback):
     def __init__(self, schedule: Callable[[int], float], interval: str = "epoch"):
         check_interval("interval", interval)
         if not callable(schedule):
-            raise ValueError(f"schedule is {schedule!r}, expected a function of a whole number")
+            raise UserError(f"schedule is {schedule!r}, expected a function of a whole number")
         self.schedule, self.interval = schedule, interval
 
     def on_train_start(self, trainer, module) -> None:
         state = trainer.optimizer.state
         if "learning_rate" not in state or "learning_rate" in trainer.optimizer._schedulers:
             kind = type(trainer.optimizer).__name__
-            raise ValueError(
+            raise UserError(
                 f"LearningRateScheduler: the {kind} has "
                 f"{'a schedule of its own' if 'learning_rate' in state else 'several rates'}, "
                 f"expected an optimizer with one number as learning_rate"
@@ -272,7 +271,7 @@ class LearningRateScheduler(Callback):
     def _set(self, trainer, number: int) -> None:
         rate = float(self.schedule(number))
         if not 0 <= rate < math.inf:
-            raise ValueError(
+            raise UserError(
                 f"LearningRateScheduler: schedule({number}) is {rate}, expected 0 or more"
             )
         trainer.optimizer.state["learning_rate"] = mx.array(rate)
@@ -301,13 +300,13 @@ class GradientClipper(Callback):
 
     def __init__(self, max_norm: float = 1.0):
         if not max_norm > 0:
-            raise ValueError(f"max_norm is {max_norm!r}, expected a number above 0")
+            raise UserError(f"max_norm is {max_norm!r}, expected a number above 0")
         self.max_norm = max_norm
 
     def setup(self, trainer, module) -> None:
         value, algorithm = trainer.gradient_clip_val, trainer.gradient_clip_algorithm
         if value is not None and (value, algorithm) != (self.max_norm, "norm"):
-            raise ValueError(
+            raise UserError(
                 f"GradientClipper(max_norm={self.max_norm}) and gradient_clip_val={value} by "
                 f"{algorithm} disagree: give one of them"
             )
@@ -323,18 +322,18 @@ class EMA(Callback):
 
     def __init__(self, decay: float = 0.999):
         if not 0 <= decay < 1:
-            raise ValueError(f"decay is {decay!r}, expected 0 or more and below 1")
+            raise UserError(f"decay is {decay!r}, expected 0 or more and below 1")
         self.decay = decay
 
     def setup(self, trainer, module) -> None:
         if trainer.ema_decay not in (None, self.decay):
-            raise ValueError(f"EMA({self.decay}) and ema_decay={trainer.ema_decay} disagree")
+            raise UserError(f"EMA({self.decay}) and ema_decay={trainer.ema_decay} disagree")
         trainer.arguments = replace(trainer.arguments, ema_decay=self.decay)
 
 
 def check_interval(name: str, value: str) -> None:
     if value not in ("step", "epoch"):
-        raise ValueError(f"{name} is {value!r}, expected 'step' or 'epoch'")
+        raise UserError(f"{name} is {value!r}, expected 'step' or 'epoch'")
 
 
 def default_callbacks(
@@ -343,7 +342,7 @@ def default_callbacks(
     """The user's callbacks and the defaults for what is missing; checkpoints come last."""
     savers = [c for c in given if isinstance(c, ModelCheckpoint)]
     if savers and not arguments.enable_checkpointing and not arguments.fast_dev_run:
-        raise ValueError("enable_checkpointing is False, but callbacks has a ModelCheckpoint")
+        raise UserError("enable_checkpointing is False, but callbacks has a ModelCheckpoint")
     others = [c for c in given if not isinstance(c, ModelCheckpoint)]
     if arguments.fast_dev_run:
         savers = []

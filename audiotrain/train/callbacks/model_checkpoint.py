@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from audiotrain.train import checkpoint
 from audiotrain.train.callbacks.base import Monitor, Score
+from audiotrain.utils.errors import UserError
 
 
 class _ByName(string.Formatter):
@@ -55,9 +56,9 @@ class ModelCheckpoint(Monitor):
         super().__init__(monitor, mode, tie)
         for name, value in (("every_n_epochs", every_n_epochs), ("every_n_steps", every_n_steps)):
             if value is not None and value < 1:
-                raise ValueError(f"{name} is {value!r}, expected 1 or more")
+                raise UserError(f"{name} is {value!r}, expected 1 or more")
         if save_top_k < -1:
-            raise ValueError(f"save_top_k is {save_top_k!r}, expected -1 (all), 0 or more")
+            raise UserError(f"save_top_k is {save_top_k!r}, expected -1 (all), 0 or more")
         self.dirpath, self.filename = dirpath, filename or "epoch-{epoch:03d}-step-{step:06d}"
         self.save_last, self.save_top_k = save_last, save_top_k
         self.every_n_epochs, self.every_n_steps = every_n_epochs, every_n_steps
@@ -65,9 +66,9 @@ class ModelCheckpoint(Monitor):
         try:
             fields = [name for _, name, _, _ in string.Formatter().parse(self.filename)]
         except ValueError as error:
-            raise ValueError(f"filename is {filename!r}: {error}") from None
+            raise UserError(f"filename is {filename!r}: {error}") from None
         if "" in fields:
-            raise ValueError(f"filename is {filename!r}, expected a name in each pair of braces")
+            raise UserError(f"filename is {filename!r}, expected a name in each pair of braces")
         self._fields = {name for name in fields if name is not None}
         self.kept: list[Kept] = []  # best first
         self.written: tuple[int, int] | None = None  # step and epoch of `last`
@@ -185,14 +186,14 @@ class ModelCheckpoint(Monitor):
             "step": trainer.global_step,
         }
         if missing := sorted(self._fields - set(values)):
-            raise ValueError(
+            raise UserError(
                 f"ModelCheckpoint: filename {self.filename!r} uses {missing[0]!r}, "
                 f"there are {', '.join(sorted(values))}"
             )
         try:
             name = _ByName().vformat(self.filename, (), values).replace("/", "_")
         except ValueError as error:
-            raise ValueError(f"ModelCheckpoint: filename {self.filename!r}: {error}") from None
+            raise UserError(f"ModelCheckpoint: filename {self.filename!r}: {error}") from None
         path, version = self.folder(trainer) / name, 0
         while path.exists() and str(path) not in reusable and not self._rerun(path, trainer):
             version += 1

@@ -7,6 +7,7 @@ from tqdm import tqdm
 
 from audiotrain.train.callbacks.base import Callback, Monitor
 from audiotrain.utils.arrays import arrays_of
+from audiotrain.utils.errors import UserError
 
 COLUMNS = 100  # of the line at an epoch's end
 
@@ -44,7 +45,7 @@ class ProgressBar(Callback):
 
     def __init__(self, refresh_rate: int = 10, line_seconds: float = 30.0):
         if refresh_rate < 1:
-            raise ValueError(f"refresh_rate is {refresh_rate!r}, expected 1 batch or more")
+            raise UserError(f"refresh_rate is {refresh_rate!r}, expected 1 batch or more")
         self.refresh_rate, self.line_seconds = refresh_rate, line_seconds
         self.bar: tqdm | None = None
 

@@ -7,6 +7,7 @@ import mlx.core as mx
 import numpy as np
 
 from audiotrain.train.data.loader import Dataset
+from audiotrain.utils.errors import UserError
 
 
 class ArrayDataset(Dataset):
@@ -23,10 +24,10 @@ class ArrayDataset(Dataset):
         columns: list[np.ndarray] = []
         _map(columns.append, self.arrays)
         if any(column.ndim == 0 for column in columns):
-            raise ValueError("an array without axes, expected a row for each item")
+            raise UserError("an array without axes, expected a row for each item")
         lengths = {len(column) for column in columns}
         if len(lengths) != 1:
-            raise ValueError(f"arrays have {sorted(lengths)} rows, expected the same number")
+            raise UserError(f"arrays have {sorted(lengths)} rows, expected the same number")
         self.count = lengths.pop()
 
     def __len__(self) -> int:

@@ -18,6 +18,7 @@ from audiotrain.train.data.collate import default_collate, pad_collate, to_mlx
 from audiotrain.train.data.samplers import DistributedSampler, Sampler, check_count
 from audiotrain.train.data.workers import ORDER, Failure, Processes, Source, Threads, generator
 from audiotrain.train.protocols import DatasetProtocol, check_protocol
+from audiotrain.utils.errors import UserError
 
 __all__ = [
     "DataLoader",
@@ -49,7 +50,7 @@ class Dataset:
         raise NotImplementedError(f"{type(self).__name__} must define __getitem__")
 
 
-class SampleError(ValueError):
+class SampleError(UserError):
     """A sample could not be loaded; the message names it, `__cause__` is the original error."""
 
 
@@ -103,7 +104,7 @@ class DataLoader:
         if not (hasattr(dataset, "get") and hasattr(dataset, "__len__")):  # `get` is enough
             check_protocol("dataset", dataset, DatasetProtocol)
         if isinstance(dataset, Mapping):
-            raise ValueError(
+            raise UserError(
                 f"dataset: found a {type(dataset).__name__}, expected a Dataset; "
                 f"audiotrain.train.data.datasets.ArrayDataset makes one of arrays by name"
             )
@@ -112,19 +113,19 @@ class DataLoader:
         check_count("prefetch_factor", prefetch_factor, 1)
         check_count("seed", seed, 0)
         if worker_type not in ("thread", "process"):
-            raise ValueError(f"worker_type={worker_type!r}: expected 'thread' or 'process'")
+            raise UserError(f"worker_type={worker_type!r}: expected 'thread' or 'process'")
         if sampler is not None and shuffle:
-            raise ValueError("shuffle=True together with a sampler: the sampler gives the order")
+            raise UserError("shuffle=True together with a sampler: the sampler gives the order")
         other_order = batch_size != 1 or shuffle or drop_last or sampler is not None
         if batch_sampler is not None and other_order:
-            raise ValueError(
+            raise UserError(
                 "batch_sampler together with batch_size, shuffle, drop_last or sampler:"
                 " the batch_sampler gives whole batches"
             )
         self._sampler = sampler if batch_sampler is None else batch_sampler
         if self._sampler is not None and not isinstance(self._sampler, Sampler):
             name = "sampler" if batch_sampler is None else "batch_sampler"
-            raise ValueError(f"{name} is a {type(self._sampler).__name__}, expected a Sampler")
+            raise UserError(f"{name} is a {type(self._sampler).__name__}, expected a Sampler")
         self.dataset, self.batch_size, self.shuffle = dataset, batch_size, shuffle
         self.num_workers, self.worker_type = num_workers, worker_type
         self.drop_last, self.prefetch_factor = drop_last, prefetch_factor
@@ -150,7 +151,7 @@ class DataLoader:
         0 <= rank < world_size.
         """
         if not 0 <= rank < world_size:
-            raise ValueError(f"rank={rank!r}: expected 0..{world_size - 1}")
+            raise UserError(f"rank={rank!r}: expected 0..{world_size - 1}")
         if not isinstance(self._sampler, DistributedSampler):
             self.rank, self.world_size = rank, world_size
 
@@ -208,11 +209,11 @@ class DataLoader:
         expected = self.state_dict()
         newer = ("samples", "shuffle", "sampler")  # older states lack these
         if missing := [name for name in expected if name not in {*newer, *state}]:
-            raise ValueError(f"state of the data loader lacks {', '.join(missing)}")
+            raise UserError(f"state of the data loader lacks {', '.join(missing)}")
         if 0 < state["consumed"] < state["batches"]:
             for name in ("batches", "batch_size", *newer):
                 if state.get(name, expected[name]) != expected[name]:
-                    raise ValueError(
+                    raise UserError(
                         f"data loader: {name} is {expected[name]}, but the saved state stopped"
                         f" inside an epoch with {name} {state[name]}"
                     )
@@ -251,7 +252,7 @@ class DataLoader:
         order, ends = self._order(epoch)
         last = len(self.dataset) - 1
         if len(order) and not (0 <= order.min() and order.max() <= last):
-            raise ValueError(
+            raise UserError(
                 f"sampler gave indices {order.min()}..{order.max()}, expected 0..{last}"
             )
         rows = np.stack([order, occurrences(order)], axis=1)
@@ -274,7 +275,7 @@ class DataLoader:
             sampler.set_epoch(epoch)
             given = list(sampler)
             if len(given) != len(sampler):
-                raise ValueError(
+                raise UserError(
                     f"{type(sampler).__name__} gave {len(given)} in epoch {epoch}, but its length"
                     f" is {len(sampler)}"
                 )
@@ -345,5 +346,5 @@ def occurrences(order: np.ndarray) -> np.ndarray:
 def as_tuple(name: str, transforms: Callable | Sequence[Callable] | None) -> tuple[Callable, ...]:
     functions = (transforms,) if callable(transforms) else () if transforms is None else transforms
     if not isinstance(functions, Sequence) or not all(map(callable, functions)):
-        raise ValueError(f"{name} is {transforms!r}, expected a function or a list of functions")
+        raise UserError(f"{name} is {transforms!r}, expected a function or a list of functions")
     return tuple(functions)

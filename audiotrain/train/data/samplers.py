@@ -9,6 +9,7 @@ from collections.abc import Hashable, Iterator, Sequence, Sized
 import numpy as np
 
 from audiotrain.train.data.workers import ORDER, generator
+from audiotrain.utils.errors import UserError
 
 
 class Sampler:
@@ -64,16 +65,16 @@ class WeightedRandomSampler(Sampler):
         super().__init__(seed)
         values = np.asarray(weights, dtype=np.float64)
         if values.ndim != 1 or not np.isfinite(values).all() or (values < 0).any():
-            raise ValueError("weights: expected one finite number >= 0 per sample")
+            raise UserError("weights: expected one finite number >= 0 per sample")
         if values.sum() == 0:
-            raise ValueError("weights: all are zero, expected at least one above")
+            raise UserError("weights: all are zero, expected at least one above")
         self.shares = values / values.sum()
         self.num_samples = len(values) if num_samples is None else num_samples
         self.replacement = replacement
         check_count("num_samples", self.num_samples, 1)
         positive = np.count_nonzero(values)
         if not replacement and self.num_samples > positive:
-            raise ValueError(
+            raise UserError(
                 f"num_samples={self.num_samples}: expected at most {positive}, the number of"
                 " weights above 0, without replacement"
             )
@@ -111,9 +112,9 @@ class GroupSampler(Sampler):
         self.groups = np.array([numbers.setdefault(group, len(numbers)) for group in groups], int)
         sizes = np.bincount(self.groups)
         if not len(sizes):
-            raise ValueError("groups: expected the group of each sample, found none")
+            raise UserError("groups: expected the group of each sample, found none")
         if drop_last and len(sizes) < batch_size:
-            raise ValueError(
+            raise UserError(
                 f"batch_size={batch_size}: expected at most the {len(sizes)} groups there are"
             )
         if drop_last:  # as many batches as can be full, when each has one sample of a group
@@ -185,7 +186,7 @@ class BucketSampler(Sampler):
         check_count("batch_size", batch_size, 1)
         sizes = np.asarray(lengths)
         if sizes.ndim != 1 or not len(sizes) or sizes.dtype.kind not in "iu":
-            raise ValueError("lengths: expected one whole number per sample")
+            raise UserError("lengths: expected one whole number per sample")
         if isinstance(buckets, int):
             check_count("buckets", buckets, 1)
             shares = np.arange(1, buckets + 1) / buckets
@@ -193,7 +194,7 @@ class BucketSampler(Sampler):
         else:
             edges = np.unique(buckets)
             if not len(edges) or edges[-1] < sizes.max():
-                raise ValueError(
+                raise UserError(
                     f"buckets={buckets!r}: the longest sample has length {sizes.max()}, "
                     f"expected a boundary at or above"
                 )
@@ -250,7 +251,7 @@ class DistributedSampler(Sampler):
             rank = group.rank() if rank is None else rank
             world_size = group.size() if world_size is None else world_size
         if not 0 <= rank < world_size:
-            raise ValueError(f"rank={rank!r}: expected 0..{world_size - 1}")
+            raise UserError(f"rank={rank!r}: expected 0..{world_size - 1}")
         self.samples = dataset if isinstance(dataset, int) else len(dataset)
         self.shuffle, self.drop_last = shuffle, drop_last
         self.rank, self.world_size = rank, world_size
@@ -267,4 +268,4 @@ class DistributedSampler(Sampler):
 
 def check_count(name: str, value: int, minimum: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < minimum:
-        raise ValueError(f"{name}={value!r}: expected a whole number of at least {minimum}")
+        raise UserError(f"{name}={value!r}: expected a whole number of at least {minimum}")

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from audiotrain.utils.errors import UserError
 from audiotrain.utils.process_pool import sendable
 
 ORDER, SAMPLE = 0, 1  # purposes of a random stream: the order of an epoch, one sample's own
@@ -168,7 +169,7 @@ class Processes:
                 pickle.dumps(getattr(source, name))
             except Exception as error:  # pickle raises its own, AttributeError, TypeError, ...
                 setting = {"transforms": "cpu_transforms", "collate": "collate_fn"}.get(name, name)
-                raise ValueError(
+                raise UserError(
                     f"worker_type='process' cannot send {setting} to its workers ({error}):"
                     " define it at the top level of a module, or use worker_type='thread'"
                 ) from error

@@ -35,6 +35,7 @@ from audiotrain.train.pseudo_labels import LabelledItems, select, train_in_round
 from audiotrain.train.submission import read_sample, write_submission
 from audiotrain.train.tta import Transform
 from audiotrain.utils.arrays import arrays_of
+from audiotrain.utils.errors import UserError
 from audiotrain.utils.files import write_json
 
 NO_BEST = (
@@ -104,7 +105,7 @@ class CompetitionTrainer(ConfiguredTrainer):
             data = self._taken(data)
         data = as_dataset(data)
         if not hasattr(data, "__len__"):
-            raise ValueError(
+            raise UserError(
                 f"train_with_cv was given a {type(data).__name__}, expected a Dataset, arrays or a "
                 f"DataLoader: each fold makes its own loaders"
             )
@@ -112,7 +113,7 @@ class CompetitionTrainer(ConfiguredTrainer):
         groups = ids if groups is None else [str(one) for one in groups]
         for name, values in (("ids", ids), ("groups", groups)):
             if len(values) != len(data):
-                raise ValueError(f"{len(values)} {name} for {len(data)} items, expected one each")
+                raise UserError(f"{len(values)} {name} for {len(data)} items, expected one each")
         settings = self.config.competition
         if settings.enable_ensemble and settings.ensemble_method in ("blend", "stack"):
             _class_numbers(labels, f"ensemble_method is {settings.ensemble_method!r}")
@@ -167,14 +168,14 @@ class CompetitionTrainer(ConfiguredTrainer):
         `training.best_metric`.
         """
         if self._result is None:
-            raise ValueError("pseudo_label: no folds are trained, expected train_with_cv before")
+            raise UserError("pseudo_label: no folds are trained, expected train_with_cv before")
         classes = _class_numbers(self._trained_on["labels"], "pseudo_label")
         get_trainer_config(self.config, pseudo_threshold=threshold, pseudo_rounds=rounds)  # checks
         unlabelled = self._test_set(unlabelled)
         trainers, results, training = [self], [self._result], self.config.training
         score = training.best_metric.replace("val_", "test_", 1)
         if score not in results[0].mean:
-            raise ValueError(
+            raise UserError(
                 f"pseudo_label: best_metric is {training.best_metric}, expected the validation's "
                 f"name of one of {', '.join(results[0].mean)}"
             )
@@ -224,7 +225,7 @@ class CompetitionTrainer(ConfiguredTrainer):
         loader = self._given(loader)
         if not self.folds or checkpoint is not None:
             if checkpoint is None and self._loaded is None and not self.trainer.global_step:
-                raise ValueError(
+                raise UserError(
                     "nothing is trained, so predictions would be those of first weights: "
                     "train_with_cv first (resume=True reads a finished one), or load_checkpoint"
                 )
@@ -253,7 +254,7 @@ class CompetitionTrainer(ConfiguredTrainer):
         ids = self._trained_on["ids"]
         for member in members:
             if member._trained_on.get("ids") != ids:
-                raise ValueError(
+                raise UserError(
                     f"ensemble_with: {member.run} is not cross-validated on these {len(ids)} items"
                 )
         if how not in ("blend", "stack"):
@@ -288,7 +289,7 @@ class CompetitionTrainer(ConfiguredTrainer):
             columns = header[1:] if columns is None else columns
         columns = settings.columns if columns is None else columns
         if not len(columns):
-            raise ValueError(
+            raise UserError(
                 "create_submission: the names of what is predicted are not known: give columns (or "
                 "the setting competition.columns), or a sample_submission"
             )
@@ -313,14 +314,14 @@ class CompetitionTrainer(ConfiguredTrainer):
         """Submit a file by the `kaggle` command; ValueError when it is missing or refuses."""
         name, command = self.config.competition.competition_name, shutil.which("kaggle")
         if name is None:
-            raise ValueError("upload: no competition_name: give one")
+            raise UserError("upload: no competition_name: give one")
         if command is None:
-            raise ValueError("upload: no command kaggle: pip install kaggle")
+            raise UserError("upload: no command kaggle: pip install kaggle")
         words = [command, "competitions", "submit", "-c", name, "-f", str(path), "-m", message]
         done = subprocess.run(words, capture_output=True, text=True)
         if done.returncode:
             reason = " ".join((done.stderr or done.stdout).split())
-            raise ValueError(f"upload: kaggle refused {path}: {reason}")
+            raise UserError(f"upload: kaggle refused {path}: {reason}")
 
     def _taken(self, loader: DataLoader) -> DatasetProtocol:
         """The dataset of a loader, whose batch size and workers the folds' loaders get. ValueError
@@ -338,7 +339,7 @@ class CompetitionTrainer(ConfiguredTrainer):
         for name, value in usual.items():
             if (found := getattr(loader, name)) != value:
                 expected = repr(value) if isinstance(value, bool | str) else "none"
-                raise ValueError(
+                raise UserError(
                     f"train_with_cv: the DataLoader has {name}={found!r:.60}, expected {expected}: "
                     f"each fold makes its own loaders, of its dataset, batch size and workers"
                 )
@@ -434,7 +435,7 @@ class CompetitionTrainer(ConfiguredTrainer):
         files = [fold.run / "metrics.json" for fold in self.folds]
         scores = [json.loads(file.read_text("utf-8"))["best_score"] for file in files]
         if None in scores:
-            raise ValueError(NO_BEST)
+            raise UserError(NO_BEST)
         pick = np.argmin if self.saver.mode == "min" else np.argmax
         return self.folds[int(pick(scores))]
 
@@ -442,15 +443,15 @@ class CompetitionTrainer(ConfiguredTrainer):
         """ValueError, before anything is trained, for settings that folds cannot have."""
         knows_best = self.saver.monitor and self.saver.save_top_k
         if not self.config.competition.enable_ensemble and not knows_best:
-            raise ValueError(NO_BEST)
+            raise UserError(NO_BEST)
         if not self.config.competition.enable_ensemble and self.ensemble_with:
-            raise ValueError(
+            raise UserError(
                 f"enable_ensemble is false, but ensemble_with has {len(self.ensemble_with)}, "
                 f"expected none"
             )
         for one in self.trainer.callbacks:
             if isinstance(one, ModelCheckpoint) and one.dirpath is not None:
-                raise ValueError(
+                raise UserError(
                     f"ModelCheckpoint: dirpath is {str(one.dirpath)!r}, which all folds would "
                     f"write to: leave it out, and each has a folder of its own"
                 )
@@ -458,14 +459,14 @@ class CompetitionTrainer(ConfiguredTrainer):
     def _given(self, data: Any) -> Any:
         data = self.test_data if data is None else data
         if data is None:
-            raise ValueError("no test data: give some, or a test_dataloader when creating it")
+            raise UserError("no test data: give some, or a test_dataloader when creating it")
         if isinstance(data, Mapping):  # a model has no use for ids
             name = self.config.competition.id_column
             data = {key: array for key, array in data.items() if key != name}
         if isinstance(data, DataLoader):
             for name in ("shuffle", "sampler", "batch_sampler"):
                 if getattr(data, name) not in (None, False):
-                    raise ValueError(
+                    raise UserError(
                         f"test data: the DataLoader has {name}, expected none: rows are known by "
                         f"their order"
                     )
@@ -515,7 +516,7 @@ def create_competition_trainer(
     is_list = isinstance(ensemble_with, Sequence)
     for one in ensemble_with if is_list else [ensemble_with]:
         if not is_list or not isinstance(one, CompetitionTrainer):
-            raise ValueError(
+            raise UserError(
                 f"ensemble_with: found a {type(one).__name__}, expected a list of "
                 f"CompetitionTrainers"
             )
@@ -528,7 +529,7 @@ def _held_out(rows: np.ndarray, groups: Sequence[str], seed: int) -> tuple[np.nd
     """Rows to train on, and about a tenth of them, by whole groups, to choose a checkpoint by."""
     row_groups = [groups[row] for row in rows]
     if len(set(row_groups)) < 2:
-        raise ValueError(
+        raise UserError(
             "a fold trains on one group, so none is left to validate on: more groups, or "
             "eval_strategy='no'"
         )
@@ -559,7 +560,7 @@ def _class_numbers(labels: Sequence | None, why: str) -> np.ndarray:
     classes = np.asarray(labels)
     if labels is None or not np.issubdtype(classes.dtype, np.integer) or classes.ndim != 1:
         found = "none" if labels is None else f"{classes.dtype} {classes.shape}"
-        raise ValueError(
+        raise UserError(
             f"{why}: labels of train_with_cv: found {found}, expected a class number an item"
         )
     return classes
@@ -585,7 +586,7 @@ def _predict(
 def _joined(outputs: Sequence) -> np.ndarray:
     """The arrays that predict_step gave for each batch, as one."""
     if not all(hasattr(output, "shape") for output in outputs):
-        raise ValueError(
+        raise UserError(
             f"predict_step gave a {type(outputs[0]).__name__}, expected an array (items, …)"
         )
     return np.concatenate([np.array(output) for output in outputs])

@@ -25,6 +25,7 @@ from audiotrain.config.yaml_files import preset_file, preset_names
 from audiotrain.train.arguments import Batches, BatchesOrNone, TimeLimit
 from audiotrain.train.declarative.names import CALLBACKS, OPTIMIZERS, SCHEDULERS, TRAINERS
 from audiotrain.train.ensembling import Join
+from audiotrain.utils.errors import UserError
 from audiotrain.utils.text import nearest
 
 PRESETS = Path(__file__).parent / "presets"
@@ -35,7 +36,7 @@ def _check_name(name: str, known: Collection[str]) -> str:
     """A name that is known, or an import path, which has a dot."""
     if "." not in name and name not in known:
         expected = f"expected one of {', '.join(known)} or an import path"
-        raise ValueError(f"found {name!r}{nearest(name, list(known))}, {expected}")
+        raise UserError(f"found {name!r}{nearest(name, list(known))}, {expected}")
     return name
 
 
@@ -46,7 +47,7 @@ def _known(names: Collection[str]) -> AfterValidator:
 def _with_type(settings: dict[str, Any]) -> dict[str, Any]:
     """A dict without settings, or with a `type`."""
     if settings and not isinstance(settings.get("type"), str):
-        raise ValueError("no type, expected an import path")
+        raise UserError("no type, expected an import path")
     return settings
 
 
@@ -83,7 +84,7 @@ class OptimizerSettings:
 
     def __post_init__(self):
         if self.layer_decay != 1 and not self.layers:
-            raise ValueError(
+            raise UserError(
                 f"layer_decay={self.layer_decay}, but layers, which it is for, is empty"
             )
 
@@ -184,7 +185,7 @@ class TrainingSettings:
                 f"expected 'steps'"
             )
         if problems:
-            raise ValueError("\n".join(problems))
+            raise UserError("\n".join(problems))
 
 
 @validated
@@ -242,7 +243,7 @@ class TrackingSettings:
                 "log_models or register_model is true, but loggers does not have 'mlflow'"
             )
         if problems:
-            raise ValueError("\n".join(problems))
+            raise UserError("\n".join(problems))
 
 
 @validated
@@ -284,7 +285,7 @@ def get_trainer_config(
     if isinstance(config, Mapping):
         return files.read(TrainerConfig(), config, overrides, also=ALSO)
     if not isinstance(config, str | os.PathLike):
-        raise ValueError(
+        raise UserError(
             f"config is {config!r:.60}, expected a preset's name, a file, a run folder, a dict or "
             f"a TrainerConfig"
         )
@@ -299,11 +300,11 @@ def _file(name: str | os.PathLike) -> Path:
         return PRESETS / f"{name}.yaml"
     if path.is_dir():
         if not (path / "config.yaml").is_file():
-            raise ValueError(f"{path}: no config.yaml, so this is no run folder")
+            raise UserError(f"{path}: no config.yaml, so this is no run folder")
         return path / "config.yaml"
     if isinstance(name, str) and not path.suffix and len(path.parts) == 1:
         try:
             return preset_file(name, PRESETS)
         except ValueError as error:
-            raise ValueError(f"config: {error}, or a file or run folder") from None
+            raise UserError(f"config: {error}, or a file or run folder") from None
     return path

@@ -28,6 +28,7 @@ from audiotrain.train.protocols import CallbackProtocol, check_protocol, is_data
 from audiotrain.train.run_folder import begun
 from audiotrain.train.trainer import Trainer
 from audiotrain.train.tta import Transform, TransformedLoader, check_transforms, means
+from audiotrain.utils.errors import UserError
 from audiotrain.utils.files import write_json
 
 # Settings, and a group of them, that a resumed run may change. LENGTH may not change in a
@@ -102,7 +103,7 @@ class ConfiguredTrainer:
         if training.eval_strategy == "no":
             val_loader = None
         elif val_loader is None:
-            raise ValueError(
+            raise UserError(
                 f"training.eval_strategy is {training.eval_strategy!r}, but train was given no "
                 f"validation data: give some, or eval_strategy='no'"
             )
@@ -195,7 +196,7 @@ class ConfiguredTrainer:
                 continue
             found, wanted = getattr(data, name), getattr(self.config.data, name)
             if found != wanted:
-                raise ValueError(
+                raise UserError(
                     f"{name} is {wanted}, but the loader given has {found}: give its dataset, and "
                     f"the loader is made"
                 )
@@ -212,21 +213,21 @@ class ConfiguredTrainer:
         saved = self.run / "config.yaml"
         if not resume:
             if (found := begun(self.run)) and not self.trainer.step:
-                raise ValueError(
+                raise UserError(
                     f"{self.run}: holds a run already ({found}): train(…, resume=True) continues "
                     f"it, output_dir names another folder"
                 )
         else:
             if not saved.exists():
-                raise ValueError(f"{self.run}: no config.yaml, so there is no run to resume")
+                raise UserError(f"{self.run}: no config.yaml, so there is no run to resume")
             before, now = (to_plain(one) for one in (get_trainer_config(saved), self.config))
             if lines := refused_changes(before, now, changeable):
-                raise ValueError("\n".join(f"resume: {line}" for line in lines))
+                raise UserError("\n".join(f"resume: {line}" for line in lines))
         try:
             self.run.mkdir(parents=True, exist_ok=True)
             self.config.save(saved)
         except OSError as error:
-            raise ValueError(f"output_dir {self.run}: cannot write: {error.strerror}") from None
+            raise UserError(f"output_dir {self.run}: cannot write: {error.strerror}") from None
         last = self.checkpoints / "last"
         return str(last) if resume and checkpoint.exists(last) else None
 

@@ -16,6 +16,7 @@ from audiotrain.train.declarative.config import CompetitionConfig, TrainerConfig
 from audiotrain.train.declarative.configured_trainer import ConfiguredTrainer
 from audiotrain.train.declarative.names import TRAINERS
 from audiotrain.train.protocols import CallbackProtocol, check_protocol
+from audiotrain.utils.errors import UserError
 
 Kind = TypeVar("Kind", bound=ConfiguredTrainer)
 
@@ -43,7 +44,7 @@ def create_trainer(
     kind = trainer_class(settings.trainer, ConfiguredTrainer)
     of_folds = {one.name for one in fields(CompetitionConfig)} - {"competition_name"}
     if settings.trainer == "default" and (unused := sorted(of_folds & set(overrides))):
-        raise ValueError(
+        raise UserError(
             f"{unused[0]} is a setting of a competition, expected create_competition_trainer or "
             f"trainer='competition'"
         )
@@ -60,7 +61,7 @@ def read_settings(
     ValueError lists every mistake, one line each.
     """
     if isinstance(callbacks, str) or not isinstance(callbacks, Sequence):
-        raise ValueError(f"callbacks is {callbacks!r:.60}, expected a list of Callbacks or dicts")
+        raise UserError(f"callbacks is {callbacks!r:.60}, expected a list of Callbacks or dicts")
     for number, one in enumerate(callbacks, 1):
         if not isinstance(one, Mapping):
             check_protocol(f"callbacks: number {number}", one, CallbackProtocol)
@@ -75,7 +76,7 @@ def trainer_class(name: str, base: type[Kind]) -> type[Kind]:
     if isinstance(kind, str):
         kind = imported(kind, "trainer")
     if not (isinstance(kind, type) and issubclass(kind, base)):
-        raise ValueError(f"trainer is {name!r}, expected a {base.__name__}")
+        raise UserError(f"trainer is {name!r}, expected a {base.__name__}")
     return kind
 
 
@@ -83,5 +84,5 @@ def register_trainer(name: str, kind: type[ConfiguredTrainer]) -> None:
     """Make `trainer: name` in settings mean this class, a ConfiguredTrainer of one's own.
     ValueError for the names default and competition, which are audiotrain's."""
     if name in ("default", "competition"):
-        raise ValueError(f"register_trainer: {name!r} is audiotrain's own, take another name")
+        raise UserError(f"register_trainer: {name!r} is audiotrain's own, take another name")
     TRAINERS[name] = kind

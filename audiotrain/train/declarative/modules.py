@@ -9,6 +9,7 @@ import mlx.nn as nn
 from audiotrain.config.import_path import called, imported
 from audiotrain.train.declarative.config import TrainerConfig
 from audiotrain.train.module import TrainModule
+from audiotrain.utils.errors import UserError
 from audiotrain.utils.text import nearest
 
 HEADS = (
@@ -50,9 +51,7 @@ class HeadModule(TrainModule):
         super().__init__()
         if head_type not in HEADS:
             hint = nearest(head_type, HEADS)
-            raise ValueError(
-                f"head_type is {head_type!r}{hint}, expected one of {', '.join(HEADS)}"
-            )
+            raise UserError(f"head_type is {head_type!r}{hint}, expected one of {', '.join(HEADS)}")
         self.model, self.head_type = model, head_type
 
     def __call__(self, *inputs, **named):
@@ -88,17 +87,17 @@ def as_module(model, config: TrainerConfig, loss: Callable | None) -> TrainModul
     mx.random.seed(config.training.seed)
     if model is None:
         if not config.model:
-            raise ValueError("no model: give one to create_trainer, or `model: {type: …}`")
+            raise UserError("no model: give one to create_trainer, or `model: {type: …}`")
         options = {name: value for name, value in config.model.items() if name != "type"}
         model = called(imported(config.model["type"], "model.type"), "model", **options)
     elif not isinstance(model, nn.Module):
         model = model()
     if loss is not None and isinstance(model, TrainModule):
-        raise ValueError(f"{type(model).__name__} has a loss of its own: give no other one")
+        raise UserError(f"{type(model).__name__} has a loss of its own: give no other one")
     if loss is not None and isinstance(model, nn.Module):
         return LossModule(model, loss)
     if not isinstance(model, TrainModule):
-        raise ValueError(
+        raise UserError(
             f"model is a {type(model).__name__}, expected a TrainModule, or an nn.Module and a "
             f"loss=function(model, x, y)"
         )

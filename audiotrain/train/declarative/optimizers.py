@@ -13,6 +13,7 @@ from audiotrain.train.module import OptimizerConfig, TrainModule
 from audiotrain.train.optimizers import layer_decay, parameter_groups
 from audiotrain.train.schedulers import WarmupLinearScheduler
 from audiotrain.utils.arrays import arrays_of
+from audiotrain.utils.errors import UserError
 
 REST, EXEMPT = "rest", "without-decay"  # names of groups
 
@@ -51,7 +52,7 @@ def schedule(
     place = "scheduler.options"
     if settings.type == "constant" and not settings.warmup_steps and not settings.warmup_ratio:
         if settings.options:
-            raise ValueError(f"{place} is {settings.options!r}, but the schedule is constant")
+            raise UserError(f"{place} is {settings.options!r}, but the schedule is constant")
         return peak
     options: dict[str, Any] = {}
     kind: Callable[..., Any]
@@ -68,7 +69,7 @@ def schedule(
         options["warmup_steps"] = warmup or 0
     elif settings.warmup_steps or settings.warmup_ratio:
         name = "warmup_steps" if settings.warmup_steps else "warmup_ratio"
-        raise ValueError(f"scheduler.{name}: {settings.type} has no warm-up, expected 0")
+        raise UserError(f"scheduler.{name}: {settings.type} has no warm-up, expected 0")
     return called(kind, place, peak, **(options | settings.options))
 
 
@@ -78,13 +79,13 @@ def _optimizer(settings: OptimizerSettings, rate, weight_decay: float) -> optim.
     if takes(kind, "weight_decay"):
         options["weight_decay"] = weight_decay
     elif settings.weight_decay:
-        raise ValueError(
+        raise UserError(
             f"optimizer.weight_decay is {settings.weight_decay}, but {settings.type} has none, "
             f"expected 0"
         )
     made = called(kind, "optimizer.options", learning_rate=rate, **(options | settings.options))
     if not isinstance(made, optim.Optimizer):
-        raise ValueError(f"optimizer.type is {settings.type!r}, a {type(made).__name__}")
+        raise UserError(f"optimizer.type is {settings.type!r}, a {type(made).__name__}")
     return made
 
 
@@ -95,7 +96,7 @@ def _groups(module: TrainModule, settings: OptimizerSettings) -> dict:
     paths = list(arrays_of(module.trainable_parameters()))
     for pattern in settings.layers:
         if not any(fnmatchcase(path, pattern) for path in paths):
-            raise ValueError(f"optimizer.layers: no trainable parameter fits {pattern!r}")
+            raise UserError(f"optimizer.layers: no trainable parameter fits {pattern!r}")
     groups: dict = {}
     for path in paths:
         layer = next((one for one in settings.layers if fnmatchcase(path, one)), REST)

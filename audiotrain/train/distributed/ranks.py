@@ -21,6 +21,7 @@ from audiotrain.train.distributed.sync_batch_norm import synchronized_batch_norm
 from audiotrain.train.distributed.watchdog import SIGNALS, Watchdog
 from audiotrain.train.engine.compiled_function import scalar
 from audiotrain.utils.arrays import arrays_of, put_arrays
+from audiotrain.utils.errors import UserError
 from audiotrain.utils.process_pool import LAUNCHERS
 
 BUCKET_BYTES = 32 * 1024**2  # gradients are summed in pieces of about this size
@@ -245,7 +246,7 @@ class ProcessGroup(SingleProcess):
         if error is not None:
             raise error
         if message is not None:
-            raise ValueError(f"rank 0: {message}")
+            raise UserError(f"rank 0: {message}")
         return value
 
     def rank0_first(self, action):
@@ -281,7 +282,7 @@ class ProcessGroup(SingleProcess):
         if hasattr(loader, "shard"):
             loader.shard(self.rank, self.size)
         elif loader is not None:
-            raise ValueError(
+            raise UserError(
                 f"a {type(loader).__name__} has no shard(rank, world_size): each of the "
                 f"{self.size} ranks would be given all of it; use a DataLoader, or give it that "
                 f"method (one that does nothing where its batches differ by rank already)"
@@ -289,7 +290,7 @@ class ProcessGroup(SingleProcess):
 
     def check_batches(self, count):
         if count is None:
-            raise ValueError(
+            raise UserError(
                 f"the training loader has no length, which {self.size} ranks need: give it a "
                 f"__len__, or set limit_train_batches"
             )
@@ -302,7 +303,7 @@ class ProcessGroup(SingleProcess):
                 if isinstance(value, dict):
                     name = min(n for n in first | other if first.get(n) != other.get(n))
                     first, second = (f"{name} {one.get(name, 'missing')}" for one in (first, other))
-                raise ValueError(
+                raise UserError(
                     f"{what} must be the same on all ranks: rank 0 has {first}, rank {rank} "
                     f"{second}"
                 )

@@ -8,12 +8,13 @@ from collections.abc import Iterator
 import mlx.core as mx
 
 from audiotrain.train.engine.compiled_function import StepOutputs, as_float, scalar
+from audiotrain.utils.errors import UserError
 
 PER_STEP = ("gradient_norm", "learning_rate")
 MOST_PENDING = 256
 
 
-class NonFiniteError(ValueError):
+class NonFiniteError(UserError):
     """Too many steps in a row had a NaN or infinite loss or gradient."""
 
 

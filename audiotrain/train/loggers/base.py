@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from audiotrain.utils.errors import UserError
 from audiotrain.utils.files import csv_text, finite_or_none, write
 
 
@@ -69,7 +70,7 @@ class FileLogger(Logger):
             with open(self.path, "a", encoding="utf-8", newline="") as file:
                 file.write(text)
         except OSError as error:
-            raise ValueError(f"{self.path}: cannot write ({error.strerror})") from None
+            raise UserError(f"{self.path}: cannot write ({error.strerror})") from None
 
 
 class JSONLLogger(FileLogger):
@@ -137,7 +138,7 @@ def encode(image, name: str) -> bytes:
     floats = array.dtype.kind == "f" and array.size and 0 <= array.min() and array.max() <= 1
     colours = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))
     if not colours or not (floats or array.dtype == np.uint8):
-        raise ValueError(
+        raise UserError(
             f"image {name!r} is an array {array.shape} of {array.dtype}, expected (height, width), "
             f"(height, width, 3) or (height, width, 4) of uint8 or of floats 0..1"
         )

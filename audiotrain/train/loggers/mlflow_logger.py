@@ -6,6 +6,7 @@ from pathlib import Path
 
 from audiotrain.config.diff import flat
 from audiotrain.train.loggers.base import Logger, opened
+from audiotrain.utils.errors import UserError
 
 
 class MLflowLogger(Logger):
@@ -30,7 +31,7 @@ class MLflowLogger(Logger):
         parent: str | None = None,
     ):
         if register_model and model_name is None:
-            raise ValueError("register_model is True, but model_name is not given")
+            raise UserError("register_model is True, but model_name is not given")
         self.experiment_name, self.run_name = experiment_name, run_name
         self.tracking_uri, self.run_id, self.parent = tracking_uri, run_id, parent
         self.log_models, self.register_model = log_models, register_model

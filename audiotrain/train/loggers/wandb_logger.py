@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from audiotrain.train.loggers.base import Logger, opened
+from audiotrain.utils.errors import UserError
 
 
 class WandbLogger(Logger):
@@ -48,7 +49,7 @@ class WandbLogger(Logger):
                 )
             except wandb.Error as error:
                 what = str(error).partition("\n")[0].rstrip(".")
-                raise ValueError(f"W&B: {what}; WANDB_MODE=offline does without") from None
+                raise UserError(f"W&B: {what}; WANDB_MODE=offline does without") from None
             self.id = self._run.id
             self._run.define_metric("trainer/global_step")
             self._run.define_metric("*", step_metric="trainer/global_step")
