@@ -31,6 +31,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from audiotrain.utils.errors import UserError
+
 ROOT = Path(__file__).resolve().parents[2]
 CPU_SECONDS = 10
 MEMORY = 400_000_000  # bytes beyond what the child process has at the beginning of a case
@@ -674,8 +676,8 @@ def read_settings(path: Path) -> None:
 
     try:
         config.load(TrainSettings, ["--config", str(path.parent / "x.yaml")])
-    except ValueError as error:  # a line a mistake: the first must name a file
-        raise ValueError(str(error).splitlines()[0]) from None
+    except UserError as error:  # a line a mistake: the first must name a file
+        raise UserError(str(error).splitlines()[0]) from None
 
 
 def make_run(folder: Path) -> list[Path]:
@@ -810,11 +812,10 @@ class Bench:
 def outcome_of(read: Callable[[Path], object], path: Path, folder: Path) -> str:
     try:
         read(path)
-    except ValueError as error:
+    except UserError as error:
         text = str(error)
-        ours = type(error) is ValueError or type(error).__module__.startswith("audiotrain.")
-        if not ours or len(text.splitlines()) != 1 or len(text) > 2000:
-            return f"not one line of ours: {type(error).__name__}: {text[:300]!r}{raised_at(error)}"
+        if len(text.splitlines()) != 1 or len(text) > 2000:
+            return f"not one line: {type(error).__name__}: {text[:300]!r}{raised_at(error)}"
         if not any(name in text for name in (path.name, str(folder))):
             return f"does not name {path.name}: {text[:300]}{raised_at(error)}"
         return "refused"

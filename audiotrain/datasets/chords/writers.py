@@ -21,7 +21,7 @@ from audiotrain.music.chord_classes import UNKNOWN, chord_pitch_classes, decode,
 from audiotrain.music.keys import Key, key_name
 from audiotrain.music.segments import Segment, write_lab
 from audiotrain.utils import files
-from audiotrain.utils.errors import UserError
+from audiotrain.utils.errors import MissingPackageError, UserError
 
 WRITE_SUFFIXES = (".lab", ".txt", ".jams", ".csv", ".json", ".mid", ".midi", ".chordpro")
 JSON_FORMAT = "audiotrain chords"
@@ -221,7 +221,8 @@ def midi_bytes(
     try:
         import pretty_midi
     except ImportError:
-        raise ImportError("writing MIDI needs pretty_midi: pip install pretty_midi") from None
+        message = "writing MIDI needs pretty_midi: pip install pretty_midi"
+        raise MissingPackageError(message) from None
     song = pretty_midi.PrettyMIDI(_tempo_map(beats))
     if key is not None:
         tonic, mode = key

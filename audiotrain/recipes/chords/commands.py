@@ -51,6 +51,7 @@ from audiotrain.recipes.common import checkpoints, cli, exported, run, split
 from audiotrain.recipes.common.cli import Command
 from audiotrain.recipes.common.ensemble import EnsembleSpec
 from audiotrain.utils.errors import UserError
+from audiotrain.utils.files import writing
 from audiotrain.utils.process_pool import map_in_processes
 from audiotrain.utils.progress import progress
 from audiotrain.utils.text import clock
@@ -135,7 +136,8 @@ def predict(settings: PredictSettings) -> list[Path]:
             continue
         about = {"title": source.stem, "tool": "audiotrain"}
         for path in paths:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            with writing(path.parent):
+                path.parent.mkdir(parents=True, exist_ok=True)
             if path.suffix == ".html":
                 pages.add(path, source, prediction)
                 continue

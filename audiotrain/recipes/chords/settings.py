@@ -16,6 +16,7 @@ from audiotrain.recipes.chords.songs import FeatureSettings, LabelSettings
 from audiotrain.recipes.chords.training import LossSettings, OptimizationSettings
 from audiotrain.recipes.common import settings as common
 from audiotrain.recipes.common.settings import Checkpoints, Folds
+from audiotrain.utils.errors import UserError
 
 CACHE = Path("~/.cache/audiotrain/chords")
 COMPOSED = 120  # songs without data
@@ -133,7 +134,7 @@ class TrainSettings(LabelSettings, common.RunSettings):
         if self.degraded:
             try:
                 speech.require_flite()
-            except ValueError as error:
+            except UserError as error:
                 yield f"degraded={self.degraded}: {error}"
         for path in self.soundfonts:
             if not path.expanduser().exists():
@@ -144,7 +145,7 @@ class TrainSettings(LabelSettings, common.RunSettings):
                 continue
             try:
                 SoundFont(path.expanduser())
-            except ValueError as error:
+            except UserError as error:
                 yield str(error)
         if (
             self.soundfonts
