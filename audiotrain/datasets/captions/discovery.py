@@ -108,7 +108,7 @@ class _Search(Search[Clip]):
             text = sidecar.read().decode("utf-8", errors="replace")
             try:
                 captions = readers.parse_captions(text, sidecar.name)
-            except ValueError as error:
+            except UserError as error:
                 self.problem(UNUSABLE, f"{where}: {error}")
                 return
         if not captions:
@@ -127,7 +127,7 @@ class _Search(Search[Clip]):
     def use_row(self, table: str, where: str, audio: str, row: tables.Row) -> None:
         try:
             captions = readers.row_captions(row)
-        except ValueError as error:
+        except UserError as error:
             self.problem(tables.UNUSED_LINES, f"{where}: {error}")
             return
         name = tables.span_name(audio, row.start, row.end)
@@ -155,7 +155,7 @@ class _Search(Search[Clip]):
             self.captioned = True
             try:
                 captions, problems = readers.read_captions(self.folder / pairs[audio])
-            except ValueError as error:
+            except UserError as error:
                 self.problem(UNUSABLE, str(error))
                 continue
             for text in problems:

@@ -205,7 +205,7 @@ class _Search(Search[Item]):
         path = self.folder / name
         try:
             segments, problems = read_cached(path, self.selector, self.pop_spellings)
-        except ValueError as error:
+        except UserError as error:
             self.unreadable[name] = str(error)
             return False
         # what is written as unknown is no doubt about the file

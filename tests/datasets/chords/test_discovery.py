@@ -8,7 +8,7 @@ import re
 import numpy as np
 import pytest
 
-from audiotrain.datasets import chords, pairing
+from audiotrain.datasets import chords, pairing, tables
 from audiotrain.datasets.chords.items import chord_of_name
 from audiotrain.datasets.synthesis.midi import midi_seconds
 from audiotrain.features import audio
@@ -503,7 +503,12 @@ def test_odd_files_in_the_folder_do_no_harm(tmp_path):
     (tmp_path / "gone.wav").symlink_to(tmp_path / "nowhere.wav")
     corpus = chords.discover(tmp_path)
     assert [item.id for item in corpus.items] == ["x.wav"]
-    assert sorted(kinds(corpus)) == ["audio without labels", "label files that can't be used"]
+    assert sorted(kinds(corpus)) == [
+        "audio without labels",
+        "label files that can't be used",
+        "labels without audio",
+        tables.SHORT_LINES,
+    ]
 
 
 # ---- report
