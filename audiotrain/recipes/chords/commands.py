@@ -29,7 +29,7 @@ from audiotrain.evaluation.song_page.song import has_little_music
 from audiotrain.features import audio as audio_files
 from audiotrain.features.audio import AudioError
 from audiotrain.features.tuning import tuning_of
-from audiotrain.music.chord_names import spelled
+from audiotrain.music.chord_names import SHARPS, spelled
 from audiotrain.music.segments import Segment
 from audiotrain.recipes.chords import scoring
 from audiotrain.recipes.chords.cv import cross_validate
@@ -149,6 +149,7 @@ def predict(settings: PredictSettings) -> list[Path]:
                 about,
                 prediction.beats,
                 prediction.key,
+                settings.spelling,
             )
         written += paths
         speed = prediction.seconds / max(time.monotonic() - begun, 1e-9)
@@ -157,7 +158,7 @@ def predict(settings: PredictSettings) -> list[Path]:
         print(f"\n{source}: {about_song} -> {names}")
         begun = time.monotonic()
         if settings.timeline:
-            print(plots.timeline(as_spelled(prediction), rows=4), flush=True)
+            print(plots.timeline(as_spelled(prediction, settings.spelling), rows=4), flush=True)
     bar.close()
     indexes = pages.close()
     written += indexes
@@ -180,9 +181,10 @@ def described(prediction: Prediction) -> list[str]:
     return found + (["little music found"] if is_little else [])
 
 
-def as_spelled(prediction: Prediction) -> list[Segment]:
-    """The chords as the song's key spells them."""
-    if (key := prediction.key) is None:
+def as_spelled(prediction: Prediction, spelling: writers.Spelling = "key") -> list[Segment]:
+    """The chords as the song's key spells them, or with sharps."""
+    key = SHARPS if spelling == "sharps" else prediction.key
+    if key is None:
         return prediction.segments
     return [one._replace(label=spelled(one.label, key)) for one in prediction.segments]
 

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from audiotrain.config.schema import NonNegativeInt, Positive, PositiveInt, Share, validated
 from audiotrain.config.words import Alone
+from audiotrain.datasets.chords.writers import Spelling
 from audiotrain.datasets.synthesis import speech
 from audiotrain.datasets.synthesis.soundfont import SoundFont
 from audiotrain.models.chords.model import ChordModelSettings
@@ -211,8 +212,10 @@ class PredictSettings(ModelSettings, common.PredictSettings):
     """viterbi: steady chords of the highest expected score; argmax: each frame's most probable"""
     bass: Literal["any", "chord-tone", "off"] = "any"
     """which bass notes a label may show"""
+    spelling: Spelling = "key"
+    """how files and the terminal spell notes: key: Eb or D# as the song's key has it; sharps: D#"""
     timeline: bool = True
-    """show the first minute of each file on the terminal"""
+    """show the chords of the beginning of each file on the terminal"""
 
 
 @validated(kw_only=True)

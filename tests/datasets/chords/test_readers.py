@@ -17,6 +17,7 @@ from audiotrain.datasets.chords import billboard, readers, writers
 from audiotrain.datasets.chords.items import Item, segments
 from audiotrain.music.beats import Beats
 from audiotrain.music.chord_classes import CHORD_TYPES, HEAD_SIZES, decode, encode
+from audiotrain.music.chord_names import chord_name, plain
 from audiotrain.music.keys import key_name
 from audiotrain.music.segments import Segment
 
@@ -474,7 +475,34 @@ def test_midi_sounds_the_chords_over_their_bass(tmp_path):
         assert sounding[0] % 12 == (root + bass) % 12
         triad = {(root + note) % 12 for note in np.flatnonzero(bitmap)}
         assert triad <= {pitch % 12 for pitch in sounding}
-    assert [lyric.text for lyric in song.lyrics] == labels
+    names = [plain(chord_name(encode(label))) for label in labels]
+    assert [lyric.text for lyric in song.lyrics] == names
+
+
+@pytest.mark.parametrize(
+    ("spelling", "labels", "names"),
+    [
+        ("key", ["Eb:min", "B:maj", "Gb:maj/3", "N"], ["Ebm", "B", "Gb/Bb", "N.C."]),
+        ("sharps", ["D#:min", "B:maj", "F#:maj/3", "N"], ["D#m", "B", "F#/A#", "N.C."]),
+    ],
+)
+def test_all_formats_spell_alike(tmp_path, spelling, labels, names):
+    """In E flat minor: B and not C flat, which programs that read ChordPro may not know."""
+    pretty_midi = pytest.importorskip("pretty_midi")
+    found = [
+        Segment(float(number), number + 1.0, label)
+        for number, label in enumerate(["D#:min", "B:maj", "F#:maj/3", "N"])
+    ]
+    for suffix in (".lab", ".csv", ".json", ".jams"):
+        path = tmp_path / f"x{suffix}"
+        readers.write(path, found, key=(3, "minor"), spelling=spelling)
+        assert [segment.label for segment in readers.read(path).segments] == labels
+    readers.write(tmp_path / "x.mid", found, key=(3, "minor"), spelling=spelling)
+    song = pretty_midi.PrettyMIDI(str(tmp_path / "x.mid"))
+    assert [lyric.text for lyric in song.lyrics] == names
+    readers.write(tmp_path / "x.chordpro", found, key=(3, "minor"), spelling=spelling)
+    grid = (tmp_path / "x.chordpro").read_text().split("{start_of_grid")[1]
+    assert [name for name in names if f" {name} " in grid] == names
 
 
 @pytest.mark.parametrize(
