@@ -17,7 +17,7 @@ SPLIT_NAMES = {
     **dict.fromkeys(("valid", "val", "validation", "dev", "validation_set"), "valid"),
     **dict.fromkeys(("test", "testing", "eval", "evaluation", "test_set"), "test"),
 }
-OTHER_AUDIO_SUFFIXES = (".aif", ".aiff", ".opus", ".wma", ".aac", ".mp4", ".webm")
+OTHER_AUDIO_SUFFIXES = (".ra", ".rm", ".m4p", ".aax", ".dff", ".mod", ".xm", ".s3m", ".it")
 
 
 def walk(folder: Path) -> Iterator[str]:

@@ -105,7 +105,7 @@ class Search(Generic[AnyItem]):
         for name in self.unused(self.audio):
             self.problem(f"audio without {self.kind}s", name)
         for name in self.having(OTHER_AUDIO_SUFFIXES):
-            self.problem(f"audio in a format not read ({', '.join(AUDIO_SUFFIXES)} are)", name)
+            self.problem("audio in a format not read", name)
 
     def corpus(self, counts: str, layouts: str) -> Corpus[AnyItem]:
         """The items found. ValueError when there are none; `counts` describes the
