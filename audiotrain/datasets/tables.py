@@ -21,6 +21,8 @@ from audiotrain.utils.text import listed, shown
 UNUSED_LINES = "lines of a table not used"
 SHORT_LINES = "lines of a table with fewer cells than the first, the others taken as empty"
 LATIN = "tables not in UTF-8, read as Latin-1"
+VIDEO_COLUMNS = ("youtube_id", "ytid")
+CLIP_COLUMNS = ("audiocap_id", "audiocaps_id")
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl")
 DURATION_COLUMNS = ("duration", "dur", "length")
 # Names of the columns by their role; the first that a table has is read.
@@ -28,6 +30,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "audio": (
         *("audio", "file", "filename", "file_name", "audio_file", "audio_path", "path", "midi"),
         *("wav", "wav_path", "audio_filename", "filepath", "fname"),
+        *("youtube_id", "ytid"),  # of AudioSet and AudioCaps: see `video_names`
     ),
     "start": ("start", "start_time", "onset", "begin"),
     "end": ("end", "end_time", "offset", "stop"),
@@ -53,6 +56,7 @@ class Row(NamedTuple):
     group: str
     columns: dict[str, str]
     record: dict[str, object]
+    names: tuple[str, ...] = ()  # other names that the recording may have
 
 
 def read_rows(
@@ -73,6 +77,10 @@ def read_rows(
             f"{', '.join(names)}"
         )
     columns = {role: find_column(names, known[role]) for role in known}
+    of_video = (columns["audio"] or "").lower() in VIDEO_COLUMNS
+    start_of_video = columns["start"]
+    if of_video:  # the recording is the clip
+        columns |= {"start": None, "end": None}
     if columns["start"] is None:  # then the duration is that of the file
         columns["duration"] = None
     rows = []
@@ -93,9 +101,29 @@ def read_rows(
             text = f"{path}:{line}: found {cells['split']!r:.60}, expected train, valid or test"
             problems.append(Problem("unknown splits, taken as none", text))
         group = cells["group"] if group_column is None else texts.get(group_column, "")
-        label = cells.get("label", "")
-        rows.append(Row(line, cells["audio"], label, start, end, split, group, others, record))
+        label, names = cells.get("label", ""), ()
+        if of_video:
+            names = video_names(cells["audio"], texts.get(start_of_video or "", ""), others)
+        rows.append(
+            Row(line, cells["audio"], label, start, end, split, group, others, record, names)
+        )
     return rows, problems
+
+
+def video_names(name: str, start: str, others: Mapping[str, str]) -> tuple[str, ...]:
+    """Names that the usual tools give a clip of 10 s from `start` seconds of a video on, the most
+    precise first; `others` may have AudioCaps' number of the clip.
+
+    >>> video_names("r1nicOVtvkQ", "130", {})[:4]
+    ('r1nicOVtvkQ_130', 'r1nicOVtvkQ_130_140', 'r1nicOVtvkQ_130000_140000', 'Yr1nicOVtvkQ_130')
+    """
+    ends = []
+    if re.fullmatch(r"\d+(\.0*)?", start):
+        first = int(float(start))
+        ends = [f"_{first}", f"_{first}_{first + 10}", f"_{first * 1000}_{first * 1000 + 10000}"]
+    named = [others[column] for column in CLIP_COLUMNS if others.get(column)]
+    precise = [prefix + name + end for prefix in ("", "Y") for end in ends]
+    return (*precise, *named, f"Y{name}")
 
 
 def span_name(audio: str, start: float | None, end: float | None) -> str:

@@ -398,8 +398,9 @@ def _mono(frame: "av.AudioFrame") -> np.ndarray:
         values = (values.astype(np.float32) - 128) / 128
     elif values.dtype.kind == "i":
         values = values.astype(np.float32) / -float(np.iinfo(values.dtype).min)
-    if channels == 1:
-        return values[0].astype(np.float32)
-    if channels == 2:
-        return ((values[0] + values[1]) * 0.5).astype(np.float32)
-    return values.mean(axis=0).astype(np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):  # refused afterwards
+        if channels == 1:
+            return values[0].astype(np.float32)
+        if channels == 2:
+            return ((values[0] + values[1]) * 0.5).astype(np.float32)
+        return values.mean(axis=0).astype(np.float32)

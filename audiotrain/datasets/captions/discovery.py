@@ -99,18 +99,18 @@ class _Search(Search[Clip]):
 
     def use_sample(self, shard: str, where: str, members: dict[str, TarMember]) -> None:
         audio = webdataset.audio_of(members)
-        sidecar = next((members[s] for s in readers.SIDECAR_SUFFIXES if s in members), None)
+        sidecars = [members[s] for s in readers.SIDECAR_SUFFIXES if s in members]
         if audio is None:
             self.problem("captions without audio", where)
             return
         captions: tuple[str, ...] = ()
-        if sidecar is not None:
+        for sidecar in sidecars:
             text = sidecar.read().decode("utf-8", errors="replace")
             try:
-                captions = readers.parse_captions(text, sidecar.name)
+                captions += readers.parse_captions(text, sidecar.name)
             except UserError as error:
-                self.problem(UNUSABLE, f"{where}: {error}")
-                return
+                self.problem(UNUSABLE, f"{shard}/{sidecar.name}: {error}")
+        captions = tuple(dict.fromkeys(captions))
         if not captions:
             self.problem("audio without captions", where)
             return

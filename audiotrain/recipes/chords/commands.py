@@ -134,26 +134,16 @@ def predict(settings: PredictSettings) -> list[Path]:
         except AudioError as error:
             problems.append(str(error))
             continue
-        about = {"title": source.stem, "tool": "audiotrain"}
+        done = []
         for path in paths:
-            with writing(path.parent):
-                path.parent.mkdir(parents=True, exist_ok=True)
-            if path.suffix == ".html":
-                pages.add(path, source, prediction)
-                continue
-            writers.write(
-                path,
-                prediction.segments,
-                prediction.confidences,
-                prediction.seconds,
-                about,
-                prediction.beats,
-                prediction.key,
-                settings.spelling,
-            )
-        written += paths
+            try:
+                write_result(path, source, prediction, pages, settings.spelling)
+                done.append(path)
+            except UserError as error:  # a full disk, a name that is too long: the rest goes on
+                problems.append(str(error))
+        written += done
         speed = prediction.seconds / max(time.monotonic() - begun, 1e-9)
-        names = ", ".join(map(str, paths))
+        names = ", ".join(map(str, done)) or "nothing written"
         about_song = ", ".join([*described(prediction), f"{speed:.0f}x real time"])
         print(f"\n{source}: {about_song} -> {names}")
         begun = time.monotonic()
@@ -168,6 +158,27 @@ def predict(settings: PredictSettings) -> list[Path]:
     for index in indexes:
         print(f"all songs: {index}")
     return written
+
+
+def write_result(
+    path: Path, source: Path, prediction: Prediction, pages: PageWriter, spelling: writers.Spelling
+) -> None:
+    """Write one file of the results of a recording. UserError where it cannot be written."""
+    with writing(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".html":
+        pages.add(path, source, prediction)
+        return
+    writers.write(
+        path,
+        prediction.segments,
+        prediction.confidences,
+        prediction.seconds,
+        {"title": source.stem, "tool": "audiotrain"},
+        prediction.beats,
+        prediction.key,
+        spelling,
+    )
 
 
 def described(prediction: Prediction) -> list[str]:

@@ -249,7 +249,14 @@ def item_parts(run: Path | None, corpus: Corpus) -> dict[str, str]:
     if parts := trained_parts(run, corpus) or declared:
         return parts
     ids = _parts_by_id(read_split(run / SPLIT)) if (run / SPLIT).is_file() else {}
-    return {item.id: ids[item.id] for item in corpus.items if item.id in ids}
+    known = {item.id: ids[item.id] for item in corpus.items if item.id in ids}
+    if known:
+        print(
+            f"{corpus.folder} is not the folder that {run} was trained on: the parts of its split "
+            f"are taken by the names of {len(known)} of {len(corpus.items)} recordings",
+            file=sys.stderr,
+        )
+    return known
 
 
 def part_of(runs: Sequence[Path], corpus: Corpus, part: str, unit: str) -> list:

@@ -316,7 +316,8 @@ def test_tars_are_read_where_they_lie(tmp_path):
     told = dict((text.split(":")[0], kind) for kind, text in corpus.problems)
     assert told["train/0000.tar/c"] == "audio without captions"
     assert told["train/0000.tar/d"] == "captions without audio"
-    assert told["train/0000.tar/e"] == "caption files that can't be used"
+    assert told["train/0000.tar/e"] == "audio without captions"
+    assert "caption files that can't be used" in told.values()
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["0000.tar", "train"]
     assert len(found(discover(tmp_path / "train/0000.tar"))) == 2
 

@@ -314,7 +314,7 @@ def test_lines_of_a_table_that_cannot_be_used_are_told(tmp_path):
         "5": "lines of a table not used",
         "6": "lines of a table not used",
         "7": "lines of a table not used",
-        "9": "label files that can't be used",
+        "9": "labels without a file",
         "10": "unknown splits, taken as none",
     }
     assert "listed twice" in kinds(corpus)
