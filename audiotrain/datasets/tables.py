@@ -101,11 +101,12 @@ def read_rows(
             text = f"{path}:{line}: found {cells['split']!r:.60}, expected train, valid or test"
             problems.append(Problem("unknown splits, taken as none", text))
         group = cells["group"] if group_column is None else texts.get(group_column, "")
-        label, names = cells.get("label", ""), ()
+        label = cells.get("label", "")
+        clips: tuple[str, ...] = ()
         if of_video:
-            names = video_names(cells["audio"], texts.get(start_of_video or "", ""), others)
+            clips = video_names(cells["audio"], texts.get(start_of_video or "", ""), others)
         rows.append(
-            Row(line, cells["audio"], label, start, end, split, group, others, record, names)
+            Row(line, cells["audio"], label, start, end, split, group, others, record, clips)
         )
     return rows, problems
 

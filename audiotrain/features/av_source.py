@@ -66,7 +66,7 @@ class AvSource(Source):
         self._stream = self._container.streams.audio[0]
         for stream in self._container.streams:
             if stream is not self._stream:
-                stream.discard = "all"
+                stream.discard = "all"  # type: ignore[assignment]
         self._kind = self._container.format.name
         self._set_clock()
         self._packets = self._read_packets()
@@ -326,7 +326,7 @@ class _Track:
         if not source._stream.codec_context.name.startswith("wma"):
             return 0.0
         length = frame.samples / frame.sample_rate
-        lead = max(0, round((now - source._first_pts) / length) - 1)
+        lead = max(0, round((now - (source._first_pts or 0.0)) / length) - 1)
         return lead * length
 
     def _refuse_endless(self) -> None:
@@ -397,7 +397,7 @@ def _mono(frame: "av.AudioFrame") -> np.ndarray:
     if values.dtype.kind == "u":
         values = (values.astype(np.float32) - 128) / 128
     elif values.dtype.kind == "i":
-        values = values.astype(np.float32) / -float(np.iinfo(values.dtype).min)
+        values = values.astype(np.float32) / -float(np.iinfo(values.dtype).min)  # type: ignore[type-var]
     with np.errstate(over="ignore", invalid="ignore"):  # refused afterwards
         if channels == 1:
             return values[0].astype(np.float32)

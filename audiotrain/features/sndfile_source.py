@@ -115,7 +115,10 @@ def packets_end(part: Part, tolerance: float) -> int | None:
 
     try:
         # A part of its own: libsndfile reads this one, too.
-        with part.part(0, part.size) as own, av.open(own, metadata_errors="ignore") as container:
+        with (
+            part.part(0, part.size) as own,
+            av.open(own, "r", metadata_errors="ignore") as container,
+        ):
             stream = container.streams.audio[0]
             rate, tick = stream.codec_context.sample_rate, float(stream.time_base or 0)
             expected, skipped = None, 0

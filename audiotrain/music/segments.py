@@ -194,7 +194,11 @@ def _columns(line: str, number: int) -> _Line | None:
     for separator in (r"\t+", ";", f",{_OUTSIDE_BRACKETS}"):
         cells = [cell.strip().strip("\"' ") for cell in re.split(separator, line)]
         cells = [cell for cell in cells if cell]
-        times = list(itertools.takewhile(lambda time: time is not None, map(parse_time, cells[:3])))
+        times: list[float] = []
+        for time in map(parse_time, cells[:3]):
+            if time is None:
+                break
+            times.append(time)
         if times and any(parse_time(cell) is None for cell in cells[len(times) :]):
             return _Line(number, tuple(times), cells[len(times)])
     match = _LEADING_NUMBERS.fullmatch(line)

@@ -126,7 +126,7 @@ def _parse_csv(text: str, name: str, pop_spellings: bool) -> Annotation:
 class _Column(NamedTuple):
     """Position of a column and the seconds of its unit."""
 
-    index: int
+    place: int
     unit: float
 
 
@@ -142,7 +142,7 @@ class _Columns(NamedTuple):
         """Start, end where there is one, and label of a row; other text where it has no times."""
 
         def seconds(column: _Column) -> float | None:
-            number = parse_time(row[column.index])
+            number = parse_time(row[column.place])
             return None if number is None else number * column.unit
 
         start, label = seconds(self.start), row[self.label]
@@ -172,7 +172,7 @@ def _csv_columns(first: Sequence[str], name: str) -> _Columns:
         if start is None and {"bar", "beat", "measure"} & {column for column, _ in named}:
             found += ", places in bars without times"
         raise UserError(f"{name}:1: found columns {found}, expected start, end, chord")
-    return _Columns(start, find(END_COLUMNS), find(DURATION_COLUMNS), label.index)
+    return _Columns(start, find(END_COLUMNS), find(DURATION_COLUMNS), label.place)
 
 
 def _parse_json(
@@ -208,8 +208,8 @@ def _parse_jams(
         raise UserError(f"{name}: found no annotation of namespace {' or '.join(CHORD_NAMESPACES)}")
     problems = []
     if selector is None and len(chords) > 1:
-        names = [", ".join(sorted(_jams_names(each))) or "no name" for each in chords]
-        listing = shown("; ".join(f"{k}: {each}" for k, each in enumerate(names)), 120)
+        found = [", ".join(sorted(_jams_names(each))) or "no name" for each in chords]
+        listing = shown("; ".join(f"{k}: {each}" for k, each in enumerate(found)), 120)
         problems.append(
             f"{name}:1: found {len(chords)} chord annotations ({listing}), used the first; "
             "selector names another"

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, fields
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -48,7 +49,9 @@ class Classifier:
             key = MULTILABEL[MULTILABEL[0] not in description]
             task = Task(classes, conform(description.get(key), bool, key))
             names = [field.name for field in fields(InputSettings)]
-            inputs = InputSettings(**{name: description.get(name) for name in names})
+            inputs = InputSettings(
+                **dict[str, Any]({name: description.get(name) for name in names})
+            )
             model = make_model(description)
         module = ClassifyTraining(model, task.multilabel, OptimizationSettings())
         checkpoint.load_weights(module, folder)
