@@ -14,7 +14,7 @@ from audiotrain.utils.text import shown
 
 DELIMITERS = ",;\t"
 SAMPLE = 2000  # lines that show what the columns hold
-_FILE = re.compile(r"[^\s.][^.]*\.[A-Za-z]\w{1,4}$|.*\S\.[A-Za-z]\w{1,4}$")  # x.wav
+_FILE = re.compile(r".*\S\.[A-Za-z]\w{1,4}$")  # x.wav
 _WORD = re.compile(r"\S+$")
 _CLOSING_QUOTE = re.compile(r'[^\d\s]"$')  # not of inches, as in: a record of 12"
 
@@ -74,7 +74,7 @@ def _layout(lines: Sequence[str], delimiter: str, header: str) -> _Layout:
         fitting = (sum(bool(kind.match(row[column])) for row in rows) for column in range(size))
         return tuple(c for c, count in enumerate(fitting) if rows and count > share * len(rows))
 
-    return _Layout(delimiter, size, columns(_FILE, 0.5), columns(_WORD, 0.9))
+    return _Layout(delimiter, size, columns(_FILE, 0.5), columns(_WORD, 0.75))
 
 
 def _loose(line: str, delimiter: str) -> list[str]:

@@ -1,5 +1,6 @@
 """The files of a data folder by their names: paths relative to it, with `/` between the parts."""
 
+import itertools
 import os
 import posixpath
 import re
@@ -84,7 +85,8 @@ def split_files(names: Iterable[str]) -> dict[str, str]:
 
 
 class Finder:
-    """Recordings as a table names them: by path from the table or the folder, or by bare name.
+    """Recordings as a table names them: by path from the table or the folder, else by the end of
+    the path, as of a folder on another machine, with the suffix or without.
 
     `songs` are known names; a file elsewhere is found by its path if it has one of `suffixes`.
     """
@@ -95,23 +97,47 @@ class Finder:
         self.folder, self.base, self.suffixes = folder, base, suffixes
         self.songs = {one_form(song): song for song in sorted(songs)}
         self.by_name: dict[str, list[str]] = defaultdict(list)
-        for form, song in self.songs.items():
+        for form in self.songs:
             path = PurePosixPath(form)
-            self.by_name[path.name].append(song)
-            self.by_name[path.stem].append(song)
+            self.by_name[path.name].append(form)
+            self.by_name[path.stem].append(form)
 
     def __call__(self, name: str) -> str | None:
-        name = one_form(name.replace("\\", "/"))
-        for base in (self.base, PurePosixPath()):
-            found = posixpath.normpath(base / name)
-            if found in self.songs:
-                return self.songs[found]
-            path = self.folder / base / name
-            # Not by Path.is_file, which raises for a name that is too long.
-            if path.suffix.lower() in self.suffixes and os.path.isfile(path):
-                return relative(path, self.folder)
-        matching = self.by_name.get(PurePosixPath(name).name, ())
-        return matching[0] if len(matching) == 1 else None
+        """Return the only recording that a name fits, or None."""
+        fitting = self.fitting(name)
+        return fitting[0] if len(fitting) == 1 else None
+
+    def fitting(self, name: str) -> list[str]:
+        """Return the recordings that a name fits: the file of its path, or those whose paths have
+        the longest end of it."""
+        if (found := self.at(name)) is not None:
+            return [found]
+        parts = PurePosixPath(one_form(name.replace("\\", "/"))).parts
+        names = self.by_name.get(parts[-1], ()) if parts else ()
+
+        def common(form: str) -> int:
+            above = zip(parts[-2::-1], PurePosixPath(form).parts[-2::-1], strict=False)
+            return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], above))
+
+        lengths = [common(form) for form in names]
+        return [
+            self.songs[form]
+            for form, length in zip(names, lengths, strict=True)
+            if length == max(lengths)
+        ]
+
+    def at(self, name: str) -> str | None:
+        """Return the recording at a path from the table or the folder."""
+        for form in dict.fromkeys((one_form(name.replace("\\", "/")), name.replace("\\", "/"))):
+            for base in (self.base, PurePosixPath()):
+                found = one_form(posixpath.normpath(base / form))
+                if found in self.songs:
+                    return self.songs[found]
+                path = self.folder / base / form
+                # Not by Path.is_file, which raises for a name that is too long.
+                if path.suffix.lower() in self.suffixes and os.path.isfile(path):
+                    return relative(path, self.folder)
+        return None
 
 
 def recordings(path: Path, problems: list[str]) -> list[Clip]:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import ClassVar, Generic
 
-from audiotrain.datasets import pairing, tables
+from audiotrain.datasets import pairing, tables, youtube
 from audiotrain.datasets.items import AnyItem, Corpus, Problem
 from audiotrain.datasets.paths import (
     OTHER_AUDIO_SUFFIXES,
@@ -20,11 +20,12 @@ from audiotrain.datasets.paths import (
     walk,
     without_suffix,
 )
-from audiotrain.features.audio import AUDIO_SUFFIXES
+from audiotrain.features.audio import AUDIO_SUFFIXES, AudioError, info
 from audiotrain.utils.errors import UserError
 from audiotrain.utils.files import read_text
 
 LIST_SUFFIXES = (".txt", ".lst")
+CLIP_MARGIN = 2.0  # seconds that a clip of a video may be longer than the table says
 
 
 class Search(Generic[AnyItem]):
@@ -113,15 +114,57 @@ class Search(Generic[AnyItem]):
     ) -> Iterator[tuple[str, str, tables.Row]]:
         """("table:line", the recording, the row) of each row whose recording is there."""
         find = self.finder(table)
+        starts: dict[str, set[float | None]] = defaultdict(set)  # by video
         for row in rows:
-            # The name of a video alone may be that of several clips: the precise ones come first.
-            names = (*row.names, row.audio) if row.names else (row.audio,)
-            audio = next(filter(None, map(find, names)), None)
+            if row.video is not None:
+                starts[row.video.id].add(row.video.start)
+        found = [
+            find.fitting(row.audio)
+            if row.video is None
+            else self._clip_of(find, row.video, len(starts[row.video.id]) == 1)
+            or (find.fitting(row.audio) if row.audio != row.video.id else [])
+            for row in rows
+        ]
+        # Files that rows name by their paths, and those that rows of other names fit by the end.
+        named = {find.at(row.audio) for row in rows}
+        guesses: dict[str, set[str]] = defaultdict(set)
+        for row, fitting in zip(rows, found, strict=True):
+            if row.video is None and len(fitting) == 1 and find.at(row.audio) is None:
+                guesses[fitting[0]].add(row.audio)
+        for row, fitting in zip(rows, found, strict=True):
+            where, text = f"{table}:{row.line}", f"found no file {row.audio!r:.300}"
+            audio = fitting[0] if len(fitting) == 1 else None
+            if audio is not None and row.audio in guesses[audio]:
+                others = sorted(guesses[audio] - {row.audio})
+                if audio in named or others:
+                    text += f"; {audio} is another row's, too"
+                    audio = None
+            if len(fitting) > 1:
+                text = f"{row.audio!r:.300} is one of several files: {', '.join(fitting[:3])}"
             if audio is None:
-                text = f"{table}:{row.line}: found no file {row.audio!r:.300}"
-                self.problem(f"{self.kind}s without audio", text)
+                self.problem(f"{self.kind}s without audio", f"{where}: {text}")
             else:
-                yield f"{table}:{row.line}", audio, row
+                yield where, audio, self._in_video(audio, row)
+
+    def _clip_of(self, find: Finder, clip: youtube.Clip, is_only: bool) -> list[str]:
+        """The recording of a clip of a video; the video's name alone may be that of any clip of it,
+        unless this `is_only` one in the table."""
+        names = [*clip.stems, *(clip.stems_of_video if is_only else ())]
+        return next((fitting for name in names if (fitting := find.fitting(name))), [])
+
+    def _in_video(self, audio: str, row: tables.Row) -> tables.Row:
+        """The row with the seconds of its clip where the recording is the whole video."""
+        clip = row.video
+        if clip is None or clip.start is None or clip.end is None:
+            return row
+        if PurePosixPath(audio).stem not in clip.stems_of_video:
+            return row
+        try:
+            seconds = info(self.folder / audio).seconds
+        except AudioError:  # reported when it is read
+            return row
+        is_clip = seconds < clip.end - clip.start + CLIP_MARGIN or seconds <= clip.start
+        return row if is_clip else row._replace(start=clip.start, end=clip.end)
 
     # ---- names
 

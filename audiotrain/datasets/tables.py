@@ -11,6 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
+from audiotrain.datasets import youtube
 from audiotrain.datasets.delimited import csv_rows
 from audiotrain.datasets.items import Problem
 from audiotrain.datasets.paths import SPLIT_NAMES
@@ -21,8 +22,6 @@ from audiotrain.utils.text import listed, shown
 UNUSED_LINES = "lines of a table not used"
 SHORT_LINES = "lines of a table with fewer cells than the first, the others taken as empty"
 LATIN = "tables not in UTF-8, read as Latin-1"
-VIDEO_COLUMNS = ("youtube_id", "ytid")
-CLIP_COLUMNS = ("audiocap_id", "audiocaps_id")
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl")
 DURATION_COLUMNS = ("duration", "dur", "length")
 # Names of the columns by their role; the first that a table has is read.
@@ -30,7 +29,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "audio": (
         *("audio", "file", "filename", "file_name", "audio_file", "audio_path", "path", "midi"),
         *("wav", "wav_path", "audio_filename", "filepath", "fname"),
-        *("youtube_id", "ytid"),  # of AudioSet and AudioCaps: see `video_names`
+        *youtube.ID_COLUMNS,  # of AudioCaps and AudioSet, whose files are named after them
     ),
     "start": ("start", "start_time", "onset", "begin"),
     "end": ("end", "end_time", "offset", "stop"),
@@ -45,7 +44,8 @@ COLUMNS: dict[str, tuple[str, ...]] = {
 
 class Row(NamedTuple):
     """One line of a table: `start` and `end` in seconds, `columns` the text of the columns that
-    have no role, `record` all cells, text or what JSON has."""
+    have no role, `record` all cells, text or what JSON has. `video` says what the recording is of
+    a video on YouTube, where the table names these and not files."""
 
     line: int
     audio: str
@@ -56,7 +56,7 @@ class Row(NamedTuple):
     group: str
     columns: dict[str, str]
     record: dict[str, object]
-    names: tuple[str, ...] = ()  # other names that the recording may have
+    video: youtube.Clip | None = None
 
 
 def read_rows(
@@ -77,10 +77,9 @@ def read_rows(
             f"{', '.join(names)}"
         )
     columns = {role: find_column(names, known[role]) for role in known}
-    of_video = (columns["audio"] or "").lower() in VIDEO_COLUMNS
-    start_of_video = columns["start"]
-    if of_video:  # the recording is the clip
-        columns |= {"start": None, "end": None}
+    videos = youtube.columns_of(names, columns["audio"])
+    if videos is not None:  # then the times are those of the video
+        columns |= dict.fromkeys(("start", "end"))
     if columns["start"] is None:  # then the duration is that of the file
         columns["duration"] = None
     rows = []
@@ -88,43 +87,26 @@ def read_rows(
         texts = {name: cell_text(cell) for name, cell in record.items()}
         cells = {role: texts.get(name or "", "") for role, name in columns.items()}
         others = {name: text for name, text in texts.items() if name not in columns.values()}
-        if not cells["audio"]:
-            problems.append(Problem(UNUSED_LINES, f"{path}:{line}: found no audio"))
-            continue
+        where = f"{path}:{line}"
         try:
+            for name in filter(None, columns.values()):
+                if isinstance(record.get(name), dict):
+                    raise UserError(f"found {name} {texts[name]!r:.60}, expected text")
+            if not cells["audio"]:
+                raise UserError("found no audio")
             start, end = span(cells["start"], cells["end"], cells.get("duration", ""))
+            video = None if videos is None else youtube.Clip.of(texts, videos)
         except UserError as error:
-            problems.append(Problem(UNUSED_LINES, f"{path}:{line}: {error}"))
+            problems.append(Problem(UNUSED_LINES, f"{where}: {error}"))
             continue
         split = SPLIT_NAMES.get(cells["split"].lower())
         if cells["split"] and split is None:
-            text = f"{path}:{line}: found {cells['split']!r:.60}, expected train, valid or test"
+            text = f"{where}: found {cells['split']!r:.60}, expected train, valid or test"
             problems.append(Problem("unknown splits, taken as none", text))
         group = cells["group"] if group_column is None else texts.get(group_column, "")
-        label = cells.get("label", "")
-        clips: tuple[str, ...] = ()
-        if of_video:
-            clips = video_names(cells["audio"], texts.get(start_of_video or "", ""), others)
-        rows.append(
-            Row(line, cells["audio"], label, start, end, split, group, others, record, clips)
-        )
+        label, audio = cells.get("label", ""), cells["audio"]
+        rows.append(Row(line, audio, label, start, end, split, group, others, record, video))
     return rows, problems
-
-
-def video_names(name: str, start: str, others: Mapping[str, str]) -> tuple[str, ...]:
-    """Names that the usual tools give a clip of 10 s from `start` seconds of a video on, the most
-    precise first; `others` may have AudioCaps' number of the clip.
-
-    >>> video_names("r1nicOVtvkQ", "130", {})[:4]
-    ('r1nicOVtvkQ_130', 'r1nicOVtvkQ_130_140', 'r1nicOVtvkQ_130000_140000', 'Yr1nicOVtvkQ_130')
-    """
-    ends = []
-    if re.fullmatch(r"\d+(\.0*)?", start):
-        first = int(float(start))
-        ends = [f"_{first}", f"_{first}_{first + 10}", f"_{first * 1000}_{first * 1000 + 10000}"]
-    named = [others[column] for column in CLIP_COLUMNS if others.get(column)]
-    precise = [prefix + name + end for prefix in ("", "Y") for end in ends]
-    return (*precise, *named, f"Y{name}")
 
 
 def span_name(audio: str, start: float | None, end: float | None) -> str:
@@ -259,8 +241,14 @@ def _json_records(
 
 
 def cell_text(cell: object) -> str:
-    """A cell as text; empty for JSON's null."""
-    return "" if cell is None else str(cell).strip()
+    """Return a cell as text; empty for JSON's null and NaN, a list with commas between.
+
+    >>> cell_text(" dog "), cell_text(None), cell_text(["dog", 1])
+    ('dog', '', 'dog, 1')
+    """
+    if isinstance(cell, list):
+        return ", ".join(map(cell_text, cell))
+    return "" if cell is None or cell != cell else str(cell).strip()
 
 
 def span(
