@@ -8,7 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
@@ -61,6 +61,12 @@ def discover(folder: str | os.PathLike, group: str | None = None) -> Corpus[Clip
     if not table_names:
         search.use_class_folders()
     search.report_unused_audio()
+    for name in search.unused(search.having(tables.TABLE_SUFFIXES)):
+        if not NO_LABELS.match(PurePosixPath(name).name):
+            lacking = tables.lacking(search.folder / name, COLUMNS["audio"], CLASS_COLUMNS)
+            kind = "tables without the columns that are needed"
+            search.report(kind, name, f"{name}: {lacking}")
+    search.report_others()
     counts = f"{len(search.findable)} audio files and {len(table_names)} tables of labels"
     return search.corpus(counts, LAYOUTS)
 
@@ -78,7 +84,7 @@ def labels_of(cell: object, is_multilabel: bool) -> tuple[str, ...]:
     (('Bark', 'Run', 'Walk'), ('Chink, clink',))
     """
     if isinstance(cell, list):
-        parts = [str(one) for one in cell]
+        parts = [tables.cell_text(one) for one in cell]
     else:
         text = tables.cell_text(cell)
         parts = re.split(r"[,|]", text) if is_multilabel else [text]
@@ -112,7 +118,9 @@ class _Search(Search[Clip]):
             )
             self.used.add(audio)
             known = self.items.setdefault(id, clip)
-            if known.labels != labels:
+            if known is not clip and known.labels == labels:
+                self.problem("listed twice", f"{where}: {id} with the same class")
+            elif known.labels != labels:
                 text = f"{where}: {id} is {'|'.join(known.labels)} before, {'|'.join(labels)} now"
                 self.problem("listed twice with other labels, the first used", text)
 
@@ -159,7 +167,7 @@ def report(corpus: Corpus[Clip], log: ProblemLog = NO_LOG) -> str:
             counts = ", ".join(f"{name} {number}" for name, number in sorted(folds.items()))
             lines.append(f"folds of the data: {counts}")
     problems = corpus.problems + problems + leaks(clips)
-    return log.summary(corpus.folder, (f"  {line}" for line in lines), problems)
+    return log.summary(corpus, (f"  {line}" for line in lines), problems)
 
 
 def _class_lines(clips: list[Clip]) -> list[str]:

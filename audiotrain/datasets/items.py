@@ -127,8 +127,10 @@ AnyItem = TypeVar("AnyItem", bound=LabelledItem)
 
 @dataclass(frozen=True)
 class Corpus(Generic[AnyItem]):
-    """The items of a folder in the order of their ids, and the problems of what can't be used."""
+    """The items of a folder in the order of their ids, the problems of what can't be used, and what
+    else a report says of it."""
 
     folder: Path
     items: list[AnyItem]
     problems: list[Problem]
+    notes: tuple[str, ...] = ()

@@ -10,21 +10,27 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import ClassVar, Generic
 
-from audiotrain.datasets import pairing, tables, youtube
+from audiotrain.datasets import pairing, split_lists, tables, youtube
 from audiotrain.datasets.items import AnyItem, Corpus, Problem
 from audiotrain.datasets.paths import (
     OTHER_AUDIO_SUFFIXES,
     SPLIT_NAMES,
     Finder,
+    one_form,
+    relative,
     split_folders,
     walk,
-    without_suffix,
 )
 from audiotrain.features.audio import AUDIO_SUFFIXES, AudioError, info
 from audiotrain.utils.errors import UserError
-from audiotrain.utils.files import read_text
 
-LIST_SUFFIXES = (".txt", ".lst")
+# Files that could be tables, labels or captions, and are listed where they are not used.
+OTHER_TABLES = (".xlsx", ".xls", ".ods", ".parquet", ".feather", ".arrow", ".pkl", ".npy", ".h5")
+TEXT_SUFFIXES = (
+    *(".txt", ".json", ".csv", ".tsv", ".jsonl", ".ndjson", ".tab", ".lab", ".jams", ".yaml"),
+    *(".yml", ".xml", ".svl", ".lst", ".list", ".tar"),
+)
+DOCUMENTS = ("readme", "license", "licence", "changelog", "attribution", "citation", "requirements")
 CLIP_MARGIN = 2.0  # seconds that a clip of a video may be longer than the table says
 
 
@@ -41,49 +47,32 @@ class Search(Generic[AnyItem]):
         if not path.exists():
             raise UserError(f"{path}: no such folder")
         self.folder = path if path.is_dir() else path.parent
+        self.problems: list[Problem] = []
         # Where a table that is given alone may find its audio.
-        self.nearby = sorted(walk(self.folder))
+        self.nearby = self._distinct(sorted(walk(self.folder)))
         self.files = self.nearby if path.is_dir() else [path.name]
         self.findable = self._nearby(self.playable)
         self.items: dict[str, AnyItem] = {}
-        self.problems: list[Problem] = []
         self.used: set[str] = set()
-        self.listed = self._splits_of_lists() if path.is_dir() else {}
+        self.lists = split_lists.find(self.folder, self.nearby, self.problems)
+        self.used.update(self.lists.files)
+        self.files = [name for name in self.files if name not in self.lists.files]
         self._by_suffix: dict[str, list[str]] = defaultdict(list)
         for name in self.files:
             self._by_suffix[PurePosixPath(name).suffix.lower()].append(name)
         self.audio = self.having(AUDIO_SUFFIXES)
 
+    def _distinct(self, names: Sequence[str]) -> list[str]:
+        """The names without those that are the same in another form of Unicode."""
+        forms: dict[str, str] = {}
+        for name in names:
+            if (first := forms.setdefault(one_form(name), name)) != name:
+                text = f"{first}: is there twice, its name in two forms of Unicode"
+                self.problem("files of one name, the first used", text)
+        return list(forms.values())
+
     def _nearby(self, suffixes: Sequence[str]) -> list[str]:
         return [name for name in self.nearby if PurePosixPath(name).suffix.lower() in suffixes]
-
-    def _splits_of_lists(self) -> dict[str, str]:
-        """The split of each recording that a list of names has, such as train.txt and test.txt; a
-        file is a list where half of its lines name recordings."""
-        stems = {without_suffix(name).lower() for name in self.findable}
-        splits: dict[str, str] = {}
-        lists = []
-        for name in self._nearby(LIST_SUFFIXES):
-            path = PurePosixPath(name)
-            split = SPLIT_NAMES.get(path.stem.lower())
-            if split is None or without_suffix(name).lower() in stems:
-                continue
-            find = Finder(self.folder, path.parent, self.findable, self.playable)
-            lines = [line.strip() for line in read_text(self.folder / name)[0].splitlines()]
-            found = [find(line) if line else None for line in lines]
-            if 2 * sum(one is not None for one in found) < sum(map(bool, lines)) or not any(found):
-                continue
-            lists.append(name)
-            for number, (line, audio) in enumerate(zip(lines, found, strict=True), 1):
-                where = f"{name}:{number}"
-                if audio is not None and splits.setdefault(audio, split) != split:
-                    text = f"{where}: {line!r:.300} is in {splits[audio]} already"
-                    self.problem("lines of a list of names not used", text)
-                elif line and audio is None:
-                    text = f"{where}: found no recording {line!r:.300}"
-                    self.problem("lines of a list of names not used", text)
-        self.files = [name for name in self.files if name not in lists]
-        return splits
 
     def having(self, suffixes: Sequence[str]) -> list[str]:
         """The files with one of these suffixes, in the order of the suffixes."""
@@ -195,6 +184,30 @@ class Search(Generic[AnyItem]):
         for name in self.having(OTHER_AUDIO_SUFFIXES):
             self.problem("audio in a format not read", name)
 
+    def report(self, kind: str, name: str, text: str = "") -> None:
+        """Report a file that is not used, once."""
+        if name not in self.used:
+            self.used.add(name)
+            self.problem(kind, text or name)
+
+    def report_others(self) -> None:
+        """Report the files that nothing else reports and that may hold tables, labels or captions;
+        READMEs and licences are passed over."""
+        for name in self.unused(self.files):
+            path = PurePosixPath(name)
+            if path.suffix.lower() in OTHER_TABLES:
+                read = ", ".join(tables.TABLE_SUFFIXES)
+                self.report(f"tables in a format not read ({read} are)", name)
+            elif path.suffix.lower() in TEXT_SUFFIXES:
+                if not path.stem.lower().startswith(DOCUMENTS):
+                    self.report("other files, not used", name)
+
+    def _split_of(self, item: AnyItem) -> str | None:
+        """The split of an item by the lists of names: by its recording, or its labels alone."""
+        if isinstance(item.audio, Path):
+            return self.lists.part_of(relative(item.audio, self.folder))
+        return self.lists.part_of(item.id)
+
     def corpus(self, counts: str, layouts: str) -> Corpus[AnyItem]:
         """The items found. ValueError when there are none; `counts` describes the
         files for the message."""
@@ -204,9 +217,17 @@ class Search(Generic[AnyItem]):
             raise UserError(
                 f"{self.folder}: found {counts}, but no pair{first}; known layouts: {layouts}"
             )
-        splits = self.listed or split_folders(self.items)
-        items = [
-            replace(item, split=item.split or splits.get(item.id.split("@")[0]))
-            for item in self.items.values()
-        ]
-        return Corpus(self.folder, sorted(items, key=lambda item: item.id), self.problems)
+        folders, items = split_folders(self.items), []
+        for item in self.items.values():
+            split = item.split or self._split_of(item)
+            if split is None and self.lists.are_whole:
+                lists = ", ".join(self.lists.files)
+                self.problem(f"recordings in no list of names ({lists}), not used", item.id)
+                continue
+            split = split or folders.get(item.id)
+            id, group = one_form(item.id), one_form(item.group)
+            items.append(replace(item, id=id, group=group, split=split))
+        if not items:
+            raise UserError(f"{self.folder}: {lists} name none of {len(self.items)} recordings")
+        notes = [f"split by {', '.join(self.lists.files)}"] if self.lists.files else []
+        return Corpus(self.folder, sorted(items, key=lambda i: i.id), self.problems, tuple(notes))

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
-from audiotrain.datasets.items import LabelledItem, Problem
+from audiotrain.datasets.items import Corpus, LabelledItem, Problem
 from audiotrain.datasets.splits import SPLITS
 from audiotrain.utils import files
 from audiotrain.utils.errors import UserError
@@ -64,15 +64,25 @@ def histogram(title: str, rows: list[tuple[str, float]]) -> list[str]:
 class ProblemLog:
     """The file problems.txt in a folder of results: all problems of the data, one a line.
 
-    Without a folder nothing is written. ValueError where the file cannot be written.
+    Without a folder nothing is written. `brief` reports say in two lines what others show in
+    thirty. UserError where the file cannot be written.
     """
 
-    def __init__(self, folder: Path | None = None):
+    def __init__(self, folder: Path | None = None, brief: bool = False):
         self.path = None if folder is None else folder / "problems.txt"
+        self.brief = brief
 
     def report(self, problems: Iterable[Problem]) -> list[str]:
         """Replace the file, or remove it where there are no problems. Gives lines for a report:
         problems by kind, the most frequent kind first, with a few examples of each."""
+        lines = ["  problems" if problems else "  no problems found"]
+        for kind, texts in self._replace(problems).items():
+            lines.append(f"  {len(texts):>7} {kind}")
+            lines += [f"          {line}" for line in self._examples(texts, EXAMPLES)]
+        return lines
+
+    def _replace(self, problems: Iterable[Problem]) -> dict[str, list[str]]:
+        """Replace the file; the problems by kind, the most frequent kind first."""
         by_kind: dict[str, list[str]] = defaultdict(list)
         for problem in problems:
             by_kind[problem.kind].append(problem.text)
@@ -82,15 +92,19 @@ class ProblemLog:
             except OSError as error:
                 raise UserError(f"{self.path}: cannot be replaced ({error.strerror})") from None
             self._append(problems)
-        lines = ["  problems" if by_kind else "  no problems found"]
-        for kind, texts in sorted(by_kind.items(), key=lambda pair: -len(pair[1])):
-            lines.append(f"  {len(texts):>7} {kind}")
-            lines += [f"          {line}" for line in self._examples(texts, EXAMPLES)]
-        return lines
+        return dict(sorted(by_kind.items(), key=lambda pair: -len(pair[1])))
 
-    def summary(self, folder: Path, lines: Iterable[str], problems: Iterable[Problem]) -> str:
-        """Lines about the data in `folder`, then the report on its problems, as one text."""
-        return "\n".join([f"data in {folder}", *lines, "", *self.report(problems)])
+    def summary(self, corpus: Corpus, lines: Iterable[str], problems: Sequence[Problem]) -> str:
+        """Return lines about the data of a corpus, then the report on its problems, as one text."""
+        lines = [*lines, *(f"  {note}" for note in corpus.notes)]
+        if not self.brief:
+            return "\n".join([f"data in {corpus.folder}", *lines, "", *self.report(problems)])
+        kinds = ", ".join(f"{len(t)} {kind}" for kind, t in self._replace(problems).items())
+        place = f" (all in {self.path})" if kinds and self.path is not None else ""
+        first = ", ".join(line.strip() for line in (*lines[:1], *corpus.notes))
+        return f"data in {corpus.folder}: {first}" + (
+            f"\n  problems: {kinds}{place}" if kinds else ""
+        )
 
     def add_unreadable(self, problems: Iterable[str]) -> None:
         """Append recordings that cannot be read to the file."""

@@ -92,7 +92,7 @@ def readable(
             clips.append(clip)
         except audio.AudioError as error:
             problems.append(
-                Problem(summary.UNREADABLE, str(error).replace(f"{corpus.folder}/", ""))
+                Problem(summary.UNREADABLE, str(error).removeprefix(f"{corpus.folder}/"))
             )
     return clips, np.array(lengths), problems
 
@@ -148,7 +148,7 @@ def survey(corpus: Corpus[Clip]) -> Survey:
 def report(corpus: Corpus[Clip], log: ProblemLog = NO_LOG) -> str:
     """What is in a corpus and what is wrong with it, for a terminal; `log` gets all problems."""
     found = survey(corpus)
-    return log.summary(corpus.folder, (f"  {line}" for line in _overview(found)), found.problems)
+    return log.summary(corpus, (f"  {line}" for line in _overview(found)), found.problems)
 
 
 def _overview(found: Survey) -> list[str]:

@@ -1,6 +1,7 @@
 """Find recordings and their captions in a folder, whatever its layout (LAYOUTS)."""
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -11,8 +12,9 @@ from audiotrain.datasets.items import Clip, Corpus
 from audiotrain.datasets.paths import split_files, without_suffix
 from audiotrain.datasets.search import Search
 from audiotrain.datasets.summary import progress
-from audiotrain.features.audio import AudioPath, TarMember
+from audiotrain.features.audio import AUDIO_SUFFIXES, AudioPath, TarMember
 from audiotrain.utils.errors import UserError
+from audiotrain.utils.text import count
 
 LAYOUTS = (
     "x.wav beside x.txt (a caption a line) or x.json, audio/x.wav and captions/x.txt, metadata.csv "
@@ -88,21 +90,32 @@ class _Search(Search[Clip]):
 
     def use_tars(self) -> None:
         for shard in progress(self.tars, "reading tars", "tar"):
+            self.used.add(shard)
             faults: list[str] = []
+            others: Counter[str] = Counter()
             for key, members in webdataset.samples(self.folder / shard, faults).items():
                 self.use_sample(shard, f"{shard}/{key}", members)
+                others.update(set(members) - {*AUDIO_SUFFIXES, *readers.SIDECAR_SUFFIXES})
             for fault in faults:
                 self.problem("tars not read whole", fault)
+            for suffix, number in others.items():
+                files = count(number, f"file {suffix}", f"files {suffix}")
+                self.problem("files in tars, not used", f"{shard}: {files}")
         for name in self.files:
             if name.lower().endswith(webdataset.COMPRESSED_TARS):
-                self.problem("compressed tars, not read (expected .tar)", name)
+                self.report("compressed tars, not read (expected .tar)", name)
 
     def use_sample(self, shard: str, where: str, members: dict[str, TarMember]) -> None:
-        audio = webdataset.audio_of(members)
+        recordings = [members[suffix] for suffix in AUDIO_SUFFIXES if suffix in members]
         sidecars = [members[s] for s in readers.SIDECAR_SUFFIXES if s in members]
-        if audio is None:
-            self.problem("captions without audio", where)
+        if not recordings:
+            if sidecars:
+                self.problem("captions without audio", where)
             return
+        audio = recordings[0]
+        for second in recordings[1:]:
+            text = f"{shard}/{second.name}: {audio.name} is used"
+            self.problem("same recording in two formats", text)
         captions: tuple[str, ...] = ()
         for sidecar in sidecars:
             text = sidecar.read().decode("utf-8", errors="replace")
@@ -131,9 +144,8 @@ class _Search(Search[Clip]):
             self.problem(tables.UNUSED_LINES, f"{where}: {error}")
             return
         name = tables.span_name(audio, row.start, row.end)
-        known = self.items.get(name)
-        if known is not None and set(captions) <= set(known.captions):
-            self.problem("listed twice", f"{where}: {name} with the same caption")
+        if (known := self.items.get(name)) is not None:
+            self.compare(where, known, captions, row)
         self.captioned = True
         self.used.add(audio)
         captioned = readers.caption_columns(row.columns)
@@ -149,6 +161,20 @@ class _Search(Search[Clip]):
             columns={key: row.columns[key] for key in row.columns if key not in captioned},
         )
 
+    def compare(self, where: str, known: Clip, captions: tuple[str, ...], row: tables.Row) -> None:
+        """Report what a line says of a clip that is there already, where it is not added to it."""
+        if set(captions) <= set(known.captions) and (captions or known.concept):
+            self.problem("listed twice", f"{where}: {known.id} with the same caption")
+        label = name_of_class(row.label)
+        if label and label != (known.label or label):
+            text = f"{where}: {known.id} is {known.label} before, {label} now"
+            self.problem("listed twice with another class, the first used", text)
+        elif not captions and not known.concept:
+            self.problem("classes of clips with captions, not used", f"{where}: {label}")
+        if row.split and row.split != known.split:
+            text = f"{where}: {known.id} is in {known.split or 'none'} before, {row.split} now"
+            self.problem("listed twice with another split, the first used", text)
+
     def use_sidecars(self) -> None:
         pairs = self.pairs(self.audio, self.sidecars)
         for audio in progress(list(pairs), "reading captions"):
@@ -157,6 +183,7 @@ class _Search(Search[Clip]):
                 captions, problems = readers.read_captions(self.folder / pairs[audio])
             except UserError as error:
                 self.problem(UNUSABLE, str(error))
+                self.problem("audio without captions", audio)
                 continue
             for text in problems:
                 self.problem("caption files not in UTF-8, read as Latin-1", text)
@@ -170,10 +197,12 @@ class _Search(Search[Clip]):
     def report_unused(self) -> None:
         for table, lacking in self.lacking.items():
             if lacking:
-                self.problem("tables without the columns that are needed", f"{table}: {lacking}")
+                kind = "tables without the columns that are needed"
+                self.report(kind, table, f"{table}: {lacking}")
         self.report_unused_audio()
         used = {(path.parent, path.suffix) for path in map(PurePosixPath, self.used)}
         for name in self.unused(self.sidecars):
             path = PurePosixPath(name)
             if (path.parent, path.suffix) in used:  # beside files that have captions
-                self.problem("captions without audio", name)
+                self.report("captions without audio", name)
+        self.report_others()

@@ -198,7 +198,7 @@ def report(corpus: Corpus[Item], log: ProblemLog = NO_LOG) -> str:
             rows.append((f"{rare.sum()} rarer", found.types[rare].sum()))
         lines += ["", *summary.histogram("chord type", rows)]
         lines += ["", *summary.histogram("root", list(zip(PITCH_NAMES, found.roots, strict=True)))]
-    return log.summary(corpus.folder, lines, found.problems)
+    return log.summary(corpus, lines, found.problems)
 
 
 def _overview(found: Survey) -> list[str]:

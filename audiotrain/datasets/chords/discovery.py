@@ -282,10 +282,13 @@ class _Search(Search[Item]):
         self.report_unused_audio()
         for name in self.unused(self.midi):
             if without_suffix(name) not in known:
-                self.problem("MIDI without labels", name)
+                self.report("MIDI without labels", name)
         for name in self.unused(self.labels):
-            self.problem("labels without audio", name)
+            self.report("labels without audio", name)
         for name in self.unused(list(self.unreadable)):
-            named_so = PurePosixPath(name).suffix.lower() in READABLE_SHARES
-            if named_so or without_suffix(name) in known:
-                self.problem(UNUSABLE, self.unreadable[name])
+            path = PurePosixPath(name)
+            if path.suffix.lower() in READABLE_SHARES or without_suffix(name) in known:
+                self.report(UNUSABLE, name, self.unreadable[name])
+            elif path.suffix.lower() in tables.TABLE_SUFFIXES:
+                self.report("tables that are no labels, not used", name, self.unreadable[name])
+        self.report_others()

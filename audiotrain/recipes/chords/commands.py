@@ -82,7 +82,7 @@ def evaluate(settings: EvaluateSettings) -> dict:
         home, suffix = checkpoints.RUNS, suffix or f"-of-{name}"
     with run.scores_folder(settings, home, suffix) as output:
         recognizer = from_spec(spec, "transpose" in settings.tta)
-        log = ProblemLog(output)
+        log = ProblemLog(output, brief=True)
         corpus = discover(settings.data, settings, log)
         if settings.split is not None:
             part = split.part_of(spec.runs, corpus, settings.split, "songs")

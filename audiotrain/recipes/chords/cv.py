@@ -38,7 +38,7 @@ def cross_validate(settings: CvSettings) -> dict:
         composed = recipe.compose()
         gathered = composed
         if settings.data is not None:
-            gathered = gather(recipe, settings.folds, split.problem_log(folder))
+            gathered = gather(recipe, settings.folds, split.problem_log(folder, brief=True))
     songs = {renderings[0].name: renderings for renderings in gathered}
     names = list(songs)
     items = [recipe.items[name] for name in names if name in recipe.items]  # none of composed songs

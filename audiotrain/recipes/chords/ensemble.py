@@ -292,7 +292,7 @@ def validation_songs(settings: EnsembleSettings, runs: Sequence[Path]) -> list[S
             f"{len(names)} songs that all {len(runs)} runs validated on, expected some in --data; "
             "or give --weights"
         )
-    log = ProblemLog(settings.output)
+    log = ProblemLog(settings.output, brief=True)
     corpus = discover(data, settings, log, trained.group)
     items = [item for item in corpus.items if item.id in names]
     library = SongLibrary(trained.features, settings.cache.expanduser(), trained.seed)

@@ -99,7 +99,7 @@ def scoring(
     home, suffix = (runs[0], "") if runs else (checkpoints.RUNS, f"-of-{model}")
     with run.scores_folder(settings, home, suffix, name) as output:
         corpus = captions_corpus.check(corpus, settings.strict)
-        print(captions_corpus.report(corpus, ProblemLog(output)), flush=True)
+        print(captions_corpus.report(corpus, ProblemLog(output, brief=True)), flush=True)
         yield embedder, runs, corpus, output
 
 

@@ -65,7 +65,7 @@ def evaluate(settings: EvaluateSettings) -> ClassificationReport:
         if settings.split is not None:
             clips = split.part_of(runs, corpus, settings.split, "clips")
         joined.task.targets(clips)  # refuses classes of other data before anything is written
-        print(labelled.report(corpus, ProblemLog(output)), flush=True)
+        print(labelled.report(corpus, ProblemLog(output, brief=True)), flush=True)
         readable, probabilities, problems = joined(clips)
         if settings.split is None:
             split.warn_if_trained_on(runs, corpus, "clips")

@@ -27,7 +27,7 @@ def cross_validate(settings: CrossValidateSettings) -> ClassificationReport | No
     other data."""
     ranks = distributed.join()
     folder = runs.open_run_on_all_ranks(settings, "classify-cv")
-    log = split.problem_log(folder)
+    log = split.problem_log(folder, brief=True)
     recipe = ClassifyRecipe(settings)
     with ranks.rank0_output_only():
         corpus = ranks.rank0_first(lambda: recipe.discover(log))

@@ -32,9 +32,9 @@ class _TrainedOn:
     pretrained: dict[str, Any] | None = None
 
 
-def problem_log(run: Path) -> ProblemLog:
+def problem_log(run: Path, brief: bool = False) -> ProblemLog:
     """The log of the problems of a run's data, which rank 0 writes."""
-    return ProblemLog(run if distributed.join().rank == 0 else None)
+    return ProblemLog(run if distributed.join().rank == 0 else None, brief)
 
 
 def read_split(path: Path) -> Ids:

@@ -385,6 +385,8 @@ def test_captions_that_cannot_be_used_are_told(tmp_path):
     assert found(corpus) == {"a.wav": ("fine",)}
     assert sorted(corpus.problems) == [
         ("audio in a format not read", "x.ra"),
+        ("audio without captions", "b.wav"),
+        ("audio without captions", "c.wav"),
         ("audio without captions", "d.wav"),
         ("caption files that can't be used", "b.txt: found no caption"),
         ("caption files that can't be used", "c.json: found '[1]', expected an object"),

@@ -508,6 +508,9 @@ def test_odd_files_in_the_folder_do_no_harm(tmp_path):
         "label files that can't be used",
         "labels without audio",
         tables.SHORT_LINES,
+        "other files, not used",
+        "other files, not used",
+        "tables that are no labels, not used",
     ]
 
 
