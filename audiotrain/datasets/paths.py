@@ -99,8 +99,8 @@ class Finder:
         self.by_name: dict[str, list[str]] = defaultdict(list)
         for form in self.songs:
             path = PurePosixPath(form)
-            self.by_name[path.name].append(form)
-            self.by_name[path.stem].append(form)
+            for key in {path.name, path.stem}:
+                self.by_name[key].append(form)
 
     def __call__(self, name: str) -> str | None:
         """Return the only recording that a name fits, or None."""
