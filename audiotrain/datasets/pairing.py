@@ -44,14 +44,14 @@ def pair(songs: Iterable[str], labels: Iterable[str]) -> Pairs:
     pairs = Pairs({}, [], {})
     song_folders = {_folder(song) for song in songs}
     free = set(labels)
-    for keys, only_apart, only_one in _RULES:
+    for rule in _RULES:
         candidates = {
-            label for label in free if not (only_apart and _folder(label) in song_folders)
+            label for label in free if not (rule.apart and _folder(label) in song_folders)
         }
-        anywhere = only_apart and only_one
+        anywhere = rule.apart and rule.one
         rivals = songs if anywhere else [s for s in songs if s not in pairs.labels]
         fit = _fitting(songs, pairs) if anywhere else lambda song, label: True
-        _apply(keys, only_one, fit, rivals, candidates, pairs)
+        _apply(rule, fit, rivals, candidates, pairs)
         free -= set(pairs.labels.values()) | {label for _, label in pairs.second}
     for song in pairs.labels:
         pairs.ambiguous.pop(song, None)
@@ -87,14 +87,14 @@ def _fitting(songs: list[str], pairs: Pairs) -> Callable[[str, str], bool]:
 
 
 def _apply(
-    keys: Keys,
-    only_one: bool,
+    rule: "_Rule",
     fit: Callable[[str, str], bool],
     songs: list[str],
     labels: set[str],
     pairs: Pairs,
 ) -> None:
     """Pair recordings and labels of the same key; recordings that have a label count, too."""
+    keys = rule.keys
     index: dict[tuple[str, ...], list[str]] = defaultdict(list)
     for label in labels:
         for key in keys(label):
@@ -108,7 +108,7 @@ def _apply(
             label
             for key in keys(song)
             for label in index.get(key, ())
-            if not (only_one and crowd[key] > 1)
+            if not (rule.one and crowd[key] > 1)
             and twins[key, _name(song)] == 1
             and fit(song, label)
         }
@@ -119,7 +119,7 @@ def _apply(
             fitting, key=lambda label: (midi != ("midi" in label), *preference(label))
         )
         named = [label for label in fitting if "chord" in label.lower()] or list(fitting)
-        if len({_folder(label) for label in named}) > 1:
+        if len({_folder(label) for label in named}) > 1 or (rule.one_label and others):
             pairs.ambiguous.setdefault(song, sorted(fitting))
             continue
         pairs.labels[song] = best
@@ -139,10 +139,12 @@ def _beside(name: str) -> list[tuple[str, ...]]:
 
 
 def _words(keys: Keys) -> Keys:
-    """The same rule on the words of names alone: `The_Band/01_-_Song` is `The Band/01 Song`."""
+    """The same rule on the words of names alone: `The_Band/01_-_Song` is `The Band/01 Song`, while
+    `C#` is not `C`."""
 
     def keys_of_words(name: str) -> list[tuple[str, ...]]:
-        return [tuple(" ".join(re.findall(r"[^\W_]+", part)) for part in key) for key in keys(name)]
+        found = [[re.findall(r"(?:[^\W_]|[#+♯♭])+", part) for part in key] for key in keys(name)]
+        return [tuple(map(" ".join, key)) for key in found if key[-1]]
 
     return keys_of_words
 
@@ -176,15 +178,25 @@ def _plain(keys: Keys) -> Keys:
     return plain_keys
 
 
-# (keys, only label files in folders without recordings, only if one recording has the key)
-_RULES: tuple[tuple[Keys, bool, bool], ...] = (
-    (_beside, False, False),
-    (_plain(_beside), False, False),
-    (_but_one_folder, True, False),
-    (_plain(_but_one_folder), True, False),
-    (_alone, False, True),
-    (_stem, True, True),
-    (_plain(_stem), True, True),
-    (_words(_beside), False, True),
-    (_words(_but_one_folder), True, True),
+class _Rule(NamedTuple):
+    """`apart`: only label files in folders without recordings; `one`: only if one recording has the
+    key; `one_label`: only if one label file has it."""
+
+    keys: Keys
+    apart: bool = False
+    one: bool = False
+    one_label: bool = False
+
+
+_RULES = (
+    _Rule(_beside),
+    _Rule(_plain(_beside)),
+    _Rule(_but_one_folder, apart=True),
+    _Rule(_plain(_but_one_folder), apart=True),
+    _Rule(_alone, one=True),
+    _Rule(_stem, apart=True, one=True),
+    _Rule(_plain(_stem), apart=True, one=True),
+    _Rule(_words(_beside), one=True, one_label=True),
+    _Rule(_words(_but_one_folder), apart=True, one=True, one_label=True),
+    _Rule(_words(_stem), apart=True, one=True, one_label=True),
 )

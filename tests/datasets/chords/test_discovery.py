@@ -85,6 +85,13 @@ def kinds(corpus):
         (["x.wav", "x.mid", "x.lab"], {"x.wav": "x.lab"}),
         (["flac/x.flac", "mp3/x.mp3", "lab/x.lab"],
          {"flac/x.flac": "lab/x.lab", "mp3/x.mp3": "lab/x.lab"}),
+        # the same words
+        (["The Band/01 Song.wav", "The_Band/01_-_Song.lab"],
+         {"The Band/01 Song.wav": "The_Band/01_-_Song.lab"}),
+        (["audio/The Band/01 Song.wav", "lab/The_Band/01_-_Song.lab", "audio/x.wav", "lab/x.lab"],
+         {"audio/The Band/01 Song.wav": "lab/The_Band/01_-_Song.lab", "audio/x.wav": "lab/x.lab"}),
+        (["audio/The Band/01 Song.wav", "lab/01_song.lab"],
+         {"audio/The Band/01 Song.wav": "lab/01_song.lab"}),
         (["x.wav", "x.lab", "readme.txt=Hello", "x/notes.txt=1 2 3\n4 5 6\n"], {"x.wav": "x.lab"}),
     ],
 )  # fmt: skip
@@ -102,6 +109,11 @@ def test_label_files_find_their_recordings(tmp_path, files, expected):
         (["a/x.wav", "b/x.wav", "lab/x.lab", "o.wav", "o.lab"], "a/x.wav"),
         (["x.wav", "y.lab", "o.wav", "o.lab"], "x.wav"),
         (["x_2.wav", "x.lab", "o.wav", "o.lab"], "x_2.wav"),
+        # words of two
+        (["a b.wav", "a_b.lab", "a-b.lab", "o.wav", "o.lab"], "a b.wav"),
+        (["a b.wav", "a-b.wav", "a_b.lab", "o.wav", "o.lab"], "a b.wav"),
+        (["C#.wav", "C.lab", "o.wav", "o.lab"], "C#.wav"),
+        (["!!.wav", "__.lab", "o.wav", "o.lab"], "!!.wav"),
         # names that say nothing beyond their folder
         ([*(f"audio/{n}.wav" for n in ("dog/1", "dog/2", "dog/3", "cat/1", "cat/2")),
           *(f"text/{n}.lab" for n in ("dog/1", "dog/2", "cat/1", "cat/2", "cat/3"))],
