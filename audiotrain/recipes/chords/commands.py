@@ -13,6 +13,8 @@ Each command explains its settings with --help. Under mlx.launch all processes t
 writes, prints and evaluates.
 """
 
+import os
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -54,7 +56,7 @@ from audiotrain.utils.errors import UserError
 from audiotrain.utils.files import writing
 from audiotrain.utils.process_pool import map_in_processes
 from audiotrain.utils.progress import progress
-from audiotrain.utils.text import clock
+from audiotrain.utils.text import clock, count
 
 LONGEST = 1200.0  # seconds of a recording that a worker reads; a longer one streams through
 
@@ -106,13 +108,16 @@ def evaluate(settings: EvaluateSettings) -> dict:
 
 
 def predict(settings: PredictSettings) -> list[Path]:
-    """Write the chords of every file; the files written. Those that cannot be read are reported."""
+    """Write the chords of every file; the files written. Those that cannot be read are reported.
+
+    UserError, at the end, where a result could not be written.
+    """
     models = checkpoints.report_model(settings.checkpoint, "chords")
     recognizer = load(models, settings.join, "transpose" in settings.tta)
     targets = results(settings)
     pages = PageWriter(index_of(pages_of(targets), settings.output), settings.sound_megabytes)
-    written: list[Path] = []
-    problems = []
+    unreadable: list[str] = []
+    songs = _Results(pages, settings.spelling)
     total = round(sum(map(seconds_of, targets)))
     bar = progress(None, "predicting", total, unit=" s")
 
@@ -132,32 +137,79 @@ def predict(settings: PredictSettings) -> list[Path]:
                 source, settings.decoding == "viterbi", settings.bass, advance, tuning, analysis
             )
         except AudioError as error:
-            problems.append(str(error))
+            unreadable.append(str(error))
             continue
+        speed = prediction.seconds / max(time.monotonic() - begun, 1e-9)
+        songs.add(source, paths, prediction, speed, settings.timeline)
+        begun = time.monotonic()
+    bar.close()
+    return songs.finish(unreadable, len(targets))
+
+
+class _Results:
+    """Writes the results of songs, and prints a line for each song once they are on disk.
+
+    A page is written after the next song is known. `written` has the files on disk, `unwritten` a
+    line for each that could not be written, such as on a full disk; the others are not affected.
+    """
+
+    def __init__(self, pages: PageWriter, spelling: writers.Spelling):
+        self.pages, self.spelling = pages, spelling
+        self.written: list[Path] = []
+        self.unwritten: list[str] = []
+        self._waiting: list[tuple[str, list[Path], str]] = []  # songs that are not printed yet
+
+    def add(
+        self,
+        source: Path,
+        paths: Sequence[Path],
+        prediction: Prediction,
+        speed: float,
+        timeline: bool,
+    ) -> None:
+        """Write the files of a song, predicted `speed` times as fast as it plays."""
         done = []
         for path in paths:
             try:
-                write_result(path, source, prediction, pages, settings.spelling)
+                write_result(path, source, prediction, self.pages, self.spelling)
                 done.append(path)
-            except UserError as error:  # a full disk, a name that is too long: the rest goes on
-                problems.append(str(error))
-        written += done
-        speed = prediction.seconds / max(time.monotonic() - begun, 1e-9)
-        names = ", ".join(map(str, done)) or "nothing written"
-        about_song = ", ".join([*described(prediction), f"{speed:.0f}x real time"])
-        print(f"\n{source}: {about_song} -> {names}")
-        begun = time.monotonic()
-        if settings.timeline:
-            print(plots.timeline(as_spelled(prediction, settings.spelling), rows=4), flush=True)
-    bar.close()
-    indexes = pages.close()
-    written += indexes
-    if not written:
-        raise UserError(split.none_readable(problems, "files"))
-    split.print_left_out(problems, len(targets), "files")
-    for index in indexes:
-        print(f"all songs: {index}")
-    return written
+            except UserError as error:
+                self.unwritten.append(str(error))
+        about = ", ".join([*described(prediction), f"{speed:.0f}x real time"])
+        rows = plots.timeline(as_spelled(prediction, self.spelling), rows=4) if timeline else ""
+        self._waiting.append((f"\n{source}: {about}", done, rows))
+        self._print()
+
+    def finish(self, unreadable: Sequence[str], total: int) -> list[Path]:
+        """Write the last page and the index of all; print what was left out of `total` recordings,
+        and return the files written. UserError where a file could not be."""
+        indexes = self.pages.close()
+        self._print()
+        self.written += indexes
+        unwritten = [*self.unwritten, *self.pages.failed.values()]
+        if not self.written and not unwritten:
+            raise UserError(split.none_readable(unreadable, "files"))
+        split.print_left_out(unreadable, total, "files")
+        for index in indexes:
+            print(f"all songs: {index}")
+        if unwritten:
+            for problem in unwritten[1:]:
+                print(f"left out: {problem}", file=sys.stderr)
+            results_in_all = count(len(self.written) + len(unwritten), "result")
+            raise UserError(
+                f"{unwritten[0]} ({len(unwritten)} of {results_in_all} could not be written)"
+            )
+        return self.written
+
+    def _print(self) -> None:
+        """Print the songs whose files are all written, in their order."""
+        while self._waiting and not self.pages.waiting & set(self._waiting[0][1]):
+            about, paths, rows = self._waiting.pop(0)
+            there = [path for path in paths if path not in self.pages.failed]
+            self.written += there
+            print(f"{about} -> {', '.join(map(str, there)) or 'nothing written'}")
+            if rows:
+                print(rows, flush=True)
 
 
 def write_result(
@@ -249,7 +301,9 @@ def results(settings: PredictSettings) -> dict[Path, list[Path]]:
             "rename that recording, or predict it alone"
         )
     beside = [path.with_suffix(SOUND_SUFFIX) for path in pages]
-    existing = [path for path in (*sources, *filter(None, [index]), *beside) if path.exists()]
+    existing = [
+        path for path in (*sources, *filter(None, [index]), *beside) if os.path.exists(path)
+    ]
     if existing and not settings.overwrite:
         count = f"and {len(existing) - 1} more exist" if len(existing) > 1 else "exists"
         raise UserError(

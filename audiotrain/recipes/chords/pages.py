@@ -12,7 +12,8 @@ from urllib.parse import quote
 from audiotrain.evaluation.song_page import index, song, sound
 from audiotrain.evaluation.song_page.song import Neighbours, Song
 from audiotrain.features.audio import AudioError
-from audiotrain.utils.files import write
+from audiotrain.utils.errors import UserError
+from audiotrain.utils.files import write, writing
 
 if TYPE_CHECKING:
     from audiotrain.recipes.chords.predictor import Prediction
@@ -34,28 +35,38 @@ class PageWriter:
     """Writes a page for each song that is added, once its neighbours are known.
 
     `index` is the file of the list of all songs, or None for pages without one; `megabytes` of
-    sound are embedded in a page, longer sound is a file beside it.
+    sound are embedded in a page, longer sound is a file beside it. `waiting` has the pages that are
+    still to be written, `failed` a line for each file that could not be.
     """
 
     def __init__(self, index: Path | None, megabytes: float):
         self._index, self._megabytes = index, megabytes
         self._pages: list[Page] = []
+        self.waiting: set[Path] = set()
+        self.failed: dict[Path, str] = {}
 
     def add(self, path: Path, source: Path, prediction: "Prediction") -> None:
-        """The page `path` of a recording; AudioError when its sound cannot be read again."""
+        """Add the page `path` of a recording, and write the one before."""
         self._pages.append(Page(path, source, song_of(prediction, source.stem)))
+        self.waiting.add(path)
         if len(self._pages) > 1:
             self._write(len(self._pages) - 2)
 
     def close(self) -> list[Path]:
-        """Write the last page and the index; the index's file, if there is one."""
+        """Write the last page and the index of the pages that are there; the index's file, if there
+        is one."""
         if self._pages:
             self._write(len(self._pages) - 1)
+        self._pages = [page for page in self._pages if page.path not in self.failed]
         if self._index is None or not self._pages:
             return []
         addresses = [address(page.path, self._index) for page in self._pages]
         songs = [replace(page.song, title=title) for page, title in self._titles(self._index)]
-        write(self._index, index.page(songs, addresses))
+        try:
+            write(self._index, index.page(songs, addresses))
+        except UserError as error:
+            self.failed[self._index] = str(error)
+            return []
         return [self._index]
 
     def _titles(self, index: Path) -> Iterator[tuple[Page, str]]:
@@ -69,12 +80,21 @@ class PageWriter:
             yield page, title
 
     def _write(self, number: int) -> None:
+        path = self._pages[number].path
+        try:
+            with writing(path):
+                self._write_page(number)
+        except UserError as error:  # a full disk, or sound that cannot be read again
+            self.failed[path] = str(error)
+        self.waiting.discard(path)
+
+    def _write_page(self, number: int) -> None:
         path, source, about = self._pages[number]
         beside = path.with_suffix(SOUND_SUFFIX)
-        if not sound.fits(about.seconds, self._megabytes):
-            print(f"{path}: writing its sound to {beside.name}; keep both files in one folder")
         found = sound.for_page(source, sound.RATE, about.seconds, self._megabytes, beside)
         write(path, song.page(about, found, self._neighbours(number)))
+        if not sound.fits(about.seconds, self._megabytes):
+            print(f"{path}: its sound is in {beside.name}; keep both files in one folder")
 
     def _neighbours(self, number: int) -> Neighbours:
         path = self._pages[number].path

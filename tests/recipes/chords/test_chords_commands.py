@@ -7,6 +7,7 @@ import re
 import shutil
 import sys
 import urllib.parse
+from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
@@ -785,8 +786,46 @@ def test_predict_writes_long_sound_beside_its_page(run, data, tmp_path, capsys):
     words = ["--checkpoint", run, "--formats", "html", "--sound-megabytes", "0"]
     assert command("predict", tmp_path / "song.wav", *words) == 0
     assert {path.name for path in tmp_path.iterdir()} == {"song.wav", "song.html", "song.mpga"}
-    assert "song.html: writing its sound to song.mpga" in capsys.readouterr().out
+    assert "song.html: its sound is in song.mpga" in capsys.readouterr().out
     assert '"sound":{"file":"song.mpga"}' in (tmp_path / "song.html").read_text()
     (tmp_path / "song.html").unlink()
     assert command("predict", tmp_path / "song.wav", *words) == 2
     assert "song.mpga exists already: --overwrite" in capsys.readouterr().err
+
+
+def test_a_result_that_cannot_be_written_leaves_the_others(run, data, tmp_path, capsys):
+    """A name as long as a file may have has no room for a longer suffix."""
+    long = "x" * 251
+    for name in ("a", long, "z"):
+        shutil.copy(data / "song0.wav", tmp_path / f"{name}.wav")
+    words = ["--checkpoint", run, "--formats", "lab", "html", "jams", "--output", tmp_path / "out"]
+    assert command("predict", tmp_path, *words) == 2
+    printed = capsys.readouterr()
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {"a.lab", "a.html", "a.jams", f"{long}.lab", "z.lab", "z.html", "z.jams"} | {
+        "index.html"
+    }
+    for suffix in ("html", "jams"):
+        assert f": {tmp_path / 'out' / long}.{suffix}: cannot write: " in printed.err
+    assert printed.err.endswith(" (2 of 10 results could not be written)\n")
+    assert f"{long}.wav: " in printed.out
+    assert f"-> {tmp_path / 'out' / long}.lab\n" in printed.out
+    assert long not in (tmp_path / "out" / "index.html").read_text()
+
+
+def test_a_song_is_announced_when_its_page_is_there(run, data, tmp_path, monkeypatch):
+    source = tmp_path / "music"
+    source.mkdir()
+    for number in range(3):
+        shutil.copy(data / f"song{number}.wav", source / f"{number}.wav")
+    announced = []
+
+    def print_and_look(text="", **options):
+        if " -> " in str(text):
+            paths = [Path(path) for path in text.split(" -> ")[1].split(", ")]
+            assert all(path.is_file() for path in paths)
+            announced.extend(path.name for path in paths)
+
+    monkeypatch.setattr(recipe, "print", print_and_look, raising=False)
+    assert command("predict", source, "--checkpoint", run, "--formats", "html", "lab") == 0
+    assert announced == [f"{n}.{suffix}" for n in range(3) for suffix in ("html", "lab")]
