@@ -11,7 +11,7 @@ from audiotrain.datasets.items import Corpus, LabelledItem, Problem
 from audiotrain.datasets.splits import SPLITS
 from audiotrain.utils import files
 from audiotrain.utils.errors import UserError
-from audiotrain.utils.text import _unit
+from audiotrain.utils.text import _unit, of_total
 
 UNREADABLE = "audio that can't be read, left out"
 T = TypeVar("T")
@@ -64,8 +64,8 @@ def histogram(title: str, rows: list[tuple[str, float]]) -> list[str]:
 class ProblemLog:
     """The file problems.txt in a folder of results: all problems of the data, one a line.
 
-    Without a folder nothing is written. `brief` reports say in two lines what others show in
-    thirty. UserError where the file cannot be written.
+    Without a folder nothing is written. `brief` reports have one line and one for each kind of
+    problem. UserError where the file cannot be written.
     """
 
     def __init__(self, folder: Path | None = None, brief: bool = False):
@@ -99,12 +99,12 @@ class ProblemLog:
         lines = [*lines, *(f"  {note}" for note in corpus.notes)]
         if not self.brief:
             return "\n".join([f"data in {corpus.folder}", *lines, "", *self.report(problems)])
-        kinds = ", ".join(f"{len(t)} {kind}" for kind, t in self._replace(problems).items())
-        place = f" (all in {self.path})" if kinds and self.path is not None else ""
         first = ", ".join(line.strip() for line in (*lines[:1], *corpus.notes))
-        return f"data in {corpus.folder}: {first}" + (
-            f"\n  problems: {kinds}{place}" if kinds else ""
-        )
+        report = [f"data in {corpus.folder}: {first}"]
+        for kind, texts in self._replace(problems).items():
+            place = "" if self.path is None or len(texts) == 1 else f" … all in {self.path}"
+            report.append(f"  {len(texts)} {kind}: {_printable(texts[0])}{place}")
+        return "\n".join(report)
 
     def add_unreadable(self, problems: Iterable[str]) -> None:
         """Append recordings that cannot be read to the file."""
@@ -114,7 +114,8 @@ class ProblemLog:
         """Append recordings that cannot be read, of `total`, to the file and print a few."""
         self.add_unreadable(problems)
         if problems:
-            lines = [f"left out {len(problems)} of {total} {unit} that can't be read, such as"]
+            left_out = of_total(len(problems), total, unit)
+            lines = [f"left out {left_out} that can't be read, such as"]
             print("\n  ".join(lines + self._examples(problems, UNREADABLE_EXAMPLES)), flush=True)
 
     def _append(self, problems: Iterable[Problem]) -> None:

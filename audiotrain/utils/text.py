@@ -10,6 +10,15 @@ def count(number: int, one: str, many: str | None = None) -> str:
     return f"{number} {one if number == 1 else many or one + 's'}" if number else ""
 
 
+def of_total(number: int, total: int, many: str) -> str:
+    """Return text such as "1 of 2 songs", "1 of 1 song".
+
+    >>> of_total(1, 1, "test songs"), of_total(0, 3, "clips")
+    ('1 of 1 test song', '0 of 3 clips')
+    """
+    return f"{number} of {total} {many.removesuffix('s') if total == 1 else many}"
+
+
 def _unit(seconds: float) -> tuple[float, str]:
     """Seconds in a unit that suits this duration, and its name."""
     return (1.0, "s") if seconds < 120 else (60.0, "min") if seconds < 7200 else (3600.0, "h")

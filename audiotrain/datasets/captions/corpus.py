@@ -17,7 +17,7 @@ from audiotrain.datasets.summary import NO_LOG, ProblemLog
 from audiotrain.datasets.synthesis.sound_scenes import Scene, random_scene
 from audiotrain.features import audio
 from audiotrain.utils.errors import UserError
-from audiotrain.utils.text import count, duration
+from audiotrain.utils.text import count, duration, of_total
 
 CLASSES = 8  # that a report names
 _SEEDS = 1_000_000  # scenes of one seed at most
@@ -72,7 +72,7 @@ def check(corpus: Corpus[Clip], strict: bool = False) -> Corpus[Clip]:
     broken = len(corpus.items) - len(clips)
     if broken and (strict or not clips):
         raise UserError(
-            f"{corpus.folder}: {broken} of {len(corpus.items)} clips can't be read, first "
+            f"{corpus.folder}: {of_total(broken, len(corpus.items), 'clips')} can't be read, first "
             f"{problems[0].text}"
         )
     clips, shared = join_spans(clips)

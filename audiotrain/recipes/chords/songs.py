@@ -34,6 +34,7 @@ from audiotrain.recipes.common.preparation import prepare
 from audiotrain.recipes.common.split import keep_readable
 from audiotrain.train.distributed.ranks import SingleProcess
 from audiotrain.utils.errors import UserError
+from audiotrain.utils.text import of_total
 
 FLOOR = 1e-4  # added to magnitudes before the logarithm
 ONSETS = 2  # raise it when onset strengths change
@@ -437,8 +438,8 @@ def discover(
     corpus = chords_corpus.check(corpus)
     print(chords_corpus.report(corpus, log), flush=True)
     if not any(item.audio is not None for item in corpus.items):
-        songs = len(corpus.items)
-        raise UserError(f"{corpus.folder}: labels of {songs} songs but no audio to train on")
+        songs = of_total(len(corpus.items), len(corpus.items), "songs")
+        raise UserError(f"{corpus.folder}: labels of {songs} but no audio to train on")
     return corpus
 
 

@@ -53,15 +53,14 @@ from audiotrain.recipes.clap.settings import (
     TrainSettings,
     UseSettings,
 )
-from audiotrain.recipes.clap.sound_library import Match, SoundLibrary, nearest, query_vector
+from audiotrain.recipes.clap.sound_library import Match, SoundLibrary, nearest, others, query_vector
 from audiotrain.recipes.common import checkpoints, cli, run, split
 from audiotrain.recipes.common.cli import Command
 from audiotrain.train.run_folder import evaluation_name, refuse_results
 from audiotrain.utils.errors import UserError
 from audiotrain.utils.files import refuse_existing, write_json
-from audiotrain.utils.text import clock, count
+from audiotrain.utils.text import clock, count, of_total
 
-MAX_NAME = 48  # characters of a file's name in a table
 Parts = tuple[Sequence[Clip], Sequence[Clip], Sequence[Clip]]
 
 
@@ -156,7 +155,9 @@ def parts_of(corpus: Corpus[Clip], runs: Sequence[Path], name: str | None) -> Pa
     parts = split.item_parts(runs[0] if runs else None, corpus)
     if unplaced := sum(clip.id not in parts for clip in corpus.items):
         total = len(corpus.items)
-        print(f"{unplaced} of {total} clips are in no part of the split: left out", file=sys.stderr)
+        verb = "is" if total == 1 else "are"
+        clips = f"{of_total(unplaced, total, 'clips')} {verb}"
+        print(f"{clips} in no part of the split: left out", file=sys.stderr)
     training, validation = (
         [clip for clip in corpus.items if parts.get(clip.id) == part] for part in ("train", "valid")
     )
@@ -224,7 +225,10 @@ def matches(settings: SearchSettings) -> list[Match]:
         )
     per_file = settings.per_file or (1 if len(index.ids) > 1 else settings.top)
     vector = query_vector(embedder, text, settings.audio)
-    return nearest(index.parts(), vector, settings.top, per_file)
+    parts = index.parts()
+    if settings.audio is not None:
+        parts = iter(others(parts, settings.audio, vector))
+    return nearest(parts, vector, settings.top, per_file)
 
 
 def index_checkpoint(index: Index, settings: SearchSettings) -> str:
@@ -310,10 +314,9 @@ def read_labels(labels: Sequence[str]) -> list[str]:
 
 
 def print_classes(results: Sequence[dict]) -> None:
-    """A line for each file: the end of its name, and its classes with their shares in percent."""
+    """A line for each file: its name, and its classes with their shares in percent."""
     class_width = max(len(row["class"]) for result in results for row in result["classes"])
     names = [result["file"] for result in results]
-    names = [name if len(name) <= MAX_NAME else "…" + name[1 - MAX_NAME :] for name in names]
     width = max(map(len, names))
     for name, result in zip(names, results, strict=True):
         columns = [

@@ -31,6 +31,7 @@ from audiotrain.recipes.common import run as runs
 from audiotrain.recipes.common.recipe import Experiment, Recipe
 from audiotrain.train.distributed import ranks as distributed
 from audiotrain.utils.errors import UserError
+from audiotrain.utils.text import of_total
 
 STEPS = 600  # without data
 STATISTICS_CLIPS = 200  # whose log-mel gives the statistics of the input
@@ -152,7 +153,8 @@ def warn_truncated(tokenizer: Tokenizer, clips: Sequence[Clip]) -> None:
     texts = [text for clip in clips for text in clip.captions]
     if longer := tokenizer.longer(texts):
         tokens = f"more than {tokenizer.length} tokens, of which the end is not read"
-        print(f"{len(longer)} of {len(texts)} captions have {tokens}: {longer[0]:.40}…")
+        captions = of_total(len(longer), len(texts), "captions")
+        print(f"{captions} {'has' if len(texts) == 1 else 'have'} {tokens}: {longer[0]:.40}…")
 
 
 def compose(number: int, seed: int) -> Corpus[Clip]:

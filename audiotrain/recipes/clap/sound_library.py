@@ -2,18 +2,22 @@
 
 import contextlib
 import heapq
+import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from audiotrain.datasets.items import Clip
 from audiotrain.datasets.paths import recordings
 from audiotrain.features.audio import AudioPath
 from audiotrain.recipes.clap.embedder import Embedder, Spans
 from audiotrain.recipes.clap.embedding_store import EmbeddingStore
 from audiotrain.recipes.clap.settings import CACHE
 from audiotrain.utils.errors import UserError
+
+SAME = 0.999  # cosine of a recording's embeddings by two runs
 
 
 class Match(NamedTuple):
@@ -67,7 +71,8 @@ class SoundLibrary:
 
         At most `per_file` windows of one recording, by default 1, or any number where there is only
         one recording. ValueError when no recording can be read, and unless either words or audio
-        are given.
+        are given. A recording that is searched for is not among the results, unless it is the only
+        one.
         """
         vector = query_vector(self.embedder, query, audio)
         with contextlib.closing(EmbeddingStore(self.cache, self.embedder)) as store:
@@ -75,8 +80,31 @@ class SoundLibrary:
             clips = recordings(self.folder, self.problems)
             found, problems = store.update(clips, "embedding", self.strict)
             self.size, self.problems = len(clips), self.problems + problems
+            if audio is not None:
+                own = os.path.realpath(str(audio))
+                found = [pair for pair in found if _path(pair[0]) != own] or found
             parts = ((clip.id, store.spans(key)) for clip, key in found)
             return nearest(parts, vector, top, per_file or (1 if len(found) > 1 else top))
+
+
+def _path(clip: Clip) -> str:
+    return os.path.realpath(str(clip.audio))
+
+
+def others(
+    parts: Iterable[tuple[str, Spans]], audio: AudioPath, vector: np.ndarray
+) -> list[tuple[str, Spans]]:
+    """Return the parts of an index without the recording `audio`, whose embedding is `vector`
+    (dim,): the one whose name is the end of its path, and whose windows are like it."""
+    path = Path(os.path.realpath(str(audio))).as_posix()
+
+    def is_own(name: str, spans: Spans) -> bool:
+        mean = spans.embeddings.mean(axis=0)
+        is_alike = float(mean @ vector) > SAME * float(np.linalg.norm(mean))
+        return f"/{path}".endswith(f"/{name}") and is_alike
+
+    parts = list(parts)
+    return [part for part in parts if not is_own(*part)] or parts
 
 
 def query_vector(embedder: Embedder, query: str | None, audio: AudioPath | None) -> np.ndarray:

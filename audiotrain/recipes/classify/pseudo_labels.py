@@ -30,6 +30,7 @@ from audiotrain.train.distributed import ranks as distributed
 from audiotrain.train.pseudo_labels import select, train_in_rounds
 from audiotrain.utils.errors import UserError
 from audiotrain.utils.files import csv_text, write, write_json
+from audiotrain.utils.text import count
 
 # An unlabelled clip with its predicted classes as labels, and the smallest of their probabilities.
 PseudoLabel = tuple[Clip, float]
@@ -51,7 +52,7 @@ def pseudo(settings: PseudoSettings) -> dict:
     unlabelled = without_labelled(unlabelled, corpus)
     folder = runs.open_run(settings, "classify-pseudo")
     runs.save_settings(settings, folder)
-    print(f"\n{len(unlabelled)} unlabelled clips in {settings.unlabelled}", flush=True)
+    print(f"\n{count(len(unlabelled), 'unlabelled clip')} in {settings.unlabelled}", flush=True)
     rows: list[dict] = []
     pairs: list[PseudoLabel] = []
 
@@ -64,7 +65,7 @@ def pseudo(settings: PseudoSettings) -> dict:
         table = settings.data
         if labels is not None:
             counts = Counter(name for clip in labels for name in clip.labels).most_common()
-            by_class = ", ".join(f"{name} {count}" for name, count in counts)
+            by_class = ", ".join(f"{name} {number}" for name, number in counts)
             total = f"{len(labels)} of {len(unlabelled)} unlabelled clips"
             print(f"\n{total} are pseudo-labelled: {by_class}")
             table = folder / f"labels-{number}.csv"

@@ -93,7 +93,8 @@ class ClassifyRecipe(Recipe[TrainSettings]):
         valid, test = (self._report(classifier, parts[name]) for name in ("valid", "test"))
         test.write(run)
         write_json(run / "metrics.json", test.as_dict() | {"valid": valid.as_dict()})
-        print(f"\n{len(test.ids)} unseen clips of {len(test.classes)} classes:")
+        unseen = count(len(test.ids), "unseen clip")
+        print(f"\n{unseen} of {len(test.classes)} classes:")
         print(test.table())
         return test
 

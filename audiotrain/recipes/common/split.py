@@ -17,7 +17,7 @@ from audiotrain.recipes.common.exported import DESCRIPTION, is_exported, read_de
 from audiotrain.train.distributed import ranks as distributed
 from audiotrain.utils.errors import UserError
 from audiotrain.utils.files import read_json_object, write_json
-from audiotrain.utils.text import count
+from audiotrain.utils.text import count, of_total
 
 if TYPE_CHECKING:
     from audiotrain.recipes.common.recipe import Recipe
@@ -110,7 +110,8 @@ def pick(
     if missing := sorted(named - set(items)):
         raise UserError(f"{source}: no {missing[0]} here, which the split names")
     if unnamed := len(items) - len(named):
-        print(f"left out {unnamed} of {len(items)} {unit} that --split {source} does not name")
+        unnamed_items = of_total(unnamed, len(items), unit)
+        print(f"left out {unnamed_items} that --split {source} does not name")
     return {part: [items[one] for one in part_ids] for part, part_ids in ids.items()}
 
 
@@ -124,8 +125,8 @@ def load_parts(recipe: "Recipe", parts: Mapping[str, list], log: ProblemLog) -> 
         problems += lines
         if lines and (recipe.strict or len(loaded[name]) < recipe.required[name]):
             log.add_unreadable(problems)
-            unreadable = f"{len(lines)} of {len(items)}"
-            raise UserError(f"{unreadable} {name} {recipe.unit} can't be read: {lines[0]}")
+            unreadable = of_total(len(lines), len(items), f"{name} {recipe.unit}")
+            raise UserError(f"{unreadable} can't be read: {lines[0]}")
     log.report_unreadable(problems, sum(map(len, parts.values())), recipe.unit)
     return loaded
 
@@ -136,8 +137,8 @@ def keep_readable(results: Sequence, unit: str, log: ProblemLog, strict: bool = 
     loaded, problems = readable(results)
     if problems and (strict or not loaded):
         log.add_unreadable(problems)
-        unreadable = f"{len(problems)} of {len(results)}"
-        raise UserError(f"{unreadable} {unit} can't be read: {problems[0]}")
+        unreadable = of_total(len(problems), len(results), unit)
+        raise UserError(f"{unreadable} can't be read: {problems[0]}")
     log.report_unreadable(problems, len(results), unit)
     return loaded
 
@@ -154,7 +155,7 @@ def print_left_out(problems: Sequence[str], total: int, unit: str) -> None:
     for problem in problems:
         print(f"left out: {problem}", file=sys.stderr)
     if problems:
-        print(f"left out {len(problems)} of {total} {unit}", file=sys.stderr)
+        print(f"left out {of_total(len(problems), total, unit)}", file=sys.stderr)
 
 
 def readable(results: Sequence) -> tuple[list, list[str]]:
@@ -268,7 +269,8 @@ def part_of(runs: Sequence[Path], corpus: Corpus, part: str, unit: str) -> list:
         whose = "the run's split" if len(runs) == 1 else f"the splits of all {len(runs)} runs"
         where = f"neither {whose} nor the data" if runs else "the data do not"
         raise UserError(
-            f"--split {part}: {where} name any of the {len(corpus.items)} {unit} in {corpus.folder}"
+            f"--split {part}: {where} name any of the {count(len(corpus.items), unit[:-1])} in "
+            f"{corpus.folder}"
         )
     return items
 
@@ -294,6 +296,6 @@ def warn_if_trained_on(
         if not any(all(one.get(item.id) == "test" for one in parts) for item in corpus.items):
             advice = ""
         print(
-            f"{len(seen)} of {len(corpus.items)} {unit} were in the training of {by}{advice}",
+            f"{of_total(len(seen), len(corpus.items), unit)} were in the training of {by}{advice}",
             file=sys.stderr,
         )

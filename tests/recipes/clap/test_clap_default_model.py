@@ -1,6 +1,7 @@
 """Without --checkpoint: the released CLAP, from the hub's cache or the hub; or the newest run."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -188,6 +189,10 @@ def test_a_library_in_python(place, hub, tmp_path):
     assert [match.rank for match in found] == [1, 2]
     assert found[0].cosine > found[1].cosine
     same = library.search(audio=place / "data/deep/1.wav")
+    assert len(same) == 2
+    assert "deep/1.wav" not in [match.file for match in same]
+    shutil.copy(place / "data/deep/1.wav", tmp_path / "copy.wav")
+    same = library.search(audio=tmp_path / "copy.wav")
     assert (same[0].file, same[0].start) == ("deep/1.wav", 0)
     assert same[0].cosine == pytest.approx(1, abs=1e-5)
     (place / "data/deep/bad.wav").write_text("bad")

@@ -274,6 +274,8 @@ def test_search_by_sound_and_by_text(place, index, tmp_path, capsys):
     assert first.split() == ["1", "1.000", "0:15", "long.flac"]
     rows = list(csv.DictReader((tmp_path / "found.csv").read_text().splitlines()))
     assert [row["file"] for row in rows] == [row["file"] for row in found]
+    own = command("search", "--audio", place / "long/long.flac", *words)
+    assert {row["file"] for row in own} == {"short.wav"}
     found = command("search", "rain on a roof", *words, "--top", 2, "--output", tmp_path / "f.json")
     assert len(found) == 2
     assert json.loads((tmp_path / "f.json").read_text()) == found
