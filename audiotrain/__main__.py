@@ -15,7 +15,10 @@ COMMANDS = {
     "classify": ("recipes.classify", "Train and use classifiers of clips."),
     "runs": ("evaluation.report.run_table", "List runs with their scores."),
     "report": ("evaluation.report.html", "Write a page that shows and compares runs."),
-    "config": ("evaluation.report.config_diff", "`config diff A B` prints the settings in which two runs differ."),
+    "config": (
+        "evaluation.report.config_diff",
+        "`config diff A B` compares two runs' settings.",
+    ),
 }
 """By name, the module whose `main` takes the words after it, and what it does."""
 DIFF = ("diff", "config-diff", "compare")

@@ -169,14 +169,13 @@ def choose_command(
         if argv[0] in elsewhere:
             similar = f" (did you mean {elsewhere[argv[0]]}?)"
         raise UserError(
-            f"unknown command {argv[0]!r}{similar},"
-            f" expected one of {', '.join(commands)}"
+            f"unknown command {argv[0]!r}{similar}, expected one of {', '.join(commands)}"
         )
     return argv[0], list(argv[1:])
 
 
 def _with_usage(line: str, prog: str | None, positional: str | None) -> str:
-    """A mistake; where it is that the words without a flag are missing, with the command to type."""
+    """A mistake; where words without a flag are missing, with the command to type."""
     if prog and positional and line.startswith(f"{flags.flag_of(positional)}: required"):
         return f"{line}: {prog} {positional.upper()}"
     return line
