@@ -51,7 +51,7 @@ def configure_on_import() -> None:
     """
     try:
         configure("blas")
-    except ValueError as error:
+    except UserError as error:
         warnings.warn(f"{error}; taken as {VARIABLE}=blas", RuntimeWarning, stacklevel=3)
         blas.load()
     mlx_library.require()

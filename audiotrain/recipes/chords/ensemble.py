@@ -171,7 +171,7 @@ def soup(settings: EnsembleSettings, spec: EnsembleSpec) -> Path:
     recognizer = Recognizer.from_checkpoint(settings.output)
     try:
         songs = validation_songs(settings, runs)
-    except ValueError as error:
+    except UserError as error:
         print(f"it decodes as {runs[0]} does, not by songs of its own: {error}")
         recognizer.switching_cost = members[0].switching_cost
         recognizer.type_offsets = members[0].type_offsets
