@@ -9,6 +9,7 @@ and run. CLAP's released model is a small one in the hub's cache. docs/functiona
 doctest.
 """
 
+import doctest
 import functools
 import importlib
 import json
@@ -208,6 +209,17 @@ def test_snippets_run(page, place):
             json.loads(block.code)
 
 
+@named("page", [page for page in PAGES if page.name in ("README.md", "trainer.md")])
+def test_the_first_model_learns_something(page, place):
+    names: dict = {}
+    for block in [block for block in blocks(page) if executes(block)]:
+        if "images" in block.code or "class Classifier" in block.code:
+            exec(compile(block.code, page.name, "exec"), names)
+        if "class Classifier" in block.code:
+            break
+    assert names["trainer"].history.rows[-1]["val_accuracy"] > 0.9
+
+
 def test_marks_are_known_and_blocks_are_found():
     found = [block for page in PAGES for block in blocks(page)]
     assert len(found) > 45
@@ -242,11 +254,27 @@ def test_every_public_name_is_in_the_reference():
     assert all(name in text for name in aliases)
 
 
-def test_examples_in_docstrings_become_code_blocks():
-    pytest.importorskip("griffe", reason="the extra docs brings it")
-    spec = importlib.util.spec_from_file_location("blocks", ROOT / ".mkdocs/doctest_blocks.py")
+def module_of(name: str):
+    """A module of those that mkdocs calls."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / ".mkdocs" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    return module
+
+
+def test_the_page_of_a_missing_address_has_relative_paths():
+    module = module_of("relative_404")
+    assert doctest.testmod(module).attempted == 1
+    html = '<link href="/assets/a.css"><script src="/assets/a.js"></script> 1 / 2 <a href="//b">'
+    expected = html.replace('"/assets', '"./assets')
+    assert module.on_post_template(html, "404.html", None) == expected
+    assert module.on_post_template(html, "sitemap.xml", None) == html
+    assert "relative_404.py" in (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+
+
+def test_examples_in_docstrings_become_code_blocks():
+    pytest.importorskip("griffe", reason="the extra docs brings it")
+    module = module_of("doctest_blocks")
     text = "Adds.\n\n>>> 1 + 1\n2\n\nMore."
     assert module.fenced(text) == "Adds.\n\n```pycon\n>>> 1 + 1\n2\n```\n\nMore."
     assert module.fenced("Adds.") == "Adds."

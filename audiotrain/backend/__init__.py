@@ -9,6 +9,7 @@ done on a GPU or on macOS. Code outside this package does not ask for the device
     configuration.py    The switch, and what is active
     cpu_ops.py          What `ops` computes on a CPU, and its errors
     kernel_rewriter.py  MLX's own kernels, compiled to compute several elements at a time
+    mlx_library.py      Whether MLX has its library here; else which extra brings it
     ops.py              Operations that are fast on every device; what models call
     streams.py          Parts of a batch on the cores of a CPU
     symbol_alias.py     A loaded library's functions under other names

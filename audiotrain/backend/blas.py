@@ -82,7 +82,7 @@ def load() -> Blas:
         for name, path in candidates():
             if _open(path):
                 return Blas(name, path, "found")
-        reason = "no MKL, OpenBLAS or BLIS found: pip install 'audiotrain[cpu]'"
+        reason = "no MKL, OpenBLAS or BLIS found: pip install 'audiotrain[mkl]'"
     if has_cuda():
         return Blas("reference", "", reason)
     warnings.warn(

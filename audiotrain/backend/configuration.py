@@ -4,7 +4,7 @@ import importlib.metadata
 import os
 import warnings
 
-from audiotrain.backend import blas, kernel_rewriter
+from audiotrain.backend import blas, kernel_rewriter, mlx_library
 from audiotrain.utils.cores import available_cores
 from audiotrain.utils.errors import UserError
 
@@ -45,12 +45,16 @@ def configure(level: str = "full", streams: int | None = None) -> None:
 
 
 def configure_on_import() -> None:
-    """`configure("blas")`; what it refuses is a warning, since an import should not fail for it."""
+    """`configure("blas")`; what it refuses is a warning, since an import should not fail for it.
+
+    ImportError, one line that names the extras, where MLX was installed without its library.
+    """
     try:
         configure("blas")
     except UserError as error:
         warnings.warn(f"{error}; taken as {VARIABLE}=blas", RuntimeWarning, stacklevel=3)
         blas.load()
+    mlx_library.require()
 
 
 def describe() -> str:

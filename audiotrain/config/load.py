@@ -11,6 +11,7 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, TypeVar
 
 from pydantic import ConfigDict, Field, TypeAdapter
@@ -61,7 +62,10 @@ def load(
         sys.exit(0)
     for flag, name in old_flags.items():
         print(f"warning: {flag} is called {flags.flag_of(name)} now", file=sys.stderr)
-    return merged.result()
+    instance, _, lines = merged.checked()
+    if lines:
+        raise UserError("\n".join(_with_usage(line, prog, positional) for line in lines))
+    return instance
 
 
 def stated(
@@ -146,9 +150,14 @@ def to_plain(value: Any) -> Any:
 
 
 def choose_command(
-    argv: Sequence[str], commands: Sequence[str], default: str
+    argv: Sequence[str],
+    commands: Sequence[str],
+    default: str,
+    elsewhere: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[str, list[str]]:
     """The sub-command and its arguments; `default` when the first argument is a flag or missing.
+
+    `elsewhere` holds words that are commands of another program, and how that one is called.
 
     >>> choose_command(["--epochs", "3"], ("train", "predict"), "train")
     ('train', ['--epochs', '3'])
@@ -156,11 +165,20 @@ def choose_command(
     if not argv or argv[0].startswith("-"):
         return default, list(argv)
     if argv[0] not in commands:
+        similar = nearest(argv[0], commands)
+        if argv[0] in elsewhere:
+            similar = f" (did you mean {elsewhere[argv[0]]}?)"
         raise UserError(
-            f"unknown command {argv[0]!r}{nearest(argv[0], commands)},"
-            f" expected one of {', '.join(commands)}"
+            f"unknown command {argv[0]!r}{similar}, expected one of {', '.join(commands)}"
         )
     return argv[0], list(argv[1:])
+
+
+def _with_usage(line: str, prog: str | None, positional: str | None) -> str:
+    """A mistake; where words without a flag are missing, with the command to type."""
+    if prog and positional and line.startswith(f"{flags.flag_of(positional)}: required"):
+        return f"{line}: {prog} {positional.upper()}"
+    return line
 
 
 def _merged(

@@ -1,7 +1,9 @@
-"""Constant-Q transform in MLX, equal to librosa 0.11.
+"""Constant-Q transform in MLX, equal to librosa 1.0.
 
 Schoerkhuber and Klapuri (SMC 2010): a matrix of wavelets for the top octave, then half the rate,
 and so on. Frame i is centred at i * hop / rate seconds; there are 1 + samples // hop frames.
+librosa 0.11 differs where bins reach above .8 of rate / 2: it halves the rate though the filter
+then weakens the top bins of each octave below, and lets aliases into them.
 """
 
 import math
@@ -15,6 +17,7 @@ import soxr
 from audiotrain.utils.errors import UserError
 
 C1 = 32.70319566257483  # Hz
+PASSED = 0.8  # share of the lower rate's Nyquist frequency that the filter of a halving passes
 HANN_BANDWIDTH = 1.5  # equivalent noise bandwidth of the Hann window, in bins
 
 
@@ -160,7 +163,7 @@ def _octaves(settings: CQTSettings) -> list[_Octave]:
         scale = gain / np.sqrt(lengths[start:stop])
         octaves.append(_Octave(level, hop, kernel * np.repeat(scale, 2)))
         stop = start
-        if hop % 2 == 0:
+        if start and hop % 2 == 0 and frequencies[start - 1] <= PASSED * rate / 4:
             # librosa scales basis and signal by sqrt(2) each time that the rate is halved
             level, hop, rate, gain = level + 1, hop // 2, rate / 2, gain * 2
     return octaves

@@ -1,4 +1,4 @@
-"""Features of recordings in MLX, equal to librosa 0.11: log-mel here, constant-Q in cqt.py.
+"""Features of recordings in MLX, equal to librosa 0.11 and 1.0: log-mel here, constant-Q in cqt.py.
 
 Frame i is centred at i * hop / rate seconds and there are 1 + samples // hop frames.
 """

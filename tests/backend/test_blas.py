@@ -45,7 +45,7 @@ def test_takes_the_first_that_opens(monkeypatch):
 def test_warns_once_how_much_slower_it_is_and_what_to_install(monkeypatch):
     load = fresh(monkeypatch)
     with pytest.warns(
-        RuntimeWarning, match=r"10 to 60 times slower .*pip install 'audiotrain\[cpu"
+        RuntimeWarning, match=r"10 to 60 times slower .*pip install 'audiotrain\[mkl"
     ):
         assert load().name == "reference"
 

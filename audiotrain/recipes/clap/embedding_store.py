@@ -53,7 +53,7 @@ class EmbeddingStore:
         self._model = f"{embedder.digest}-{VERSION}"
         with self._reported():
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._database = sqlite3.connect(self.path, LOCK_SECONDS, isolation_level=None)
+            self._database = sqlite3.connect(self.path, timeout=LOCK_SECONDS, isolation_level=None)
             self._database.executescript(TABLES)
 
     def close(self) -> None:

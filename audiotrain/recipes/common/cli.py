@@ -14,6 +14,15 @@ from audiotrain.train.distributed import ranks
 from audiotrain.utils.errors import exit_code
 from audiotrain.utils.progress import end_progress
 
+CONFIG_DIFF = "audiotrain config diff A B"
+ELSEWHERE = {
+    "config": CONFIG_DIFF,
+    "diff": CONFIG_DIFF,
+    "runs": "audiotrain runs",
+    "report": "audiotrain report RUN RUN",
+}
+"""Commands that are not a recipe's, by a word that may be typed after the recipe's name."""
+
 
 class Command(NamedTuple):
     """The settings and the function of a command, and the setting that takes words without a flag.
@@ -51,7 +60,7 @@ def main(
         return 0
 
     def run() -> None:
-        name, rest = config.choose_command(words, tuple(commands), "train")
+        name, rest = config.choose_command(words, tuple(commands), "train", ELSEWHERE)
         settings = load_settings(recipe, commands, name, rest)
         backend.configure("full", streams=None if all_cores(settings) else 1)
         strict = isinstance(settings, AudioSettings) and settings.strict

@@ -103,7 +103,7 @@ def test_a_span_is_embedded_as_the_file_cut_out(embedder, tmp_path):
     audio.write(tmp_path / "span.wav", samples[3 * 48000 : 27 * 48000], 48000)
     span = Clip("span", tmp_path / "whole.wav", (), start=3, end=27)
     one, other = embedder.audio([span, tmp_path / "span.wav"], "embedding")
-    np.testing.assert_array_equal(one, other)
+    assert_same(one, other)
     blocks = list(span.stream(44100, 10))
     assert [len(block) for block in blocks] == [441000, 441000, 4 * 44100]
 
@@ -253,7 +253,7 @@ def test_broken_recordings_are_left_out_and_named(embedder, tmp_path):
     soundfile.write(none, np.zeros(0), 48000)
     found = embedder.embed([empty, good[0], text, cut_off, none, good[1]], "embedding")
     assert [clip.audio for clip in found.clips] == good
-    np.testing.assert_array_equal(found.embeddings, embedder.audio(good, "embedding"))
+    assert_same(found.embeddings, embedder.audio(good, "embedding"))
     np.testing.assert_allclose(found.seconds, 11)
     assert len(found.problems) == 4
     for path, line in zip((empty, text, cut_off, none), found.problems, strict=True):

@@ -114,6 +114,49 @@ def test_a_command_that_there_is_not(capsys):
     assert "no command 'chord' (did you mean chords?)" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("chords config diff a b", "did you mean audiotrain config diff A B?"),
+        ("clap diff a b", "did you mean audiotrain config diff A B?"),
+        ("classify runs", "did you mean audiotrain runs?"),
+        ("diff a b", "did you mean config diff A B?"),
+        ("config", "usage: audiotrain config diff A B"),
+        ("config a b", "usage: audiotrain config diff A B"),
+    ],
+)
+def test_commands_that_compare_runs_are_found(words, expected, capsys):
+    assert audiotrain.__main__.main(words.split()) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert expected in line
+    assert audiotrain.__main__.main([]) == 0
+    assert "config diff A B" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("word", ["--version", "-V", "version"])
+def test_the_version_is_printed(word, capsys):
+    assert audiotrain.__main__.main([word]) == 0
+    assert capsys.readouterr().out == f"audiotrain {audiotrain.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "usage"),
+    [
+        ("chords predict", "audiotrain chords predict AUDIO"),
+        ("chords predict --formats html", "audiotrain chords predict AUDIO"),
+        ("classify predict", "audiotrain classify predict AUDIO"),
+        ("clap classify --labels a b", "audiotrain clap classify AUDIO"),
+        ("chords ensemble --output x", "audiotrain chords ensemble CHECKPOINT"),
+        ("report", "audiotrain report RUNS"),
+    ],
+)
+def test_a_command_without_its_words_names_them(words, usage, capsys):
+    assert audiotrain.__main__.main(words.split()) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert ": required, " in line
+    assert line.endswith(usage)
+
+
 def test_all_mistakes_of_a_file_and_of_flags_come_at_once(tmp_path, capsys):
     file = tmp_path / "run.yaml"
     file.write_text("stesp: 3\nvalid: 1.5\nmodel:\n  dropout: high\n")
