@@ -36,13 +36,14 @@ from audiotrain.recipes.chords.cv import cross_validate
 from audiotrain.recipes.chords.ensemble import Join, ensemble, from_spec, load
 from audiotrain.recipes.chords.export import export
 from audiotrain.recipes.chords.pages import SOUND_SUFFIX, PageWriter, index_of
-from audiotrain.recipes.chords.predictor import Analysis, Prediction, analyse
+from audiotrain.recipes.chords.predictor import Analysis, FrameRecognizer, Prediction, analyse
 from audiotrain.recipes.chords.recipe import ChordRecipe, with_pretrained
 from audiotrain.recipes.chords.settings import (
     CvSettings,
     EnsembleSettings,
     EvaluateSettings,
     ExportSettings,
+    ModelSettings,
     PredictSettings,
     TrainSettings,
 )
@@ -80,7 +81,7 @@ def evaluate(settings: EvaluateSettings) -> dict:
         name = checkpoints.SHIPPED if home == checkpoints.PRETRAINED / "chords" else home.name
         home, suffix = checkpoints.RUNS, suffix or f"-of-{name}"
     with run.scores_folder(settings, home, suffix) as output:
-        recognizer = from_spec(spec, "transpose" in settings.tta)
+        recognizer = as_set(settings, from_spec(spec, "transpose" in settings.tta))
         log = ProblemLog(output)
         corpus = discover(settings.data, settings, log)
         if settings.split is not None:
@@ -99,6 +100,8 @@ def evaluate(settings: EvaluateSettings) -> dict:
         }
         if not tuned:
             scores.evaluated["tuning"] = False
+        if settings.min_confidence is not None:
+            scores.evaluated["min_confidence"] = settings.min_confidence
         scores.write(output, scoring.recordings_of(corpus.items))
         print(f"\n{scores.table()}\n\n{output}")
         return scores.as_dict()
@@ -107,7 +110,7 @@ def evaluate(settings: EvaluateSettings) -> dict:
 def predict(settings: PredictSettings) -> list[Path]:
     """Write the chords of every file; the files written. Those that cannot be read are reported."""
     models = checkpoints.report_model(settings.checkpoint, "chords")
-    recognizer = load(models, settings.join, "transpose" in settings.tta)
+    recognizer = as_set(settings, load(models, settings.join, "transpose" in settings.tta))
     targets = results(settings)
     pages = PageWriter(index_of(pages_of(targets), settings.output), settings.sound_megabytes)
     written: list[Path] = []
@@ -165,6 +168,13 @@ def predict(settings: PredictSettings) -> list[Path]:
     for index in indexes:
         print(f"all songs: {index}")
     return written
+
+
+def as_set(settings: ModelSettings, recognizer: FrameRecognizer) -> FrameRecognizer:
+    """The recognizer with the `min_confidence` of the settings where they have one."""
+    if settings.min_confidence is not None:
+        recognizer.min_confidence = settings.min_confidence
+    return recognizer
 
 
 def described(prediction: Prediction) -> list[str]:

@@ -322,3 +322,55 @@ def test_confidences_are_the_models_probabilities():
     assert (found > 0).all()
     assert (found <= 1).all()
     assert (classes[:, 0] == 0).any()
+
+
+# ---- passages that are too unsure
+
+
+def gained(gains, rejected):
+    """What decoding.is_rejected maximises, for gains (frames,) of naming a chord."""
+    starts = np.count_nonzero(np.diff(rejected.astype(int), prepend=0))
+    return float(gains[~rejected].sum()) - decoding.REJECTION_COST * starts
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_rejected_passages_are_the_best_of_all(seed):
+    rng = np.random.default_rng(seed)
+    sure, is_chord = rng.uniform(0, 0.4, 11), rng.random(11) > 0.2
+    found = decoding.is_rejected(sure, is_chord, 0.2, 2.0)
+    gains = np.where(is_chord, (sure - 0.2) * 2.0, 0)
+    all_ways = (np.array(way) for way in itertools.product([False, True], repeat=11))
+    assert gained(gains, found) == pytest.approx(max(gained(gains, way) for way in all_ways))
+
+
+def seconds_rejected(*passages, min_confidence=0.2, frame_seconds=0.1):
+    """For passages of (confidence, seconds)."""
+    sure = np.concatenate([np.full(round(s / frame_seconds), one) for one, s in passages])
+    found = decoding.is_rejected(sure, np.ones(len(sure), bool), min_confidence, frame_seconds)
+    return pytest.approx(found.sum() * frame_seconds, abs=0.15)
+
+
+@pytest.mark.parametrize("frame_seconds", [0.05, 0.1])
+def test_a_passage_is_rejected_where_it_is_long_and_unsure(frame_seconds):
+    def rejected(*passages):
+        return seconds_rejected(*passages, frame_seconds=frame_seconds)
+
+    assert rejected((0.05, 10)) == 10
+    assert rejected((0.6, 60)) == 0
+    assert rejected((0.05, 5), (0.6, 30)) == 5  # a spoken intro
+    assert rejected((0.6, 30), (0.05, 3)) == 3  # applause at the end
+    assert rejected((0.6, 30), (0.05, 3), (0.6, 30)) == 0  # chords that are unclear for a while
+    assert rejected((0.05, 1)) == 0  # a short clip
+
+
+def test_a_rejected_passage_keeps_its_pauses_and_its_end():
+    sure, is_chord = np.full(300, 0.05), np.ones(300, bool)
+    sure[100:150], is_chord[100:150] = 0.9, False  # a silence that is N with confidence
+    sure[200:] = 0.5
+    found = decoding.is_rejected(sure, is_chord, 0.2, 0.1)
+    assert np.flatnonzero(found).tolist() == list(range(200))
+
+
+def test_nothing_is_rejected_where_the_rule_is_off():
+    assert not decoding.is_rejected(np.zeros(200), np.ones(200, bool), 0.0, 0.1).any()
+    assert decoding.is_rejected(np.zeros(0), np.zeros(0, bool), 0.2, 0.1).shape == (0,)

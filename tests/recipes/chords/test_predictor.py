@@ -310,6 +310,34 @@ def test_a_switching_cost_makes_longer_chords():
     assert len(calm.predict(samples).segments) < len(calm.predict(samples, False).segments)
 
 
+def between_clicks(model, samples, least):
+    """The prediction of a model with a `min_confidence`."""
+    model.min_confidence = least
+    return model.predict(samples)
+
+
+def test_unsure_chords_are_n_with_the_probability_that_they_are_wrong(no_onsets):
+    model, samples = recognizer(), noise(400_000)
+    plain, none = (between_clicks(model, samples, least) for least in (0.0, 0.99))
+    assert {one.label for one in plain.segments} != {"N"}
+    assert [one.label for one in none.segments] == ["N"]
+    assert none.key is None
+    assert none.confidences[0] > 0.9  # untrained: each chord has hardly any probability
+    assert model.predict(samples, viterbi=False).segments != none.segments
+
+
+@pytest.mark.parametrize("frames", [40, 300])
+def test_what_is_streamed_is_rejected_as_a_whole_song_is(frames, no_onsets):
+    model, values = recognizer(), features(frames)
+    posteriors = model.song_log_probabilities(values)
+    sure = decoding.confidences(posteriors, decoding.decode(posteriors, model.switching_cost))
+    model.min_confidence = float(np.median(sure))
+    seconds = frames * FEATURES.frame_seconds
+    pieces = Analysis([values[:7], values[7:]], Onsets(FEATURES.rate, FEATURES.hop), seconds)
+    expected = model.segments(model.decode(posteriors), np.zeros(0), seconds)
+    assert model.chords(pieces).segments == expected
+
+
 def test_what_cannot_be_read_is_named(ours, tmp_path):
     (tmp_path / "x.wav").write_bytes(b"")
     with pytest.raises(audio.AudioError, match=r"x\.wav: the file is empty"):
@@ -391,6 +419,23 @@ def test_offsets_that_no_probability_has_are_refused(tmp_path, offset):
     content = {"switching_cost": 2.0, "type_offsets": [offset] + [0.0] * (HEAD_SIZES[0] - 1)}
     (tmp_path / "checkpoints" / "decoding.json").write_text(json.dumps(content))
     with pytest.raises(ValueError, match=r"decoding\.json: expected a switching_cost, and 32 type"):
+        Recognizer.from_checkpoint(tmp_path)
+
+
+def test_a_min_confidence_is_saved_and_files_without_it_have_none(tmp_path):
+    ours = save(tmp_path / "checkpoints" / "best")
+    ours.min_confidence = 0.15
+    write_decoding(ours, tmp_path / "checkpoints" / "decoding.json")
+    assert Recognizer.from_checkpoint(tmp_path).min_confidence == 0.15
+    save(tmp_path / "old" / "checkpoints" / "best", cost={"switching_cost": 3.5})
+    assert Recognizer.from_checkpoint(tmp_path / "old").min_confidence == 0.0
+
+
+@pytest.mark.parametrize("least", [-0.1, 1.1, float("nan"), "much", None])
+def test_a_damaged_min_confidence_is_refused(tmp_path, least):
+    content = {"switching_cost": 2.0, "min_confidence": least}
+    save(tmp_path / "checkpoints" / "best", cost=content)
+    with pytest.raises(UserError, match=r"decoding\.json: expected a switching_cost"):
         Recognizer.from_checkpoint(tmp_path)
 
 
