@@ -328,42 +328,42 @@ def test_confidences_are_the_models_probabilities():
 
 
 def gained(gains, rejected):
-    """What decoding.is_rejected maximises, for gains (frames,) of naming a chord."""
-    starts = np.count_nonzero(np.diff(rejected.astype(int), prepend=0))
-    return float(gains[~rejected].sum()) - decoding.REJECTION_COST * starts
+    """What decoding.unsure_passages maximises."""
+    changes = np.count_nonzero(np.diff(rejected.astype(int), prepend=0))
+    return float(gains[~rejected].sum()) - decoding.REJECTION_COST * changes
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_rejected_passages_are_the_best_of_all(seed):
-    rng = np.random.default_rng(seed)
-    sure, is_chord = rng.uniform(0, 0.4, 11), rng.random(11) > 0.2
-    found = decoding.is_rejected(sure, is_chord, 0.2, 2.0)
-    gains = np.where(is_chord, (sure - 0.2) * 2.0, 0)
+def test_unsure_passages_are_the_best_of_all(seed):
+    gains = np.random.default_rng(seed).normal(0, 0.3, 11)
+    found = decoding.unsure_passages(gains)
     all_ways = (np.array(way) for way in itertools.product([False, True], repeat=11))
     assert gained(gains, found) == pytest.approx(max(gained(gains, way) for way in all_ways))
 
 
-def seconds_rejected(*passages, min_confidence=0.2, frame_seconds=0.1):
-    """For passages of (confidence, seconds)."""
-    sure = np.concatenate([np.full(round(s / frame_seconds), one) for one, s in passages])
-    found = decoding.is_rejected(sure, np.ones(len(sure), bool), min_confidence, frame_seconds)
-    return pytest.approx(found.sum() * frame_seconds, abs=0.15)
-
-
 @pytest.mark.parametrize("frame_seconds", [0.05, 0.1])
-def test_a_passage_is_rejected_where_it_is_long_and_unsure(frame_seconds):
-    def rejected(*passages):
-        return seconds_rejected(*passages, frame_seconds=frame_seconds)
+@pytest.mark.parametrize(
+    ("passages", "expected"),  # (confidence, seconds), seconds that are N
+    [
+        ([(0.05, 10)], 10),
+        ([(0.6, 60)], 0),
+        ([(0.05, 7), (0.6, 30)], 7),  # a spoken intro
+        ([(0.6, 30), (0.05, 4)], 4),  # applause at the end
+        ([(0.6, 30), (0.05, 4), (0.6, 30)], 0),  # chords that are unclear for a while
+        ([(0.05, 60), (0.6, 5)], 60),  # speech, then a jingle
+        ([(0.17, 30)], 30),  # as unsure all the time
+        ([(0.17, 30), (0.4, 30)], 0),  # as unsure, in a song
+        ([(0.05, 20), (0.17, 5)], 25),  # the rest of a recording that is speech
+        ([(0.05, 1)], 0),  # a short clip
+    ],
+)
+def test_what_is_long_and_unsure_is_rejected(frame_seconds, passages, expected):
+    sure = np.concatenate([np.full(round(s / frame_seconds), one) for one, s in passages])
+    found = decoding.is_rejected(sure, np.ones(len(sure), bool), 0.2, frame_seconds)
+    assert found.sum() * frame_seconds == pytest.approx(expected)
 
-    assert rejected((0.05, 10)) == 10
-    assert rejected((0.6, 60)) == 0
-    assert rejected((0.05, 5), (0.6, 30)) == 5  # a spoken intro
-    assert rejected((0.6, 30), (0.05, 3)) == 3  # applause at the end
-    assert rejected((0.6, 30), (0.05, 3), (0.6, 30)) == 0  # chords that are unclear for a while
-    assert rejected((0.05, 1)) == 0  # a short clip
 
-
-def test_a_rejected_passage_keeps_its_pauses_and_its_end():
+def test_a_rejected_passage_keeps_its_pauses():
     sure, is_chord = np.full(300, 0.05), np.ones(300, bool)
     sure[100:150], is_chord[100:150] = 0.9, False  # a silence that is N with confidence
     sure[200:] = 0.5

@@ -16,15 +16,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from audiotrain.features import audio
+from audiotrain.features.onsets import Onsets
 from audiotrain.models.chords import ChordModelSettings, FrameChordModel
 from audiotrain.music.beats import Beats
 from audiotrain.music.chord_classes import HEAD_SIZES, decode, encode
 from audiotrain.music.segments import Segment
 from audiotrain.recipes.chords import decoding, predictor
-from audiotrain.recipes.chords.predictor import Prediction, Recognizer, describe, write_decoding
+from audiotrain.recipes.chords.predictor import (
+    Analysis,
+    Prediction,
+    Recognizer,
+    describe,
+    write_decoding,
+)
 from audiotrain.recipes.chords.songs import SILENCE, FeatureSettings
 from audiotrain.train import checkpoint
 from audiotrain.utils import arrays
+from audiotrain.utils.errors import UserError
 
 FEATURES = FeatureSettings(hop=4096, bins=48, bins_per_octave=12, margin=0)
 MODEL = ChordModelSettings(width=48, blocks=1, pools=1, hidden=24, kernel=3, patch=2)
@@ -310,7 +318,7 @@ def test_a_switching_cost_makes_longer_chords():
     assert len(calm.predict(samples).segments) < len(calm.predict(samples, False).segments)
 
 
-def between_clicks(model, samples, least):
+def predicted_with(model, samples, least):
     """The prediction of a model with a `min_confidence`."""
     model.min_confidence = least
     return model.predict(samples)
@@ -318,7 +326,7 @@ def between_clicks(model, samples, least):
 
 def test_unsure_chords_are_n_with_the_probability_that_they_are_wrong(no_onsets):
     model, samples = recognizer(), noise(400_000)
-    plain, none = (between_clicks(model, samples, least) for least in (0.0, 0.99))
+    plain, none = (predicted_with(model, samples, least) for least in (0.0, 0.99))
     assert {one.label for one in plain.segments} != {"N"}
     assert [one.label for one in none.segments] == ["N"]
     assert none.key is None
