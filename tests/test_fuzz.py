@@ -18,10 +18,12 @@ from audiotrain.datasets.chords import discovery as chord_discovery
 from audiotrain.datasets.chords import readers
 from audiotrain.datasets.synthesis.midi import midi_seconds, read_midi
 from audiotrain.datasets.tables import records
+from audiotrain.features.audio import AudioError
 from audiotrain.music.segments import parse_lab
 from audiotrain.recipes.chords.predictor import Recognizer
 from audiotrain.recipes.common.split import read_split
 from audiotrain.train import crossval
+from audiotrain.utils.errors import UserError
 
 CASES, SLOW_CASES = 20, 120
 
@@ -57,12 +59,11 @@ def test_an_error_a_message_and_a_crash_are_outcomes(tmp_path):
 
         return fuzz.outcome_of(read, path, tmp_path)
 
-    assert raising(ValueError(f"{path}: no audio")) == "refused"
-    assert "does not name x.wav" in raising(ValueError("no audio"))
-    assert "not one line" in raising(ValueError(f"{path}: no\naudio"))
-    assert "not one line of ours: UnicodeDecodeError" in raising(
-        UnicodeDecodeError("utf-8", b"", 0, 1, f"{path}")
-    )
+    assert raising(UserError(f"{path}: no audio")) == "refused"
+    assert raising(AudioError(f"{path}: no audio")) == "refused"
+    assert "does not name x.wav" in raising(UserError("no audio"))
+    assert "not one line" in raising(UserError(f"{path}: no\naudio"))
+    assert raising(ValueError(f"{path}: no audio")).startswith("ValueError")
     assert raising(KeyError("rate")).startswith("KeyError")
     assert raising(RuntimeWarning("overflow")).startswith("RuntimeWarning")
 
@@ -119,7 +120,7 @@ def test_a_deep_line_of_a_table_is_a_problem(tmp_path):
     (tmp_path / "x.jsonl").write_text(f'{DEEP}\n{{"audio": "a.wav"}}\n')
     problems = []
     assert [line for line, _ in records(tmp_path / "x.jsonl", problems)] == [2]
-    assert "x.jsonl:1: not JSON: lists or objects nested too deeply" in problems[0]
+    assert "x.jsonl:1: not JSON: lists or objects nested too deeply" in problems[0].text
 
 
 def midi_file(*track: bytes, size: int | None = None) -> bytes:
@@ -144,7 +145,7 @@ def test_a_damaged_midi_file_is_one_line(tmp_path, data, message):
 def test_a_line_of_digits_is_refused_without_backtracking():
     """With `\\d+\\.?\\d*` as the pattern of a number this line took seven minutes."""
     line = f"{'1' * 1500} {'1' * 1500}x"
-    assert parse_lab(line, "x.lab").problems[0].startswith("x.lab:1: found '111")
+    assert parse_lab(line, "x.lab").problems[0].startswith("x.lab:1: ")
 
 
 def test_a_name_that_no_file_can_have_is_of_no_file(tmp_path):

@@ -48,7 +48,7 @@ def configure_on_import() -> None:
     """`configure("blas")`; what it refuses is a warning, since an import should not fail for it."""
     try:
         configure("blas")
-    except ValueError as error:
+    except UserError as error:
         warnings.warn(f"{error}; taken as {VARIABLE}=blas", RuntimeWarning, stacklevel=3)
         blas.load()
 

@@ -14,16 +14,19 @@ yaml_files.py   YAML and JSON files of settings, with the files they include
 
 from audiotrain.config.help import field_docs, first_sentence, print_commands
 from audiotrain.config.load import choose_command, load, read, save, stated, to_plain, wants_help
-from audiotrain.config.yaml_files import preset_names
+from audiotrain.config.schema import conform
+from audiotrain.config.yaml_files import preset_names, read_yaml
 
 __all__ = [
     "choose_command",
+    "conform",
     "field_docs",
     "first_sentence",
     "load",
     "preset_names",
     "print_commands",
     "read",
+    "read_yaml",
     "save",
     "stated",
     "to_plain",

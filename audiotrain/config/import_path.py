@@ -15,15 +15,15 @@ def imported(path: str, setting: str) -> Any:
     'AdamW'
     """
     place, _, name = path.rpartition(".")
+    refusal = f"{setting} is {path!r}: no module {place!r}, expected package.module.Name"
+    if not place or place.startswith("."):
+        raise UserError(refusal)
     try:
         module = import_module(place)
-    except (ModuleNotFoundError, ValueError) as error:
-        missing = error.name if isinstance(error, ModuleNotFoundError) else place
-        if not f"{place}.".startswith(f"{missing}."):
+    except ModuleNotFoundError as error:
+        if not f"{place}.".startswith(f"{error.name}."):
             raise  # a library that this module imports
-        raise UserError(
-            f"{setting} is {path!r}: no module {place!r}, expected package.module.Name"
-        ) from None
+        raise UserError(refusal) from None
     try:
         return getattr(module, name)
     except AttributeError:
@@ -34,10 +34,10 @@ def imported(path: str, setting: str) -> Any:
 def called(function: Any, setting: str, *arguments: Any, **options: Any) -> Any:
     """The function's answer; ValueError naming the setting when it takes no such arguments.
 
-    >>> called(takes, "options", print, word="end")
+    >>> called(takes, "model", print)
     Traceback (most recent call last):
         ...
-    ValueError: options: takes: missing a required argument: 'name', expected function, name
+    audiotrain.UserError: model: takes: missing a required argument: 'name', expected function, name
     """
     parameters = signature(function)
     try:

@@ -177,7 +177,7 @@ def _merged(
             if one.name == "preset" and presets is not None:
                 file = preset_file(one.value.text, presets)
             merged.take_file(file, presets)
-        except ValueError as error:
+        except UserError as error:
             merged.problems.append(f"--preset: {error}")
     for one in (one for one in parsed if one.name in merged.hints):
         merged.put(one.name, one.value, one.flag)

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from audiotrain.config.words import Word, alternatives, element_types
 from audiotrain.utils import text
+from audiotrain.utils.errors import UserError
 from audiotrain.utils.text import nearest
 
 NAMES = {
@@ -73,6 +74,15 @@ def allowed(hint: Any) -> str:
 
 def _fields(hint: Any) -> list:
     return [one for one in typing.get_args(hint)[1:] if hasattr(one, "description")]
+
+
+def raise_bug(error: ValidationError) -> None:
+    """Raise the exception of a check of our own that is no UserError: pydantic takes any ValueError
+    and AssertionError of a check for a refusal."""
+    for one in error.errors(include_url=False):
+        cause = one.get("ctx", {}).get("error")
+        if isinstance(cause, Exception) and not isinstance(cause, UserError):
+            raise cause
 
 
 def refusals(

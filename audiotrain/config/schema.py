@@ -3,12 +3,12 @@
 import dataclasses
 import typing
 from collections.abc import Callable
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
-from audiotrain.config.refusals import refusals
+from audiotrain.config.refusals import raise_bug, refusals
 from audiotrain.config.words import fit
 from audiotrain.utils.errors import UserError
 
@@ -39,7 +39,7 @@ def validated(kind=None, *, kw_only=False):
     >>> Run(steps=0)
     Traceback (most recent call last):
         ...
-    ValueError: steps=0, expected 1 or more
+    audiotrain.UserError: steps=0, expected 1 or more
     """
     if kind is None:
         return lambda kind: validated(kind, kw_only=kw_only)
@@ -66,3 +66,21 @@ def validated(kind=None, *, kw_only=False):
 
     made.__init__ = __init__
     return made
+
+
+def conform(value: Any, kind: Any, place: str) -> Any:
+    """Return plain data, such as a file's, as a type that pydantic knows.
+
+    UserError, one line that begins with `place`, where they are of another form.
+
+    >>> conform({"folds": [["a"], ["b"]]}, dict[str, list[list[str]]], "folds.json")
+    {'folds': [['a'], ['b']]}
+    """
+    try:
+        return TypeAdapter(kind).validate_python(value)
+    except ValidationError as error:
+        raise_bug(error)
+        first = error.errors(include_url=False)[0]
+        key = ".".join(map(str, first["loc"]))
+        found = f"found {first['input']!r:.60}: {first['msg']}"
+        raise UserError(f"{place}: {key}: {found}" if key else f"{place}: {found}") from None

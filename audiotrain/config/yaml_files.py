@@ -52,7 +52,7 @@ def documents(
     try:
         root = _root(file, included_at)
         keys = {} if root is None else _convert(root, file, problems)
-    except ValueError as error:
+    except UserError as error:
         problems.append(str(error))
         return []
     places = {key: key.place for key in keys}
@@ -65,7 +65,7 @@ def documents(
     for name in included if isinstance(included, list) else [included]:
         try:
             path = _included(name, file, presets)
-        except ValueError as error:
+        except UserError as error:
             problems.append(f"{places['include']}: include: {error}")
         else:
             found += documents(path, problems, presets, f"{places['include']}: include ", above)
@@ -78,6 +78,19 @@ def current_name(name: str) -> str:
         if f"{name}.".startswith(f"{old}."):
             return new + name[len(old) :]
     return name
+
+
+def read_yaml(file: Path) -> dict[str, Any]:
+    """Return the keys and values of a YAML file that a program wrote, such as a run's config.yaml.
+    UserError when it cannot be read or holds anything else."""
+    import yaml
+
+    if _root(file, "") is None:
+        return {}
+    try:
+        return yaml.safe_load(file.read_text(encoding="utf-8-sig"))
+    except (yaml.YAMLError, ValueError) as error:  # a tag of another program, 2020-02-31
+        raise UserError(f"{file}: not valid YAML: {' '.join(str(error).split())}") from None
 
 
 def _root(file: Path, included_at: str) -> Any:

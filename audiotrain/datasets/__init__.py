@@ -10,6 +10,7 @@ search.py      What the searches of a folder for labelled recordings share
 splits.py      Split a corpus into train, valid and test by group, the same way on every run
 summary.py     What reports of data share
 synthesis/     Songs and sound scenes by synthesis
+delimited.py   Rows of CSV and TSV, where a broken line costs no other line
 tables.py      Tables that list recordings
 webdataset.py  Samples of WebDataset tars, read without extracting
 """

@@ -22,7 +22,7 @@ from audiotrain.datasets.summary import BAR_WIDTH, NO_LOG, ProblemLog, leaks, sp
 from audiotrain.datasets.synthesis import sound_events
 from audiotrain.datasets.synthesis.sound_scenes import Scene
 from audiotrain.utils.errors import UserError
-from audiotrain.utils.text import count, shown
+from audiotrain.utils.text import count
 
 LAYOUTS = (
     "one folder a class, or a table (CSV, TSV, JSON lines) with a column of files and a column "
@@ -54,11 +54,7 @@ def discover(folder: str | os.PathLike, group: str | None = None) -> Corpus[Clip
     search = _Search(path)
     table_names = [name for name in search.files if is_table(search.folder / name)]
     if not table_names and path.is_file():
-        columns = shown(", ".join(tables.first_record(path))) or "none"
-        raise UserError(
-            f"{path}: found the columns {columns}, expected one of files "
-            f"({', '.join(COLUMNS['audio'][:4])}) and one of {', '.join(CLASS_COLUMNS)}"
-        )
+        raise UserError(f"{path}: {tables.lacking(path, COLUMNS['audio'], CLASS_COLUMNS)}")
     splits = split_files(table_names)
     for table in table_names:
         search.use_table(table, splits.get(table), group)

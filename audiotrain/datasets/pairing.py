@@ -3,7 +3,7 @@
 Names are paths relative to the data folder, with `/` between the parts. The surest rule goes first:
 same folder and stem; same path but for one folder (`audio/a/x.mp3`, `chords/a/x.lab`); the only
 recording in a folder of its own (`0004/audio.flac`, `0004/salami_chords.txt`); same stem anywhere,
-if no other recording has it.
+if no other recording has it; the same words in folder and stem, if no other recording has them.
 """
 
 import re
@@ -11,6 +11,8 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from pathlib import PurePosixPath
 from typing import NamedTuple
+
+from audiotrain.datasets.paths import one_form
 
 LABEL_PREFERENCE = (".lab", ".jams", ".csv", ".tsv", ".txt", ".json")
 # Label files named by their kind and not by the song, the most detailed first.
@@ -133,7 +135,16 @@ def _name(name: str) -> str:
 
 
 def _beside(name: str) -> list[tuple[str, ...]]:
-    return [tuple(str(PurePosixPath(name.casefold()).with_suffix("")).split("/"))]
+    return [tuple(str(PurePosixPath(one_form(name).casefold()).with_suffix("")).split("/"))]
+
+
+def _words(keys: Keys) -> Keys:
+    """The same rule on the words of names alone: `The_Band/01_-_Song` is `The Band/01 Song`."""
+
+    def keys_of_words(name: str) -> list[tuple[str, ...]]:
+        return [tuple(" ".join(re.findall(r"[^\W_]+", part)) for part in key) for key in keys(name)]
+
+    return keys_of_words
 
 
 def _but_one_folder(name: str) -> list[tuple[str, ...]]:
@@ -174,4 +185,6 @@ _RULES: tuple[tuple[Keys, bool, bool], ...] = (
     (_alone, False, True),
     (_stem, True, True),
     (_plain(_stem), True, True),
+    (_words(_beside), False, True),
+    (_words(_but_one_folder), True, True),
 )

@@ -3,6 +3,7 @@
 import os
 import posixpath
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
@@ -17,7 +18,7 @@ SPLIT_NAMES = {
     **dict.fromkeys(("valid", "val", "validation", "dev", "validation_set"), "valid"),
     **dict.fromkeys(("test", "testing", "eval", "evaluation", "test_set"), "test"),
 }
-OTHER_AUDIO_SUFFIXES = (".aif", ".aiff", ".opus", ".wma", ".aac", ".mp4", ".webm")
+OTHER_AUDIO_SUFFIXES = (".ra", ".rm", ".m4p", ".aax", ".dff", ".mod", ".xm", ".s3m", ".it")
 
 
 def walk(folder: Path) -> Iterator[str]:
@@ -40,6 +41,11 @@ def walk(folder: Path) -> Iterator[str]:
 def relative(path: Path, folder: Path) -> str:
     """The name of a file of a folder."""
     return Path(os.path.relpath(path, folder)).as_posix()
+
+
+def one_form(name: str) -> str:
+    """Return a name with composed characters (NFC): macOS has them in parts, tables as a whole."""
+    return unicodedata.normalize("NFC", name)
 
 
 def without_suffix(name: str) -> str:
@@ -87,19 +93,19 @@ class Finder:
         self, folder: Path, base: PurePosixPath, songs: Iterable[str], suffixes: tuple[str, ...]
     ):
         self.folder, self.base, self.suffixes = folder, base, suffixes
-        self.songs = set(songs)
+        self.songs = {one_form(song): song for song in sorted(songs)}
         self.by_name: dict[str, list[str]] = defaultdict(list)
-        for song in sorted(self.songs):
-            path = PurePosixPath(song)
+        for form, song in self.songs.items():
+            path = PurePosixPath(form)
             self.by_name[path.name].append(song)
             self.by_name[path.stem].append(song)
 
     def __call__(self, name: str) -> str | None:
-        name = name.replace("\\", "/")
+        name = one_form(name.replace("\\", "/"))
         for base in (self.base, PurePosixPath()):
             found = posixpath.normpath(base / name)
             if found in self.songs:
-                return found
+                return self.songs[found]
             path = self.folder / base / name
             # Not by Path.is_file, which raises for a name that is too long.
             if path.suffix.lower() in self.suffixes and os.path.isfile(path):

@@ -12,9 +12,19 @@ from typing import ClassVar, Generic
 
 from audiotrain.datasets import pairing, tables
 from audiotrain.datasets.items import AnyItem, Corpus, Problem
-from audiotrain.datasets.paths import OTHER_AUDIO_SUFFIXES, SPLIT_NAMES, Finder, split_folders, walk
+from audiotrain.datasets.paths import (
+    OTHER_AUDIO_SUFFIXES,
+    SPLIT_NAMES,
+    Finder,
+    split_folders,
+    walk,
+    without_suffix,
+)
 from audiotrain.features.audio import AUDIO_SUFFIXES
 from audiotrain.utils.errors import UserError
+from audiotrain.utils.files import read_text
+
+LIST_SUFFIXES = (".txt", ".lst")
 
 
 class Search(Generic[AnyItem]):
@@ -30,16 +40,49 @@ class Search(Generic[AnyItem]):
         if not path.exists():
             raise UserError(f"{path}: no such folder")
         self.folder = path if path.is_dir() else path.parent
-        nearby = sorted(walk(self.folder))  # where a table that is given alone may find its audio
-        self.files = nearby if path.is_dir() else [path.name]
-        self.findable = [n for n in nearby if PurePosixPath(n).suffix.lower() in self.playable]
+        # Where a table that is given alone may find its audio.
+        self.nearby = sorted(walk(self.folder))
+        self.files = self.nearby if path.is_dir() else [path.name]
+        self.findable = self._nearby(self.playable)
         self.items: dict[str, AnyItem] = {}
         self.problems: list[Problem] = []
         self.used: set[str] = set()
+        self.listed = self._splits_of_lists() if path.is_dir() else {}
         self._by_suffix: dict[str, list[str]] = defaultdict(list)
         for name in self.files:
             self._by_suffix[PurePosixPath(name).suffix.lower()].append(name)
         self.audio = self.having(AUDIO_SUFFIXES)
+
+    def _nearby(self, suffixes: Sequence[str]) -> list[str]:
+        return [name for name in self.nearby if PurePosixPath(name).suffix.lower() in suffixes]
+
+    def _splits_of_lists(self) -> dict[str, str]:
+        """The split of each recording that a list of names has, such as train.txt and test.txt; a
+        file is a list where half of its lines name recordings."""
+        stems = {without_suffix(name).lower() for name in self.findable}
+        splits: dict[str, str] = {}
+        lists = []
+        for name in self._nearby(LIST_SUFFIXES):
+            path = PurePosixPath(name)
+            split = SPLIT_NAMES.get(path.stem.lower())
+            if split is None or without_suffix(name).lower() in stems:
+                continue
+            find = Finder(self.folder, path.parent, self.findable, self.playable)
+            lines = [line.strip() for line in read_text(self.folder / name)[0].splitlines()]
+            found = [find(line) if line else None for line in lines]
+            if 2 * sum(one is not None for one in found) < sum(map(bool, lines)) or not any(found):
+                continue
+            lists.append(name)
+            for number, (line, audio) in enumerate(zip(lines, found, strict=True), 1):
+                where = f"{name}:{number}"
+                if audio is not None and splits.setdefault(audio, split) != split:
+                    text = f"{where}: {line!r:.300} is in {splits[audio]} already"
+                    self.problem("lines of a list of names not used", text)
+                elif line and audio is None:
+                    text = f"{where}: found no recording {line!r:.300}"
+                    self.problem("lines of a list of names not used", text)
+        self.files = [name for name in self.files if name not in lists]
+        return splits
 
     def having(self, suffixes: Sequence[str]) -> list[str]:
         """The files with one of these suffixes, in the order of the suffixes."""
@@ -49,7 +92,7 @@ class Search(Generic[AnyItem]):
         return [name for name in names if name not in self.used]
 
     def problem(self, kind: str, text: str) -> None:
-        self.problems.append(Problem(kind, text.replace(f"{self.folder}{os.sep}", "")))
+        self.problems.append(Problem(kind, text.removeprefix(f"{self.folder}{os.sep}")))
 
     # ---- tables
 
@@ -71,7 +114,9 @@ class Search(Generic[AnyItem]):
         """("table:line", the recording, the row) of each row whose recording is there."""
         find = self.finder(table)
         for row in rows:
-            audio = find(row.audio)
+            # The name of a video alone may be that of several clips: the precise ones come first.
+            names = (*row.names, row.audio) if row.names else (row.audio,)
+            audio = next(filter(None, map(find, names)), None)
             if audio is None:
                 text = f"{table}:{row.line}: found no file {row.audio!r:.300}"
                 self.problem(f"{self.kind}s without audio", text)
@@ -105,7 +150,7 @@ class Search(Generic[AnyItem]):
         for name in self.unused(self.audio):
             self.problem(f"audio without {self.kind}s", name)
         for name in self.having(OTHER_AUDIO_SUFFIXES):
-            self.problem(f"audio in a format not read ({', '.join(AUDIO_SUFFIXES)} are)", name)
+            self.problem("audio in a format not read", name)
 
     def corpus(self, counts: str, layouts: str) -> Corpus[AnyItem]:
         """The items found. ValueError when there are none; `counts` describes the
@@ -116,6 +161,9 @@ class Search(Generic[AnyItem]):
             raise UserError(
                 f"{self.folder}: found {counts}, but no pair{first}; known layouts: {layouts}"
             )
-        splits = split_folders(self.items)
-        items = [replace(i, split=i.split or splits.get(i.id)) for i in self.items.values()]
+        splits = self.listed or split_folders(self.items)
+        items = [
+            replace(item, split=item.split or splits.get(item.id.split("@")[0]))
+            for item in self.items.values()
+        ]
         return Corpus(self.folder, sorted(items, key=lambda item: item.id), self.problems)

@@ -4,19 +4,25 @@ The first line of CSV and TSV names the columns. A table needs a column for the 
 start and end or duration (seconds of the recording), split and group.
 """
 
-import csv
-import io
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
+from audiotrain.datasets.delimited import csv_rows
 from audiotrain.datasets.items import Problem
 from audiotrain.datasets.paths import SPLIT_NAMES
 from audiotrain.utils.errors import UserError
 from audiotrain.utils.files import parse_json, read_text
+from audiotrain.utils.text import listed, shown
 
 UNUSED_LINES = "lines of a table not used"
+SHORT_LINES = "lines of a table with fewer cells than the first, the others taken as empty"
+LATIN = "tables not in UTF-8, read as Latin-1"
+VIDEO_COLUMNS = ("youtube_id", "ytid")
+CLIP_COLUMNS = ("audiocap_id", "audiocaps_id")
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl")
 DURATION_COLUMNS = ("duration", "dur", "length")
 # Names of the columns by their role; the first that a table has is read.
@@ -24,6 +30,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "audio": (
         *("audio", "file", "filename", "file_name", "audio_file", "audio_path", "path", "midi"),
         *("wav", "wav_path", "audio_filename", "filepath", "fname"),
+        *("youtube_id", "ytid"),  # of AudioSet and AudioCaps: see `video_names`
     ),
     "start": ("start", "start_time", "onset", "begin"),
     "end": ("end", "end_time", "offset", "stop"),
@@ -49,6 +56,7 @@ class Row(NamedTuple):
     group: str
     columns: dict[str, str]
     record: dict[str, object]
+    names: tuple[str, ...] = ()  # other names that the recording may have
 
 
 def read_rows(
@@ -60,8 +68,8 @@ def read_rows(
     perhaps "duration". `group_column` names the column whose equal values must stay in one split.
     ValueError when there is no such column.
     """
-    faults: list[str] = []
-    lines = list(records(path, faults))
+    problems: list[Problem] = []
+    lines = list(records(path, problems))
     names = list(dict.fromkeys(name for _, record in lines for name in record))
     if group_column is not None and group_column not in names:
         raise UserError(
@@ -69,10 +77,13 @@ def read_rows(
             f"{', '.join(names)}"
         )
     columns = {role: find_column(names, known[role]) for role in known}
+    of_video = (columns["audio"] or "").lower() in VIDEO_COLUMNS
+    start_of_video = columns["start"]
+    if of_video:  # the recording is the clip
+        columns |= {"start": None, "end": None}
     if columns["start"] is None:  # then the duration is that of the file
         columns["duration"] = None
     rows = []
-    problems = [Problem(UNUSED_LINES, fault) for fault in faults]
     for line, record in lines:
         texts = {name: cell_text(cell) for name, cell in record.items()}
         cells = {role: texts.get(name or "", "") for role, name in columns.items()}
@@ -82,7 +93,7 @@ def read_rows(
             continue
         try:
             start, end = span(cells["start"], cells["end"], cells.get("duration", ""))
-        except ValueError as error:
+        except UserError as error:
             problems.append(Problem(UNUSED_LINES, f"{path}:{line}: {error}"))
             continue
         split = SPLIT_NAMES.get(cells["split"].lower())
@@ -91,8 +102,29 @@ def read_rows(
             problems.append(Problem("unknown splits, taken as none", text))
         group = cells["group"] if group_column is None else texts.get(group_column, "")
         label = cells.get("label", "")
-        rows.append(Row(line, cells["audio"], label, start, end, split, group, others, record))
+        clips: tuple[str, ...] = ()
+        if of_video:
+            clips = video_names(cells["audio"], texts.get(start_of_video or "", ""), others)
+        rows.append(
+            Row(line, cells["audio"], label, start, end, split, group, others, record, clips)
+        )
     return rows, problems
+
+
+def video_names(name: str, start: str, others: Mapping[str, str]) -> tuple[str, ...]:
+    """Names that the usual tools give a clip of 10 s from `start` seconds of a video on, the most
+    precise first; `others` may have AudioCaps' number of the clip.
+
+    >>> video_names("r1nicOVtvkQ", "130", {})[:4]
+    ('r1nicOVtvkQ_130', 'r1nicOVtvkQ_130_140', 'r1nicOVtvkQ_130000_140000', 'Yr1nicOVtvkQ_130')
+    """
+    ends = []
+    if re.fullmatch(r"\d+(\.0*)?", start):
+        first = int(float(start))
+        ends = [f"_{first}", f"_{first}_{first + 10}", f"_{first * 1000}_{first * 1000 + 10000}"]
+    named = [others[column] for column in CLIP_COLUMNS if others.get(column)]
+    precise = [prefix + name + end for prefix in ("", "Y") for end in ends]
+    return (*precise, *named, f"Y{name}")
 
 
 def span_name(audio: str, start: float | None, end: float | None) -> str:
@@ -106,73 +138,122 @@ def span_name(audio: str, start: float | None, end: float | None) -> str:
     return f"{audio}@{start or 0:g}-{'' if end is None else f'{end:g}'}"
 
 
+def lacking(path: Path, *known: Sequence[str]) -> str:
+    """What a table has in place of columns of these names, one of each; "" where it has them all,
+    and for a file that is no table."""
+    if path.suffix.lower() not in TABLE_SUFFIXES:
+        return "found no table"
+    columns, fault = column_names(path)
+    missing = [names for names in known if find_column(columns, names) is None]
+    if not missing:
+        return ""
+    found = fault or (f"found columns {shown(', '.join(columns))}" if columns else "found no rows")
+    return f"{found}, expected {' and '.join(f'one of {listed(names)}' for names in missing)}"
+
+
 def has_columns(path: Path, *known: Sequence[str]) -> bool:
-    """Whether a table's first line has a column of each of these names."""
-    columns = first_record(path)
-    return all(find_column(columns, names) for names in known)
+    """Whether a table has a column of each of these names."""
+    return not lacking(path, *known)
 
 
 def find_column(columns: Iterable[str], known: Sequence[str]) -> str | None:
     """The column that comes first in `known`, whatever the size of its letters."""
-    names = {name.lower(): name for name in columns}
+    names: dict[str, str] = {}
+    for name in columns:
+        names.setdefault(name.lower(), name)
     return next((names[name] for name in known if name in names), None)
 
 
-def first_record(path: Path) -> dict[str, object]:
-    """Cells of a table's first line by column name; none when it is no table."""
+def column_names(path: Path) -> tuple[list[str], str]:
+    """The names of a table's columns, and why there are none where it cannot be read; a file with
+    another suffix has none."""
     if path.suffix.lower() not in TABLE_SUFFIXES:
-        return {}
+        return [], ""
     try:
-        return next(records(path, []), (0, {}))[1]
-    except ValueError:
-        return {}
+        changed = path.stat().st_mtime_ns
+        return list(_column_names(path, changed)), ""
+    except OSError as error:
+        return [], f"can't be read: {error.strerror}"
+    except UserError as error:
+        return [], str(error).removeprefix(f"{path}:")
 
 
-def records(path: Path, problems: list[str]) -> Iterator[tuple[int, dict[str, object]]]:
+@lru_cache(maxsize=1024)
+def _column_names(path: Path, changed: int) -> tuple[str, ...]:
+    found = (record for _, record in records(path, []))
+    if path.suffix.lower() != ".jsonl":
+        return tuple(next(found, {}))
+    return tuple(dict.fromkeys(name for record in found for name in record))
+
+
+def records(path: Path, problems: list[Problem]) -> Iterator[tuple[int, dict[str, object]]]:
     """(line number, cells by column name) of each line that holds something; the cells are text,
-    or JSON values. `problems` gets lines that can't be read."""
+    or JSON values. `problems` gets lines that can't be read. ValueError where the first line, with
+    the names of the columns, can't be."""
     text, faults = read_text(path)
-    problems += faults
+    problems += [Problem(LATIN, fault) for fault in faults]
     if path.suffix.lower() == ".jsonl":
         yield from _json_records(text, path, problems)
         return
     names: list[str] = []
-    for line, cells in csv_rows(text, str(path)):
+    broken: list[str] = []
+    for line, cells in csv_rows(text, str(path), broken):
+        if broken and not names:
+            raise UserError(broken[0])
+        problems += [Problem(UNUSED_LINES, fault) for fault in broken]
+        broken.clear()
         if not any(cells):
             continue
         if not names:
-            names = cells
+            names = _header(cells, f"{path}:{line}", problems)
             continue
-        cells += [""] * (len(names) - len(cells))
-        yield line, dict(zip(names, cells, strict=False))
+        if any(cells[len(names) :]):
+            found = f"found {len(cells)} cells, expected {len(names)}"
+            text = f"{found}; text with delimiters goes in quotes"
+            problems.append(Problem(UNUSED_LINES, f"{path}:{line}: {text}"))
+        elif any("\0" in cell for cell in cells):
+            problems.append(Problem(UNUSED_LINES, f"{path}:{line}: found a NUL byte"))
+        else:
+            if len(cells) < len(names):
+                text = f"{path}:{line}: found {len(cells)} cells, expected {len(names)}"
+                problems.append(Problem(SHORT_LINES, text))
+            cells += [""] * (len(names) - len(cells))
+            yield line, dict(zip(names, cells, strict=False))
 
 
-def csv_rows(text: str, name: str) -> Iterator[tuple[int, list[str]]]:
-    """(line number, stripped cells) of each row of CSV between commas, semicolons or tabs, no cells
-    for comments. ValueError when it is no CSV; `name` is the file's."""
-    delimiter = max(",;\t", key=text.split("\n", 1)[0].count)
-    reader = csv.reader(io.StringIO(text), delimiter=delimiter)
-    try:
-        for row in reader:
-            cells = [cell.strip() for cell in row]
-            yield reader.line_num, [] if cells and cells[0].startswith("#") else cells
-    except csv.Error as error:
-        raise UserError(f"{name}:{reader.line_num}: not CSV: {error}") from None
+def _header(cells: list[str], where: str, problems: list[Problem]) -> list[str]:
+    """The names of the columns; the second of two equal names gets a number."""
+    while not cells[-1]:
+        cells = cells[:-1]
+    names: list[str] = []
+    seen: set[str] = set()
+    for cell in cells:
+        name, number = cell, 1
+        while name.lower() in seen:
+            number += 1
+            name = f"{cell}_{number}"
+        if number > 1 and cell:
+            text = f"{where}: {cell} is there again, the second one read as {name}"
+            problems.append(Problem("columns of the same name", text))
+        seen.add(name.lower())
+        names.append(name)
+    return names
 
 
 def _json_records(
-    text: str, path: Path, problems: list[str]
+    text: str, path: Path, problems: list[Problem]
 ) -> Iterator[tuple[int, dict[str, object]]]:
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(re.split(r"\r\n|\n|\r", text), 1):
         if not line.strip():
             continue
         try:
             record = parse_json(line)
-        except ValueError as error:
-            problems.append(f"{path}:{number}: not JSON: {error}")
+        except UserError as error:
+            problems.append(Problem(UNUSED_LINES, f"{path}:{number}: not JSON: {error}"))
             continue
         if not isinstance(record, dict):
-            problems.append(f"{path}:{number}: found {line[:40]!r}, expected an object")
+            text = f"{path}:{number}: found {line[:40]!r}, expected an object"
+            problems.append(Problem(UNUSED_LINES, text))
             continue
         yield number, record
 

@@ -22,7 +22,7 @@ from audiotrain.utils.errors import UserError
 
 _HOST = f"{zlib.crc32(platform.node().encode()):08x}"
 
-VERSION = 1  # raise it when a transform's numbers change for the same settings
+VERSION = 2  # raise it when a transform's numbers change for the same settings
 
 OPEN_FILES = (1 << 20, 1 << 16, 10240)  # tried one after the other where there is no hard limit
 _PARTIAL = ".partial-"  # followed by the process that writes it

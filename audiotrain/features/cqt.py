@@ -12,6 +12,8 @@ import mlx.core as mx
 import numpy as np
 import soxr
 
+from audiotrain.utils.errors import UserError
+
 C1 = 32.70319566257483  # Hz
 HANN_BANDWIDTH = 1.5  # equivalent noise bandwidth of the Hann window, in bins
 
@@ -133,14 +135,14 @@ def _octaves(settings: CQTSettings) -> list[_Octave]:
     """The plan of the transform from the top octave down, with librosa's scaling folded in."""
     for name in ("rate", "hop", "bins", "bins_per_octave", "fmin"):
         if getattr(settings, name) <= 0:
-            raise ValueError(f"{name}={getattr(settings, name)}, expected more than 0")
+            raise UserError(f"{name}={getattr(settings, name)}, expected more than 0")
     rate, hop = float(settings.rate), settings.hop
     frequencies = settings.fmin * 2.0 ** (np.arange(settings.bins) / settings.bins_per_octave)
     squared = 2.0 ** (2.0 / settings.bins_per_octave)
     quality = (squared + 1) / (squared - 1)  # centre frequency over bandwidth of every bin
     cutoff = frequencies[-1] * (1 + 0.5 * HANN_BANDWIDTH / quality)  # where the highest one ends
     if cutoff > rate / 2:
-        raise ValueError(
+        raise UserError(
             f"bins={settings.bins} reach {cutoff:.0f} Hz, "
             f"expected at most rate / 2 = {rate / 2:.0f} Hz"
         )

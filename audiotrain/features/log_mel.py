@@ -8,6 +8,7 @@ import numpy as np
 import scipy.sparse
 
 from audiotrain.features.cqt import frame_count
+from audiotrain.utils.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def mel_filters(settings: LogMelSettings) -> np.ndarray:
     """Triangular filters (1 + n_fft // 2, mels) on a power spectrum."""
     top = settings.rate / 2 if settings.fmax is None else settings.fmax
     if not 0 <= settings.fmin < top <= settings.rate / 2:
-        raise ValueError(
+        raise UserError(
             f"fmin={settings.fmin} and fmax={top} Hz, "
             f"expected 0 <= fmin < fmax <= {settings.rate / 2}"
         )

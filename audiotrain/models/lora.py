@@ -10,6 +10,7 @@ import json
 import math
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -17,6 +18,8 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from audiotrain.backend.wrapped_calls import wrap_call
+from audiotrain.config import conform
+from audiotrain.config.schema import ShareBelowOne
 from audiotrain.models.layers import Linear
 from audiotrain.utils.arrays import Arrays
 from audiotrain.utils.errors import UserError
@@ -138,33 +141,38 @@ def load_lora(module: nn.Module, path: str | os.PathLike) -> list[str]:
         layer = linear[name]
         if "lora_a" in layer:
             layer.__class__ = layer.plain
-        _adapt(layer, chosen["scale"], chosen["dropout"])
+        _adapt(layer, chosen.scale, chosen.dropout)
         for part in PARTS:
             layer[part] = arrays[f"{name}.{part}"]
     _train_only_lora(module)
     return list(settings)
 
 
-def _read_lora(path: str | os.PathLike) -> tuple[Arrays, dict[str, dict[str, float]]]:
-    """The arrays in a file of `save_lora`, and scale and dropout by layer; ValueError."""
+@dataclass(frozen=True)
+class _LoRASettings:
+    scale: float
+    dropout: ShareBelowOne
+
+
+def _read_lora(path: str | os.PathLike) -> tuple[Arrays, dict[str, _LoRASettings]]:
+    """The arrays in a file of `save_lora`, and scale and dropout by layer. UserError for any other
+    file."""
     try:
         loaded = mx.load(str(path), return_metadata=True)
         assert isinstance(loaded, tuple)
         arrays, metadata = loaded
-        if "lora" not in metadata:
-            raise UserError("no LoRA updates, expected a file of save_lora")
         mx.eval(arrays)  # mx.load is lazy
-        settings = {
-            name: {"scale": float(chosen["scale"]), "dropout": float(chosen["dropout"])}
-            for name, chosen in dict(parse_json(metadata["lora"])).items()
-        }
-        if missing := [f"{n}.{p}" for n in settings for p in PARTS if f"{n}.{p}" not in arrays]:
-            raise UserError(f"no {missing[0]}")
-        if not all(0 <= chosen["dropout"] < 1 for chosen in settings.values()):
-            raise UserError("a dropout outside 0..1")
-    except (RuntimeError, ValueError, KeyError, TypeError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{path}: {reason:.300}") from None
+    except (RuntimeError, ValueError) as error:
+        raise UserError(f"{path}: {' '.join(str(error).split()):.300}") from None
+    if "lora" not in metadata:
+        raise UserError(f"{path}: no LoRA updates, expected a file of save_lora")
+    try:
+        written = parse_json(metadata["lora"])
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    settings = conform(written, dict[str, _LoRASettings], str(path))
+    if missing := [f"{n}.{p}" for n in settings for p in PARTS if f"{n}.{p}" not in arrays]:
+        raise UserError(f"{path}: no {missing[0]}")
     return arrays, settings
 
 

@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from audiotrain.music import chord_labels
+from audiotrain.utils.errors import UserError
 
 HEADS = ("chord_type", "root", "bass_note")
 HEAD_SIZES = (32, 12, 12)
@@ -132,7 +133,7 @@ def encode_labels(labels: Sequence[str], pop_spellings: bool = False) -> np.ndar
     for label in set(labels):
         try:
             numbers[label] = encode(label, pop_spellings)
-        except ValueError:
+        except UserError:
             numbers[label] = UNKNOWN
     return np.array([numbers[label] for label in labels], np.int16).reshape(-1, len(HEADS))
 

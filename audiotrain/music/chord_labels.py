@@ -5,6 +5,7 @@ scale of the root: `b7` is 10 semitones, `9` is 14; `*3` is a third left out.
 """
 
 import re
+from collections.abc import Iterable
 from functools import lru_cache
 
 from audiotrain.utils.errors import UserError
@@ -90,12 +91,13 @@ def repair(label: str, pop_spellings: bool = False) -> str:
     """The same chord in Harte's grammar, valid for mir_eval 0.8.2. ValueError when unreadable.
 
     Always repaired: words for no chord, a missing colon, `:4`, `:6`, `aug7`, `maj11`, spaces. With
-    `pop_spellings` also names such as `Cm7b5`, `CM7`, `Csus`, `C°`, `Am7/G`, `am`, and German `H`.
+    `pop_spellings` also names such as `Cm7b5`, `CM7`, `Csus`, `C°`, `Am7/G`, `am`, `A minor 7`, and
+    German `H`, `Fis` and `Es`. The whole label is read, or none of it.
 
     >>> repair("A7/3"), repair("C:aug7"), repair("NC"), repair("F#m7b5", pop_spellings=True)
     ('A:7/3', 'C:aug(b7)', 'N', 'F#:hdim7')
     """
-    text = re.sub(r"[\s_]+", "", label.translate(_SIGNS))
+    text = re.sub(r"[\s_]+", "", label.translate(_SIGNS).strip("\"' "))
     if text.lower() in NO_CHORD_WORDS:
         return "N"
     if text.lower() in UNKNOWN_WORDS:
@@ -118,6 +120,10 @@ def _repair_harte(text: str) -> str:
     if match is None:
         return ""
     shorthand, degrees = match["shorthand"], match["degrees"] or ""
+    is_sixth = shorthand == "6" or (shorthand in ("maj6", "min6") and not match["colon"])
+    if is_sixth and match["bass"] == "9":  # C6/9 has a ninth, and not in the bass
+        shorthand = "min6" if shorthand == "min6" else "maj6"
+        return _join(match["root"], shorthand, ("9", *filter(None, degrees.split(","))), None)
     shorthand, extra = REPAIRED_SHORTHANDS.get(shorthand, (shorthand, ()))
     return _join(
         match["root"], shorthand, (*extra, *filter(None, degrees.split(","))), match["bass"]
@@ -134,11 +140,12 @@ def _join(root: str, shorthand: str, degrees: tuple[str, ...], bass: str | None)
 # Pop names: families of qualities, and what a number means in each: a shorthand and degrees added.
 _POP_FAMILIES = {
     "maj": ("M", "maj", "ma", "major", "j"),
-    "delta": ("Δ", "△"),
+    "delta": ("Δ", "△", "^"),
     "min": ("m", "-", "mi", "min", "minor"),
-    "dim": ("dim", "°", "º", "o"),
-    "hdim": ("hdim", "ø", "Ø"),
-    "aug": ("aug", "+"),
+    "dim": ("dim", "°", "º", "o", "diminished"),
+    "hdim": ("hdim", "ø", "Ø", "h", "halfdim", "half-dim", "halfdiminished", "half-diminished"),
+    "aug": ("aug", "+", "augmented"),
+    "dom": ("dom", "dominant"),
     "": ("",),
 }
 _POP_FAMILY = {name: family for family, names in _POP_FAMILIES.items() for name in names}
@@ -156,15 +163,31 @@ _POP_TYPES = {
         "": "min", "6": "min6", "69": "min6 9",
         "7": "min7", "9": "min9", "11": "min11", "13": "min13",
     },
+    "dom": {"": "7", "7": "7", "9": "9", "11": "11", "13": "13"},
     "minmaj": {"7": "minmaj7", "9": "minmaj7 9", "11": "minmaj7 9 11"},
     "dim": {"": "dim", "7": "dim7", "9": "dim7 9"},
     "hdim": {"": "hdim7", "7": "hdim7", "9": "hdim7 9", "11": "hdim7 9 11"},
+    "dimmaj": {"7": "dim 7"},
     "aug": {"": "aug", "7": "aug b7", "9": "aug b7 9"},
     "augmaj": {"7": "aug 7", "9": "aug 7 9"},
-    "sus4": {"": "sus4", "7": "sus4 b7", "9": "sus4 b7 9", "13": "sus4 b7 9 13"},
-    "sus2": {"": "sus2", "7": "sus2 b7"},
+    "sus4": {"": "sus4", "6": "sus4 6", "7": "sus4 b7", "9": "sus4 b7 9", "11": "sus4 b7 9",
+             "13": "sus4 b7 9 13"},
+    "sus2": {"": "sus2", "6": "sus2 6", "7": "sus2 b7"},
+    "sus2sus4": {"": "sus4 9", "7": "sus4 b7 9"},
+    "sus4maj": {"7": "sus4 7", "9": "sus4 7 9"},
+    "sus2maj": {"7": "sus2 7"},
 }  # fmt: skip
-# A fifth altered in these types has a shorthand of its own.
+# A degree added to, or a fifth altered in, these types gives one with a shorthand of its own.
+_ADDED = {
+    ("maj", "b7"): "7",
+    ("min", "b7"): "min7",
+    ("dim", "b7"): "hdim7",
+    ("maj", "7"): "maj7",
+    ("min", "7"): "minmaj7",
+    ("maj", "6"): "maj6",
+    ("min", "6"): "min6",
+}
+_FIFTHS = {"dim": "b5", "dim7": "b5", "hdim7": "b5", "aug": "#5"}
 _ALTERED_FIFTHS = {
     ("maj", "#5"): "aug",
     ("min", "b5"): "dim",
@@ -174,62 +197,105 @@ _ALTERED_FIFTHS = {
     ("min9", "b5"): "hdim7 9",
     ("maj7", "#5"): "aug 7",
 }
+# A note: German Fis, Des, As and Es too, unless the s begins `sus`.
+_NOTE = r"[A-Ha-h](?:is|es|(?<=[AEae])s(?!us)|b+|#+)?"
+_MAJOR = r"(?:major|maj|ma|M|Δ|△|\^)"
 _POP = re.compile(
-    r"(?P<root>[A-Ha-h](?:b+|#+)?)"
-    r"(?P<quality>minor|min|mi|major|maj|ma|hdim|dim|aug|[mMjoøØΔ△°º+-])?"
-    r"(?P<major>\(?(?:maj|ma|M|Δ|△)(?=\)?(?:7|9|11)))?(?P<number>69|2|4|5|6|7|9|11|13)?\)?"
-    r"(?P<sus>sus[24]?)?"
-    r"(?P<altered>(?:[(,]*(?:add|no|omit)?[b#+-]?(?:1[0-3]|[2-9])[),]*)*)"
-    r"(?:/(?P<bass>[A-Ha-h](?:b+|#+)?|(?:b*|#*)(?:1[0-3]|[1-9])))?"
+    rf"(?P<root>{_NOTE})"
+    r"(?P<quality>half-?diminished|half-?dim|diminished|augmented|dominant|dom|minor|min|mi"
+    r"|major|maj|ma|hdim|dim|aug|[mMjohøØΔ△^°º+-])?"
+    rf"(?P<major>\(?{_MAJOR}(?=\)?(?:7|9|11|13|sus)))?(?P<number>69|2|4|5|6|7|9|11|13)?\)?"
+    rf"(?:\(?(?P<sus>sus(?:2sus4|24|[24])?)\(?(?P<susmajor>{_MAJOR}(?=7|9))?(?P<susnumber>6|7|9|11|13)?\)?)?"
+    rf"(?P<altered>(?:[(,]*(?:add|no|omit)?(?:{_MAJOR}|[b#+-])?(?:1[0-3]|[2-9])[),]*)*)"
+    rf"(?:/(?P<bass>{_NOTE}|(?:b*|#*)(?:1[0-3]|[1-9])))?"
 )
-_POP_WORD = re.compile(r"minor|major|min|maj|dim|aug|sus|add|omit", re.I)
-_ALTERATION = re.compile(r"(add|no|omit)?([b#+-]?)(1[0-3]|[2-9])")
+_POP_WORD = re.compile(
+    "minor|major|min|maj|diminished|dim|augmented|aug|dominant|suspended|sus|add|omit|half", re.I
+)
+_ALTERATION = re.compile(rf"(add|no|omit)?({_MAJOR})?([b#+-]?)(1[0-3]|[2-9])")
 
 
 def _repair_pop(text: str) -> str:
     """A pop name in Harte's grammar; empty when it isn't one."""
-    text = text.replace("6/9", "69").replace("sharp", "#").replace("flat", "b").replace(":", "")
-    match = _POP.fullmatch(_POP_WORD.sub(lambda word: word[0].lower(), text))
+    match = _pop_match(text)
     if match is None:
         return ""
     # A small letter alone could be a major chord, a minor one or a word; so could `do` and `go`.
-    if text[0].islower() and (match.end("root") == len(text) or match["quality"] == "o"):
+    if text[0].islower() and (match.end("root") == len(text) or match["quality"] in ("o", "h")):
         return ""
-    known = _POP_TYPES.get(_pop_family(match), {}).get(match["number"] or "")
-    if known is None:
+    known = _POP_TYPES.get(_pop_family(match), {}).get(match["number"] or match["susnumber"] or "")
+    if known is None or (match["number"] and match["susnumber"]):
         return ""
     root, bass = _pop_note(match["root"]), match["bass"]
-    shorthand, *degrees = _alter(known, match["altered"]).split()
+    altered = _alter(known, match["altered"])
+    if altered is None:
+        return ""
+    shorthand, *degrees = altered.split()
     if bass and bass[0].upper() in "ABCDEFGH" and not bass[-1].isdigit():
         bass = DEGREE_NAMES[(pitch_class(_pop_note(bass)) - pitch_class(root)) % 12]
     return _join(root, shorthand, tuple(degrees), bass)
+
+
+def _pop_match(text: str) -> re.Match | None:
+    text = _POP_WORD.sub(lambda word: word[0].lower(), text).replace("suspended", "sus")
+    text = re.sub(r"(?<=\d)(?:th|nd)(?![a-z])", "", text.replace("seventh", "7"))
+    text = re.sub(r"(?<=6)[/,](?=9)", "", text).replace(":", "")
+    text = text.replace("sharp", "#").replace("flat", "b")
+    text = re.sub(r"[/(,](5|9|11|13)([+-])(?=\)|$)", r"\2\1", text)  # m7/5- is m7-5
+    return _POP.fullmatch(text)
+
+
+def ambiguous_names(labels: Iterable[str]) -> list[str]:
+    """Return what is ambiguous in the pop names of one file: an H is German, whose B is B flat."""
+    notes = [match["root"] for match in map(_pop_match, map(str.strip, labels)) if match]
+    if "H" in notes and "B" in notes:
+        return ["H is the German B, so that B could be B flat; read as B natural"]
+    return []
 
 
 def _pop_family(match: re.Match) -> str:
     """The family of _POP_TYPES that the quality, a further `maj7` and `sus` name; "?" for none."""
     family = _POP_FAMILY[match["quality"] or ""]
     if match["sus"]:
-        sus = "sus2" if match["sus"] == "sus2" else "sus4"
-        return "?" if family or match["major"] else sus
+        words = {"sus2sus4": "sus2sus4", "sus24": "sus2sus4", "sus2": "sus2"}
+        sus = words.get(match["sus"], "sus4")
+        if family == "maj" and (match["number"] or match["susnumber"]):
+            return f"{sus}maj"
+        if family or (match["major"] and match["susmajor"]):
+            return "?"
+        return f"{sus}maj" if match["major"] or match["susmajor"] else sus
     if match["major"]:
-        return {"": "maj", "min": "minmaj", "aug": "augmaj"}.get(family, "?")
+        return {"": "maj", "min": "minmaj", "aug": "augmaj", "dim": "dimmaj"}.get(family, "?")
     return family
 
 
+_GERMAN = {"is": "#", "es": "b", "s": "b"}
+
+
 def _pop_note(name: str) -> str:
-    name = name[0].upper() + name[1:]
-    return "B" + name[1:] if name[0] == "H" else name
+    letter, rest = name[0].upper(), name[1:]
+    return ("B" if letter == "H" else letter) + _GERMAN.get(rest, rest)
 
 
-def _alter(known: str, altered: str) -> str:
-    """`known` ("shorthand degree degree") with a pop name's alterations, such as `b5(add9)`."""
-    for word, sign, number in _ALTERATION.findall(altered):
+def _alter(known: str, altered: str) -> str | None:
+    """`known` ("shorthand degree degree") with a pop name's alterations, such as `b5(add9)`. A 7 is
+    the minor seventh unless `maj` stands before it; None where `maj` stands before another one."""
+    for word, major, sign, number in _ALTERATION.findall(altered):
         degree = {"+": "#", "-": "b"}.get(sign, sign) + number
         degree = {"2": "9", "4": "11"}.get(degree, degree)
-        if word in ("no", "omit"):
-            known += f" *{degree}"
+        is_left_out = word in ("no", "omit")
+        is_degree = number not in ("8", "10", "12") and (number != "3" or is_left_out)
+        if not is_degree or (major and degree != "7"):
+            return None
+        if degree == "7" and not major:
+            degree = "b7"
+        if is_left_out:
+            fifth = _FIFTHS.get(known.split()[0], "5")
+            known += f" *{fifth if degree == '5' else degree}"
         elif number == "5" and sign:
             known = _ALTERED_FIFTHS.get((known, degree), f"{known} *5 {degree}")
+        elif known in ("7", "min7", "hdim7") and degree == "b7":
+            continue
         else:
-            known += f" {degree}"
+            known = _ADDED.get((known, degree), f"{known} {degree}")
     return known

@@ -10,6 +10,7 @@ from typing import Literal
 from audiotrain.music.chord_classes import CHORD_TYPES, chord_pitch_classes, encode
 
 Mode = Literal["major", "minor"]
+SHARPS: tuple[int, Mode] = (4, "major")  # a key in which all black keys are sharps
 Naming = Literal["letters", "german", "roman"]
 Level = Literal["all", "sevenths", "triads"]
 
@@ -169,8 +170,23 @@ def spelled(label: str, key: tuple[int, Mode]) -> str:
 
 
 def plain_names(tonic: int, mode: Mode = "major") -> tuple[str, ...]:
-    """As `pitch_names`, with # and b."""
-    return tuple(name.replace("♯", "#").replace("♭", "b") for name in pitch_names(tonic, mode))
+    """Return the letters of `pitch_names` as files have them: with # and b, and B and F in place of
+    C♭ and E♯, which many programs do not know.
+
+    >>> plain_names(3, "minor")[11], plain_names(6)[5]
+    ('B', 'F')
+    """
+    return tuple(map(plain, pitch_names(tonic, mode)))
+
+
+def plain(name: str) -> str:
+    """Return the name of a chord or a note with # and b, without C♭ and E♯.
+
+    >>> plain("C♭maj7/E♭"), plain("E♯m7♭5")
+    ('Bmaj7/Eb', 'Fm7b5')
+    """
+    name = name.replace("C♭", "B").replace("E♯", "F")
+    return name.replace("♯", "#").replace("♭", "b")
 
 
 def tables() -> dict:

@@ -1,5 +1,9 @@
 """Chord segments, label frames and .lab files; times are seconds."""
 
+import bisect
+import heapq
+import itertools
+import math
 import os
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -10,6 +14,7 @@ import numpy as np
 
 from audiotrain.music import chord_labels
 from audiotrain.music.chord_classes import HEADS, IGNORE, decode, encode_labels
+from audiotrain.utils.errors import UserError
 from audiotrain.utils.files import read_text, write
 
 
@@ -90,19 +95,45 @@ def frames_to_segments(
 
 
 _NUMBER = r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?"
-_ROW = re.compile(rf"({_NUMBER})[\s,;]+({_NUMBER})[\s,;]+(.+)")
-# Where a further column begins after a label: at a tab, or before a number that is not in brackets.
-_COLUMN = re.compile(rf"\t|[\s,;]+(?={_NUMBER}(?:[\s,;]|$))(?![^(]*\))")
-_HEADER = re.compile(r"(?i)\W*(start|onset|begin|time|t0)")
+_LEADING_NUMBERS = re.compile(
+    rf"({_NUMBER})[\s,;]+(?:({_NUMBER})[\s,;]+)?(?:({_NUMBER})[\s,;]+)?(.+)"
+)
+_OUTSIDE_BRACKETS = r"(?![^(]*\))"
+# Columns after a label between spaces, such as a confidence: numbers with a decimal point.
+_FURTHER_COLUMNS = re.compile(r"\s+\d*\.\d+(?:\s+\d*\.?\d+)*$")
+_HEADER = re.compile(r"(?i)\W*(start|onset|begin|time|t0|t\b)")
 # Rounding of times makes gaps and overlaps up to this long; they are closed without a problem.
 ROUNDING_SECONDS = 0.0005
+# Seconds of a unit that a header names after a time: `start_ms`, `Start (ms)`, `onset [s]`.
+UNITS = {"s": 1.0, "sec": 1.0, "secs": 1.0, "seconds": 1.0, "ms": 1e-3, "msec": 1e-3,
+         "milliseconds": 1e-3, "us": 1e-6, "microseconds": 1e-6}  # fmt: skip
+
+
+class _Line(NamedTuple):
+    """Numbers that begin a line of a label file, and the text after them."""
+
+    number: int  # of the line, from 1
+    times: tuple[float, ...]
+    label: str
+
+
+def split_unit(column: str) -> tuple[str, float]:
+    """Split the name of a column into its words, small and joined by `_`, and the seconds of its
+    unit, 1 where it names none.
+
+    >>> split_unit("Start Time"), split_unit("start_ms"), split_unit("Onset (ms)")
+    (('start_time', 1.0), ('start', 0.001), ('onset', 0.001))
+    """
+    words = re.findall(r"[a-z0-9]+", column.lower())
+    if len(words) > 1 and words[-1] in UNITS:
+        return "_".join(words[:-1]), UNITS[words[-1]]
+    return "_".join(words), 1.0
 
 
 def read_lab(path: str | os.PathLike, pop_spellings: bool = False) -> Annotation:
     """Segments of a label file: start, end, chord on each line, between tabs, spaces or commas.
 
-    Faults of single lines are mended or left out and in `problems`; labels come out in
-    Harte's grammar, unreadable ones as `X`. ValueError when the file can't be read at all.
+    See `parse_lab`. UserError when the file can't be read at all.
     """
     text, problems = read_text(Path(path))
     annotation = parse_lab(text, str(path), pop_spellings)
@@ -110,58 +141,161 @@ def read_lab(path: str | os.PathLike, pop_spellings: bool = False) -> Annotation
 
 
 def parse_lab(text: str, name: str, pop_spellings: bool = False) -> Annotation:
-    """As `read_lab`, from the text of a file called `name`; never raises."""
-    rows: list[tuple[int, Segment]] = []
+    """Return the segments in the text of a label file called `name`; never raises.
+
+    A line is start, end and chord; or a time and a chord (Chordino, instants), which lasts until
+    the next time, the last one to the end of the audio (an infinite end); or start, value, duration
+    and chord (regions of Sonic Visualiser). Between columns are tabs, semicolons, commas or spaces;
+    a label between tabs may hold spaces. Numbers may have decimal commas between tabs and
+    semicolons. Labels are read whole and come out in Harte's grammar, unreadable ones as `X`.
+    Faults of single lines are mended or left out and in `problems`.
+    """
+    lines: list[_Line] = []
     problems: list[str] = []
+    unit = 1.0
     for number, line in enumerate(re.split(r"\r\n|\r|\n", text.removeprefix("\ufeff")), start=1):
-        line = re.sub(r"(^|\s)#.*", "", line).strip()
-        if not line or (not rows and _HEADER.match(line)):
+        line = line.strip()
+        if not line or line.startswith("#"):
             continue
-        match = _ROW.fullmatch(line)
-        if match is None:
+        if not lines and _HEADER.match(line):
+            unit = split_unit(re.split(r"[\t;,]|\s{2,}", line)[0])[1]
+            continue
+        found = _columns(line, number)
+        if found is None:
             problems.append(f"{name}:{number}: found {line[:60]!r}, expected start, end and chord")
-            continue
+        else:
+            lines.append(found)
+    # Where most lines have an end, one without is a fault.
+    if sum(len(line.times) > 1 for line in lines) * 2 >= len(lines):
+        for number, _, text in (line for line in lines if len(line.times) == 1):
+            problems.append(
+                f"{name}:{number}: found one time and {text[:60]!r}, expected start, end and chord"
+            )
+        lines = [line for line in lines if len(line.times) > 1]
+    rows: list[tuple[int, Segment]] = []
+    labels: list[str] = []
+    for (number, _, text), (start, end) in zip(lines, _spans(lines), strict=True):
         try:
-            label = _read_label(match[3], pop_spellings)
-        except ValueError as error:
+            label = _read_label(text, pop_spellings)
+        except UserError as error:
             problems.append(f"{name}:{number}: {error}")
             label = "X"
-        rows.append((number, Segment(float(match[1]), float(match[2]), label)))
+        rows.append((number, Segment(start * unit, end * unit, label)))
+        labels.append(text)
     if not rows:
         problems.append(f"{name}:1: no labels found, expected lines of start, end and chord")
+    if pop_spellings:
+        problems += [f"{name}:1: {text}" for text in chord_labels.ambiguous_names(labels)]
     return Annotation(_in_order(rows, name, problems), problems)
 
 
+def _columns(line: str, number: int) -> _Line | None:
+    """The numbers and the label of a line; None where it has no number or no label."""
+    for separator in (r"\t+", ";", f",{_OUTSIDE_BRACKETS}"):
+        cells = [cell.strip().strip("\"' ") for cell in re.split(separator, line)]
+        cells = [cell for cell in cells if cell]
+        times: list[float] = []
+        for time in map(parse_time, cells[:3]):
+            if time is None:
+                break
+            times.append(time)
+        if times and any(parse_time(cell) is None for cell in cells[len(times) :]):
+            return _Line(number, tuple(times), cells[len(times)])
+    match = _LEADING_NUMBERS.fullmatch(line)
+    if match is None:
+        return None
+    label = match[4].split("\t")[0].strip("\"' ,;")
+    times = [_finite(time) for time in match.groups()[:3] if time]
+    return _Line(number, tuple(times), label) if label and parse_time(label) is None else None
+
+
+def parse_time(cell: str) -> float | None:
+    """Return the number of a cell, which may have a decimal comma; None for anything else."""
+    cell = re.sub(r"^([+-]?\d+),(\d+)$", r"\1.\2", cell)
+    return _finite(cell) if re.fullmatch(_NUMBER, cell) else None
+
+
+def _finite(number: str) -> float:
+    """A number of a file; NaN for one that is too large, which no segment has."""
+    value = float(number)
+    return value if math.isfinite(value) else math.nan
+
+
+def _spans(lines: Sequence[_Line]) -> list[tuple[float, float]]:
+    """Start and end of each line, by what its numbers are: see `parse_lab`."""
+    pairs = [line for line in lines if len(line.times) == 2]
+    points = bool(pairs) and all(start == end for start, end in (one.times for one in pairs))
+    regions = _are_regions([line.times for line in lines if len(line.times) == 3])
+    starts = sorted({line.times[0] for line in lines if not math.isnan(line.times[0])})
+    spans = []
+    for line in lines:
+        start = line.times[0]
+        if len(line.times) == 3 and regions:
+            spans.append((start, start + line.times[2]))
+        elif len(line.times) > 1 and not points:
+            spans.append((start, line.times[1]))
+        else:
+            later = bisect.bisect_right(starts, start)
+            spans.append((start, starts[later] if later < len(starts) else math.inf))
+    return spans
+
+
+def _are_regions(times: Sequence[tuple[float, ...]]) -> bool:
+    """Whether three numbers are start, value and duration, as Sonic Visualiser exports regions, and
+    not start, end and another value: the reading whose labels end nearest to the next start."""
+    if any(second <= start for start, second, _ in times):
+        return True
+    pairs = list(itertools.pairwise(times))
+    as_ends = sum(abs(one[1] - after[0]) for one, after in pairs)
+    as_durations = sum(abs(one[0] + one[2] - after[0]) for one, after in pairs)
+    return as_durations < as_ends
+
+
 def _read_label(text: str, pop_spellings: bool) -> str:
-    """The label at the beginning of `text`, which may have quotes and further columns."""
-    text = _COLUMN.split(text.strip("\"' \t,;"), maxsplit=1)[0].strip("\"' ")
+    """The label that a text is as a whole, but for numbers with a decimal point behind it."""
     try:
         return chord_labels.repair(text, pop_spellings)
-    except ValueError:
-        first = re.split(r"[\s;]|,(?![^(]*\))", text)[0].strip("\"'")
-        if first in ("", text):
+    except UserError:
+        label = _FURTHER_COLUMNS.sub("", text)
+        if label == text:
             raise
-        return chord_labels.repair(first, pop_spellings)
+        return chord_labels.repair(label, pop_spellings)
 
 
 def _in_order(rows: list[tuple[int, Segment]], name: str, problems: list[str]) -> list[Segment]:
-    """Segments sorted, cut at 0 and where the next begins; `problems` gets what was changed."""
+    """Segments sorted, cut at 0 and where the next begins; `problems` gets what was changed. A
+    label that another one interrupts goes on after it."""
     segments: list[Segment] = []
-    ordered = sorted(rows, key=lambda row: row[1][:2])
-    if ordered != rows:
+    if sorted(rows, key=lambda row: row[1].start) != rows:
         problems.append(f"{name}:1: lines are not in the order of time, sorted")
-    for number, (start, end, label) in ordered:
-        where = f"{name}:{number}:"
+    # A remainder of an interrupted label has the number 0.
+    waiting = []
+    for number, (start, end, label) in rows:
+        if math.isnan(start) or math.isnan(end):
+            problems.append(f"{name}:{number}: no time, left out")
+        else:
+            waiting.append((start, -end, number, label))
+    heapq.heapify(waiting)
+    while waiting:
+        start, end, number, label = heapq.heappop(waiting)
+        end, where = -end, f"{name}:{number}:"
         if start < 0:
             problems.append(f"{where} starts at {start:.3f} s, cut at 0")
             start = 0.0
-        if not start < end < float("inf"):
+        before = segments[-1].end if segments else 0.0
+        if not number:
+            start = max(start, before)
+            if end - start <= ROUNDING_SECONDS:
+                continue
+        if not start < end:
             problems.append(f"{where} ends at {end:.3f} s, not after {start:.3f} s, left out")
             continue
-        before = segments[-1].end if segments else 0.0
         if start - before >= 1:
             problems.append(f"{where} nothing is labelled from {before:.3f} to {start:.3f} s")
-        if before - start > ROUNDING_SECONDS:
+        if before - end > ROUNDING_SECONDS:
+            problems.append(f"{where} overlaps the label before it, which goes on after it")
+            heapq.heappush(waiting, (end, -before, 0, segments[-1].label))
+        elif before - start > ROUNDING_SECONDS:
             problems.append(f"{where} overlaps the label before it, which is cut")
         if segments and start - before <= ROUNDING_SECONDS:
             segments[-1] = segments[-1]._replace(end=start)

@@ -9,13 +9,15 @@ import platform
 import shutil
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
 
+from audiotrain.config import conform
 from audiotrain.utils.arrays import Arrays, arrays_of, put_arrays
 from audiotrain.utils.errors import UserError
-from audiotrain.utils.files import parse_json
+from audiotrain.utils.files import read_json_object
 from audiotrain.utils.text import listed
 
 FORMAT = 1
@@ -253,10 +255,12 @@ def _existing(folder: Path) -> Path:
 def _read_state(folder: Path) -> dict:
     file = folder / STATE
     try:
-        state = parse_json(file.read_text(encoding="utf-8"))
-        version, _, _ = state["format"], dict(state["files"]), dict(state["meta"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{file}: unreadable, checkpoint cut short ({error})") from None
-    if version != FORMAT:
-        raise CheckpointError(f"{file}: checkpoint format {version!r}, expected {FORMAT}")
+        state = read_json_object(file)
+        for part in ("files", "meta"):
+            conform(state.get(part), dict[str, Any], f"{file}: {part}")
+    except UserError as error:
+        raise CheckpointError(f"{error} (the checkpoint is cut short or damaged)") from None
+    if state.get("format") != FORMAT:
+        found = state.get("format")
+        raise CheckpointError(f"{file}: checkpoint format {found!r}, expected {FORMAT}")
     return state

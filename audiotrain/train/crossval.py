@@ -22,9 +22,10 @@ from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 
+from audiotrain.config import conform
 from audiotrain.train.distributed import ranks as distributed
 from audiotrain.utils.errors import UserError
-from audiotrain.utils.files import parse_json, write, write_json
+from audiotrain.utils.files import parse_json, read_json_object, write, write_json
 
 
 def make_folds(
@@ -327,11 +328,8 @@ def _keep_folds(folder: Path, folds: Sequence[list[str]]) -> None:
 def read_folds(folder: str | Path) -> list[list[str]]:
     """The ids that each fold of a cross-validation's folder is tested on."""
     file = Path(folder) / "folds.json"
-    try:
-        folds = parse_json(file.read_text("utf-8"))["folds"]
-        return [[str(name) for name in names] for names in folds]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{file}: not the folds of a cross-validation ({error})") from None
+    place = f"{file}: not the folds of a cross-validation"
+    return conform(read_json_object(file, place).get("folds"), list[list[str]], place)
 
 
 @dataclass(frozen=True)

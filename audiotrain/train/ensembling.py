@@ -4,15 +4,16 @@ Probabilities of a member are (items, classes): rows that sum to 1, or in a mult
 number a label. Weights are fitted on predictions for items that no member was trained on.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import scipy.optimize
 from scipy.special import expit, log_softmax, logit, softmax
 
+from audiotrain.config import conform
 from audiotrain.utils.errors import UserError
 from audiotrain.utils.text import count
 
@@ -179,6 +180,14 @@ def cross_entropy(probabilities: np.ndarray, targets: np.ndarray) -> float:
 
 
 @dataclass(frozen=True)
+class _SavedStack:
+    members: int
+    several: bool
+    coefficients: list[list[float]]
+    intercepts: list[float]
+
+
+@dataclass(frozen=True)
 class Stacked:
     """A model of the members' probabilities: called with theirs for new items, in the order in
     which they were stacked, it gives (items, classes). ValueError for other members or classes.
@@ -211,19 +220,20 @@ class Stacked:
         return {"members": self.members, "several": self.multilabel} | plain
 
     @classmethod
-    def of(cls, saved: Mapping) -> "Stacked":
-        """The model in a dict of `as_dict`. KeyError, TypeError or ValueError for any other."""
-        coefficients, intercepts = (
-            np.array(saved[name], np.float64) for name in ("coefficients", "intercepts")
-        )
-        members, classes = int(saved["members"]), len(intercepts)
-        columns = members if saved["several"] else members * classes
-        if coefficients.shape != (classes, columns):
+    def of(cls, saved: Any, place: str = "stacked") -> "Stacked":
+        """Return the model in a dict of `as_dict`. UserError, which begins with `place`, for
+        anything else."""
+        content = conform(saved, _SavedStack, place)
+        members, classes = content.members, len(content.intercepts)
+        columns = members if content.several else members * classes
+        rows = content.coefficients
+        if len(rows) != classes or any(len(row) != columns for row in rows):
             raise UserError(
-                f"coefficients {coefficients.shape}, expected {(classes, columns)} for {members} "
-                f"members and {classes} classes"
+                f"{place}: {len(rows)} rows of coefficients, expected {classes} of {columns} for "
+                f"{members} members and {classes} classes"
             )
-        return cls(members, bool(saved["several"]), coefficients, intercepts)
+        coefficients = np.array(rows, np.float64).reshape(classes, columns)
+        return cls(members, content.several, coefficients, np.array(content.intercepts))
 
 
 def stack(oof: Sequence[np.ndarray], targets: np.ndarray, C: float = 1.0) -> Stacked:

@@ -25,14 +25,13 @@ def check_transforms(transforms: Sequence[Transform]) -> Sequence[Transform]:
     >>> check_transforms([None, "flip"])
     Traceback (most recent call last):
         ...
-    ValueError: tta: found 'flip', expected a list of functions of a batch, or None for it as it is
+    audiotrain.UserError: tta: found 'flip', expected a list of functions of a batch, or None
     """
     is_list = isinstance(transforms, Sequence) and not isinstance(transforms, str)
     for one in transforms if is_list else [transforms]:
         if not is_list or not (one is None or callable(one)):
             raise UserError(
-                f"tta: found {one!r:.60}, expected a list of functions of a batch, or None for it "
-                f"as it is"
+                f"tta: found {one!r:.60}, expected a list of functions of a batch, or None"
             )
     return transforms
 

@@ -2,7 +2,7 @@
 
 arrays.py        Trees of arrays
 cores.py         Cores that this process may use
-errors.py        A user's mistakes as one line each, and the exit code for them
+errors.py        What a person can mend as one line each, bugs as tracebacks; exit codes
 files.py         Files that appear whole or not at all; JSON and CSV
 lazy.py          Public names of a package that are imported when they are first used
 process_pool.py  Function calls shared out over worker processes that end with the last result

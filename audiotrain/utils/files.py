@@ -41,16 +41,23 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
         raise
 
 
+@contextlib.contextmanager
+def writing(path: str | os.PathLike) -> Iterator[None]:
+    """Turn an OSError of the block, which writes `path`, into a UserError that names it."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{path}: cannot write: {error.strerror or error}") from None
+
+
 def write(path: str | os.PathLike, content: str | bytes) -> None:
     """Write text (UTF-8) or bytes to `path`, making its folder. ValueError, one line, when the
     file system refuses."""
     path = Path(path)
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as partial:
             partial.write_bytes(content.encode() if isinstance(content, str) else content)
-    except OSError as error:
-        raise UserError(f"{path}: cannot write: {error.strerror or error}") from None
 
 
 def read_text(path: Path) -> tuple[str, list[str]]:
@@ -83,7 +90,7 @@ def write_json(path: str | Path, data) -> None:
 
 
 def parse_json(text: str) -> Any:
-    """The content of JSON text. ValueError for anything else, too deep a nesting among it.
+    """Return the content of JSON text. UserError for anything else, too deep a nesting among it.
 
     >>> parse_json("[1, 2]")
     [1, 2]
@@ -92,19 +99,22 @@ def parse_json(text: str) -> Any:
         return json.loads(text)
     except RecursionError:
         raise UserError("lists or objects nested too deeply") from None
+    except ValueError as error:  # JSONDecodeError, or a number of thousands of digits
+        raise UserError(str(error)) from None
 
 
-def read_json_object(path: Path) -> dict:
-    """The keys and values of a JSON file. ValueError when it cannot be read or holds anything
-    else."""
+def read_json_object(path: Path, place: str | None = None) -> dict:
+    """Return the keys and values of a JSON file. UserError, which begins with `place` (default: the
+    path), when it cannot be read or holds anything else."""
+    place = place or str(path)
     try:
         content = parse_json(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
-    except ValueError as error:
-        raise UserError(f"{path}: not JSON: {error}") from None
+        raise UserError(f"{place}: cannot be read: {error.strerror}") from None
+    except (UserError, UnicodeDecodeError) as error:
+        raise UserError(f"{place}: not JSON: {error}") from None
     if not isinstance(content, dict):
-        raise UserError(f"{path}: found {str(content)[:40]!r}, expected a JSON object")
+        raise UserError(f"{place}: found {str(content)[:40]!r}, expected a JSON object")
     return content
 
 

@@ -25,6 +25,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any, NamedTuple, TypeVar
 
 from audiotrain.utils.cores import THREAD_VARIABLES, available_cores
+from audiotrain.utils.errors import UserError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -60,7 +61,7 @@ def map_in_processes(
     such as a function of the user's script, is computed here, too. All workers have ended when the
     iterator is exhausted or closed.
 
-    An exception of the function is raised here, with a note that has `name(item)`. ValueError, one
+    An exception of the function is raised here, with a note that has `name(item)`. UserError, one
     line with `name(item)`, when a worker dies.
     """
     if workers is not None and workers < 1:
@@ -79,7 +80,11 @@ def map_in_processes(
                 return
             count = 1
         begun = time.perf_counter()
-        result = function(items[number])
+        try:
+            result = function(items[number])
+        except Exception as error:
+            error.add_note(_while_preparing(name(items[number])))
+            raise
         spent += time.perf_counter() - begun
         number += 1
         yield result
@@ -170,15 +175,19 @@ def _results(workers: list[_Worker], names: Sequence[str]) -> Iterator[Any]:
                 try:
                     answer = worker.connection.recv_bytes()
                 except (EOFError, OSError):
-                    raise ValueError(_death(worker, names)) from None
+                    raise UserError(_death(worker, names)) from None
                 ready[worker.pending.popleft()] = pickle.loads(answer)
         error, result, caught = ready.pop(number)
         for text, category, file, line in caught:
             warnings.warn_explicit(text, category, file, line, registry=_registry)
         if error is not None:
-            error.add_note(f"while preparing {names[number]}")
+            error.add_note(_while_preparing(names[number]))
             raise error
         yield result
+
+
+def _while_preparing(name: str) -> str:
+    return f"while preparing {name}"
 
 
 def _death(worker: _Worker, names: Sequence[str]) -> str:

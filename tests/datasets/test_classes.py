@@ -133,7 +133,7 @@ def test_refusals(place, clips):
     with pytest.raises(ValueError, match="found 6 audio files and 0 tables of labels, but no"):
         discover(clips)
     table(place, [["file", "size"], ["0.wav", "3"]], "other.csv")
-    with pytest.raises(ValueError, match="found the columns file, size, expected one of files"):
+    with pytest.raises(ValueError, match="found columns file, size, expected one of labels"):
         discover(place / "other.csv")
     table(place, [["file", "label"], ["gone.wav", "a"]])
     with pytest.raises(ValueError, match=r"but no pair \(labels without audio: meta.csv:2"):

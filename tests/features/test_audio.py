@@ -2,8 +2,6 @@
 
 import os
 import re
-import shutil
-import subprocess
 import sys
 
 import numpy as np
@@ -11,7 +9,7 @@ import pytest
 import soundfile
 import soxr
 
-from audiotrain.features import audio, decoder_messages
+from audiotrain.features import audio
 from audiotrain.features.audio import AudioError
 
 
@@ -147,14 +145,13 @@ BAD_FILES = {
         lambda p: (p / "x.wav").write_text("hello " * 99) and p / "x.wav",
         "not readable as audio",
     ),
-    "cut wav": (lambda p: cut(wav(p / "x.wav", chirp(3, 8000), 8000), 0.5), "cut short: .* bytes"),
-    "cut flac": (
-        lambda p: cut(wav(p / "x.flac", chirp(3, 8000), 8000, subtype="PCM_16"), 0.5),
-        r"damaged after 0.000 s of 3.000 s",
+    "cut wav": (
+        lambda p: cut(wav(p / "x.wav", chirp(3, 8000), 8000), 0.4),
+        r"cut short: 1\.\d+ s of 3\.\d+ s can be decoded, less than half",
     ),
-    "cut ogg": (
-        lambda p: cut(wav(p / "x.ogg", chirp(9, 8000), 8000, subtype="VORBIS"), 0.7),
-        r"cut short: \d+ of \d+ bytes of a page",
+    "cut flac": (
+        lambda p: cut(wav(p / "x.flac", chirp(30, 8000), 8000, subtype="PCM_16"), 0.4),
+        r"cut short: 1\d\.\d+ s of 30\.\d+ s can be decoded, less than half",
     ),
     "folder": (
         lambda p: (p / "x.wav").mkdir() or p / "x.wav",
@@ -173,12 +170,6 @@ BAD_FILES = {
             wav(p / "x.wav", chirp(2, 22050), 22050, subtype="PCM_16"), 24, 2**31 - 1
         ),
         "x.wav: sample rate 2147483647 Hz, expected 1000 to 1000000",
-    ),
-    "flac of 2**32 samples": (
-        lambda p: patched(
-            wav(p / "x.flac", chirp(2, 22050), 22050, subtype="PCM_16"), 22, 2**32 - 1
-        ),
-        r"damaged header: \d{10,} samples in \d+ bytes",
     ),
     "huge": (
         lambda p: spoilt(p / "x.wav", 1.25, -1e30),
@@ -235,55 +226,6 @@ def test_a_wav_header_of_a_stream_that_knows_no_length_is_accepted(tmp_path):
     assert len(audio.read(path, 8000)) == 8000
 
 
-def m4a(folder, *options):
-    if shutil.which("ffmpeg") is None:
-        pytest.skip("no ffmpeg to make an m4a with")
-    source = wav(folder / "x.wav", chirp(3.0, 44100, 2), 44100)
-    command = ["ffmpeg", "-loglevel", "error", "-i", source, "-c:a", "aac", *options]
-    subprocess.run([*command, folder / "x.m4a"], check=True)
-    return folder / "x.m4a"
-
-
-def test_m4a_is_read_where_the_platform_can(tmp_path):
-    path = m4a(tmp_path)
-    whole = audio.read(path, 22050)
-    assert len(whole) / 22050 == pytest.approx(3.0, abs=0.1)
-    assert np.sqrt(np.mean(whole**2)) == pytest.approx(0.375 / np.sqrt(2), rel=0.1)
-    np.testing.assert_allclose(audio.read(path, 22050, 1.0, 1.0), whole[22050:44100], atol=1e-4)
-    assert audio.info(path).channels == 2
-
-
-@pytest.mark.parametrize("options", [(), ("-movflags", "faststart")])
-def test_a_cut_m4a_is_told(tmp_path, options):
-    path = m4a(tmp_path, *options)
-    assert len(audio.read(path, 22050))
-    size = path.stat().st_size
-    with pytest.raises(AudioError, match=rf"x\.m4a: cut short: {size // 2} of \d+ bytes"):
-        audio.read(cut(path, 0.5), 22050)
-
-
-@pytest.mark.parametrize(
-    ("backends", "message"),
-    [
-        (["RawAudioFile"], "no decoder for .m4a here: install ffmpeg"),
-        (["RawAudioFile", "FFmpegAudioFile"], "not readable as audio by any decoder here"),
-    ],
-)
-def test_m4a_that_no_decoder_takes(tmp_path, monkeypatch, backends, message):
-    audioread = pytest.importorskip("audioread")
-
-    def refuse(path):
-        raise audioread.NoBackendError
-
-    monkeypatch.setattr(audioread, "audio_open", refuse)
-    kinds = [type(name, (), {}) for name in backends]
-    monkeypatch.setattr(audioread, "available_backends", lambda: kinds)
-    path = tmp_path / "x.m4a"
-    path.write_bytes(b"anything")
-    with pytest.raises(AudioError, match=message):
-        audio.read(path, 22050)
-
-
 def test_real_recordings_of_every_format(shared_data):
     paths = [
         next(iter(sorted((shared_data / folder).glob(pattern))))
@@ -324,25 +266,6 @@ def test_one_sample_and_full_scale_are_fine(tmp_path):
     square = np.sign(chirp(1.0, 22050)) * 2**31  # whole numbers, written as floats
     clipped = audio.read(wav(tmp_path / "clipped.wav", square, 22050), 22050)
     np.testing.assert_array_equal(clipped, square[:, 0])
-
-
-def test_the_messages_of_libmpg123_are_not_printed_and_others_are(tmp_path, capfd):
-    path = tmp_path / "x.mp3"
-    soundfile.write(path, chirp(3.0, 22050), 22050)
-    data = bytearray(path.read_bytes())
-    data[2000:2600] = bytes(600)
-    path.write_bytes(data)
-    for _ in soundfile.SoundFile(path).blocks(4096):
-        pass
-    assert "Illegal Audio-MPEG-Header" in capfd.readouterr().err
-    with pytest.raises(AudioError, match="cut short"):
-        audio.read(path, 22050)
-    with decoder_messages.hidden():
-        os.write(2, b"\rreading: 50%")
-        with decoder_messages.hidden():
-            os.write(2, b"Note: Trying to resync...\n")
-    os.write(2, b"\rreading: 100%")
-    assert capfd.readouterr().err == "\rreading: 50%\rreading: 100%"
 
 
 def test_a_file_of_many_channels_is_read_in_small_blocks(tmp_path, monkeypatch):

@@ -22,6 +22,7 @@ import tarfile
 import tempfile
 import types
 import unittest.mock
+import warnings
 import zipfile
 import zlib
 from collections import Counter
@@ -30,6 +31,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+
+from audiotrain.features.audio import AudioWarning
+from audiotrain.utils.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 CPU_SECONDS = 10
@@ -320,7 +324,7 @@ def read_chords(path: Path) -> None:
         annotation = readers.read(path, selector)
         bounds = [time for segment in annotation.segments for time in segment[:2]]
         assert bounds == sorted(bounds), bounds
-        assert all(0 <= time < float("inf") for time in bounds), bounds
+        assert all(0 <= time < float("inf") for time in bounds[:-1]), bounds  # an instant is last
         one_line(annotation.problems)
         segments_to_frames(annotation.segments, 50, 0.1)
 
@@ -674,8 +678,8 @@ def read_settings(path: Path) -> None:
 
     try:
         config.load(TrainSettings, ["--config", str(path.parent / "x.yaml")])
-    except ValueError as error:  # a line a mistake: the first must name a file
-        raise ValueError(str(error).splitlines()[0]) from None
+    except UserError as error:  # a line a mistake: the first must name a file
+        raise UserError(str(error).splitlines()[0]) from None
 
 
 def make_run(folder: Path) -> list[Path]:
@@ -809,12 +813,13 @@ class Bench:
 
 def outcome_of(read: Callable[[Path], object], path: Path, folder: Path) -> str:
     try:
-        read(path)
-    except ValueError as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", AudioWarning)  # a line that says what is missing
+            read(path)
+    except UserError as error:
         text = str(error)
-        ours = type(error) is ValueError or type(error).__module__.startswith("audiotrain.")
-        if not ours or len(text.splitlines()) != 1 or len(text) > 2000:
-            return f"not one line of ours: {type(error).__name__}: {text[:300]!r}{raised_at(error)}"
+        if len(text.splitlines()) != 1 or len(text) > 2000:
+            return f"not one line: {type(error).__name__}: {text[:300]!r}{raised_at(error)}"
         if not any(name in text for name in (path.name, str(folder))):
             return f"does not name {path.name}: {text[:300]}{raised_at(error)}"
         return "refused"

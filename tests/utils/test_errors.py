@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from audiotrain.utils.errors import exit_code
+from audiotrain.utils.errors import UserError, exit_code
 
 
 @pytest.mark.parametrize("lines", [1, 100_000])
@@ -35,7 +35,7 @@ def test_exit_codes(capsys):
         raise error
 
     assert exit_code(lambda: None) == 0
-    assert exit_code(lambda: refuse(ValueError("width=0, expected 1"))) == 2
+    assert exit_code(lambda: refuse(UserError("width=0, expected 1"))) == 2
     assert exit_code(lambda: refuse(OSError(28, "No space left on device", "a.wav"))) == 2
     assert exit_code(lambda: refuse(KeyboardInterrupt())) == 130
     assert capsys.readouterr().err.splitlines() == [

@@ -99,18 +99,18 @@ class _Search(Search[Clip]):
 
     def use_sample(self, shard: str, where: str, members: dict[str, TarMember]) -> None:
         audio = webdataset.audio_of(members)
-        sidecar = next((members[s] for s in readers.SIDECAR_SUFFIXES if s in members), None)
+        sidecars = [members[s] for s in readers.SIDECAR_SUFFIXES if s in members]
         if audio is None:
             self.problem("captions without audio", where)
             return
         captions: tuple[str, ...] = ()
-        if sidecar is not None:
+        for sidecar in sidecars:
             text = sidecar.read().decode("utf-8", errors="replace")
             try:
-                captions = readers.parse_captions(text, sidecar.name)
-            except ValueError as error:
-                self.problem(UNUSABLE, f"{where}: {error}")
-                return
+                captions += readers.parse_captions(text, sidecar.name)
+            except UserError as error:
+                self.problem(UNUSABLE, f"{shard}/{sidecar.name}: {error}")
+        captions = tuple(dict.fromkeys(captions))
         if not captions:
             self.problem("audio without captions", where)
             return
@@ -127,7 +127,7 @@ class _Search(Search[Clip]):
     def use_row(self, table: str, where: str, audio: str, row: tables.Row) -> None:
         try:
             captions = readers.row_captions(row)
-        except ValueError as error:
+        except UserError as error:
             self.problem(tables.UNUSED_LINES, f"{where}: {error}")
             return
         name = tables.span_name(audio, row.start, row.end)
@@ -155,7 +155,7 @@ class _Search(Search[Clip]):
             self.captioned = True
             try:
                 captions, problems = readers.read_captions(self.folder / pairs[audio])
-            except ValueError as error:
+            except UserError as error:
                 self.problem(UNUSABLE, str(error))
                 continue
             for text in problems:

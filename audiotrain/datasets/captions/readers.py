@@ -27,7 +27,7 @@ def parse_captions(text: str, name: str) -> tuple[str, ...]:
         return _distinct(text.splitlines())
     try:
         content = parse_json(text)
-    except ValueError as error:
+    except UserError as error:
         raise UserError(f"not JSON: {error}") from None
     if not isinstance(content, dict):
         raise UserError(f"found {text.strip()[:40]!r}, expected an object")
@@ -42,7 +42,7 @@ def read_captions(path: Path) -> tuple[tuple[str, ...], list[str]]:
     text, problems = read_text(path)
     try:
         captions = parse_captions(text, path.name)
-    except ValueError as error:
+    except UserError as error:
         raise UserError(f"{path}: {error}") from None
     if not captions:
         raise UserError(f"{path}: found no caption")
@@ -52,15 +52,15 @@ def read_captions(path: Path) -> tuple[tuple[str, ...], list[str]]:
 def lacking_columns(path: Path) -> str:
     """What a table has in place of a column for audio and one for captions or classes; nothing
     where its first row names both."""
-    columns = tables.first_record(path)
+    columns, fault = tables.column_names(path)
     expected = []
     if tables.find_column(columns, COLUMNS["audio"]) is None:
         expected.append(f"one for audio ({', '.join(COLUMNS['audio'])})")
     if not caption_columns(columns) and not tables.find_column(columns, CLASS_COLUMNS):
         names = ", ".join((*CAPTION_COLUMNS, *CLASS_COLUMNS))
         expected.append(f"one for captions or classes ({names})")
-    found = f"columns {shown(', '.join(columns))}" if columns else "no rows"
-    return f"found {found}, expected {' and '.join(expected)}" if expected else ""
+    found = f"found columns {shown(', '.join(columns))}" if columns else fault or "found no rows"
+    return f"{found}, expected {' and '.join(expected)}" if expected else ""
 
 
 def caption_columns(columns: Iterable[str]) -> list[str]:

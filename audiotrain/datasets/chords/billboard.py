@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from audiotrain.music.chord_labels import repair
 from audiotrain.music.segments import Annotation, Segment, merge_equal
+from audiotrain.utils.errors import UserError
 
 PHRASE = re.compile(r"^(\d+(?:\.\d*)?(?:[eE][-+]?\d+)?)\s+(.*)$")
 METRE = re.compile(r"^\(?(\d{1,3})/(\d{1,3})\)?$")
@@ -95,7 +96,7 @@ def _bars(
             if token != ".":
                 try:
                     label = repair(token, pop_spellings)
-                except ValueError as error:
+                except UserError as error:
                     problems.append(str(error))
                     label = "X"
             labels.append(label)

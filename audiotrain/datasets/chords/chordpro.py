@@ -11,12 +11,11 @@ import numpy as np
 
 from audiotrain.music.beats import Beats, grid
 from audiotrain.music.chord_classes import encode
-from audiotrain.music.chord_names import chord_name, pitch_names
+from audiotrain.music.chord_names import chord_name, plain, plain_names
 from audiotrain.music.keys import Key
 from audiotrain.music.segments import Segment
 
 BARS_A_LINE = 4
-_ASCII = str.maketrans({"♯": "#", "♭": "b"})
 
 
 def chordpro_text(
@@ -25,19 +24,21 @@ def chordpro_text(
     beats: Beats,
     key: Key | None,
     metadata: Mapping[str, str],
+    spelling: Key | None = None,
 ) -> str:
-    """A song of `seconds` as ChordPro, its chords at the nearest beats; title and artist are in
-    `metadata`. Without beats, a cell is half a second."""
+    """A song of `seconds` as ChordPro, its chords at the nearest beats, their notes spelled as in
+    the key `spelling` (default: `key`); title and artist are in `metadata`. Without beats, a cell
+    is half a second."""
     known = {name: _plain(metadata.get(name, "")) for name in ("title", "artist")}
     lines = [f"{{{name}: {text}}}" for name, text in known.items() if text]
     if key is not None:
         tonic, mode = key
-        name = pitch_names(tonic, mode)[tonic].translate(_ASCII)
+        name = plain_names(tonic, mode)[tonic]
         lines.append(f"{{key: {name}{'m' if mode == 'minor' else ''}}}")
     if beats.tempo is not None:
         lines += [f"{{tempo: {beats.tempo:g}}}", f"{{time: {beats.metre}/{beats.unit}}}"]
     bars, _ = grid(beats, seconds)
-    cells = iter(_cells(segments, [time for bar in bars for time in bar], key))
+    cells = iter(_cells(segments, [time for bar in bars for time in bar], spelling or key))
     written = [" ".join(next(cells) for _ in bar) for bar in bars]
     cells_a_line = max(
         sum(map(len, bars[first : first + BARS_A_LINE]))
@@ -57,7 +58,7 @@ def _cells(segments: Sequence[Segment], times: Sequence[float], key: Key | None)
     starting: list[list[str]] = [[] for _ in times]
     last = ""
     for start, _, label in segments:
-        name = chord_name(encode(label), key or (0, "major")).replace("6/9", "69").translate(_ASCII)
+        name = plain(chord_name(encode(label), key or (0, "major"))).replace("6/9", "69")
         name = "N.C." if name == "?" else name
         if name != last:
             starting[int(np.searchsorted(middles, start, "right"))].append(name)

@@ -30,12 +30,15 @@ SMALL_SHARE = 0.001  # of the time; rarer chord types share a line
 _KINDS = (
     ("read as Latin-1", "label files not in UTF-8, read as Latin-1"),
     (UNREADABLE, "unreadable labels, taken as unknown"),
-    ("overlaps the label", "overlapping labels, the first one cut"),
+    ("overlaps the label", "overlapping labels, the later one used where they do"),
     ("cut at 0", "labels that start before 0 s, cut"),
     ("left out", "labels of no length, left out"),
     ("nothing is labelled", "gaps of 1 s or more, not labelled"),
     ("the order of time", "label files out of order, sorted"),
-    ("has no end", "last labels without end, left out"),
+    ("chord annotations (", "files of several chord annotations, the first one used"),
+    ("cells, expected", "lines of a table not used"),
+    ("quote", "lines of a table not used"),
+    ("read as B natural", "names of notes that could be German"),
 )
 _OTHER_KIND = "lines that are no label, left out"
 
@@ -145,7 +148,8 @@ def survey(corpus: Corpus[Item]) -> Survey:
     for item in summary.progress(items, "reading data"):
         try:
             annotation, seconds = load(item), item_seconds(item)
-        except ValueError as error:
+            segments(item, _whole_seconds(item) if item.midi else seconds)
+        except UserError as error:
             problems.append(Problem("items that can't be read", f"{item.id}: {error}"))
             continue
         if item.annotation not in reported:
@@ -159,11 +163,17 @@ def survey(corpus: Corpus[Item]) -> Survey:
     return counts
 
 
+def _whole_seconds(item: Item) -> float | None:
+    """Length of a MIDI file; None where it cannot be read."""
+    assert item.audio is not None
+    return midi_seconds(item.audio)
+
+
 def _past_the_end(item: Item, annotation: Annotation, seconds: float | None) -> list[Problem]:
     """A problem when the labels, or the span, of an item end well after its sound."""
     whole: float | None
     if item.audio is not None and item.midi:
-        whole, slack = midi_seconds(item.audio), PAST_SECONDS + RINGING_SECONDS
+        whole, slack = _whole_seconds(item), PAST_SECONDS + RINGING_SECONDS
     else:
         whole, slack = None if seconds is None else item.start + seconds, PAST_SECONDS
     if whole is None or not annotation.segments:

@@ -10,7 +10,7 @@ from audiotrain.datasets.chords import spans
 from audiotrain.datasets.chords.items import MIDI_SUFFIXES, Item, chord_of_name, read_cached
 from audiotrain.datasets.chords.readers import READ_SUFFIXES
 from audiotrain.datasets.items import Corpus
-from audiotrain.datasets.paths import relative, without_suffix
+from audiotrain.datasets.paths import Finder, relative, without_suffix
 from audiotrain.datasets.search import Search
 from audiotrain.datasets.summary import progress
 from audiotrain.features.audio import AUDIO_SUFFIXES
@@ -81,6 +81,7 @@ class _Search(Search[Item]):
         self.label_files_by_stem: dict[str, list[str]] = defaultdict(list)
         for name in self.label_files:
             self.label_files_by_stem[without_suffix(name)].append(name)
+        self._label_finders: dict[str, Finder] = {}
         self.unreadable: dict[str, str] = {}  # why a label file names no chords
         self.labels: list[str] = []  # those that do
 
@@ -144,6 +145,13 @@ class _Search(Search[Item]):
                 lines.append(spans.Line(where, item, row.start is None and row.end is None))
         return lines
 
+    def label_finder(self, table: str) -> Finder:
+        """Find label files as a table names them."""
+        if table not in self._label_finders:
+            base, names = PurePosixPath(table).parent, self._nearby(READ_SUFFIXES)
+            self._label_finders[table] = Finder(self.folder, base, names, READ_SUFFIXES)
+        return self._label_finders[table]
+
     def names_chords_in(self, table: str, rows: list[tables.Row]) -> bool:
         """Whether most labels of a table are chords or label files."""
         readable = sum(
@@ -166,8 +174,11 @@ class _Search(Search[Item]):
             self.problem(tables.UNUSED_LINES, f"{where}: found no label")
             return None
         if PurePosixPath(row.label).suffix.lower() in READ_SUFFIXES:
-            path = self.folder / PurePosixPath(table).parent / row.label
-            group = annotation = relative(path, self.folder)
+            found = self.label_finder(table)(row.label)
+            if found is None:
+                self.problem("labels without a file", f"{where}: found no file {row.label!r:.300}")
+                return None
+            group = annotation = found
             if not self.names_chords(annotation):
                 self.problem(UNUSABLE, f"{where}: {self.unreadable[annotation]}")
                 return None
@@ -205,7 +216,7 @@ class _Search(Search[Item]):
         path = self.folder / name
         try:
             segments, problems = read_cached(path, self.selector, self.pop_spellings)
-        except ValueError as error:
+        except UserError as error:
             self.unreadable[name] = str(error)
             return False
         # what is written as unknown is no doubt about the file

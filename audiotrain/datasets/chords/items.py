@@ -1,6 +1,7 @@
 """Recordings with chord labels: their segments in time and their classes by frames."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -11,8 +12,19 @@ from audiotrain.datasets.chords import readers
 from audiotrain.datasets.items import LabelledItem
 from audiotrain.music.chord_labels import repair
 from audiotrain.music.segments import Annotation, Segment, segments_to_frames
+from audiotrain.utils.errors import UserError
 
 MIDI_SUFFIXES = (".mid", ".midi")
+OTHER_UNIT = 100  # times as long as the audio: labels in another unit than seconds
+_UNITS = {  # of which a second has so many
+    "milliseconds": 1e3,
+    "samples at 8000 Hz": 8e3,
+    "samples at 16000 Hz": 16e3,
+    "samples at 22050 Hz": 22050.0,
+    "samples at 44100 Hz": 44100.0,
+    "samples at 48000 Hz": 48e3,
+    "units of 100 ns, as in HTK": 1e7,
+}
 
 
 @dataclass(frozen=True)
@@ -58,14 +70,29 @@ def segments(item: Item, seconds: float | None = None) -> list[Segment]:
     """Segments in seconds from the item's `start`, cut at its `end`.
 
     `seconds` is the length of the item's audio: nothing lasts longer, a clip's label as long.
+    UserError where the labels end so late that their times must be of another unit.
     """
+    labelled = load(item).segments
+    if seconds is not None and item.end is None and isinstance(item.annotation, Path):
+        _refuse_other_unit(item.annotation, labelled, item.start + seconds)
     length = math.inf if item.end is None else item.end - item.start
     length = min(length, math.inf if seconds is None else seconds)
     cut = [
         Segment(max(start - item.start, 0.0), min(end - item.start, length), label)
-        for start, end, label in load(item).segments
+        for start, end, label in labelled
     ]
     return [segment for segment in cut if segment.end > segment.start]
+
+
+def _refuse_other_unit(path: Path, labelled: Sequence[Segment], seconds: float) -> None:
+    ends = [end if math.isfinite(end) else start for start, end, _ in labelled]
+    last = max(ends, default=0.0)
+    if not 0 < seconds * OTHER_UNIT < last:
+        return
+    unit = min(_UNITS, key=lambda one: abs(math.log(last / seconds / _UNITS[one])))
+    raise UserError(
+        f"{path}: last label ends at {last:.0f} s, the audio at {seconds:.2f} s: are these {unit}?"
+    )
 
 
 def frame_labels(item: Item, frames: int, frame_seconds: float) -> np.ndarray:
@@ -96,7 +123,7 @@ def chord_of_name(name: str) -> str | None:
     for spelling in (name, name.replace("-", "")):
         try:
             label = repair(spelling.strip(), pop_spellings=True)
-        except ValueError:
+        except UserError:
             continue
         return None if label == "X" else label
     return None

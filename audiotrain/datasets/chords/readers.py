@@ -5,16 +5,17 @@ left out and in `problems` as "file:line: text". `writers.write` writes such fil
 """
 
 import json
-import math
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from audiotrain.datasets.chords import billboard
 from audiotrain.datasets.chords.writers import write
-from audiotrain.datasets.tables import DURATION_COLUMNS, csv_rows
-from audiotrain.music.segments import Annotation, parse_lab
+from audiotrain.datasets.delimited import csv_rows
+from audiotrain.datasets.tables import DURATION_COLUMNS
+from audiotrain.music.segments import Annotation, parse_lab, parse_time, split_unit
 from audiotrain.utils.errors import UserError
 from audiotrain.utils.files import parse_json, read_text
 from audiotrain.utils.text import shown
@@ -23,9 +24,32 @@ __all__ = ["READ_SUFFIXES", "read", "write"]
 
 READ_SUFFIXES = (".lab", ".jams", ".csv", ".tsv", ".txt", ".json")
 CHORD_NAMESPACES = ("chord", "chord_harte")
-START_COLUMNS = ("start", "start_time", "onset", "begin", "time", "start (s)")
-END_COLUMNS = ("end", "end_time", "offset", "stop", "end (s)")
-LABEL_COLUMNS = ("chord", "label", "chords", "value", "harte", "chord_label")
+# Names of columns without their unit, see `music.segments.split_unit`; the first of them is read.
+START_COLUMNS = (
+    *(
+        "start",
+        "start_time",
+        "onset",
+        "onset_time",
+        "begin",
+        "begin_time",
+        "time",
+        "timestamp",
+        "t",
+    ),
+    *("time_start", "t0", "start_seconds"),
+)
+END_COLUMNS = ("end", "end_time", "offset", "offset_time", "stop", "stop_time", "time_end", "t1")
+LABEL_COLUMNS = (
+    "chord",
+    "label",
+    "chords",
+    "value",
+    "harte",
+    "chord_label",
+    "chord_name",
+    "labels",
+)
 
 
 def read(
@@ -61,79 +85,94 @@ def read(
 def _from_rows(rows: Iterable[tuple | None], name: str, pop_spellings: bool) -> Annotation:
     """(start, end, label) rows through the tolerant reader; None keeps a place in the numbering."""
     lines = (
-        "" if row is None else "\t".join(str(cell).replace("\n", " ") for cell in row)
+        "" if row is None else "\t".join(re.sub(r"[\t\r\n]+", " ", str(cell)) for cell in row)
         for row in rows
     )
     return parse_lab("\n".join(lines), name, pop_spellings)
 
 
 def _parse_csv(text: str, name: str, pop_spellings: bool) -> Annotation:
-    """Rows of start, end, chord; columns by header, else in this order."""
-    rows = [cells for _, cells in csv_rows(text, name)]
-    first = next((row for row in rows if any(row)), [])
-    columns = _csv_columns(first, name)
-    if columns is None:
-        return Annotation([], [f"{name}:1: found no rows, expected start, end and chord"])
-    start, end, duration, label = columns
-    cells: list[tuple | None] = []
-    for row in rows:
-        if not any(row) or row is first and _number(row[start]) is None:
-            cells.append(None)
-            continue
-        row = row + [""] * (max(c for c in columns if c is not None) + 1 - len(row))
-        stop = row[end] if end is not None else None
-        if end is None and duration is not None:
-            onset, seconds = _number(row[start]), _number(row[duration])
-            stop = "?" if onset is None or seconds is None else onset + seconds
-        cells.append((row[start], stop, row[label]))
-    problems = _close_open_ends(cells, name)
-    annotation = _from_rows(cells, name, pop_spellings)
+    """Rows of start, end, chord; columns by header, else as in a label file. Sonic Annotator puts
+    the audio file before them."""
+    problems: list[str] = []
+    rows = list(csv_rows(text, name, problems))
+    first = next((row for _, row in rows if any(row)), [])
+    if not first:
+        return Annotation(
+            [], [*problems, f"{name}:1: found no rows, expected start, end and chord"]
+        )
+    has_header = not any(parse_time(cell) is not None for cell in first[:2])
+    columns = _csv_columns(first, name) if has_header else None
+    lines: list[tuple | None] = []
+    for number, row in rows:
+        lines += [None] * (number - 1 - len(lines))  # one place for each line of the file
+        if not any(row) or (has_header and row is first):
+            lines.append(None)
+        elif columns is None:
+            is_named = (
+                len(row) > 2 and parse_time(row[0]) is None and parse_time(row[1]) is not None
+            )
+            lines.append(tuple(row[1:] if is_named else row))
+        elif any(row[len(first) :]):
+            lines.append(None)
+            found = f"found {len(row)} cells, expected {len(first)}"
+            problems.append(f"{name}:{number}: {found}; a label with delimiters goes in quotes")
+        else:
+            lines.append(columns.line([*row, *[""] * (len(first) - len(row))]))
+    annotation = _from_rows(lines, name, pop_spellings)
     return Annotation(annotation.segments, problems + annotation.problems)
 
 
-def _csv_columns(first: list[str], name: str) -> tuple | None:
-    """Positions of (start, end, duration, label) by header names, else by count; None if empty."""
-    if not first:
-        return None
-    if _number(first[0]) is not None:
-        if len(first) == 2:
-            return 0, None, None, 1
-        return 0, 1, None, min(2, len(first) - 1)
-    names = [cell.lower() for cell in first]
+class _Column(NamedTuple):
+    """Position of a column and the seconds of its unit."""
 
-    def find(known: tuple[str, ...]) -> int | None:
-        return next((names.index(column) for column in known if column in names), None)
+    place: int
+    unit: float
+
+
+class _Columns(NamedTuple):
+    """The columns of a table of labels; a time without `end` and `duration` lasts to the next."""
+
+    start: _Column
+    end: _Column | None
+    duration: _Column | None
+    label: int
+
+    def line(self, row: Sequence[str]) -> tuple:
+        """Start, end where there is one, and label of a row; other text where it has no times."""
+
+        def seconds(column: _Column) -> float | None:
+            number = parse_time(row[column.place])
+            return None if number is None else number * column.unit
+
+        start, label = seconds(self.start), row[self.label]
+        times = [start]
+        if self.end is not None:
+            times.append(seconds(self.end))
+        elif self.duration is not None:
+            length = seconds(self.duration)
+            times.append(None if start is None or length is None else start + length)
+        if None in times or not label:
+            return (" ".join(filter(None, row)),)
+        return (*times, label)
+
+
+def _csv_columns(first: Sequence[str], name: str) -> _Columns:
+    """The columns that a header names. UserError where it names no start or no label."""
+    named = [split_unit(cell) for cell in first]
+
+    def find(known: Sequence[str]) -> _Column | None:
+        indexes = {column: index for index, (column, _) in reversed(list(enumerate(named)))}
+        index = next((indexes[column] for column in known if column in indexes), None)
+        return None if index is None else _Column(index, named[index][1])
 
     start, label = find(START_COLUMNS), find(LABEL_COLUMNS)
     if start is None or label is None:
-        raise UserError(
-            f"{name}:1: found columns {shown(', '.join(first))}, expected start, end, chord"
-        )
-    return start, find(END_COLUMNS), find(DURATION_COLUMNS), label
-
-
-def _close_open_ends(cells: list[tuple | None], name: str) -> list[str]:
-    """Put the next start where a row has no end; the last such row is left out."""
-    following = None
-    problems = []
-    for index in range(len(cells) - 1, -1, -1):
-        row = cells[index]
-        if row is None:
-            continue
-        if row[1] is None:
-            cells[index] = None if following is None else (row[0], following, row[2])
-            if following is None and row[2] not in ("N", ""):
-                problems.append(f"{name}:{index + 1}: the last chord {row[2]!r:.60} has no end")
-        following = row[0]
-    return problems
-
-
-def _number(text: str) -> float | None:
-    try:
-        number = float(text)
-    except ValueError:
-        return None
-    return number if math.isfinite(number) else None
+        found = shown(", ".join(first))
+        if start is None and {"bar", "beat", "measure"} & {column for column, _ in named}:
+            found += ", places in bars without times"
+        raise UserError(f"{name}:1: found columns {found}, expected start, end, chord")
+    return _Columns(start, find(END_COLUMNS), find(DURATION_COLUMNS), label.place)
 
 
 def _parse_json(
@@ -141,7 +180,7 @@ def _parse_json(
 ) -> Annotation:
     try:
         content = parse_json(text)
-    except ValueError as error:
+    except UserError as error:
         raise UserError(f"{name}: not JSON: {error}") from None
     if isinstance(content, dict) and isinstance(content.get("annotations"), list):
         return _parse_jams(content["annotations"], name, selector, pop_spellings)
@@ -167,6 +206,14 @@ def _parse_jams(
     ]
     if not chords:
         raise UserError(f"{name}: found no annotation of namespace {' or '.join(CHORD_NAMESPACES)}")
+    problems = []
+    if selector is None and len(chords) > 1:
+        found = [", ".join(sorted(_jams_names(each))) or "no name" for each in chords]
+        listing = shown("; ".join(f"{k}: {each}" for k, each in enumerate(found)), 120)
+        problems.append(
+            f"{name}:1: found {len(chords)} chord annotations ({listing}), used the first; "
+            "selector names another"
+        )
     data = _select(chords, name, selector).get("data") or []
     if isinstance(data, dict):  # dense: one list a field
         names = ("time", "duration", "value")
@@ -181,7 +228,8 @@ def _parse_jams(
             rows.append((row["time"], row["time"] + row["duration"], row["value"]))
         except (TypeError, KeyError, OverflowError):
             rows.append((json.dumps(row),))
-    return _from_rows(rows, name, pop_spellings)
+    annotation = _from_rows(rows, name, pop_spellings)
+    return Annotation(annotation.segments, problems + annotation.problems)
 
 
 def _select(chords: list[dict], name: str, selector: int | str | None) -> dict:

@@ -11,19 +11,21 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from audiotrain.datasets.chords.chordpro import chordpro_text
 from audiotrain.music.beats import NO_BEATS, Beats
 from audiotrain.music.chord_classes import UNKNOWN, chord_pitch_classes, decode, encode
+from audiotrain.music.chord_names import SHARPS, chord_name, plain, spelled
 from audiotrain.music.keys import Key, key_name
 from audiotrain.music.segments import Segment, write_lab
 from audiotrain.utils import files
-from audiotrain.utils.errors import UserError
+from audiotrain.utils.errors import MissingPackageError, UserError
 
 WRITE_SUFFIXES = (".lab", ".txt", ".jams", ".csv", ".json", ".mid", ".midi", ".chordpro")
+Spelling = Literal["key", "sharps"]
 JSON_FORMAT = "audiotrain chords"
 TICKS = 960  # of a quarter note in MIDI
 LONGEST_TEMPO = (1 << 24) - 1  # microseconds of a quarter note
@@ -37,13 +39,15 @@ def write(
     metadata: Mapping[str, str] = MappingProxyType({}),
     beats: Beats = NO_BEATS,
     key: Key | None = None,
+    spelling: Spelling = "key",
 ) -> None:
     """Write segments as the suffix of `path` says: .lab, .txt, .jams, .csv, .json, .mid or
     .chordpro.
 
     `confidences` has one number in 0..1 a segment (CSV, JSON and JAMS keep it); `duration` is that
     of the audio in seconds, by default the last end; `metadata` may have title, artist and tool.
-    `beats` and `key` are in JSON, JAMS, MIDI and ChordPro.
+    `beats` and `key` are in JSON, JAMS, MIDI and ChordPro. Roots are spelled as the key has them,
+    or, with `spelling` "sharps", with sharps alone; without a key, as they are.
     """
     path = Path(path)
     suffix = path.suffix.lower()
@@ -56,6 +60,9 @@ def write(
     scores = [None] * len(segments) if confidences is None else [float(c) for c in confidences]
     if not all(score is None or math.isfinite(score) for score in scores):
         raise UserError(f"{path}: found a confidence that is no number, expected 0 to 1")
+    names = SHARPS if spelling == "sharps" else key
+    if names is not None:
+        segments = [one._replace(label=spelled(one.label, names)) for one in segments]
     seconds = float(duration) if duration else max((s.end for s in segments), default=0.0)
     if suffix in (".lab", ".txt"):
         write_lab(path, segments)
@@ -67,9 +74,9 @@ def write(
         files.write(path, _jams_text(segments, scores, seconds, metadata, path.name, beats, key))
     elif suffix == ".chordpro":
         metadata = {"title": path.stem, **metadata}
-        files.write(path, chordpro_text(segments, seconds, beats, key, metadata))
+        files.write(path, chordpro_text(segments, seconds, beats, key, metadata, names))
     else:
-        files.write(path, midi_bytes(segments, beats, key))
+        files.write(path, midi_bytes(segments, beats, key, names))
 
 
 def _csv_text(segments: Sequence[Segment], confidences: list) -> str:
@@ -213,15 +220,20 @@ def harte_spelling(label: str) -> str:
 
 
 def midi_bytes(
-    segments: Sequence[Segment], beats: Beats = NO_BEATS, key: Key | None = None
+    segments: Sequence[Segment],
+    beats: Beats = NO_BEATS,
+    key: Key | None = None,
+    spelling: Key | None = None,
 ) -> bytes:
-    """A MIDI file: each chord in close position around middle C over its bass note, piano; labels
-    are written as lyrics. Beats give its tempo map and bars, the key its key signature.
+    """A MIDI file: each chord in close position around middle C over its bass note, piano; names
+    such as `Ebm7`, spelled as in the key `spelling` (default: `key`), are its lyrics. Beats give
+    its tempo map and bars, the key its key signature.
     """
     try:
         import pretty_midi
     except ImportError:
-        raise ImportError("writing MIDI needs pretty_midi: pip install pretty_midi") from None
+        message = "writing MIDI needs pretty_midi: pip install pretty_midi"
+        raise MissingPackageError(message) from None
     song = pretty_midi.PrettyMIDI(_tempo_map(beats))
     if key is not None:
         tonic, mode = key
@@ -229,7 +241,8 @@ def midi_bytes(
         song.key_signature_changes.append(pretty_midi.KeySignature(number, 0.0))
     piano = pretty_midi.Instrument(program=0, name="chords")
     for start, end, label in segments:
-        song.lyrics.append(pretty_midi.Lyric(label, start))
+        name = plain(chord_name(encode(label), spelling or key or (0, "major")))
+        song.lyrics.append(pretty_midi.Lyric(name, start))
         for pitch in voicing(label):
             piano.notes.append(pretty_midi.Note(velocity=80, pitch=pitch, start=start, end=end))
     song.instruments.append(piano)

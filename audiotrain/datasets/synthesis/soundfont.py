@@ -18,7 +18,7 @@ import numpy as np
 import soxr
 from scipy.signal import butter, lfilter
 
-from audiotrain.utils.errors import UserError
+from audiotrain.utils.errors import MissingPackageError, UserError
 
 LONGEST_NOTE = 12.0  # seconds that a key is held at most
 SILENT_RELEASE = 1.5  # seconds of a release that are played at most
@@ -209,7 +209,7 @@ def general_midi() -> SoundFont:
     """The General MIDI soundfont in the pretty_midi wheel (TimGM6mb.sf2)."""
     spec = importlib.util.find_spec("pretty_midi")
     if spec is None or not spec.submodule_search_locations:
-        raise ImportError("no soundfont: pip install pretty_midi")
+        raise MissingPackageError("no soundfont: pip install pretty_midi")
     return SoundFont(Path(next(iter(spec.submodule_search_locations))) / "TimGM6mb.sf2")
 
 

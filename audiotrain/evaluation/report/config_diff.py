@@ -26,7 +26,7 @@ def main(argv: Sequence[str]) -> int:
         return 2
     try:
         first, second = read_settings(words[1]), read_settings(words[2])
-    except ValueError as error:
+    except UserError as error:
         print("\n".join(f"error: {line}" for line in str(error).splitlines()), file=sys.stderr)
         return 2
     changed = differences(first, second)

@@ -27,6 +27,7 @@ from audiotrain.models.chords.equivariant import (
 )
 from audiotrain.models.layers import ConformerBlock, EncoderBlock, LayerNorm
 from audiotrain.music.chord_classes import HEAD_SIZES, HEADS
+from audiotrain.utils.errors import UserError
 
 Architecture = Literal["equivariant", "relu-transformer", "transformer", "conv", "conformer", "btc"]
 ARCHITECTURES: tuple[Architecture, ...] = get_args(Architecture)
@@ -61,17 +62,17 @@ class ChordModelSettings:
 
     def __post_init__(self):
         if self.kernel % 2 == 0:
-            raise ValueError(f"kernel={self.kernel}, expected an odd number of frames")
+            raise UserError(f"kernel={self.kernel}, expected an odd number of frames")
         if self.architecture == "equivariant":
             if self.pools > self.blocks:
-                raise ValueError(f"pools={self.pools}, expected at most blocks={self.blocks}")
+                raise UserError(f"pools={self.pools}, expected at most blocks={self.blocks}")
             for name, size in (("width", self.width), ("hidden", self.hidden)):
                 if size % PITCH_CLASSES:
-                    raise ValueError(f"{name}={size}, expected a multiple of 12 for equivariant")
+                    raise UserError(f"{name}={size}, expected a multiple of 12 for equivariant")
         elif self.architecture != "conv" and self.width % self.heads:
-            raise ValueError(f"width={self.width} is not a multiple of heads={self.heads}")
+            raise UserError(f"width={self.width} is not a multiple of heads={self.heads}")
         if self.architecture == "btc" and (self.width % 2 or self.width < 4):
-            raise ValueError(f"width={self.width}, expected an even number from 4 for btc")
+            raise UserError(f"width={self.width}, expected an even number from 4 for btc")
 
 
 class Heads(nn.Module):

@@ -236,7 +236,7 @@ def _made(kind: type[Config], values: Mapping[str, Any], prefix: str) -> Config:
     known = {name: value for name, value in values.items() if name in kind.__annotations__}
     try:
         return kind(**known)
-    except ValueError as error:
+    except UserError as error:
         raise UserError(prefix + "; ".join(str(error).splitlines())) from None
 
 

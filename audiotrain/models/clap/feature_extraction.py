@@ -135,7 +135,7 @@ class ClapFeatureSettings:
         }
         try:
             return cls(**values)
-        except ValueError as error:
+        except UserError as error:
             named = re.sub(r"(?m)^\w+", lambda ours: _IN_FILE[ours[0]][0], str(error))
             raise UserError(f"{path}: {'; '.join(named.splitlines())}") from None
 

@@ -29,7 +29,7 @@ from audiotrain.evaluation.song_page.song import has_little_music
 from audiotrain.features import audio as audio_files
 from audiotrain.features.audio import AudioError
 from audiotrain.features.tuning import tuning_of
-from audiotrain.music.chord_names import spelled
+from audiotrain.music.chord_names import SHARPS, spelled
 from audiotrain.music.segments import Segment
 from audiotrain.recipes.chords import scoring
 from audiotrain.recipes.chords.cv import cross_validate
@@ -52,6 +52,7 @@ from audiotrain.recipes.common import checkpoints, cli, exported, run, split
 from audiotrain.recipes.common.cli import Command
 from audiotrain.recipes.common.ensemble import EnsembleSpec
 from audiotrain.utils.errors import UserError
+from audiotrain.utils.files import writing
 from audiotrain.utils.process_pool import map_in_processes
 from audiotrain.utils.progress import progress
 from audiotrain.utils.text import clock
@@ -136,29 +137,21 @@ def predict(settings: PredictSettings) -> list[Path]:
         except AudioError as error:
             problems.append(str(error))
             continue
-        about = {"title": source.stem, "tool": "audiotrain"}
+        done = []
         for path in paths:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if path.suffix == ".html":
-                pages.add(path, source, prediction)
-                continue
-            writers.write(
-                path,
-                prediction.segments,
-                prediction.confidences,
-                prediction.seconds,
-                about,
-                prediction.beats,
-                prediction.key,
-            )
-        written += paths
+            try:
+                write_result(path, source, prediction, pages, settings.spelling)
+                done.append(path)
+            except UserError as error:  # a full disk, a name that is too long: the rest goes on
+                problems.append(str(error))
+        written += done
         speed = prediction.seconds / max(time.monotonic() - begun, 1e-9)
-        names = ", ".join(map(str, paths))
+        names = ", ".join(map(str, done)) or "nothing written"
         about_song = ", ".join([*described(prediction), f"{speed:.0f}x real time"])
         print(f"\n{source}: {about_song} -> {names}")
         begun = time.monotonic()
         if settings.timeline:
-            print(plots.timeline(as_spelled(prediction), rows=4), flush=True)
+            print(plots.timeline(as_spelled(prediction, settings.spelling), rows=4), flush=True)
     bar.close()
     indexes = pages.close()
     written += indexes
@@ -177,6 +170,27 @@ def as_set(settings: ModelSettings, recognizer: FrameRecognizer) -> FrameRecogni
     return recognizer
 
 
+def write_result(
+    path: Path, source: Path, prediction: Prediction, pages: PageWriter, spelling: writers.Spelling
+) -> None:
+    """Write one file of the results of a recording. UserError where it cannot be written."""
+    with writing(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".html":
+        pages.add(path, source, prediction)
+        return
+    writers.write(
+        path,
+        prediction.segments,
+        prediction.confidences,
+        prediction.seconds,
+        {"title": source.stem, "tool": "audiotrain"},
+        prediction.beats,
+        prediction.key,
+        spelling,
+    )
+
+
 def described(prediction: Prediction) -> list[str]:
     """A recording's length, its tuning where it is not A = 440 Hz, and whether it has little
     music."""
@@ -188,9 +202,10 @@ def described(prediction: Prediction) -> list[str]:
     return found + (["little music found"] if is_little else [])
 
 
-def as_spelled(prediction: Prediction) -> list[Segment]:
-    """The chords as the song's key spells them."""
-    if (key := prediction.key) is None:
+def as_spelled(prediction: Prediction, spelling: writers.Spelling = "key") -> list[Segment]:
+    """The chords as the song's key spells them, or with sharps."""
+    key = SHARPS if spelling == "sharps" else prediction.key
+    if key is None:
         return prediction.segments
     return [one._replace(label=spelled(one.label, key)) for one in prediction.segments]
 

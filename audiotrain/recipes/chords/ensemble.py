@@ -128,10 +128,7 @@ def from_spec(spec: EnsembleSpec, transpose: bool = False) -> FrameRecognizer:
         how, shifts = cast(Join, spec.join), SHIFTS if transpose else (0,)
         model = Ensemble(members, spec.run_weights, how, shifts, spec.runs)
     if "switching_cost" in spec.extra:
-        try:
-            options = predictor.decoding_options(spec.extra)
-        except (ValueError, TypeError, OverflowError) as error:
-            raise UserError(f"{ENSEMBLE}: expected how to decode ({error})") from None
+        options = predictor.decoding_options(spec.extra, ENSEMBLE)
         model.switching_cost = options["switching_cost"]
         model.min_confidence = options["min_confidence"]
     return model
@@ -178,7 +175,7 @@ def soup(settings: EnsembleSettings, spec: EnsembleSpec) -> Path:
     recognizer = Recognizer.from_checkpoint(settings.output)
     try:
         songs = validation_songs(settings, runs)
-    except ValueError as error:
+    except UserError as error:
         print(f"it decodes as {runs[0]} does, not by songs of its own: {error}")
         recognizer.switching_cost = members[0].switching_cost
         recognizer.type_offsets = members[0].type_offsets

@@ -5,12 +5,14 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
+from pydantic import Field
 
+from audiotrain.config import conform
 from audiotrain.features import audio as audio_files
 from audiotrain.features import extract
 from audiotrain.features.beats import find_beats
@@ -40,7 +42,7 @@ from audiotrain.recipes.common.checkpoints import (
 )
 from audiotrain.train import checkpoint
 from audiotrain.utils.errors import UserError
-from audiotrain.utils.files import parse_json, write_json
+from audiotrain.utils.files import read_json_object, write_json
 
 WINDOWS_AT_ONCE, LONGEST_WINDOW = 16, 1 << 14
 MOST_BLOCKS, LARGEST_SIZE = 1000, 1 << 14  # of a model that is read; others take all memory
@@ -312,21 +314,23 @@ class Recognizer(FrameRecognizer):
     def _from_exported(cls, folder: Path) -> "Recognizer":
         description = exported.read_description(folder, "chords")
         with of_this_version(f"{folder / exported.DESCRIPTION}: the model"):
-            if description["vocabulary"] != vocabulary():
+            if description.get("vocabulary") != vocabulary():
                 raise UserError("another vocabulary")
             recognizer = cls._untrained(description)
-            recognizer._decode_by(decoding_options(description["decoding"]))
+            recognizer._decode_by(decoding_options(description.get("decoding")))
         exported.load_weights(recognizer.model, folder, description)
         return recognizer
 
     @classmethod
     def _untrained(cls, description: Mapping[str, Any]) -> "Recognizer":
-        """The model that `describe` described, without its weights."""
-        settings = FeatureSettings(**current_names(description["features"], "features"))
-        sizes = ChordModelSettings(**description["model"])
+        """Build the model that `describe` described, without its weights. UserError for anything
+        else than such a description."""
+        content = conform(description, _Description, "description")
+        settings = FeatureSettings(**current_names(content.features, "features"))
+        sizes = ChordModelSettings(**content.model)
         refuse_large(sizes, settings)
         model = FrameChordModel(settings.bins, sizes, settings.bins_per_octave)
-        return cls(model, settings, description["window"])
+        return cls(model, settings, content.window)
 
     def _decode_by(self, options: Mapping[str, Any]) -> None:
         self.switching_cost = options["switching_cost"]
@@ -341,6 +345,13 @@ class Recognizer(FrameRecognizer):
         if self.type_offsets is not None:
             posteriors = decoding.offset_types(posteriors, self.type_offsets)
         return posteriors
+
+
+@dataclass(frozen=True)
+class _Description:
+    model: dict[str, Any]
+    features: dict[str, Any]
+    window: int
 
 
 def refuse_large(model: ChordModelSettings, settings: FeatureSettings) -> None:
@@ -408,30 +419,28 @@ def decoding_of(recognizer: FrameRecognizer) -> dict[str, Any]:
     return content
 
 
-def decoding_options(content: Mapping[str, Any]) -> dict[str, Any]:
-    """What `decoding_of` wrote, as options of a Recognizer. ValueError, KeyError or TypeError for
-    anything else."""
-    cost = float(content["switching_cost"])
-    if not 0 <= cost <= LARGEST_COST:
-        raise UserError(f"switching_cost {cost}, expected 0 to {LARGEST_COST:g}")
-    options: dict[str, Any] = {"switching_cost": cost, "min_confidence": confidence_in(content)}
-    if "type_offsets" in content:
-        offsets = np.array(content["type_offsets"], np.float64)
-        if offsets.shape != (HEAD_SIZES[0],):
-            raise UserError(f"type_offsets of shape {offsets.shape}")
-        if not (np.abs(offsets) <= LARGEST_OFFSET).all():  # nor NaN
-            raise UserError(f"type_offsets beyond {LARGEST_OFFSET:g}")
-        options["type_offsets"] = offsets.astype(np.float32)
+_Offset = Annotated[float, Field(ge=-LARGEST_OFFSET, le=LARGEST_OFFSET)]
+_A_TYPE = Field(min_length=HEAD_SIZES[0], max_length=HEAD_SIZES[0])
+
+
+@dataclass(frozen=True)
+class _Decoding:
+    switching_cost: Annotated[float, Field(ge=0, le=LARGEST_COST)]
+    min_confidence: Annotated[float, Field(ge=0, le=1)] = 0.0  # files of before have none
+    type_offsets: Annotated[list[_Offset], _A_TYPE] | None = None
+
+
+def decoding_options(content: Any, place: str = "decoding") -> dict[str, Any]:
+    """Return what `decoding_of` wrote as options of a Recognizer. UserError, which begins with
+    `place`, for anything else."""
+    decoding = conform(content, _Decoding, place)
+    options: dict[str, Any] = {
+        "switching_cost": decoding.switching_cost,
+        "min_confidence": decoding.min_confidence,
+    }
+    if decoding.type_offsets is not None:
+        options["type_offsets"] = np.array(decoding.type_offsets, np.float32)
     return options
-
-
-def confidence_in(content: Mapping[str, Any]) -> float:
-    """The `min_confidence` of a saved decoding; 0, which is off, in files of earlier versions.
-    ValueError or TypeError for one that is not in 0 to 1."""
-    least = float(content.get("min_confidence", 0.0))
-    if not 0 <= least <= 1:
-        raise UserError(f"min_confidence {least}, expected 0 to 1")
-    return least
 
 
 def write_decoding(recognizer: FrameRecognizer, path: Path) -> None:
@@ -440,10 +449,6 @@ def write_decoding(recognizer: FrameRecognizer, path: Path) -> None:
 
 
 def read_decoding(path: Path) -> dict[str, Any]:
-    """The options in a file of `write_decoding`. ValueError, one line, when it is damaged."""
-    try:
-        return decoding_options(parse_json(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError, TypeError, ArithmeticError) as error:
-        raise UserError(
-            f"{path}: expected a switching_cost, and {HEAD_SIZES[0]} type_offsets or none ({error})"
-        ) from None
+    """Return the options in a file of `write_decoding`. UserError when it is damaged."""
+    place = f"{path}: expected a switching_cost, and {HEAD_SIZES[0]} type_offsets or none"
+    return decoding_options(read_json_object(path, place), place)

@@ -15,8 +15,8 @@ from audiotrain.utils.progress import progress
 
 COSTS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)  # of a switch, that `choose_decoding` tries
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25)  # of the class weights, that it tries to undo
-# It takes the first of these below which N loses no more of majmin than that. The chords of speech,
-# applause and drums alone have confidences of .03 to .17, those of songs .33 and more.
+# It takes the first of these below which N takes no more than that of the time of labelled chords.
+# The chords of speech, applause and drums alone have confidences of .03 to .17, of songs .28 up.
 MIN_CONFIDENCES, MOST_LOST = (0.2, 0.15, 0.1, 0.05), 0.002
 CHOSEN_BY = (*decoding.UTILITY_METRICS, "seg")  # the metrics whose mean it maximises
 
@@ -61,8 +61,7 @@ def choose_decoding(
 
     First, of the weights (32,) that chord types had in the loss, the share that is undone: a rare
     type trained with weight w is predicted w times too often (Menon et al. 2021, arXiv:2007.07314).
-    Then the cost of a switch. Then the first of MIN_CONFIDENCES that loses no more than MOST_LOST;
-    none of them where a model is that unsure of music, too.
+    Then the cost of a switch. Then the confidence below which passages become N.
     """
     recognizer.type_offsets, recognizer.switching_cost, recognizer.min_confidence = None, 2.0, 0.0
     settings, predictions = recognizer.settings, []
@@ -91,7 +90,28 @@ def choose_decoding(
         offsets = recognizer.type_offsets = -share * logs
     tried = progress(COSTS, "decoding")
     recognizer.switching_cost = max(tried, key=lambda cost: total_score(cost, offsets))
-    fewest = corpus(offsets)["majmin"] - MOST_LOST
-    for recognizer.min_confidence in (*MIN_CONFIDENCES, 0.0):
-        if not recognizer.min_confidence or corpus(offsets)["majmin"] >= fewest:
-            break
+    recognizer.min_confidence = choose_min_confidence(recognizer, predictions, offsets)
+
+
+def choose_min_confidence(
+    recognizer: FrameRecognizer,
+    predictions: Sequence[tuple[Song, np.ndarray]],
+    offsets: np.ndarray,
+) -> float:
+    """Return the first of MIN_CONFIDENCES that takes no more than MOST_LOST of the chords, right or
+    wrong, of songs with their log-probabilities (frames, 385); 0 for a model that is that unsure of
+    music, too."""
+    lost, frames = np.zeros(len(MIN_CONFIDENCES)), 0
+    for song, values in predictions:
+        posteriors = decoding.offset_types(values.astype(np.float32), offsets)
+        classes = decoding.decode(posteriors, recognizer.switching_cost)
+        sure, is_chord = decoding.confidences(posteriors, classes), classes[:, 0] > 0
+        labelled = is_chord & (song.classes[: len(classes), 0] > 0)
+        frames += int(labelled.sum())
+        seconds = recognizer.settings.frame_seconds
+        for number, least in enumerate(MIN_CONFIDENCES):
+            lost[number] += decoding.is_rejected(sure, is_chord, least, seconds)[labelled].sum()
+    few_lost = (
+        least for least, n in zip(MIN_CONFIDENCES, lost, strict=True) if n <= MOST_LOST * frames
+    )
+    return next(few_lost, 0.0)

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from audiotrain.config.schema import NonNegativeInt, Positive, PositiveInt, Share, validated
 from audiotrain.config.words import Alone
+from audiotrain.datasets.chords.writers import Spelling
 from audiotrain.datasets.synthesis import speech
 from audiotrain.datasets.synthesis.soundfont import SoundFont
 from audiotrain.models.chords.model import ChordModelSettings
@@ -16,6 +17,7 @@ from audiotrain.recipes.chords.songs import FeatureSettings, LabelSettings
 from audiotrain.recipes.chords.training import LossSettings, OptimizationSettings
 from audiotrain.recipes.common import settings as common
 from audiotrain.recipes.common.settings import Checkpoints, Folds
+from audiotrain.utils.errors import UserError
 
 CACHE = Path("~/.cache/audiotrain/chords")
 COMPOSED = 120  # songs without data
@@ -136,7 +138,7 @@ class TrainSettings(LabelSettings, common.RunSettings):
         if self.degraded:
             try:
                 speech.require_flite()
-            except ValueError as error:
+            except UserError as error:
                 yield f"degraded={self.degraded}: {error}"
         for path in self.soundfonts:
             if not path.expanduser().exists():
@@ -147,7 +149,7 @@ class TrainSettings(LabelSettings, common.RunSettings):
                 continue
             try:
                 SoundFont(path.expanduser())
-            except ValueError as error:
+            except UserError as error:
                 yield str(error)
         if (
             self.soundfonts
@@ -213,8 +215,10 @@ class PredictSettings(ModelSettings, common.PredictSettings):
     """viterbi: steady chords of the highest expected score; argmax: each frame's most probable"""
     bass: Literal["any", "chord-tone", "off"] = "any"
     """which bass notes a label may show"""
+    spelling: Spelling = "key"
+    """how files and the terminal spell notes: key: Eb or D# as the song's key has it; sharps: D#"""
     timeline: bool = True
-    """show the first minute of each file on the terminal"""
+    """show the chords of the beginning of each file on the terminal"""
 
 
 @validated(kw_only=True)

@@ -361,7 +361,7 @@ def _songs(library: SongLibrary, wanted: Wanted) -> list[Song] | str:
     try:
         songs = [library.song(item, number, tuned, number == numbers[0]) for number in numbers]
         return songs + [library.degraded(item, copy) for copy in range(1, degraded + 1)]
-    except ValueError as error:  # an AudioError, too
+    except UserError as error:
         return str(error)
 
 

@@ -364,7 +364,7 @@ def _problem(samples: CaptionedClips, tried: FeatureCache, index: int) -> str | 
         elif not isinstance(clip.audio, sound_scenes.Scene):
             recording = clip.audio
             tried.get(clip.cache_key()[0], "decodes", lambda: np.array([_decode(recording)]))
-    except (audio.AudioError, ValueError) as error:
+    except UserError as error:
         return str(error)
     return None
 

@@ -13,6 +13,7 @@ import sqlite3
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from importlib.metadata import version
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -20,14 +21,14 @@ import soundfile
 from tqdm import tqdm
 
 from audiotrain.datasets.items import Clip
-from audiotrain.features.audio import PLATFORM_SUFFIXES, AudioError, TarMember
+from audiotrain.features.audio import AudioError, TarMember
 from audiotrain.recipes.clap.embedder import EmbeddedClips, Embedder, Spans
 from audiotrain.recipes.common.split import none_readable
 from audiotrain.utils.errors import UserError
 from audiotrain.utils.text import count, shown
 
 FILE = "embeddings.sqlite"
-VERSION = 1  # raise it when embeddings change for the same model and file
+VERSION = 2  # raise it when embeddings change for the same model and file
 WRITE_SECONDS = 2.0  # what is embedded is written about as often
 LOCK_SECONDS = 60.0  # to wait for another process that writes
 TABLES = """
@@ -214,14 +215,13 @@ class EmbeddingStore:
 
 
 def _decoder() -> str:
-    """The decoder whose errors are kept."""
-    return f"libsndfile {soundfile.__libsndfile_version__}"
+    """The decoders whose errors are kept."""
+    return f"libsndfile {soundfile.__libsndfile_version__}, PyAV {version('av')}"
 
 
 def _may_pass(clip: Clip, error: AudioError) -> bool:
-    """Whether a recording may be readable later as it is: a decoder can be installed, a disk or a
-    network can answer again."""
-    return _suffix(clip) in PLATFORM_SUFFIXES or "System error" in str(error)
+    """Whether a recording may be readable later as it is: a disk or a network can answer again."""
+    return "can't be read: " in str(error)
 
 
 def _suffix(clip: Clip) -> str:

@@ -56,13 +56,11 @@ class Ensemble:
     ) -> "Ensemble":
         """The ensemble of the paths of `--checkpoint`, see `EnsembleSpec.of`."""
         spec = EnsembleSpec.of(paths, "classify", how, get_args(Vote))
-        try:
-            stacked = spec.extra.get("stacked")
-            if stacked and Stacked.of(stacked).members != len(spec.members):
-                raise UserError(f"{len(spec.members)} members, {stacked['members']} stacked")
-        except (ValueError, KeyError, TypeError) as error:
-            file = paths[0] / ENSEMBLE
-            raise UserError(f"{file}: not an ensemble of the classify recipe ({error})") from None
+        if saved := spec.extra.get("stacked"):
+            place = f"{paths[0] / ENSEMBLE}: not an ensemble of the classify recipe"
+            stacked = Stacked.of(saved, place)
+            if stacked.members != len(spec.members):
+                raise UserError(f"{place}: {len(spec.members)} members, {stacked.members} stacked")
         return cls(spec, cache, workers, tta)
 
     def __call__(self, clips: Sequence[Clip]) -> tuple[list[Clip], np.ndarray, list[str]]:

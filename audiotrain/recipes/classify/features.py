@@ -105,7 +105,7 @@ class ClipFeatures:
         """Why a clip cannot be read; None when its spectrogram is in the cache now."""
         try:
             self.mel(clip)
-        except (AudioError, ValueError) as error:
+        except UserError as error:
             return str(error)
         return None
 

@@ -5,11 +5,13 @@ from dataclasses import asdict, dataclass, fields
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
 
 from audiotrain.backend.ops import can_compile
+from audiotrain.config import conform
 from audiotrain.features import augment
 from audiotrain.recipes.classify.dataset import Task, starts, window
 from audiotrain.recipes.classify.features import InputSettings
@@ -43,10 +45,13 @@ class Classifier:
         one line, when it is damaged or not a classifier's."""
         folder = best_checkpoint(run)
         with described(folder, "classifier", "classify") as description:
+            classes = conform(description.get("classes"), tuple[str, ...], "classes")
             key = MULTILABEL[MULTILABEL[0] not in description]
-            task = Task(tuple(description["classes"]), description[key])
+            task = Task(classes, conform(description.get(key), bool, key))
             names = [field.name for field in fields(InputSettings)]
-            inputs = InputSettings(**{name: description[name] for name in names})
+            inputs = InputSettings(
+                **dict[str, Any]({name: description.get(name) for name in names})
+            )
             model = make_model(description)
         module = ClassifyTraining(model, task.multilabel, OptimizationSettings())
         checkpoint.load_weights(module, folder)

@@ -1,11 +1,20 @@
 """Training of clip classifiers, of one class a clip or multilabel."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
 
-from audiotrain.config.schema import NonNegative, NonNegativeInt, Positive, ShareBelowOne, validated
+from audiotrain.config import conform
+from audiotrain.config.schema import (
+    NonNegative,
+    NonNegativeInt,
+    Positive,
+    PositiveInt,
+    ShareBelowOne,
+    validated,
+)
 from audiotrain.models.clap.config import HTSATConfig
 from audiotrain.models.classifiers import EmbeddingClassifier, MelClassifier
 from audiotrain.train.module import OptimizerConfig, TrainModule
@@ -38,13 +47,15 @@ class OptimizationSettings(AdamWSettings):
 
 
 def make_model(described: Mapping) -> MelClassifier | EmbeddingClassifier:
-    """The untrained model of a checkpoint's description. KeyError, TypeError or ValueError for a
-    description of another version."""
+    """Build the untrained model of a checkpoint's description. UserError for a description of
+    another version."""
     classes = len(described["classes"])
     if described["embeddings"] is None:
-        return MelClassifier(HTSATConfig(**described["model"]), classes)
-    head = HeadSettings(**described["head"])
-    return EmbeddingClassifier(described["width"], classes, head.hidden, head.dropout)
+        sizes = conform(described.get("model"), dict[str, Any], "model")
+        return MelClassifier(HTSATConfig(**sizes), classes)
+    head = HeadSettings(**conform(described.get("head"), dict[str, Any], "head"))
+    width = conform(described.get("width"), PositiveInt, "width")
+    return EmbeddingClassifier(width, classes, head.hidden, head.dropout)
 
 
 class ClassifyTraining(TrainModule):

@@ -1,12 +1,12 @@
 """The models that `--checkpoint` names: runs, the newest run, or the shipped one."""
 
 import contextlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import audiotrain
+from audiotrain.config import conform
 from audiotrain.config.yaml_files import current_name
 from audiotrain.recipes.common.exported import (
     DESCRIPTION,
@@ -16,6 +16,7 @@ from audiotrain.recipes.common.exported import (
 )
 from audiotrain.train import checkpoint, crossval
 from audiotrain.utils.errors import UserError
+from audiotrain.utils.files import read_json_object
 
 FOLDS, ROUNDS, ENSEMBLE = "folds.json", "rounds.json", "ensemble.json"  # what folders are known by
 LATEST, SHIPPED = "latest", "shipped"  # words in place of a folder
@@ -33,7 +34,7 @@ def locate(paths: Sequence[Path], recipe: str, flag: str = "--checkpoint") -> tu
     by_word = {Path(LATEST): latest_run, Path(SHIPPED): shipped}
     try:
         return tuple(by_word[path](recipe) if path in by_word else path for path in paths)
-    except ValueError as error:
+    except UserError as error:
         raise UserError(f"{flag} {error}") from None
 
 
@@ -85,7 +86,7 @@ def latest_note(recipe: str) -> str:
     takes; "" when there is none."""
     try:
         return f" (--checkpoint {LATEST} takes {latest_run(recipe)})"
-    except ValueError:
+    except UserError:
         return ""
 
 
@@ -106,7 +107,8 @@ def _runs(path: Path, recipe: str) -> tuple[Path, ...]:
     if (path / FOLDS).is_file():
         return _folds(path)
     if (path / ROUNDS).is_file():
-        return (path / json.loads((path / ROUNDS).read_text("utf-8"))["best"],)
+        best = conform(read_json_object(path / ROUNDS).get("best"), str, f"{path / ROUNDS}: best")
+        return (path / best,)
     if (path / ENSEMBLE).is_file():
         raise UserError(f"--checkpoint {path}: an ensemble, expected it alone or not at all")
     return _runs(newest(path, recipe, RUN_MARKS), recipe)
@@ -126,8 +128,8 @@ def newest(path: Path, recipe: str, names: Sequence[str], flag: str = "--checkpo
     return runs[0]
 
 
-def _no_run(found: str, recipe: str) -> ValueError:
-    return ValueError(f"{found}; `python -m audiotrain.recipes.{recipe}` trains one")
+def _no_run(found: str, recipe: str) -> UserError:
+    return UserError(f"{found}; `python -m audiotrain.recipes.{recipe}` trains one")
 
 
 def _newest_first(folder: Path, names: Sequence[str]) -> list[Path]:
@@ -159,10 +161,10 @@ def best_checkpoint(run: Path) -> Path:
 @contextlib.contextmanager
 def described(folder: Path, key: str, recipe: str) -> Iterator[Mapping[str, Any]]:
     """The description of the model in a checkpoint, from which the block builds the model.
-    CheckpointError, one line, when there is none or the block cannot read it."""
+    CheckpointError when there is none, or for a UserError of the block."""
     config = checkpoint.load_meta(folder).get("config")
     description = config.get(key) if isinstance(config, dict) else None
-    if description is None:
+    if not isinstance(description, dict):
         raise checkpoint.CheckpointError(f"{folder}: not a checkpoint of the {recipe} recipe")
     with of_this_version(f"{folder}: its {key}"):
         yield description
@@ -170,12 +172,12 @@ def described(folder: Path, key: str, recipe: str) -> Iterator[Mapping[str, Any]
 
 @contextlib.contextmanager
 def of_this_version(what: str) -> Iterator[None]:
-    """CheckpointError, one line that begins with `what`, when the block cannot read a
-    description."""
+    """Turn a UserError of the block, which reads a description, into a CheckpointError that begins
+    with `what`."""
     try:
         yield
-    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
-        message = f"{what} is not one of this version ({error!r:.300})"
+    except UserError as error:
+        message = f"{what} is not one of this version ({'; '.join(str(error).splitlines()):.300})"
         raise checkpoint.CheckpointError(message) from None
 
 

@@ -1,14 +1,18 @@
 """Commands of a recipe: chosen by the first word, with settings from the others."""
 
+import contextlib
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from audiotrain import backend, config
+from audiotrain.features.audio import AudioError, AudioWarning
 from audiotrain.recipes.common.run import RECIPES, settings_of_resumed
-from audiotrain.recipes.common.settings import RunSettings
+from audiotrain.recipes.common.settings import AudioSettings, RunSettings
 from audiotrain.train.distributed import ranks
 from audiotrain.utils.errors import exit_code
+from audiotrain.utils.progress import end_progress
 
 
 class Command(NamedTuple):
@@ -50,10 +54,36 @@ def main(
         name, rest = config.choose_command(words, tuple(commands), "train")
         settings = load_settings(recipe, commands, name, rest)
         backend.configure("full", streams=None if all_cores(settings) else 1)
+        strict = isinstance(settings, AudioSettings) and settings.strict
         if commands[name].trains or ranks.join().rank == 0:
-            commands[name].function(settings)
+            with missing_audio_reported(strict):
+                commands[name].function(settings)
 
     return exit_code(run)
+
+
+@contextlib.contextmanager
+def missing_audio_reported(strict: bool) -> Iterator[None]:
+    """Print one line on stderr for each recording of which a part can't be decoded in the block, or
+    refuse it where `strict` is set."""
+    reported: set[str] = set()
+
+    with warnings.catch_warnings():
+        show_others = warnings.showwarning
+
+        def show(message, category, filename, lineno, file=None, line=None):
+            if not issubclass(category, AudioWarning):
+                show_others(message, category, filename, lineno, file, line)
+            elif strict:
+                raise AudioError(str(message).removesuffix(", left out"))
+            elif str(message) not in reported:
+                reported.add(str(message))
+                end_progress()
+                print(f"warning: {message}", file=sys.stderr)
+
+        warnings.simplefilter("always", AudioWarning)
+        warnings.showwarning = show
+        yield
 
 
 def load_settings(recipe: str, commands: Mapping[str, Command], name: str, words: Sequence[str]):

@@ -1,6 +1,5 @@
 """Cross-validation of a recipe: a `train.crossval.CrossValidation` with a run for each fold."""
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any, TypeVar
 from audiotrain.recipes.common.run import save_settings
 from audiotrain.train.crossval import CrossValidation, CVSummary
 from audiotrain.utils.errors import UserError
+from audiotrain.utils.files import read_json_object
 
 Settings = TypeVar("Settings")
 
@@ -35,10 +35,11 @@ def train_folds(
     cv.ranks.broadcast_from_rank0(lambda: save_settings(settings, cv.folder))
 
     def read_scores(k: int) -> Mapping[str, float]:
-        run = cv.run_folder(k)
+        file = cv.run_folder(k) / "metrics.json"
+        metrics = read_json_object(file)
         try:
-            return numbers(json.loads((run / "metrics.json").read_text("utf-8")))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{run}: no metrics.json of a finished run ({error})") from None
+            return numbers(metrics)
+        except KeyError as error:
+            raise UserError(f"{file}: no {error}, expected that of a finished run") from None
 
     return cv.run(lambda k: train_fold(k, cv.run_folder(k)), read_scores)

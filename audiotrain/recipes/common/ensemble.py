@@ -5,10 +5,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from audiotrain.config import conform
 from audiotrain.recipes.common.checkpoints import ENSEMBLE, FOLDS, resolve
 from audiotrain.train.ensembling import member_weights, run_weights
 from audiotrain.utils.errors import UserError
-from audiotrain.utils.files import parse_json, write_json
+from audiotrain.utils.files import read_json_object, write_json
 
 
 @dataclass(frozen=True)
@@ -59,17 +60,18 @@ class EnsembleSpec:
         """The ensemble in a folder of `write`, joined by one of the recipe's `joins`. A member may
         be one path instead of a list. ValueError, one line, when the file is damaged."""
         file = folder / ENSEMBLE
+        place = f"{file}: not an ensemble of the {recipe} recipe"
+        content = read_json_object(file)
+        written = conform(content.pop("members", None), list[str | list[str]], place)
+        weights = conform(content.pop("weights", None), tuple[float, ...], place)
+        members = tuple(tuple(map(Path, [one] if isinstance(one, str) else one)) for one in written)
+        join = content.pop("join", None)
+        if join not in joins or not members or not all(members):
+            raise UserError(f"{place}: {len(members)} members, join {join}")
         try:
-            content = dict(parse_json(file.read_text("utf-8")))
-            written = [[one] if isinstance(one, str) else one for one in content.pop("members")]
-            members = tuple(tuple(Path(run) for run in member) for member in written)
-            weights = tuple(float(weight) for weight in content.pop("weights"))
-            join = content.pop("join")
-            if join not in joins or not members or not all(members):
-                raise UserError(f"{len(members)} members, join {join}")
             member_weights(weights or None, len(members))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{file}: not an ensemble of the {recipe} recipe ({error})") from None
+        except UserError as error:
+            raise UserError(f"{place}: {error}") from None
         return cls(members, weights, join, content)
 
 

@@ -102,7 +102,7 @@ def read_description(folder: Path, recipe: str | None = None) -> dict[str, Any]:
     file = folder / DESCRIPTION
     try:
         content = read_json_object(file)
-    except ValueError as error:
+    except UserError as error:
         raise CheckpointError(str(error)) from None
     if content.get("format") != FORMAT:
         raise CheckpointError(

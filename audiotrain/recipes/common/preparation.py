@@ -37,8 +37,9 @@ def prepare(
     the problem; the function leaves what it made in `caches`, in whichever process it runs.
 
     `workers` processes compute, by default one for each core; the `ranks` of one host share its
-    cores and the items. ValueError, one line, when a worker process dies (with `name(item)`),
-    here or on another rank.
+    cores and the items. UserError, one line, when a worker process dies (with `name(item)`),
+    here or on another rank. Any other exception of `function` ends the preparation, with a note
+    that has `name(item)`.
     """
 
     def compute(share: Sequence[int], cores: int) -> list[str | None]:
@@ -62,16 +63,16 @@ def share_out(
     """The result of `compute(numbers, cores)` for each of `count` items, shared out over the ranks
     of one host; another host may have a cache of its own.
 
-    ValueError, one line, on all ranks when one raises it, or has ended.
+    UserError on all ranks when one raises it, or has ended.
     """
     hosts = _gather(ranks, socket.gethostname())
     here = [rank for rank, host in enumerate(hosts) if host == hosts[ranks.rank]]
     share = range(here.index(ranks.rank), count, len(here))  # every n-th item
     results: list[str | None] = []
-    error: ValueError | None = None
+    error: UserError | None = None
     try:
         results = compute(share, max(1, available_cores() // len(here)))
-    except ValueError as raised:
+    except UserError as raised:
         error = raised
     answers = _gather(ranks, [results, None if error is None else str(error)])
     if error is not None:
@@ -103,7 +104,7 @@ def fill_cache(
         try:
             if not cache.holds(*key(item)):
                 missing.append(row)
-        except ValueError as error:  # the source cannot be read
+        except UserError as error:  # the source cannot be read
             problems[row] = str(error)
 
     def compute_share(share: Sequence[int], cores: int) -> list[str | None]:

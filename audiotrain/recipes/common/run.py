@@ -28,7 +28,7 @@ from audiotrain.train.loggers.build import fold_group, parent_run, run_loggers
 from audiotrain.train.loggers.mlflow_logger import MLflowLogger
 from audiotrain.train.run_folder import begun, evaluation_name, holds, only_run_in, refuse_results
 from audiotrain.train.trainer import Trainer
-from audiotrain.utils.errors import UserError
+from audiotrain.utils.errors import MissingPackageError, UserError
 
 RECIPES = Path(__file__).parents[1]
 # Settings of a resumed run that change nothing of what was learned.
@@ -120,7 +120,7 @@ def open_run(settings: RunSettings, kind: str) -> Path:
     """
     for name in settings.loggers:
         if importlib.util.find_spec(name) is None:
-            raise ImportError(f"--loggers {name}: not installed: pip install {name}")
+            raise MissingPackageError(f"--loggers {name}: not installed: pip install {name}")
     run = settings.output or Path("runs") / time.strftime(f"{kind}-%Y%m%d-%H%M%S")
     existing = begun(run) or next((name for name in RUN_FILES if holds(run / name)), None)
     if existing and not settings.resume:

@@ -18,7 +18,16 @@ Checkpoints = Annotated[tuple[Path, ...], Field(min_length=1)]
 
 
 @validated(kw_only=True)
-class RunSettings:
+class AudioSettings:
+    """Commands that read recordings."""
+
+    strict: bool = False
+    """refuse a recording of which a part can't be decoded; default: the rest of it is used, and a
+    line says what is missing"""
+
+
+@validated(kw_only=True)
+class RunSettings(AudioSettings):
     """One training run, or several of the same kind."""
 
     data: Path | None = None
@@ -72,7 +81,7 @@ class RunSettings:
 
 
 @validated(kw_only=True)
-class ResultSettings:
+class ResultSettings(AudioSettings):
     """Commands that read recordings and write results."""
 
     overwrite: bool = False

@@ -3,11 +3,11 @@
 import contextlib
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
+from audiotrain.config import conform, read_yaml
 from audiotrain.datasets import splits
 from audiotrain.datasets.items import Corpus
 from audiotrain.datasets.splits import SPLITS
@@ -16,7 +16,7 @@ from audiotrain.recipes.common import checkpoints
 from audiotrain.recipes.common.exported import DESCRIPTION, is_exported, read_description
 from audiotrain.train.distributed import ranks as distributed
 from audiotrain.utils.errors import UserError
-from audiotrain.utils.files import parse_json, write_json
+from audiotrain.utils.files import read_json_object, write_json
 from audiotrain.utils.text import count
 
 if TYPE_CHECKING:
@@ -26,18 +26,24 @@ SPLIT = "split.json"
 Ids = dict[str, list[str]]  # by "train", "valid" and "test"
 
 
+@dataclass(frozen=True)
+class _TrainedOn:
+    songs: Ids
+    pretrained: dict[str, Any] | None = None
+
+
 def problem_log(run: Path) -> ProblemLog:
     """The log of the problems of a run's data, which rank 0 writes."""
     return ProblemLog(run if distributed.join().rank == 0 else None)
 
 
 def read_split(path: Path) -> Ids:
-    """The ids in a split.json. ValueError, one line, when it is missing or damaged."""
-    try:
-        names = parse_json(path.read_text("utf-8"))["items"]
-        return {part: [str(name) for name in names[part]] for part in SPLITS}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: not a run's split ({error!r:.200})") from None
+    """Return the ids in a split.json. UserError when it is missing or damaged."""
+    place = f"{path}: not a run's split"
+    ids = conform(read_json_object(path, place).get("items"), dict[str, list[str]], place)
+    if missing := [part for part in SPLITS if part not in ids]:
+        raise UserError(f"{place}: no {missing[0]}")
+    return {part: ids[part] for part in SPLITS}
 
 
 def write_split(path: Path, ids: Mapping[str, Sequence[str]]) -> None:
@@ -53,7 +59,7 @@ def withdrawn_on_error(run: Path) -> Iterator[None]:
     is_new = not path.exists()
     try:
         yield
-    except ValueError:
+    except UserError:
         if is_new and distributed.join().rank == 0:
             path.unlink(missing_ok=True)
         raise
@@ -170,7 +176,7 @@ def trained_parts(run: Path, corpus: Corpus) -> dict[str, str]:
         return next(all_trained_parts(run, corpus), {})
     if not ((run / SPLIT).is_file() and (run / "config.yaml").is_file()):
         return {}
-    data = yaml.safe_load((run / "config.yaml").read_text("utf-8")).get("data")
+    data = read_yaml(run / "config.yaml").get("data")
     if data is None:
         return {}
     data = Path(data).expanduser()
@@ -208,7 +214,7 @@ def pretrained_of(run: Path) -> Path | None:
     none any more."""
     if not (run / "config.yaml").is_file():
         return None
-    settings = yaml.safe_load((run / "config.yaml").read_text("utf-8"))
+    settings = read_yaml(run / "config.yaml")
     if settings.get("pretrained") is None:
         return None
     start = Path(settings["pretrained"]).expanduser()
@@ -227,10 +233,11 @@ def all_trained_parts(run: Path, corpus: Corpus) -> Iterator[dict[str, str]]:
             yield from all_trained_parts(start, corpus)
         return
     with checkpoints.of_this_version(f"{run / DESCRIPTION}: trained_on"):
-        trained_on = read_description(run)["trained_on"]
-        while trained_on is not None:
-            yield _parts_of_ids(trained_on["songs"], corpus)
-            trained_on = (trained_on.get("pretrained") or {}).get("trained_on")
+        description = read_description(run)
+        while description:
+            trained_on = conform(description.get("trained_on"), _TrainedOn, "trained_on")
+            yield _parts_of_ids(trained_on.songs, corpus)
+            description = trained_on.pretrained
 
 
 def item_parts(run: Path | None, corpus: Corpus) -> dict[str, str]:
@@ -242,7 +249,14 @@ def item_parts(run: Path | None, corpus: Corpus) -> dict[str, str]:
     if parts := trained_parts(run, corpus) or declared:
         return parts
     ids = _parts_by_id(read_split(run / SPLIT)) if (run / SPLIT).is_file() else {}
-    return {item.id: ids[item.id] for item in corpus.items if item.id in ids}
+    known = {item.id: ids[item.id] for item in corpus.items if item.id in ids}
+    if known:
+        print(
+            f"{corpus.folder} is not the folder that {run} was trained on: the parts of its split "
+            f"are taken by the names of {len(known)} of {len(corpus.items)} recordings",
+            file=sys.stderr,
+        )
+    return known
 
 
 def part_of(runs: Sequence[Path], corpus: Corpus, part: str, unit: str) -> list:

@@ -5,8 +5,6 @@ from typing import Any
 
 import numpy as np
 
-from audiotrain.utils.errors import UserError
-
 NUMERIC = (bool, int, float, np.bool_, np.number, np.ndarray)
 
 
@@ -43,7 +41,7 @@ def pad_collate(
     [[True, True, False], [True, True, True]]
     """
     if multiple < 1:
-        raise UserError(f"multiple={multiple!r}: expected a whole number of at least 1")
+        raise ValueError(f"multiple={multiple!r}: expected a whole number of at least 1")
 
     def pad(arrays: list[np.ndarray], place: str, key: str) -> Any:
         if arrays[0].ndim == 0 or (keys is not None and key not in keys):
@@ -69,21 +67,21 @@ def _collate(items: list, place: str, combine: Callable, key: str = "") -> Any:
         batch = {}
         for name in first:
             if any(not isinstance(item, Mapping) or name not in item for item in items):
-                raise UserError(f"{place}: not every sample of the batch has key {name!r}")
+                raise ValueError(f"{place}: not every sample of the batch has key {name!r}")
             part = _collate([item[name] for item in items], f"{place}[{name!r}]", combine, name)
             mask = f"{name}_mask"
             if not isinstance(part, _Padded):
                 batch[name] = part
             elif mask in first:
-                raise UserError(f"{place}: the mask of {name!r} needs the key {mask!r}")
+                raise ValueError(f"{place}: the mask of {name!r} needs the key {mask!r}")
             else:
                 batch[name], batch[mask] = part
         if any(len(item) != len(first) for item in items):
-            raise UserError(f"{place}: samples of the batch have different keys")
+            raise ValueError(f"{place}: samples of the batch have different keys")
         return batch
     if isinstance(first, tuple | list):
         if any(not isinstance(item, tuple | list) or len(item) != len(first) for item in items):
-            raise UserError(f"{place}: samples of the batch have different lengths or types")
+            raise ValueError(f"{place}: samples of the batch have different lengths or types")
         parts = [
             _plain(_collate(list(column), f"{place}[{i}]", combine))
             for i, column in enumerate(zip(*items, strict=True))
@@ -92,10 +90,10 @@ def _collate(items: list, place: str, combine: Callable, key: str = "") -> Any:
     if isinstance(first, NUMERIC):
         if others := [item for item in items if not isinstance(item, NUMERIC)]:
             kinds = f"{type(first).__name__} and {type(others[0]).__name__}"
-            raise UserError(f"{place}: {kinds} in one batch, expected one kind")
+            raise ValueError(f"{place}: {kinds} in one batch, expected one kind")
         return combine([_array(item) for item in items], place, key)
     if type(first).__module__.startswith("mlx."):
-        raise UserError(
+        raise ValueError(
             f"{place} is an mlx array: a sample holds NumPy arrays or numbers, because workers"
             " cannot hand lazy MLX arrays over; convert batches in mlx_transforms"
         )
@@ -110,7 +108,7 @@ def _array(value: Any) -> np.ndarray:
 def _stack(arrays: list[np.ndarray], place: str, key: str) -> np.ndarray:
     shapes = sorted({array.shape for array in arrays})
     if len(shapes) > 1:
-        raise UserError(
+        raise ValueError(
             f"{place}: shapes {shapes[0]} and {shapes[-1]} in one batch; expected one shape,"
             " or collate_fn=pad_collate for samples of different lengths"
         )
@@ -123,12 +121,12 @@ def _pad(
     """Padded (items, length, ...) and its mask (items, length)."""
     tails = sorted({array.shape[1:] for array in arrays})
     if len(tails) > 1 or len({array.ndim for array in arrays}) > 1:
-        raise UserError(
+        raise ValueError(
             f"{place}: shapes after the first axis are {tails[0]} and {tails[-1]}, expected one"
         )
     longest = max(map(len, arrays))
     if len(allowed) and max(allowed) < longest:
-        raise UserError(
+        raise ValueError(
             f"{place}: a sample has length {longest}, expected at most {max(allowed)},"
             " the largest of lengths"
         )

@@ -50,8 +50,12 @@ class Dataset:
         raise NotImplementedError(f"{type(self).__name__} must define __getitem__")
 
 
-class SampleError(UserError):
+class SampleError(ValueError):
     """A sample could not be loaded; the message names it, `__cause__` is the original error."""
+
+
+class UnreadableSampleError(SampleError, UserError):
+    """A sample could not be loaded because of its file: its `__cause__` is a UserError."""
 
 
 class DataLoader:
@@ -238,7 +242,9 @@ class DataLoader:
         try:
             for consumed, batch in enumerate(results, start + 1):
                 if isinstance(batch, Failure):
-                    raise SampleError(batch.message) from batch.cause
+                    mendable = isinstance(batch.cause, UserError)
+                    kind = UnreadableSampleError if mendable else SampleError
+                    raise kind(batch.message) from batch.cause
                 for transform in self.mlx_transforms:
                     batch = transform(batch)
                 if number == self._passes:  # an older pass doesn't speak for the loader

@@ -305,6 +305,6 @@ def _file(name: str | os.PathLike) -> Path:
     if isinstance(name, str) and not path.suffix and len(path.parts) == 1:
         try:
             return preset_file(name, PRESETS)
-        except ValueError as error:
+        except UserError as error:
             raise UserError(f"config: {error}, or a file or run folder") from None
     return path

@@ -240,7 +240,7 @@ class ProcessGroup(SingleProcess):
         if self.rank == 0:
             try:
                 value = action()
-            except ValueError as caught:
+            except UserError as caught:
                 error, message = caught, str(caught)
         value, message = self.gather([value, message])[0]
         if error is not None:

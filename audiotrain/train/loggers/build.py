@@ -11,6 +11,7 @@ from audiotrain.train.loggers.base import Logger
 from audiotrain.train.loggers.mlflow_logger import MLflowLogger
 from audiotrain.train.loggers.tensorboard_logger import TensorBoardLogger
 from audiotrain.train.loggers.wandb_logger import WandbLogger
+from audiotrain.utils.errors import MissingPackageError
 from audiotrain.utils.files import write_json
 
 MLFLOW_SETTINGS = ("tracking_uri", "log_models", "register_model", "model_name")
@@ -92,7 +93,7 @@ def run_loggers(
     """
     for library in tracking.loggers:
         if importlib.util.find_spec(library) is None:
-            raise ImportError(
+            raise MissingPackageError(
                 f"tracking.loggers: {library} is not installed: pip install {library}"
             )
     experiment, name = tracking.experiment_name, tracking.run_name or run.name

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from audiotrain.config.diff import flat
 from audiotrain.train.loggers.base import Logger, opened
-from audiotrain.utils.errors import UserError
+from audiotrain.utils.errors import MissingPackageError, UserError
 
 
 class MLflowLogger(Logger):
@@ -45,7 +45,7 @@ class MLflowLogger(Logger):
             try:
                 from mlflow.tracking import MlflowClient
             except ImportError:
-                raise ImportError(
+                raise MissingPackageError(
                     "MLflowLogger needs mlflow: pip install 'audiotrain[mlflow]'"
                 ) from None
             self._client = MlflowClient(tracking_uri=self.tracking_uri)

@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 from audiotrain.train.loggers.base import Logger, encode, opened
+from audiotrain.utils.errors import MissingPackageError
 
 
 class TensorBoardLogger(Logger):
@@ -21,7 +22,7 @@ class TensorBoardLogger(Logger):
             try:
                 from tensorboard.summary.writer.event_file_writer import EventFileWriter
             except ImportError:
-                raise ImportError(
+                raise MissingPackageError(
                     "TensorBoardLogger needs tensorboard: pip install 'audiotrain[tensorboard]'"
                 ) from None
             self._writer = EventFileWriter(str(self.folder))

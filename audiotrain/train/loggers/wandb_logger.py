@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from audiotrain.train.loggers.base import Logger, opened
-from audiotrain.utils.errors import UserError
+from audiotrain.utils.errors import MissingPackageError, UserError
 
 
 class WandbLogger(Logger):
@@ -35,7 +35,7 @@ class WandbLogger(Logger):
             try:
                 import wandb
             except ImportError:
-                raise ImportError("WandbLogger needs wandb: pip install wandb") from None
+                raise MissingPackageError("WandbLogger needs wandb: pip install wandb") from None
             try:
                 self._run = wandb.init(
                     project=self.project,

@@ -316,7 +316,8 @@ def test_tars_are_read_where_they_lie(tmp_path):
     told = dict((text.split(":")[0], kind) for kind, text in corpus.problems)
     assert told["train/0000.tar/c"] == "audio without captions"
     assert told["train/0000.tar/d"] == "captions without audio"
-    assert told["train/0000.tar/e"] == "caption files that can't be used"
+    assert told["train/0000.tar/e"] == "audio without captions"
+    assert "caption files that can't be used" in told.values()
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["0000.tar", "train"]
     assert len(found(discover(tmp_path / "train/0000.tar"))) == 2
 
@@ -362,7 +363,7 @@ def test_a_damaged_member_is_an_audio_error(tmp_path):
         audio.read(audio.TarMember(path, "a.wav", 512, 999_999), RATE)
     with pytest.raises(audio.AudioError, match="0.tar/a.wav: the file is empty"):
         audio.info(audio.TarMember(path, "a.wav", 512, 0))
-    with pytest.raises(audio.AudioError, match="not read inside a tar"):
+    with pytest.raises(audio.AudioError, match="0.tar/a.m4a: .* less than half"):
         audio.info(audio.TarMember(path, "a.m4a", 512, 100))
     with pytest.raises(audio.AudioError, match=r"gone.tar/a.wav: can't be read"):
         audio.info(audio.TarMember(tmp_path / "gone.tar", "a.wav", 0, 10))
@@ -379,11 +380,11 @@ def test_captions_that_cannot_be_used_are_told(tmp_path):
     write(tmp_path / "c.json", "[1]")
     write(tmp_path / "z.txt", "whose?")
     write(tmp_path / "readme.md", "x")
-    wav(tmp_path / "x.aiff")
+    write(tmp_path / "x.ra", "x")
     corpus = discover(tmp_path)
     assert found(corpus) == {"a.wav": ("fine",)}
     assert sorted(corpus.problems) == [
-        ("audio in a format not read (.wav, .flac, .ogg, .mp3, .m4a are)", "x.aiff"),
+        ("audio in a format not read", "x.ra"),
         ("audio without captions", "d.wav"),
         ("caption files that can't be used", "b.txt: found no caption"),
         ("caption files that can't be used", "c.json: found '[1]', expected an object"),

@@ -8,7 +8,7 @@ import re
 import numpy as np
 import pytest
 
-from audiotrain.datasets import chords, pairing
+from audiotrain.datasets import chords, pairing, tables
 from audiotrain.datasets.chords.items import chord_of_name
 from audiotrain.datasets.synthesis.midi import midi_seconds
 from audiotrain.features import audio
@@ -130,7 +130,7 @@ def test_what_is_left_over_is_told_by_kind(tmp_path):
         "y.lab=0 1 verse\n1 2 chorus\n",
         "z.wav",
         "z.lab=\n",
-        "w.opus",
+        "w.ra",
     )
     corpus = chords.discover(tmp_path)
     assert pairs(corpus) == {"x.wav": "x.lab"}
@@ -141,7 +141,7 @@ def test_what_is_left_over_is_told_by_kind(tmp_path):
         ("audio without labels", "alone.wav"),
         ("audio without labels", "y.wav"),
         ("audio without labels", "z.wav"),
-        ("audio in a format not read (.wav, .flac, .ogg, .mp3, .m4a are)", "w.opus"),
+        ("audio in a format not read", "w.ra"),
         ("MIDI without labels", "alone2.mid"),
         ("labels without audio", "other.lab"),
         ("label files that can't be used", "y.lab"),
@@ -314,7 +314,7 @@ def test_lines_of_a_table_that_cannot_be_used_are_told(tmp_path):
         "5": "lines of a table not used",
         "6": "lines of a table not used",
         "7": "lines of a table not used",
-        "9": "label files that can't be used",
+        "9": "labels without a file",
         "10": "unknown splits, taken as none",
     }
     assert "listed twice" in kinds(corpus)
@@ -503,7 +503,12 @@ def test_odd_files_in_the_folder_do_no_harm(tmp_path):
     (tmp_path / "gone.wav").symlink_to(tmp_path / "nowhere.wav")
     corpus = chords.discover(tmp_path)
     assert [item.id for item in corpus.items] == ["x.wav"]
-    assert sorted(kinds(corpus)) == ["audio without labels", "label files that can't be used"]
+    assert sorted(kinds(corpus)) == [
+        "audio without labels",
+        "label files that can't be used",
+        "labels without audio",
+        tables.SHORT_LINES,
+    ]
 
 
 # ---- report

@@ -14,8 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from audiotrain.datasets.chords import billboard, readers, writers
+from audiotrain.datasets.chords.items import Item, segments
 from audiotrain.music.beats import Beats
 from audiotrain.music.chord_classes import CHORD_TYPES, HEAD_SIZES, decode, encode
+from audiotrain.music.chord_names import chord_name, plain
 from audiotrain.music.keys import key_name
 from audiotrain.music.segments import Segment
 
@@ -53,7 +55,7 @@ def about(segments, expected):
         ("x.csv", "start,end,label\n0,1.5,N\n1.5,2.25,C:maj/3\n2.25,4,F#:hdim7\n"),
         ("x.csv", "Chord;Start;Duration\nN;0;1.5\nC:maj/3;1.5;.75\nF#:hdim7;2.25;1.75\n"),
         ("x.csv", '# made by hand\n"0","1.5","N"\n1.5,2.25,C:maj/3\n\n2.25,4,F#:hdim7\n'),
-        ("x.csv", '0.0,"N"\n1.5,"C:maj/3"\n2.25,"F#:hdim7"\n4.0,"N"\n'),
+        ("x.csv", '0.0,1.5,"N"\n1.5,2.25,"C:maj/3"\n2.25,4.0,"F#:hdim7"\n'),
         ("x.tsv", "time\tend\tvalue\n0\t1.5\tN\n1.5\t2.25\tC:maj/3\n2.25\t4\tF#:hdim7\n"),
         (
             "x.json",
@@ -89,11 +91,12 @@ def test_problems_name_file_and_line(tmp_path):
     assert all(any(a in p and b in p for p in annotation.problems) for a, b in told)
 
 
-def test_last_chord_without_end_is_told(tmp_path):
+def test_the_last_instant_lasts_to_the_end_of_the_audio(tmp_path):
     path = save(tmp_path / "x.csv", "0.0,C:maj\n1.5,G:maj\n")
     annotation = readers.read(path)
-    assert about(annotation.segments, [(0, 1.5, "C:maj")])
-    assert "x.csv:2: the last chord 'G:maj' has no end" in annotation.problems[0]
+    assert about(annotation.segments, [(0, 1.5, "C:maj"), (1.5, math.inf, "G:maj")])
+    assert annotation.problems == []
+    assert segments(Item("x", path, path, "x"), 4.0)[-1] == Segment(1.5, 4.0, "G:maj")
 
 
 @pytest.mark.parametrize(
@@ -125,7 +128,7 @@ def test_any_bytes_give_ordered_segments_or_one_line(tmp_path_factory, data, suf
     segments = []
     with contextlib.suppress(ValueError):
         segments = readers.read(path).segments
-    assert all(0 <= s.start < s.end < math.inf for s in segments)
+    assert all(0 <= s.start < s.end for s in segments)
     assert all(a.end <= b.start for a, b in zip(segments, segments[1:], strict=False))
 
 
@@ -174,8 +177,11 @@ def test_guitarset_has_instructed_and_performed_chords(shared_data):
     instructed, performed = readers.read(path), readers.read(path, 1)
     assert [s.label[:2] for s in instructed.segments] == ["D#", "G#", "D#", "A#", "G#", "D#"]
     assert performed.segments[2].label == "D#:maj7"
+    assert performed.problems == []
+    (told,) = instructed.problems  # which one is read
+    assert "found 2 chord annotations (" in told
+    assert "used the first; selector names another" in told
     for annotation in (instructed, performed):
-        assert annotation.problems == []
         assert annotation.segments[-1].end == pytest.approx(22.3244, abs=1e-4)
 
 
@@ -469,7 +475,34 @@ def test_midi_sounds_the_chords_over_their_bass(tmp_path):
         assert sounding[0] % 12 == (root + bass) % 12
         triad = {(root + note) % 12 for note in np.flatnonzero(bitmap)}
         assert triad <= {pitch % 12 for pitch in sounding}
-    assert [lyric.text for lyric in song.lyrics] == labels
+    names = [plain(chord_name(encode(label))) for label in labels]
+    assert [lyric.text for lyric in song.lyrics] == names
+
+
+@pytest.mark.parametrize(
+    ("spelling", "labels", "names"),
+    [
+        ("key", ["Eb:min", "B:maj", "Gb:maj/3", "N"], ["Ebm", "B", "Gb/Bb", "N.C."]),
+        ("sharps", ["D#:min", "B:maj", "F#:maj/3", "N"], ["D#m", "B", "F#/A#", "N.C."]),
+    ],
+)
+def test_all_formats_spell_alike(tmp_path, spelling, labels, names):
+    """In E flat minor: B and not C flat, which programs that read ChordPro may not know."""
+    pretty_midi = pytest.importorskip("pretty_midi")
+    found = [
+        Segment(float(number), number + 1.0, label)
+        for number, label in enumerate(["D#:min", "B:maj", "F#:maj/3", "N"])
+    ]
+    for suffix in (".lab", ".csv", ".json", ".jams"):
+        path = tmp_path / f"x{suffix}"
+        readers.write(path, found, key=(3, "minor"), spelling=spelling)
+        assert [segment.label for segment in readers.read(path).segments] == labels
+    readers.write(tmp_path / "x.mid", found, key=(3, "minor"), spelling=spelling)
+    song = pretty_midi.PrettyMIDI(str(tmp_path / "x.mid"))
+    assert [lyric.text for lyric in song.lyrics] == names
+    readers.write(tmp_path / "x.chordpro", found, key=(3, "minor"), spelling=spelling)
+    grid = (tmp_path / "x.chordpro").read_text().split("{start_of_grid")[1]
+    assert [name for name in names if f" {name} " in grid] == names
 
 
 @pytest.mark.parametrize(

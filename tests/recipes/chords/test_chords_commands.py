@@ -341,7 +341,7 @@ def test_bad_recordings_are_left_out_with_a_count(quick, place, tmp_path, capsys
     (folder / "zero.wav").write_bytes(b"")
     (folder / "bytes.mp3").write_bytes(bytes(range(256)) * 40)
     whole = (folder / "song0.wav").read_bytes()
-    (folder / "cut.wav").write_bytes(whole[: len(whole) // 2])
+    (folder / "cut.wav").write_bytes(whole[: len(whole) // 3])
     broken = tone.copy()
     broken[1000] = np.nan
     audio.write(folder / "nan.wav", broken, 22050)
@@ -360,9 +360,9 @@ def test_bad_recordings_are_left_out_with_a_count(quick, place, tmp_path, capsys
     listed = printed.out.split("  problems")[1].splitlines()
     for line in (
         "3 audio that can't be read",  # by their headers
-        "cut.wav: cut short: ",
+        "cut.wav: damaged or cut short: ",
         "zero.wav: the file is empty (0 bytes)",
-        "bytes.mp3: not readable as audio: no audio in it",
+        "bytes.mp3: not readable as audio: ",
         "1 audio without labels",
         "nolabels.wav",
         "1 labels without audio",
@@ -758,7 +758,7 @@ def test_predict_writes_pages_with_an_index(run, data, tmp_path, capsys):
         }  # fmt: skip
         assert len(content["sound"]["base64"]) * 3 / 4 == pytest.approx(12000 * 5, rel=0.1)
         lab = read_lab((source / urllib.parse.unquote(link)).with_suffix(".lab")).segments
-        assert [row[2] for row in content["segments"]] == [segment.label for segment in lab]
+        assert [encode(row[2]) for row in content["segments"]] == [encode(s.label) for s in lab]
     assert capsys.readouterr().out.endswith(f"all songs: {source / 'index.html'}\n")
     (source / "last.lab").unlink()
     assert command("predict", source / "last.wav", *words[2:]) == 2

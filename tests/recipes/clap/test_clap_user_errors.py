@@ -132,7 +132,7 @@ def break_some(folder):
     tone = (0.1 * np.sin(np.arange(16000) / 10)).astype(np.float32)
     whole = (folder / "00.wav").read_bytes()
     (folder / "zero.wav").write_bytes(b"")
-    (folder / "cut.wav").write_bytes(whole[: len(whole) // 2])
+    (folder / "cut.wav").write_bytes(whole[: len(whole) // 3])
     (folder / "bytes.mp3").write_bytes(bytes(range(256)) * 40)
     audio.write(folder / "nan.wav", np.full(9000, np.nan, np.float32), 8000)
     long = np.tile(tone, 4)

@@ -155,13 +155,13 @@ def test_an_error_that_may_pass_is_not_kept(embed, embedder, embedded, folder, m
 
     def failing(clips, what):
         for number, result in spans(clips, what):
-            error = AudioError(f"{clips[number].audio}: not readable as audio: System error")
+            error = AudioError(f"{clips[number].audio}: can't be read: Input/output error")
             yield number, error if isinstance(result, AudioError) else result
 
     with monkeypatch.context() as patch:
         patch.setattr(embedder, "spans", failing)
         assert len(embed(folder)) == 3
-    assert embed.problems == [f"{folder}/x.wav: not readable as audio: System error"]
+    assert embed.problems == [f"{folder}/x.wav: can't be read: Input/output error"]
     embedded.clear()
     embed(folder)
     assert embedded == ["x.wav"]

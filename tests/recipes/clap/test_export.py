@@ -15,6 +15,7 @@ from audiotrain.recipes.clap.embedder import Embedder
 from audiotrain.recipes.clap.pretrained import withdraw
 from audiotrain.train import checkpoint
 from audiotrain.utils.arrays import arrays_of
+from audiotrain.utils.errors import UserError
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +108,7 @@ def test_resuming_withdraws_the_model(quick, run, tmp_path, monkeypatch):
     shutil.copytree(run, tmp_path / "run")
 
     def stopped(*_):
-        raise ValueError("stopped")
+        raise UserError("stopped")
 
     monkeypatch.setattr(recipe, "write_best", stopped)
     assert command("--output", tmp_path / "run", "--resume") == 2

@@ -7,15 +7,19 @@ import typing
 from dataclasses import is_dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 
 import audiotrain.__main__
 from audiotrain import config
+from audiotrain.features import audio
 from audiotrain.recipes.chords import commands as chords
 from audiotrain.recipes.chords.settings import PredictSettings
 from audiotrain.recipes.clap import commands as clap
 from audiotrain.recipes.classify import commands as classify
 from audiotrain.recipes.classify.settings import PredictSettings as ClassifyPredictSettings
+from audiotrain.recipes.common import cli
 
 RECIPES = {"chords": chords, "clap": clap, "classify": classify}
 
@@ -135,3 +139,21 @@ def test_all_settings_that_a_resumed_run_may_not_change_come_at_once(tmp_path, c
         f"--resume: model.width is 48, expected 36 as in the run in {tmp_path}; only cache, "
         "workers, loggers, steps, epochs, max_minutes, validations, patience may change",
     ]
+
+
+def test_missing_audio_is_one_line_or_refused(tmp_path, capsys):
+    path = tmp_path / "x.mp3"
+    soundfile.write(path, np.random.default_rng(0).uniform(-0.5, 0.5, 8 * 22050), 22050)
+    path.write_bytes(path.read_bytes()[:-4000])
+    with cli.missing_audio_reported(strict=False):
+        for _ in range(2):
+            assert len(audio.read(path, 22050)) > 7 * 22050
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"warning: {path}: ")
+    assert line.endswith(" s at the end can't be decoded, left out")
+    with (
+        cli.missing_audio_reported(strict=True),
+        pytest.raises(audio.AudioError, match="at the end can't be decoded$"),
+    ):
+        audio.read(path, 22050)
+    assert capsys.readouterr().err == ""

@@ -28,6 +28,7 @@ from audiotrain.recipes.chords.songs import (
 from audiotrain.recipes.common.preparation import prepare
 from audiotrain.train.distributed.ranks import SingleProcess
 from audiotrain.utils.cores import available_cores
+from audiotrain.utils.errors import UserError
 
 RATE = 22050
 
@@ -99,7 +100,7 @@ def write_and(number: int, folder, item: int) -> str | None:
 
 def fails(item: int) -> str | None:
     if item == 5:
-        raise ValueError("no room")
+        raise UserError("no room")
     return None
 
 
