@@ -57,6 +57,7 @@ def souped(runs: Sequence[Path], folder: Path) -> Recognizer | None:
     recognizer, first = Recognizer.from_checkpoint(folder / "soup"), Recognizer.from_checkpoint
     recognizer.type_offsets = first(runs[0]).type_offsets
     recognizer.switching_cost = first(runs[0]).switching_cost
+    recognizer.min_confidence = first(runs[0]).min_confidence
     return recognizer
 
 

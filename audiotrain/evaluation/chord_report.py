@@ -30,8 +30,8 @@ class ChordReport:
     `evaluated` describes the data and the checkpoints, where it is not a run's own test.
     """
 
-    def __init__(self, switching_cost: float):
-        self.switching_cost = switching_cost
+    def __init__(self, switching_cost: float, min_confidence: float = 0.0):
+        self.switching_cost, self.min_confidence = switching_cost, min_confidence
         self.evaluated: dict[str, Any] = {}
         self.songs: list[dict] = []
         self.timelines: list[dict] = []
@@ -93,6 +93,7 @@ class ChordReport:
             "songs": len(self.songs),
             "seconds": sum(row["seconds"] for row in self.songs),
             "switching_cost": self.switching_cost,
+            "min_confidence": self.min_confidence,
         }
         for name, rows in self.scores.items():
             result[name] = chords.aggregate_scores(rows)

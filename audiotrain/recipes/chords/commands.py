@@ -38,13 +38,14 @@ from audiotrain.recipes.chords.cv import cross_validate
 from audiotrain.recipes.chords.ensemble import Join, ensemble, from_spec, load
 from audiotrain.recipes.chords.export import export
 from audiotrain.recipes.chords.pages import SOUND_SUFFIX, PageWriter, index_of
-from audiotrain.recipes.chords.predictor import Analysis, Prediction, analyse
+from audiotrain.recipes.chords.predictor import Analysis, FrameRecognizer, Prediction, analyse
 from audiotrain.recipes.chords.recipe import ChordRecipe, with_pretrained
 from audiotrain.recipes.chords.settings import (
     CvSettings,
     EnsembleSettings,
     EvaluateSettings,
     ExportSettings,
+    ModelSettings,
     PredictSettings,
     TrainSettings,
 )
@@ -83,7 +84,7 @@ def evaluate(settings: EvaluateSettings) -> dict:
         name = checkpoints.SHIPPED if home == checkpoints.PRETRAINED / "chords" else home.name
         home, suffix = checkpoints.RUNS, suffix or f"-of-{name}"
     with run.scores_folder(settings, home, suffix) as output:
-        recognizer = from_spec(spec, "transpose" in settings.tta)
+        recognizer = as_set(settings, from_spec(spec, "transpose" in settings.tta))
         log = ProblemLog(output, brief=True)
         corpus = discover(settings.data, settings, log)
         if settings.split is not None:
@@ -102,6 +103,8 @@ def evaluate(settings: EvaluateSettings) -> dict:
         }
         if not tuned:
             scores.evaluated["tuning"] = False
+        if settings.min_confidence is not None:
+            scores.evaluated["min_confidence"] = settings.min_confidence
         scores.write(output, scoring.recordings_of(corpus.items))
         print(f"\n{scores.table()}\n\n{output}")
         return scores.as_dict()
@@ -113,7 +116,7 @@ def predict(settings: PredictSettings) -> list[Path]:
     UserError, at the end, where a result could not be written.
     """
     models = checkpoints.report_model(settings.checkpoint, "chords")
-    recognizer = load(models, settings.join, "transpose" in settings.tta)
+    recognizer = as_set(settings, load(models, settings.join, "transpose" in settings.tta))
     targets = results(settings)
     pages = PageWriter(index_of(pages_of(targets), settings.output), settings.sound_megabytes)
     unreadable: list[str] = []
@@ -210,6 +213,13 @@ class _Results:
             print(f"{about} -> {', '.join(map(str, there)) or 'nothing written'}")
             if rows:
                 print(rows, flush=True)
+
+
+def as_set(settings: ModelSettings, recognizer: FrameRecognizer) -> FrameRecognizer:
+    """The recognizer with the `min_confidence` of the settings where they have one."""
+    if settings.min_confidence is not None:
+        recognizer.min_confidence = settings.min_confidence
+    return recognizer
 
 
 def write_result(

@@ -20,7 +20,7 @@ from audiotrain.recipes.chords.decoding import by_type, heads_of, log_softmax, s
 from audiotrain.recipes.chords.predictor import FrameRecognizer, Recognizer
 from audiotrain.recipes.chords.settings import EnsembleSettings, TrainSettings
 from audiotrain.recipes.chords.songs import Song, SongLibrary, discover, load_songs
-from audiotrain.recipes.common.checkpoints import best_checkpoint, locate, resolve
+from audiotrain.recipes.common.checkpoints import ENSEMBLE, best_checkpoint, locate, resolve
 from audiotrain.recipes.common.ensemble import EnsembleSpec, are_cross_validations, refuse_used
 from audiotrain.recipes.common.split import SPLIT, read_split
 from audiotrain.train import checkpoint, crossval, ensembling, weight_averaging
@@ -60,8 +60,9 @@ def transposed(posteriors: np.ndarray, semitones: int) -> np.ndarray:
 class Ensemble(FrameRecognizer):
     """Members' log-probabilities joined window by window, each on all transpositions `shifts`.
 
-    Weights None are equal. The cost of a switch is the members' weighted mean until it is chosen
-    anew. ValueError, one line, for members of other features or another window than the first's.
+    Weights None are equal. The cost of a switch is the members' weighted mean, `min_confidence` is
+    their smallest, until both are chosen anew. ValueError, one line, for members of other features
+    or another window than the first's.
     """
 
     def __init__(
@@ -88,6 +89,7 @@ class Ensemble(FrameRecognizer):
         self.takes_margin = any(self.shifts)
         costs = [member.switching_cost for member in members]
         self.switching_cost = float(np.dot(self.weights, costs))
+        self.min_confidence = min(member.min_confidence for member in members)
 
     def log_probs(self, windows: np.ndarray) -> np.ndarray:
         predictions, weights = [], []
@@ -126,7 +128,9 @@ def from_spec(spec: EnsembleSpec, transpose: bool = False) -> FrameRecognizer:
         how, shifts = cast(Join, spec.join), SHIFTS if transpose else (0,)
         model = Ensemble(members, spec.run_weights, how, shifts, spec.runs)
     if "switching_cost" in spec.extra:
-        model.switching_cost = float(spec.extra["switching_cost"])
+        options = predictor.decoding_options(spec.extra, ENSEMBLE)
+        model.switching_cost = options["switching_cost"]
+        model.min_confidence = options["min_confidence"]
     return model
 
 
@@ -152,7 +156,7 @@ def ensemble(settings: EnsembleSettings) -> Path:
     model = from_spec(spec)
     if songs:
         scoring.choose_decoding(model, songs)
-    replace(spec, extra={"switching_cost": model.switching_cost}).write(output)
+    replace(spec, extra=predictor.decoding_of(model)).write(output)
     print(f"{output}: {count(len(spec.runs), 'run')}, cost of a switch {model.switching_cost:g}")
     return output
 
@@ -175,6 +179,7 @@ def soup(settings: EnsembleSettings, spec: EnsembleSpec) -> Path:
         print(f"it decodes as {runs[0]} does, not by songs of its own: {error}")
         recognizer.switching_cost = members[0].switching_cost
         recognizer.type_offsets = members[0].type_offsets
+        recognizer.min_confidence = members[0].min_confidence
     else:
         scoring.choose_decoding(recognizer, songs)
     predictor.write_decoding(recognizer, settings.output / "checkpoints" / "decoding.json")

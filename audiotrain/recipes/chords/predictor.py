@@ -23,6 +23,7 @@ from audiotrain.music.beats import NO_BEATS, Beats
 from audiotrain.music.chord_classes import (
     CHORD_TYPES,
     HEAD_SIZES,
+    NO_CHORD,
     PITCH_NAMES,
     BassRule,
     decode,
@@ -54,7 +55,10 @@ LONGEST_WITH_BEATS = 10800.0
 class Prediction:
     """Chords of one recording: segments, a confidence in 0..1 for each, its seconds, the tuning
     that was assumed, in semitones above A = 440 Hz, its beats, and its key (the tonic's pitch class
-    and the mode; None without chords)."""
+    and the mode; None without chords).
+
+    A confidence is the probability of the label; of N in place of a chord that was too unsure, the
+    probability that this chord is wrong."""
 
     segments: list[Segment]
     confidences: list[float]
@@ -103,6 +107,7 @@ class FrameRecognizer:
     window: int  # frames
     switching_cost: float = 2.0
     type_offsets: np.ndarray | None = None  # (32,), added to the log-probabilities of chord types
+    min_confidence: float = 0.0  # passages below it are N by Viterbi, see `decoding.is_rejected`
     takes_margin = False  # whether `log_probs` takes the margin bins, too
 
     def log_probs(self, windows: np.ndarray) -> np.ndarray:
@@ -193,6 +198,7 @@ class FrameRecognizer:
     ) -> Prediction:
         """As `predict`, without beats and key: reads the analysis's blocks once. ValueError for a
         negative `switching_cost`."""
+        frame_seconds = self.settings.frame_seconds
         numbers: dict[str, int] = {}  # label -> its number
         # Of all frames, in memory that grows in place.
         labels, confidences = array("h"), array("f")
@@ -203,14 +209,29 @@ class FrameRecognizer:
             labels.extend(numbers.setdefault(name, len(numbers)) for name in names)
             found = decoding.confidences(posteriors, classes)
             confidences.frombytes(found.astype(np.float32).tobytes())
+        none = numbers.setdefault(decode(NO_CHORD), len(numbers))
+        decoded, sure = np.frombuffer(labels, np.int16), np.frombuffer(confidences, np.float32)
+        is_chord, least = decoded != none, self.min_confidence if viterbi else 0.0
+        rejected = decoding.is_rejected(sure, is_chord, least, frame_seconds)
         return to_prediction(
             list(numbers),
-            np.frombuffer(labels, np.int16),
-            np.frombuffer(confidences, np.float32),
-            self.settings.frame_seconds,
+            np.where(rejected, none, decoded),
+            np.where(rejected & is_chord, 1 - sure, sure),
+            frame_seconds,
             analysis.seconds,
             self._snapping(analysis.onsets.strengths()),
         )
+
+    def decode(self, posteriors: np.ndarray) -> np.ndarray:
+        """Classes (frames, 3) of a whole song's log-probabilities (frames, 385) by Viterbi, N where
+        they are too unsure."""
+        classes = decoding.decode(posteriors, self.switching_cost)
+        sure, is_chord = decoding.confidences(posteriors, classes), classes[:, 0] > 0
+        rejected = decoding.is_rejected(
+            sure, is_chord, self.min_confidence, self.settings.frame_seconds
+        )
+        classes[rejected] = NO_CHORD
+        return classes
 
     def _reported(
         self, pieces: Iterable[np.ndarray], on_progress: Callable[[float], None] | None
@@ -314,6 +335,7 @@ class Recognizer(FrameRecognizer):
     def _decode_by(self, options: Mapping[str, Any]) -> None:
         self.switching_cost = options["switching_cost"]
         self.type_offsets = options.get("type_offsets")
+        self.min_confidence = options["min_confidence"]
 
     def log_probs(self, windows: np.ndarray) -> np.ndarray:
         logits = self.model(mx.array(windows, dtype=mx.float32))
@@ -386,9 +408,12 @@ def vocabulary() -> dict[str, list[str]]:
 
 
 def decoding_of(recognizer: FrameRecognizer) -> dict[str, Any]:
-    """How a recognizer decodes, as plain data: the cost of a switch, and offsets of the
-    log-probabilities of chord types where it has them."""
-    content: dict[str, Any] = {"switching_cost": recognizer.switching_cost}
+    """How a recognizer decodes, as plain data: the cost of a switch, the confidence below which
+    there is N, and offsets of the log-probabilities of chord types where it has them."""
+    content: dict[str, Any] = {
+        "switching_cost": recognizer.switching_cost,
+        "min_confidence": recognizer.min_confidence,
+    }
     if recognizer.type_offsets is not None:
         content["type_offsets"] = [round(float(offset), 6) for offset in recognizer.type_offsets]
     return content
@@ -401,6 +426,7 @@ _A_TYPE = Field(min_length=HEAD_SIZES[0], max_length=HEAD_SIZES[0])
 @dataclass(frozen=True)
 class _Decoding:
     switching_cost: Annotated[float, Field(ge=0, le=LARGEST_COST)]
+    min_confidence: Annotated[float, Field(ge=0, le=1)] = 0.0  # files of before have none
     type_offsets: Annotated[list[_Offset], _A_TYPE] | None = None
 
 
@@ -408,7 +434,10 @@ def decoding_options(content: Any, place: str = "decoding") -> dict[str, Any]:
     """Return what `decoding_of` wrote as options of a Recognizer. UserError, which begins with
     `place`, for anything else."""
     decoding = conform(content, _Decoding, place)
-    options: dict[str, Any] = {"switching_cost": decoding.switching_cost}
+    options: dict[str, Any] = {
+        "switching_cost": decoding.switching_cost,
+        "min_confidence": decoding.min_confidence,
+    }
     if decoding.type_offsets is not None:
         options["type_offsets"] = np.array(decoding.type_offsets, np.float32)
     return options

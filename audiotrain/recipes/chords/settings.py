@@ -38,6 +38,9 @@ class ModelSettings(common.CheckpointSettings):
     """test-time augmentation: average over transpositions; tuning: the same as --tuning"""
     tuning: bool = True
     """estimate how far a recording is from A = 440 Hz, and analyse it in that tuning"""
+    min_confidence: Share | None = None
+    """confidence below which passages are N, as in speech, applause and drums alone; 0: none are;
+    default: as was chosen for the model"""
 
     @property
     def estimates_tuning(self) -> bool:

@@ -1,5 +1,6 @@
 """Classifiers of clips: `python -m audiotrain.recipes.classify`.
 
+baseline.py       What a linear model of statistics reaches; whether few clips are given
 commands.py       Train and use a classifier of audio clips, of one class each or multilabel
 cv.py             Cross-validation of a clip classifier
 dataset.py        Labelled clips as training samples

@@ -20,7 +20,9 @@ from audiotrain.train.distributed.ranks import SingleProcess
 from audiotrain.utils.errors import UserError
 from audiotrain.utils.text import nearest
 
-STATISTICS = "statistics"  # --input.embeddings: of the mels, no network needed
+# Words for --input.embeddings: statistics of the mels, which need no network; what `baseline.decide`
+# decides once the clips are read, by their number.
+STATISTICS, AUTO = "statistics", "auto"
 
 
 @validated(kw_only=True)
@@ -35,9 +37,10 @@ class InputSettings:
     """dB below which a spectrogram is clipped"""
     longest: Positive = 60.0
     """seconds of a clip that are used, from its beginning"""
-    embeddings: str | None = None
-    """a CLAP (run folder, model folder or hub id) whose embeddings are the input instead, or
-    "statistics" of the log-mel spectrogram"""
+    embeddings: str | None = AUTO
+    """what the model gets: none, the log-mel spectrogram; "statistics" of it; embeddings of a CLAP
+    (run folder, model folder or hub id); auto: statistics where there are few training clips, else
+    none"""
 
 
 class ExtractedClip(NamedTuple):
@@ -66,7 +69,7 @@ class ClipFeatures:
         computed on all cores, and shared out over the `ranks`."""
         ranks = ranks or SingleProcess()
         results: Sequence[np.ndarray | str]
-        if self.settings.embeddings in (None, STATISTICS):
+        if self.settings.embeddings in (None, STATISTICS, AUTO):
             problems = prepare(
                 self._problem,
                 clips,
@@ -112,9 +115,8 @@ class ClipFeatures:
     def _read(self, clip: Clip) -> np.ndarray:
         """The spectrogram of a clip, or its statistics."""
         mel = self.mel(clip)
-        if self.settings.embeddings is None:
-            return mel
-        return statistics(np.maximum(np.asarray(mel, np.float32), self.settings.floor))
+        is_mel = self.settings.embeddings in (None, AUTO)
+        return mel if is_mel else statistics_of(mel, self.settings.floor)
 
     def _embed(
         self, clips: Sequence[Clip], name: str, ranks: SingleProcess
@@ -136,10 +138,15 @@ class ClipFeatures:
 def load_embedder(name: str, workers: int | None) -> Embedder:
     """The CLAP of `input.embeddings`. ValueError, one line, where there is none."""
     setting = "--input.embeddings"
-    suggestion = nearest(name, [STATISTICS])
+    suggestion = nearest(name, [STATISTICS, AUTO])
     if suggestion and "/" not in name and not Path(name).exists():
         raise UserError(f"{setting}: found {name!r}{suggestion}, expected {STATISTICS} or a CLAP")
     return Embedder.from_folder(name, workers=workers, setting=setting)
+
+
+def statistics_of(mel: np.ndarray, floor: float) -> np.ndarray:
+    """Return the `statistics` of a spectrogram (frames, mels) that is clipped at `floor` dB."""
+    return statistics(np.maximum(np.asarray(mel, np.float32), floor))
 
 
 def statistics(mel: np.ndarray) -> np.ndarray:

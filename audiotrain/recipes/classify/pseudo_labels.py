@@ -14,11 +14,13 @@ from typing import Any
 
 import numpy as np
 
+from audiotrain import config
 from audiotrain.datasets import classes
 from audiotrain.datasets.items import Clip, Corpus
 from audiotrain.datasets.paths import recordings
 from audiotrain.recipes.classify.dataset import Task
 from audiotrain.recipes.classify.ensemble import Ensemble
+from audiotrain.recipes.classify.features import InputSettings
 from audiotrain.recipes.classify.recipe import ClassifyRecipe, find, task_of
 from audiotrain.recipes.classify.settings import PseudoSettings, TrainSettings
 from audiotrain.recipes.common import run as runs
@@ -94,6 +96,8 @@ def _round(settings: PseudoSettings, run: Path, table: Path, task: Task, added: 
     """Train one round, or read the metrics of one that is done; its scores."""
     if not (run / "metrics.json").exists():
         changes: dict[str, Any] = {"task": "multi" if task.multilabel else "single"}
+        if first := inputs_of(run.parent / "round-0"):
+            changes["input"] = first  # the same for all rounds
         if added:
             changes |= {"test_fold": None, "folds_of": None, "group": None}  # the table has a split
         round_settings = fold_settings(settings, TrainSettings, run, data=table, **changes)
@@ -102,6 +106,12 @@ def _round(settings: PseudoSettings, run: Path, table: Path, task: Task, added: 
     name = "lwlrap" if task.multilabel else "accuracy"
     scores = {"valid": metrics["valid"][name], "test": metrics[name]}
     return {"run": run.name, "pseudo_labelled": added} | scores
+
+
+def inputs_of(run: Path) -> InputSettings | None:
+    """The input that a run was trained on; None for one that has not begun."""
+    file = run / "config.yaml"
+    return config.load(TrainSettings, ["--config", str(file)]).input if file.is_file() else None
 
 
 def without_labelled(unlabelled: Sequence[Clip], corpus: Corpus[Clip]) -> list[Clip]:

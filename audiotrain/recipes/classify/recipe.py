@@ -12,8 +12,14 @@ from audiotrain.datasets import classes as labelled
 from audiotrain.datasets.items import Clip, Corpus
 from audiotrain.datasets.summary import NO_LOG, ProblemLog
 from audiotrain.evaluation.classification_report import ClassificationReport
+from audiotrain.recipes.classify import baseline
 from audiotrain.recipes.classify.dataset import Task, Windows
-from audiotrain.recipes.classify.features import ClipFeatures, ExtractedClip
+from audiotrain.recipes.classify.features import (
+    AUTO,
+    ClipFeatures,
+    ExtractedClip,
+    statistics_of,
+)
 from audiotrain.recipes.classify.predictor import Classifier, describe
 from audiotrain.recipes.classify.settings import STEPS, STEPS_WITHOUT_DATA, TrainSettings
 from audiotrain.recipes.classify.training import ClassifyTraining, make_model
@@ -37,6 +43,7 @@ class ClassifyRecipe(Recipe[TrainSettings]):
     def __init__(self, settings: TrainSettings, corpus: Corpus[Clip] | None = None):
         super().__init__(settings)
         self.corpus, self.strict = corpus, settings.strict
+        self.baseline: baseline.Baseline | None = None
         self.features = ClipFeatures(settings.input, settings.cache.expanduser())
 
     def discover(self, log: ProblemLog) -> Corpus[Clip]:
@@ -48,6 +55,34 @@ class ClassifyRecipe(Recipe[TrainSettings]):
     def load(self, items: Sequence[tuple[str, Clip]]) -> list[ExtractedClip | str]:
         """The clips with their features, or why they can't be read."""
         return self.features.extract([clip for _, clip in items], distributed.join())
+
+    def read(self, run: Path) -> dict[str, list[ExtractedClip]]:
+        """The clips of each part with the features that are trained on: where these are "auto" the
+        settings get the decision, which the run keeps."""
+        parts, inputs = super().read(run), self.settings.input
+        if inputs.embeddings not in (None, AUTO):
+            return parts
+        ranks, (train, valid) = distributed.join(), (parts["train"], parts["valid"])
+        measured = ranks.broadcast_from_rank0(
+            lambda: baseline.measure(train, valid, self.task, inputs.floor)
+        )
+        self.baseline = None if measured is None else baseline.Baseline(*measured)
+        if inputs.embeddings is None:
+            return parts
+        decided = ranks.broadcast_from_rank0(
+            lambda: baseline.decide(
+                self.settings, run, len(train), self.task.multilabel, self.baseline
+            )
+        )
+        embeddings, why = decided
+        print(f"input: {why}")
+        self.settings = replace(self.settings, input=replace(inputs, embeddings=embeddings))
+        if embeddings is None:
+            return parts
+        return {
+            name: [ExtractedClip(clip, statistics_of(mel, inputs.floor)) for clip, mel in part]
+            for name, part in parts.items()
+        }
 
     def experiment(self, parts: Mapping[str, list[ExtractedClip]], run: Path) -> Experiment:
         """An untrained module with the statistics of the training clips, and its samples."""
@@ -92,10 +127,15 @@ class ClassifyRecipe(Recipe[TrainSettings]):
         classifier = Classifier.from_run(run)
         valid, test = (self._report(classifier, parts[name]) for name in ("valid", "test"))
         test.write(run)
-        write_json(run / "metrics.json", test.as_dict() | {"valid": valid.as_dict()})
+        metrics = test.as_dict() | {"valid": valid.as_dict()}
+        if self.baseline is not None:
+            metrics["baseline"] = self.baseline._asdict()
+        write_json(run / "metrics.json", metrics)
         unseen = count(len(test.ids), "unseen clip")
         print(f"\n{unseen} of {len(test.classes)} classes:")
         print(test.table())
+        if self.baseline is not None:
+            print(baseline.compared(self.settings.input.embeddings, valid.score, self.baseline))
         return test
 
     def _report(self, model: Classifier, part: Sequence[ExtractedClip]) -> ClassificationReport:

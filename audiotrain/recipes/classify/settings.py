@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field
 from audiotrain.config.schema import PositiveInt, PositiveShare, validated
 from audiotrain.models.clap.config import HTSATConfig
 from audiotrain.recipes.classify.dataset import AugmentationSettings
-from audiotrain.recipes.classify.features import InputSettings
+from audiotrain.recipes.classify.features import AUTO, InputSettings
 from audiotrain.recipes.classify.training import HeadSettings, OptimizationSettings
 from audiotrain.recipes.common import settings as common
 from audiotrain.recipes.common.settings import Folds
@@ -85,12 +85,13 @@ class TrainSettings(common.RunSettings):
         if features.fused or tower.enable_fusion:
             fusion = "input.features.truncation=fusion or model.enable_fusion"
             yield f"{fusion}, expected neither: long clips are split into windows"
-        if self.input.embeddings is None and features.frames > tower.frames:
+        has_tower = self.input.embeddings in (None, AUTO)
+        if has_tower and features.frames > tower.frames:
             yield (
                 f"input.features give {features.frames} frames, expected at most the "
                 f"{tower.frames} of model.spec_size={tower.spec_size}"
             )
-        if self.input.embeddings is None and features.mels != tower.num_mel_bins:
+        if has_tower and features.mels != tower.num_mel_bins:
             expected = f"{tower.num_mel_bins} as in model.num_mel_bins"
             yield f"input.features.mels={features.mels}, expected {expected}"
 

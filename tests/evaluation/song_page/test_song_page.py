@@ -55,6 +55,7 @@ def files(tmp_path_factory):
     flat = made("Eb:maj Ab:maj Bb:maj C:min Eb:maj Ab:maj Bb:maj Eb:maj".split(), (3, "major"))
     texts = {"song": song.page(one, found, links), "flat": song.page(flat)}
     texts["noise"] = song.page(replace(one, confidences=[0.1] * len(one.segments)))
+    texts["none"] = song.page(replace(one, segments=[Segment(0, 24, "N")], confidences=[0.9]))
     texts["frame"] = f"<!doctype html><title>x</title>{song.frame(texts['song'])}"
     paths = {name: folder / f"{name}.html" for name in texts}
     for name, path in paths.items():
@@ -182,6 +183,8 @@ def test_it_says_when_little_music_was_found(window, files):
     about = text(window, "#about")
     assert about.endswith("little music was found, so chords, key and beats are guesses")
     assert window.run("document.documentElement.scrollWidth") == 390
+    window.open(files["none"], 390, 844)
+    assert text(window, "#about").endswith("little music was found, so there are no chords")
     window.open(files["song"], 390, 844)
     assert "little music" not in text(window, "#about")
 

@@ -92,6 +92,8 @@ def test_an_ensembles_windows_are_the_mean_of_its_members():
     assert np.allclose(np.exp(found), wanted, atol=1e-6)
     a.switching_cost, b.switching_cost = 1.0, 5.0
     assert Ensemble([a, b], [3, 1]).switching_cost == pytest.approx(2.0)
+    a.min_confidence, b.min_confidence = 0.2, 0.1
+    assert Ensemble([a, b], [3, 1]).min_confidence == 0.1
 
 
 def test_transpositions_hear_the_margin_bins_and_answer_in_the_songs_key():

@@ -64,7 +64,7 @@ def features(recognizer: Recognizer) -> np.ndarray:
 def test_half_the_precision_gives_the_same_probabilities(run):
     trained, passed_on = (Recognizer.from_checkpoint(one) for one in (run, run / "export"))
     trained.type_offsets = passed_on.type_offsets = None
-    for name in ("settings", "window", "switching_cost"):
+    for name in ("settings", "window", "switching_cost", "min_confidence"):
         assert getattr(trained, name) == getattr(passed_on, name)
     probabilities = [np.exp(one.log_probs(features(one))) for one in (trained, passed_on)]
     assert probabilities[0].max() > 0.05

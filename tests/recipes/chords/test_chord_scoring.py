@@ -32,7 +32,7 @@ class Scripted(FrameRecognizer):
 
     def __init__(self, switching_cost=2.0, sure=8.0):
         self.switching_cost, self.sure = switching_cost, sure
-        self.type_offsets = None
+        self.type_offsets, self.min_confidence = None, 0.0
 
     def logits(self, values):
         """By head, for classes (frames, 3)."""
@@ -182,6 +182,17 @@ def test_the_cost_is_chosen_by_its_score():
     ]
     choose_decoding(scripted, [song(quick, quick)])
     assert scripted.switching_cost == 0.0
+
+
+@pytest.mark.parametrize(("sure", "expected"), [(8.0, 0.2), (2.0, 0.0)])
+def test_the_least_confidence_is_chosen_where_right_chords_have_more(sure, expected):
+    truth = [Segment(0.0, 16.0, "C:maj")]
+    scripted = Scripted(sure=sure)
+    choose_decoding(scripted, [song(truth, truth)])
+    assert scripted.min_confidence == expected
+    result = score(scripted, [song(truth, truth)], "scoring").as_dict()
+    assert result["min_confidence"] == expected
+    assert result["viterbi"]["corpus"]["majmin"] == 1.0
 
 
 def test_weights_of_the_loss_are_taken_back():

@@ -322,3 +322,55 @@ def test_confidences_are_the_models_probabilities():
     assert (found > 0).all()
     assert (found <= 1).all()
     assert (classes[:, 0] == 0).any()
+
+
+# ---- passages that are too unsure
+
+
+def gained(gains, rejected):
+    """What decoding.unsure_passages maximises."""
+    changes = np.count_nonzero(np.diff(rejected.astype(int), prepend=0))
+    return float(gains[~rejected].sum()) - decoding.REJECTION_COST * changes
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_unsure_passages_are_the_best_of_all(seed):
+    gains = np.random.default_rng(seed).normal(0, 0.3, 11)
+    found = decoding.unsure_passages(gains)
+    all_ways = (np.array(way) for way in itertools.product([False, True], repeat=11))
+    assert gained(gains, found) == pytest.approx(max(gained(gains, way) for way in all_ways))
+
+
+@pytest.mark.parametrize("frame_seconds", [0.05, 0.1])
+@pytest.mark.parametrize(
+    ("passages", "expected"),  # (confidence, seconds), seconds that are N
+    [
+        ([(0.05, 10)], 10),
+        ([(0.6, 60)], 0),
+        ([(0.05, 7), (0.6, 30)], 7),  # a spoken intro
+        ([(0.6, 30), (0.05, 4)], 4),  # applause at the end
+        ([(0.6, 30), (0.05, 4), (0.6, 30)], 0),  # chords that are unclear for a while
+        ([(0.05, 60), (0.6, 5)], 60),  # speech, then a jingle
+        ([(0.17, 30)], 30),  # as unsure all the time
+        ([(0.17, 30), (0.4, 30)], 0),  # as unsure, in a song
+        ([(0.05, 20), (0.17, 5)], 25),  # the rest of a recording that is speech
+        ([(0.05, 1)], 0),  # a short clip
+    ],
+)
+def test_what_is_long_and_unsure_is_rejected(frame_seconds, passages, expected):
+    sure = np.concatenate([np.full(round(s / frame_seconds), one) for one, s in passages])
+    found = decoding.is_rejected(sure, np.ones(len(sure), bool), 0.2, frame_seconds)
+    assert found.sum() * frame_seconds == pytest.approx(expected)
+
+
+def test_a_rejected_passage_keeps_its_pauses():
+    sure, is_chord = np.full(300, 0.05), np.ones(300, bool)
+    sure[100:150], is_chord[100:150] = 0.9, False  # a silence that is N with confidence
+    sure[200:] = 0.5
+    found = decoding.is_rejected(sure, is_chord, 0.2, 0.1)
+    assert np.flatnonzero(found).tolist() == list(range(200))
+
+
+def test_nothing_is_rejected_where_the_rule_is_off():
+    assert not decoding.is_rejected(np.zeros(200), np.ones(200, bool), 0.0, 0.1).any()
+    assert decoding.is_rejected(np.zeros(0), np.zeros(0, bool), 0.2, 0.1).shape == (0,)

@@ -16,15 +16,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from audiotrain.features import audio
+from audiotrain.features.onsets import Onsets
 from audiotrain.models.chords import ChordModelSettings, FrameChordModel
 from audiotrain.music.beats import Beats
 from audiotrain.music.chord_classes import HEAD_SIZES, decode, encode
 from audiotrain.music.segments import Segment
 from audiotrain.recipes.chords import decoding, predictor
-from audiotrain.recipes.chords.predictor import Prediction, Recognizer, describe, write_decoding
+from audiotrain.recipes.chords.predictor import (
+    Analysis,
+    Prediction,
+    Recognizer,
+    describe,
+    write_decoding,
+)
 from audiotrain.recipes.chords.songs import SILENCE, FeatureSettings
 from audiotrain.train import checkpoint
 from audiotrain.utils import arrays
+from audiotrain.utils.errors import UserError
 
 FEATURES = FeatureSettings(hop=4096, bins=48, bins_per_octave=12, margin=0)
 MODEL = ChordModelSettings(width=48, blocks=1, pools=1, hidden=24, kernel=3, patch=2)
@@ -310,6 +318,34 @@ def test_a_switching_cost_makes_longer_chords():
     assert len(calm.predict(samples).segments) < len(calm.predict(samples, False).segments)
 
 
+def predicted_with(model, samples, least):
+    """The prediction of a model with a `min_confidence`."""
+    model.min_confidence = least
+    return model.predict(samples)
+
+
+def test_unsure_chords_are_n_with_the_probability_that_they_are_wrong(no_onsets):
+    model, samples = recognizer(), noise(400_000)
+    plain, none = (predicted_with(model, samples, least) for least in (0.0, 0.99))
+    assert {one.label for one in plain.segments} != {"N"}
+    assert [one.label for one in none.segments] == ["N"]
+    assert none.key is None
+    assert none.confidences[0] > 0.9  # untrained: each chord has hardly any probability
+    assert model.predict(samples, viterbi=False).segments != none.segments
+
+
+@pytest.mark.parametrize("frames", [40, 300])
+def test_what_is_streamed_is_rejected_as_a_whole_song_is(frames, no_onsets):
+    model, values = recognizer(), features(frames)
+    posteriors = model.song_log_probabilities(values)
+    sure = decoding.confidences(posteriors, decoding.decode(posteriors, model.switching_cost))
+    model.min_confidence = float(np.median(sure))
+    seconds = frames * FEATURES.frame_seconds
+    pieces = Analysis([values[:7], values[7:]], Onsets(FEATURES.rate, FEATURES.hop), seconds)
+    expected = model.segments(model.decode(posteriors), np.zeros(0), seconds)
+    assert model.chords(pieces).segments == expected
+
+
 def test_what_cannot_be_read_is_named(ours, tmp_path):
     (tmp_path / "x.wav").write_bytes(b"")
     with pytest.raises(audio.AudioError, match=r"x\.wav: the file is empty"):
@@ -391,6 +427,23 @@ def test_offsets_that_no_probability_has_are_refused(tmp_path, offset):
     content = {"switching_cost": 2.0, "type_offsets": [offset] + [0.0] * (HEAD_SIZES[0] - 1)}
     (tmp_path / "checkpoints" / "decoding.json").write_text(json.dumps(content))
     with pytest.raises(ValueError, match=r"decoding\.json: expected a switching_cost, and 32 type"):
+        Recognizer.from_checkpoint(tmp_path)
+
+
+def test_a_min_confidence_is_saved_and_files_without_it_have_none(tmp_path):
+    ours = save(tmp_path / "checkpoints" / "best")
+    ours.min_confidence = 0.15
+    write_decoding(ours, tmp_path / "checkpoints" / "decoding.json")
+    assert Recognizer.from_checkpoint(tmp_path).min_confidence == 0.15
+    save(tmp_path / "old" / "checkpoints" / "best", cost={"switching_cost": 3.5})
+    assert Recognizer.from_checkpoint(tmp_path / "old").min_confidence == 0.0
+
+
+@pytest.mark.parametrize("least", [-0.1, 1.1, float("nan"), "much", None])
+def test_a_damaged_min_confidence_is_refused(tmp_path, least):
+    content = {"switching_cost": 2.0, "min_confidence": least}
+    save(tmp_path / "checkpoints" / "best", cost=content)
+    with pytest.raises(UserError, match=r"decoding\.json: expected a switching_cost"):
         Recognizer.from_checkpoint(tmp_path)
 
 

@@ -115,6 +115,11 @@ function drawChoices() {
   });
 }
 
+function littleMusic() {
+  const hasChords = segments.some(({ chord }) => chord[0] > 0);
+  return hasChords ? "chords, key and beats are guesses" : "there are no chords";
+}
+
 function drawAbout() {
   const number = keyNumber();
   const parts = [
@@ -124,7 +129,7 @@ function drawAbout() {
     data.counted && data.tempo ? `${Math.round(data.tempo)} bpm` : null,
     data.counted ? `${data.metre} beats a bar` : "no beat found, a bar is two seconds",
     clock(data.seconds),
-    data.littleMusic ? "little music was found, so chords, key and beats are guesses" : null,
+    data.littleMusic ? `little music was found, so ${littleMusic()}` : null,
   ];
   byId("about").textContent = parts.filter(Boolean).join(" · ");
 }
