@@ -148,7 +148,8 @@ class TrainModule(Buffered):
         """Record a scalar under `name`: in a step with that step's metrics, averaged as they are;
         in a hook with the trainer's next row. Without a trainer it does nothing.
 
-        A name that begins with "train_", "val_" or "test_" is logged in that stage only. "loss" may
+        A name that begins with "train_", "val_" or "test_", or with "train/", "val/" or "test/", is
+        logged as it is, in that stage only. "loss" may
         only be the number that the step returns. ValueError for what is not one number, and for the
         names epoch and step."""
         trainer = self.__dict__.get("_attached_trainer")

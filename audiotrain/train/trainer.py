@@ -438,7 +438,8 @@ class Trainer:
             folder = self.ranks.broadcast_from_rank0(lambda: str(self._folder_of_run(ckpt_path)))
             self.arguments = replace(self.arguments, default_root_dir=Path(folder))
         folder = self.arguments.default_root_dir
-        if folder != self._root and ckpt_path is None and self.is_global_zero:
+        shown = self.arguments.enable_progress_bar or self.arguments.enable_model_summary
+        if shown and folder != self._root and ckpt_path is None and self.is_global_zero:
             print(f"{self._root} holds a run already, this one is in {folder}", file=sys.stderr)
         self._place_loggers()
 

@@ -111,7 +111,7 @@ def test_looking_holds_nobody_up(tmp_path):
 def test_a_second_fit_has_a_folder_of_its_own(tmp_path, capsys):
     fit(tmp_path)
     before = files(tmp_path)
-    second = fit(tmp_path)
+    second = fit(tmp_path, enable_model_summary=True)
     assert f"{tmp_path} holds a run already, this one is in {tmp_path}/run-2" in (
         capsys.readouterr().err
     )

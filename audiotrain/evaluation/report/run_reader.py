@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from audiotrain.config.diff import flat
 from audiotrain.config.yaml_files import current_name
 from audiotrain.train import checkpoint
+from audiotrain.train.history import VALIDATION
 from audiotrain.train.run_folder import STATES, STATUS, is_held
 from audiotrain.utils.errors import UserError
 
@@ -222,7 +223,7 @@ def best_and_last(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
     values: dict[str, list[float]] = {}
     for row in rows:
         for name, value in row.items():
-            if name.startswith("val_"):
+            if name.startswith(VALIDATION):
                 values.setdefault(name, []).append(value)
     best = {
         f"best.{name}": (min if is_lower_better(name) else max)(column)
@@ -245,7 +246,7 @@ def _of_training(
 ) -> dict[str, float]:
     """The scores in the metrics.json of create_trainer: without logged numbers of the last batch
     (loss, rates, memory), and the best score under the name of its metric."""
-    logged = {name for row in rows for name in row if not name.startswith(("train_", "val_"))}
+    logged = {name for row in rows for name in row if not name.startswith(("train_", "train/", *VALIDATION))}
     kept = {name: value for name, value in measured.items() if name not in logged}
     if "best_score" in kept:
         kept[f"best.{best_metric}"] = kept.pop("best_score")
