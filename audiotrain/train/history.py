@@ -9,6 +9,7 @@ from pathlib import Path
 from audiotrain.utils.files import write_json
 
 Row = dict[str, float | int]
+VALIDATION = "val_", "val/"  # how the names of a validation's metrics begin
 
 
 class History:

@@ -3,6 +3,7 @@
 Metrics are scalar mx.arrays; accuracies are fractions in 0..1, never percent.
 """
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ import mlx.core as mx
 import mlx.optimizers as optim
 
 from audiotrain.backend.buffers import Buffered, freeze_buffers
-from audiotrain.train.engine.batch_tree import flatten_batch
+from audiotrain.train.engine.batch_tree import first_axes, flatten_batch
 from audiotrain.utils.arrays import arrays_of
 from audiotrain.utils.errors import UserError
 
@@ -85,14 +86,27 @@ class TrainModule(Buffered):
         return self(batch[0] if isinstance(batch, tuple | list) else batch)
 
     def batch_weight(self, batch: Any) -> mx.array | int:
-        """The weight of one batch in averages of losses and gradients over batches.
+        """Return the weight of one batch in averages of losses and gradients over batches.
 
-        The length of the batch's first array, unless a module with masked losses overrides it
-        with the number of items that its mean runs over (an int or a scalar array). ValueError for
-        a batch that holds anything but arrays, numbers and text.
+        The length of the batch's first array, with a warning, once, where the first axes of its
+        arrays differ; 1 where it has none. A module whose mean runs over something else overrides
+        it with that number (an int or a scalar array). ValueError for a batch that holds anything
+        but arrays, numbers and text.
         """
-        arrays, _ = flatten_batch(batch)
-        return next((array.shape[0] for array in arrays if array.ndim), 1)
+        arrays, structure, _ = flatten_batch(batch)
+        counts = [array.shape[0] for array in arrays if array.ndim]
+        if len(set(counts)) > 1 and not self.__dict__.get("_warned_of_weight"):
+            self.__dict__["_warned_of_weight"] = True
+            lengths = first_axes(arrays, structure)
+            first = next(iter(lengths))
+            other = next(path for path, count in lengths.items() if count != lengths[first])
+            warnings.warn(
+                f"the first axes of a batch differ ({first} {lengths[first]}, {other} "
+                f"{lengths[other]}), and it counts as {lengths[first]} items: give "
+                f"{type(self).__name__} a batch_weight(batch) with the number of its items",
+                stacklevel=2,
+            )
+        return next(iter(counts), 1)
 
     def on_train_start(self) -> None:
         """Called once before the first step."""
@@ -134,7 +148,8 @@ class TrainModule(Buffered):
         """Record a scalar under `name`: in a step with that step's metrics, averaged as they are;
         in a hook with the trainer's next row. Without a trainer it does nothing.
 
-        A name that begins with "train_", "val_" or "test_" is logged in that stage only. "loss" may
+        A name that begins with "train_", "val_" or "test_", or with "train/", "val/" or "test/", is
+        logged as it is, in that stage only. "loss" may
         only be the number that the step returns. ValueError for what is not one number, and for the
         names epoch and step."""
         trainer = self.__dict__.get("_attached_trainer")

@@ -1,16 +1,21 @@
-"""Run folders: their contents, and a lock that lets one run at a time write."""
+"""Run folders: their contents, how a run ended, and a lock that lets one run at a time write."""
 
 import contextlib
 import errno
 import fcntl
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from audiotrain.utils.errors import UserError
+from audiotrain.utils.files import write_json
 
 # What a run folder, or a folder of folds or rounds, holds once it began.
 BEGUN = ("checkpoints", "metrics.csv", "metrics.json", "folds.json", "rounds.json")
+STATUS = "status.json"  # how far the run is, and how it ended
+STATES = ("running", "finished", "stopped", "failed")  # stopped: by Ctrl-C or SIGTERM
+SECONDS_FOR_LOCK = 0.2  # that another process may hold it only to look
 
 
 def begun(folder: Path) -> str | None:
@@ -21,6 +26,75 @@ def begun(folder: Path) -> str | None:
 def holds(path: Path) -> bool:
     """Whether there is a file, or a folder with something in it."""
     return any(path.iterdir()) if path.is_dir() else path.exists()
+
+
+def trained_in(folder: Path) -> bool:
+    """Return whether a training left checkpoints or rows of its numbers in `folder`; those of an
+    evaluation alone do not count."""
+    checkpoints = folder / "checkpoints"
+    if checkpoints.is_dir() and any(one.name[0] != "." for one in checkpoints.iterdir()):
+        return True
+    try:
+        with open(folder / "metrics.csv", encoding="utf-8", errors="replace") as file:
+            return "learning_rate" in file.readline().rstrip("\n").split(",")
+    except OSError:
+        return False
+
+
+def folder_of_new_run(root: Path) -> Path:
+    """Return `root` unless a training is in it, else root/run-2, root/run-3 and so on."""
+    folder, number = root, 1
+    while trained_in(folder):
+        number += 1
+        folder = root / f"run-{number}"
+    return folder
+
+
+def runs_in(root: Path) -> list[Path]:
+    """Return the folders that `folder_of_new_run` gave out, `root` first."""
+    return [root, *(path for path in root.glob("run-*") if path.is_dir())]
+
+
+@contextlib.contextmanager
+def status_kept(folder: Path | None, step: Callable[[], int]) -> Iterator[None]:
+    """Write status.json of a run that is inside the block, and how it ended; nothing for None.
+
+    A run whose process was killed stays "running"; `is_held` tells it from one that runs.
+    """
+    if folder is None:
+        yield
+        return
+    write_json(folder / STATUS, {"state": "running", "step": step()})
+    try:
+        yield
+    except BaseException as error:
+        by_signal = isinstance(error, SystemExit) and isinstance(error.code, int)
+        stopped = isinstance(error, KeyboardInterrupt) or (by_signal and error.code > 128)
+        status = {"state": "stopped" if stopped else "failed", "step": step()}
+        if not stopped:
+            lines = str(error).strip().splitlines()
+            status["error"] = ": ".join([type(error).__name__, *lines[:1]])
+        with contextlib.suppress(UserError):  # a disk that is full, perhaps the error itself
+            write_json(folder / STATUS, status)
+        raise
+    write_json(folder / STATUS, {"state": "finished", "step": step()})
+
+
+def is_held(folder: Path) -> bool:
+    """Return whether a process trains in `folder` now."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # a file system without locks
+        return False
+    finally:
+        os.close(handle)
+    return False
 
 
 def refuse_results(folder: Path | None, overwrite: bool) -> None:
@@ -78,16 +152,26 @@ def _locked(folder: Path, setting: str) -> int:
         raise UserError(f"{setting} {folder}: is a file, expected a folder") from None
     except OSError as error:
         raise UserError(f"{setting} {folder}: cannot write ({error.strerror})") from None
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(handle)
-        raise UserError(
-            f"{setting} {folder}: another run is writing here, give each a folder of its own"
-        ) from None
-    except OSError:  # a file system without locks
-        pass
+    until = time.monotonic() + SECONDS_FOR_LOCK
+    while not _lock(handle):
+        if time.monotonic() > until:
+            os.close(handle)
+            raise UserError(
+                f"{setting} {folder}: another run is writing here, give each a folder of its own"
+            )
+        time.sleep(0.02)
     if not os.fstat(handle).st_nlink:  # another run left it empty, and removed it, meanwhile
         os.close(handle)
         return _locked(folder, setting)
     return handle
+
+
+def _lock(handle: int) -> bool:
+    """Whether the folder is held now, or its file system has no locks."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass
+    return True

@@ -3,9 +3,11 @@
 Where the seeds of its API are silent, names and meanings are PyTorch Lightning's.
 """
 
+import contextlib
 import copy
+import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import fields, replace
 from datetime import timedelta
 from pathlib import Path
@@ -36,7 +38,12 @@ from audiotrain.train.history import History
 from audiotrain.train.loggers.base import FileLogger, Logger, file_loggers
 from audiotrain.train.module import OptimizerConfig, TrainModule, optimizer_config
 from audiotrain.train.protocols import CallbackProtocol, LoggerProtocol
-from audiotrain.train.run_folder import only_run_in
+from audiotrain.train.run_folder import (
+    folder_of_new_run,
+    only_run_in,
+    status_kept,
+    trained_in,
+)
 from audiotrain.train.trainer_state import load_weights, resolve, restore, save
 from audiotrain.utils.errors import UserError
 
@@ -69,8 +76,10 @@ class Trainer:
     of every batch; weights and metrics are those of one process with batch_size * world_size. Only
     rank 0 (`is_global_zero`) writes. Dropout differs by rank.
 
-    `default_root_dir` is this run's folder, of one run at a time: metrics.csv, metrics.jsonl,
-    checkpoints/. `config` is plain data about the run, stored in checkpoints and given to loggers.
+    `default_root_dir` is the run's folder: metrics.csv, metrics.jsonl, status.json, checkpoints/.
+    Where a run is in it already, the next one goes to its folder run-2, which then is
+    `trainer.default_root_dir`; a run that is continued stays where it is. `config` is plain data
+    about the run, stored in checkpoints and given to loggers.
     `configure_optimizers` gives the OptimizerConfig of a module in place of the module's own.
 
     ValueError, a line for each setting that cannot be; also for a callback or logger that lacks
@@ -120,8 +129,11 @@ class Trainer:
         given = as_list("callbacks", callbacks, CallbackProtocol)
         self.callbacks = default_callbacks(given, self.arguments)
         self.loggers: list[LoggerProtocol] = []
+        self._root = self.arguments.default_root_dir  # as given, which may hold several runs
+        self._files: list[FileLogger] = []
         if logger is not False and not fast_dev_run:
-            self.loggers += file_loggers(self.arguments.default_root_dir)
+            self._files = file_loggers(self._root)
+            self.loggers += self._files
             self.loggers += [] if logger is True else as_list("logger", logger, LoggerProtocol)
         if not self.is_global_zero:
             self.loggers = [Logger() for _ in self.loggers]
@@ -133,11 +145,14 @@ class Trainer:
         self.guard: SignalGuard | None = None
         self.latest: StepOutputs | None = None
         self.loop: FitLoop | None = None
+        # For code that opens a run folder, and finishes loggers, itself.
+        self.keeps_folder = self.loggers_stay_open = False
         self.how_to_continue = 'fit(..., ckpt_path="{path}")'  # what an interrupted run says
         self.records = LoggedScalars()
         self._evaluation_steps: dict[str, EvaluationStep] = {}
         self._resume_from: Path | None = None
         self._reset()
+        self._place_loggers()
         mx.random.seed(seed)
 
     # State, for modules and callbacks
@@ -150,9 +165,12 @@ class Trainer:
 
         def __setattr__(self, name: str, value) -> None:
             """Settings may change between fits, `trainer.max_epochs = 20`, and are checked."""
+            given = name
             if name in SETTINGS:
                 name, value = "arguments", replace(self.arguments, **{name: value})
             super().__setattr__(name, value)
+            if given == "default_root_dir":
+                self._root = self.arguments.default_root_dir
 
     @property
     def global_rank(self) -> int:
@@ -168,6 +186,13 @@ class Trainer:
     def is_global_zero(self) -> bool:
         """Whether this is rank 0, which writes what is written."""
         return self.ranks.rank == 0
+
+    @property
+    def run_name(self) -> str:
+        """The name of the run's folder in the folder that was given as `default_root_dir`; "." for
+        that folder itself."""
+        folder = self.arguments.default_root_dir
+        return folder.name if folder.parent == self._root else "."
 
     @property
     def logger(self) -> LoggerProtocol | None:
@@ -275,6 +300,7 @@ class Trainer:
         self.ranks.shard(train_loader)
         self.ranks.shard(val_loader)
         check_loaders(self)
+        self._open_folder(ckpt_path)
         self.call_callbacks(lambda c: c.setup(self, model))
         self.step = self._training_step(model)
         self._reset()
@@ -283,11 +309,10 @@ class Trainer:
             restore(self, ckpt_path)
             self.resumed = True
         self.ranks.broadcast(self.step.state())
-        with only_run_in(self._folders()):
-            for logger in self.loggers:
-                logger.start(self.global_step)
-                logger.log_hyperparams(self.arguments.config or {})
-            FitLoop(self).run()
+        marked = self.arguments.default_root_dir if self._files and self.is_global_zero else None
+        with only_run_in(self._folders()), status_kept(marked, lambda: self.global_step):
+            with self._logging():
+                FitLoop(self).run()
 
     def validate(self, model: TrainModule, val_loader: Iterable, ckpt_path=None) -> dict:
         """Metrics over `val_loader`, named "val_…", weighted by batch; `ckpt_path`: its weights.
@@ -406,6 +431,53 @@ class Trainer:
 
     def _compiles(self) -> bool:
         return self.arguments.compile and not self.arguments.debug_lazy_eval and can_compile()
+
+    def _open_folder(self, ckpt_path: Path | None) -> None:
+        """Give a new run a folder of its own, and a continued one that in which it was."""
+        if not self.keeps_folder and (self.loggers or self.checkpoint_callback):
+            folder = self.ranks.broadcast_from_rank0(lambda: str(self._folder_of_run(ckpt_path)))
+            self.arguments = replace(self.arguments, default_root_dir=Path(folder))
+        folder = self.arguments.default_root_dir
+        shown = self.arguments.enable_progress_bar or self.arguments.enable_model_summary
+        if shown and folder != self._root and ckpt_path is None and self.is_global_zero:
+            print(f"{self._root} holds a run already, this one is in {folder}", file=sys.stderr)
+        self._place_loggers()
+
+    def _folder_of_run(self, ckpt_path: Path | None) -> Path:
+        if ckpt_path is None:
+            return folder_of_new_run(self._root)
+        try:
+            name = checkpoint.load_meta(ckpt_path).get("run", ".")  # older checkpoints lack it
+        except checkpoint.CheckpointError:  # `restore` says more
+            name = "."
+        folder = self._root / name
+        return folder if trained_in(folder) else self._root
+
+    def _place_loggers(self) -> None:
+        folder = self.arguments.default_root_dir
+        for file in self._files:
+            file.path = folder / file.path.name
+        for logger in self.loggers:
+            if isinstance(logger, Logger):
+                logger.run_folder = folder
+
+    @contextlib.contextmanager
+    def _logging(self) -> Iterator[None]:
+        """Loggers of this run inside the block, finished at its end."""
+        try:
+            for logger in self.loggers:
+                logger.start(self.global_step)
+                logger.log_hyperparams(self.arguments.config or {})
+            yield
+        except BaseException as error:
+            for logger in self.loggers:
+                try:
+                    logger.fail() if isinstance(logger, Logger) else logger.finish()
+                except Exception as second:
+                    error.add_note(f"then {type(logger).__name__} failed: {second}")
+            raise
+        for logger in () if self.loggers_stay_open else self.loggers:
+            logger.finish()
 
     def _folders(self) -> dict[Path, str]:
         """Folders that this rank writes to, each with the setting that named it."""

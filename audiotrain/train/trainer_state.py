@@ -11,6 +11,7 @@ import mlx.core as mx
 from audiotrain.train import checkpoint
 from audiotrain.train.engine.compiled_function import random_key
 from audiotrain.train.engine.evaluation_loop import Averages
+from audiotrain.train.run_folder import runs_in
 from audiotrain.utils.arrays import arrays_of, put_arrays
 from audiotrain.utils.errors import UserError
 
@@ -50,7 +51,13 @@ def resolve(trainer, path: str | Path) -> Path:
     if path not in ("last", "best") or Path(path).exists() or saver is None:
         return Path(path)
     if path == "last":
-        return saver.folder(trainer) / "last"
+        last = saver.folder(trainer) / "last"
+        if saver.dirpath or trainer.keeps_folder or trainer.module is not None:
+            return last
+        # A Trainer that has not trained: of the runs in its folder, the one that was saved last.
+        places = [run / "checkpoints" / "last" for run in runs_in(trainer.default_root_dir)]
+        found = [place for place in places if checkpoint.exists(place)]
+        return max(found, key=lambda place: place.stat().st_mtime, default=last)
     if saver.best_model_path is None:
         raise UserError("ckpt_path 'best': no best checkpoint was written yet")
     return saver.best_model_path
@@ -76,6 +83,7 @@ def position(trainer) -> dict:
             loader_state = loader.state_after(trainer.current_epoch, trainer.batches_done)
     averages = Averages() if finished else trainer.averages
     return {
+        "run": trainer.run_name,
         "epoch": trainer.current_epoch + finished,
         "batches": 0 if finished else trainer.batches_done,
         **{name: trainer.__dict__[name] for name in COUNTERS},

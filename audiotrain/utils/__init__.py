@@ -8,4 +8,5 @@ lazy.py          Public names of a package that are imported when they are first
 process_pool.py  Function calls shared out over worker processes that end with the last result
 progress.py      Progress bars on a terminal, and lines now and then in a log file
 text.py          Words and numbers for messages
+torch_tensors.py PyTorch's tensors as NumPy arrays, without importing PyTorch
 """

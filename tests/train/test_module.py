@@ -1,3 +1,5 @@
+import warnings
+
 import mlx.core as mx
 import mlx.nn as nn
 import mlx.optimizers as optim
@@ -107,3 +109,25 @@ def test_unfreezing_leaves_running_statistics_to_batch_norm(tmp_path, thawed):
         finals.append(weights(model))
     assert finals[0]["body.layers.0.layers.1.running_mean"].any()
     assert same(*finals)
+
+
+class Whole(Line):
+    """Weighs its batches itself."""
+
+    def batch_weight(self, batch):
+        return batch["x"].shape[0]
+
+
+def test_first_axes_that_differ_are_warned_of_once():
+    batch = {"table": mx.zeros((7, 2)), "x": mx.zeros((3, 2)), "n": 1}
+    message = (
+        r"first axes of a batch differ \(batch\['table'\] 7, batch\['x'\] 3\), and it counts as 7 "
+        r"items: give Line a batch_weight\(batch\) with the number of its items$"
+    )
+    model = Line()
+    with pytest.warns(UserWarning, match=message) as caught:
+        assert [model.batch_weight(batch) for _ in range(3)] == [7, 7, 7]
+    assert len(caught) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert Whole().batch_weight(batch) == 3

@@ -70,7 +70,7 @@ def _placed(rows: Sequence[Mapping[str, Any]], log: Sequence[Mapping[str, Any]])
         epoch, end = row.get("epoch", number), row.get("step", 0)
         inside: dict[str, Any] = {}
         for entry in log:
-            numbers = {name: value for name, value in entry.items() if name.startswith("val_")}
+            numbers = {name: value for name, value in entry.items() if name.startswith(("val_", "val/"))}
             if entry["epoch"] == epoch and numbers:
                 share = (entry["step"] - begin) / (end - begin) if end > begin else 1
                 placed.append((epoch + share, numbers))
@@ -99,11 +99,13 @@ def _kept(placed: Placed, monitor: str, mode: str, tie: str | None) -> tuple[flo
 
 
 def _part(name: str) -> Part:
-    return style.VALIDATION if name.startswith("val_") else style.TRAINING
+    return style.VALIDATION if name.startswith(("val_", "val/")) else style.TRAINING
 
 
 def _kind(name: str) -> str:
-    return name.removeprefix("train_").removeprefix("val_")
+    for stage in ("train_", "train/", "val_", "val/"):
+        name = name.removeprefix(stage)
+    return name
 
 
 def _label(name: str) -> str:

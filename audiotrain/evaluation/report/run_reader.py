@@ -1,8 +1,8 @@
 """Run folders on disk: settings, scores, history and problems.
 
-A run folder has a `config.yaml`, a `history.json`, a `metrics.jsonl` or a cross-validation's
-`folds.json`. What is missing or damaged is listed in `problems`; no function raises for it.
-Settings and scores are flat, by dotted name.
+A run folder has a `config.yaml`, a `status.json`, a `history.json`, a `metrics.jsonl` or a
+cross-validation's `folds.json`. What is missing or damaged is listed in `problems`; no function
+raises for it. Settings and scores are flat, by dotted name.
 """
 
 import json
@@ -16,9 +16,11 @@ from typing import Any, NamedTuple
 from audiotrain.config.diff import flat
 from audiotrain.config.yaml_files import current_name
 from audiotrain.train import checkpoint
+from audiotrain.train.history import VALIDATION
+from audiotrain.train.run_folder import STATES, STATUS, is_held
 from audiotrain.utils.errors import UserError
 
-MARKS = ("config.yaml", "history.json", "metrics.jsonl", "folds.json")
+MARKS = ("config.yaml", STATUS, "history.json", "metrics.jsonl", "folds.json")
 WRITTEN = (*MARKS, "metrics.json", "metrics.csv")
 INNER = ("checkpoints", "model", "tokenizer", "wandb", "mlruns", "tensorboard", "node_modules")
 ABSENT = object()  # the value of a setting that is not there
@@ -61,18 +63,24 @@ class Run(NamedTuple):
     rows: list[dict[str, float]]
     problems: tuple[str, ...]
     scored: bool  # it has a metrics.json or history.json, which are written at the end
+    status: dict[str, Any]  # of its status.json, which older runs lack
 
     @property
     def step(self) -> int | None:
-        """The last step that it logged."""
-        return max((int(row["step"]) for row in self.rows), default=None)
+        """The last step that it logged, or reached."""
+        steps = [int(row["step"]) for row in self.rows]
+        if is_number(reached := self.status.get("step")) and (steps or reached):
+            steps.append(int(reached))
+        return max(steps, default=None)
 
     @property
     def state(self) -> str:
-        """finished, unfinished (it runs, or was stopped) or broken."""
+        """finished, running, stopped (by Ctrl-C or SIGTERM), failed (by an error) or interrupted
+        (its process was killed); unfinished where an older run has no results; broken where a file
+        is."""
         if self.problems:
             return "broken"
-        return "finished" if self.scored else "unfinished"
+        return self.status.get("state") or ("finished" if self.scored else "unfinished")
 
 
 def find_runs(folder: Path) -> list[Run]:
@@ -90,7 +98,7 @@ def read_run(folder: Path, name: str | None = None) -> Run:
     settings = _flat(_object(folder / file, problems) or {}, file, problems)
     metrics = _object(folder / "metrics.json", problems) or {}
     rows = _rows(folder, problems)
-    meta = _meta(folder)
+    status, meta = _status(folder, problems), _meta(folder)
     if not settings and isinstance(meta.get("config"), dict):
         inner = meta["config"].get("settings", meta["config"])
         settings = _flat(inner if isinstance(inner, dict) else {}, "checkpoint", problems)
@@ -116,7 +124,18 @@ def read_run(folder: Path, name: str | None = None) -> Run:
         rows=rows,
         problems=tuple(problems),
         scored=any((folder / file).exists() for file in ("metrics.json", "history.json")),
+        status=status,
     )
+
+
+def _status(folder: Path, problems: list[str]) -> dict[str, Any]:
+    """What status.json says; "interrupted" where a run neither ended nor has a process."""
+    status = _object(folder / STATUS, problems) or {}
+    if status.get("state") not in STATES:
+        return {}
+    if status["state"] == "running" and not is_held(folder):
+        return status | {"state": "interrupted"}
+    return status
 
 
 def is_run(folder: Path) -> bool:
@@ -204,7 +223,7 @@ def best_and_last(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
     values: dict[str, list[float]] = {}
     for row in rows:
         for name, value in row.items():
-            if name.startswith("val_"):
+            if name.startswith(VALIDATION):
                 values.setdefault(name, []).append(value)
     best = {
         f"best.{name}": (min if is_lower_better(name) else max)(column)
@@ -227,7 +246,7 @@ def _of_training(
 ) -> dict[str, float]:
     """The scores in the metrics.json of create_trainer: without logged numbers of the last batch
     (loss, rates, memory), and the best score under the name of its metric."""
-    logged = {name for row in rows for name in row if not name.startswith(("train_", "val_"))}
+    logged = {name for row in rows for name in row if not name.startswith(("train_", "train/", *VALIDATION))}
     kept = {name: value for name, value in measured.items() if name not in logged}
     if "best_score" in kept:
         kept[f"best.{best_metric}"] = kept.pop("best_score")

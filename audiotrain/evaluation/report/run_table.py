@@ -125,25 +125,25 @@ def as_text(runs: Sequence[Run], width: int) -> str:
 
 
 def _section(runs: Sequence[Run], width: int) -> str:
-    whole_first = sorted(runs, key=lambda run: not run.scored)
+    whole_first = sorted(runs, key=lambda run: run.state != "finished")
     columns = list(dict.fromkeys(c for run in whole_first for c in headlines(run).values()))[:5]
     sizes = [max(6, len(column)) for column in columns]
     form = "%Y-%m-%d %H:%M" if width > 96 else "%m-%d %H:%M"
     day = len(date(0, form))
-    tail = 2 + 10 + 2 + day + 8  # state, date, duration
+    tail = 2 + 11 + 2 + day + 8  # state, date, duration
     while columns and sum(size + 1 for size in sizes) + tail + NAME[0] > width:
         columns, sizes = columns[:-1], sizes[:-1]
     room = width - tail - sum(size + 1 for size in sizes)
     name = min(max(NAME[0], *(len(run.name) for run in runs)), NAME[1], room)
     count = f"{runs[0].kind} ({len(runs)})"
-    head = f"{_fit(count, name)}  {'state':10}  {'written':{day}}{'took':>8}"
+    head = f"{_fit(count, name)}  {'state':11}  {'written':{day}}{'took':>8}"
     head += "".join(f" {column:>{size}}" for column, size in zip(columns, sizes, strict=True))
     usual = differing(runs)
     common = {name: value for name, value in usual.items() if value is not ABSENT}
     lines = [head.rstrip(), *_settings("most: ", common, width)]
     for run in runs:
         scores = {text: run.scores[key] for key, text in headlines(run).items()}
-        line = f"{_fit(run.name, name)}  {run.state:10}  {date(run.written, form)}{took(run):>8}"
+        line = f"{_fit(run.name, name)}  {run.state:11}  {date(run.written, form)}{took(run):>8}"
         for column, size in zip(columns, sizes, strict=True):
             line += f" {scores[column]:{size}.3f}" if column in scores else " " * size + "-"
         lines.append(line.rstrip())
@@ -158,10 +158,12 @@ def _remarks(run: Run) -> list[str]:
     remarks = list(run.problems)
     if run.kind.endswith(CV) and not run.scored:
         remarks.append("not all folds are done")
-    elif not run.scored:
+    elif run.state != "finished" and not (run.problems and run.scored):
         wanted = run.settings.get("steps")
         of = f" of {wanted}" if isinstance(wanted, int) else ""
         remarks.append("no step yet" if run.step is None else f"at step {run.step}{of}")
+        if isinstance(error := run.status.get("error"), str):
+            remarks.append(error)
     return remarks
 
 

@@ -19,9 +19,11 @@ from audiotrain.models.clap.torch_pickle import REBUILT, read_bin
 from audiotrain.utils.arrays import Arrays, arrays_of
 from audiotrain.utils.errors import UserError
 from audiotrain.utils.files import replacing
-from audiotrain.utils.text import listed
+from audiotrain.utils.text import listed, nearest
 
 RELEASED = "laion/clap-htsat-unfused"  # of Hugging Face's hub: the default model
+# Of files of weights, which are no part of a hub id.
+FILE_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".safetensors", ".npz", ".onnx", ".h5")
 HTTP_MODULES = "httpx", "httpx2"  # of the hub's library, by its version
 CONFIG, SAFETENSORS, BIN = "config.json", "model.safetensors", "pytorch_model.bin"
 # What a folder may hold beside the model: the tokenizer and the front end.
@@ -188,14 +190,31 @@ def pretrained_folder(name: str | Path) -> Path:
     if folder.is_dir():
         return folder
     if not is_hub_id(name):
-        raise UserError(f"{name}: no such folder, and no hub id such as {RELEASED}")
+        raise UserError(f"{name}: {_what_is_there(folder)}, expected a folder or a hub id such as "
+            f"{RELEASED}")
     return cached_folder(str(name)) or _fetch(str(name))
 
 
 def is_hub_id(name: str | Path) -> bool:
-    """Whether it is `owner/name` and no folder."""
-    is_id = re.fullmatch(r"[\w.-]+/[\w.-]+", str(name)) and not str(name).startswith(".")
-    return bool(is_id) and not Path(name).is_dir()
+    """Return whether it is `owner/name` of the hub: nothing of this computer, as far as its folder
+    and its suffix show."""
+    if not re.fullmatch(r"\w[\w.-]*/[\w.-]+", str(name)):
+        return False
+    place = Path(name)
+    if str(name) == RELEASED:
+        return not place.is_dir()
+    return not (place.exists() or place.parent.is_dir() or place.suffix in FILE_SUFFIXES)
+
+
+def _what_is_there(place: Path) -> str:
+    """A description of a path that is no folder, in a message."""
+    if place.exists():
+        return "a file"
+    if place.parent.is_dir() and place.parent != Path():
+        names = sorted(one.name for one in place.parent.iterdir() if one.is_dir())
+        held = f", which holds {listed(names)}" if names else ""
+        return f"not in {place.parent}{held}{nearest(place.name, names)}"
+    return "no such folder"
 
 
 def cached_folder(name: str) -> Path | None:

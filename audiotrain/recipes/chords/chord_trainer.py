@@ -193,6 +193,7 @@ class ChordTrainer:
             log_every_n_steps=config.log_every,
             config=asdict(config) | {"checkpoint_dir": str(config.checkpoint_dir)},
         )
+        self.trainer.keeps_folder = True
         self._continued: Path | None = None  # checkpoint that the next training begins with
 
     @property

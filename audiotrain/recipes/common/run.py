@@ -193,7 +193,7 @@ def build_trainer(recipe: Recipe, experiment: Experiment, run: Path, steps: int)
     ]
     if settings.patience and experiment.can_stop_early:
         callbacks.append(EarlyStopping(monitor, settings.patience, mode=mode, tie=tie))
-    return Trainer(
+    trainer = Trainer(
         max_steps=steps,
         max_time=None if settings.max_minutes is None else settings.max_minutes * 60,
         val_check_interval=max(1, steps // settings.validations),
@@ -211,6 +211,8 @@ def build_trainer(recipe: Recipe, experiment: Experiment, run: Path, steps: int)
         },
         precision=settings.precision,
     )
+    trainer.keeps_folder = trainer.loggers_stay_open = True
+    return trainer
 
 
 def fit(settings, trainer: Trainer, experiment: Experiment, loaders: Sequence, run: Path) -> bool:

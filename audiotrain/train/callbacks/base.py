@@ -6,6 +6,7 @@ A metric is a key of `trainer.callback_metrics`: val_loss, val_…, train_loss, 
 import math
 from typing import Any
 
+from audiotrain.train.history import VALIDATION
 from audiotrain.utils.errors import UserError
 
 Score = tuple[float, float]  # a monitored value, and the number that decides between equal ones
@@ -90,7 +91,7 @@ class Monitor(Callback):
     @property
     def by_validation(self) -> bool:
         """Whether validations bring the metric, rather than ends of epochs."""
-        return self.monitor is not None and self.monitor.startswith("val_")
+        return self.monitor is not None and self.monitor.startswith(VALIDATION)
 
     def value(self, trainer) -> float:
         """The monitored number now; ValueError naming those that exist."""

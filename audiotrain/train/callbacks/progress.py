@@ -6,6 +6,7 @@ import time
 from tqdm import tqdm
 
 from audiotrain.train.callbacks.base import Callback, Monitor
+from audiotrain.train.history import VALIDATION
 from audiotrain.utils.arrays import arrays_of
 from audiotrain.utils.errors import UserError
 
@@ -93,7 +94,7 @@ class ProgressBar(Callback):
         rate += f"  {trainer.skipped_steps} skipped" if trainer.skipped_steps else ""
         line = f"{self._epoch(trainer)}  step {row['step']}"
         line += "".join(f"  {name} {row[name]:.4f}" for name in shown if name in row)
-        for name in sorted(row, key=lambda name: not name.startswith("val_")):
+        for name in sorted(row, key=lambda name: not name.startswith(VALIDATION)):
             part = f"  {name} {row[name]:.4f}"
             accuracy = name not in shown and name.endswith(("acc", "accuracy"))
             if accuracy and len(line + part + rate) <= COLUMNS:

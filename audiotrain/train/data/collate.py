@@ -5,12 +5,15 @@ from typing import Any
 
 import numpy as np
 
+from audiotrain.utils.torch_tensors import is_torch_tensor, numpy_of_torch
+
 NUMERIC = (bool, int, float, np.bool_, np.number, np.ndarray)
 
 
 def default_collate(items: list) -> Any:
-    """Stacks samples of one structure: dicts, tuples and lists go deep, arrays and numbers get a
-    leading batch axis, whatever else (strings, None) becomes a list. Floats are float32.
+    """Stack samples of one structure: dicts, tuples and lists go deep, arrays, numbers and PyTorch
+    tensors get a leading batch axis, whatever else (strings, None) becomes a list. Floats are
+    float32.
 
     ValueError names the place where samples differ, or hold an mx.array.
 
@@ -62,6 +65,7 @@ def _plain(part: Any) -> Any:
 
 
 def _collate(items: list, place: str, combine: Callable, key: str = "") -> Any:
+    items = [numpy_of_torch(item) if is_torch_tensor(item) else item for item in items]
     first = items[0]
     if isinstance(first, Mapping):
         batch = {}
@@ -141,8 +145,8 @@ def _pad(
 
 
 def to_mlx(batch: Any) -> Any:
-    """The same structure with every array of numbers or booleans as mx.array (float64 as float32);
-    strings and objects stay."""
+    """Return the same structure with every array of numbers or booleans and every PyTorch tensor as
+    mx.array (float64 as float32); strings and objects stay."""
     import mlx.core as mx  # here, so that process workers never load it
 
     if isinstance(batch, Mapping):
@@ -150,6 +154,8 @@ def to_mlx(batch: Any) -> Any:
     if isinstance(batch, tuple | list):
         parts = [to_mlx(part) for part in batch]
         return type(batch)(*parts) if hasattr(batch, "_fields") else type(batch)(parts)
+    if is_torch_tensor(batch):
+        return mx.array(numpy_of_torch(batch))
     if isinstance(batch, np.ndarray | np.generic) and batch.dtype.kind in "biufc":
         return mx.array(np.asarray(batch))
     return batch

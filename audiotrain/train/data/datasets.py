@@ -8,12 +8,14 @@ import numpy as np
 
 from audiotrain.train.data.loader import Dataset
 from audiotrain.utils.errors import UserError
+from audiotrain.utils.torch_tensors import is_torch_tensor, numpy_of_torch
 
 
 class ArrayDataset(Dataset):
-    """The rows of an array, of a tuple of arrays, or of a dict of arrays, as items; MLX's become
-    NumPy's, bfloat16 in float32. ValueError for no array, an array without axes, and arrays of
-    different numbers of rows.
+    """The rows of an array, of a tuple of arrays, or of a dict of arrays, as items.
+
+    Arrays of MLX and tensors of PyTorch become NumPy's, bfloat16 in float32. ValueError for no
+    array, an array without axes, and arrays of different numbers of rows.
 
     >>> ArrayDataset((np.zeros((2, 3)), np.array([5, 6])))[1]
     (array([0., 0., 0.]), 6)
@@ -110,11 +112,17 @@ def as_dataset(data: Any) -> Any:
 def are_arrays(data: Any) -> bool:
     parts = data.values() if isinstance(data, Mapping) else data
     if isinstance(data, Mapping | tuple):
-        return bool(data) and all(isinstance(part, np.ndarray | mx.array) for part in parts)
-    return isinstance(data, np.ndarray | mx.array)
+        return bool(data) and all(map(_is_array, parts))
+    return _is_array(data)
 
 
-def _numpy(array: np.ndarray | mx.array) -> np.ndarray:
+def _is_array(data: Any) -> bool:
+    return isinstance(data, np.ndarray | mx.array) or is_torch_tensor(data)
+
+
+def _numpy(array: Any) -> np.ndarray:
+    if is_torch_tensor(array):
+        return numpy_of_torch(array)
     if isinstance(array, mx.array) and array.dtype == mx.bfloat16:
         array = array.astype(mx.float32)  # NumPy has no bfloat16
     return np.asarray(array)

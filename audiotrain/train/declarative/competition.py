@@ -413,6 +413,7 @@ class CompetitionTrainer(ConfiguredTrainer):
         if fold.module is self.module:  # one model that all folds share begins anew
             checkpoint.put_arrays(self.module, self._first)
         begun = self._has_begun(fold)
+        fold.trainer.loggers_stay_open = True  # for its scores
         train: Dataset = Subset(data, train_rows)
         if self._extra:
             train = Concatenated(train, self._extra[k])

@@ -85,6 +85,7 @@ class ConfiguredTrainer:
         )
         loggers = run_loggers(config.tracking, self.run, group, parent)
         self.trainer = _trainer(config, self.run, list(callbacks), loggers)
+        self.trainer.keeps_folder = True
         self.trainer.how_to_continue = "train(..., resume=True)"
         saver = self.trainer.checkpoint_callback
         assert saver is not None  # of `_callbacks`
@@ -132,6 +133,9 @@ class ConfiguredTrainer:
         if newest := result.best_checkpoint or result.last_checkpoint:
             for logger in self._loggers:
                 logger.log_model(newest)
+        if not trainer.loggers_stay_open:
+            for logger in trainer.loggers:
+                logger.finish()
         return result
 
     def evaluate(self, loader: Any, checkpoint: str | Path | None = None) -> dict[str, float]:

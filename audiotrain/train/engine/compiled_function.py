@@ -89,7 +89,7 @@ class Compiled:
     ):
         self.body, self.state, self.compile, self.name = body, state, compile, name
         self.trace_count = 0
-        self.functions: dict[Structure, Callable[[list[mx.array]], mx.array]] = {}
+        self.functions: dict[Structure, Callable[..., mx.array]] = {}
         self.keys: dict[tuple, Keys] = {}  # of the numbers, by a batch's signature
         self.leaves: dict[str, str] = {}  # of the last batch that was traced
         self.changed = ""  # how it differs from the one traced before
@@ -101,7 +101,7 @@ class Compiled:
         self.leaves = {}
 
     def __call__(self, batch: Any) -> StepOutputs:
-        arrays, structure = flatten_batch(batch)
+        arrays, structure, texts = flatten_batch(batch)
         signature = (structure, *((tuple(array.shape), array.dtype) for array in arrays))
         examples = next((array.shape[0] for array in arrays if array.ndim), 1)
         if structure not in self.functions:
@@ -112,7 +112,7 @@ class Compiled:
         before = [(tree, arrays_of(tree)) for tree in self.state()]
         key = random_key()
         try:
-            vector = function(arrays)
+            vector = function(arrays) if self.compile else function(arrays, texts)
         except BaseException as error:
             for tree, old in before:
                 put_arrays(tree, old)
@@ -125,10 +125,10 @@ class Compiled:
         self._compare(leaves(arrays, structure))
         return StepOutputs(self.traced_keys, vector, examples)
 
-    def _function(self, structure: Structure) -> Callable[[list[mx.array]], mx.array]:
-        def traced(arrays: list[mx.array]) -> mx.array:
+    def _function(self, structure: Structure) -> Callable[..., mx.array]:
+        def traced(arrays: list[mx.array], texts: list | None = None) -> mx.array:
             self.trace_count += 1
-            numbers = self.body(unflatten_batch(arrays, structure))
+            numbers = self.body(unflatten_batch(arrays, structure, texts))
             self.traced_keys = tuple(numbers)
             return packed([scalar(name, value) for name, value in numbers.items()])
 
@@ -144,8 +144,7 @@ class Compiled:
         if self.compile and len(self.keys) == MANY_TRACES:
             warnings.warn(
                 f"the {self.name} step was traced {MANY_TRACES} times because batches differ: "
-                f"{difference(before, now)}; pad batches to a few lengths, and pass values that "
-                f"change as arrays",
+                f"{difference(before, now)}; pad batches to a few lengths",
                 stacklevel=4,
             )
 

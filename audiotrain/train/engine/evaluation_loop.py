@@ -10,6 +10,7 @@ import mlx.core as mx
 from audiotrain.train.engine.batch_tree import flatten_batch, unflatten_batch
 from audiotrain.train.engine.compiled_function import StepOutputs, random_key
 from audiotrain.train.engine.precision import PRECISIONS
+from audiotrain.train.engine.steps import in_stage
 from audiotrain.utils.arrays import arrays_of, put_arrays
 
 NO_BATCH = "it is empty, or a generator that is exhausted; expected batches to iterate anew"
@@ -143,7 +144,7 @@ def evaluate(trainer, loader, method: str, prefix: str, batches: int | None) -> 
     if not averages.sums:
         raise ValueError(f"the {prefix.rstrip('_')} loader gave no batch: {NO_BATCH}")
     means = averages.means().items()
-    metrics = {name if name.startswith(prefix) else prefix + name: value for name, value in means}
+    metrics = {in_stage(prefix, name): value for name, value in means}
     if test:
         trainer.call_callbacks(lambda c: c.on_test_end(trainer, module, metrics))
     elif not trainer.sanity_checking:

@@ -14,6 +14,8 @@ from audiotrain.train.engine.evaluation_loop import NO_BATCH, Averages, evaluate
 from audiotrain.train.engine.memory import memory_limits
 from audiotrain.train.engine.signals import Interrupted, SignalGuard
 from audiotrain.train.engine.step_metrics import MetricBuffer
+from audiotrain.train.engine.steps import in_stage
+from audiotrain.train.history import VALIDATION
 
 
 class FitLoop:
@@ -306,7 +308,8 @@ class FitLoop:
 
     def _end_epoch(self, exhausted: bool) -> None:
         trainer, module = self.trainer, self.module
-        metrics = {f"train_{name}": value for name, value in trainer.averages.means().items()}
+        means = trainer.averages.means().items()
+        metrics = {in_stage("train_", name): value for name, value in means}
         validated = self._validates_at_end(exhausted)
         if validated:
             metrics |= self._validate()
@@ -345,7 +348,7 @@ class FitLoop:
         """Numbers of the last validation inside the epoch, if there was one."""
         epoch = self.trainer.current_epoch
         rows = [row for row in self.trainer.history.log if row["epoch"] == epoch]
-        return {k: v for row in rows for k, v in row.items() if k.startswith("val_")}
+        return {k: v for row in rows for k, v in row.items() if k.startswith(VALIDATION)}
 
     def _save_and_exit(self, number: int) -> None:
         trainer, saver = self.trainer, self.trainer.checkpoint_callback

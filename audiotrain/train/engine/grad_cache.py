@@ -36,7 +36,7 @@ def in_micro_batches(
     """
     if micro_batch < 1:
         raise ValueError(f"micro_batch is {micro_batch!r}, expected 1 or more rows")
-    arrays, structure = flatten_batch(batch)
+    arrays, structure, _ = flatten_batch(batch)  # text cannot be cut by rows
     rows = _rows(arrays, structure)
     if rows <= micro_batch:
         return encode(batch)
@@ -108,7 +108,7 @@ class GradCache:
     def _encode_rows(self, arrays: list[mx.array], cut: slice) -> list[mx.array]:
         rows = [array[cut] if array.ndim else array for array in arrays]
         result = self.encode(unflatten_batch(rows, self.structure))
-        embeddings, self.result_structure = flatten_batch(result, "result")
+        embeddings, self.result_structure, _ = flatten_batch(result, "result")
         return embeddings
 
 

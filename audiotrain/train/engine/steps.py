@@ -269,14 +269,15 @@ def _of_stage(
     under the name of the loss gets a LossCopy as its key."""
     prefix = PREFIXES[method]
     found: dict[str | LossCopy, mx.array] = {}
-    others = tuple(other for other in PREFIXES.values() if other != prefix)
+    others = [other for other in PREFIXES.values() if other != prefix]
+    others += [_with_slash(other) for other in others]
     for name, value in metrics:
         short = name.removeprefix(prefix)
         if loss is not None and short == "loss":
             if value is not loss:
                 number, place = scalar(name, value), f"{type(module).__name__}.{method}"
                 found[LossCopy(name, place, _rounding(loss, value))] = number
-        elif not name.startswith(others):
+        elif not name.startswith(tuple(others)):
             found[short if method == "compute_loss" else name] = value
     return found
 
@@ -289,6 +290,22 @@ def _rounding(*values) -> float:
 
 
 PREFIXES = {"compute_loss": "train_", "validation_step": "val_", "test_step": "test_"}
+
+
+def in_stage(prefix: str, name: str) -> str:
+    """Return a metric's name with the prefix of its stage, unless it has that already, in either of
+    its two usual forms.
+
+    >>> [in_stage("val_", name) for name in ("loss", "val_loss", "val/loss")]
+    ['val_loss', 'val_loss', 'val/loss']
+    """
+    return name if name.startswith((prefix, _with_slash(prefix))) else prefix + name
+
+
+def _with_slash(prefix: str) -> str:
+    return prefix.replace("_", "/")
+
+
 METHODS = {
     "compute_loss": lambda module, batch: module.compute_loss(batch),
     "validation_step": lambda module, batch: module.validation_step(batch),

@@ -1,7 +1,9 @@
 """Logger, the base class; and the two loggers that write files, CSV and JSON lines.
 
-A logger gets rows of plain numbers with the optimizer step, and stays open after fit. Pictures
-go to all: `for logger in trainer.loggers: logger.log_image("confusion", figure, step)`.
+A logger gets rows of plain numbers with the optimizer step. It belongs to one run: fit finishes
+it, what is logged afterwards (a test, a picture) opens that run again, and the next fit from the
+start begins another. Pictures go to all:
+`for logger in trainer.loggers: logger.log_image("confusion", figure, step)`.
 """
 
 import csv
@@ -18,8 +20,11 @@ from audiotrain.utils.files import csv_text, finite_or_none, write
 class Logger:
     """Base class."""
 
+    run_folder: Path | None = None
+    """the run's folder, set by the Trainer"""
+
     def start(self, step: int) -> None:
-        """Fit begins, at `step` (above 0 when it continues a run)."""
+        """Fit begins, at `step`: 0 for a new run, above 0 when it continues one."""
 
     def log_metrics(self, metrics: dict[str, float], step: int) -> None:
         """Log one row."""
@@ -36,7 +41,11 @@ class Logger:
         """A checkpoint to keep. Loggers that keep none ignore it."""
 
     def finish(self) -> None:
-        """Close the logger."""
+        """Close the logger: the run ended. Whatever is logged later opens it again."""
+
+    def fail(self) -> None:
+        """Close the logger: the run ended by an error or a signal."""
+        self.finish()
 
     def state_dict(self) -> dict:
         """Plain data for the checkpoint, such as a run's id."""
@@ -121,7 +130,7 @@ class CSVLogger(FileLogger):
         self.columns = columns
 
 
-def file_loggers(folder: Path) -> list[Logger]:
+def file_loggers(folder: Path) -> list[FileLogger]:
     """The two loggers that every run folder has."""
     return [CSVLogger(folder / "metrics.csv"), JSONLLogger(folder / "metrics.jsonl")]
 

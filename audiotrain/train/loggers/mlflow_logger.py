@@ -12,7 +12,8 @@ from audiotrain.utils.errors import MissingPackageError, UserError
 class MLflowLogger(Logger):
     """MLflow; `tracking_uri` may be a server or a local "sqlite:///FILE".
 
-    A run continued from a checkpoint continues its MLflow run; `run_id` names another one. The
+    Each fit from the start is a run of MLflow, finished at its end. A run continued from a
+    checkpoint continues its MLflow run; `run_id` names another one. The
     run is shown inside that with the id `parent`. With `log_models` a run keeps the checkpoints
     that `log_model` is given, as its artifact "model"; `register_model` also makes each a version
     of `model_name` in the model registry. ValueError for `register_model` without a `model_name`;
@@ -36,7 +37,7 @@ class MLflowLogger(Logger):
         self.tracking_uri, self.run_id, self.parent = tracking_uri, run_id, parent
         self.log_models, self.register_model = log_models, register_model
         self.model_name = model_name
-        self._client = None
+        self._own_id, self._client, self._ended = run_id, None, False
 
     @property
     def client(self):
@@ -98,14 +99,27 @@ class MLflowLogger(Logger):
         source = f"{client.get_run(self.run_id).info.artifact_uri}/model"
         client.create_model_version(self.model_name, source, self.run_id)
 
+    def start(self, step: int) -> None:
+        if step == 0 and self._ended:
+            self.finish()  # what was logged after the run before
+            self.run_id, self._ended = self._own_id, False
+
     def finish(self) -> None:
+        self._close("FINISHED")
+
+    def fail(self) -> None:
+        self._close("FAILED")
+
+    def _close(self, status: str) -> None:
         if self._client is not None:
-            self._client.set_terminated(self.run_id)
-            self._client = None
+            self._client.set_terminated(self.run_id, status)
+            self._client, self._ended = None, True
             atexit.unregister(self.finish)
 
     def state_dict(self) -> dict:
         return {"run_id": self.run_id}
 
     def load_state_dict(self, state: dict) -> None:
-        self.run_id = self.run_id or state["run_id"]
+        if self._client is not None and self.run_id != (self._own_id or state["run_id"]):
+            self.finish()
+        self.run_id, self._ended = self._own_id or state["run_id"], False

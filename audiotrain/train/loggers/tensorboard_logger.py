@@ -9,11 +9,22 @@ from audiotrain.utils.errors import MissingPackageError
 
 
 class TensorBoardLogger(Logger):
-    """TensorBoard event files in log_dir/name. ImportError without tensorboard, at first use."""
+    """TensorBoard event files in log_dir/name; default: the folder "tensorboard" of the run.
 
-    def __init__(self, log_dir: str | Path = "./tb_logs", name: str = "default"):
-        self.folder = Path(log_dir) / name
-        self._writer = None
+    A new run where there are event files of another gets a folder of its own beside it, NAME-2,
+    NAME-3 and so on. ImportError without tensorboard, at first use.
+    """
+
+    def __init__(self, log_dir: str | Path | None = None, name: str | None = None):
+        self.log_dir = None if log_dir is None else Path(log_dir)
+        self._given_name = name or ("tensorboard" if log_dir is None else "default")
+        self.name = self._given_name
+        self._writer, self._ended = None, False
+
+    @property
+    def folder(self) -> Path:
+        """Where the event files go."""
+        return (self.log_dir or self.run_folder or Path("tb_logs")) / self.name
 
     @property
     def writer(self):
@@ -57,6 +68,12 @@ class TensorBoardLogger(Logger):
         self._add(step, summary=summary(value=[summary.Value(tag=name, image=image)]))
 
     def start(self, step: int) -> None:
+        if step == 0 and (self._ended or self._writer is None):
+            self.finish()  # what was logged after the run before
+            self._ended, number, self.name = False, 1, self._given_name
+            while any(self.folder.glob("*tfevents*")):
+                number += 1
+                self.name = f"{self._given_name}-{number}"
         if step and self.writer is not None:
             from tensorboard.compat.proto.event_pb2 import SessionLog
 
@@ -72,4 +89,13 @@ class TensorBoardLogger(Logger):
     def finish(self) -> None:
         if self._writer is not None:
             self._writer.close()
-            self._writer = None
+            self._writer, self._ended = None, True
+
+    def state_dict(self) -> dict:
+        return {"name": self.name}
+
+    def load_state_dict(self, state: dict) -> None:
+        if (name := state.get("name", self.name)) != self.name:  # older checkpoints lack it
+            self.finish()
+            self.name = name
+        self._ended = False

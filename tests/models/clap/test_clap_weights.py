@@ -12,7 +12,13 @@ from mlx.utils import tree_flatten
 
 from audiotrain.models.clap import CLAP, CLAPConfig
 from audiotrain.models.clap.config import HTSATConfig, RoBERTaConfig
-from audiotrain.models.clap.weights import HubError, hf_name, pretrained_folder
+from audiotrain.models.clap.weights import (
+    RELEASED,
+    HubError,
+    hf_name,
+    is_hub_id,
+    pretrained_folder,
+)
 
 CONFIG = CLAPConfig(
     HTSATConfig(
@@ -246,10 +252,38 @@ def test_the_small_model_is_small():
     assert model.config.text_config.max_tokens >= 77
 
 
-def test_what_is_no_folder_and_no_hub_id_is_refused(tmp_path):
-    for name in (tmp_path / "missing", "./missing/model", "missing"):
-        with pytest.raises(ValueError, match="no such folder, and no hub id"):
-            pretrained_folder(name)
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("runs/clap-frist", "not in runs, which holds clap-first (did you mean clap-first?)"),
+        ("runs/model.pt", "a file"),
+        ("runs/other.pt", "not in runs, which holds clap-first"),
+        ("else/model.safetensors", "no such folder"),
+        ("./missing/model", "no such folder"),
+        ("missing", "no such folder"),
+        ("../owner/name", "no such folder"),
+    ],
+)
+def test_what_is_of_this_computer_is_no_hub_id(tmp_path, monkeypatch, name, found):
+    def asked(*_, **__):
+        raise AssertionError("the hub is asked")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", asked)
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", asked)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "clap-first").mkdir(parents=True)
+    (tmp_path / "runs" / "model.pt").touch()
+    with pytest.raises(ValueError, match="expected a folder or a hub id such as laion/") as error:
+        pretrained_folder(name)
+    assert str(error.value).startswith(f"{name}: {found}, expected")
+    assert "\n" not in str(error.value)
+
+
+def test_the_released_model_is_of_the_hub_whatever_lies_here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "laion" / "other").mkdir(parents=True)
+    assert is_hub_id(RELEASED)
+    assert not is_hub_id("laion/otter")
 
 
 def test_the_hub_offline(monkeypatch, capsys):

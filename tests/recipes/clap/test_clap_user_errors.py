@@ -85,7 +85,7 @@ def words(place, data, output, *more):
         (["export"], "--output: required"),
         (["export", "--output", "x", "--share", "2"], "share=2.0, expected 0 to 1"),
         (["export", "--output", "x", "--checkpoint", "none"], "none: no trained run there"),
-        (["--pretrained", "gone"], "gone: no such folder, and no hub id such as"),
+        (["--pretrained", "gone"], "gone: no such folder, expected a folder or a hub id such as"),
     ],
 )
 def test_words(refused, tmp_path, monkeypatch, words, message):

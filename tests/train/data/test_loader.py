@@ -12,6 +12,7 @@ import weakref
 from functools import partial
 from pathlib import Path
 
+import mlx.core as mx
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -34,6 +35,24 @@ class Noisy(Dataset):
 
     def get(self, index, rng):
         return {"index": index, "noise": rng.standard_normal(4).astype(np.float32)}
+
+
+def test_samples_of_pytorch_are_batched():
+    torch = pytest.importorskip("torch")
+    rows = torch.arange(12.0).reshape(4, 3).requires_grad_()
+    samples = [(row, {"y": torch.tensor(n), "half": row.bfloat16()}) for n, row in enumerate(rows)]
+    x, more = default_collate(samples)
+    assert (x.dtype, x.tolist()) == (np.float32, rows.tolist())
+    assert more["y"].tolist() == [0, 1, 2, 3]
+    assert more["half"].tolist() == rows.tolist()
+    batches = list(DataLoader(torch.utils.data.TensorDataset(rows.detach()), 2))
+    assert [batch[0].tolist() for batch in batches] == [rows[:2].tolist(), rows[2:].tolist()]
+    own = DataLoader(samples, 4, collate_fn=lambda items: {"x": torch.stack([x for x, _ in items])})
+    (batch,) = own
+    assert isinstance(batch["x"], mx.array)
+    assert batch["x"].tolist() == rows.tolist()
+    longer = pad_collate([{"x": torch.ones(2)}, {"x": torch.ones(3)}])
+    assert longer["x_mask"].tolist() == [[True, True, False], [True, True, True]]
 
 
 class Failing(Dataset):

@@ -1,5 +1,7 @@
 import json
 import math
+from dataclasses import dataclass
+from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -8,7 +10,7 @@ import numpy as np
 import pytest
 from toy import Classifier, Line, Points, loaders, same, trainer, weights
 
-from audiotrain import OptimizerConfig, TrainModule
+from audiotrain import Callback, OptimizerConfig, TrainModule
 from audiotrain.train.engine.compiled_function import StepOutputs
 
 
@@ -46,36 +48,112 @@ def test_a_ragged_last_batch_is_one_more_trace(tmp_path):
 
 
 def test_numbers_in_a_batch_do_not_trace_anew(tmp_path):
-    class Scaled(Line):
-        def compute_loss(self, batch):
-            return mx.sum(self.w * batch["x"]) * batch["scale"], {}
-
     data = [{"x": mx.ones((2,)), "scale": 0.1 * i} for i in range(20)]
     run = trainer(tmp_path)
     run.fit(Scaled(), data)
     assert run.trace_count == 1
 
 
-@pytest.mark.parametrize(
-    ("data", "message"),
-    [
-        (
-            [{"x": mx.ones((1, 2)), "name": f"{i}.wav"} for i in range(9)],
-            r"training step was traced 8 times .* batch\['name'\] was '6.wav', then '7.wav'; pad",
-        ),
-        (
-            [{"x": mx.ones((i + 1, 2))} for i in range(9)],
-            r"batch\['x'\] was \(7, 2\) float32, then \(8, 2\) float32",
-        ),
-    ],
-)
-def test_tracing_again_and_again_is_warned_of(tmp_path, data, message):
-    class Named(Line):
-        def compute_loss(self, batch):
-            return mx.sum(self.w * batch["x"]), {}
+class Scaled(Line):
+    """Its loss is w . x times a number of the batch."""
 
+    def compute_loss(self, batch):
+        return mx.sum(self.w * batch["x"]) * batch["scale"], {}
+
+
+@dataclass
+class Refilled:
+    """A batch that a loader fills anew."""
+
+    x: Any
+    y: Any
+
+
+def refilled(kind: str):
+    """Six batches as one object that is filled anew, and what each of them holds."""
+    rng = np.random.default_rng(0)
+    rows = [rng.normal(size=(4, 2)).astype(np.float32) for _ in range(6)]
+    if kind == "dataclass":
+        batch = Refilled(None, None)
+    elif kind == "arrays":
+        batch = Refilled(np.zeros((4, 2), np.float32), np.zeros(4, np.float32))
+    else:
+        torch = pytest.importorskip("torch")
+        batch = Refilled(torch.zeros(4, 2, requires_grad=True), torch.zeros(4))
+
+    def batches():
+        for row in rows:
+            if kind == "dataclass":
+                batch.x, batch.y = row, row[:, 0]
+            elif kind == "arrays":
+                batch.x[:], batch.y[:] = row, row[:, 0]
+            else:
+                batch.x.data[:], batch.y[:] = (torch.from_numpy(row), torch.from_numpy(row[:, 0]))
+            yield batch
+
+    return batches, rows
+
+
+@pytest.mark.parametrize("kind", ["dataclass", "arrays", "torch"])
+def test_a_refilled_batch_object_trains_on_its_new_data(tmp_path, kind):
+    class Regression(Line):
+        def compute_loss(self, batch):
+            return mx.mean((batch.x @ self.w - batch.y) ** 2), {}
+
+    batches, rows = refilled(kind)
+    w = np.zeros(2)
+    for row in rows:  # gradient descent, by hand
+        w = w - 0.1 * 2 / 4 * row.T @ (row @ w - row[:, 0])
+    model = Regression(lambda: optim.SGD(learning_rate=0.1))
+    run = trainer(tmp_path, max_steps=6)
+    run.fit(model, batches())
+    np.testing.assert_allclose(np.array(model.w), w, rtol=1e-5)
+    assert run.trace_count == 1
+
+
+def named(count: int) -> list[dict]:
+    """Batches of two items whose names are new in each."""
+    rows = [mx.full((2, 2), float(index)) for index in range(count)]
+    return [{"x": x, "scale": 1, "names": [f"{n}-a", f"{n}-b"]} for n, x in enumerate(rows)]
+
+
+@pytest.mark.filterwarnings("error")
+def test_text_in_batches_traces_nothing_anew(tmp_path):
+    seen = []
+
+    class Names(Callback):
+        def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+            seen.append(batch["names"][0])
+
+    run = trainer(tmp_path, callbacks=[Names()])
+    run.fit(Scaled(), named(20), named(3))
+    assert run.trace_count == 1
+    assert run.evaluation_step("validation_step").trace_count == 1
+    assert seen == [f"{n}-a" for n in range(20)]
+    assert len(run.step._step.keys) == len(run.step._step.functions) == 1
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_a_loss_of_text_is_told_how_to_get_it(tmp_path, compiled):
+    class Reads(Scaled):
+        def compute_loss(self, batch):
+            loss, _ = super().compute_loss(batch)
+            return loss, {"letters": sum(map(len, batch["names"]))}
+
+    run = trainer(tmp_path, compile=compiled)
+    if compiled:
+        with pytest.raises(TypeError, match=r"^batch\['names'\] is text, .* collate_fn"):
+            run.fit(Reads(), named(2))
+    else:
+        run.fit(Reads(), named(2))
+        assert run.history.rows[-1]["train_letters"] == 6
+
+
+def test_tracing_again_and_again_is_warned_of(tmp_path):
+    data = [{"x": mx.ones((i + 1, 2)), "scale": 1} for i in range(9)]
+    message = r"step was traced 8 times .* batch\['x'\] was \(7, 2\) float32, then \(8, 2\) float32"
     with pytest.warns(UserWarning, match=message) as caught:
-        trainer(tmp_path).fit(Named(), data)
+        trainer(tmp_path).fit(Scaled(), data)
     assert len(caught) == 1
 
 

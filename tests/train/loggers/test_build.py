@@ -167,6 +167,8 @@ def test_wandb_is_told_the_group(monkeypatch, tmp_path):
             pass
 
     class Wandb:
+        run = None
+
         @staticmethod
         def init(**settings):
             told.update(settings)

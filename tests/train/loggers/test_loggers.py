@@ -1,6 +1,7 @@
 import csv
 import json
 import math
+import os
 import shutil
 import struct
 import subprocess
@@ -115,7 +116,7 @@ def test_an_unwritable_folder_is_one_line(tmp_path):
 
 class Memory(Logger):
     def __init__(self):
-        self.rows, self.images, self.config, self.closed = [], [], None, False
+        self.rows, self.images, self.config, self.closed = [], [], None, 0
 
     def log_metrics(self, metrics, step):
         self.rows.append((step, metrics))
@@ -128,10 +129,10 @@ class Memory(Logger):
         self.images.append((name, step))
 
     def finish(self):
-        self.closed = True
+        self.closed += 1
 
 
-def test_several_loggers_get_the_same_and_stay_open_for_test(tmp_path):
+def test_several_loggers_get_the_same_and_what_a_test_gives_after_fit(tmp_path):
     memories = [Memory(), Memory()]
     model = Classifier()
     train, val = loaders()
@@ -143,7 +144,7 @@ def test_several_loggers_get_the_same_and_stay_open_for_test(tmp_path):
     assert step == 5
     assert {"test_loss", "test_accuracy"} <= set(row)
     assert memories[0].config == {"width": 16}
-    assert not memories[0].closed
+    assert memories[0].closed == 1
     assert run.logger is memories[0]
 
 
@@ -280,8 +281,10 @@ def wandb_fit(folder, resume="") -> tuple[str, dict, list[dict]]:
     command = [sys.executable, "-c", FIT, HELPERS, str(folder), resume]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    (written,) = set((folder / "wandb").glob("offline-run-*")) - before
-    records = wandb_records(next(written.glob("*.wandb")))
+    written = sorted(set((folder / "wandb").glob("offline-run-*")) - before)
+    assert len(written) == 2  # of fit, and of what came after it
+    assert len({path.name.rpartition("-")[2] for path in written}) == 1
+    records = [one for path in written for one in wandb_records(next(path.glob("*.wandb")))]
     rows = [
         {
             item.key or ".".join(item.nested_key): json.loads(item.value_json)
@@ -291,7 +294,7 @@ def wandb_fit(folder, resume="") -> tuple[str, dict, list[dict]]:
         if r.HasField("history")
     ]
     axes = {r.metric.name or r.metric.glob_name: r.metric.step_metric for r in records}
-    (run,) = [r.run for r in records if r.HasField("run")]
+    run, _ = [r.run for r in records if r.HasField("run")]
     settings = {u.key: json.loads(u.value_json) for u in run.config.update}
     for record in records:
         for update in record.config.update:
@@ -318,6 +321,163 @@ def test_wandb_offline_is_resumed_under_its_id(tmp_path):
     second, _, rows = wandb_fit(tmp_path, str(last))
     assert second == first
     assert [row["trainer/global_step"] for row in rows] == [6, 8, 10, 10, 10, 10]
+
+
+TWO_FITS = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import audiotrain
+import wandb
+from toy import *
+from audiotrain.train.loggers import WandbLogger
+shared = WandbLogger("project")
+for logger in (WandbLogger("project", "first"), shared, shared):
+    run = trainer("runs", logger=logger)
+    run.fit(Classifier(), *loaders())
+    assert wandb.run is None
+    print("id", logger.id)
+one, other = WandbLogger("project"), WandbLogger("project")
+run = trainer("runs", logger=[one, other])
+run.fit(Classifier(), *loaders())
+print("id", one.id)
+print("id", other.id)
+begun = wandb.init(project="own")
+logger = WandbLogger("project")
+trainer("runs", logger=logger).fit(Classifier(), *loaders())
+assert logger.id == begun.id and wandb.run is begun  # the caller's, who finishes it
+"""
+
+
+@pytest.mark.slow
+def test_fits_of_one_process_are_runs_of_their_own(tmp_path):
+    pytest.importorskip("wandb")
+    command = [sys.executable, "-c", TWO_FITS, HELPERS]
+    environment = os.environ | {"WANDB_MODE": "offline"}
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    ids = {line.split()[1] for line in done.stdout.splitlines() if line.startswith("id ")}
+    assert len(ids) == 4
+    found = {path.name.rpartition("-")[2] for path in (tmp_path / "wandb").glob("offline-run-*")}
+    assert ids < found
+    assert len(found) == 5
+
+
+class Wandb:
+    """Stands for the library: runs have numbers for ids."""
+
+    Error = RuntimeError
+
+    def __init__(self):
+        self.run, self.runs = None, []
+
+    def init(self, id=None, reinit=None, **_):
+        if self.run is not None and reinit != "create_new":
+            return self.run
+        run = WandbRun(self, id or f"{len(self.runs)}")
+        self.runs.append(run)
+        self.run = self.run or run
+        return run
+
+
+class WandbRun:
+    def __init__(self, library, id):
+        self.library, self.id, self.ended, self.rows = library, id, None, []
+        self.config = Updated()
+
+    def define_metric(self, *args, **kwargs):
+        pass
+
+    def log(self, row):
+        assert self.ended is None
+        self.rows.append(row)
+
+    def finish(self, exit_code=None):
+        self.ended = exit_code
+        if self.library.run is self:
+            self.library.run = None
+
+
+@pytest.fixture
+def fake_wandb(monkeypatch):
+    library = Wandb()
+    monkeypatch.setitem(sys.modules, "wandb", library)
+    monkeypatch.setattr(WandbLogger, "_began", {})
+    return library
+
+
+class Updated(dict):
+    def update(self, config, allow_val_change=False):
+        super().update(config)
+
+
+def wandb_fits(folder, logger, **settings):
+    run = trainer(folder, logger=logger, **settings)
+    run.fit(Classifier(), *loaders())
+    return run
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_each_fit_is_one_run_that_its_end_finishes(tmp_path, fake_wandb, shared):
+    first = WandbLogger("project")
+    wandb_fits(tmp_path, first)
+    assert (len(fake_wandb.runs), fake_wandb.runs[0].ended, fake_wandb.run) == (1, 0, None)
+    first.log_metrics({"late": 1.0}, 5)  # a test, which opens the run again
+    wandb_fits(tmp_path, first if shared else WandbLogger("project"))
+    assert [run.id for run in fake_wandb.runs] == ["0", "0", "2"]
+    assert fake_wandb.runs[1].rows == [{"late": 1.0, "trainer/global_step": 5}]
+    assert len(fake_wandb.runs[0].rows) == len(fake_wandb.runs[2].rows)
+
+
+def test_a_continued_fit_continues_the_run_of_its_checkpoint(tmp_path, fake_wandb):
+    logger = WandbLogger("project")
+    wandb_fits(tmp_path, logger)
+    run = wandb_fits(tmp_path, logger)
+    run.max_epochs = 2
+    run.fit(Classifier(), *loaders(), ckpt_path=tmp_path / "checkpoints" / "last")
+    assert [run.id for run in fake_wandb.runs] == ["0", "1", "0"]
+
+
+class Breaks(Callback):
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+        raise ZeroDivisionError
+
+
+def test_a_run_that_fails_is_marked_so(tmp_path, fake_wandb):
+    with pytest.raises(ZeroDivisionError):
+        wandb_fits(tmp_path, WandbLogger("project"), callbacks=[Breaks()])
+    assert fake_wandb.runs[0].ended == 1
+
+
+def test_a_run_that_was_begun_before_is_used_and_left_open(tmp_path, fake_wandb):
+    begun = fake_wandb.init(project="own")
+    wandb_fits(tmp_path, WandbLogger("project"))
+    assert fake_wandb.runs == [begun]
+    assert begun.rows
+    assert begun.ended is None
+
+
+def test_tensorboard_keeps_runs_apart(tmp_path):
+    pytest.importorskip("tensorboard")
+
+    def fit(logger, resume=None, epochs=1):
+        run = trainer(tmp_path / "run", logger=logger, max_epochs=epochs)
+        run.fit(Classifier(), *loaders(), ckpt_path=resume)
+        return len(list(logger.folder.glob("*tfevents*")))
+
+    loggers = [TensorBoardLogger(), TensorBoardLogger(), TensorBoardLogger(tmp_path / "tb")]
+    loggers += [loggers[2], TensorBoardLogger(tmp_path / "tb", "mine")]
+    found = []
+    for logger in loggers:
+        assert fit(logger) == 1
+        found.append(logger.folder.relative_to(tmp_path).as_posix())
+    own = ["run/tensorboard", "run/run-2/tensorboard"]
+    assert found == [*own, "tb/default", "tb/default-2", "tb/mine"]
+    last = tmp_path / "run" / "run-4" / "checkpoints" / "last"
+    continued = TensorBoardLogger(tmp_path / "tb")
+    assert fit(continued, resume=last, epochs=2) == 2
+    assert continued.folder == tmp_path / "tb" / "default-2"
 
 
 def test_an_id_of_ones_own_goes_before_the_checkpoints():
