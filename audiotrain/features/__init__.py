@@ -10,5 +10,6 @@ extract.py          Features of recordings in MLX, equal to librosa 0.11
 log_mel.py          Log-mel spectrograms in MLX
 mp3_header.py       What the header of an MP3 states of its length
 onsets.py           Onsets of notes
+tags.py             Title and artist of a recording by its tags
 tuning.py           How far a recording is from A = 440 Hz
 """

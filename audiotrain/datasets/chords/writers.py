@@ -43,7 +43,7 @@ def write(
 
     `confidences` has one number in 0..1 a segment (CSV, JSON and JAMS keep it); `duration` is that
     of the audio in seconds, by default the last end; `metadata` may have title, artist and tool.
-    `beats` and `key` are in JSON, JAMS, MIDI and ChordPro.
+    Title and artist are in JSON, JAMS, MIDI and ChordPro, as `beats` and `key` are.
     """
     path = Path(path)
     suffix = path.suffix.lower()
@@ -69,7 +69,7 @@ def write(
         metadata = {"title": path.stem, **metadata}
         files.write(path, chordpro_text(segments, seconds, beats, key, metadata))
     else:
-        files.write(path, midi_bytes(segments, beats, key))
+        files.write(path, midi_bytes(segments, beats, key, metadata))
 
 
 def _csv_text(segments: Sequence[Segment], confidences: list) -> str:
@@ -213,10 +213,14 @@ def harte_spelling(label: str) -> str:
 
 
 def midi_bytes(
-    segments: Sequence[Segment], beats: Beats = NO_BEATS, key: Key | None = None
+    segments: Sequence[Segment],
+    beats: Beats = NO_BEATS,
+    key: Key | None = None,
+    metadata: Mapping[str, str] = MappingProxyType({}),
 ) -> bytes:
     """A MIDI file: each chord in close position around middle C over its bass note, piano; labels
-    are written as lyrics. Beats give its tempo map and bars, the key its key signature.
+    are written as lyrics. Beats give its tempo map and bars, the key its key signature; title and
+    artist of `metadata` are the name of its first track and a text.
     """
     try:
         import pretty_midi
@@ -235,7 +239,25 @@ def midi_bytes(
     song.instruments.append(piano)
     file = io.BytesIO()
     song.write(file)
-    return file.getvalue()
+    return _named(file, metadata)
+
+
+def _named(file: io.BytesIO, metadata: Mapping[str, str]) -> bytes:
+    """A MIDI file with the title as the name of its first track, and the artist as a text there."""
+    import mido
+
+    file.seek(0)
+    song, names = mido.MidiFile(file=file), {"track_name": "name", "text": "text"}
+    texts = [metadata.get("title", ""), metadata.get("artist", "")]
+    song.tracks[0][:0] = [
+        # in UTF-8, though mido writes Latin-1
+        mido.MetaMessage(kind, **{name: text.encode(errors="replace").decode("latin-1")})
+        for (kind, name), text in zip(names.items(), texts, strict=True)
+        if text
+    ]
+    named = io.BytesIO()
+    song.save(file=named)
+    return named.getvalue()
 
 
 def _tempo_map(beats: Beats) -> io.BytesIO | None:

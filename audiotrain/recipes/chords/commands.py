@@ -28,6 +28,7 @@ from audiotrain.evaluation.chord_report import ChordReport
 from audiotrain.evaluation.song_page.song import has_little_music
 from audiotrain.features import audio as audio_files
 from audiotrain.features.audio import AudioError
+from audiotrain.features.tags import read_tags
 from audiotrain.features.tuning import tuning_of
 from audiotrain.music.chord_names import spelled
 from audiotrain.music.segments import Segment
@@ -133,11 +134,12 @@ def predict(settings: PredictSettings) -> list[Path]:
         except AudioError as error:
             problems.append(str(error))
             continue
-        about = {"title": source.stem, "tool": "audiotrain"}
+        tags = read_tags(source)
+        about = {"title": tags.title or source.stem, "artist": tags.artist, "tool": "audiotrain"}
         for path in paths:
             path.parent.mkdir(parents=True, exist_ok=True)
             if path.suffix == ".html":
-                pages.add(path, source, prediction)
+                pages.add(path, source, prediction, tags)
                 continue
             writers.write(
                 path,

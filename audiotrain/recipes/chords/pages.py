@@ -12,6 +12,7 @@ from urllib.parse import quote
 from audiotrain.evaluation.song_page import index, song, sound
 from audiotrain.evaluation.song_page.song import Neighbours, Song
 from audiotrain.features.audio import AudioError
+from audiotrain.features.tags import Tags, read_tags
 from audiotrain.utils.files import write
 
 if TYPE_CHECKING:
@@ -41,9 +42,9 @@ class PageWriter:
         self._index, self._megabytes = index, megabytes
         self._pages: list[Page] = []
 
-    def add(self, path: Path, source: Path, prediction: "Prediction") -> None:
+    def add(self, path: Path, source: Path, prediction: "Prediction", tags: Tags) -> None:
         """The page `path` of a recording; AudioError when its sound cannot be read again."""
-        self._pages.append(Page(path, source, song_of(prediction, source.stem)))
+        self._pages.append(Page(path, source, song_of(prediction, source.stem, tags)))
         if len(self._pages) > 1:
             self._write(len(self._pages) - 2)
 
@@ -60,11 +61,12 @@ class PageWriter:
 
     def _titles(self, index: Path) -> Iterator[tuple[Page, str]]:
         """Each page with its title in the index: the song's, or its path from there where several
-        songs have that title."""
-        counts = Counter(page.song.title for page in self._pages)
-        for page in self._pages:
+        songs of one artist have that title."""
+        names = [(page.song.title, page.song.artist) for page in self._pages]
+        counts = Counter(names)
+        for page, name in zip(self._pages, names, strict=True):
             title = page.song.title
-            if counts[title] > 1:
+            if counts[name] > 1:
                 title = Path(os.path.relpath(page.path, index.parent)).with_suffix("").as_posix()
             yield page, title
 
@@ -88,15 +90,18 @@ class PageWriter:
         )
 
 
-def song_of(prediction: "Prediction", title: str) -> Song:
-    """A prediction as a page shows it."""
+def song_of(prediction: "Prediction", name: str, tags: Tags) -> Song:
+    """A prediction as a page shows it, for a recording of that `name`, which is its title where the
+    tags have none."""
     return Song(
-        title,
+        tags.title or name,
         prediction.segments,
         prediction.seconds,
         prediction.confidences,
         prediction.beats,
         prediction.key,
+        tags.artist,
+        name,
     )
 
 
@@ -104,7 +109,8 @@ def framed(prediction: "Prediction") -> str:
     """A page inside an element, for notebooks, without sound where the file is gone, or is longer
     than `FRAME_MEGABYTES`."""
     source = prediction.source
-    about = song_of(prediction, source.stem if source else "Song")
+    tags = Tags() if source is None else read_tags(source)
+    about = song_of(prediction, source.stem if source else "Song", tags)
     found = None
     if source is not None and sound.fits(about.seconds, FRAME_MEGABYTES):
         with contextlib.suppress(AudioError):

@@ -11,6 +11,7 @@ import urllib.parse
 import mlx.core as mx
 import numpy as np
 import pytest
+import soundfile
 from mlx.utils import tree_flatten
 from preparing import contents, on_cores
 from tiny_chords import STEPS, TINY, command, make_quick, sung
@@ -778,6 +779,41 @@ def test_an_index_tells_songs_of_one_name_apart(run, data, tmp_path, capsys):
     titles = re.findall(r'<a href=".*?">(.*?)</a>', (source / "index.html").read_text())
     assert titles == ["a/same", "b/same", "other"]
     assert "<h1>same</h1>" in (source / "a" / "same.html").read_text()
+
+
+def test_predict_names_songs_by_their_tags(run, data, tmp_path, capsys):
+    samples, rate = soundfile.read(data / "song0.wav", dtype="float32")
+    for name, title, artist in (
+        ("Artist - 01", "<i>One</i>\n\u2028{x}", "Édith & Co"),
+        ("Artist - 02", "", "Zoë"),
+        ("b/03", "Same", ""),
+        ("b/04", "Same", ""),
+        ("b/05", "Same", "Other"),
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        with soundfile.SoundFile(tmp_path / f"{name}.flac", "w", rate, 1) as file:
+            for tag, text in (("title", title), ("artist", artist)):
+                setattr(file, tag, text or " ")  # libsndfile refuses empty ones
+            file.write(samples[: 2 * rate])
+    formats = ["html", "json", "jams", "chordpro"]
+    assert command("predict", tmp_path, "--checkpoint", run, "--formats", *formats) == 0
+    page = (tmp_path / "Artist - 01.html").read_text()
+    assert '<h1>&lt;i&gt;One&lt;/i&gt; {x}</h1>\n<p id="artist">Édith &amp; Co</p>' in page
+    content = json.loads(re.search(r'id="data">(.*?)</script>', page, re.DOTALL)[1])
+    assert (content["name"], content["title"]) == ("Artist - 01", "<i>One</i> {x}")
+    texts = {suffix: (tmp_path / f"Artist - 01.{suffix}").read_text() for suffix in formats}
+    assert json.loads(texts["json"])["title"] == "<i>One</i> {x}"
+    assert json.loads(texts["jams"])["file_metadata"]["artist"] == "Édith & Co"
+    assert texts["chordpro"].startswith("{title: <i>One</i> x}\n{artist: Édith & Co}\n")
+    assert "{title: Artist - 02}\n{artist: Zoë}" in (tmp_path / "Artist - 02.chordpro").read_text()
+    songs = re.findall(r"<a href=.*?>(.*?)</a>(.*?)</div>", (tmp_path / "index.html").read_text())
+    assert songs == [
+        ("&lt;i&gt;One&lt;/i&gt; {x}", " <span>Édith &amp; Co</span>"),
+        ("Artist - 02", " <span>Zoë</span>"),
+        ("b/03", ""),
+        ("b/04", ""),
+        ("Same", " <span>Other</span>"),
+    ]
 
 
 def test_predict_writes_long_sound_beside_its_page(run, data, tmp_path, capsys):
