@@ -1,6 +1,5 @@
 """Pages of recognised songs, each with links to its neighbours, and their index."""
 
-import contextlib
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -11,9 +10,10 @@ from urllib.parse import quote
 
 from audiotrain.evaluation.song_page import index, song, sound
 from audiotrain.evaluation.song_page.song import Neighbours, Song
-from audiotrain.features.audio import AudioError
 from audiotrain.features.tags import Tags, read_tags
+from audiotrain.utils.errors import UserError
 from audiotrain.utils.files import write
+from audiotrain.utils.text import clock
 
 if TYPE_CHECKING:
     from audiotrain.recipes.chords.predictor import Prediction
@@ -105,17 +105,37 @@ def song_of(prediction: "Prediction", name: str, tags: Tags) -> Song:
     )
 
 
-def framed(prediction: "Prediction") -> str:
-    """A page inside an element, for notebooks, without sound where the file is gone, or is longer
-    than `FRAME_MEGABYTES`."""
+class NotebookPage:
+    """A song's page inside an element that a notebook shows."""
+
+    def __init__(self, frame: str):
+        self._frame = frame
+
+    def _repr_html_(self) -> str:
+        return self._frame
+
+    def __repr__(self) -> str:
+        return f"<the page of a song for a notebook, {len(self._frame) / 1e6:.1f} MB>"
+
+
+def notebook_page(prediction: "Prediction", audio: bool) -> NotebookPage:
+    """A prediction's page, with or without its sound; AudioError and UserError as in
+    `Prediction.show`."""
     source = prediction.source
     tags = Tags() if source is None else read_tags(source)
     about = song_of(prediction, source.stem if source else "Song", tags)
-    found = None
-    if source is not None and sound.fits(about.seconds, FRAME_MEGABYTES):
-        with contextlib.suppress(AudioError):
-            found = sound.for_page(source, sound.RATE, about.seconds, FRAME_MEGABYTES, source)
-    return song.frame(song.page(about, found))
+    if not audio:
+        return NotebookPage(song.frame(song.page(about)))
+    if source is None:
+        raise UserError("audio=True: the prediction is of samples, expected one of a file")
+    if not sound.fits(about.seconds, FRAME_MEGABYTES):
+        raise UserError(
+            f"{source}: audio=True: its {clock(round(about.seconds))} take more than "
+            f"{FRAME_MEGABYTES:g} MB; `audiotrain chords predict --formats html` writes sound "
+            "beside a page"
+        )
+    found = sound.for_page(source, sound.RATE, about.seconds, FRAME_MEGABYTES, source)
+    return NotebookPage(song.frame(song.page(about, found)))
 
 
 def index_of(paths: Sequence[Path], output: Path | None) -> Path | None:

@@ -211,7 +211,7 @@ class PredictSettings(ModelSettings, common.PredictSettings):
     bass: Literal["any", "chord-tone", "off"] = "any"
     """which bass notes a label may show"""
     timeline: bool = True
-    """show the first minute of each file on the terminal"""
+    """show the beginning of each file on the terminal, in up to four rows"""
 
 
 @validated(kw_only=True)

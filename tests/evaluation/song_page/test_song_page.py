@@ -33,12 +33,12 @@ def segments_of(labels, split=3):
     return found
 
 
-def made(labels=LABELS, key=(0, "major"), title=EVIL):
+def made(labels=LABELS, key=(0, "major"), title=EVIL, **options):
     segments = segments_of(labels)
     seconds = segments[-1].end
     sure = [0.35 if number == 1 else 0.9 for number in range(len(segments))]
     beats = np.arange(0, seconds, BEAT).tolist()
-    return Song(title, segments, seconds, sure, Beats(beats, beats[::4]), key)
+    return Song(title, segments, seconds, sure, Beats(beats, beats[::4]), key, **options)
 
 
 def tone(seconds):
@@ -49,7 +49,7 @@ def tone(seconds):
 def files(tmp_path_factory):
     """Pages by name."""
     folder = tmp_path_factory.mktemp("songs")
-    one = made()
+    one = made(artist=EVIL)
     found = sound.for_page(tone(one.seconds), RATE, one.seconds, 20, folder / "none")
     links = Neighbours("a%20b.html", "c.html", "index.html")
     flat = made("Eb:maj Ab:maj Bb:maj C:min Eb:maj Ab:maj Bb:maj Eb:maj".split(), (3, "major"))
@@ -77,7 +77,7 @@ def test_the_page_loads_nothing_and_keeps_titles_as_text(files):
 
 
 def test_an_index_lists_songs_as_text(tmp_path):
-    text = index.page([made(), made(title="b")], ["a%20b.html", 'c".html'])
+    text = index.page([made(artist=EVIL), made(title="b")], ["a%20b.html", 'c".html'])
     assert "<img" not in text
     assert text.count("<li>") == 2
     assert "C major · 0:24 · 120 bpm" in text
@@ -345,18 +345,21 @@ def test_a_correction_is_saved_and_can_be_undone(seen, files, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("title", "name"),
+    ("recording", "saved"),
     [
         ("No. 1 [live] 50% #2 – Don’t; stop!", "No. 1 [live] 50% #2 – Don’t; stop!"),
         ("U\u0308bung हिन्दी", "U\u0308bung हिन्दी"),  # marks that combine, as macOS has them
         ('a/b\\c:d*e?"<f>|g', "a_b_c_d_e___f__g"),
     ],
 )
-def test_a_saved_file_has_the_name_of_its_recording(window, tmp_path, title, name):
-    path = tmp_path / "page.html"
-    path.write_text(song.page(made(title=title)), encoding="utf-8")
-    window.open(path, 1280, 844)
-    assert saved_lab(window, tmp_path).name == f"{name}.lab"
+def test_a_saved_file_has_the_name_of_its_recording(window, tmp_path, recording, saved):
+    songs = {"title": made(title=recording), "name": made(title="Tagged", name=recording)}
+    for folder, about in songs.items():
+        path = tmp_path / folder / "page.html"
+        path.parent.mkdir()
+        path.write_text(song.page(about), encoding="utf-8")
+        window.open(path, 1280, 844)
+        assert saved_lab(window, path.parent).name == f"{saved}.lab"
     assert window.complaints == []
 
 
