@@ -63,6 +63,12 @@ class Run(NamedTuple):
     scored: bool  # it has a metrics.json or history.json, which are written at the end
 
     @property
+    def recipe(self) -> str:
+        """Its kind, without saying whether it is a cross-validation: runs of one recipe have the
+        same settings and scores."""
+        return self.kind.removesuffix(CV).rstrip()
+
+    @property
     def step(self) -> int | None:
         """The last step that it logged."""
         return max((int(row["step"]) for row in self.rows), default=None)
