@@ -4,6 +4,7 @@ What cannot be read is no tag, so that no prediction fails for it.
 """
 
 import io
+import os
 import re
 import unicodedata
 from collections.abc import Mapping
@@ -29,6 +30,13 @@ class Tags(NamedTuple):
     artist: str = ""
 
 
+class _Member(io.BytesIO):
+    """Bytes in which a place before the beginning, as damaged files ask for, is the beginning."""
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return super().seek(max(0, offset) if whence == os.SEEK_SET else offset, whence)
+
+
 def read_tags(path: AudioPath) -> Tags:
     """Return the title and the artist in the tags of a file, or of a member of a tar.
 
@@ -38,17 +46,14 @@ def read_tags(path: AudioPath) -> Tags:
     """
     import av
 
+    options = {"format_whitelist": _FORMATS, "protocol_whitelist": "file"}
     try:
-        if isinstance(path, TarMember):
-            file: io.BufferedIOBase = io.BytesIO(path.read())
-        else:
-            file = open(path, "rb")
+        source = _Member(path.read()) if isinstance(path, TarMember) else os.path.abspath(path)
         # A tag in another encoding than UTF-8 keeps its bytes for `plain`.
-        options = {"format_whitelist": _FORMATS}
-        with file, av.open(file, options=options, metadata_errors="surrogateescape") as container:
+        with av.open(source, options=options, metadata_errors="surrogateescape") as container:
             streams = [stream.metadata for stream in container.streams.audio[:1]]
             found = [_lower_names(one) for one in (container.metadata, *streams)]
-    except (AudioError, OSError, av.FFmpegError):
+    except (AudioError, OSError, UnicodeEncodeError, av.FFmpegError):
         return Tags()
     artist = _first(found, "artist", "author", "album_artist")
     return Tags(_first(found, "title"), re.sub(r";(?=\S)", "; ", artist))

@@ -138,6 +138,22 @@ def test_a_member_of_a_tar(tmp_path, mp3):
     assert read_tags(TarMember(*place[:2], 10**9, 100)) == Tags()
 
 
+@pytest.mark.parametrize("name", ["concat:a.mp3", "data:,x", "-", "%d #1?.mp3", "日本 🎵", "a'b"])
+def test_any_name_is_that_of_a_file(tmp_path, monkeypatch, mp3, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).write_bytes(id3((b"TIT2", b"\x03x")) + mp3)
+    assert read_tags(name) == Tags("x")
+
+
+def test_a_name_that_is_not_utf8_has_no_tags_or_its_own(tmp_path, mp3):
+    path = tmp_path / "f\udcff.mp3"
+    try:
+        path.write_bytes(id3((b"TIT2", b"\x03x")) + mp3)
+    except OSError:
+        pytest.skip("this file system has only names in UTF-8")
+    assert read_tags(path) in (Tags("x"), Tags())
+
+
 @pytest.mark.parametrize(
     "content", [b"", b"RIFF", b"#EXTM3U\n/etc/passwd\n", b"\0" * 5000, b"text"]
 )

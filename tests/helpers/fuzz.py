@@ -225,6 +225,43 @@ def make_m4a(folder: Path) -> list[Path]:
     return [folder / "x.m4a"]
 
 
+def make_tags(folder: Path) -> list[Path]:
+    """Recordings with a title and an artist, by libsndfile and by ffmpeg."""
+    import av
+    import soundfile
+
+    title, artist = "Ça ira 日本", "Édith & Müller"
+    paths = []
+    for suffix in (".flac", ".ogg", ".wav", ".aiff"):
+        paths.append(folder / f"x{suffix}")
+        with soundfile.SoundFile(paths[-1], "w", 22050, 1) as file:
+            file.title, file.artist = title, artist
+            file.write(tone(0.1))
+    frame = av.AudioFrame.from_ndarray(tone(rate=48000).T, format="fltp", layout="mono")
+    frame.sample_rate = 48000
+    for name, codec in (("y.mp3", "mp3"), ("y.m4a", "aac"), ("y.mka", "aac"), ("y.avi", "mp3")):
+        paths.append(folder / name)
+        with av.open(str(paths[-1]), "w") as container:
+            container.metadata.update(title=title, artist=artist)
+            stream = container.add_stream(codec, rate=48000, layout="mono")
+            size = stream.codec_context.frame_size
+            resampler = av.AudioResampler(stream.codec_context.format, "mono", 48000, size)
+            for part in [*resampler.resample(frame), None]:
+                container.mux(stream.encode(part))
+    return paths
+
+
+def read_tags(path: Path) -> None:
+    from audiotrain.features.audio import TarMember
+    from audiotrain.features.tags import LONGEST, read_tags
+
+    tags = read_tags(path)
+    assert read_tags(TarMember(path, path.name, 0, path.stat().st_size)) == tags
+    for text in tags:
+        assert len(text) <= LONGEST
+        assert text.isprintable() or not any(one < " " or one in "\x7f\u2028" for one in text)
+
+
 def make_midi(folder: Path) -> list[Path]:
     import pretty_midi
 
@@ -741,6 +778,7 @@ FORMATS = {
         read_audio,
     ),
     "m4a": Format(make_m4a, read_audio),
+    "tags": Format(make_tags, read_tags),
     "midi": Format(make_midi, read_midi),
     "sf2": Format(make_sf2, read_sf2),
     "lab": Format(texts(x__lab=LAB, y__txt=AUDACITY), read_chords),
