@@ -30,6 +30,7 @@ BACKGROUNDS = (210, 216, 222, 228, 192, 157, 158, 159, 153, 147, 183, 218)
 GREY = 250
 BAND_INCHES = 0.5
 MOST_ROWS = 40  # of a picture, whose height is limited
+LEAST_SECONDS = 0.05  # of a recording that is shown
 LEAST_ROW = 0.1  # share of a picture's row that is worth a row of its own
 RIGHT, WRONG = "#86d9a0", "#dc2626"
 
@@ -118,6 +119,8 @@ def timeline(
     spans = [span for band in bands.values() for span in band]
     if not spans:
         return "no chords"
+    if max(span[1] for span in spans) - min(span[0] for span in spans) < LEAST_SECONDS:
+        return "too short to show"
     names = [*bands, "differ"] if reference is not None else list(bands)
     margin = max(map(len, names)) + 1
     columns = width or min(shutil.get_terminal_size((100, 24)).columns, 160)

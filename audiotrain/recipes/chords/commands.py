@@ -152,8 +152,9 @@ def predict(settings: PredictSettings) -> list[Path]:
             )
         written += paths
         speed = prediction.seconds / max(time.monotonic() - begun, 1e-9)
-        names = ", ".join(map(str, paths))
-        about_song = ", ".join([*described(prediction), f"{speed:.0f}x real time"])
+        names = ", ".join([str(paths[0]), *(path.suffix for path in paths[1:])])
+        times = [f"{speed:.0f}x real time"] if speed >= 1 else []
+        about_song = ", ".join([*described(prediction), *times])
         print(f"\n{source}: {about_song} -> {names}")
         begun = time.monotonic()
         if settings.timeline:
@@ -171,11 +172,14 @@ def predict(settings: PredictSettings) -> list[Path]:
 
 def described(prediction: Prediction) -> list[str]:
     """A recording's length, its tuning where it is not A = 440 Hz, and whether it has little
-    music."""
+    music, or no chord."""
     seconds = prediction.seconds
-    found = [clock(round(seconds)) if seconds >= 3600 else f"{seconds:.0f} s"]
+    length = f"{seconds:.{0 if seconds >= 10 else 1 if seconds >= 0.1 else 3}f} s"
+    found = [clock(round(seconds)) if seconds >= 3600 else length]
     cents = round(100 * prediction.tuning)
     found += [f"tuned {cents:+} cents from A = 440 Hz"] if cents else []
+    if all(one.label in ("N", "X") for one in prediction.segments):
+        return [*found, "no chords found"]
     is_little = has_little_music(prediction.segments, prediction.confidences)
     return found + (["little music found"] if is_little else [])
 

@@ -585,6 +585,7 @@ def test_timeline_fits_its_width_and_shows_every_long_chord(song, guess, width, 
 
 def test_timeline_without_chords_or_with_few_rows():
     assert chord_timeline.timeline([]) == "no chords"
+    assert chord_timeline.timeline([(0.0, 2e-5, "N")]) == "too short to show"
     long = [(float(i), i + 1.0, NOTES[i % 12]) for i in range(600)]
     shown = chord_timeline.timeline(
         long, width=60, color=False, row_seconds=20, rows=2

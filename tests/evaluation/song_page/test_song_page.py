@@ -55,6 +55,7 @@ def files(tmp_path_factory):
     flat = made("Eb:maj Ab:maj Bb:maj C:min Eb:maj Ab:maj Bb:maj Eb:maj".split(), (3, "major"))
     texts = {"song": song.page(one, found, links), "flat": song.page(flat)}
     texts["noise"] = song.page(replace(one, confidences=[0.1] * len(one.segments)))
+    texts["silence"] = song.page(Song("x", [Segment(0.0, 9.0, "N")], 9.0, [0.9]))
     texts["frame"] = f"<!doctype html><title>x</title>{song.frame(texts['song'])}"
     paths = {name: folder / f"{name}.html" for name in texts}
     for name, path in paths.items():
@@ -184,6 +185,8 @@ def test_it_says_when_little_music_was_found(window, files):
     assert window.run("document.documentElement.scrollWidth") == 390
     window.open(files["song"], 390, 844)
     assert "little music" not in text(window, "#about")
+    window.open(files["silence"], 390, 844)
+    assert text(window, "#about").endswith("0:09 · no chords were found")
 
 
 def test_it_plays_seeks_and_follows(seen):

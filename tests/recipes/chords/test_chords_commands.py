@@ -531,6 +531,9 @@ def test_evaluate_the_split_of_other_data_is_refused(begun, place, tmp_path, cap
         (7200.2, 0.0, 0.9, ["2:00:00"]),
         (61.4, -0.15, 0.9, ["61 s", "tuned -15 cents from A = 440 Hz"]),
         (61.4, 0.0, 0.1, ["61 s", "little music found"]),
+        (9.96, 0.0, 0.9, ["10.0 s"]),
+        (0.26, 0.0, 0.9, ["0.3 s"]),
+        (0.00002, 0.0, 0.9, ["0.000 s"]),
     ],
 )
 def test_a_prediction_is_described_by_length_tuning_and_whether_it_is_music(
@@ -538,6 +541,8 @@ def test_a_prediction_is_described_by_length_tuning_and_whether_it_is_music(
 ):
     segments = [Segment(0.0, seconds / 2, "C:maj"), Segment(seconds / 2, seconds, "N")]
     assert recipe.described(Prediction(segments, [sure, 0.9], seconds, tuning)) == parts
+    silent = Prediction(segments[1:], [0.9], seconds)
+    assert recipe.described(silent) == [parts[0], "no chords found"]
 
 
 def test_the_terminal_spells_chords_by_the_key():
@@ -565,6 +570,7 @@ def test_predict_writes_every_format_for_every_file_of_a_folder(run, data, tmp_p
     assert found == {f"{stem}.{kind}" for stem in ("one", "album/02. two") for kind in formats}
     printed = capsys.readouterr().out
     assert "x real time" in printed
+    assert f"-> {tmp_path / 'out' / 'one.lab'}, .jams, .mid, .csv, .json, .chordpro\n" in printed
     for stem, song in (("one", "song0"), ("album/02. two", "song1")):
         seconds = audio.info(data / f"{song}.wav").seconds
         readings = {
