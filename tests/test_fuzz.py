@@ -1,7 +1,7 @@
 """Mutated files of every format: a valid result or one line, whatever is in them.
 
 20 cases a format, and 100 more, thousands in all, in the slow tests. `python tests/helpers/fuzz.py
---cases 5000` runs more; what it found is in the parametrized tests.
+--total 10000` runs more; what it found is in the parametrized tests.
 """
 
 import json
@@ -47,7 +47,7 @@ def test_mutated_files_are_read_or_refused_in_one_line(reader, cases, name):
     outcomes = {number: reader.outcome(name, number) for number in cases}
     wrong = {number: one for number, one in outcomes.items() if one not in ("ok", "refused")}
     assert wrong == {}
-    assert "refused" in outcomes.values() or name in ("lab", "salami", "run", "sidecars")
+    assert "refused" in outcomes.values() or name in ("lab", "salami", "run", "sidecars", "tags")
 
 
 def test_an_error_a_message_and_a_crash_are_outcomes(tmp_path):
@@ -66,6 +66,17 @@ def test_an_error_a_message_and_a_crash_are_outcomes(tmp_path):
     assert raising(ValueError(f"{path}: no audio")).startswith("ValueError")
     assert raising(KeyError("rate")).startswith("KeyError")
     assert raising(RuntimeWarning("overflow")).startswith("RuntimeWarning")
+
+
+def test_the_last_line_has_what_took_most(reader):
+    tally = fuzz.Tally()
+    for number in range(3):
+        outcome = reader.outcome("lab", number)
+        reader.size, reader.seconds = number << 20, number / 2
+        tally.add("lab", number, outcome, reader)
+    line = tally.line(1, 4.4)
+    assert line.startswith("3 mutated files of 1 formats: 0 faults, ")
+    assert line.endswith("largest memory 2 MiB (lab 2), slowest 1.0 s (lab 2); 4 s in all")
 
 
 def test_a_case_is_the_same_each_time(tmp_path):

@@ -13,5 +13,6 @@ log_mel.py          Log-mel spectrograms in MLX
 onsets.py           Onsets of notes
 sndfile_source.py   Audio that libsndfile reads whole
 sources.py          What the decoders share
+tags.py             Title and artist of a recording by its tags
 tuning.py           How far a recording is from A = 440 Hz
 """

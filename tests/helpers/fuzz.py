@@ -1,10 +1,12 @@
 """Fuzz tests of all readers: real files, mutated at random, are read in a limited child process.
 
+    python tests/helpers/fuzz.py --total 10000                           all formats alike
     python tests/helpers/fuzz.py --cases 5000 --format mp3 --format wav
 
 A case is a format and a number, from which its mutations follow. Allowed is a valid result, or a
 ValueError of one line that names the file; not another error, a warning, a line on stderr by a C
-library, a crash, more than CPU_SECONDS of processor time or MEMORY bytes of memory.
+library, a crash, more than CPU_SECONDS of processor time or MEMORY bytes of memory. The last line
+printed has the numbers of cases and faults, and which took the most memory and time.
 """
 
 import argparse
@@ -20,13 +22,14 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import time
 import types
 import unittest.mock
 import warnings
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -224,6 +227,43 @@ M4A = b"\0\0\0\x18ftypM4A \0\0\0\0M4A mp42\0\0\0\x08free\0\0\0\x28mdat" + bytes(
 def make_m4a(folder: Path) -> list[Path]:
     (folder / "x.m4a").write_bytes(M4A)
     return [folder / "x.m4a"]
+
+
+def make_tags(folder: Path) -> list[Path]:
+    """Recordings with a title and an artist, by libsndfile and by ffmpeg."""
+    import av
+    import soundfile
+
+    title, artist = "Ça ira 日本", "Édith & Müller"
+    paths = []
+    for suffix in (".flac", ".ogg", ".wav", ".aiff"):
+        paths.append(folder / f"x{suffix}")
+        with soundfile.SoundFile(paths[-1], "w", 22050, 1) as file:
+            file.title, file.artist = title, artist
+            file.write(tone(0.1))
+    frame = av.AudioFrame.from_ndarray(tone(rate=48000).T, format="fltp", layout="mono")
+    frame.sample_rate = 48000
+    for name, codec in (("y.mp3", "mp3"), ("y.m4a", "aac"), ("y.mka", "aac"), ("y.avi", "mp3")):
+        paths.append(folder / name)
+        with av.open(str(paths[-1]), "w") as container:
+            container.metadata.update(title=title, artist=artist)
+            stream = container.add_stream(codec, rate=48000, layout="mono")
+            size = stream.codec_context.frame_size
+            resampler = av.AudioResampler(stream.codec_context.format, "mono", 48000, size)
+            for part in [*resampler.resample(frame), None]:
+                container.mux(stream.encode(part))
+    return paths
+
+
+def read_tags(path: Path) -> None:
+    from audiotrain.features.audio import TarMember
+    from audiotrain.features.tags import LONGEST, read_tags
+
+    tags = read_tags(path)
+    assert read_tags(TarMember(path, path.name, 0, path.stat().st_size)) == tags
+    for text in tags:
+        assert len(text) <= LONGEST
+        assert text.isprintable() or not any(one < " " or one in "\x7f\u2028" for one in text)
 
 
 def make_midi(folder: Path) -> list[Path]:
@@ -742,6 +782,7 @@ FORMATS = {
         read_audio,
     ),
     "m4a": Format(make_m4a, read_audio),
+    "tags": Format(make_tags, read_tags),
     "midi": Format(make_midi, read_midi),
     "sf2": Format(make_sf2, read_sf2),
     "lab": Format(texts(x__lab=LAB, y__txt=AUDACITY), read_chords),
@@ -860,13 +901,36 @@ def child() -> None:
             noise.seek(0)
             os.dup2(noise.fileno(), 2)
             set_limits()
+            used = Use()
             result = benches[name].outcome(int(number))
+            seconds, size = used.since()
             resource.setrlimit(resource.RLIMIT_AS, (-1, -1))
             os.dup2(original, 2)
             noise.seek(0)
             if said := noise.read(500).decode(errors="replace"):
                 result = f"prints {said!r}"
-            print(json.dumps(result), file=answers, flush=True)
+            print(json.dumps([result, seconds, size]), file=answers, flush=True)
+
+
+class Use:
+    """Processor time in seconds and memory in bytes that this process takes from now on."""
+
+    def __init__(self) -> None:
+        self.begun = time.process_time()
+        with contextlib.suppress(OSError):  # Linux: the highest memory is the present one
+            Path("/proc/self/clear_refs").write_text("5")
+        self.size = self.highest()
+
+    def since(self) -> tuple[float, int]:
+        return time.process_time() - self.begun, self.highest() - self.size
+
+    @staticmethod
+    def highest() -> int:
+        try:
+            found = re.search(r"VmHWM:\s*(\d+)", Path("/proc/self/status").read_text())
+            return int(found[1]) * 1024 if found else 0
+        except OSError:  # macOS counts it in bytes
+            return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def set_limits() -> None:
@@ -883,13 +947,16 @@ WARNINGS = ("-W", "error", "-W", "ignore::ResourceWarning")
 
 
 class Reader:
-    """A child process, which is started again when a case has ended it."""
+    """A child process, which is started again when a case has ended it. `seconds` and `size` are
+    the processor time and the bytes of memory that the last case took, where it did not."""
 
     def __init__(self) -> None:
+        self.seconds, self.size = 0.0, 0
         self.process: subprocess.Popen | None = None
         self.begun: set[str] = set()
 
     def outcome(self, name: str, number: int) -> str:
+        self.seconds, self.size = 0.0, 0
         if self.process is None:
             self.begun.clear()
             command = [sys.executable, *WARNINGS, __file__, "--child"]
@@ -906,7 +973,8 @@ class Reader:
         ready, _, _ = select.select([self.process.stdout], [], [], 60 + 6 * CPU_SECONDS)
         answer = self.process.stdout.readline() if ready else b""
         if answer:
-            return json.loads(answer)
+            result, self.seconds, self.size = json.loads(answer)
+            return result
         self.process.kill()
         code = self.process.wait()
         self.close()
@@ -921,20 +989,60 @@ class Reader:
             self.process = None
 
 
-def outcomes(names: Iterable[str], numbers: Iterable[int]) -> Iterator[tuple[str, int, str]]:
-    """(format, number, outcome) of cases, "ok" and "refused" among the outcomes."""
+class Tally:
+    """What came of the cases of all formats."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self.most = (0, "none")  # bytes of memory, and of which case
+        self.slowest = (0.0, "none")  # seconds of processor time
+
+    def add(self, name: str, number: int, kind: str, reader: Reader) -> None:
+        self.counts[kind] += 1
+        self.most = max(self.most, (reader.size, f"{name} {number}"))
+        self.slowest = max(self.slowest, (reader.seconds, f"{name} {number}"))
+
+    def line(self, formats: int, seconds: float) -> str:
+        counts, (size, largest), (slow, slowest) = self.counts, self.most, self.slowest
+        return (
+            f"{counts.total()} mutated files of {formats} formats: {counts['failed']} faults, "
+            f"{counts['refused']} refused, {counts['ok']} read; largest memory "
+            f"{size / 2**20:.0f} MiB ({largest}), slowest {slow:.1f} s ({slowest}); "
+            f"{seconds:.0f} s in all"
+        )
+
+
+def run_format(name: str, numbers: Iterable[int], tally: Tally, keep: Path | None) -> None:
+    """Read the cases of a format, print what fails, once a kind, and a line of counts."""
+    counts: Counter[str] = Counter()
+    kinds: dict[str, list[int]] = {}
     reader = Reader()
-    try:
-        for name in names:
-            for number in numbers:
-                yield name, number, reader.outcome(name, number)
-    finally:
-        reader.close()
+    with contextlib.closing(reader):
+        for number in numbers:
+            outcome = reader.outcome(name, number)
+            good = outcome in ("ok", "refused")
+            kind = outcome if good else "failed"
+            counts[kind] += 1
+            tally.add(name, number, kind, reader)
+            if good:
+                continue
+            place = outcome.rpartition(" at ")[2] if " at " in outcome else outcome[:40]
+            kind = f"{outcome.split(':')[0]} {re.sub('[0-9]{3,}', '_', place)}"
+            if kind not in kinds:
+                print(f"  {name} {number}: {outcome}", flush=True)
+            kinds.setdefault(kind, []).append(number)
+            if keep:
+                with tempfile.TemporaryDirectory() as folder:
+                    path, data = Bench(name, Path(folder)).case(number)
+                keep.mkdir(parents=True, exist_ok=True)
+                (keep / f"{name}-{number}-{path.name}").write_bytes(data)
+    print(f"{name}: {dict(counts)} {[(len(v), v[:3]) for v in kinds.values()]}", flush=True)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cases", type=int, default=1000, help="cases of each format")
+    parser.add_argument("--total", type=int, help="cases of all formats together, at least")
     parser.add_argument("--first", type=int, default=0, help="number of the first case")
     parser.add_argument("--format", action="append", choices=list(FORMATS), help="default: all")
     parser.add_argument("--keep", type=Path, help="folder for the files of cases that fail")
@@ -943,28 +1051,13 @@ def main() -> int:
     if options.child:
         child()
         return 0
-    failed = 0
-    for name in options.format or FORMATS:
-        counts: Counter[str] = Counter()
-        kinds: dict[str, list[int]] = {}
-        numbers = range(options.first, options.first + options.cases)
-        for _, number, outcome in outcomes([name], numbers):
-            good = outcome in ("ok", "refused")
-            counts[outcome if good else "failed"] += 1
-            if not good:
-                place = outcome.rpartition(" at ")[2] if " at " in outcome else outcome[:40]
-                kind = f"{outcome.split(':')[0]} {re.sub('[0-9]{3,}', '_', place)}"
-                if kind not in kinds:
-                    print(f"  {name} {number}: {outcome}", flush=True)
-                kinds.setdefault(kind, []).append(number)
-                if options.keep:
-                    with tempfile.TemporaryDirectory() as folder:
-                        path, data = Bench(name, Path(folder)).case(number)
-                    options.keep.mkdir(parents=True, exist_ok=True)
-                    (options.keep / f"{name}-{number}-{path.name}").write_bytes(data)
-        print(f"{name}: {dict(counts)} {[(len(v), v[:3]) for v in kinds.values()]}", flush=True)
-        failed += counts["failed"]
-    return 1 if failed else 0
+    names = options.format or list(FORMATS)
+    cases = -(-options.total // len(names)) if options.total else options.cases
+    begun, tally = time.monotonic(), Tally()
+    for name in names:
+        run_format(name, range(options.first, options.first + cases), tally, options.keep)
+    print(tally.line(len(names), time.monotonic() - begun))
+    return 1 if tally.counts["failed"] else 0
 
 
 if __name__ == "__main__":

@@ -46,8 +46,9 @@ def write(
 
     `confidences` has one number in 0..1 a segment (CSV, JSON and JAMS keep it); `duration` is that
     of the audio in seconds, by default the last end; `metadata` may have title, artist and tool.
-    `beats` and `key` are in JSON, JAMS, MIDI and ChordPro. Roots are spelled as the key has them,
-    or, with `spelling` "sharps", with sharps alone; without a key, as they are.
+    Title and artist are in JSON, JAMS, MIDI and ChordPro, as `beats` and `key` are. Roots are
+    spelled as the key has them, or, with `spelling` "sharps", with sharps alone; without a key, as
+    they are.
     """
     path = Path(path)
     suffix = path.suffix.lower()
@@ -76,7 +77,7 @@ def write(
         metadata = {"title": path.stem, **metadata}
         files.write(path, chordpro_text(segments, seconds, beats, key, metadata, names))
     else:
-        files.write(path, midi_bytes(segments, beats, key, names))
+        files.write(path, midi_bytes(segments, beats, key, metadata, names))
 
 
 def _csv_text(segments: Sequence[Segment], confidences: list) -> str:
@@ -223,11 +224,13 @@ def midi_bytes(
     segments: Sequence[Segment],
     beats: Beats = NO_BEATS,
     key: Key | None = None,
+    metadata: Mapping[str, str] = MappingProxyType({}),
     spelling: Key | None = None,
 ) -> bytes:
     """A MIDI file: each chord in close position around middle C over its bass note, piano; names
     such as `Ebm7`, spelled as in the key `spelling` (default: `key`), are its lyrics. Beats give
-    its tempo map and bars, the key its key signature.
+    its tempo map and bars, the key its key signature; title and artist of `metadata` are the name
+    of its first track and a text.
     """
     try:
         import pretty_midi
@@ -248,7 +251,25 @@ def midi_bytes(
     song.instruments.append(piano)
     file = io.BytesIO()
     song.write(file)
-    return file.getvalue()
+    return _named(file, metadata)
+
+
+def _named(file: io.BytesIO, metadata: Mapping[str, str]) -> bytes:
+    """A MIDI file with the title as the name of its first track, and the artist as a text there."""
+    import mido
+
+    file.seek(0)
+    song, names = mido.MidiFile(file=file), {"track_name": "name", "text": "text"}
+    texts = [metadata.get("title", ""), metadata.get("artist", "")]
+    song.tracks[0][:0] = [
+        # in UTF-8, though mido writes Latin-1
+        mido.MetaMessage(kind, **{name: text.encode(errors="replace").decode("latin-1")})
+        for (kind, name), text in zip(names.items(), texts, strict=True)
+        if text
+    ]
+    named = io.BytesIO()
+    song.save(file=named)
+    return named.getvalue()
 
 
 def _tempo_map(beats: Beats) -> io.BytesIO | None:

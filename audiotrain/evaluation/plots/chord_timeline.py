@@ -30,6 +30,8 @@ BACKGROUNDS = (210, 216, 222, 228, 192, 157, 158, 159, 153, 147, 183, 218)
 GREY = 250
 BAND_INCHES = 0.5
 MOST_ROWS = 40  # of a picture, whose height is limited
+LEAST_SECONDS = 0.05  # of a recording that is shown
+LEAST_ROW = 0.1  # share of a picture's row that is worth a row of its own
 RIGHT, WRONG = "#86d9a0", "#dc2626"
 
 
@@ -117,6 +119,8 @@ def timeline(
     spans = [span for band in bands.values() for span in band]
     if not spans:
         return "no chords"
+    if max(span[1] for span in spans) - min(span[0] for span in spans) < LEAST_SECONDS:
+        return "too short to show"
     names = [*bands, "differ"] if reference is not None else list(bands)
     margin = max(map(len, names)) + 1
     columns = width or min(shutil.get_terminal_size((100, 24)).columns, 160)
@@ -125,20 +129,21 @@ def timeline(
     start = row_seconds * (min(span[0] for span in spans) // row_seconds)
     end = max(span[1] for span in spans)
     paint = _takes_color() if color is None else color
+    least = row_seconds / columns  # of a row's time: less is no column
     bar, cross = ("│", "×") if _takes_unicode() else ("|", "x")
     parts = [] if reference is None else agreement(bands["reference"], bands["estimate"])
     blocks: list[str] = []
-    while start < end and (rows is None or len(blocks) < rows):
+    while not blocks or end - start > least and (rows is None or len(blocks) < rows):
         grid = _Grid(start, row_seconds, columns)
-        lines = [" " * margin + grid.ruler()]
+        lines = [" " * margin + grid.ruler(end)]
         lines += [name.ljust(margin) + grid.band(band, bar, paint) for name, band in bands.items()]
         if reference is not None:
             lines.append("differ".ljust(margin) + grid.marks(parts, cross, paint))
         blocks.append("\n".join(line.rstrip() for line in lines))
         start += row_seconds
     text = ("\n" if len(bands) == 1 else "\n\n").join(blocks)
-    if start < end:
-        text += f"\n… and {clock(end - start)} more"
+    if end - start > least:
+        text += f"\n… and {clock(max(1, round(end - start)))} more"
     if parts:
         seconds = sum(right - left for left, right, _ in parts)
         text += f"\n\nsame label in {share_agreed(parts):.1%} of {clock(seconds)}"
@@ -164,15 +169,16 @@ class _Grid:
         column = round((time - self.start) / self.seconds * self.columns)
         return min(max(column, 0), self.columns)
 
-    def ruler(self) -> str:
-        """Times over the columns where they begin, at a round distance of at least 8 columns."""
+    def ruler(self, end: float) -> str:
+        """Times up to `end` over the columns where they begin, at a round distance of at least 8
+        columns."""
         fitting = [step for step in STEPS if (self.seconds / step).is_integer()]
         wide = (step for step in fitting if step * self.columns >= 8 * self.seconds)
         step = next(wide, self.seconds)
         line = [" "] * (self.columns + 8)
-        for mark in range(round(self.seconds / step)):
-            text = clock(self.start + mark * step)
-            at = self.column(self.start + mark * step)
+        times = [self.start + mark * step for mark in range(round(self.seconds / step))]
+        for time in (time for time in times if time < end):
+            text, at = clock(time), self.column(time)
             line[at : at + len(text)] = text
         return "".join(line).rstrip()
 
@@ -245,7 +251,8 @@ def chords_picture(
     estimate's, a thin strip between them green where the labels agree and red where not.
 
     Colour is the root, by the circle of fifths; minor chords are darker. `start` and `seconds`
-    choose a part; a long one gets longer rows. ValueError where there are no chords, and for a file
+    choose a part; a long one gets longer rows, and so does one that is a little longer than whole
+    rows. ValueError where there are no chords, and for a file
     that cannot be written.
     """
     bands = _bands(estimate, reference, alone="estimate")
@@ -253,8 +260,9 @@ def chords_picture(
     end = last if seconds is None else min(last, start + seconds)
     if end <= start:
         raise ValueError(f"no chords between {start} and {end} seconds")
-    row_seconds = min(max(row_seconds, (end - start) / MOST_ROWS), end - start)
-    count = math.ceil((end - start) / row_seconds - 1e-6)
+    count = math.ceil((end - start) / max(row_seconds, (end - start) / MOST_ROWS) - LEAST_ROW)
+    count = max(1, count)
+    row_seconds = min(max(row_seconds, (end - start) / count), end - start)
     parts = [] if reference is None else agreement(bands["reference"], bands["estimate"])
     parts = _clipped(parts, start, end)
     figure, axes = style.new_figure(13, 0.6 + count * (0.4 + BAND_INCHES * len(bands)), rows=count)

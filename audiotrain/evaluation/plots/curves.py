@@ -70,7 +70,9 @@ def _placed(rows: Sequence[Mapping[str, Any]], log: Sequence[Mapping[str, Any]])
         epoch, end = row.get("epoch", number), row.get("step", 0)
         inside: dict[str, Any] = {}
         for entry in log:
-            numbers = {name: value for name, value in entry.items() if name.startswith(("val_", "val/"))}
+            numbers = {
+                name: value for name, value in entry.items() if name.startswith(("val_", "val/"))
+            }
             if entry["epoch"] == epoch and numbers:
                 share = (entry["step"] - begin) / (end - begin) if end > begin else 1
                 placed.append((epoch + share, numbers))

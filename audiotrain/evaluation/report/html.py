@@ -118,13 +118,15 @@ def page(runs: Sequence[Run], title: str | None = None, sound_bytes: int = 6_000
 
 
 def describe(runs: Sequence[Run], sound_bytes: int) -> dict[str, Any]:
-    """The data of the page's script: runs, their scores, songs and sounds."""
+    """The data of the page's script: runs by recipe, their scores, songs and sounds."""
+    recipes = {run.recipe: [one for one in runs if one.recipe == run.recipe] for run in runs}
+    runs = [run for group in recipes.values() for run in group]
     songs, sounds = songs_and_sounds(runs, sound_bytes)
     names = dict.fromkeys(name for run in runs for name in run.scores)
     return {
         "made": date(time.time()),
         "runs": [describe_run(run) for run in runs],
-        "differing": dict.fromkeys(differing(runs), True),
+        "differing": {recipe: list(differing(group)) for recipe, group in recipes.items()},
         "neutral": [name for name in names if name.rpartition(".")[2] in COUNTS],
         "lower": [name for name in names if is_lower_better(name)],
         "songs": songs,
@@ -137,6 +139,7 @@ def describe_run(run: Run) -> dict[str, Any]:
     return {
         "name": run.name,
         "kind": run.kind,
+        "recipe": run.recipe,
         "state": run.state,
         "problems": run.problems,
         "written": date(run.written),

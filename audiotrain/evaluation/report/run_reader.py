@@ -66,6 +66,12 @@ class Run(NamedTuple):
     status: dict[str, Any]  # of its status.json, which older runs lack
 
     @property
+    def recipe(self) -> str:
+        """Its kind, without saying whether it is a cross-validation: runs of one recipe have the
+        same settings and scores."""
+        return self.kind.removesuffix(CV).rstrip()
+
+    @property
     def step(self) -> int | None:
         """The last step that it logged, or reached."""
         steps = [int(row["step"]) for row in self.rows]
@@ -246,7 +252,12 @@ def _of_training(
 ) -> dict[str, float]:
     """The scores in the metrics.json of create_trainer: without logged numbers of the last batch
     (loss, rates, memory), and the best score under the name of its metric."""
-    logged = {name for row in rows for name in row if not name.startswith(("train_", "train/", *VALIDATION))}
+    logged = {
+        name
+        for row in rows
+        for name in row
+        if not name.startswith(("train_", "train/", *VALIDATION))
+    }
     kept = {name: value for name, value in measured.items() if name not in logged}
     if "best_score" in kept:
         kept[f"best.{best_metric}"] = kept.pop("best_score")

@@ -10,7 +10,8 @@ from audiotrain.utils.text import clock
 
 
 def page(songs: Sequence[Song], addresses: Sequence[str], title: str = "Songs") -> str:
-    """The page as text: each song with its key, tempo and length, and a link to its `addresses`."""
+    """The page as text: each song with its artist, key, tempo and length, and a link to its
+    `addresses`."""
     rows = [_row(song, address) for song, address in zip(songs, addresses, strict=True)]
     style = [ASSETS / "index.css"]
     return document(ASSETS / "index.html", style, [], title, None, body="\n".join(rows))
@@ -23,7 +24,8 @@ def _row(song: Song, address: str) -> str:
         about.insert(0, f"{pitch_names(tonic, mode)[tonic]} {mode}")
     if (beats := song.beats.tempo) is not None:
         about.append(f"{beats:.0f} bpm")
+    artist = f" <span>{escape(song.artist)}</span>" if song.artist else ""
     return (
-        f'<li><a href="{escape(address)}">{escape(song.title)}</a>'
+        f'<li><div><a href="{escape(address)}">{escape(song.title)}</a>{artist}</div>'
         f"<span>{escape(' · '.join(about))}</span></li>"
     )

@@ -31,8 +31,8 @@ LITTLE_MUSIC = 0.2
 class Song:
     """What is known of a recording.
 
-    `key` is the tonic's pitch class and the mode. `confidences` has a number in 0..1 a segment, or
-    none.
+    `name` is that of its files without a suffix, by default the title. `key` is the tonic's pitch
+    class and the mode. `confidences` has a number in 0..1 a segment, or none.
     """
 
     title: str
@@ -41,6 +41,8 @@ class Song:
     confidences: Sequence[float] = ()
     beats: Beats = NO_BEATS
     key: Key | None = None
+    artist: str = ""
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ def page(song: Song, sound: dict[str, str] | None = None, neighbours: Neighbours
         song.title,
         data,
         media="blob: file: 'self'" if sound and "file" in sound else "blob:",
+        body=escape(song.artist),
     )
 
 
@@ -73,8 +76,11 @@ def frame(text: str, height: int = 640) -> str:
 
     It runs apart from the page around it: neither reaches the other's content.
     """
+    # Pages are full of double quotes, which stay as they are: a third less.
+    content = escape(text, quote=False).replace("'", "&#39;")
     return (
-        f'<iframe srcdoc="{escape(text)}" width="100%" height="{height}" '
+        f"<iframe srcdoc='{content}' "
+        f'width="100%" height="{height}" '
         'sandbox="allow-scripts allow-downloads allow-modals" title="Chords of the song" '
         'style="border: 1px solid #8884; border-radius: 8px"></iframe>'
     )
@@ -103,9 +109,11 @@ def describe(song: Song) -> dict[str, Any]:
         chord = [max(-1, number) for number in encode(label)]
         sure = None if confidence is None else round(float(confidence), 3)
         rows.append([round(start, 4), round(end, 4), label, *chord, sure])
-    digest = hashlib.sha1(json.dumps([song.title, rows]).encode()).hexdigest()
+    name = song.name or song.title
+    digest = hashlib.sha1(json.dumps([name, rows]).encode()).hexdigest()
     return {
         "id": digest,
+        "name": name,
         "title": song.title,
         "seconds": song.seconds,
         "segments": rows,

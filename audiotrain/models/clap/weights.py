@@ -190,8 +190,9 @@ def pretrained_folder(name: str | Path) -> Path:
     if folder.is_dir():
         return folder
     if not is_hub_id(name):
-        raise UserError(f"{name}: {_what_is_there(folder)}, expected a folder or a hub id such as "
-            f"{RELEASED}")
+        raise UserError(
+            f"{name}: {_what_is_there(folder)}, expected a folder or a hub id such as {RELEASED}"
+        )
     return cached_folder(str(name)) or _fetch(str(name))
 
 

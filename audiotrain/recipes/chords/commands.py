@@ -30,6 +30,7 @@ from audiotrain.evaluation.chord_report import ChordReport
 from audiotrain.evaluation.song_page.song import has_little_music
 from audiotrain.features import audio as audio_files
 from audiotrain.features.audio import AudioError
+from audiotrain.features.tags import read_tags
 from audiotrain.features.tuning import tuning_of
 from audiotrain.music.chord_names import SHARPS, spelled
 from audiotrain.music.segments import Segment
@@ -178,7 +179,8 @@ class _Results:
                 done.append(path)
             except UserError as error:
                 self.unwritten.append(str(error))
-        about = ", ".join([*described(prediction), f"{speed:.0f}x real time"])
+        times = [f"{speed:.0f}x real time"] if speed >= 1 else []
+        about = ", ".join([*described(prediction), *times])
         rows = plots.timeline(as_spelled(prediction, self.spelling), rows=4) if timeline else ""
         self._waiting.append((f"\n{source}: {about}", done, rows))
         self._print()
@@ -228,15 +230,16 @@ def write_result(
     """Write one file of the results of a recording. UserError where it cannot be written."""
     with writing(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
+    tags = read_tags(source)
     if path.suffix == ".html":
-        pages.add(path, source, prediction)
+        pages.add(path, source, prediction, tags)
         return
     writers.write(
         path,
         prediction.segments,
         prediction.confidences,
         prediction.seconds,
-        {"title": source.stem, "tool": "audiotrain"},
+        {"title": tags.title or source.stem, "artist": tags.artist, "tool": "audiotrain"},
         prediction.beats,
         prediction.key,
         spelling,
@@ -245,11 +248,14 @@ def write_result(
 
 def described(prediction: Prediction) -> list[str]:
     """A recording's length, its tuning where it is not A = 440 Hz, and whether it has little
-    music."""
+    music, or no chord."""
     seconds = prediction.seconds
-    found = [clock(round(seconds)) if seconds >= 3600 else f"{seconds:.0f} s"]
+    length = f"{seconds:.{0 if seconds >= 10 else 1 if seconds >= 0.1 else 3}f} s"
+    found = [clock(round(seconds)) if seconds >= 3600 else length]
     cents = round(100 * prediction.tuning)
     found += [f"tuned {cents:+} cents from A = 440 Hz"] if cents else []
+    if all(one.label in ("N", "X") for one in prediction.segments):
+        return [*found, "no chords found"]
     is_little = has_little_music(prediction.segments, prediction.confidences)
     return found + (["little music found"] if is_little else [])
 

@@ -1,6 +1,5 @@
 """Pages of recognised songs, each with links to its neighbours, and their index."""
 
-import contextlib
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -11,9 +10,10 @@ from urllib.parse import quote
 
 from audiotrain.evaluation.song_page import index, song, sound
 from audiotrain.evaluation.song_page.song import Neighbours, Song
-from audiotrain.features.audio import AudioError
+from audiotrain.features.tags import Tags, read_tags
 from audiotrain.utils.errors import UserError
 from audiotrain.utils.files import write, writing
+from audiotrain.utils.text import clock
 
 if TYPE_CHECKING:
     from audiotrain.recipes.chords.predictor import Prediction
@@ -45,9 +45,9 @@ class PageWriter:
         self.waiting: set[Path] = set()
         self.failed: dict[Path, str] = {}
 
-    def add(self, path: Path, source: Path, prediction: "Prediction") -> None:
+    def add(self, path: Path, source: Path, prediction: "Prediction", tags: Tags) -> None:
         """Add the page `path` of a recording, and write the one before."""
-        self._pages.append(Page(path, source, song_of(prediction, source.stem)))
+        self._pages.append(Page(path, source, song_of(prediction, source.stem, tags)))
         self.waiting.add(path)
         if len(self._pages) > 1:
             self._write(len(self._pages) - 2)
@@ -71,11 +71,12 @@ class PageWriter:
 
     def _titles(self, index: Path) -> Iterator[tuple[Page, str]]:
         """Each page with its title in the index: the song's, or its path from there where several
-        songs have that title."""
-        counts = Counter(page.song.title for page in self._pages)
-        for page in self._pages:
+        songs of one artist have that title."""
+        names = [(page.song.title, page.song.artist) for page in self._pages]
+        counts = Counter(names)
+        for page, name in zip(self._pages, names, strict=True):
             title = page.song.title
-            if counts[title] > 1:
+            if counts[name] > 1:
                 title = Path(os.path.relpath(page.path, index.parent)).with_suffix("").as_posix()
             yield page, title
 
@@ -108,28 +109,52 @@ class PageWriter:
         )
 
 
-def song_of(prediction: "Prediction", title: str) -> Song:
-    """A prediction as a page shows it."""
+def song_of(prediction: "Prediction", name: str, tags: Tags) -> Song:
+    """A prediction as a page shows it, for a recording of that `name`, which is its title where the
+    tags have none."""
     return Song(
-        title,
+        tags.title or name,
         prediction.segments,
         prediction.seconds,
         prediction.confidences,
         prediction.beats,
         prediction.key,
+        tags.artist,
+        name,
     )
 
 
-def framed(prediction: "Prediction") -> str:
-    """A page inside an element, for notebooks, without sound where the file is gone, or is longer
-    than `FRAME_MEGABYTES`."""
+class NotebookPage:
+    """A song's page inside an element that a notebook shows."""
+
+    def __init__(self, frame: str):
+        self._frame = frame
+
+    def _repr_html_(self) -> str:
+        return self._frame
+
+    def __repr__(self) -> str:
+        return f"<the page of a song for a notebook, {len(self._frame) / 1e6:.1f} MB>"
+
+
+def notebook_page(prediction: "Prediction", audio: bool) -> NotebookPage:
+    """A prediction's page, with or without its sound; AudioError and UserError as in
+    `Prediction.show`."""
     source = prediction.source
-    about = song_of(prediction, source.stem if source else "Song")
-    found = None
-    if source is not None and sound.fits(about.seconds, FRAME_MEGABYTES):
-        with contextlib.suppress(AudioError):
-            found = sound.for_page(source, sound.RATE, about.seconds, FRAME_MEGABYTES, source)
-    return song.frame(song.page(about, found))
+    tags = Tags() if source is None else read_tags(source)
+    about = song_of(prediction, source.stem if source else "Song", tags)
+    if not audio:
+        return NotebookPage(song.frame(song.page(about)))
+    if source is None:
+        raise UserError("audio=True: the prediction is of samples, expected one of a file")
+    if not sound.fits(about.seconds, FRAME_MEGABYTES):
+        raise UserError(
+            f"{source}: audio=True: its {clock(round(about.seconds))} take more than "
+            f"{FRAME_MEGABYTES:g} MB; `audiotrain chords predict --formats html` writes sound "
+            "beside a page"
+        )
+    found = sound.for_page(source, sound.RATE, about.seconds, FRAME_MEGABYTES, source)
+    return NotebookPage(song.frame(song.page(about, found)))
 
 
 def index_of(paths: Sequence[Path], output: Path | None) -> Path | None:

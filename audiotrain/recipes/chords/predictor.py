@@ -5,7 +5,7 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -44,6 +44,9 @@ from audiotrain.train import checkpoint
 from audiotrain.utils.errors import UserError
 from audiotrain.utils.files import read_json_object, write_json
 
+if TYPE_CHECKING:
+    from audiotrain.recipes.chords.pages import NotebookPage
+
 WINDOWS_AT_ONCE, LONGEST_WINDOW = 16, 1 << 14
 MOST_BLOCKS, LARGEST_SIZE = 1000, 1 << 14  # of a model that is read; others take all memory
 LARGEST_COST, LARGEST_OFFSET = 1e9, 1e4  # of a switch; of a chord type's log-probability
@@ -69,10 +72,19 @@ class Prediction:
     source: Path | None = field(default=None, repr=False, compare=False)  # of a file
 
     def _repr_html_(self) -> str:
-        """The page of the song inside a notebook, with its sound where it is of a file."""
-        from audiotrain.recipes.chords.pages import framed
+        """The page of the song inside a notebook, without its sound, as `show()` is."""
+        return self.show()._repr_html_()
 
-        return framed(self)
+    def show(self, audio: bool = False) -> "NotebookPage":
+        """Return the page of the song, which a notebook shows; with `audio` its sound is embedded,
+        .7 MB a minute, which are saved in the notebook.
+
+        AudioError when the file cannot be read again; UserError for sound that is of no file, or
+        longer than the page of a notebook holds.
+        """
+        from audiotrain.recipes.chords.pages import notebook_page
+
+        return notebook_page(self, audio)
 
 
 class Analysis(NamedTuple):

@@ -218,7 +218,7 @@ class PredictSettings(ModelSettings, common.PredictSettings):
     spelling: Spelling = "key"
     """how files and the terminal spell notes: key: Eb or D# as the song's key has it; sharps: D#"""
     timeline: bool = True
-    """show the chords of the beginning of each file on the terminal"""
+    """show the beginning of each file on the terminal, in up to four rows"""
 
 
 @validated(kw_only=True)

@@ -411,6 +411,42 @@ def test_chordpro_is_a_grid_of_bars(tmp_path):
     assert lines[:3] == ["{title: y}", "", '{start_of_grid: shape="4x4"}']
 
 
+SONG_TAGS = {"title": "L'été {1} \\ <b>日本</b>", "artist": "A; B & \u266f"}
+
+
+def test_title_and_artist_are_in_every_format_with_a_place_for_them(tmp_path):
+    mido = pytest.importorskip("mido")
+    pytest.importorskip("pretty_midi")
+    for suffix in ("json", "jams", "mid", "chordpro"):
+        readers.write(tmp_path / f"x.{suffix}", SEGMENTS, metadata=SONG_TAGS, beats=BEATS)
+    content = json.loads((tmp_path / "x.json").read_text())
+    assert {name: content[name] for name in SONG_TAGS} == SONG_TAGS
+    content = json.loads((tmp_path / "x.jams").read_text())["file_metadata"]
+    assert {name: content[name] for name in SONG_TAGS} == SONG_TAGS
+    lines = (tmp_path / "x.chordpro").read_text(encoding="utf-8").splitlines()
+    title = SONG_TAGS["title"].replace("{1}", "1")
+    assert lines[:2] == [f"{{title: {title}}}", f"{{artist: {SONG_TAGS['artist']}}}"]
+    first = mido.MidiFile(tmp_path / "x.mid", charset="utf-8").tracks[0]
+    texts = {one.type: vars(one) for one in first if one.type in ("track_name", "text")}
+    assert texts["track_name"]["name"] == SONG_TAGS["title"]
+    assert texts["text"]["text"] == SONG_TAGS["artist"]
+
+
+def test_a_midi_file_of_a_song_with_a_title_is_otherwise_the_same(tmp_path):
+    pretty_midi = pytest.importorskip("pretty_midi")
+    songs = []
+    for metadata in ({}, SONG_TAGS):
+        readers.write(
+            tmp_path / "x.mid", SEGMENTS, beats=BEATS, key=(3, "minor"), metadata=metadata
+        )
+        songs.append(pretty_midi.PrettyMIDI(str(tmp_path / "x.mid")))
+    bare, named = songs
+    assert str(bare.instruments[0].notes) == str(named.instruments[0].notes)
+    assert str(bare.lyrics) == str(named.lyrics)
+    assert bare.get_beats().tolist() == named.get_beats().tolist()
+    assert str(bare.key_signature_changes) == str(named.key_signature_changes)
+
+
 def test_chordpro_grids_have_room_for_irregular_bars(tmp_path):
     times = np.arange(20).astype(float).tolist()
     irregular = Beats(times, [0.0, 5.0, 9.0, 13.0, 17.0])  # of 5, 4, 4, 4 and 3 beats

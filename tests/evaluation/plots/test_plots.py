@@ -450,9 +450,11 @@ def test_chords_picture_breaks_rows_and_takes_a_part(tmp_path, figures):
     assert bars(figures[0].axes[1]) == [(3, 4), (4, 5.5), (5.5, 6)]
     chords_picture(SONG, tmp_path / "b.png", reference=SONG, start=3, seconds=2)
     assert bars(figures[1].axes[0])[:2] == [(3, 4), (4, 5)]
+    chords_picture([(0.0, 30.1, "C")], tmp_path / "e.png")  # without an empty second row
+    assert [axis.get_xlim() for axis in figures[2].axes] == [(0, 30.1)]
     hours = [(i * 60.0, i * 60 + 60.0, "C" if i % 2 else "G") for i in range(180)]
     chords_picture(hours, tmp_path / "c.png")
-    assert len(figures[2].axes) == 40
+    assert len(figures[3].axes) == 40
     with pytest.raises(ValueError, match="no chords between"):
         chords_picture([], tmp_path / "d.png")
 
@@ -583,12 +585,30 @@ def test_timeline_fits_its_width_and_shows_every_long_chord(song, guess, width, 
 
 def test_timeline_without_chords_or_with_few_rows():
     assert chord_timeline.timeline([]) == "no chords"
+    assert chord_timeline.timeline([(0.0, 2e-5, "N")]) == "too short to show"
     long = [(float(i), i + 1.0, NOTES[i % 12]) for i in range(600)]
     shown = chord_timeline.timeline(
         long, width=60, color=False, row_seconds=20, rows=2
     ).splitlines()
     assert len(shown) == 5
     assert shown[-1] == "… and 9:20 more"
+
+
+def test_the_end_of_a_song_of_thirty_seconds_gets_no_row_of_its_own():
+    """Its file is a few milliseconds longer, as MP3s are."""
+    for seconds, rows in ((29.99, 2), (30.05, 2), (30.4, 3), (31.0, 3)):
+        spans = [(i * 1.0, min(i + 1.0, seconds), NOTES[i % 12]) for i in range(31)]
+        lines = timeline.timeline(spans, width=80, color=False, row_seconds=15).splitlines()
+        assert sum(line.startswith("chord") for line in lines) == rows
+        assert all(line.strip() != "chord" for line in lines)
+    spans = [(0.0, 20.0, "C"), (20.0, 60.1, "G")]
+    assert "more" not in timeline.timeline(spans, width=80, row_seconds=15, rows=4)
+    assert timeline.timeline(spans, width=80, row_seconds=15, rows=2).endswith("… and 0:30 more")
+
+
+def test_times_over_a_timeline_end_with_the_song():
+    first = timeline.timeline([(0.0, 5.1, "C"), (5.1, 5.5, "G")], width=80, row_seconds=10)
+    assert first.splitlines()[0].split() == ["0:00", "0:02", "0:04"]
 
 
 def test_color_only_on_a_terminal(monkeypatch):

@@ -317,13 +317,40 @@ def test_scores_are_compared_with_the_first_run(seen):
         "cell => cell.textContent + (cell.querySelector('.better') ? ' better' : '')))"
     )
     (root,) = [row for row in rows if row[0] == "root"]
-    assert root == ["root", "0.8000", "0.9000+0.1000 better", "–"]
-    (loss,) = [row for row in rows if row[0] == "val_loss" and row[1] == "1.0000"]
-    assert loss[2] == "1.0000same"
+    assert root == ["root", "0.8000", "0.9000+0.1000 better"]
+    losses = [row for row in rows if row[0] == "val_loss" and row[1] == "1.0000"]
+    assert losses == [["val_loss", "1.0000", "1.0000same"], ["val_loss", "1.0000"]]
     hidden = "document.querySelectorAll('#panel-scores tr[hidden]').length"
     before = seen.run(hidden)
     seen.click("#panel-scores tr.group button[aria-expanded=true]")
     assert seen.run(hidden) > before
+
+
+@pytest.mark.parametrize("name", ["overview", "curves", "scores", "settings"])
+def test_runs_of_several_recipes_are_in_groups(seen, name):
+    seen.click(f"#tab-{name}")
+    names = f"[...document.querySelectorAll('#panel-{name} h2.recipe')].map(one=>one.textContent)"
+    assert seen.run(names) == ["chords", "clap"]
+    panel = seen.run(f"document.querySelector('#panel-{name}').innerText").lower()
+    chords, clap = panel[panel.index("chords") :].split("\nclap\n", 1)
+    for text, own, other in ((chords, "majmin", "t2a"), (clap, "t2a", "majmin")):
+        if name == "overview":
+            assert own in text
+            assert other not in text
+    if name == "settings":
+        assert "pretrained" in clap
+        assert "pretrained" not in chords
+
+
+def test_runs_are_ordered_by_recipe(tmp_path):
+    makers = {"a": chords_run, "b": clap_run, "c": chords_run}
+    page = html.page([read_run(make(tmp_path / name)) for name, make in makers.items()])
+    found = data_of(page)
+    assert [(run["name"], run["recipe"]) for run in found["runs"]] == [
+        ("a", "chords"), ("c", "chords"), ("b", "clap"),
+    ]  # fmt: skip
+    assert found["differing"] == {"chords": [], "clap": []}
+    assert [lane["run"] for lane in found["songs"][0]["lanes"]] == [0, 1]
 
 
 def test_settings_that_differ_are_marked(seen):
@@ -372,7 +399,7 @@ def test_curves_show_their_values_and_can_be_hidden(seen):
         "select.value = 'log'; select.dispatchEvent(new Event('change')); })()"
     )
     assert seen.run("document.querySelector('.chart path').getAttribute('d')") != places
-    seen.click("#runs .chip:last-child")
+    seen.click("#runs .chip:nth-child(2)")
     assert seen.run(paths) == 4
 
 

@@ -33,12 +33,12 @@ def segments_of(labels, split=3):
     return found
 
 
-def made(labels=LABELS, key=(0, "major"), title=EVIL):
+def made(labels=LABELS, key=(0, "major"), title=EVIL, **options):
     segments = segments_of(labels)
     seconds = segments[-1].end
     sure = [0.35 if number == 1 else 0.9 for number in range(len(segments))]
     beats = np.arange(0, seconds, BEAT).tolist()
-    return Song(title, segments, seconds, sure, Beats(beats, beats[::4]), key)
+    return Song(title, segments, seconds, sure, Beats(beats, beats[::4]), key, **options)
 
 
 def tone(seconds):
@@ -49,13 +49,14 @@ def tone(seconds):
 def files(tmp_path_factory):
     """Pages by name."""
     folder = tmp_path_factory.mktemp("songs")
-    one = made()
+    one = made(artist=EVIL)
     found = sound.for_page(tone(one.seconds), RATE, one.seconds, 20, folder / "none")
     links = Neighbours("a%20b.html", "c.html", "index.html")
     flat = made("Eb:maj Ab:maj Bb:maj C:min Eb:maj Ab:maj Bb:maj Eb:maj".split(), (3, "major"))
     texts = {"song": song.page(one, found, links), "flat": song.page(flat)}
     texts["noise"] = song.page(replace(one, confidences=[0.1] * len(one.segments)))
     texts["none"] = song.page(replace(one, segments=[Segment(0, 24, "N")], confidences=[0.9]))
+    texts["silence"] = song.page(Song("x", [Segment(0.0, 9.0, "N")], 9.0, [0.9]))
     texts["frame"] = f"<!doctype html><title>x</title>{song.frame(texts['song'])}"
     paths = {name: folder / f"{name}.html" for name in texts}
     for name, path in paths.items():
@@ -78,7 +79,7 @@ def test_the_page_loads_nothing_and_keeps_titles_as_text(files):
 
 
 def test_an_index_lists_songs_as_text(tmp_path):
-    text = index.page([made(), made(title="b")], ["a%20b.html", 'c".html'])
+    text = index.page([made(artist=EVIL), made(title="b")], ["a%20b.html", 'c".html'])
     assert "<img" not in text
     assert text.count("<li>") == 2
     assert "C major · 0:24 · 120 bpm" in text
@@ -187,6 +188,8 @@ def test_it_says_when_little_music_was_found(window, files):
     assert text(window, "#about").endswith("little music was found, so there are no chords")
     window.open(files["song"], 390, 844)
     assert "little music" not in text(window, "#about")
+    window.open(files["silence"], 390, 844)
+    assert text(window, "#about").endswith("0:09 · no chords were found")
 
 
 def test_it_plays_seeks_and_follows(seen):
@@ -348,18 +351,21 @@ def test_a_correction_is_saved_and_can_be_undone(seen, files, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("title", "name"),
+    ("recording", "saved"),
     [
         ("No. 1 [live] 50% #2 – Don’t; stop!", "No. 1 [live] 50% #2 – Don’t; stop!"),
         ("U\u0308bung हिन्दी", "U\u0308bung हिन्दी"),  # marks that combine, as macOS has them
         ('a/b\\c:d*e?"<f>|g', "a_b_c_d_e___f__g"),
     ],
 )
-def test_a_saved_file_has_the_name_of_its_recording(window, tmp_path, title, name):
-    path = tmp_path / "page.html"
-    path.write_text(song.page(made(title=title)), encoding="utf-8")
-    window.open(path, 1280, 844)
-    assert saved_lab(window, tmp_path).name == f"{name}.lab"
+def test_a_saved_file_has_the_name_of_its_recording(window, tmp_path, recording, saved):
+    songs = {"title": made(title=recording), "name": made(title="Tagged", name=recording)}
+    for folder, about in songs.items():
+        path = tmp_path / folder / "page.html"
+        path.parent.mkdir()
+        path.write_text(song.page(about), encoding="utf-8")
+        window.open(path, 1280, 844)
+        assert saved_lab(window, path.parent).name == f"{saved}.lab"
     assert window.complaints == []
 
 

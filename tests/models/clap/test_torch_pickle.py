@@ -5,11 +5,13 @@ import pickle
 import zipfile
 from collections import OrderedDict
 
+import fuzz
 import mlx.core as mx
 import numpy as np
 import pytest
 
 from audiotrain.models.clap.torch_pickle import read_bin
+from audiotrain.utils.errors import UserError
 
 
 class Danger:
@@ -105,7 +107,7 @@ def test_a_tensor_larger_than_its_file_is_refused(tmp_path):
 
 @pytest.mark.parametrize(
     ("offset", "shape", "strides"),
-    [(0, (5,), (1,)), (3, (2,), (1,)), (0, (2, 2), (3, 1)), (-1, (2,), (1,)), (0, (4,), (-1,))],
+    [(0, (4,), (2,)), (3, (2,), (1,)), (0, (2, 2), (3, 1)), (-1, (2,), (1,)), (0, (4,), (-1,))],
 )
 def test_tensors_beyond_their_numbers_are_refused(tmp_path, offset, shape, strides):
     torch = pytest.importorskip("torch", reason="PyTorch is not installed: audiotrain[reference]")
@@ -125,3 +127,113 @@ def test_tensors_beyond_their_numbers_are_refused(tmp_path, offset, shape, strid
         patch.setattr(torch_pickle, "ALLOWED", allowed)
         with pytest.raises(ValueError, match="'weight' reaches beyond its 4 numbers"):
             read_bin(file)
+
+
+def a_bin(file, *changes, **records) -> bytearray:
+    """A file of weights of two numbers, written without PyTorch, after changes of its pickle."""
+    content = (
+        b"\x80\x02}X\x01\0\0\0wctorch._utils\n_rebuild_tensor_v2\n(("
+        b"X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\x000X\x03\0\0\0cpuK\x02tQK\0K\x02\x85K\x01\x85tRs."
+    )
+    for old, new in changes:
+        assert old in content
+        content = content.replace(old, new)
+    write_zip(file, content, {"data/0": np.array([1, 2], "<f4").tobytes()} | records)
+    return bytearray(file.read_bytes())
+
+
+def test_a_file_written_by_hand_is_read(tmp_path):
+    a_bin(tmp_path / "x.bin")
+    assert read_bin(tmp_path / "x.bin")["w"].tolist() == [1, 2]
+
+
+MANY_DISKS = b"PK\x06\x07" + bytes(4) + bytes(8) + b"\x02\0\0\0"
+DIRECTORY, MEMBER, END = b"PK\x01\x02", b"PK\x03\x04", b"PK\x05\x06"
+
+
+@pytest.mark.parametrize(
+    ("mark", "at", "new", "message"),
+    [
+        (END, 0, MANY_DISKS, "span multiple disks"),  # was a traceback by is_zipfile
+        (END, 0, b"xx", "no zip file"),
+        (END, 16, b"\xff\xff\xff\x7f", "not read"),  # where the directory is
+        (END, 12, b"\xff\xff\xff\x7f", "no zip file"),  # its size
+        (DIRECTORY, 0, b"xx", "no zip file"),
+        (DIRECTORY, 6, b"\xff", "zip file version 25.5"),
+        (DIRECTORY, 8, b"\x01", "encrypted"),
+        (DIRECTORY, 8, b"\x20", "compressed patched data"),
+        (DIRECTORY, 8, b"\x40", "strong encryption"),
+        (DIRECTORY, 10, b"\x08", "data.pkl is compressed"),
+        (DIRECTORY, 10, b"\x0e", "data.pkl is compressed"),  # LZMA, whose errors are its own
+        (DIRECTORY, 10, b"\x63", "data.pkl is compressed"),
+        (DIRECTORY, 16, b"abcd", "Bad CRC-32"),
+        (DIRECTORY, 20, b"\xff\xff\xff\x7f", "has .* bytes, more than the file"),
+        (DIRECTORY, 24, b"\xff\xff\xff\x7f", "has .* bytes, more than the file"),
+        (DIRECTORY, 30, b"\x10\0", "no zip file"),  # an extra field that is not there
+        (DIRECTORY, 42, b"\xff\xff\xff\x7f", "not read"),  # where the member is
+        (DIRECTORY, 46, b"\xff\xfe", "differ"),
+        (MEMBER, 0, b"xx", "Bad magic number"),
+        (MEMBER, 26, b"\xff\xff", "not read"),
+        (MEMBER, 30, b"y", "differ"),
+    ],
+)
+def test_a_damaged_archive_is_one_line(tmp_path, mark, at, new, message):
+    file = tmp_path / "pytorch_model.bin"
+    data = a_bin(file)
+    place = data.index(mark) + at
+    data[place : place + (0 if new is MANY_DISKS else len(new))] = new
+    file.write_bytes(data)
+    with pytest.raises(UserError, match=f"pytorch_model.bin: .*{message}") as caught:
+        read_bin(file)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (b"}X", b"r\xff\xff\xff\x7f}X", "damaged"),  # would take 32 GB
+        (b"}X", b"}r\xff\xff\xff\x7fX", "a value at 2147483647, of"),
+        (b"X\x01\0\0\0w", b"K\x01", "name is a int, expected text"),
+        (b"X\x01\0\0\0w", b"X\x01\0\0\0\xff", "damaged, or not of tensors"),
+        (b"X\x01\0\0\0w", b"X\xff\xff\xff\x7fw", "damaged, or not of tensors"),
+        (b"X\x01\0\0\0w", b"\x96" + b"\xff" * 7 + b"\x7fw", "damaged, or not of tensors"),
+        (b"K\x01\x85tR", b"K\x01K\x01\x86tR", "1 axes and 2 strides"),
+        (b"K\x01\x85tR", b"K\x01\x85tRK\x05b", "damaged, or not of tensors"),
+        (b"K\x02\x85", b"J\0\0\0\x40\x85", "has shape .1073741824,., but 2 numbers"),
+        (b"K\x02\x85", b"N\x85", "reaches beyond"),
+        (b"X\x01\0\0\x000", b"X\x01\0\0\x001", "data/1"),
+        (b"}X\x01\0\0\0w", b"S'\\d'\n", "damaged, or not of tensors"),
+        (b"_rebuild_tensor_v2", b"x" * 5000, "it names torch._utils.xxx"),
+    ],
+)
+def test_a_damaged_pickle_with_the_right_checksum_is_one_line(tmp_path, old, new, message):
+    file = tmp_path / "pytorch_model.bin"
+    a_bin(file, (old, new))
+    with pytest.raises(UserError, match=f"pytorch_model.bin: not read: .*{message}") as caught:
+        read_bin(file)
+    assert len(str(caught.value).splitlines()) == 1
+    assert len(str(caught.value)) < 500
+
+
+def test_sizes_of_axes_without_an_effect(tmp_path):
+    huge = b"\x8a\x09" + b"\xff" * 8 + b"\0"  # as a stride
+    a_bin(tmp_path / "x.bin", (b"K\x02\x85K\x01\x85", b"K\x01\x85" + huge + b"\x85"))
+    assert read_bin(tmp_path / "x.bin")["w"].tolist() == [1]
+    a_bin(tmp_path / "x.bin", (b"K\x02\x85K\x01\x85", b"K\x00K\x03\x86K\x03" + huge + b"\x86"))
+    assert read_bin(tmp_path / "x.bin")["w"].shape == (0, 3)
+
+
+def test_mutated_pickles_with_the_right_checksum_are_refused_or_read(tmp_path):
+    """What the checksum of the archive refuses in files that are merely damaged."""
+    file, rng = tmp_path / "pytorch_model.bin", np.random.default_rng(0)
+    a_bin(file)
+    with zipfile.ZipFile(file) as archive:
+        content = archive.read("archive/data.pkl")
+    refused = 0
+    for _ in range(400):
+        write_zip(file, fuzz.mutated(content, rng, is_text=False), {"data/0": bytes(8)})
+        try:
+            assert all(array.size < 10 for array in read_bin(file).values())
+        except UserError:
+            refused += 1
+    assert refused > 200

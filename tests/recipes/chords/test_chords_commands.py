@@ -12,6 +12,7 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 import pytest
+import soundfile
 from mlx.utils import tree_flatten
 from preparing import contents, on_cores
 from tiny_chords import STEPS, TINY, command, make_quick, sung
@@ -531,6 +532,9 @@ def test_evaluate_the_split_of_other_data_is_refused(begun, place, tmp_path, cap
         (7200.2, 0.0, 0.9, ["2:00:00"]),
         (61.4, -0.15, 0.9, ["61 s", "tuned -15 cents from A = 440 Hz"]),
         (61.4, 0.0, 0.1, ["61 s", "little music found"]),
+        (9.96, 0.0, 0.9, ["10.0 s"]),
+        (0.26, 0.0, 0.9, ["0.3 s"]),
+        (0.00002, 0.0, 0.9, ["0.000 s"]),
     ],
 )
 def test_a_prediction_is_described_by_length_tuning_and_whether_it_is_music(
@@ -538,6 +542,8 @@ def test_a_prediction_is_described_by_length_tuning_and_whether_it_is_music(
 ):
     segments = [Segment(0.0, seconds / 2, "C:maj"), Segment(seconds / 2, seconds, "N")]
     assert recipe.described(Prediction(segments, [sure, 0.9], seconds, tuning)) == parts
+    silent = Prediction(segments[1:], [0.9], seconds)
+    assert recipe.described(silent) == [parts[0], "no chords found"]
 
 
 def test_the_terminal_spells_chords_by_the_key():
@@ -565,6 +571,7 @@ def test_predict_writes_every_format_for_every_file_of_a_folder(run, data, tmp_p
     assert found == {f"{stem}.{kind}" for stem in ("one", "album/02. two") for kind in formats}
     printed = capsys.readouterr().out
     assert "x real time" in printed
+    assert f"-> {tmp_path / 'out' / 'one.lab'}, .jams, .mid, .csv, .json, .chordpro\n" in printed
     for stem, song in (("one", "song0"), ("album/02. two", "song1")):
         seconds = audio.info(data / f"{song}.wav").seconds
         readings = {
@@ -779,6 +786,41 @@ def test_an_index_tells_songs_of_one_name_apart(run, data, tmp_path, capsys):
     titles = re.findall(r'<a href=".*?">(.*?)</a>', (source / "index.html").read_text())
     assert titles == ["a/same", "b/same", "other"]
     assert "<h1>same</h1>" in (source / "a" / "same.html").read_text()
+
+
+def test_predict_names_songs_by_their_tags(run, data, tmp_path, capsys):
+    samples, rate = soundfile.read(data / "song0.wav", dtype="float32")
+    for name, title, artist in (
+        ("Artist - 01", "<i>One</i>\n\u2028{x}", "Édith & Co"),
+        ("Artist - 02", "", "Zoë"),
+        ("b/03", "Same", ""),
+        ("b/04", "Same", ""),
+        ("b/05", "Same", "Other"),
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        with soundfile.SoundFile(tmp_path / f"{name}.flac", "w", rate, 1) as file:
+            for tag, text in (("title", title), ("artist", artist)):
+                setattr(file, tag, text or " ")  # libsndfile refuses empty ones
+            file.write(samples[: 2 * rate])
+    formats = ["html", "json", "jams", "chordpro"]
+    assert command("predict", tmp_path, "--checkpoint", run, "--formats", *formats) == 0
+    page = (tmp_path / "Artist - 01.html").read_text()
+    assert '<h1>&lt;i&gt;One&lt;/i&gt; {x}</h1>\n<p id="artist">Édith &amp; Co</p>' in page
+    content = json.loads(re.search(r'id="data">(.*?)</script>', page, re.DOTALL)[1])
+    assert (content["name"], content["title"]) == ("Artist - 01", "<i>One</i> {x}")
+    texts = {suffix: (tmp_path / f"Artist - 01.{suffix}").read_text() for suffix in formats}
+    assert json.loads(texts["json"])["title"] == "<i>One</i> {x}"
+    assert json.loads(texts["jams"])["file_metadata"]["artist"] == "Édith & Co"
+    assert texts["chordpro"].startswith("{title: <i>One</i> x}\n{artist: Édith & Co}\n")
+    assert "{title: Artist - 02}\n{artist: Zoë}" in (tmp_path / "Artist - 02.chordpro").read_text()
+    songs = re.findall(r"<a href=.*?>(.*?)</a>(.*?)</div>", (tmp_path / "index.html").read_text())
+    assert songs == [
+        ("&lt;i&gt;One&lt;/i&gt; {x}", " <span>Édith &amp; Co</span>"),
+        ("Artist - 02", " <span>Zoë</span>"),
+        ("b/03", ""),
+        ("b/04", ""),
+        ("Same", " <span>Other</span>"),
+    ]
 
 
 def test_predict_writes_long_sound_beside_its_page(run, data, tmp_path, capsys):

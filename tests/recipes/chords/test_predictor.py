@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import mlx.core as mx
@@ -16,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from audiotrain.features import audio
+from audiotrain.features.audio import AudioError
 from audiotrain.features.onsets import Onsets
 from audiotrain.models.chords import ChordModelSettings, FrameChordModel
 from audiotrain.music.beats import Beats
@@ -522,10 +524,27 @@ def test_a_prediction_shows_itself_as_a_page(tmp_path):
     audio.write(path, np.zeros(22050, np.float32), 22050)
     prediction = Prediction([Segment(0.0, 1.0, "C:maj")], [0.9], 1.0, source=path)
     frame = prediction._repr_html_()
-    assert frame.startswith('<iframe srcdoc="')
+    assert frame.startswith("<iframe srcdoc='")
     assert "<b>" not in frame
-    page = html.unescape(re.search(r'srcdoc="(.*?)"', frame, re.DOTALL)[1])
-    assert '"base64"' in page
+    page = html.unescape(re.search(r"srcdoc='(.*?)'", frame, re.DOTALL)[1])
+    assert '"sound":null' in page
     assert "allow-same-origin" not in frame
+    assert '"base64"' in html.unescape(prediction.show(audio=True)._repr_html_())
+    assert repr(prediction.show()) == "<the page of a song for a notebook, 0.2 MB>"
     path.unlink()
-    assert '"sound":null' in html.unescape(prediction._repr_html_())
+    assert prediction._repr_html_() == frame
+    with pytest.raises(AudioError, match="no such audio file"):
+        prediction.show(audio=True)
+    with pytest.raises(UserError, match="audio=True: the prediction is of samples"):
+        replace(prediction, source=None).show(audio=True)
+    with pytest.raises(UserError, match="its 1:00:00 take more than 20 MB"):
+        replace(prediction, seconds=3600.0).show(audio=True)
+
+
+def test_a_prediction_in_a_notebook_is_light(tmp_path):
+    """It was 4.8 MB for a song of five minutes, its sound among them."""
+    labels = ["C:maj", "A:min7", "F:maj7/3", "G:9"] * 50
+    segments = [Segment(1.5 * n, 1.5 * n + 1.5, label) for n, label in enumerate(labels)]
+    beats = Beats(np.arange(0, 300, 0.5).tolist(), np.arange(0, 300, 2.0).tolist())
+    prediction = Prediction(segments, [0.8] * 200, 300.0, beats=beats, source=tmp_path / "x.wav")
+    assert len(prediction._repr_html_()) < 250_000

@@ -14,10 +14,12 @@ function confusion(panel) {
   const having = runs.filter((run) => run.confusions.length);
   const chosen = { run: having[0], name: having[0].confusions[0].name, values: "share" };
   const place = element("div");
-  const show = () => place.replaceChildren(...matrixAndClasses(chosen, having[0], panel.clientWidth));
+  const firstOf = (run) => having.find((other) => other.recipe === run.recipe);
+  const show = () => place.replaceChildren(...matrixAndClasses(chosen, firstOf(chosen.run), panel.clientWidth));
   const names = [...new Set(having.flatMap((run) => run.confusions.map((matrix) => matrix.name)))];
   const values = [["share", "share of the reference"], ["count", "counts"]];
-  if (having.length > 1) values.push(["difference", `difference to ${having[0].name}`]);
+  const same = having.every((run) => firstOf(run) === having[0]);
+  if (having.length > 1) values.push(["difference", `difference to ${same ? having[0].name : "the recipe's first run"}`]);
   panel.append(
     element("div", { class: "controls" },
       having.length > 1 ? choice("Run", having.map((run, at) => [at, run.name]), (at) => { chosen.run = having[at]; show(); }) : null,

@@ -4,8 +4,13 @@ const WORDS = { loss: 0, acc: 1, accuracy: 1 };
 
 function curves(panel) {
   const options = { log: false, share: false };
-  const charts = element("div", { class: "charts" });
-  const drawn = metricsOf(runs).map((metric) => makeChart(metric, options));
+  const charts = element("div");
+  const drawn = [];
+  byRecipe(charts, (panel, runs) => {
+    const made = metricsOf(runs).map((metric) => makeChart(metric, runs, options));
+    drawn.push(...made);
+    if (made.length) panel.append(element("div", { class: "charts" }, made.map((chart) => chart.figure)));
+  });
   const redraw = () => drawn.forEach((chart) => chart.draw());
   panel.append(
     element("div", { class: "controls" },
@@ -13,7 +18,6 @@ function curves(panel) {
       choice("Along", [["step", "steps"], ["share", "share of the run"]], (value) => { options.share = value === "share"; redraw(); }),
       element("span", { class: "pale" }, "thin: training, strong: validation")),
     charts);
-  charts.append(...drawn.map((chart) => chart.figure));
   listeners.push(redraw);
   new ResizeObserver(redraw).observe(charts);
 }
@@ -68,7 +72,7 @@ function svg(name, attributes, text) {
   return made;
 }
 
-function makeChart(metric, options) {
+function makeChart(metric, runs, options) {
   const picture = svg("svg", { tabindex: 0, role: "img" });
   const tip = element("div", { class: "tip", hidden: true });
   const figure = element("figure", { class: "chart" }, element("figcaption", {}, metric.replaceAll("_", " ")), picture, tip);
@@ -79,7 +83,7 @@ function makeChart(metric, options) {
   function draw() {
     tip.hidden = true;
     const width = picture.clientWidth;
-    const lines = shown().flatMap((run) => linesOf(run, metric));
+    const lines = runs.filter((run) => !run.hidden).flatMap((run) => linesOf(run, metric));
     figure.hidden = !lines.length;
     if (!width || !lines.length) return;
     const along = (line, step) => (options.share ? (100 * step) / Math.max(1, line.run.step) : step);

@@ -1,7 +1,8 @@
 // What all parts of the page share: numbers, tables, tabs.
 
 const report = JSON.parse(document.getElementById("data").textContent);
-const runs = report.runs;
+const runs = report.runs; // those of a recipe one after another
+const recipes = [...new Set(runs.map((run) => run.recipe))];
 const listeners = []; // called when the runs shown change
 
 function colored(made, run) {
@@ -10,7 +11,6 @@ function colored(made, run) {
 }
 
 const dot = (run) => colored(element("span", { class: "dot" }), run);
-const shown = () => runs.filter((run) => !run.hidden);
 
 function number(value) {
   if (value == null || Number.isNaN(value)) return "–";
@@ -20,6 +20,16 @@ function number(value) {
   if (size < 10) return value.toFixed(4);
   if (size < 1000) return value.toFixed(2);
   return Math.round(value).toLocaleString("en");
+}
+
+// A part of the page for the runs of each recipe, below its name where there are several.
+function byRecipe(panel, draw) {
+  for (const recipe of recipes) {
+    const title = element("h2", { class: "recipe" }, recipe);
+    if (recipes.length > 1) panel.append(title);
+    draw(panel, runs.filter((run) => run.recipe === recipe), recipe);
+    if (panel.lastElementChild === title) title.remove();
+  }
 }
 
 const percent = (share) => `${(100 * share).toFixed(1)}%`;

@@ -1,6 +1,9 @@
 // Overview, Scores and Settings.
 
-function overview(panel) {
+const overview = (panel) => byRecipe(panel, overviewOf);
+const scores = (panel) => byRecipe(panel, scoresOf);
+
+function overviewOf(panel, runs, recipe) {
   panel.append(
     element("div", { class: "cards" }, runs.map((run) => {
       const facts = Object.entries(run.headlines).map(([key, text]) => [text, withDeviation(run, key)]);
@@ -26,10 +29,8 @@ function overview(panel) {
     const table = sortable(columns, runs, "Scores of all runs");
     panel.append(element("h2", {}, "Side by side"), table);
   }
-  const different = Object.keys(report.differing);
-  if (different.length && new Set(runs.map((run) => run.kind)).size === 1) {
-    panel.append(element("h2", {}, "What was set differently"), settingsTable(different, false));
-  }
+  const different = report.differing[recipe];
+  if (different.length) panel.append(element("h2", {}, "What was set differently"), settingsTable(runs, different, []));
 }
 
 // A mean over folds has its deviation beside it.
@@ -38,7 +39,7 @@ function withDeviation(run, key) {
   return number(run.scores[key]) + (key.startsWith("mean.") && deviation != null ? ` ± ${number(deviation)}` : "");
 }
 
-function scores(panel) {
+function scoresOf(panel, runs) {
   const groups = new Map();
   const names = [...new Set(runs.flatMap((run) => Object.keys(run.scores)))];
   const main = new Set(runs.flatMap((run) => Object.keys(run.headlines)).map(groupOf));
@@ -71,7 +72,7 @@ function scores(panel) {
   }
   for (const run of runs) {
     for (const table of run.tables.filter((table) => table.name !== "songs")) {
-      const count = table.rows.length < table.total ? `${table.rows.length} of ${table.total} rows` : `${table.total} rows`;
+      const count = table.rows.length < table.total ? `${table.rows.length} of ${table.total} rows` : table.total === 1 ? "1 row" : `${table.total} rows`;
       panel.append(element("details", {}, element("summary", {}, dot(run), ` ${run.name}: ${table.name} (${count})`), csvTable(table, run)));
     }
   }
@@ -91,29 +92,33 @@ function scoreCell(run, first, name) {
   return cell;
 }
 
-function settingsTable(names, mark) {
+function settingsTable(runs, names, marked) {
   return element("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Settings" },
     element("table", {},
       element("thead", {}, element("tr", {}, element("th", { scope: "col" }, "setting"),
         runs.map((run) => element("th", { scope: "col" }, dot(run), " ", run.name)))),
       element("tbody", {}, names.map((name) =>
-        element("tr", { class: mark && name in report.differing ? "differs" : null },
+        element("tr", { class: marked.includes(name) ? "differs" : null },
           element("th", { scope: "row" }, name),
           runs.map((run) => element("td", { class: "setting" }, run.settings[name] ?? "–")))))
     ));
 }
 
 function settings(panel) {
-  const names = [...new Set(runs.flatMap((run) => Object.keys(run.settings)))];
   const search = element("input", { type: "search", placeholder: "name or value", oninput: fill });
   const only = element("input", { type: "checkbox", onchange: fill });
   const place = element("div");
   function fill() {
+    place.replaceChildren();
+    byRecipe(place, fillOf);
+  }
+  function fillOf(place, runs, recipe) {
     const wanted = search.value.toLowerCase();
-    const found = names.filter((name) =>
-      (!only.checked || name in report.differing) &&
+    const different = report.differing[recipe];
+    const found = [...new Set(runs.flatMap((run) => Object.keys(run.settings)))].filter((name) =>
+      (!only.checked || different.includes(name)) &&
       [name, ...runs.map((run) => run.settings[name] ?? "")].some((text) => text.toLowerCase().includes(wanted)));
-    place.replaceChildren(found.length ? settingsTable(found, true) : element("p", { class: "pale" }, "No setting is like that."));
+    place.append(found.length ? settingsTable(runs, found, different) : element("p", { class: "pale" }, "No setting is like that."));
   }
   panel.append(element("div", { class: "controls" },
     element("label", {}, "Find", search),

@@ -71,14 +71,14 @@ function labText() {
   return rows.map(([start, end, label]) => `${start.toFixed(6)}\t${end.toFixed(6)}\t${label}\n`).join("");
 }
 
-// The title without what file systems refuse: the recording's own name wherever it can be, so that
-// the annotation is found beside it.
-const fileName = (title) => [...title.replace(/[\\/:*?"<>|\p{Cc}]/gu, "_")].slice(0, 120).join("") || "song";
+// A name without what file systems refuse: the recording's own wherever it can be, so that the
+// annotation is found beside it.
+const fileName = (name) => [...name.replace(/[\\/:*?"<>|\p{Cc}]/gu, "_")].slice(0, 120).join("") || "song";
 
 function saveLab() {
   const link = element("a", {
     href: URL.createObjectURL(new Blob([labText()], { type: "text/plain" })),
-    download: `${fileName(data.title)}.lab`,
+    download: `${fileName(data.name)}.lab`,
   });
   document.body.append(link);
   link.click();

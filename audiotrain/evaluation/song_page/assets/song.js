@@ -129,7 +129,8 @@ function drawAbout() {
     data.counted && data.tempo ? `${Math.round(data.tempo)} bpm` : null,
     data.counted ? `${data.metre} beats a bar` : "no beat found, a bar is two seconds",
     clock(data.seconds),
-    data.littleMusic ? `little music was found, so ${littleMusic()}` : null,
+    !segments.some(({ chord }) => chord[0] > 0) ? "no chords were found"
+      : data.littleMusic ? `little music was found, so ${littleMusic()}` : null,
   ];
   byId("about").textContent = parts.filter(Boolean).join(" · ");
 }
