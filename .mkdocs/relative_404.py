@@ -4,7 +4,7 @@ import re
 
 
 def on_post_template(output_content: str, template_name: str, config) -> str:
-    """A template's HTML; 404.html, which mkdocs gives paths from the server's root, with its own."""
+    """A template's HTML; 404.html, which mkdocs gives paths from the root, with its own."""
     return relative(output_content) if template_name == "404.html" else output_content
 
 

@@ -68,8 +68,9 @@ def status_kept(folder: Path | None, step: Callable[[], int]) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        by_signal = isinstance(error, SystemExit) and isinstance(error.code, int)
-        stopped = isinstance(error, KeyboardInterrupt) or (by_signal and error.code > 128)
+        code = error.code if isinstance(error, SystemExit) else None
+        by_signal = isinstance(code, int) and code > 128
+        stopped = isinstance(error, KeyboardInterrupt) or by_signal
         status = {"state": "stopped" if stopped else "failed", "step": step()}
         if not stopped:
             lines = str(error).strip().splitlines()

@@ -75,7 +75,8 @@ class Run(NamedTuple):
     def step(self) -> int | None:
         """The last step that it logged, or reached."""
         steps = [int(row["step"]) for row in self.rows]
-        if is_number(reached := self.status.get("step")) and (steps or reached):
+        reached = self.status.get("step")
+        if isinstance(reached, int | float) and is_number(reached) and (steps or reached):
             steps.append(int(reached))
         return max(steps, default=None)
 

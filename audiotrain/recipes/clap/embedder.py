@@ -1,7 +1,8 @@
 """A trained CLAP as a tool: embeddings of recordings of any length and of texts.
 
-The same recording gives the same embedding (on a CPU bit for bit, but for OpenBLAS by AVX2) whatever is embedded with it:
-batches have one shape, the last one is padded, and rows do not depend on each other.
+The same recording gives the same embedding (on a CPU bit for bit, but for OpenBLAS by AVX2)
+whatever is embedded with it: batches have one shape, the last one is padded, and rows do not depend
+on each other.
 """
 
 import json

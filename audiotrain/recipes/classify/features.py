@@ -20,8 +20,8 @@ from audiotrain.train.distributed.ranks import SingleProcess
 from audiotrain.utils.errors import UserError
 from audiotrain.utils.text import nearest
 
-# Words for --input.embeddings: statistics of the mels, which need no network; what `baseline.decide`
-# decides once the clips are read, by their number.
+# Words for --input.embeddings: statistics of the mels, which need no network; what
+# `baseline.decide` decides once the clips are read, by their number.
 STATISTICS, AUTO = "statistics", "auto"
 
 
