@@ -212,7 +212,8 @@ class _Results:
             about, paths, rows = self._waiting.pop(0)
             there = [path for path in paths if path not in self.pages.failed]
             self.written += there
-            print(f"{about} -> {', '.join(map(str, there)) or 'nothing written'}")
+            names = [str(there[0]), *(path.suffix for path in there[1:])] if there else []
+            print(f"{about} -> {', '.join(names) or 'nothing written'}")
             if rows:
                 print(rows, flush=True)
 

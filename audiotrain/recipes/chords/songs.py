@@ -34,7 +34,7 @@ from audiotrain.recipes.common.preparation import prepare
 from audiotrain.recipes.common.split import keep_readable
 from audiotrain.train.distributed.ranks import SingleProcess
 from audiotrain.utils.errors import UserError
-from audiotrain.utils.text import of_total
+from audiotrain.utils.text import count
 
 FLOOR = 1e-4  # added to magnitudes before the logarithm
 ONSETS = 2  # raise it when onset strengths change
@@ -438,7 +438,7 @@ def discover(
     corpus = chords_corpus.check(corpus)
     print(chords_corpus.report(corpus, log), flush=True)
     if not any(item.audio is not None for item in corpus.items):
-        songs = of_total(len(corpus.items), len(corpus.items), "songs")
+        songs = count(len(corpus.items), "song")
         raise UserError(f"{corpus.folder}: labels of {songs} but no audio to train on")
     return corpus
 

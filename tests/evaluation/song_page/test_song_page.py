@@ -185,7 +185,7 @@ def test_it_says_when_little_music_was_found(window, files):
     assert about.endswith("little music was found, so chords, key and beats are guesses")
     assert window.run("document.documentElement.scrollWidth") == 390
     window.open(files["none"], 390, 844)
-    assert text(window, "#about").endswith("little music was found, so there are no chords")
+    assert text(window, "#about").endswith("no chords were found")
     window.open(files["song"], 390, 844)
     assert "little music" not in text(window, "#about")
     window.open(files["silence"], 390, 844)

@@ -255,7 +255,7 @@ def test_what_is_wrong_with_songs_to_blend_by_is_in_the_ensembles_folder(
     assert command("ensemble", a, b, "--join", join, "--data", data, *words) == 0
     listed = tmp_path / "e" / "problems.txt"
     assert sum("alone" in line for line in listed.read_text().splitlines()) == 9
-    assert f"more, all in {listed}" in capsys.readouterr().out
+    assert str(listed) in capsys.readouterr().out
 
 
 def test_a_soup_of_runs_is_a_run(quick, runs, place, tmp_path, capsys):

@@ -89,7 +89,7 @@ def test_other_folders_and_names(folder, tmp_path, monkeypatch):
     assert message in refusal(folder)
     monkeypatch.chdir(tmp_path)
     assert refusal("runs").startswith(f"--checkpoint runs: {message}")
-    assert "no such folder" in refusal(tmp_path / "none")
+    assert "expected a folder or a hub id" in refusal(tmp_path / "none")
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     assert refusal("nobody/no-such-model").startswith("nobody/no-such-model: no folder, not in")
 

@@ -115,11 +115,6 @@ function drawChoices() {
   });
 }
 
-function littleMusic() {
-  const hasChords = segments.some(({ chord }) => chord[0] > 0);
-  return hasChords ? "chords, key and beats are guesses" : "there are no chords";
-}
-
 function drawAbout() {
   const number = keyNumber();
   const parts = [
@@ -130,7 +125,7 @@ function drawAbout() {
     data.counted ? `${data.metre} beats a bar` : "no beat found, a bar is two seconds",
     clock(data.seconds),
     !segments.some(({ chord }) => chord[0] > 0) ? "no chords were found"
-      : data.littleMusic ? `little music was found, so ${littleMusic()}` : null,
+      : data.littleMusic ? "little music was found, so chords, key and beats are guesses" : null,
   ];
   byId("about").textContent = parts.filter(Boolean).join(" · ");
 }
