@@ -135,7 +135,7 @@ class Part(io.RawIOBase):
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self.size}[whence]
-        self._position = max(0, base + offset)
+        self._position = min(max(0, base + offset), self.size)
         return self._position
 
     def tell(self) -> int:

@@ -358,10 +358,10 @@ def test_fits_of_one_process_are_runs_of_their_own(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     ids = {line.split()[1] for line in done.stdout.splitlines() if line.startswith("id ")}
-    assert len(ids) == 4
+    assert len(ids) == 5
     found = {path.name.rpartition("-")[2] for path in (tmp_path / "wandb").glob("offline-run-*")}
     assert ids < found
-    assert len(found) == 5
+    assert len(found) == 6
 
 
 class Wandb:
