@@ -29,11 +29,12 @@ from audiotrain.features.sources import (
     Part,
     Source,
     TarMember,
+    as_error,
 )
 from audiotrain.utils.errors import UserError
 from audiotrain.utils.files import replacing
 
-__all__ = ["AudioError", "AudioPath", "AudioWarning", "Missing", "TarMember"]
+__all__ = ["AudioError", "AudioPath", "AudioWarning", "Missing", "TarMember", "as_error"]
 
 AUDIO_SUFFIXES = (
     *(".wav", ".flac", ".ogg", ".mp3", ".m4a", ".aac", ".opus", ".wma", ".aiff", ".aif", ".aifc"),
@@ -58,7 +59,27 @@ def warn(path: AudioPath, missing: Missing) -> None:
 
 def refuse(path: AudioPath, missing: Missing) -> None:
     """Raise AudioError for a file of which something cannot be decoded."""
-    raise AudioError(f"{path}: {missing}".removesuffix(", left out"))
+    raise AudioError(as_error(f"{path}: {missing}"))
+
+
+class Gathered:
+    """An `on_missing` that keeps what is missing of one file, read whole or in spans."""
+
+    def __init__(self):
+        self._parts: list[Missing] = []
+
+    def __call__(self, path: AudioPath, missing: Missing) -> None:
+        self._parts.append(missing)
+
+    @property
+    def text(self) -> str:
+        """What is missing, without the file's name; "" where nothing is."""
+        if not self._parts:
+            return ""
+        holes = sum(one.holes for one in self._parts)
+        tail = sum(one.tail for one in self._parts)
+        first = next((one.first for one in self._parts if one.holes), 0.0)
+        return str(Missing(holes, first, tail))
 
 
 def ignore(path: AudioPath, missing: Missing) -> None:

@@ -71,6 +71,11 @@ class Missing(NamedTuple):
         return f"{tail} can't be decoded, left out"
 
 
+def as_error(text: str) -> str:
+    """The text of a Missing where the file is refused for it."""
+    return text.removesuffix(", left out").removesuffix(", silence instead")
+
+
 def _short(seconds: float) -> str:
     return f"{seconds:.2f} s" if seconds < 0.1 else f"{seconds:.1f} s"
 

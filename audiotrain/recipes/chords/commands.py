@@ -88,7 +88,9 @@ def evaluate(settings: EvaluateSettings) -> dict:
             corpus = replace(corpus, items=part)
         library = SongLibrary(recognizer.settings, settings.cache.expanduser(), settings.seed)
         tuned = settings.estimates_tuning
-        songs = load_songs(library, corpus.items, log, settings.rendering, tuned, settings.workers)
+        songs = load_songs(
+            library, corpus.items, log, settings.rendering, tuned, settings.workers, settings.strict
+        )
         split.warn_if_trained_on(spec.runs, corpus, "songs")
         scores = scoring.score(recognizer, songs, "scoring")
         scores.evaluated = {
@@ -111,7 +113,8 @@ def predict(settings: PredictSettings) -> list[Path]:
     targets = results(settings)
     pages = PageWriter(index_of(pages_of(targets), settings.output), settings.sound_megabytes)
     written: list[Path] = []
-    problems = []
+    problems: list[str] = []
+    incomplete: list[str] = []
     total = round(sum(map(seconds_of, targets)))
     bar = progress(None, "predicting", total, unit=" s")
 
@@ -130,7 +133,13 @@ def predict(settings: PredictSettings) -> list[Path]:
             prediction = recognizer.predict(
                 source, settings.decoding == "viterbi", settings.bass, advance, tuning, analysis
             )
+            if prediction.missing:
+                incomplete.append(f"{source}: {prediction.missing}")
+                if settings.strict:
+                    raise AudioError(audio_files.as_error(incomplete[-1]))
         except AudioError as error:
+            if settings.strict:
+                raise
             problems.append(str(error))
             continue
         about = {"title": source.stem, "tool": "audiotrain"}
@@ -161,6 +170,7 @@ def predict(settings: PredictSettings) -> list[Path]:
     written += indexes
     if not written:
         raise UserError(split.none_readable(problems, "files"))
+    split.print_incomplete(incomplete)
     split.print_left_out(problems, len(targets), "files")
     for index in indexes:
         print(f"all songs: {index}")

@@ -110,6 +110,7 @@ def score_clips(
         float(embedded.seconds.sum()),
         classes,
         embedded.problems,
+        embedded.incomplete,
     )
 
 

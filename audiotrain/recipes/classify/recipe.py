@@ -36,7 +36,7 @@ class ClassifyRecipe(Recipe[TrainSettings]):
 
     def __init__(self, settings: TrainSettings, corpus: Corpus[Clip] | None = None):
         super().__init__(settings)
-        self.corpus, self.strict = corpus, settings.strict
+        self.corpus = corpus
         self.features = ClipFeatures(settings.input, settings.cache.expanduser())
 
     def discover(self, log: ProblemLog) -> Corpus[Clip]:
@@ -45,7 +45,9 @@ class ClassifyRecipe(Recipe[TrainSettings]):
         self.task = task_of(self.settings, corpus)
         return with_fold(self.settings, corpus)
 
-    def load(self, items: Sequence[tuple[str, Clip]]) -> list[ExtractedClip | str]:
+    def load(
+        self, items: Sequence[tuple[str, Clip]]
+    ) -> list[ExtractedClip | str | split.Incomplete]:
         """The clips with their features, or why they can't be read."""
         return self.features.extract([clip for _, clip in items], distributed.join())
 

@@ -29,6 +29,8 @@ class RunSettings:
     """continue the run in `output` where it stopped"""
     cache: Path = Path("~/.cache/audiotrain")
     """folder of extracted features, reused by later runs"""
+    strict: bool = False
+    """stop at audio that can't be read whole, instead of leaving it or a part of it out"""
     seed: NonNegativeInt = 0
     """seed of the split, the synthesis, the weights and the order"""
     valid: InnerShare = 0.1
@@ -77,6 +79,8 @@ class ResultSettings:
 
     overwrite: bool = False
     """replace results that exist already"""
+    strict: bool = False
+    """stop at audio that can't be read whole, instead of leaving it or a part of it out"""
     workers: PositiveInt | None = None
     """processes or threads that read recordings; default: one for each core"""
 
