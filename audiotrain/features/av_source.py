@@ -99,8 +99,6 @@ class AvSource(Source):
 
     def _decode(self, packet: Any) -> "list[av.AudioFrame] | None":
         """The frames of a packet; None where it cannot be decoded."""
-        if packet.size and packet.is_corrupt:
-            return None
         try:
             return [frame for frame in packet.decode() if frame.samples > 0]
         except (self._errors, ValueError, MemoryError):
@@ -113,7 +111,8 @@ class AvSource(Source):
         for packet in self._packets:
             if self._first_pts is None:
                 self._first_pts = (packet.pts or 0) * self._tick
-            frames = None if self._is_garbage(packet) else self._decode(packet)
+            is_sound = not (self._is_garbage(packet) or self._is_cut(packet))
+            frames = self._decode(packet) if is_sound else None
             self._head.append((packet, frames))
             if frames:
                 return frames[0].sample_rate, frames[0].layout.nb_channels
@@ -127,6 +126,11 @@ class AvSource(Source):
         first, second, mask = _SYNC[self._kind]
         head = memoryview(packet)
         return head[0] != first or head[1] & mask != second
+
+    def _is_cut(self, packet: Any) -> bool:
+        """Whether a file ends within a packet, of which nothing can be decoded then but PCM."""
+        is_pcm = self._stream.codec_context.name.startswith("pcm_")
+        return packet.size > 0 and packet.is_corrupt and not is_pcm
 
     def _samples_of(self, packet: Any) -> int:
         """Samples that a packet decodes to, without those that the file says to skip."""
@@ -223,7 +227,7 @@ class AvSource(Source):
         self._head = []
         was_skipped = False
         for packet in self._packets:
-            if self._is_garbage(packet) or (packet.size and packet.is_corrupt):
+            if self._is_garbage(packet) or self._is_cut(packet):
                 yield packet, None, True
                 continue
             if self._is_countable and packet.size and (first == math.inf or self._kind == "mp3"):

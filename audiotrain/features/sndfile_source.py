@@ -21,6 +21,7 @@ from audiotrain.features.sources import (
     refuse_half,
 )
 
+_SIZES = re.compile(r"^\s*(?:data|SSND|Data Size|riff|Riff size)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE)
 _UNKNOWN_LENGTH = 0x7FFF0000  # bytes; in wav headers of a stream, or more
 _WIDTHS = {"PCM_S8": 1, "PCM_U8": 1, "PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8}
 _PACKED = {"FLAC": SHORTEST_MISSING, "OGG": 0.1}  # seconds by which time stamps may be off
@@ -87,7 +88,7 @@ class SndfileSource(Source):
 
     def _set_tail(self, end: int) -> None:
         """Set `missing` for audio that ends with sample `end`."""
-        sizes = re.search(r"^data : (\d+) \(should be (\d+)\)", self._file.extra_info, re.MULTILINE)
+        sizes = _SIZES.search(self._file.extra_info)
         stated, present = (int(sizes[1]), int(sizes[2])) if sizes else (0, 0)
         tail = (self._frames - end) / self.rate
         if 0 < present < stated < _UNKNOWN_LENGTH:

@@ -88,9 +88,8 @@ def evaluate(settings: EvaluateSettings) -> dict:
             corpus = replace(corpus, items=part)
         library = SongLibrary(recognizer.settings, settings.cache.expanduser(), settings.seed)
         tuned = settings.estimates_tuning
-        songs = load_songs(
-            library, corpus.items, log, settings.rendering, tuned, settings.workers, settings.strict
-        )
+        how = settings.rendering, tuned, settings.workers, settings.strict
+        songs = load_songs(library, corpus.items, log, *how)
         split.warn_if_trained_on(spec.runs, corpus, "songs")
         scores = scoring.score(recognizer, songs, "scoring")
         scores.evaluated = {

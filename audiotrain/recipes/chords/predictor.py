@@ -157,8 +157,9 @@ class FrameRecognizer:
         self, audio: str | Path | np.ndarray, viterbi: bool = True, bass: BassRule = "any"
     ) -> Prediction:
         """The chords of a file, or of mono samples (samples,) at the model's rate, in the tuning
-        that is estimated; an AudioWarning where a part cannot be decoded. AudioError, one line with the file, when it cannot be read; ValueError,
-        one line, for samples that `features.audio.mono_samples` refuses."""
+        that is estimated; an AudioWarning where a part cannot be decoded. AudioError, one line with
+        the file, when it cannot be read; ValueError, one line, for samples that
+        `features.audio.mono_samples` refuses."""
         tuning = tuning_of(audio, self.settings.rate)
         prediction = self.predict(audio, viterbi, bass, tuning=tuning)
         if prediction.missing:

@@ -199,10 +199,10 @@ class CaptionedClips(Dataset):
         """Samples of a clip, no more than the input needs, and whether the clip is longer."""
         settings = self.features.settings
         if settings.fused or isinstance(clip.audio, sound_scenes.Scene):
-            audio = clip.read(settings.rate, on_missing=audio.ignore)
-            is_longer = len(audio) > settings.samples
+            samples = clip.read(settings.rate, on_missing=audio.ignore)
+            is_longer = len(samples) > settings.samples
             is_cropped = is_longer and not settings.fused
-            return self.features.fit(audio, rng) if is_cropped else audio, is_longer
+            return self.features.fit(samples, rng) if is_cropped else samples, is_longer
         margin = clip.seconds - settings.seconds
         if margin <= 0:
             return clip.read(settings.rate, on_missing=audio.ignore), False

@@ -35,7 +35,8 @@ class SoundLibrary:
     embeds what is new, with a progress bar, and nothing twice, whether files were renamed or moved.
     Memory does not depend on the number and the lengths of recordings. `problems` has a line for
     each recording that could not be read at the last search, `incomplete` one for each of which a
-    part could not be decoded, unless `strict`, which raises the first one. ValueError when the folder has no audio.
+    part could not be decoded, unless `strict`, which raises the first one. ValueError when the
+    folder has no audio.
 
     >>> library = SoundLibrary("sounds")  # doctest: +SKIP
     >>> library.search("rain on a roof", top=1)  # doctest: +SKIP

@@ -18,6 +18,7 @@ from audiotrain.recipes.classify.predictor import Classifier, describe
 from audiotrain.recipes.classify.settings import STEPS, STEPS_WITHOUT_DATA, TrainSettings
 from audiotrain.recipes.classify.training import ClassifyTraining, make_model
 from audiotrain.recipes.common.recipe import Experiment, Recipe
+from audiotrain.recipes.common.split import Incomplete
 from audiotrain.train.crossval import read_folds
 from audiotrain.train.data.datasets import ArrayDataset
 from audiotrain.train.data.loader import Dataset
@@ -45,9 +46,7 @@ class ClassifyRecipe(Recipe[TrainSettings]):
         self.task = task_of(self.settings, corpus)
         return with_fold(self.settings, corpus)
 
-    def load(
-        self, items: Sequence[tuple[str, Clip]]
-    ) -> list[ExtractedClip | str | split.Incomplete]:
+    def load(self, items: Sequence[tuple[str, Clip]]) -> list[ExtractedClip | str | Incomplete]:
         """The clips with their features, or why they can't be read."""
         return self.features.extract([clip for _, clip in items], distributed.join())
 
