@@ -50,6 +50,7 @@ class AvSource(Source):
 
     def __init__(self, path: AudioPath, part: Part, ignore_length: bool = False):
         import av
+        from av.stream import Discard
 
         self.path, self._part, self._errors = path, part, av.FFmpegError
         options = {"format_whitelist": FORMATS}
@@ -65,7 +66,7 @@ class AvSource(Source):
         self._stream = self._container.streams.audio[0]
         for stream in self._container.streams:
             if stream is not self._stream:
-                stream.discard = "all"
+                stream.discard = Discard.all
         self._kind = self._container.format.name
         self._set_clock()
         self._packets = self._read_packets()

@@ -21,7 +21,9 @@ from audiotrain.features.sources import (
     refuse_half,
 )
 
-_SIZES = re.compile(r"^\s*(?:data|SSND|Data Size|riff|Riff size)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE)
+_SIZES = re.compile(
+    r"^\s*(?:data|SSND|Data Size|riff|Riff size)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE
+)
 _UNKNOWN_LENGTH = 0x7FFF0000  # bytes; in wav headers of a stream, or more
 _WIDTHS = {"PCM_S8": 1, "PCM_U8": 1, "PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8}
 _PACKED = {"FLAC": SHORTEST_MISSING, "OGG": 0.1}  # seconds by which time stamps may be off
@@ -62,8 +64,7 @@ class SndfileSource(Source):
         stop = self._frames if count is None else min(self._frames, first + count)
         size = max(1, min(READ_SECONDS * self.rate, READ_SAMPLES // self.channels))
         try:
-            if first:
-                self._file.seek(min(first, self._frames))
+            self._go_to(min(first, self._frames))
             while first < stop:
                 samples = self._file.read(min(size, stop - first), "float32", always_2d=True)
                 if not len(samples):
@@ -76,13 +77,25 @@ class SndfileSource(Source):
             return
         self._set_tail(first if first < stop else self._frames)
 
+    def _go_to(self, position: int) -> None:
+        """Go to a sample. In Ogg Vorbis libsndfile's seek is 448 samples off, or a multiple of it,
+        so what is before is decoded there: 1,000 times as fast as it sounds."""
+        if self._file.subtype != "VORBIS":
+            self._file.seek(position)
+            return
+        room = np.empty((READ_SECONDS * self.rate, self.channels), np.float32)
+        while position > 0:
+            count = len(self._file.read(out=room[:position]))
+            position = position - count if count else 0
+
     def _others(self, first: int, count: int | None) -> Iterator[np.ndarray]:
         """The blocks from `first` on by PyAV."""
         from audiotrain.features.av_source import AvSource
 
-        self._part.seek(0)
-        other = AvSource(self.path, self._part)
-        with contextlib.closing(other):
+        with (
+            self._part.part(0, self._part.size) as part,
+            contextlib.closing(AvSource(self.path, part)) as other,
+        ):
             yield from other.blocks(first, count)
             self.missing = other.missing
 
@@ -114,12 +127,14 @@ def packets_end(part: Part, tolerance: float) -> int | None:
     stamps jump by more than `tolerance` seconds, or the file ends within a packet."""
     import av
 
-    part.seek(0)
+    expected, skipped = None, 0
     try:
-        with av.open(part, metadata_errors="ignore") as container:
+        with (
+            part.part(0, part.size) as opened,  # libsndfile keeps its own place in `part`
+            av.open(opened, metadata_errors="ignore") as container,
+        ):
             stream = container.streams.audio[0]
             rate, tick = stream.codec_context.sample_rate, float(stream.time_base or 0)
-            expected, skipped = None, 0
             for packet in container.demux(stream):
                 if not packet.size or packet.pts is None:
                     continue
@@ -131,8 +146,6 @@ def packets_end(part: Part, tolerance: float) -> int | None:
                 expected = packet.pts + (packet.duration or 0)
     except (av.FFmpegError, IndexError, ValueError):
         return None
-    finally:
-        part.seek(0)
     if expected is None or containers.unfinished_page(part):
         return None
     return round(expected * tick * rate) - skipped

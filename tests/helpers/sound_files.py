@@ -240,7 +240,7 @@ DAMAGED: dict[str, tuple[Maker, float, float]] = {
     "hole.mkv": (lambda: replaced(aac("matroska"), 0.6, bytes(2000)), 6.0, 1.0),
     "hole.wma": (lambda: replaced(aac("asf", codec="wmav2"), 0.5, bytes(8000)), 6.0, 0.5),
     "hole.flac": (lambda: replaced(sndfile("FLAC"), 0.5, bytes(30000)), 6.0, 0.4),
-    "hole.ogg": (lambda: replaced(sndfile("OGG"), 0.5, bytes(4000)), 6.0, 0.4),
+    "hole.ogg": (lambda: replaced(sndfile("OGG"), 0.5, bytes(4000)), 6.0, 0.7),
     "hole.opus": (lambda: replaced(opus("ogg"), 0.4, bytes(2000)), 6.0, 1.0),
     "tail.m4a": (lambda: cut(aac("ipod", {"movflags": "faststart"}), 0.7), 4.2, 1.8),
     "tail.mkv": (lambda: cut(aac("matroska"), 0.7), 4.2, 1.8),
