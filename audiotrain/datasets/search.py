@@ -13,7 +13,7 @@ from typing import ClassVar, Generic
 from audiotrain.datasets import pairing, tables
 from audiotrain.datasets.items import AnyItem, Corpus, Problem
 from audiotrain.datasets.paths import OTHER_AUDIO_SUFFIXES, SPLIT_NAMES, Finder, split_folders, walk
-from audiotrain.features.audio import AUDIO_SUFFIXES
+from audiotrain.features.audio import AUDIO_SUFFIXES, FORMATS
 from audiotrain.utils.errors import UserError
 
 
@@ -105,7 +105,7 @@ class Search(Generic[AnyItem]):
         for name in self.unused(self.audio):
             self.problem(f"audio without {self.kind}s", name)
         for name in self.having(OTHER_AUDIO_SUFFIXES):
-            self.problem(f"audio in a format not read ({', '.join(AUDIO_SUFFIXES)} are)", name)
+            self.problem(f"audio in a format not read ({FORMATS} are)", name)
 
     def corpus(self, counts: str, layouts: str) -> Corpus[AnyItem]:
         """The items found. ValueError when there are none; `counts` describes the

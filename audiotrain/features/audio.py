@@ -36,12 +36,13 @@ from audiotrain.utils.files import replacing
 
 __all__ = ["AudioError", "AudioPath", "AudioWarning", "Missing", "TarMember", "as_error"]
 
-AUDIO_SUFFIXES = (
+AUDIO_SUFFIXES = (  # of what a folder search takes; a file that is named is read with any suffix
     *(".wav", ".flac", ".ogg", ".mp3", ".m4a", ".aac", ".opus", ".wma", ".aiff", ".aif", ".aifc"),
-    *(".oga", ".mp2", ".m4b", ".mka", ".caf", ".au", ".snd", ".w64", ".rf64", ".ac3", ".amr"),
-    *(".3gp", ".ape", ".wv", ".tta", ".mpc", ".weba", ".alac", ".dsf"),
-    *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".flv", ".wmv", ".mpg", ".mpeg", ".ts"),
+    *(".oga", ".spx", ".mp2", ".m4b", ".m4r", ".mka", ".weba", ".caf", ".au", ".snd", ".w64"),
+    *(".rf64", ".ac3", ".dts", ".amr", ".3gp", ".ape", ".wv", ".tta", ".mpc", ".dsf", ".tak"),
+    *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".flv", ".wmv", ".mpg", ".mpeg"),
 )
+FORMATS = "WAV, FLAC, Ogg, MP3, M4A, AAC, Opus, WMA, AIFF or video"
 WRITTEN_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 VERSION = 2  # raise it when the samples of the same file change
 
