@@ -378,7 +378,7 @@ def test_captions_that_cannot_be_used_are_told(tmp_path):
     write(tmp_path / "z.txt", "whose?")
     write(tmp_path / "readme.md", "x")
     wav(tmp_path / "x.aiff")
-    wav(tmp_path / "y.aax")
+    write(tmp_path / "y.aax", "protected")
     corpus = discover(tmp_path)
     assert found(corpus) == {"a.wav": ("fine",)}
     assert sorted(corpus.problems) == [

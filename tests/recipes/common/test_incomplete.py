@@ -10,6 +10,7 @@ from audiotrain.datasets.summary import ProblemLog
 from audiotrain.features import audio
 from audiotrain.features.cache import FeatureCache
 from audiotrain.models.clap.feature_extraction import ClapFeatures, ClapFeatureSettings
+from audiotrain.music.segments import Segment
 from audiotrain.recipes.chords.songs import FeatureSettings, SongLibrary, load_renderings
 from audiotrain.recipes.clap.dataset import CaptionedClips, read_through
 from audiotrain.recipes.clap.windows import read_windows
@@ -45,7 +46,7 @@ NAMES = ("whole.wav", "part.wav", "none.wav")
 @pytest.mark.parametrize("span", [{}, {"start": 0.5}])
 def test_songs(folder, tmp_path, span):
     settings = FeatureSettings(hop=4096, bins=72, bins_per_octave=12)
-    items = [Item(name, folder / name, **span) for name in NAMES]
+    items = [Item(name, folder / name, (Segment(0.0, 9.0, "C:maj"),), **span) for name in NAMES]
     for _ in range(2):  # the second time from the cache
         library = SongLibrary(settings, tmp_path / "cache")
         wanted = [(item, (0,)) for item in items]
@@ -62,7 +63,7 @@ def test_clips_of_a_classifier(folder, tmp_path):
 def test_captioned_clips(folder, tmp_path, seconds):
     """Shorter than the input, whose features are kept, and longer."""
     clips = [Clip(name, folder / name, ("x",)) for name in NAMES]
-    settings = ClapFeatureSettings(rate=16000, hop=320, seconds=seconds)
+    settings = ClapFeatureSettings(rate=16000, hop=320, fmax=8000, seconds=seconds)
     for _ in range(2):
         mels = FeatureCache(tmp_path / "mels", np.float16)
         samples = CaptionedClips(clips, None, ClapFeatures(settings), None, mels)
