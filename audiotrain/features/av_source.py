@@ -60,10 +60,13 @@ class AvSource(Source):
             self._container: Any = av.open(part, options=options, metadata_errors="ignore")
         except (av.FFmpegError, ValueError, MemoryError) as error:
             raise AudioError(f"{path}: not readable as audio: {reason(error)}") from None
-        if not self._container.streams.audio:
+        streams = [one for one in self._container.streams.audio if one.codec_context is not None]
+        if not streams:
+            is_unknown = bool(self._container.streams.audio)
             self._container.close()
-            raise AudioError(f"{path}: not readable as audio: no audio in it")
-        self._stream = self._container.streams.audio[0]
+            what = "of a codec that is not known" if is_unknown else "no audio in it"
+            raise AudioError(f"{path}: not readable as audio: {what}")
+        self._stream = streams[0]
         for stream in self._container.streams:
             if stream is not self._stream:
                 stream.discard = Discard.all
@@ -204,7 +207,8 @@ class AvSource(Source):
                     samples = min(kept, frame.samples)
                     samples, mono = round(samples * self.rate / frame.sample_rate), None
                 else:
-                    mono = resampler(_mono(frame)[:kept], frame.sample_rate)
+                    with np.errstate(over="ignore", invalid="ignore"):  # refused as Inf or NaN
+                        mono = resampler(_mono(frame)[:kept], frame.sample_rate)
                     samples = len(mono)
                 track.position += samples
                 yield samples, mono if track.position > first else None

@@ -133,6 +133,8 @@ class Part(io.RawIOBase):
 
     def readinto(self, buffer) -> int:
         wanted = min(len(buffer), max(0, self.size - self._position))
+        if not wanted:
+            return 0  # also at a position that no file can have
         self._file.seek(self.offset + self._position)
         count = self._file.readinto(memoryview(buffer)[:wanted])
         self._position += count
