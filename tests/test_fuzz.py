@@ -228,7 +228,7 @@ def test_a_checkpoint_with_another_description_is_one_line(tmp_path, config):
 
 
 def test_sound_files_are_read(tmp_path):
-    for number, name in enumerate(("wav", "mp3", "ogg", "flac")):
+    for number, name in enumerate(("wav", "mp3", "ogg", "flac", "m4a", "opus", "wma", "mkv")):
         folder = tmp_path / str(number)
         folder.mkdir()
         paths = fuzz.FORMATS[name].make(folder)

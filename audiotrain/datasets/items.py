@@ -68,6 +68,7 @@ class Clip(LabelledItem):
         span: dict = {"start": self.start, "end": self.end}
         if isinstance(self.audio, Scene):
             return repr(self.audio), span | {"synthesis": SYNTHESIS}
+        span["reader"] = audio.VERSION
         if isinstance(self.audio, audio.TarMember):
             try:
                 changed = self.audio.tar.stat().st_mtime_ns
@@ -76,28 +77,39 @@ class Clip(LabelledItem):
             return f"{self.audio} {self.audio.offset} {self.audio.size} {changed}", span
         return Path(self.audio), span
 
-    def read(self, rate: int, start: float = 0.0, seconds: float | None = None) -> np.ndarray:
+    def read(
+        self,
+        rate: int,
+        start: float = 0.0,
+        seconds: float | None = None,
+        on_missing: audio.OnMissing = audio.warn,
+    ) -> np.ndarray:
         """Mono samples (samples,) at `rate` Hz, from `start` seconds of the clip on, up to its end
-        or `seconds`. AudioError as from audio.read."""
+        or `seconds`; AudioError and `on_missing` as of audio.read."""
         left = None if self.end is None else self.end - self.start - start
         length = seconds if left is None else left if seconds is None else min(left, seconds)
         if isinstance(self.audio, Scene):
             first = round((self.start + start) * rate)
             last = None if length is None else first + max(1, round(length * rate))
             return self.audio.render(rate)[first:last]
-        return audio.read(self.audio, rate, self.start + start, length)
+        return audio.read(self.audio, rate, self.start + start, length, on_missing)
 
-    def stream(self, rate: int, block_seconds: float = 30.0) -> Iterator[np.ndarray]:
+    def stream(
+        self,
+        rate: int,
+        block_seconds: float = 30.0,
+        on_missing: audio.OnMissing = audio.warn,
+    ) -> Iterator[np.ndarray]:
         """The samples of `read(rate)` in blocks, the last one shorter; of a recording of any
         length no more than a few blocks are in memory."""
         if isinstance(self.audio, Scene):
             yield self.read(rate)
         elif not self.start and self.end is None:
-            yield from audio.stream(self.audio, rate, block_seconds)
+            yield from audio.stream(self.audio, rate, block_seconds, on_missing)
         else:
             start, seconds = 0.0, self.seconds
             while seconds - start > 0.5 / rate:
-                yield self.read(rate, start, block_seconds)
+                yield self.read(rate, start, block_seconds, on_missing)
                 start += block_seconds
 
 

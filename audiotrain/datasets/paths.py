@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from audiotrain.datasets import webdataset
 from audiotrain.datasets.items import Clip
-from audiotrain.features.audio import AUDIO_SUFFIXES
+from audiotrain.features.audio import AUDIO_SUFFIXES, FORMATS
 from audiotrain.utils.errors import UserError
 
 SPLIT_NAMES = {
@@ -19,7 +19,11 @@ SPLIT_NAMES = {
     **dict.fromkeys(("valid", "val", "validation", "dev", "validation_set"), "valid"),
     **dict.fromkeys(("test", "testing", "eval", "evaluation", "test_set"), "test"),
 }
-OTHER_AUDIO_SUFFIXES = (".ra", ".rm", ".m4p", ".aax", ".dff", ".mod", ".xm", ".s3m", ".it")
+# Suffixes of sound that no decoder here reads, or that is protected.
+OTHER_AUDIO_SUFFIXES = (
+    *(".aa", ".aax", ".m4p", ".ra", ".ram", ".rm", ".dff", ".shn", ".gsm", ".ogv", ".vob"),
+    *(".mod", ".xm", ".it", ".s3m", ".aup", ".aup3", ".asd", ".sd2", ".ptx"),
+)
 
 
 def walk(folder: Path) -> Iterator[str]:
@@ -159,7 +163,7 @@ def recordings(path: Path, problems: list[str]) -> list[Clip]:
             clips.append(Clip(_text(name), folder / name, ()))
     if not clips:
         first = f" ({problems[0]})" if problems else ""
-        raise UserError(f"{path}: no audio in it, expected {', '.join(AUDIO_SUFFIXES)}{first}")
+        raise UserError(f"{path}: no audio in it, expected {FORMATS}{first}")
     return clips
 
 

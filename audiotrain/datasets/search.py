@@ -21,7 +21,7 @@ from audiotrain.datasets.paths import (
     split_folders,
     walk,
 )
-from audiotrain.features.audio import AUDIO_SUFFIXES, AudioError, info
+from audiotrain.features.audio import AUDIO_SUFFIXES, FORMATS, AudioError, info
 from audiotrain.utils.errors import UserError
 
 # Files that could be tables, labels or captions, and are listed where they are not used.
@@ -182,7 +182,7 @@ class Search(Generic[AnyItem]):
         for name in self.unused(self.audio):
             self.problem(f"audio without {self.kind}s", name)
         for name in self.having(OTHER_AUDIO_SUFFIXES):
-            self.problem("audio in a format not read", name)
+            self.problem(f"audio in a format not read ({FORMATS} are)", name)
 
     def report(self, kind: str, name: str, text: str = "") -> None:
         """Report a file that is not used, once."""

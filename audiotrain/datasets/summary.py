@@ -14,6 +14,7 @@ from audiotrain.utils.errors import UserError
 from audiotrain.utils.text import _unit, of_total
 
 UNREADABLE = "audio that can't be read, left out"
+INCOMPLETE = "audio of which a part can't be decoded"
 T = TypeVar("T")
 EXAMPLES = 3  # problems of one kind that a report prints
 UNREADABLE_EXAMPLES = 5
@@ -117,6 +118,14 @@ class ProblemLog:
             left_out = of_total(len(problems), total, unit)
             lines = [f"left out {left_out} that can't be read, such as"]
             print("\n  ".join(lines + self._examples(problems, UNREADABLE_EXAMPLES)), flush=True)
+
+    def report_incomplete(self, lines: Sequence[str], total: int, unit: str) -> None:
+        """Append recordings of which a part cannot be decoded, of `total`, to the file and print a
+        line for each, or a few."""
+        self._append([Problem(INCOMPLETE, line) for line in lines])
+        if lines:
+            print(f"{len(lines)} of {total} {unit} can't be decoded whole:")
+            print("  " + "\n  ".join(self._examples(lines, UNREADABLE_EXAMPLES)), flush=True)
 
     def _append(self, problems: Iterable[Problem]) -> None:
         lines = [f"{kind}: {_printable(text)}\n" for kind, text in problems]

@@ -6,8 +6,8 @@ av_source.py        Audio that PyAV decodes
 beats.py            Beats and downbeats, from onsets and chords
 cache.py            Features on disk
 containers.py       What files say of their parts where decoders do not look
-cqt.py              Constant-Q transform in MLX, equal to librosa 1.0
-extract.py          Features of recordings in MLX, equal to librosa 0.11 and 1.0
+cqt.py              Constant-Q transform in MLX, equal to librosa 0.11
+extract.py          Features of recordings in MLX, equal to librosa 0.11
 joined_source.py    The links of a chained Ogg file as one recording
 log_mel.py          Log-mel spectrograms in MLX
 onsets.py           Onsets of notes

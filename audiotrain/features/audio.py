@@ -29,19 +29,22 @@ from audiotrain.features.sources import (
     Part,
     Source,
     TarMember,
+    as_error,
 )
 from audiotrain.utils.errors import UserError
 from audiotrain.utils.files import replacing
 
-__all__ = ["AudioError", "AudioPath", "AudioWarning", "Missing", "TarMember"]
+__all__ = ["AudioError", "AudioPath", "AudioWarning", "Missing", "TarMember", "as_error"]
 
-AUDIO_SUFFIXES = (
+AUDIO_SUFFIXES = (  # of what a folder search takes; a file that is named is read with any suffix
     *(".wav", ".flac", ".ogg", ".mp3", ".m4a", ".aac", ".opus", ".wma", ".aiff", ".aif", ".aifc"),
-    *(".oga", ".mp2", ".m4b", ".mka", ".caf", ".au", ".snd", ".w64", ".rf64", ".ac3", ".amr"),
-    *(".3gp", ".ape", ".wv", ".tta", ".mpc", ".weba", ".alac", ".dsf"),
+    *(".oga", ".spx", ".mp2", ".m4b", ".m4r", ".mka", ".weba", ".caf", ".au", ".snd", ".w64"),
+    *(".rf64", ".ac3", ".dts", ".amr", ".3gp", ".ape", ".wv", ".tta", ".mpc", ".dsf", ".tak"),
     *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".flv", ".wmv", ".mpg", ".mpeg"),
 )
+FORMATS = "WAV, FLAC, Ogg, MP3, M4A, AAC, Opus, WMA, AIFF or video"
 WRITTEN_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
+VERSION = 2  # raise it when the samples of the same file change
 
 LOWEST_RATE, HIGHEST_RATE = 1000, 1_000_000  # Hz that a file may have
 
@@ -57,7 +60,31 @@ def warn(path: AudioPath, missing: Missing) -> None:
 
 def refuse(path: AudioPath, missing: Missing) -> None:
     """Raise AudioError for a file of which something cannot be decoded."""
-    raise AudioError(f"{path}: {missing}".removesuffix(", left out"))
+    raise AudioError(as_error(f"{path}: {missing}"))
+
+
+class Gathered:
+    """An `on_missing` that keeps what is missing of one file, read whole or in spans."""
+
+    def __init__(self):
+        self._parts: list[Missing] = []
+
+    def __call__(self, path: AudioPath, missing: Missing) -> None:
+        self._parts.append(missing)
+
+    @property
+    def text(self) -> str:
+        """What is missing, without the file's name; "" where nothing is."""
+        if not self._parts:
+            return ""
+        holes = sum(one.holes for one in self._parts)
+        tail = sum(one.tail for one in self._parts)
+        first = next((one.first for one in self._parts if one.holes), 0.0)
+        return str(Missing(holes, first, tail))
+
+
+def ignore(path: AudioPath, missing: Missing) -> None:
+    """Do nothing about what cannot be decoded: another read of the file reports it."""
 
 
 def mono_samples(audio: np.ndarray) -> np.ndarray:
@@ -88,8 +115,7 @@ class AudioInfo(NamedTuple):
 
 def info(path: AudioPath) -> AudioInfo:
     """Length, rate and channels of what can be decoded, by the packets where a header may be wrong.
-    An AudioWarning says what is missing. AudioError when it is not audio, or less than half of it
-    can be read."""
+    AudioError when it is not audio, or less than half of it can be read."""
     try:
         stat = os.stat(path.tar if isinstance(path, TarMember) else path)
         stamp = stat.st_size, stat.st_mtime_ns
@@ -100,7 +126,7 @@ def info(path: AudioPath) -> AudioInfo:
 
 @lru_cache(maxsize=65536)
 def _info(path: AudioPath, stamp: tuple[int, int]) -> AudioInfo:
-    with _open(path, warn) as source:
+    with _open(path, ignore) as source:
         return AudioInfo(source.length() / source.rate, source.rate, source.channels)
 
 

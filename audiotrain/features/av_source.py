@@ -50,9 +50,9 @@ class AvSource(Source):
 
     def __init__(self, path: AudioPath, part: Part, ignore_length: bool = False):
         import av
+        from av.stream import Discard
 
         self.path, self._part, self._errors = path, part, av.FFmpegError
-        self._states_length = not ignore_length
         options = {"format_whitelist": FORMATS}
         if ignore_length:
             options["ignore_length"] = "1"
@@ -60,13 +60,16 @@ class AvSource(Source):
             self._container: Any = av.open(part, options=options, metadata_errors="ignore")
         except (av.FFmpegError, ValueError, MemoryError) as error:
             raise AudioError(f"{path}: not readable as audio: {reason(error)}") from None
-        if not self._container.streams.audio:
+        streams = [one for one in self._container.streams.audio if one.codec_context is not None]
+        if not streams:
+            is_unknown = bool(self._container.streams.audio)
             self._container.close()
-            raise AudioError(f"{path}: not readable as audio: no audio in it")
-        self._stream = self._container.streams.audio[0]
+            what = "of a codec that is not known" if is_unknown else "no audio in it"
+            raise AudioError(f"{path}: not readable as audio: {what}")
+        self._stream = streams[0]
         for stream in self._container.streams:
             if stream is not self._stream:
-                stream.discard = "all"  # type: ignore[assignment]
+                stream.discard = Discard.all
         self._kind = self._container.format.name
         self._set_clock()
         self._packets = self._read_packets()
@@ -100,17 +103,10 @@ class AvSource(Source):
 
     def _decode(self, packet: Any) -> "list[av.AudioFrame] | None":
         """The frames of a packet; None where it cannot be decoded."""
-        if self._is_broken(packet):
-            return None
         try:
             return [frame for frame in packet.decode() if frame.samples > 0]
         except (self._errors, ValueError, MemoryError):
             return None
-
-    def _is_broken(self, packet: Any) -> bool:
-        """Whether a packet was read in part; of PCM that part is sound."""
-        is_pcm = self._stream.codec_context.name.startswith("pcm")
-        return bool(packet.size) and packet.is_corrupt and not is_pcm
 
     def _first_format(self) -> tuple[int, int]:
         """Rate and channels of the first frame; what is decoded for it is kept. AudioError where
@@ -119,7 +115,8 @@ class AvSource(Source):
         for packet in self._packets:
             if self._first_pts is None:
                 self._first_pts = (packet.pts or 0) * self._tick
-            frames = None if self._is_garbage(packet) else self._decode(packet)
+            is_sound = not (self._is_garbage(packet) or self._is_cut(packet))
+            frames = self._decode(packet) if is_sound else None
             self._head.append((packet, frames))
             if frames:
                 return frames[0].sample_rate, frames[0].layout.nb_channels
@@ -133,6 +130,11 @@ class AvSource(Source):
         first, second, mask = _SYNC[self._kind]
         head = memoryview(packet)
         return head[0] != first or head[1] & mask != second
+
+    def _is_cut(self, packet: Any) -> bool:
+        """Whether a file ends within a packet, of which nothing can be decoded then but PCM."""
+        is_pcm = self._stream.codec_context.name.startswith("pcm_")
+        return packet.size > 0 and packet.is_corrupt and not is_pcm
 
     def _samples_of(self, packet: Any) -> int:
         """Samples that a packet decodes to, without those that the file says to skip."""
@@ -205,7 +207,8 @@ class AvSource(Source):
                     samples = min(kept, frame.samples)
                     samples, mono = round(samples * self.rate / frame.sample_rate), None
                 else:
-                    mono = resampler(_mono(frame)[:kept], frame.sample_rate)
+                    with np.errstate(over="ignore", invalid="ignore"):  # refused as Inf or NaN
+                        mono = resampler(_mono(frame)[:kept], frame.sample_rate)
                     samples = len(mono)
                 track.position += samples
                 yield samples, mono if track.position > first else None
@@ -229,7 +232,7 @@ class AvSource(Source):
         self._head = []
         was_skipped = False
         for packet in self._packets:
-            if self._is_garbage(packet) or self._is_broken(packet):
+            if self._is_garbage(packet) or self._is_cut(packet):
                 yield packet, None, True
                 continue
             if self._is_countable and packet.size and (first == math.inf or self._kind == "mp3"):
@@ -326,7 +329,7 @@ class _Track:
         if not source._stream.codec_context.name.startswith("wma"):
             return 0.0
         length = frame.samples / frame.sample_rate
-        lead = max(0, round((now - (source._first_pts or 0.0)) / length) - 1)
+        lead = max(0, round((now - source._first_pts) / length) - 1)
         return lead * length
 
     def _refuse_endless(self) -> None:
@@ -366,8 +369,6 @@ class _Track:
             return size * reached / max(1, part.size - size)
         if source._kind in _RAW:
             return self._after_last_packet()
-        if not source._states_length:
-            return 0.0
         missing = self._stated_seconds(stream) - reached
         return missing if missing > _ROUGH else 0.0
 
@@ -397,10 +398,9 @@ def _mono(frame: "av.AudioFrame") -> np.ndarray:
     if values.dtype.kind == "u":
         values = (values.astype(np.float32) - 128) / 128
     elif values.dtype.kind == "i":
-        values = values.astype(np.float32) / -float(np.iinfo(values.dtype).min)  # type: ignore[type-var]
-    with np.errstate(over="ignore", invalid="ignore"):  # refused afterwards
-        if channels == 1:
-            return values[0].astype(np.float32)
-        if channels == 2:
-            return ((values[0] + values[1]) * 0.5).astype(np.float32)
-        return values.mean(axis=0).astype(np.float32)
+        values = values.astype(np.float32) / -float(np.iinfo(values.dtype).min)
+    if channels == 1:
+        return values[0].astype(np.float32)
+    if channels == 2:
+        return ((values[0] + values[1]) * 0.5).astype(np.float32)
+    return values.mean(axis=0).astype(np.float32)

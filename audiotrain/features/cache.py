@@ -72,6 +72,15 @@ class FeatureCache:
                 raise UserError(f"{path}: the entry changed while it was read")
         return entry
 
+    def text(self, source: Path | bytes | str, settings: object, make: Callable[[], str]) -> str:
+        """The text kept for `source` and `settings`, as an entry of its own, see `get`."""
+
+        def encoded() -> np.ndarray:
+            return np.frombuffer(make().encode() + b"\n", np.uint8)
+
+        entry = self.get(source, {"text": settings}, encoded)
+        return entry.astype(np.uint8).tobytes().decode().strip()
+
     def remove_partial(self) -> None:
         """Remove entries that processes were writing when they were killed."""
         for path in self.folder.glob(f"{_PARTIAL}*"):

@@ -30,15 +30,18 @@ def extract(
     settings: Settings,
     block_seconds: float | None = None,
     on_samples: OnSamples = lambda samples: None,
+    on_missing: audio_files.OnMissing = audio_files.warn,
 ) -> np.ndarray:
     """Features (frames, bins) float32 of a file or of mono samples (samples,) at settings.rate.
 
     Works in blocks of about `block_seconds` (None: as is fastest), so memory besides the result
     does not depend on the length. Frames equal those of the whole file at once. `on_samples` is
-    called with all samples once, in order. AudioError as from audio.read, ValueError as from
-    audio.mono_samples, and for settings with a `top_db`.
+    called with all samples once, in order, `on_missing` as by audio.read. AudioError as from
+    audio.read, ValueError as from audio.mono_samples, and for settings with a `top_db`.
     """
-    return np.concatenate(list(feature_blocks(audio, settings, block_seconds, on_samples)))
+    return np.concatenate(
+        list(feature_blocks(audio, settings, block_seconds, on_samples, on_missing))
+    )
 
 
 def feature_blocks(
@@ -46,6 +49,7 @@ def feature_blocks(
     settings: Settings,
     block_seconds: float | None = None,
     on_samples: OnSamples = lambda samples: None,
+    on_missing: audio_files.OnMissing = audio_files.warn,
 ) -> Iterator[np.ndarray]:
     """The features of `extract` as consecutive blocks (frames, bins).
 
@@ -67,7 +71,7 @@ def feature_blocks(
         on_samples(audio)
         slabs = _slabs_of_array(audio, hop, size, margin)
     else:
-        pieces = audio_files.stream(audio, settings.rate, size * hop / settings.rate)
+        pieces = audio_files.stream(audio, settings.rate, size * hop / settings.rate, on_missing)
         slabs = _slabs_of_stream(_reported(pieces, on_samples), hop, size, margin)
     blocks = ((mx.array(slab)[None], first, stop) for slab, first, stop in slabs)
     yield from computed_on_cpu(lambda *block: transform.frames(*block)[0], blocks)

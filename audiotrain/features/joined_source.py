@@ -40,32 +40,62 @@ class JoinedSource(Source):
         pass
 
     def length(self) -> int:
-        return sum(len(block) for block in self.blocks())
+        total = _Total(self)
+        for number in range(len(self._bounds)):
+            with total.counted(number), self._link(number) as link:
+                total.add(link, round(link.length() * self.rate / link.rate))
+        total.finish()
+        return total.samples
 
     def blocks(self, first: int = 0, count: int | None = None) -> Iterator[np.ndarray]:
-        to_rate, position, read, lost = ToRate(self.rate), 0, 0, 0
+        to_rate, total, position = ToRate(self.rate), _Total(self), 0
         stop = None if count is None else first + count
-        holes = start = tail = 0.0
-        for number, (begin, end) in enumerate(self._bounds):
-            try:
-                with self._link(number) as link:
-                    link_start = position / self.rate
-                    for block in link.blocks():
-                        piece = to_rate(block, link.rate)
-                        yield from _inside(piece, position, first, stop)
-                        position += len(piece)
-                    if not holes and link.missing.holes:
-                        start = link_start + link.missing.first
-                    holes, tail = holes + link.missing.holes, tail + link.missing.tail
-                read += end - begin
-            except AudioError:
-                lost += end - begin
-            if stop is not None and position >= stop:
-                return
+        for number in range(len(self._bounds)):
+            with total.counted(number), self._link(number) as link:
+                begin = position
+                for block in link.blocks():
+                    piece = to_rate(block, link.rate)
+                    yield from _inside(piece, position, first, stop)
+                    position += len(piece)
+                    if stop is not None and position >= stop:
+                        return
+                total.add(link, position - begin)
         yield from _inside(to_rate.flush(), position, first, stop)
-        tail += lost / max(1, read) * position / self.rate
-        self.missing = Missing(holes, start, tail)
-        refuse_half(self.path, position / self.rate - holes, self.missing)
+        total.finish()
+
+
+class _Total:
+    """What the links of a chain have together."""
+
+    def __init__(self, source: JoinedSource):
+        self._source, self.samples = source, 0
+        self._holes = self._first = self._tails = 0.0  # seconds
+        self._read = self._lost = 0  # bytes of links that can be read, and of others
+
+    @contextlib.contextmanager
+    def counted(self, number: int) -> Iterator[None]:
+        """Count the bytes of a link, which may raise AudioError inside the block."""
+        first, last = self._source._bounds[number]
+        try:
+            yield
+            self._read += last - first
+        except AudioError:
+            self._lost += last - first
+
+    def add(self, link: Source, samples: int) -> None:
+        """Add a link that was read."""
+        if link.missing.holes and not self._holes:
+            self._first = self.samples / self._source.rate + link.missing.first
+        self._holes += link.missing.holes
+        self._tails += link.missing.tail
+        self.samples += samples
+
+    def finish(self) -> None:
+        """Set what is missing. AudioError when it is more than half."""
+        source, seconds = self._source, self.samples / self._source.rate
+        tail = self._tails + self._lost / max(1, self._read) * seconds
+        source.missing = Missing(self._holes, self._first, tail)
+        refuse_half(source.path, seconds - self._holes, source.missing)
 
 
 def _inside(piece: np.ndarray, position: int, first: int, stop: int | None) -> Iterator[np.ndarray]:

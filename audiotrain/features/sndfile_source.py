@@ -21,6 +21,9 @@ from audiotrain.features.sources import (
     refuse_half,
 )
 
+_SIZES = re.compile(
+    r"^\s*(?:data|SSND|Data Size|riff|Riff size)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE
+)
 _UNKNOWN_LENGTH = 0x7FFF0000  # bytes; in wav headers of a stream, or more
 _WIDTHS = {"PCM_S8": 1, "PCM_U8": 1, "PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8}
 _PACKED = {"FLAC": SHORTEST_MISSING, "OGG": 0.1}  # seconds by which time stamps may be off
@@ -61,8 +64,7 @@ class SndfileSource(Source):
         stop = self._frames if count is None else min(self._frames, first + count)
         size = max(1, min(READ_SECONDS * self.rate, READ_SAMPLES // self.channels))
         try:
-            if first:
-                self._file.seek(min(first, self._frames))
+            self._go_to(min(first, self._frames))
             while first < stop:
                 samples = self._file.read(min(size, stop - first), "float32", always_2d=True)
                 if not len(samples):
@@ -75,19 +77,31 @@ class SndfileSource(Source):
             return
         self._set_tail(first if first < stop else self._frames)
 
+    def _go_to(self, position: int) -> None:
+        """Go to a sample. In Ogg Vorbis libsndfile's seek is 448 samples off, or a multiple of it,
+        so what is before is decoded there: 1,000 times as fast as it sounds."""
+        if self._file.subtype != "VORBIS":
+            self._file.seek(position)
+            return
+        room = np.empty((READ_SECONDS * self.rate, self.channels), np.float32)
+        while position > 0:
+            count = len(self._file.read(out=room[:position]))
+            position = position - count if count else 0
+
     def _others(self, first: int, count: int | None) -> Iterator[np.ndarray]:
         """The blocks from `first` on by PyAV."""
         from audiotrain.features.av_source import AvSource
 
-        self._part.seek(0)
-        other = AvSource(self.path, self._part)
-        with contextlib.closing(other):
+        with (
+            self._part.part(0, self._part.size) as part,
+            contextlib.closing(AvSource(self.path, part)) as other,
+        ):
             yield from other.blocks(first, count)
             self.missing = other.missing
 
     def _set_tail(self, end: int) -> None:
         """Set `missing` for audio that ends with sample `end`."""
-        sizes = re.search(r"^data : (\d+) \(should be (\d+)\)", self._file.extra_info, re.MULTILINE)
+        sizes = _SIZES.search(self._file.extra_info)
         stated, present = (int(sizes[1]), int(sizes[2])) if sizes else (0, 0)
         tail = (self._frames - end) / self.rate
         if 0 < present < stated < _UNKNOWN_LENGTH:
@@ -113,15 +127,14 @@ def packets_end(part: Part, tolerance: float) -> int | None:
     stamps jump by more than `tolerance` seconds, or the file ends within a packet."""
     import av
 
+    expected, skipped = None, 0
     try:
-        # A part of its own: libsndfile reads this one, too.
         with (
-            part.part(0, part.size) as own,
-            av.open(own, "r", metadata_errors="ignore") as container,
+            part.part(0, part.size) as opened,  # libsndfile keeps its own place in `part`
+            av.open(opened, "r", metadata_errors="ignore") as container,
         ):
             stream = container.streams.audio[0]
             rate, tick = stream.codec_context.sample_rate, float(stream.time_base or 0)
-            expected, skipped = None, 0
             for packet in container.demux(stream):
                 if not packet.size or packet.pts is None:
                     continue

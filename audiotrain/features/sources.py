@@ -71,6 +71,11 @@ class Missing(NamedTuple):
         return f"{tail} can't be decoded, left out"
 
 
+def as_error(text: str) -> str:
+    """The text of a Missing where the file is refused for it."""
+    return text.removesuffix(", left out").removesuffix(", silence instead")
+
+
 def _short(seconds: float) -> str:
     return f"{seconds:.2f} s" if seconds < 0.1 else f"{seconds:.1f} s"
 
@@ -128,6 +133,8 @@ class Part(io.RawIOBase):
 
     def readinto(self, buffer) -> int:
         wanted = min(len(buffer), max(0, self.size - self._position))
+        if not wanted:
+            return 0  # also at a position that no file can have
         self._file.seek(self.offset + self._position)
         count = self._file.readinto(memoryview(buffer)[:wanted])
         self._position += count

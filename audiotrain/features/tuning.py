@@ -48,7 +48,7 @@ def excerpts(audio: str | Path | np.ndarray, rate: int) -> list[np.ndarray]:
     pieces = []
     for start, stop in _spans(audio_files.info(audio).seconds):
         with contextlib.suppress(AudioError):
-            pieces.append(audio_files.read(audio, rate, start, stop - start))
+            pieces.append(audio_files.read(audio, rate, start, stop - start, audio_files.ignore))
     return pieces
 
 

@@ -154,7 +154,7 @@ def test_frame_times_do_not_drift_in_ten_minutes(tmp_path):
 def test_the_first_block_comes_before_the_file_is_read(monkeypatch):
     pieces = []
 
-    def endless(path, rate, block_seconds):
+    def endless(path, rate, block_seconds, on_missing):
         while True:
             pieces.append(noise(round(block_seconds * rate)))
             yield pieces[-1]

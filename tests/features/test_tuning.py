@@ -53,7 +53,7 @@ def test_a_long_file_is_read_in_places(tmp_path, monkeypatch):
     audio.write(tmp_path / "a.wav", samples, RATE)
     read, spans = audio.read, []
 
-    def noted(path, rate, start, seconds):
+    def noted(path, rate, start, seconds, on_missing):
         spans.append((start, seconds))
         return read(path, rate, start, seconds)
 

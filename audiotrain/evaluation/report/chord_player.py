@@ -134,7 +134,8 @@ def _add_sound(song: dict[str, Any], sounds: dict[str, dict], most_bytes: int) -
         song["silence"] = "its sound was left out to keep the page small"
         return most_bytes
     try:
-        embedded = sound.embedded([audio.read(path, RATE, start, seconds)], RATE, KBITS)
+        samples = audio.read(path, RATE, start, seconds, audio.ignore)
+        embedded = sound.embedded([samples], RATE, KBITS)
     except (audio.AudioError, OSError) as error:
         song["silence"] = f"no sound: {error}"
         return most_bytes

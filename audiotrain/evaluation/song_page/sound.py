@@ -66,7 +66,7 @@ def for_page(
         blocks: Iterable[np.ndarray] = iter([samples])
     else:
         rate = RATE
-        blocks = audio.stream(source, rate)
+        blocks = audio.stream(source, rate, on_missing=audio.ignore)
     kbits = KBITS if rate >= 32000 else 64
     if fits(seconds, megabytes, kbits):
         return embedded(blocks, rate, kbits)

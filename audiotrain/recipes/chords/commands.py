@@ -93,7 +93,8 @@ def evaluate(settings: EvaluateSettings) -> dict:
             corpus = replace(corpus, items=part)
         library = SongLibrary(recognizer.settings, settings.cache.expanduser(), settings.seed)
         tuned = settings.estimates_tuning
-        songs = load_songs(library, corpus.items, log, settings.rendering, tuned, settings.workers)
+        how = settings.rendering, tuned, settings.workers, settings.strict
+        songs = load_songs(library, corpus.items, log, *how)
         split.warn_if_trained_on(spec.runs, corpus, "songs")
         scores = scoring.score(recognizer, songs, "scoring")
         scores.evaluated = {
@@ -121,6 +122,7 @@ def predict(settings: PredictSettings) -> list[Path]:
     targets = results(settings)
     pages = PageWriter(index_of(pages_of(targets), settings.output), settings.sound_megabytes)
     unreadable: list[str] = []
+    incomplete: list[str] = []
     songs = _Results(pages, settings.spelling)
     total = round(sum(map(seconds_of, targets)))
     bar = progress(None, "predicting", total, unit=" s")
@@ -140,13 +142,20 @@ def predict(settings: PredictSettings) -> list[Path]:
             prediction = recognizer.predict(
                 source, settings.decoding == "viterbi", settings.bass, advance, tuning, analysis
             )
+            if prediction.missing:
+                incomplete.append(f"{source}: {prediction.missing}")
+                if settings.strict:
+                    raise AudioError(audio_files.as_error(incomplete[-1]))
         except AudioError as error:
+            if settings.strict:
+                raise
             unreadable.append(str(error))
             continue
         speed = prediction.seconds / max(time.monotonic() - begun, 1e-9)
         songs.add(source, paths, prediction, speed, settings.timeline)
         begun = time.monotonic()
     bar.close()
+    split.print_incomplete(incomplete)
     return songs.finish(unreadable, len(targets))
 
 

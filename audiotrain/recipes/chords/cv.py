@@ -89,7 +89,8 @@ def gather(recipe: ChordRecipe, folds: int, log: ProblemLog) -> Songs:
     if count is not None and count < len(items):
         items = [items[n * len(items) // count] for n in range(count)]
     refuse_too_many_folds([item.group or item.id for item in items], folds)
-    return split.keep_readable(recipe.load([("train", item) for item in items]), recipe.unit, log)
+    loaded = recipe.load([("train", item) for item in items])
+    return split.keep_readable(loaded, recipe.unit, log, recipe.strict)
 
 
 def split_of(

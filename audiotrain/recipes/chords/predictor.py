@@ -1,6 +1,7 @@
 """A trained chord model on audio of any length: overlapping windows, averaged, in little memory."""
 
 import itertools
+import warnings
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -58,7 +59,7 @@ LONGEST_WITH_BEATS = 10800.0
 class Prediction:
     """Chords of one recording: segments, a confidence in 0..1 for each, its seconds, the tuning
     that was assumed, in semitones above A = 440 Hz, its beats, and its key (the tonic's pitch class
-    and the mode; None without chords).
+    and the mode; None without chords). `missing` says what could not be decoded of its file.
 
     A confidence is the probability of the label; of N in place of a chord that was too unsure, the
     probability that this chord is wrong."""
@@ -70,6 +71,7 @@ class Prediction:
     beats: Beats = NO_BEATS
     key: Key | None = None
     source: Path | None = field(default=None, repr=False, compare=False)  # of a file
+    missing: str = ""
 
     def _repr_html_(self) -> str:
         """The page of the song inside a notebook, without its sound, as `show()` is."""
@@ -90,12 +92,14 @@ class Prediction:
 class Analysis(NamedTuple):
     """A recognizer's input for a recording: features (frames, bins) in dB in consecutive blocks;
     the onset detector, complete after the last block; the length in seconds; the tuning that the
-    features are computed for, in semitones above A = 440 Hz."""
+    features are computed for, in semitones above A = 440 Hz; what cannot be decoded of the
+    recording, complete after the last block."""
 
     blocks: Iterable[np.ndarray]
     onsets: Onsets
     seconds: float
     tuning: float = 0.0
+    missing: audio_files.Gathered | None = None
 
 
 def analyse(
@@ -104,12 +108,15 @@ def analyse(
     """The analysis of a file, or of mono samples, computed block by block as it is read; AudioError
     when it cannot be read."""
     onsets = Onsets(settings.rate, settings.hop)
-    blocks = extract.feature_blocks(audio, settings.cqt(margin, tuning), on_samples=onsets.add)
+    missing = audio_files.Gathered()
+    blocks = extract.feature_blocks(
+        audio, settings.cqt(margin, tuning), on_samples=onsets.add, on_missing=missing
+    )
     if isinstance(audio, np.ndarray):
         seconds = audio.size / settings.rate
     else:
         seconds = audio_files.info(audio).seconds
-    return Analysis(map(decibels, blocks), onsets, seconds, tuning)
+    return Analysis(map(decibels, blocks), onsets, seconds, tuning, missing)
 
 
 class FrameRecognizer:
@@ -169,9 +176,15 @@ class FrameRecognizer:
         self, audio: str | Path | np.ndarray, viterbi: bool = True, bass: BassRule = "any"
     ) -> Prediction:
         """The chords of a file, or of mono samples (samples,) at the model's rate, in the tuning
-        that is estimated. AudioError, one line with the file, when it cannot be read; ValueError,
-        one line, for samples that `features.audio.mono_samples` refuses."""
-        return self.predict(audio, viterbi, bass, tuning=tuning_of(audio, self.settings.rate))
+        that is estimated; an AudioWarning where a part cannot be decoded. AudioError, one line with
+        the file, when it cannot be read; ValueError, one line, for samples that
+        `features.audio.mono_samples` refuses."""
+        tuning = tuning_of(audio, self.settings.rate)
+        prediction = self.predict(audio, viterbi, bass, tuning=tuning)
+        if prediction.missing:
+            text = f"{prediction.source}: {prediction.missing}"
+            warnings.warn(text, audio_files.AudioWarning, stacklevel=2)
+        return prediction
 
     def predict(
         self,
@@ -198,6 +211,7 @@ class FrameRecognizer:
             beats=beats_of(analysis, prediction.segments),
             key=key_of(prediction.segments),
             tuning=analysis.tuning,
+            missing=analysis.missing.text if analysis.missing else "",
             source=None if isinstance(audio, np.ndarray) else Path(audio),
         )
 

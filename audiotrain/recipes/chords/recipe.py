@@ -69,7 +69,7 @@ class ChordRecipe(Recipe[TrainSettings]):
     def discover(self, log: ProblemLog) -> Corpus[Item]:
         return discover(self.settings.data, self.settings, log, self.settings.group)
 
-    def load(self, items: Sequence[tuple[str, Item]]) -> list[list[Song] | str]:
+    def load(self, items: Sequence[tuple[str, Item]]) -> list[list[Song] | str | split.Incomplete]:
         self.items |= {item.id: item for _, item in items}
         settings = self.settings
         # Tested as `evaluate` and `predict` do; training varies the pitch instead.

@@ -31,7 +31,7 @@ from audiotrain.features.cache import FeatureCache
 from audiotrain.features.onsets import Onsets
 from audiotrain.music.segments import Segment, segments_to_frames
 from audiotrain.recipes.common.preparation import prepare
-from audiotrain.recipes.common.split import keep_readable
+from audiotrain.recipes.common.split import Incomplete, keep_readable
 from audiotrain.train.distributed.ranks import SingleProcess
 from audiotrain.utils.errors import UserError
 from audiotrain.utils.text import count
@@ -98,13 +98,15 @@ class FeatureSettings:
 
 class Song(NamedTuple):
     """Features (frames, bins + margins) float16, classes (frames, 3) int16, its labels in seconds,
-    and its onset strengths (steps,); without those its chords change between frames."""
+    and its onset strengths (steps,); without those its chords change between frames. `missing` says
+    what could not be decoded."""
 
     name: str
     features: np.ndarray
     classes: np.ndarray
     segments: list[Segment]
     onsets: np.ndarray = NO_ONSETS
+    missing: str = ""
 
     def seconds(self, settings: FeatureSettings) -> float:
         """Length by its frames."""
@@ -145,14 +147,14 @@ class SongLibrary:
 
         AudioError or ValueError, one line with the file, when it cannot be read.
         """
-        values, strengths = self.extract(item, rendering, tuned, onsets)
+        values, strengths, missing = self.extract(item, rendering, tuned, onsets)
         segments = segments_of(item, len(values) * self.settings.frame_seconds)
-        return self._labelled(item.id, values, segments, strengths)
+        return self._labelled(item.id, values, segments, strengths)._replace(missing=missing)
 
     def extract(
         self, item: Item, rendering: int = 0, tuned: bool = False, onsets: bool = True
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """The features and onset strengths of a `song`."""
+    ) -> tuple[np.ndarray, np.ndarray, str]:
+        """The features and onset strengths of a `song`, and what could not be decoded of it."""
         if item.audio is None:
             raise UserError(f"{item.id}: labels without audio")
         if not item.audio.is_file():
@@ -162,9 +164,26 @@ class SongLibrary:
             seed = self.synthesizer.seed if rendering else 0  # as written, nothing is random
             key["rendering"] = [SYNTHESIS, seed, rendering]
             key |= self.synthesizer.cache_key() if rendering else {}
+        else:
+            key["reader"] = audio_files.VERSION
         if not item.midi or item.start or item.end is not None:
             key["span"] = [item.start, item.end]
-        return self._features(item.audio, key, lambda: self.source(item, rendering), tuned, onsets)
+        missing = audio_files.Gathered()
+        values, strengths = self._features(
+            item.audio, key, lambda: self.source(item, rendering, missing), tuned, onsets, missing
+        )
+        if item.midi:
+            return values, strengths, ""
+        return values, strengths, self.cache.text(item.audio, key, lambda: self._missing(item))
+
+    def _missing(self, item: Item) -> str:
+        """What cannot be decoded of a recording, which is read through."""
+        missing = audio_files.Gathered()
+        source = self.source(item, on_missing=missing)
+        if isinstance(source, Path):
+            for _ in audio_files.stream(source, self.settings.rate, on_missing=missing):
+                pass
+        return missing.text
 
     def degraded(self, item: Item, copy: int) -> Song:
         """The `copy`-th degraded copy of EXCERPT seconds of a song, without onsets: a recording as
@@ -259,7 +278,12 @@ class SongLibrary:
         last = None if item.end is None else round(item.end * rate)
         return audio[round(item.start * rate) : last]
 
-    def source(self, item: Item, rendering: int = 0) -> np.ndarray | Path:
+    def source(
+        self,
+        item: Item,
+        rendering: int = 0,
+        on_missing: audio_files.OnMissing = audio_files.ignore,
+    ) -> np.ndarray | Path:
         """The file of a recording; samples of a span of one, or of a rendering of a MIDI file."""
         assert item.audio is not None
         if item.midi:
@@ -267,7 +291,8 @@ class SongLibrary:
         if not item.start and item.end is None:
             return item.audio
         length = None if item.end is None else item.end - item.start
-        return audio_files.read(item.audio, self.settings.rate, item.start, length)
+        rate = self.settings.rate
+        return audio_files.read(item.audio, rate, item.start, length, on_missing)
 
     def _checksum(self, borrowed: Sequence[list[Segment]]) -> int:
         """A checksum of labels, computed once: hundreds of songs borrow from the same ones."""
@@ -288,9 +313,11 @@ class SongLibrary:
         audio: Callable[[], np.ndarray | Path],
         tuned: bool = False,
         onsets: bool = True,
+        missing: audio_files.Gathered | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Log-magnitude features and onset strengths of a source, computed in one pass; without
-        `onsets` no strengths. `key` is what they depend on besides source and settings."""
+        `onsets` no strengths. `key` is what they depend on besides source and settings. What
+        `missing` gathers is kept as the text of `key`."""
         settings, read = self.settings, cache(audio)
         semitones = 0.0
         if tuned:  # kept, so that recordings in tune share their features with training
@@ -307,9 +334,13 @@ class SongLibrary:
             samples, detector = read(), Onsets(settings.rate, settings.hop)
             transform = settings.cqt(margin=True, tuning=semitones)
             on_samples: extract.OnSamples = detector.add if onsets else lambda samples: None
-            return decibels(extract.extract(samples, transform, on_samples=on_samples)), detector
+            on_missing = missing or audio_files.ignore
+            bins = extract.extract(samples, transform, on_samples=on_samples, on_missing=on_missing)
+            if missing is not None:
+                self.cache.text(source, span, lambda: missing.text)
+            return decibels(bins), detector
 
-        key = {"floor": FLOOR, "cqt": asdict(settings.cqt(margin=True)), **key}
+        span, key = key, {"floor": FLOOR, "cqt": asdict(settings.cqt(margin=True))} | dict(key)
         key |= {"tuned": semitones} if semitones else {}
         values = self.cache.get(source, key, lambda: compute()[0])
         if not onsets:
@@ -333,8 +364,9 @@ def load_renderings(
     wanted: Sequence[Wanted | tuple[Item, Sequence[int]]],
     ranks: SingleProcess | None = None,
     workers: int | None = None,
-) -> list[list[Song] | str]:
-    """The songs of each item, of which the first has onsets, or why it cannot be read. What the
+) -> list[list[Song] | str | Incomplete]:
+    """The songs of each item, of which the first has onsets, or why it cannot be read; `Incomplete`
+    where a part cannot be decoded. What the
     cache lacks is extracted on all cores, shared out over the `ranks`."""
     each = [Wanted(*one) for one in wanted]
     each = [one if one.item.midi else one._replace(renderings=(0,)) for one in each]
@@ -348,7 +380,14 @@ def load_renderings(
         ranks=ranks,
     )
     pairs = zip(each, problems, strict=True)
-    return [problem or _songs(library, one) for one, problem in pairs]
+    return [problem or _whole(_songs(library, one), one.item) for one, problem in pairs]
+
+
+def _whole(songs: list[Song] | str, item: Item) -> list[Song] | str | Incomplete:
+    """The songs, marked where a part of their recording could not be decoded."""
+    if isinstance(songs, str) or not songs[0].missing:
+        return songs
+    return Incomplete(songs, f"{item.audio}: {songs[0].missing}")
 
 
 def _extract(library: SongLibrary, wanted: Wanted) -> str | None:
@@ -373,12 +412,13 @@ def load_songs(
     rendering: int = 0,
     tuned: bool = False,
     workers: int | None = None,
+    strict: bool = False,
 ) -> list[Song]:
     """One rendering of each item; those that cannot be read go into `log`. ValueError when none
-    can be read."""
+    can be read, or when `strict` and one cannot be read whole."""
     wanted = [Wanted(item, [rendering], tuned=tuned) for item in items]
     loaded = load_renderings(library, wanted, workers=workers)
-    return first_renderings(keep_readable(loaded, "songs", log))
+    return first_renderings(keep_readable(loaded, "songs", log, strict))
 
 
 def first_renderings(songs: Sequence[Sequence[Song]]) -> list[Song]:

@@ -121,6 +121,7 @@ def evaluate(settings: EvaluateSettings) -> dict:
         )
         scores.write(output)
         ProblemLog(output).report_unreadable(scores.left_out, len(test), "recordings")
+        ProblemLog(output).report_incomplete(scores.incomplete, len(test), "recordings")
     print(f"\n{scores.table()}\n\n{output}")
     return scores.as_dict()
 
@@ -174,6 +175,7 @@ def embed(settings: EmbedSettings) -> Index:
     clips = recordings(settings.data, problems)
     embedder = load_embedder(settings)
     embedded = embed_clips(settings, embedder, clips)
+    split.print_incomplete(embedded.incomplete)
     split.print_left_out(problems + embedded.problems, len(clips), "recordings")
     index = Index.of(embedded, settings.windows, embedder)
     index.write(settings.output)
@@ -212,6 +214,7 @@ def matches(settings: SearchSettings) -> list[Match]:
             settings.data, lambda: load_embedder(settings), settings.cache, settings.strict
         )
         found = library.search(text, settings.audio, settings.top, settings.per_file)
+        split.print_incomplete(library.incomplete)
         split.print_left_out(library.problems, library.size, "recordings")
         return found
     assert settings.index is not None
@@ -277,6 +280,7 @@ def classify(settings: ClassifySettings) -> list[dict]:
         ]
         results.append({"file": clip.id, "classes": classes})
     print_classes(results)
+    split.print_incomplete(embedded.incomplete)
     split.print_left_out(problems + embedded.problems, len(clips), "recordings")
     if settings.output is not None:
         rows = [

@@ -73,6 +73,7 @@ def cross_validate(
     cv.write(summary, classes=report.as_dict())
     total = len(clips) + len(embedded.problems)
     ProblemLog(output).report_unreadable(embedded.problems, total, "recordings")
+    ProblemLog(output).report_incomplete(embedded.incomplete, total, "recordings")
     print(f"\n{summary.table()}\n\n{output}")
     return summary.as_dict()
 

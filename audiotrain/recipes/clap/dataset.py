@@ -23,6 +23,7 @@ from audiotrain.features.cache import FeatureCache
 from audiotrain.models.clap.feature_extraction import ClapFeatures
 from audiotrain.models.clap.tokenizer import Tokenizer
 from audiotrain.recipes.common.preparation import prepare
+from audiotrain.recipes.common.split import Incomplete
 from audiotrain.train.data.collate import default_collate
 from audiotrain.train.data.datasets import ArrayDataset
 from audiotrain.train.data.loader import DataLoader, Dataset
@@ -31,6 +32,7 @@ from audiotrain.utils.errors import UserError
 
 BLEND_RANGE = 8.0  # dB by which one of two blended clips is louder, at most
 TOKEN_STEP = 16  # captions of a batch are padded to a multiple of it
+DECODED = {"decoded": audio.VERSION}  # names in the cache what a recording lacks
 Sample = dict[str, np.ndarray]
 
 
@@ -181,19 +183,32 @@ class CaptionedClips(Dataset):
             self._short[index] = samples <= settings.samples
         return self._short[index]
 
+    def missing(self, index: int) -> str:
+        """What cannot be decoded of a clip that is kept in the cache `mels`."""
+        assert self.mels is not None
+        clip, missing = self.clips[index], audio.Gathered()
+
+        def text() -> str:
+            for _ in clip.stream(self.features.settings.rate, on_missing=missing):
+                pass
+            return missing.text
+
+        return self.mels.text(*clip.cache_key(), text)
+
     def _excerpt(self, clip: Clip, rng: np.random.Generator | None) -> tuple[np.ndarray, bool]:
         """Samples of a clip, no more than the input needs, and whether the clip is longer."""
         settings = self.features.settings
         if settings.fused or isinstance(clip.audio, sound_scenes.Scene):
-            audio = clip.read(settings.rate)
-            is_longer = len(audio) > settings.samples
+            samples = clip.read(settings.rate, on_missing=audio.ignore)
+            is_longer = len(samples) > settings.samples
             is_cropped = is_longer and not settings.fused
-            return self.features.fit(audio, rng) if is_cropped else audio, is_longer
+            return self.features.fit(samples, rng) if is_cropped else samples, is_longer
         margin = clip.seconds - settings.seconds
         if margin <= 0:
-            return clip.read(settings.rate), False
+            return clip.read(settings.rate, on_missing=audio.ignore), False
         start = margin / 2 if rng is None else float(rng.uniform(0, margin))
-        return clip.read(settings.rate, start, settings.seconds), True
+        excerpt = clip.read(settings.rate, start, settings.seconds, audio.ignore)
+        return excerpt, True
 
     def _combined(
         self,
@@ -217,10 +232,14 @@ class CaptionedClips(Dataset):
         assert self.mels is not None
         clip, settings = self.clips[index], self.features.settings
 
-        def compute() -> np.ndarray:
-            return self.features(clip.read(settings.rate)[: settings.samples])[0][:1]
+        missing, (source, span) = audio.Gathered(), clip.cache_key()
 
-        source, span = clip.cache_key()
+        def compute() -> np.ndarray:
+            assert self.mels is not None
+            samples = clip.read(settings.rate, on_missing=missing)[: settings.samples]
+            self.mels.text(source, span, lambda: missing.text)
+            return self.features(samples)[0][:1]
+
         mel = self.mels.get(source, {"features": settings.key} | span, compute)
         return np.repeat(np.asarray(mel, np.float32), settings.channels, axis=0)
 
@@ -341,11 +360,14 @@ def collate(samples: list[Sample]) -> Sample:
     return batch
 
 
-def read_through(samples: CaptionedClips, cache: Path, ranks: SingleProcess) -> list[str | None]:
-    """For each clip None, or a line with the reason that it cannot be decoded to its end. The
-    samples' cache has the inputs of short clips then. All cores and all `ranks` share the clips."""
+def read_through(
+    samples: CaptionedClips, cache: Path, ranks: SingleProcess
+) -> list[Clip | str | Incomplete]:
+    """Each clip, marked where a part of it cannot be decoded, or a line with the reason that it
+    cannot be read. The samples' cache has the inputs of short clips then. All cores and all `ranks`
+    share the clips."""
     tried = FeatureCache(cache / "tried")
-    return prepare(
+    problems = prepare(
         partial(_problem, samples, tried),
         range(len(samples)),
         "reading",
@@ -353,6 +375,23 @@ def read_through(samples: CaptionedClips, cache: Path, ranks: SingleProcess) -> 
         caches=[tried] if samples.mels is None else [tried, samples.mels],
         ranks=ranks,
     )
+    results: list[Clip | str | Incomplete] = []
+    for number, (clip, problem) in enumerate(zip(samples.clips, problems, strict=True)):
+        missing = "" if problem else _missing(samples, tried, number)
+        line = f"{samples.describe(number)}: {missing}"
+        results.append(problem or (Incomplete(clip, line) if missing else clip))
+    return results
+
+
+def _missing(samples: CaptionedClips, tried: FeatureCache, index: int) -> str:
+    """What cannot be decoded of a clip."""
+    recording = samples.clips[index].audio
+    if isinstance(recording, sound_scenes.Scene):
+        return ""
+    if samples.keeps(index):
+        return samples.missing(index)
+    source = samples.clips[index].cache_key()[0]
+    return tried.text(source, DECODED, lambda: _decode(recording))
 
 
 def _problem(samples: CaptionedClips, tried: FeatureCache, index: int) -> str | None:
@@ -363,13 +402,15 @@ def _problem(samples: CaptionedClips, tried: FeatureCache, index: int) -> str | 
             samples.sound(index)
         elif not isinstance(clip.audio, sound_scenes.Scene):
             recording = clip.audio
-            tried.get(clip.cache_key()[0], "decodes", lambda: np.array([_decode(recording)]))
+            tried.text(clip.cache_key()[0], DECODED, lambda: _decode(recording))
     except UserError as error:
         return str(error)
     return None
 
 
-def _decode(recording: audio.AudioPath) -> float:
-    """Seconds of a recording that is read through."""
-    rate = audio.info(recording).rate
-    return sum(len(block) for block in audio.stream(recording, rate)) / rate
+def _decode(recording: audio.AudioPath) -> str:
+    """What cannot be decoded of a recording, which is read through."""
+    missing = audio.Gathered()
+    for _ in audio.stream(recording, audio.info(recording).rate, on_missing=missing):
+        pass
+    return missing.text

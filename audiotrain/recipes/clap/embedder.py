@@ -9,7 +9,7 @@ import json
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from audiotrain.backend.ops import by_device, can_compile, even_batch
 from audiotrain.datasets.items import Clip
-from audiotrain.features.audio import AudioError, AudioPath, TarMember
+from audiotrain.features.audio import AudioError, AudioPath, TarMember, as_error
 from audiotrain.models.clap.feature_extraction import ClapFeatures, ClapFeatureSettings
 from audiotrain.models.clap.model import CLAP
 from audiotrain.models.clap.tokenizer import LENGTH, Tokenizer
@@ -49,11 +49,12 @@ CAPTIONS = 8  # of a batch
 
 class Spans(NamedTuple):
     """The windows of one clip: embeddings (windows, dim) of length 1, `starts` and `ends`
-    (windows,) in seconds of the clip."""
+    (windows,) in seconds of the clip; `missing` says what could not be decoded of it."""
 
     embeddings: np.ndarray
     starts: np.ndarray
     ends: np.ndarray
+    missing: str = ""
 
     @property
     def mean(self) -> np.ndarray:
@@ -63,12 +64,13 @@ class Spans(NamedTuple):
 
 @dataclass(frozen=True)
 class EmbeddedClips:
-    """The clips that could be read, the windows of each, and a line for each clip that could
-    not."""
+    """The clips that could be read, the windows of each, a line for each clip that could not, and
+    one for each of which a part could not be decoded."""
 
     clips: list[Clip]
     spans: list[Spans]
     problems: list[str]
+    incomplete: list[str] = field(default_factory=list)
 
     @cached_property
     def embeddings(self) -> np.ndarray:
@@ -186,13 +188,17 @@ class Embedder:
         for number, result in self.spans(all_clips, what):
             if strict and isinstance(result, AudioError):
                 raise result
+            if strict and isinstance(result, Spans) and result.missing:
+                raise AudioError(as_error(f"{all_clips[number].audio}: {result.missing}"))
             results[number] = result
         in_order = [(clip, results[number]) for number, clip in enumerate(all_clips)]
         problems = [str(result) for _, result in in_order if isinstance(result, AudioError)]
         read = [(clip, result) for clip, result in in_order if isinstance(result, Spans)]
         if not read:
             raise UserError(none_readable(problems, "recordings"))
-        return EmbeddedClips([clip for clip, _ in read], [spans for _, spans in read], problems)
+        incomplete = [f"{clip.audio}: {spans.missing}" for clip, spans in read if spans.missing]
+        clips_read, spans_read = [clip for clip, _ in read], [spans for _, spans in read]
+        return EmbeddedClips(clips_read, spans_read, problems, incomplete)
 
     def spans(self, clips: Sequence[Clip], what: str) -> Iterator[tuple[int, Spans | AudioError]]:
         """The number of a clip with its windows, or with the error of a clip that cannot be read,
@@ -204,7 +210,7 @@ class Embedder:
         def flush() -> Iterator[tuple[int, Spans | AudioError]]:
             mels = [event.window.mel for event in waiting if event.window]
             rows = iter(self._batch(mels) if mels else ())
-            for number, window, error in waiting:
+            for number, window, error, missing in waiting:
                 if window is not None:
                     row = next(rows)
                     if not np.isfinite(row).all():
@@ -214,7 +220,11 @@ class Embedder:
                     done[number].append((row, window.start, window.end))
                     continue
                 windows = done.pop(number, [])
-                yield number, error or Spans(*map(np.stack, zip(*windows, strict=True)))
+                if error is not None:
+                    yield number, error
+                    continue
+                arrays = map(np.stack, zip(*windows, strict=True))
+                yield number, Spans(*arrays, missing=missing)
             waiting.clear()
 
         total = sum(map(_seconds, clips))

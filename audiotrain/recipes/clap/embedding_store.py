@@ -8,12 +8,12 @@ changed.
 
 import contextlib
 import hashlib
+import importlib.metadata
 import os
 import sqlite3
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from importlib.metadata import version
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -21,7 +21,7 @@ import soundfile
 from tqdm import tqdm
 
 from audiotrain.datasets.items import Clip
-from audiotrain.features.audio import AudioError, TarMember
+from audiotrain.features.audio import AudioError, TarMember, as_error
 from audiotrain.recipes.clap.embedder import EmbeddedClips, Embedder, Spans
 from audiotrain.recipes.common.split import none_readable
 from audiotrain.utils.errors import UserError
@@ -30,6 +30,7 @@ from audiotrain.utils.text import count, shown
 FILE = "embeddings.sqlite"
 VERSION = 2  # raise it when embeddings change for the same model and file
 WRITE_SECONDS = 2.0  # what is embedded is written about as often
+_WHOLE = "but for: "  # before what could not be decoded of a recording that is embedded
 LOCK_SECONDS = 60.0  # to wait for another process that writes
 TABLES = """
 CREATE TABLE IF NOT EXISTS files (path BLOB PRIMARY KEY, stamp TEXT, content TEXT) WITHOUT ROWID;
@@ -62,37 +63,46 @@ class EmbeddingStore:
 
     def embed(self, clips: Sequence[Clip], what: str, strict: bool = False) -> EmbeddedClips:
         """As Embedder.embed, for whole recordings: those with an entry are not embedded again."""
-        found, problems = self.update(clips, what, strict)
+        found, problems, incomplete = self.update(clips, what, strict)
         spans = [self.spans(key) for _, key in found]
-        return EmbeddedClips([clip for clip, _ in found], spans, problems)
+        return EmbeddedClips([clip for clip, _ in found], spans, problems, incomplete)
 
     def update(
         self, clips: Sequence[Clip], what: str, strict: bool = False
-    ) -> tuple[list[tuple[Clip, str]], list[str]]:
+    ) -> tuple[list[tuple[Clip, str]], list[str], list[str]]:
         """Embed the recordings without an entry, with a progress bar titled `what`.
 
-        Returns the clips that can be read, each with the key of its entry, and a line for each of
-        the others. What was embedded before an interruption is kept. ValueError when none can be
-        read, or when `strict` and one cannot.
+        Returns the clips that can be read, each with the key of its entry, a line for each of the
+        others, and one for each of which a part cannot be decoded. What was embedded before an
+        interruption is kept. ValueError when none can be read, or when `strict` and one cannot be
+        read whole.
         """
         keys = self._keys(clips)
         new = {key: clip for clip, key in zip(clips, keys, strict=True) if isinstance(key, str)}
         with self._reported():
             new = {key: clip for key, clip in new.items() if not self._holds(key)}
         changed = self._embed_new(list(new), list(new.values()), what, strict) if new else {}
-        found, problems = [], []
+        found: list[tuple[Clip, str]] = []
+        problems: list[str] = []
+        incomplete: list[str] = []
         for clip, key in zip(clips, keys, strict=True):
             problem = key if isinstance(key, AudioError) else changed.get(key) or self._problem(key)
             if problem is None:
-                found.append((clip, str(key)))
-                continue
+                missing = self._missing(str(key))
+                line = as_error(f"{clip.audio}: {missing}")
+                if missing and not strict:
+                    incomplete.append(f"{clip.audio}: {missing}")
+                if not missing or not strict:
+                    found.append((clip, str(key)))
+                    continue
+                problem = AudioError(line)
             line = str(problem) if isinstance(problem, AudioError) else f"{clip.audio}: {problem}"
             if strict:
                 raise AudioError(line)
             problems.append(line)
         if not found:
             raise UserError(none_readable(problems, "recordings"))
-        return found, problems
+        return found, problems, incomplete
 
     def spans(self, key: str) -> Spans:
         """The windows of the entry `key`."""
@@ -108,13 +118,22 @@ class EmbeddingStore:
         """Whether there is an entry, or an error of the decoders that are installed."""
         query = "SELECT problem FROM entries WHERE model = ? AND content = ?"
         row = self._database.execute(query, (self._model, key)).fetchone()
-        return row is not None and (row[0] is None or row[0].startswith(_decoder()))
+        return row is not None and (not row[0] or row[0].startswith((_WHOLE, _decoder())))
 
     def _problem(self, key: str) -> str | None:
         query = "SELECT problem FROM entries WHERE model = ? AND content = ?"
         with self._reported():
             (problem,) = self._database.execute(query, (self._model, key)).fetchone()
-        return problem and problem.partition("\n")[2]
+        if problem is None or problem.startswith(_WHOLE):
+            return None
+        return problem.partition("\n")[2]
+
+    def _missing(self, key: str) -> str:
+        """What could not be decoded of the recording of an entry."""
+        query = "SELECT problem FROM entries WHERE model = ? AND content = ?"
+        with self._reported():
+            (problem,) = self._database.execute(query, (self._model, key)).fetchone()
+        return (problem or "").removeprefix(_WHOLE)
 
     def _embed_new(
         self, keys: Sequence[str], clips: Sequence[Clip], what: str, strict: bool
@@ -130,12 +149,13 @@ class EmbeddingStore:
                 if stamps[number] is None or _stamp_or_none(clip) != stamps[number]:
                     failed[key] = AudioError(f"{clip.audio}: changed while it was embedded")
                 elif isinstance(result, Spans):
-                    vectors, starts, ends = (np.asarray(part, np.float32) for part in result)
+                    vectors, starts, ends = (np.asarray(part, np.float32) for part in result[:3])
                     blobs = vectors.tobytes(), starts.tobytes(), ends.tobytes()
-                    rows.append((self._model, key, *blobs, None))
+                    missing = _WHOLE + result.missing if result.missing else None
+                    rows.append((self._model, key, *blobs, missing))
                 elif strict:
                     raise result
-                elif _may_pass(clip, result):
+                elif _may_pass(result):
                     failed[key] = result
                 else:
                     reason = str(result).removeprefix(f"{clip.audio}: ")
@@ -216,12 +236,13 @@ class EmbeddingStore:
 
 def _decoder() -> str:
     """The decoders whose errors are kept."""
-    return f"libsndfile {soundfile.__libsndfile_version__}, PyAV {version('av')}"
+    sndfile = soundfile.__libsndfile_version__
+    return f"libsndfile {sndfile}, av {importlib.metadata.version('av')}"
 
 
-def _may_pass(clip: Clip, error: AudioError) -> bool:
+def _may_pass(error: AudioError) -> bool:
     """Whether a recording may be readable later as it is: a disk or a network can answer again."""
-    return "can't be read: " in str(error)
+    return "System error" in str(error) or "can't be read:" in str(error)
 
 
 def _suffix(clip: Clip) -> str:

@@ -49,7 +49,8 @@ class Index:
         spans = embedded.spans
         if not windows:
             spans = [Spans(one.mean[None], one.starts[:1], one.ends[-1:]) for one in spans]
-        embeddings, starts, ends = (np.concatenate(parts) for parts in zip(*spans, strict=True))
+        arrays = zip(*(one[:3] for one in spans), strict=True)
+        embeddings, starts, ends = map(np.concatenate, arrays)
         clip = np.repeat(np.arange(len(spans)), [len(one.starts) for one in spans])
         ids = [one.id for one in embedded.clips]
         return cls(embeddings, clip, starts, ends, ids, embedder.digest, embedder.checkpoint)

@@ -29,6 +29,7 @@ from audiotrain.recipes.clap.settings import TrainSettings
 from audiotrain.recipes.clap.training import MONITOR, CLAPTraining, Retrieval
 from audiotrain.recipes.common import run as runs
 from audiotrain.recipes.common.recipe import Experiment, Recipe
+from audiotrain.recipes.common.split import Incomplete
 from audiotrain.train.distributed import ranks as distributed
 from audiotrain.utils.errors import UserError
 from audiotrain.utils.text import of_total
@@ -55,7 +56,6 @@ class ClapRecipe(Recipe[TrainSettings]):
     def __init__(self, settings: TrainSettings):
         super().__init__(settings)
         self.required = {"train": 2, "valid": 1, "test": 1}
-        self.strict = settings.strict
 
     def discover(self, log: ProblemLog) -> Corpus[Clip]:
         """Clips with captions of two meanings or more, after printing what they are."""
@@ -89,12 +89,11 @@ class ClapRecipe(Recipe[TrainSettings]):
             settings.workers,
         )
 
-    def load(self, items: Sequence[tuple[str, Clip]]) -> list[Clip | str]:
+    def load(self, items: Sequence[tuple[str, Clip]]) -> list[Clip | str | Incomplete]:
         """The clips that can be decoded to their end, or why they can't."""
         clips = [clip for _, clip in items]
         samples, cache = self.library.pairs(clips), self.settings.cache.expanduser()
-        lines = read_through(samples, cache, distributed.join())
-        return [line or clip for clip, line in zip(clips, lines, strict=True)]
+        return read_through(samples, cache, distributed.join())
 
     def experiment(self, parts: Parts, run: Path) -> Experiment:
         """The module on pairs of clips and captions; validation by retrieval."""

@@ -20,7 +20,8 @@ from audiotrain.utils.text import count
 @dataclass(frozen=True)
 class Scores:
     """Scores on `clips`, from audio (clips, dim) and text (captions, dim), which has every caption
-    of every clip, one clip after the other. `left_out` are lines on unreadable clips."""
+    of every clip, one clip after the other. `left_out` are lines on unreadable clips, `incomplete`
+    on clips of which a part could not be decoded."""
 
     clips: Sequence[Clip]
     audio: np.ndarray
@@ -28,6 +29,7 @@ class Scores:
     seconds: float = 0.0
     classes: ClassScores | None = None
     left_out: list[str] = field(default_factory=list)
+    incomplete: list[str] = field(default_factory=list)
 
     @cached_property
     def retrieval(self) -> RetrievalReport:
@@ -110,6 +112,7 @@ def score_clips(
         float(embedded.seconds.sum()),
         classes,
         embedded.problems,
+        embedded.incomplete,
     )
 
 

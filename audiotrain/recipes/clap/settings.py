@@ -88,8 +88,6 @@ class TrainSettings(RunSettings):
     """folder of extracted features, reused by later runs"""
     templates: Templates = ("This is a sound of {label}.",)
     """captions of clips that have a class and no caption"""
-    strict: bool = False
-    """stop at audio that cannot be read instead of leaving it out"""
     composed: NonNegativeInt | None = None
     """scenes composed for training; default: 2400 without data, none with data"""
     vocabulary: Annotated[int, Field(ge=261)] = 1024
@@ -173,8 +171,6 @@ class UseSettings(ResultSettings):
     checkpoint: str | None = None
     """run folder, folder of runs (its newest), folder of a Hugging Face CLAP, or its hub id;
     latest: the newest run below runs; default: laion/clap-htsat-unfused, from the hub"""
-    strict: bool = False
-    """stop at a file that can't be read instead of leaving it out"""
     batch_size: PositiveInt | None = None
     """windows embedded at once; default: what suits the device"""
 

@@ -38,8 +38,9 @@ class SoundLibrary:
     Embeddings are kept in the folder `cache` and found by the content of the files: each search
     embeds what is new, with a progress bar, and nothing twice, whether files were renamed or moved.
     Memory does not depend on the number and the lengths of recordings. `problems` has a line for
-    each recording that could not be read at the last search, unless `strict`, which raises the
-    first one. ValueError when the folder has no audio.
+    each recording that could not be read at the last search, `incomplete` one for each of which a
+    part could not be decoded, unless `strict`, which raises the first one. ValueError when the
+    folder has no audio.
 
     >>> library = SoundLibrary("sounds")  # doctest: +SKIP
     >>> library.search("rain on a roof", top=1)  # doctest: +SKIP
@@ -56,6 +57,7 @@ class SoundLibrary:
     ):
         self.folder, self.cache, self.strict = Path(folder).expanduser(), Path(cache), strict
         self.problems: list[str] = []
+        self.incomplete: list[str] = []
         self.size = len(recordings(self.folder, []))  # refused before a model is loaded
         embedder = embedder or Embedder.pretrained
         self.embedder = embedder if isinstance(embedder, Embedder) else embedder()
@@ -78,7 +80,7 @@ class SoundLibrary:
         with contextlib.closing(EmbeddingStore(self.cache, self.embedder)) as store:
             self.problems = []
             clips = recordings(self.folder, self.problems)
-            found, problems = store.update(clips, "embedding", self.strict)
+            found, problems, self.incomplete = store.update(clips, "embedding", self.strict)
             self.size, self.problems = len(clips), self.problems + problems
             if audio is not None:
                 own = os.path.realpath(str(audio))

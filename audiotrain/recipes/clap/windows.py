@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from audiotrain.datasets.items import Clip
-from audiotrain.features.audio import AudioError
+from audiotrain.features.audio import AudioError, Gathered, OnMissing, warn
 from audiotrain.models.clap.feature_extraction import ClapFeatures
 
 MARGIN_SECONDS = 1.0  # beyond the length in the header, before there is another window
@@ -30,22 +30,24 @@ class Window(NamedTuple):
 class Event(NamedTuple):
     """The next window of clip number `clip`, or without one the clip's end.
 
-    An `error` says why the clip cannot be read; its earlier windows are then void.
+    An `error` says why the clip cannot be read; its earlier windows are then void. With the end
+    comes what is `missing` of the clip.
     """
 
     clip: int
     window: Window | None = None
     error: AudioError | None = None
+    missing: str = ""
 
 
-def windows(clip: Clip, features: ClapFeatures) -> Iterator[Window]:
+def windows(clip: Clip, features: ClapFeatures, on_missing: OnMissing = warn) -> Iterator[Window]:
     """The windows of a clip in the order of time; only a few blocks of it are in memory.
 
     AudioError when it cannot be read.
     """
     settings = features.settings
     expected = int(clip.seconds * settings.rate + 0.5)
-    blocks = clip.stream(settings.rate, settings.seconds)
+    blocks = clip.stream(settings.rate, settings.seconds, on_missing)
     for start, samples in cut(blocks, expected, settings.samples, MARGIN_SECONDS * settings.rate):
         if not len(samples):
             raise AudioError(f"{clip.audio}: too short for a sample at {settings.rate} Hz")
@@ -105,15 +107,15 @@ def read_windows(
     def read() -> None:
         try:
             for number in numbers:
-                error = None
+                error, missing = None, Gathered()
                 try:
-                    for window in windows(clips[number], features):
+                    for window in windows(clips[number], features, missing):
                         put(Event(number, window))
                         if stopped.is_set():
                             return
                 except AudioError as unreadable:
                     error = unreadable
-                put(Event(number, error=error))
+                put(Event(number, error=error, missing=missing.text))
         except BaseException as failure:  # not of the audio: raised by the consumer
             put(failure)
 

@@ -66,11 +66,12 @@ def evaluate(settings: EvaluateSettings) -> ClassificationReport:
             clips = split.part_of(runs, corpus, settings.split, "clips")
         joined.task.targets(clips)  # refuses classes of other data before anything is written
         print(labelled.report(corpus, ProblemLog(output, brief=True)), flush=True)
-        readable, probabilities, problems = joined(clips)
+        readable, probabilities, problems, incomplete = joined(clips, settings.strict)
         if settings.split is None:
             split.warn_if_trained_on(runs, corpus, "clips")
         read = [*readable, *problems]
         split.keep_readable(read, "clips", ProblemLog(output), settings.strict)
+        ProblemLog(output).report_incomplete(incomplete, len(clips), "clips")
         scores = joined.task.report(readable, probabilities)
         scores.write(output)
     models = f", by {len(runs)} models" if len(runs) > 1 else ""
@@ -87,7 +88,8 @@ def predict(settings: PredictSettings) -> Path:
     clips = [clip for path in settings.audio for clip in recordings(path, problems)]
     named = distinct(clips) if sample is None else by_sample_id(clips, sample[1])
     requested = [replace(clip, id=id) for id, clip in named.items()]
-    readable, probabilities, unreadable = joined(requested)
+    readable, probabilities, unreadable, incomplete = joined(requested, settings.strict)
+    split.print_incomplete(incomplete)
     for problem in [*problems, *unreadable]:
         print(f"left out: {problem}", file=sys.stderr)
     ids = [clip.id for clip in readable]

@@ -63,26 +63,33 @@ class Ensemble:
                 raise UserError(f"{place}: {len(spec.members)} members, {stacked.members} stacked")
         return cls(spec, cache, workers, tta)
 
-    def __call__(self, clips: Sequence[Clip]) -> tuple[list[Clip], np.ndarray, list[str]]:
-        """The clips that can be read, their probabilities (clips, classes), and a line for each
-        other clip. ValueError when none can be read."""
+    def __call__(
+        self, clips: Sequence[Clip], strict: bool = False
+    ) -> tuple[list[Clip], np.ndarray, list[str], list[str]]:
+        """The clips that can be read, their probabilities (clips, classes), a line for each other
+        clip, and one for each of which a part cannot be decoded. ValueError when none can be read,
+        or when `strict` and one cannot be read whole."""
         features: dict[InputSettings, dict[str, np.ndarray]] = {}
-        readable, problems = list(clips), []
+        readable, problems, incomplete = list(clips), [], dict[str, None]()
         for inputs, extractor in self.extractors.items():
-            extracted, lines = split.readable(extractor.extract(readable))
+            extracted, lines, partly = split.readable(extractor.extract(readable), strict)
             problems += lines
+            incomplete |= dict.fromkeys(partly)
             features[inputs] = {clip.id: array for clip, array in extracted}
             readable = [clip for clip, _ in extracted]
+        if problems and strict:
+            raise UserError(f"{len(problems)} of {len(clips)} clips can't be read: {problems[0]}")
         if not readable:
             raise UserError(split.none_readable(problems, "clips"))
-        probabilities = iter(
+        each = iter(
             classifier.probabilities(
                 [features[classifier.inputs][clip.id] for clip in readable], self.tta
             )
             for classifier in self.classifiers
         )
-        by_member = [[next(probabilities) for _ in member] for member in self.spec.members]
-        return readable, join(self.spec, by_member, self.task.multilabel), problems
+        by_member = [[next(each) for _ in member] for member in self.spec.members]
+        probabilities = join(self.spec, by_member, self.task.multilabel)
+        return readable, probabilities, problems, list(incomplete)
 
 
 def load_classifiers(runs: Sequence[Path]) -> list[Classifier]:

@@ -11,11 +11,13 @@ import numpy as np
 
 from audiotrain.config.schema import Positive, validated
 from audiotrain.datasets.items import Clip
-from audiotrain.features.audio import AudioError
+from audiotrain.datasets.synthesis.sound_scenes import Scene
+from audiotrain.features.audio import AudioError, Gathered
 from audiotrain.features.cache import FeatureCache
 from audiotrain.models.clap.feature_extraction import ClapFeatures, ClapFeatureSettings
 from audiotrain.recipes.clap.embedder import Embedder
 from audiotrain.recipes.common.preparation import fill_cache, prepare
+from audiotrain.recipes.common.split import Incomplete
 from audiotrain.train.distributed.ranks import SingleProcess
 from audiotrain.utils.errors import UserError
 from audiotrain.utils.text import nearest
@@ -64,8 +66,9 @@ class ClipFeatures:
 
     def extract(
         self, clips: Sequence[Clip], ranks: SingleProcess | None = None
-    ) -> list[ExtractedClip | str]:
-        """Each clip with its features, or a line that says why it cannot be read. The features are
+    ) -> list[ExtractedClip | str | Incomplete]:
+        """Each clip with its features, marked where a part of it cannot be decoded, or a line that
+        says why it cannot be read. The features are
         computed on all cores, and shared out over the `ranks`."""
         ranks = ranks or SingleProcess()
         results: Sequence[np.ndarray | str]
@@ -84,9 +87,22 @@ class ClipFeatures:
         else:
             results = self._embed(clips, self.settings.embeddings, ranks)
         return [
-            result if isinstance(result, str) else ExtractedClip(clip, result)
+            result if isinstance(result, str) else self._whole(ExtractedClip(clip, result))
             for clip, result in zip(clips, results, strict=True)
         ]
+
+    def _whole(self, extracted: ExtractedClip) -> ExtractedClip | Incomplete:
+        """A clip with its features, marked where a part of it could not be decoded."""
+        clip, missing = extracted.clip, Gathered()
+        if isinstance(clip.audio, Scene):
+            return extracted
+
+        def text() -> str:
+            clip.read(self.settings.features.rate, 0.0, self.settings.longest, missing)
+            return missing.text
+
+        line = self._mels.text(*clip.cache_key(), text)
+        return Incomplete(extracted, f"{clip.audio}: {line}") if line else extracted
 
     def mel(self, clip: Clip) -> np.ndarray:
         """(frames, mels) of the whole clip, read-only. AudioError when it cannot be read."""
@@ -98,7 +114,10 @@ class ClipFeatures:
 
     def _compute(self, clip: Clip) -> np.ndarray:
         rate = self.settings.features.rate
-        samples = clip.read(rate, 0.0, self.settings.longest)
+        missing = Gathered()
+        samples = clip.read(rate, 0.0, self.settings.longest, missing)
+        if not isinstance(clip.audio, Scene):
+            self._mels.text(*clip.cache_key(), lambda: missing.text)
         if not len(samples):
             raise AudioError(f"{clip.audio}: too short for a sample at {rate} Hz")
         shortest = self.settings.features.n_fft

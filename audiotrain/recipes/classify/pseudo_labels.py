@@ -165,9 +165,9 @@ def select_pseudo_labels(
     validation clips."""
     model = Ensemble(EnsembleSpec(((run,),)), settings.cache.expanduser())
     task, ids = model.task, set(read_split(folder / "round-0" / SPLIT)["valid"])
-    valid, probabilities, _ = model([clip for clip in corpus.items if clip.id in ids])
+    valid, probabilities, *_ = model([clip for clip in corpus.items if clip.id in ids])
     known = probabilities, task.targets(valid)
-    readable, probabilities, _ = model(clips)
+    readable, probabilities, *_ = model(clips)
     rows = zip(readable, *select(probabilities, thresholds, known, task.multilabel), strict=True)
     return [
         (replace(clip, labels=tuple(compress(task.classes, labels))), float(row[labels].min()))

@@ -24,6 +24,7 @@ from audiotrain.recipes.classify.predictor import Classifier, describe
 from audiotrain.recipes.classify.settings import STEPS, STEPS_WITHOUT_DATA, TrainSettings
 from audiotrain.recipes.classify.training import ClassifyTraining, make_model
 from audiotrain.recipes.common.recipe import Experiment, Recipe
+from audiotrain.recipes.common.split import Incomplete
 from audiotrain.train.crossval import read_folds
 from audiotrain.train.data.datasets import ArrayDataset
 from audiotrain.train.data.loader import Dataset
@@ -42,7 +43,7 @@ class ClassifyRecipe(Recipe[TrainSettings]):
 
     def __init__(self, settings: TrainSettings, corpus: Corpus[Clip] | None = None):
         super().__init__(settings)
-        self.corpus, self.strict = corpus, settings.strict
+        self.corpus = corpus
         self.baseline: baseline.Baseline | None = None
         self.features = ClipFeatures(settings.input, settings.cache.expanduser())
 
@@ -52,7 +53,7 @@ class ClassifyRecipe(Recipe[TrainSettings]):
         self.task = task_of(self.settings, corpus)
         return with_fold(self.settings, corpus)
 
-    def load(self, items: Sequence[tuple[str, Clip]]) -> list[ExtractedClip | str]:
+    def load(self, items: Sequence[tuple[str, Clip]]) -> list[ExtractedClip | str | Incomplete]:
         """The clips with their features, or why they can't be read."""
         return self.features.extract([clip for _, clip in items], distributed.join())
 

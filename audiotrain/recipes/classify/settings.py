@@ -56,8 +56,6 @@ class TrainSettings(common.RunSettings):
     are trained on"""
     folds_of: Path | None = None
     """folder of a cross-validation whose folds `test_fold` names"""
-    strict: bool = False
-    """stop at audio that cannot be read instead of leaving it out"""
     synthesised: Annotated[int, Field(ge=10)] = 540
     """number of synthesised clips without data"""
     steps: PositiveInt | None = None
@@ -148,8 +146,6 @@ class EvaluateSettings(ModelsSettings, common.EvaluateSettings):
     """folder with a folder for each class, folder with a table, or the table"""
     group: str | None = None
     """column of a table whose equal values are one group"""
-    strict: bool = False
-    """stop at audio that cannot be read instead of leaving it out"""
 
 
 @validated(kw_only=True)

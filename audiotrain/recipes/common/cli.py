@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from audiotrain import backend, config
-from audiotrain.features.audio import AudioError, AudioWarning
+from audiotrain.features.audio import AudioWarning
 from audiotrain.recipes.common.run import RECIPES, settings_of_resumed
-from audiotrain.recipes.common.settings import AudioSettings, RunSettings
+from audiotrain.recipes.common.settings import RunSettings
 from audiotrain.train.distributed import ranks
 from audiotrain.utils.errors import exit_code
 from audiotrain.utils.progress import end_progress
@@ -63,18 +63,16 @@ def main(
         name, rest = config.choose_command(words, tuple(commands), "train", ELSEWHERE)
         settings = load_settings(recipe, commands, name, rest)
         backend.configure("full", streams=None if all_cores(settings) else 1)
-        strict = isinstance(settings, AudioSettings) and settings.strict
         if commands[name].trains or ranks.join().rank == 0:
-            with missing_audio_reported(strict):
+            with missing_audio_reported():
                 commands[name].function(settings)
 
     return exit_code(run)
 
 
 @contextlib.contextmanager
-def missing_audio_reported(strict: bool) -> Iterator[None]:
-    """Print one line on stderr for each recording of which a part can't be decoded in the block, or
-    refuse it where `strict` is set."""
+def missing_audio_reported() -> Iterator[None]:
+    """Print an AudioWarning of the block as one line on stderr, once for each recording."""
     reported: set[str] = set()
 
     with warnings.catch_warnings():
@@ -83,8 +81,6 @@ def missing_audio_reported(strict: bool) -> Iterator[None]:
         def show(message, category, filename, lineno, file=None, line=None):
             if not issubclass(category, AudioWarning):
                 show_others(message, category, filename, lineno, file, line)
-            elif strict:
-                raise AudioError(str(message).removesuffix(", left out"))
             elif str(message) not in reported:
                 reported.add(str(message))
                 end_progress()

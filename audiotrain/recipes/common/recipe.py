@@ -52,7 +52,8 @@ class Recipe(ABC, Generic[Settings]):
         self.settings: Any = settings
         # Fewest readable items of each part; a recipe that adds items of its own needs fewer.
         self.required = {"train": 1, "valid": 1, "test": 1}
-        self.strict = False  # whether an item that cannot be read stops the run
+        # Whether an item that cannot be read, or not whole, stops the run.
+        self.strict = self.settings.strict
         self.chosen_split: Path | None = None  # split.json of another run, whose parts are taken
 
     @abstractmethod

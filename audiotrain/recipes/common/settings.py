@@ -18,16 +18,7 @@ Checkpoints = Annotated[tuple[Path, ...], Field(min_length=1)]
 
 
 @validated(kw_only=True)
-class AudioSettings:
-    """Commands that read recordings."""
-
-    strict: bool = False
-    """refuse a recording of which a part can't be decoded; default: the rest of it is used, and a
-    line says what is missing"""
-
-
-@validated(kw_only=True)
-class RunSettings(AudioSettings):
+class RunSettings:
     """One training run, or several of the same kind."""
 
     data: Path | None = None
@@ -38,6 +29,8 @@ class RunSettings(AudioSettings):
     """continue the run in `output` where it stopped"""
     cache: Path = Path("~/.cache/audiotrain")
     """folder of extracted features, reused by later runs"""
+    strict: bool = False
+    """stop at audio that can't be read whole, instead of leaving it or a part of it out"""
     seed: NonNegativeInt = 0
     """seed of the split, the synthesis, the weights and the order"""
     valid: InnerShare = 0.1
@@ -81,11 +74,13 @@ class RunSettings(AudioSettings):
 
 
 @validated(kw_only=True)
-class ResultSettings(AudioSettings):
+class ResultSettings:
     """Commands that read recordings and write results."""
 
     overwrite: bool = False
     """replace results that exist already"""
+    strict: bool = False
+    """stop at audio that can't be read whole, instead of leaving it or a part of it out"""
     workers: PositiveInt | None = None
     """processes or threads that read recordings; default: one for each core"""
 

@@ -5,13 +5,14 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from audiotrain.config import conform, read_yaml
 from audiotrain.datasets import splits
 from audiotrain.datasets.items import Corpus
 from audiotrain.datasets.splits import SPLITS
 from audiotrain.datasets.summary import ProblemLog
+from audiotrain.features.audio import as_error
 from audiotrain.recipes.common import checkpoints
 from audiotrain.recipes.common.exported import DESCRIPTION, is_exported, read_description
 from audiotrain.train.distributed import ranks as distributed
@@ -30,6 +31,14 @@ Ids = dict[str, list[str]]  # by "train", "valid" and "test"
 class _TrainedOn:
     songs: Ids
     pretrained: dict[str, Any] | None = None
+
+
+class Incomplete(NamedTuple):
+    """A result of `Recipe.load` of which a part could not be decoded: the item, and a line that
+    names the file and the seconds."""
+
+    item: Any
+    line: str
 
 
 def problem_log(run: Path, brief: bool = False) -> ProblemLog:
@@ -119,27 +128,33 @@ def load_parts(recipe: "Recipe", parts: Mapping[str, list], log: ProblemLog) -> 
     """The loaded items of each part; those that cannot be read go into `log`. ValueError when too
     few are left, or when one cannot be read and the recipe is strict."""
     results = iter(recipe.load([(name, item) for name, items in parts.items() for item in items]))
-    loaded, problems = {}, []
+    loaded: dict[str, list] = {}
+    problems: list[str] = []
+    incomplete: list[str] = []
     for name, items in parts.items():
-        loaded[name], lines = readable([next(results) for _ in items])
+        loaded[name], lines, partly = readable([next(results) for _ in items], recipe.strict)
         problems += lines
+        incomplete += partly
         if lines and (recipe.strict or len(loaded[name]) < recipe.required[name]):
             log.add_unreadable(problems)
             unreadable = of_total(len(lines), len(items), f"{name} {recipe.unit}")
             raise UserError(f"{unreadable} can't be read: {lines[0]}")
-    log.report_unreadable(problems, sum(map(len, parts.values())), recipe.unit)
+    total = sum(map(len, parts.values()))
+    log.report_unreadable(problems, total, recipe.unit)
+    log.report_incomplete(incomplete, total, recipe.unit)
     return loaded
 
 
 def keep_readable(results: Sequence, unit: str, log: ProblemLog, strict: bool = False) -> list:
     """The items that were read; the reasons of the others go into `log`. ValueError when none was
     read, or when one was not and `strict` is set."""
-    loaded, problems = readable(results)
+    loaded, problems, incomplete = readable(results, strict)
     if problems and (strict or not loaded):
         log.add_unreadable(problems)
         unreadable = of_total(len(problems), len(results), unit)
         raise UserError(f"{unreadable} can't be read: {problems[0]}")
     log.report_unreadable(problems, len(results), unit)
+    log.report_incomplete(incomplete, len(results), unit)
     return loaded
 
 
@@ -158,12 +173,29 @@ def print_left_out(problems: Sequence[str], total: int, unit: str) -> None:
         print(f"left out {of_total(len(problems), total, unit)}", file=sys.stderr)
 
 
-def readable(results: Sequence) -> tuple[list, list[str]]:
-    """Of the results of `Recipe.load`, the items that were read and the lines of the others."""
-    return (
-        [one for one in results if not isinstance(one, str)],
-        [one for one in results if isinstance(one, str)],
-    )
+def print_incomplete(lines: Sequence[str]) -> None:
+    """Print what could not be decoded of items that are used, on stderr."""
+    for line in lines:
+        print(f"warning: {line}", file=sys.stderr)
+
+
+def readable(results: Sequence, strict: bool = False) -> tuple[list, list[str], list[str]]:
+    """Of the results of `Recipe.load`, the items that were read, the lines of the others, and those
+    of items of which a part could not be decoded; such an item is not read when `strict`."""
+    items: list = []
+    problems: list[str] = []
+    incomplete: list[str] = []
+    for one in results:
+        if isinstance(one, str):
+            problems.append(one)
+        elif not isinstance(one, Incomplete):
+            items.append(one)
+        elif strict:
+            problems.append(as_error(one.line))
+        else:
+            items.append(one.item)
+            incomplete.append(one.line)
+    return items, problems, incomplete
 
 
 # ---- the split of a trained run

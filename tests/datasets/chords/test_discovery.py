@@ -12,6 +12,7 @@ from audiotrain.datasets import chords, pairing, tables
 from audiotrain.datasets.chords.items import chord_of_name
 from audiotrain.datasets.synthesis.midi import midi_seconds
 from audiotrain.features import audio
+from audiotrain.features.audio import AUDIO_SUFFIXES, FORMATS
 from audiotrain.music.chord_classes import CHORD_TYPES, IGNORE, encode
 from audiotrain.music.segments import Segment
 
@@ -142,7 +143,8 @@ def test_what_is_left_over_is_told_by_kind(tmp_path):
         "y.lab=0 1 verse\n1 2 chorus\n",
         "z.wav",
         "z.lab=\n",
-        "w.ra",
+        "w.opus",
+        "w.rm",
     )
     corpus = chords.discover(tmp_path)
     assert pairs(corpus) == {"x.wav": "x.lab"}
@@ -153,7 +155,8 @@ def test_what_is_left_over_is_told_by_kind(tmp_path):
         ("audio without labels", "alone.wav"),
         ("audio without labels", "y.wav"),
         ("audio without labels", "z.wav"),
-        ("audio in a format not read", "w.ra"),
+        ("audio without labels", "w.opus"),
+        (f"audio in a format not read ({FORMATS} are)", "w.rm"),
         ("MIDI without labels", "alone2.mid"),
         ("labels without audio", "other.lab"),
         ("label files that can't be used", "y.lab"),
@@ -787,3 +790,9 @@ def test_pairing_is_quick_on_many_files():
     pairs = pairing.pair(songs, labels)
     assert len(pairs.labels) == 5000
     assert pairs.labels["audio/7/777.mp3"] == "chords/7/777.lab"
+
+
+@pytest.mark.parametrize("suffix", AUDIO_SUFFIXES)
+def test_every_suffix_that_is_read_is_found(tmp_path, suffix):
+    grow(tmp_path, f"song{suffix}", "song.lab")
+    assert pairs(chords.discover(tmp_path)) == {f"song{suffix}": "song.lab"}

@@ -337,13 +337,14 @@ def test_each_logger_is_of_the_run_and_a_missing_one_is_reported_at_once(
 
 def test_bad_recordings_are_left_out_with_a_count(quick, place, tmp_path, capsys):
     folder = sung(tmp_path / "data", 5, 2.0)
-    for name in ("zero", "cut", "nan", "short", "six", "fast", "slow", "quiet", "bytes"):
+    for name in ("zero", "cut", "nan", "short", "six", "fast", "slow", "quiet", "bytes", "part"):
         (folder / f"{name}.lab").write_text("0\t9\tC:maj\n")
     tone = (0.1 * np.sin(np.arange(44100) / 10)).astype(np.float32)
     (folder / "zero.wav").write_bytes(b"")
     (folder / "bytes.mp3").write_bytes(bytes(range(256)) * 40)
     whole = (folder / "song0.wav").read_bytes()
     (folder / "cut.wav").write_bytes(whole[: len(whole) // 3])
+    (folder / "part.wav").write_bytes(whole[: len(whole) * 3 // 4])
     broken = tone.copy()
     broken[1000] = np.nan
     audio.write(folder / "nan.wav", broken, 22050)
@@ -371,15 +372,30 @@ def test_bad_recordings_are_left_out_with_a_count(quick, place, tmp_path, capsys
         "noaudio.lab",
     ):
         assert any(found.strip().startswith(line) for found in listed), line
-    assert "left out 1 of 11 songs that can't be read, such as" in printed.out
+    assert "left out 1 of 12 songs that can't be read, such as" in printed.out
+    part = f"{folder / 'part.wav'}: 0.5 s at the end can't be decoded, left out"
+    assert printed.out.count(part) == 1
+    assert f"1 of 12 songs can't be decoded whole:\n  {part}" in printed.out
     assert "nan.wav: 1 NaN or Inf samples, the first at 0.045 s" in printed.out
     lines = (output / "problems.txt").read_text().splitlines()
     lines = [line for line in lines if not line.startswith("labels past the end")]
-    assert len(lines) == 6
-    for name in ("cut", "zero", "bytes", "nolabels", "noaudio", "nan"):
+    assert len(lines) == 7
+    for name in ("cut", "zero", "bytes", "nolabels", "noaudio", "nan", "part"):
         assert sum(f": {name}." in line or f"/{name}." in line for line in lines) == 1, name
     named = itertools.chain(*read_json(output / "split.json")["items"].values())
-    assert {"short.wav", "six.wav", "fast.wav", "slow.wav", "quiet.flac"} < set(named)
+    assert {"short.wav", "six.wav", "fast.wav", "slow.wav", "quiet.flac", "part.wav"} < set(named)
+    # The line comes again where the features are in the cache; one strict word refuses the file.
+    evaluated = ["evaluate", "--data", folder, "--cache", place / "cache", "--checkpoint", output]
+    for number in range(2):
+        assert command(*evaluated, "--output", tmp_path / f"scores{number}") == 0
+        assert capsys.readouterr().out.count(part) == 1
+    assert command(*evaluated, "--output", tmp_path / "strict", "--strict") == 2
+    assert "can't be read: " in capsys.readouterr().err
+    words = ["predict", folder / "part.wav", "--checkpoint", output, "--output", tmp_path / "lab"]
+    assert command(*words) == 0
+    assert capsys.readouterr().err.count(f"warning: {part}\n") == 1
+    assert command(*words, "--overwrite", "--strict") == 2
+    assert capsys.readouterr().err.splitlines()[-1] == f"error: {part.removesuffix(', left out')}"
 
 
 def test_bad_labels_are_reported_with_file_and_line(quick, place, tmp_path, capsys):

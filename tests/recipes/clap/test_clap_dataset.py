@@ -216,7 +216,8 @@ def test_kept_inputs_change_nothing_and_need_no_decoding(
                 np.testing.assert_allclose(one[key], other[key], atol=1e-3, err_msg=key)
         np.testing.assert_allclose(kept[index]["mel"], plain[index]["mel"], atol=1e-5)
     assert kept[1]["is_longer"]
-    assert len(list((tmp_path / "mels").glob("*.npy"))) == 2
+    kept = list((tmp_path / "mels").glob("*.npy"))
+    assert len(kept) == 4  # two inputs, and what each lacks
     monkeypatch.setattr(Clip, "read", lambda *arguments: pytest.fail("decoded again"))
     equal = ClapFeatureSettings(**SMALL | {n: float(SMALL[n]) for n in ("fmin", "fmax", "seconds")})
     kept = CaptionedClips(
@@ -238,7 +239,7 @@ def test_what_is_mixed_is_decoded_even_where_inputs_are_kept(clips, tokenizer, f
 def test_only_the_crop_is_decoded(clips, tokenizer, features, monkeypatch):
     spans = []
     read = Clip.read
-    monkeypatch.setattr(Clip, "read", lambda *a: spans.append(a[2:]) or read(*a))
+    monkeypatch.setattr(Clip, "read", lambda *a: spans.append(a[2:4]) or read(*a))
     CaptionedClips(clips, tokenizer, features, PLAIN).get(1, np.random.default_rng(0))
     ((start, seconds),) = spans
     assert 0 <= start <= 3
@@ -292,7 +293,7 @@ def test_two_workers_read_the_bytes_of_one_core(tmp_path, clips, tokenizer, feat
         cached = FeatureCache(cache / "mels", np.float16)
         samples = CaptionedClips(many, tokenizer, features, mels=cached)
         lines = read_through(samples, cache, SingleProcess())
-        assert [number for number, line in enumerate(lines) if line] == [3]
+        assert [number for number, line in enumerate(lines) if isinstance(line, str)] == [3]
         assert "bad.wav" in lines[3]
         results.append(contents(cache))
     assert results[0] == results[1]

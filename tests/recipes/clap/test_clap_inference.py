@@ -243,7 +243,7 @@ def test_embed_refuses_before_it_reads_audio(place, tmp_path, refused, monkeypat
     assert "is a file, expected a folder" in refusal
     (tmp_path / "empty").mkdir()
     refusal = refused("embed", "--data", tmp_path / "empty", "--output", tmp_path / "x.npz")
-    assert refusal.startswith(f"{tmp_path}/empty: no audio in it, expected .wav")
+    assert refusal.startswith(f"{tmp_path}/empty: no audio in it, expected WAV")
     refusal = refused("embed", "--data", tmp_path / "none", "--output", tmp_path / "x.npz")
     assert refusal == f"{tmp_path}/none: no such file or folder"
 
