@@ -9,6 +9,7 @@ import numpy as np
 
 from audiotrain.datasets.synthesis.sound_scenes import Scene
 from audiotrain.features import audio
+from audiotrain.features.audio import OnMissing, warn
 
 SYNTHESIS = 1  # raise it when the samples of the same scene change
 
@@ -82,7 +83,7 @@ class Clip(LabelledItem):
         rate: int,
         start: float = 0.0,
         seconds: float | None = None,
-        on_missing: audio.OnMissing = audio.warn,
+        on_missing: OnMissing = warn,
     ) -> np.ndarray:
         """Mono samples (samples,) at `rate` Hz, from `start` seconds of the clip on, up to its end
         or `seconds`; AudioError and `on_missing` as of audio.read."""
@@ -98,7 +99,7 @@ class Clip(LabelledItem):
         self,
         rate: int,
         block_seconds: float = 30.0,
-        on_missing: audio.OnMissing = audio.warn,
+        on_missing: OnMissing = warn,
     ) -> Iterator[np.ndarray]:
         """The samples of `read(rate)` in blocks, the last one shorter; of a recording of any
         length no more than a few blocks are in memory."""

@@ -329,7 +329,7 @@ class _Track:
         if not source._stream.codec_context.name.startswith("wma"):
             return 0.0
         length = frame.samples / frame.sample_rate
-        lead = max(0, round((now - source._first_pts) / length) - 1)
+        lead = max(0, round((now - (source._first_pts or 0.0)) / length) - 1)
         return lead * length
 
     def _refuse_endless(self) -> None:
@@ -398,7 +398,7 @@ def _mono(frame: "av.AudioFrame") -> np.ndarray:
     if values.dtype.kind == "u":
         values = (values.astype(np.float32) - 128) / 128
     elif values.dtype.kind == "i":
-        values = values.astype(np.float32) / -float(np.iinfo(values.dtype).min)
+        values = values.astype(np.float32) / -float(np.iinfo(values.dtype).min)  # type: ignore[type-var]
     if channels == 1:
         return values[0].astype(np.float32)
     if channels == 2:

@@ -223,8 +223,8 @@ class Embedder:
                 if error is not None:
                     yield number, error
                     continue
-                arrays = map(np.stack, zip(*windows, strict=True))
-                yield number, Spans(*arrays, missing=missing)
+                vectors, starts, ends = map(np.stack, zip(*windows, strict=True))
+                yield number, Spans(vectors, starts, ends, missing)
             waiting.clear()
 
         total = sum(map(_seconds, clips))
