@@ -49,11 +49,12 @@ class Recipe(ABC, Generic[Settings]):
     pictures: ClassVar[str] = "confusion*.png"  # files of a run that loggers get, a glob pattern
 
     def __init__(self, settings: Settings):
-        self.settings: Any = settings
+        shared: Any = settings  # RunSettings of the recipe
+        self.settings: Any = shared
         # Fewest readable items of each part; a recipe that adds items of its own needs fewer.
         self.required = {"train": 1, "valid": 1, "test": 1}
         # Whether an item that cannot be read, or not whole, stops the run.
-        self.strict = self.settings.strict
+        self.strict: bool = shared.strict
         self.chosen_split: Path | None = None  # split.json of another run, whose parts are taken
 
     @abstractmethod
