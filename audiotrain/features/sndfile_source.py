@@ -1,8 +1,10 @@
 """Audio that libsndfile reads whole: WAV, FLAC, Ogg, AIFF and its other formats without losses."""
 
 import contextlib
+import os
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +55,7 @@ class SndfileSource(Source):
         if self._frames <= 0 or self._file.format == "MPEG" or "MPEG" in self._file.subtype:
             return False
         if (tolerance := _PACKED.get(self._file.format)) is not None:
-            end = packets_end(self._part, tolerance)
+            end = _known_end(self._part, tolerance)
             return end is not None and abs(end - self._frames) <= tolerance * self.rate
         width = _WIDTHS.get(self._file.subtype)
         if width and self._frames * self.channels * width > self._part.size:
@@ -120,6 +122,19 @@ class SndfileSource(Source):
         if not is_sound:
             self.refuse_samples(samples, first)
         return mono
+
+
+def _known_end(part: Part, tolerance: float) -> int | None:
+    """`packets_end`, found once as long as the file does not change: spans are read one by one."""
+    stat = os.stat(part.path)
+    return _packets_end((part.path, stat.st_mtime_ns, part.offset, part.size), tolerance)
+
+
+@lru_cache(maxsize=4096)
+def _packets_end(stamp: tuple[Path, int, int, int], tolerance: float) -> int | None:
+    path, _, offset, size = stamp
+    with Part(path, offset, size) as part:
+        return packets_end(part, tolerance)
 
 
 def packets_end(part: Part, tolerance: float) -> int | None:
