@@ -7,6 +7,7 @@
 import json
 import struct
 import sys
+from types import SimpleNamespace
 
 import fuzz
 import numpy as np
@@ -19,6 +20,7 @@ from audiotrain.datasets.chords import readers
 from audiotrain.datasets.synthesis.midi import midi_seconds, read_midi
 from audiotrain.datasets.tables import records
 from audiotrain.features.audio import AudioError
+from audiotrain.features.av_source import AvSource
 from audiotrain.music.segments import parse_lab
 from audiotrain.recipes.chords.predictor import Recognizer
 from audiotrain.recipes.common.split import read_split
@@ -236,3 +238,16 @@ def test_sound_files_are_read(tmp_path):
         for path in paths:
             fuzz.read_audio(path)
     assert np.abs(fuzz.tone()).max() > 0.5
+
+
+def test_frames_of_more_channels_than_a_decoder_fills_are_not_read():
+    """Damaged AAC gives frames of 40 channels, of which some are not in memory: a crash."""
+    source = object.__new__(AvSource)
+    source._errors, source.channels = OSError, 2
+
+    def packet(channels):
+        frame = SimpleNamespace(samples=1024, layout=SimpleNamespace(nb_channels=channels))
+        return SimpleNamespace(decode=lambda: [frame])
+
+    assert len(source._decode(packet(6))) == 1
+    assert source._decode(packet(40)) is None

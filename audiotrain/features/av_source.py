@@ -39,6 +39,7 @@ FORMATS = (
 _RAW = ("mp3", "aac", "ac3", "eac3", "dts", "loas")  # frames follow one another without times
 _SYNC = {"mp3": (0xFF, 0xE0, 0xE0), "aac": (0xFF, 0xF0, 0xF6)}  # first byte; second, by its mask
 _TAGS = (b"ID3", b"TAG", b"APETAGEX", b"LYRICSBEGIN", b"RIFF", b"Xing", b"Info")
+_MOST_CHANNELS = 8  # of a frame, unless the file begins with more
 _PREROLL = 32  # packets before a span of an MP3 that fill the decoder's reservoir: 511 bytes
 _FAILURES = 50  # of reading packets one after another, after which the rest of a file is left
 _LONGEST_GAP = 600.0  # seconds; a later timestamp than this is another clock
@@ -73,6 +74,7 @@ class AvSource(Source):
         self._kind = self._container.format.name
         self._set_clock()
         self._packets = self._read_packets()
+        self.channels = 0  # until the first frame
         self._head: list[tuple[Any, list | None]] = []  # packets that are decoded already
         self.rate, self.channels = self._first_format()
 
@@ -104,9 +106,12 @@ class AvSource(Source):
     def _decode(self, packet: Any) -> "list[av.AudioFrame] | None":
         """The frames of a packet; None where it cannot be decoded."""
         try:
-            return [frame for frame in packet.decode() if frame.samples > 0]
+            frames = [frame for frame in packet.decode() if frame.samples > 0]
         except (self._errors, ValueError, MemoryError):
             return None
+        # Damaged AAC gives frames of 40 channels, of which some are not in memory.
+        most = max(_MOST_CHANNELS, self.channels)
+        return frames if all(one.layout.nb_channels <= most for one in frames) else None
 
     def _first_format(self) -> tuple[int, int]:
         """Rate and channels of the first frame; what is decoded for it is kept. AudioError where

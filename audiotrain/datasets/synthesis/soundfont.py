@@ -174,7 +174,8 @@ class SoundFont:
         root = values.root_key if values.root_key >= 0 else sample.pitch
         tuning = 100 * values.coarse_tune + values.fine_tune + sample.cents + cents
         interval = (pitch - root) * values.scale_tuning + tuning  # cents
-        step = 2 ** (interval / 1200) * sample.rate / factor / rate
+        # A damaged file may ask for less than any step that a float has.
+        step = max(1e-9, 2 ** (interval / 1200) * sample.rate / factor / rate)
         loop = _loop(sample, values, factor)
         frames = int(seconds * rate)
         if loop is None:
