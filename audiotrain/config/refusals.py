@@ -144,10 +144,14 @@ def _refusal(kind: str, name: str, hint: Any, value: Any, place: str) -> str:
 
 
 def _placed(line: str, group: str, places: Mapping[str, str]) -> str:
-    """A dataclass's own refusal with the place of the setting that it begins with."""
+    """A dataclass's own refusal with the place of the setting that it begins with, or of another
+    one that it states, such as blocks in `pools=2, expected at most blocks=1`."""
     name = re.split(r"[^\w.]", line, maxsplit=1)[0]
     if place := places.get(name) or places.get(f"{group}.{name}"):
         return _label(name, place) + line[len(name) :]
+    for other in re.findall(r"([\w.]+)=", line):
+        if place := places.get(other) or places.get(f"{group}.{other}"):
+            return f"{place}: {line}"
     return f"{places[group]}: {line}" if places.get(group) else line
 
 

@@ -452,3 +452,13 @@ def test_a_group_that_is_refused_hides_no_mistake_beside_it(tmp_path):
     with pytest.raises(ValueError, match="^--folds.first is 7, expected below 2$"):
         load(Needed, ["--folds.first", "7", "--folds.count", "2"])  # has no default to check by
     assert load(Needed, ["--folds.count", "2", "--epochs", "2"]).folds == Folds(2)
+
+
+def test_a_conflict_names_the_file_of_the_setting_that_was_given(tmp_path):
+    """The other one is a default."""
+    from audiotrain import config
+    from audiotrain.recipes.chords.settings import TrainSettings
+
+    (tmp_path / "x.yaml").write_text("model:\n  blocks: 1\n")
+    with pytest.raises(ValueError, match=r"x\.yaml:2: .*pools=2, expected at most blocks=1"):
+        config.load(TrainSettings, ["--config", str(tmp_path / "x.yaml")])
