@@ -168,9 +168,14 @@ class SongLibrary:
             key["reader"] = audio_files.VERSION
         if not item.midi or item.start or item.end is not None:
             key["span"] = [item.start, item.end]
-        missing = audio_files.Gathered()
+        missing = None if item.midi else audio_files.Gathered()
         values, strengths = self._features(
-            item.audio, key, lambda: self.source(item, rendering, missing), tuned, onsets, missing
+            item.audio,
+            key,
+            lambda: self.source(item, rendering, missing or audio_files.ignore),
+            tuned,
+            onsets,
+            missing,
         )
         if item.midi:
             return values, strengths, ""

@@ -218,7 +218,7 @@ def test_two_workers_extract_the_bytes_of_one_core(tmp_path, monkeypatch, embedd
         on_cores(monkeypatch, cores)
         features = ClipFeatures(InputSettings(embeddings=embeddings), tmp_path / f"cache{cores}")
         results.append(features.extract(clips))
-        assert len(contents(tmp_path / f"cache{cores}")) == 9
+        assert len(contents(tmp_path / f"cache{cores}")) == 2 * 9  # and what each lacks
     assert contents(tmp_path / "cache1") == contents(tmp_path / "cache2")
     one, two = results
     assert one[8] == two[8]
