@@ -11,6 +11,7 @@ from audiotrain.datasets.items import Corpus, LabelledItem, Problem
 from audiotrain.datasets.splits import SPLITS
 from audiotrain.utils import files
 from audiotrain.utils.errors import UserError
+from audiotrain.utils.progress import output
 from audiotrain.utils.text import _unit, of_total
 
 UNREADABLE = "audio that can't be read, left out"
@@ -23,7 +24,7 @@ BAR_WIDTH = 32  # characters
 
 def progress(items: Sequence[T], text: str, unit: str = "file") -> Iterable[T]:
     """The items, with a bar when they take more than two seconds."""
-    return tqdm(items, desc=text, unit=unit, delay=2, leave=False)
+    return tqdm(items, desc=text, unit=unit, delay=2, leave=False, file=output())
 
 
 def splits_of(items: Iterable[LabelledItem]) -> dict[str, int]:

@@ -9,6 +9,7 @@ from typing import Any
 import mlx.core as mx
 
 from audiotrain.train import checkpoint
+from audiotrain.train.callbacks import LearningRateScheduler
 from audiotrain.train.engine.compiled_function import random_key
 from audiotrain.train.engine.evaluation_loop import Averages
 from audiotrain.train.run_folder import runs_in
@@ -152,12 +153,29 @@ def _restore_arrays(trainer, path: Path) -> dict:
         checkpoint.match(arrays.get(name, {}), arrays_of(tree), f"{path} ({name})")
     if "ema" in arrays and trainer.ema_decay is None:
         warnings.warn(f"{path}: its running average is left out, ema_decay is None", stacklevel=6)
+    _warn_of_learning_rate(trainer, arrays.get("optimizer", {}), path)
     for name, tree in expected.items():
         if name == "ema":
             tree.update(arrays[name])
         else:
             put_arrays(tree, arrays.get(name, {}))
     return meta
+
+
+def _warn_of_learning_rate(trainer, saved: dict, path: Path) -> None:
+    """Say which learning rate is used where the optimizer has another one than its checkpoint; one
+    with a schedule follows the schedule."""
+    schedules = getattr(trainer.step.optimizer, "_schedulers", {})
+    by_callback = any(isinstance(one, LearningRateScheduler) for one in trainer.callbacks)
+    if "learning_rate" not in saved or "learning_rate" in schedules or by_callback:
+        return
+    ours, theirs = trainer.current_learning_rate(), float(saved["learning_rate"])
+    if abs(ours - theirs) > 1e-6 * abs(theirs):
+        warnings.warn(
+            f"{path}: its learning rate {theirs:g} is used, and not {ours:g} of this optimizer; a "
+            "schedule changes it",
+            stacklevel=7,
+        )
 
 
 def _restore_modes(trainer, meta: dict) -> None:

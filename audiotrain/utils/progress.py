@@ -2,8 +2,15 @@
 
 import sys
 from collections.abc import Iterable
+from typing import TextIO
 
 from tqdm import tqdm
+
+
+def output() -> TextIO:
+    """Return where progress goes: stderr, or in a notebook stdout, since stderr is a red block."""
+    return sys.stdout if "ipykernel" in sys.modules else sys.stderr
+
 
 _BARS: list[tqdm] = []  # that are not closed
 
@@ -13,11 +20,12 @@ def progress(
 ) -> tqdm:
     """A progress bar over `things` on a terminal, or a line now and then in a file; without things,
     a bar of `total` units for the caller to update."""
-    terminal = sys.stderr.isatty()
+    terminal = output().isatty()
     shape = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f}{unit} [{elapsed}<{remaining}]"
     bar = tqdm(
         things,
         desc=text,
+        file=output(),
         total=total,
         unit=unit,
         position=0,

@@ -11,10 +11,12 @@ import time
 from pathlib import Path
 
 import mlx.core as mx
+import mlx.optimizers as optim
 import numpy as np
 import pytest
 from toy import Classifier, Points, loaders, same, trainer, weights
 
+from audiotrain import OptimizerConfig
 from audiotrain.train import checkpoint
 from audiotrain.train.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from audiotrain.utils import arrays as utils_arrays
@@ -383,3 +385,24 @@ def test_killed_at_random_moments(tmp_path):
         assert done > 0
     finish(start(folder, str(last), epochs=LONG))
     assert same(final_arrays(folder, LONG), whole)
+
+
+def test_a_changed_learning_rate_is_said_on_resume(tmp_path):
+    """The checkpoint's is used; a line says so."""
+
+    class Constant(Classifier):
+        def configure_optimizers(self):
+            return OptimizerConfig(optim.SGD(learning_rate=0.1))
+
+    first = trainer(tmp_path / "run", max_epochs=1, callbacks=[])
+    first.fit(Constant(), *loaders())
+    first.save_checkpoint(tmp_path / "saved")
+
+    class Changed(Classifier):
+        def configure_optimizers(self):
+            return OptimizerConfig(optim.SGD(learning_rate=0.02))
+
+    again = trainer(tmp_path / "other", max_epochs=2, callbacks=[])
+    with pytest.warns(UserWarning, match="saved: its learning rate 0.1 is used, and not 0.02"):
+        again.fit(Changed(), *loaders(), ckpt_path=tmp_path / "saved")
+    assert again.current_learning_rate() == pytest.approx(0.1)

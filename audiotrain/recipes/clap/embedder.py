@@ -40,7 +40,7 @@ from audiotrain.train import checkpoint
 from audiotrain.utils.arrays import l2_normalize
 from audiotrain.utils.cores import available_cores
 from audiotrain.utils.errors import UserError
-from audiotrain.utils.progress import progress
+from audiotrain.utils.progress import output, progress
 
 MODEL = "model"  # folder in a run, with its best weights
 BATCH_ON_CPU, BATCH_ON_GPU = 4, 32  # windows; larger batches are no faster on a CPU
@@ -254,7 +254,12 @@ class Embedder:
         lengths = np.minimum(lengths, ids.shape[1])
         embeddings = np.zeros((len(captions), self.width), np.float32)
         with tqdm(
-            desc="captions", total=len(captions), unit="caption", delay=2, leave=False
+            desc="captions",
+            total=len(captions),
+            unit="caption",
+            delay=2,
+            leave=False,
+            file=output(),
         ) as bar:
             for length in np.unique(lengths):
                 same_length = np.flatnonzero(lengths == length)

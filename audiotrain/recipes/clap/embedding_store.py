@@ -25,6 +25,7 @@ from audiotrain.features.audio import AudioError, TarMember, as_error
 from audiotrain.recipes.clap.embedder import EmbeddedClips, Embedder, Spans
 from audiotrain.recipes.common.split import none_readable
 from audiotrain.utils.errors import UserError
+from audiotrain.utils.progress import output
 from audiotrain.utils.text import count, shown
 
 FILE = "embeddings.sqlite"
@@ -193,7 +194,8 @@ class EmbeddingStore:
         keys: list[str | AudioError] = []
         rows: list[tuple[bytes, str, str]] = []
         written = time.monotonic()
-        bar = tqdm(clips, "comparing files", unit=" files", delay=2, leave=False, disable=None)
+        options = {"delay": 2, "leave": False, "disable": None, "file": output()}
+        bar = tqdm(clips, "comparing files", unit=" files", **options)
         query = "SELECT stamp, content FROM files WHERE path = ?"
         try:
             for clip in bar:

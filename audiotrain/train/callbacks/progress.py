@@ -1,6 +1,5 @@
 """ModelSummary and ProgressBar: the output of a run on the terminal."""
 
-import sys
 import time
 
 from tqdm import tqdm
@@ -9,6 +8,7 @@ from audiotrain.train.callbacks.base import Callback, Monitor
 from audiotrain.train.history import VALIDATION
 from audiotrain.utils.arrays import arrays_of
 from audiotrain.utils.errors import UserError
+from audiotrain.utils.progress import output
 
 COLUMNS = 100  # of the line at an epoch's end
 
@@ -19,7 +19,7 @@ class ModelSummary(Callback):
     rank_zero_only = True
 
     def on_train_start(self, trainer, module) -> None:
-        print(self.text(module), file=sys.stderr, flush=True)
+        print(self.text(module), file=output(), flush=True)
 
     @staticmethod
     def text(module) -> str:
@@ -53,9 +53,10 @@ class ProgressBar(Callback):
     def on_train_epoch_start(self, trainer, module) -> None:
         self._close()
         self.last_draw = self.last_line = time.monotonic()
-        self.terminal = sys.stderr.isatty()
+        self.terminal = output().isatty()
         if self.terminal:
             self.bar = tqdm(
+                file=output(),
                 total=trainer.num_training_batches,
                 initial=trainer.batches_done,
                 desc=self._epoch(trainer),
@@ -109,7 +110,7 @@ class ProgressBar(Callback):
         return f"epoch {trainer.current_epoch + 1}{of}"
 
     def _print(self, line: str) -> None:
-        print(line, file=sys.stderr, flush=True)
+        print(line, file=output(), flush=True)
 
     def _close(self) -> None:
         if self.bar is not None:
