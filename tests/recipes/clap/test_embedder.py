@@ -182,9 +182,8 @@ def test_batches_are_cut_into_parts_of_one_size(folder, recordings, cut, monkeyp
 def test_a_composed_scene_is_embedded(embedder):
     scene = random_scene(1)
     clip = Clip("scene", scene, scene.captions)
-    np.testing.assert_array_equal(
-        embedder.audio([clip], "embedding"), embedder.audio([clip, clip], "embedding")[:1]
-    )
+    alone, twice = embedder.audio([clip], "embedding"), embedder.audio([clip, clip], "embedding")
+    np.testing.assert_allclose(alone, twice[:1], atol=1e-6)
 
 
 @pytest.mark.parametrize("fusion", [False, True])
