@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -194,7 +195,7 @@ class EmbeddingStore:
         keys: list[str | AudioError] = []
         rows: list[tuple[bytes, str, str]] = []
         written = time.monotonic()
-        options = {"delay": 2, "leave": False, "disable": None, "file": output()}
+        options: dict[str, Any] = {"delay": 2, "leave": False, "disable": None, "file": output()}
         bar = tqdm(clips, "comparing files", unit=" files", **options)
         query = "SELECT stamp, content FROM files WHERE path = ?"
         try:
